@@ -70,7 +70,7 @@ pub struct StoreBugs {
 pub struct JobsBugs {
     /// An end of an earlier attempt counts, if its worker has the job again.
     pub old_attempts_end: bool,
-    /// An end counts whoever tells it, also from a worker whose jobs have gone on to others.
+    /// An end counts whichever worker reports it, also one whose jobs have been given to other workers.
     pub ends_of_the_lost_count: bool,
     /// A worker that leaves keeps its jobs.
     pub leave_forgets_jobs: bool,
@@ -108,7 +108,7 @@ pub struct ChatBugs {
     pub repeats_are_delivered: bool,
     /// The number of a message is that of the newest which is kept, plus one: an erased end gives its number to the next.
     pub numbers_are_counted: bool,
-    /// The snapshot forgets how far everybody has read.
+    /// The snapshot omits the read positions of all users.
     pub read_marks_are_not_saved: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Progress of what a user waits for: on stderr, and only where that is a terminal.
+//! Progress of an operation that a user waits for: on stderr, and only where that is a terminal.
 //!
-//! A step without a known end shows the time that it has taken, one with an end also the rate and the remaining time. Anywhere
-//! else than on a terminal only the lines are written, so that a log shows what was done.
-//! Not here: what takes long.
+//! A step without a known end shows the time that it has taken, one with an end also the rate and the remaining time.
+//! Where stderr is not a terminal, only the lines are written, so that a log shows what was done.
+//! Not here: the operations themselves.
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
@@ -29,13 +29,13 @@ impl Progress {
         progress
     }
 
-    /// Begins a step whose end nobody knows, with a line.
+    /// Writes a line and begins a step whose length is unknown.
     pub fn begin(&self, text: &str) {
         self.say(text);
         self.restart(None);
     }
 
-    /// Begins a step of `total` parts, with a line.
+    /// Writes a line and begins a step of `total` parts.
     pub fn begin_counted(&self, text: &str, total: u64) {
         self.say(text);
         self.restart(Some(total));

@@ -1,9 +1,10 @@
-//! What a user may choose: every key of settings.json, where its value came from, and what is wrong with it.
+//! The settings: every key of settings.json, the source of its value, and its errors.
 //!
-//! Precedence, key by key: flag > environment (`PHALANX_<KEY>`) > settings.json > default. All faults are reported at once, each
-//! with its source, key, value and what would be allowed. Relative paths (`config_file_path`, `data_dir`) are relative to the
-//! current directory, not to the file's folder, so that a value means the same from every source. What other parts of the program
-//! read or give to commands (`gather.rs` lists it, and everything that begins with `PHALANX_TEST_`) is no setting.
+//! Precedence, key by key: flag > environment (`PHALANX_<KEY>`) > settings.json > default. All errors are reported at
+//! once, each with its source, key, value and the allowed values. Relative paths (`config_file_path`, `data_dir`) are
+//! relative to the current directory, not to the file's folder, so that a value means the same from every source. What
+//! other parts of the program read or give to commands (`gather.rs` lists it, and everything that begins with
+//! `PHALANX_TEST_`) is not a setting.
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/local/config.rs`).
 
 mod gather;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "settings.json";
-/// Characters of a `cluster_secret` that nobody guesses, if they are drawn at random.
+/// Length in characters from which a randomly drawn `cluster_secret` cannot be guessed.
 const SECRET_CHARS_GOOD: usize = 16;
 
 /// Who is preferred as leader among those whose log is fresh enough.

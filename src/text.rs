@@ -1,27 +1,27 @@
-//! Text that others wrote, made harmless for terminals, logs and whoever reads them.
+//! Escapes text from outside, so that it is harmless for terminals, logs and their readers.
 //!
-//! A terminal obeys control characters: they move its cursor, change its title, answer with keys that nobody pressed. Marks of
-//! direction show text in another order than it is written, and characters without width hide in it. All of them are shown by
-//! their number. What is joined by U+200D (emoji) and all writing stays.
+//! A terminal obeys control characters: they move its cursor, change its title, or make it send input that the user did
+//! not type. Direction marks show text in another order than it is written, and zero-width characters are invisible.
+//! All of them are shown by their code point. U+200D (which joins emoji) and the characters of all scripts are kept.
 //! Not here: who writes to what (`cli/term.rs`, `node/process/logging.rs`).
 
 use std::fmt::Write;
 
-/// Whether a terminal would obey this character, or a reader not see it: controls, marks of direction, separators of lines,
-/// characters without width.
+/// Whether a terminal would obey this character, or a reader would not see it: control characters, direction marks,
+/// line separators, zero-width characters.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// What somebody else wrote, on one line and without anything that a terminal would obey. All that users wrote goes through here,
+/// Text from outside, on one line and without anything that a terminal would obey. All text of users goes through here,
 /// [`plain_lines`] or [`escaped`] before a terminal or a log gets it.
 pub fn plain(text: &str) -> String {
     shown(text, |_| false)
 }
 
-/// The same of text with lines and tabs.
+/// As [`plain`], but keeps line feeds and tabs.
 pub fn plain_lines(text: &str) -> String {
     shown(text, |c| matches!(c, '\n' | '\t'))
 }

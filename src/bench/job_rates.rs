@@ -3,7 +3,7 @@
 //! all.
 //!
 //! The bare command is the one that a worker starts, word for word; jobs and bare commands take turns, so that the noise of
-//! the machine hits both. Data lies in a temporary folder.
+//! the machine hits both. Data is in a temporary folder.
 //! Not here: printing (`cli/lab/bench.rs`), the client (`lab/jobs.rs`).
 
 use super::failover::median;
@@ -211,7 +211,7 @@ fn throughput(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress)
         by_xargs.push(count as f64 / bare.by_xargs(count, NODES * SLOTS)?.as_secs_f64());
         let begun = Instant::now();
         let newest = hand_in(cluster, count)?;
-        // Waiting costs the nodes nothing; whoever asked every few milliseconds would be measured as well.
+        // Waiting costs the nodes nothing; a client that polled every few milliseconds would affect the measurement.
         let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
         jobs.ended(newest, Instant::now() + 10 * PATIENCE)?;
         wait_empty(cluster, 10 * PATIENCE)?;

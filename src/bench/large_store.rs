@@ -1,5 +1,5 @@
-//! A store of a million keys: what it takes in memory, what a snapshot costs those who write meanwhile, how soon a node is
-//! back with all of it.
+//! A store of a million keys: its memory use, the cost of a snapshot for clients that write meanwhile, and how soon a
+//! restarted node has all of it.
 //!
 //! One client writes a key each millisecond all the while and notes the longest wait; others write enough that snapshots
 //! become due. Every snapshot is proved by the node's own event list.
@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a key as `protocols.rs` writes it.
 const KEY_BYTES: u64 = 16;
-/// Connections and commands of those who fill the store.
+/// Connections, and commands per run, of the clients that fill the store.
 const FILL: (usize, usize) = (32, 32);
-/// A snapshot that nobody has heard of for so long is not being written.
+/// A snapshot that no node has reported for this long is not being written.
 const SNAPSHOT_TIME: Duration = Duration::from_secs(5);
-/// Between two writes of the client that is watched.
+/// Time between two writes of the client that is measured.
 const PACE: Duration = Duration::from_millis(1);
 
 /// What to measure.

@@ -1,9 +1,10 @@
-//! One thread that keeps many clients busy: what a server takes, and how long each command takes.
+//! One thread that drives many clients: the throughput of a server, and the latency of each command.
 //!
-//! Each client sends a run of commands, waits for all replies, and sends the next run: nobody ever has more than one
-//! run under way, and a slow server is asked less. One thread and `poll` serve all clients, so that on a small machine
-//! the processor belongs to the server. A command's time runs from the moment its run is handed to the socket until
-//! its reply has been read; if the run ends in a word that makes the others count (Redis' `WAIT`), until that one's.
+//! Each client sends a run of commands, waits for all replies, and sends the next run: no client ever has more than one
+//! run in flight, and a slow server gets fewer commands. One thread and `poll` serve all clients, so that on a small
+//! machine the processor belongs to the server. A command's time runs from the moment its run is handed to the socket
+//! until its reply has been read; if the run ends in a word that makes the others count (Redis' `WAIT`), until that
+//! one's.
 //! Not here: what is said (`protocols.rs`, `etcd_zookeeper.rs`), which servers are asked (`kv_rates.rs`).
 
 use super::protocols::{Dialect, Heard};

@@ -1,4 +1,5 @@
-//! `config.json`: the cluster's face for people, scripts and nodes that look for it. A projection, never a source of truth.
+//! `config.json`: the cluster's state for users, scripts and nodes that look for the cluster. A projection, never a
+//! source of truth.
 //!
 //! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
 //! file, sync, rename. So a reader, with the lock or without, sees one whole file or another. Before it writes, a writer
@@ -8,7 +9,7 @@
 //!
 //! The lock is taken by trying and waiting, not by blocking in the system: a holder that is frozen must not freeze the
 //! leader with it. The waiting is the caller's (`wait` returns false when the node stops).
-//! Not here: what a newcomer makes of the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
+//! Not here: how a new node uses the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
 
 use crate::store::{self, files::open_regular};
 use crate::types::{Addresses, Liveness, NodeId, Term};
@@ -293,8 +294,8 @@ impl Lock {
                 return Ok(Written::NotWritten { term: theirs.term, version: theirs.last_version });
             }
         }
-        // One name is enough: whoever holds the lock is the only writer. A leftover is removed, and so is a link that somebody
-        // put there: only a file of our own making is written to.
+        // One name is enough: the process that holds the lock is the only writer. A leftover file is removed, and so is
+        // a link at this path: only a file that this process has created is written to.
         let temporary = beside(&self.config, ".tmp");
         let failed = |what, source| ConfigFileError::Io { what, path: temporary.clone(), source };
         let mut text = serde_json::to_vec_pretty(projection).expect("a projection holds nothing that JSON cannot");

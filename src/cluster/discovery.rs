@@ -4,12 +4,12 @@
 //! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
 //! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
 //! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
-//! (other hosts, no shared file) a node bootstraps only when all of them look as well and none has a higher id: one
-//! that is not heard may hold the data of an earlier cluster.
+//! (other hosts, no shared file) a node bootstraps only when all of them look as well and none has a higher id: a node
+//! that does not answer may hold the data of an earlier cluster.
 //!
 //! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
-//! speaks of another that may live. D2 `config.json` is written before the node's own data, and the lock is held until
-//! both are: a crash in between leaves a file without data, which the next new node renames with a warning.
+//! names another cluster that may still exist. D2 `config.json` is written before the node's own data, and the lock is
+//! held until both are: a crash in between leaves a file without data, which the next new node renames with a warning.
 //! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 no node
 //! joins or bootstraps a cluster beside another one that uses this host's front port.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
@@ -472,7 +472,7 @@ impl Search<'_> {
                     survey.silent.insert(address.clone());
                 }
                 Err(AskError::Rejected(why)) => {
-                    // Where all founders are named, whoever else listens on this host is none of them.
+                    // If `peers` names all founders, any other process that listens on this host is not one of them.
                     survey.is_declined |= self.seeker.settings.peers.is_empty() || known.contains(address);
                     let is_proved = self.seeker.settings.cluster_secret.is_some();
                     let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
@@ -606,9 +606,9 @@ impl Search<'_> {
             }
             return false;
         }
-        // A node that declines to talk is in a cluster, as far as we know; but whoever has a secret believes that of nobody who has
-        // not proved it. One that is in a cluster stands in our way
-        // unless the file names another one: then the file may be what is wrong.
+        // A node that declines the connection is assumed to be in a cluster; but a node with a secret assumes that only
+        // of a node that has proved the secret. A node in a cluster prevents the bootstrap unless `config.json` names
+        // another cluster: then the file may be wrong.
         let is_elsewhere = named.is_some_and(|named| !survey.clusters.contains_key(&named.cluster_info.id));
         if survey.is_declined || (!survey.clusters.is_empty() && !is_elsewhere) {
             return false;
@@ -750,7 +750,7 @@ impl Search<'_> {
     }
 }
 
-/// What somebody else said, as it may stand in a line of the log.
+/// Quotes and shortens text of another process for a log line.
 fn quoted(why: &str) -> String {
     format!("{:?}", why.chars().take(WORDS_MAX).collect::<String>())
 }

@@ -1,7 +1,8 @@
-//! The play of `phalanx demo chat`: five nodes, three people, two deaths, then the death of all; and an account of every inbox.
+//! The scenario of `phalanx demo chat`: five nodes, three users, two node failures, then the failure of all; and a
+//! check of every inbox.
 //!
-//! It starts its own processes on free ports, tells each step in plain words, and believes nothing: every message that was
-//! answered is compared with what each person's stream said and with what the history says, in order and once.
+//! It starts its own processes on free ports, reports each step in plain words, and verifies the result: every
+//! acknowledged message is compared with each user's stream and with the history: in order and once.
 //! Not here: printing and the exit code (`cli/lab/demo.rs`), what a client does when a node dies (`client/`).
 
 use super::jobs::Account;
@@ -166,15 +167,15 @@ fn judge(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &m
     Ok(())
 }
 
-/// What somebody is to have, by conversation and in order.
+/// The messages that a user must receive, by conversation and in order.
 fn wanted(said: &[Said], name: &str) -> Vec<Line> {
     let mut wanted: Vec<Line> = said.iter().filter(|one| one.to.contains(&name)).map(|one| one.line.clone()).collect();
     wanted.sort();
     wanted
 }
 
-/// What is wrong with what somebody has; `None`: each conversation is complete, in order and without doubles. Conversations may
-/// come in any order, and mixed, as a stream tells them.
+/// What is wrong with the messages that a user has received; `None`: each conversation is complete, in order and
+/// without duplicates. Conversations may arrive in any order, and interleaved, as in a stream.
 fn compare(wanted: &[Line], got: &[Line]) -> Option<String> {
     let mut got = got.to_vec();
     // Stable: the order in a conversation is the order in which its messages came.

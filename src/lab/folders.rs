@@ -1,7 +1,8 @@
-//! Temporary folders of demos, benches and tests, and what is done about them when this program is told to end.
+//! Temporary folders of demos, benches and tests, and their removal when a signal ends this program.
 //!
-//! Invariants: F1 a folder has a name that nobody can guess, and is for this user alone unless it is opened afterwards. F2 whoever
-//! is told to end by a signal leaves no folder and no process behind: from then on none of either is made.
+//! Invariants: F1 a folder has a name that cannot be guessed, and only this user can access it unless its rights are
+//! widened afterwards. F2 a program that is ended by a signal leaves no folder and no process behind: after the signal
+//! it creates neither.
 //! Not here: whether a folder is kept after a failure (`cluster.rs`).
 
 use super::{LabError, Result, poll, process};
@@ -63,11 +64,11 @@ impl Drop for Folder {
 /// From now on Ctrl+C, SIGTERM and SIGHUP end this program as a demo or bench should end: without nodes or folders left behind.
 pub fn clean_up_when_told_to_end() {
     let _ = signals::listen(|signal| {
-        // Both locks are held to the end: whoever makes a folder or a process waits for it.
+        // Both locks are held until the process ends: a thread that creates a folder or a process waits until then.
         let _running = process::kill_all();
         let folders = lock(&FOLDERS);
         for folder in folders.iter() {
-            // Who was killed may be about to make a file.
+            // A process that was killed may still be creating a file.
             let _ = poll::wait_until("the folder is gone", GONE_WITHIN, || {
                 scratch::unmount_below(folder);
                 let _ = std::fs::remove_dir_all(folder); // looked at below

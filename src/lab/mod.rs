@@ -1,13 +1,13 @@
-//! Real processes on this machine: started, broken and judged.
+//! Real processes on this machine: starting them, injecting faults, and checking the result.
 //!
-//! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that nobody else uses;
-//! `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them, `folders.rs` such folders
-//! and their end; `terminal.rs` is a program that is typed at; `web.rs` speaks HTTP as an outsider would, and writes keys while
-//! nodes die; `bench/failover.rs`, `bench/monitors.rs`, `bench/kv_rates.rs`, `bench/sql_rates.rs` and `bench/large_store.rs`
-//! measure, the last three with the clients of `bench/load.rs`, which speak what `bench/protocols.rs` and
-//! `bench/etcd_zookeeper.rs` teach them; `jobs.rs` is a client of the jobs, `bench/job_rates.rs` measures them and `demo/jobs.rs`
-//! plays them; `bench/chat_rates.rs` and `demo/chat.rs` do the same with the chat. Tests in `tests/cluster/` and
-//! `phalanx bench` stand on the same code.
+//! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that no other
+//! process uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them,
+//! `folders.rs` such folders and their end; `terminal.rs` is a program that is typed at; `web.rs` speaks HTTP as an
+//! outsider would, and writes keys while nodes die; `bench/failover.rs`, `bench/monitors.rs`, `bench/kv_rates.rs`,
+//! `bench/sql_rates.rs` and `bench/large_store.rs` measure, the last three with the clients of `bench/load.rs`, which
+//! speak what `bench/protocols.rs` and `bench/etcd_zookeeper.rs` teach them; `jobs.rs` is a client of the jobs,
+//! `bench/job_rates.rs` measures them and `demo/jobs.rs` plays them; `bench/chat_rates.rs` and `demo/chat.rs` do the
+//! same with the chat. Tests in `tests/cluster/` and `phalanx bench` stand on the same code.
 //!
 //! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
 //! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.

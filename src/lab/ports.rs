@@ -1,8 +1,9 @@
-//! Blocks of free ports, so that clusters of several test processes never meet.
+//! Blocks of free ports, so that clusters of several test processes never use the same port.
 //!
 //! A block lies below the range from which the system picks ports for outgoing connections; otherwise a client of one
-//! test could sit on the port that a restarted node of another needs. Whoever uses a block holds the lock on a file
-//! of its number in the temporary folder; the system takes the lock back when the process dies, however it dies.
+//! test could sit on the port that a restarted node of another needs. A process that uses a block holds the lock on a
+//! file with the block's number in the temporary folder; the system releases the lock when the process dies, however it
+//! dies.
 //! Not here: which node uses which port (`settings.rs`).
 
 use super::{LabError, Result};
@@ -53,7 +54,7 @@ fn own_folder_in(below: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A block of ports that nobody else in any lab uses, until it is dropped.
+/// A block of ports that no other lab process uses, until it is dropped.
 #[derive(Debug)]
 pub struct Block {
     first: u16,

@@ -23,7 +23,7 @@ const REAP_WITHIN: Duration = Duration::from_secs(10);
 /// Children that are not reaped yet: their pids cannot belong to anyone else while this is locked.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// Kills all children of this program; as long as the result is held, nobody starts another.
+/// Kills all children of this program; as long as the result is held, no thread starts another.
 pub fn kill_all() -> MutexGuard<'static, BTreeSet<u32>> {
     let running = lock(&RUNNING);
     for pid in running.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
@@ -51,8 +51,8 @@ impl Process {
         Process::spawn(Command::new(exe), args, envs, dir, log)
     }
 
-    /// As [`Process::start`], out of reach of the signals that a terminal or a shell sends to all of this program at
-    /// once: whoever told this program to stop has not told the child.
+    /// As [`Process::start`], but not reached by the signals that a terminal or a shell sends to the whole process
+    /// group: a signal that stops this program does not stop the child.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -188,7 +188,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Nobody is left to hear an error; a child that is gone already is fine.
+        // There is no caller to return an error to; a child that has already ended is fine.
         let _ = self.kill();
     }
 }

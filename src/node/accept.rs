@@ -1,4 +1,5 @@
-//! Accepting clients, for every endpoint: what goes wrong with one of them, or for want of file descriptors, ends nothing.
+//! Accepting clients, for every endpoint: an error of one client, or a lack of file descriptors, does not end the
+//! endpoint.
 //!
 //! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
 //! Not here: what an endpoint does with a client (`http/acceptor.rs`, `resp/acceptor.rs`), the peer port (`node/peer/acceptor.rs`).
@@ -18,9 +19,9 @@ const BACKOFF: Duration = Duration::from_millis(20);
 pub enum Arrival {
     /// A client.
     Client(TcpStream, SocketAddr),
-    /// A client for whom no descriptor would be left: it is to be told `too many open files`.
+    /// A client for which no descriptor is left: it is to be answered with `too many open files`.
     NoRoom(TcpStream),
-    /// Nobody: for endpoints that count it.
+    /// The accept failed and there is no client: for endpoints that count failures.
     Failed,
 }
 

@@ -44,7 +44,8 @@ pub trait Connections {
         client: Option<(IpAddr, Arc<TcpStream>)>,
         run: Box<dyn FnOnce(Slot) + Send>,
     ) -> Result<(), String>;
-    /// Whether the node has begun to stop: endpoints answer what has arrived and accept nobody.
+    /// Whether the node has begun to stop: endpoints answer the requests that have arrived and accept no new
+    /// connection.
     fn is_stopping(&self) -> bool;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! From the bottom:
 //! - `spawn.rs` starts threads; `process/logging.rs` makes log lines, with `process/log_queue.rs` to write them without blocking
-//!   whoever logs and `process/log_limit.rs` for those that strangers cause.
+//!   the thread that logs, and `process/log_limit.rs` to limit the lines that unknown senders cause.
 //! - `views/` are the values that threads publish: events, jobs, chat, sessions, integrity, the status, the newest frame.
 //! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
 //!   [`shared::Shared`]. `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that read the

@@ -21,7 +21,8 @@ pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result
     start(name, OWN_STACK_BYTES, run)
 }
 
-/// Starts one of the node's own threads for work that may take its time: where somebody waits for an answer, that goes first.
+/// Starts one of the node's own threads for work that is not urgent: threads that a client waits for are scheduled
+/// first.
 ///
 /// # Errors
 /// When the system refuses another thread.

@@ -1,7 +1,7 @@
-//! Hand-over: a leader makes way for a follower that holds its whole log.
+//! Leadership transfer: a leader hands leadership to a follower that has its whole log.
 //!
-//! The leader refuses new commands, waits until the target matches its last index, and tells it to campaign at once. The
-//! target's votes carry `is_transfer`, so the lease of the leader that wants to go does not protect it.
+//! The leader refuses new commands, waits until the target matches its last index, and tells it to campaign at once.
+//! The target's vote requests carry `is_transfer`, so the lease of the outgoing leader does not block them.
 //!
 //! Invariants: H1 the leadership transfer lives in the leader's role: stepping down ends it. H2 it ends after an
 //! election timeout at the latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it
@@ -130,8 +130,8 @@ impl Raft {
         }
     }
 
-    /// A leader whose disk is nearly full asks another voter now and then: one may have room by now, or be back. Whoever
-    /// has none does not obey, so they are asked by chance.
+    /// A leader whose disk is nearly full asks another voter to take over now and then: a voter may have free space by
+    /// now, or be back. A voter without free space does not obey, so the target is chosen at random.
     pub(crate) fn maybe_make_way(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         if !self.is_disk_low || self.now < lead.no_preempt_before || lead.transfer.is_some() {

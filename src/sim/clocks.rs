@@ -1,9 +1,10 @@
-//! Wrong wall clocks, and the time of the log: whatever the clocks show, it flows as time does.
+//! Wrong wall clocks, and log time: whatever the clocks show, log time advances at the rate of real time.
 //!
-//! The nodes keep log time with the real `cluster/log_clock.rs`, on virtual time as their monotonic clock, and tell it to each
-//! other as they tell heartbeats. A leader that keeps it may stamp an entry only with what has gone by since the time was first
-//! taken from a wall clock, give or take one part in [`SLEW`]. A leader that keeps none takes its wall clock, and begins a new
-//! time with it: it has just started and has heard nobody. Whoever hears of two such times may be anywhere between them.
+//! The nodes keep log time with the real `cluster/log_clock.rs`, on virtual time as their monotonic clock, and send it
+//! to each other as they send heartbeats. A leader that has log time may advance the stamps of entries only by the time
+//! that has passed since log time was first read from a wall clock, with a tolerance of one part in [`SLEW`]. A leader
+//! without log time reads its wall clock and begins a new log time: it has just started and has not heard any other
+//! node. A node that hears of two such times may have any time between them.
 //!
 //! Not here: what ends when (`sim/checks/kv_model.rs`).
 

@@ -74,7 +74,7 @@ coverage! {
     replays,
     /// Messages of strangers.
     hostile_messages,
-    /// Messages that nobody may hear, of strangers and of members that are not known yet.
+    /// Messages that a node must refuse: those of strangers and of members that it does not know yet.
     refused_messages,
     /// Commands proposed to a leader.
     proposals,

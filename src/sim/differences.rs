@@ -1,12 +1,13 @@
-//! A node's state is changed behind the log's back, as a fault of its memory or disk would; the nodes must find out and heal.
+//! A node's state is changed without a log entry, as a fault of its memory or disk would do; the nodes must detect and
+//! repair it.
 //!
-//! Leaders put checkpoints into the log, nodes that apply one tell the digest of their state, and the real comparison
-//! (`cluster/integrity.rs`) says who is wrong. The wrong node takes the state of one that agrees and applies again what its own
-//! log has after it, as a real node does. Rules: `Integrity` (nobody is called corrupt who is not, and what is healed
-//! is what the others have), and `Progress` in the end: no difference stays.
+//! Leaders put checkpoints into the log, nodes that apply one report the digest of their state, and the real comparison
+//! (`cluster/integrity.rs`) finds the nodes that are wrong. The wrong node takes the state of one that agrees and
+//! applies again what its own log has after it, as a real node does. Rules: `Integrity` (no sound node is called
+//! corrupt, and a repaired state equals that of the others), and `Progress` at the end: no difference remains.
 //!
-//! What is altered only a majority of sound voters can tell: one node in a run, and snapshots are off, because a follower may
-//! be given the state of a leader that is not found out yet.
+//! Only a majority of sound voters can detect a change. So one node is altered in a run, and snapshots are off, because
+//! a follower could receive the state of a leader whose difference is not detected yet.
 //! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`,
 //! `node/snapshots/rebuild.rs`).
 
@@ -50,7 +51,7 @@ impl World {
         Ok(())
     }
 
-    /// The leader puts a checkpoint into the log, until nobody is altered in peace.
+    /// The leader puts a checkpoint into the log. Repeated until the liveness phase has begun and no node is altered.
     pub fn on_checkpoint(&mut self) -> CheckResult {
         if !self.is_calm || self.altered().is_some() {
             let delay = self.plan.election_us();
@@ -114,7 +115,7 @@ impl World {
                 );
             }
         }
-        // While too few sound voters are heard, nobody is said to be right; that passes.
+        // While too few sound voters are heard, no node is called corrupt; that is temporary.
         if self.bugs.host.mismatches_are_not_reported {
             return Ok(());
         }

@@ -1,11 +1,14 @@
-//! Older copies of disks: what a node does whose data folder was put back to one, and what the others remember of it.
+//! Older copies of disks: what a node does whose data folder was restored from one, and what the other nodes remember
+//! of it.
 //!
-//! Such a disk lies: it has forgotten votes and acknowledgements. Only others can tell, so every process remembers what it hears
-//! of the promises of others (`raft/state/promise.rs`), and a start is compared with all that is remembered. A disk that falls
-//! short is given up for a new identity, like a lost one; hence this fault asks [`World::can_spare`] first. A disk that nobody
-//! put back must never fall short, whatever else has happened to it.
+//! Such a disk lacks votes and acknowledgements that its node has given. Only other nodes can detect that, so every
+//! process remembers the promises of others that it receives (`raft/state/promise.rs`), and a starting node is compared
+//! with all that is remembered. A disk that has less than that is given up for a new identity, like a lost one; hence
+//! this fault asks [`World::can_spare`] first. A disk that was not restored from a copy must never have less, whatever
+//! else has happened to it.
 //!
-//! What nobody alive remembers cannot be found out, and is not promised: then the newest disk is put back instead.
+//! A loss that no running process remembers cannot be detected, and its detection is not promised: then the newest disk
+//! is put back instead.
 //!
 //! Not here: the comparison itself (`raft/state/promise.rs`).
 

@@ -1,8 +1,9 @@
 //! Planted bugs: known mistakes behind test-only switches, and how the simulator is aimed at each.
 //!
-//! A simulator that finds nothing may be blind. So every mistake of the list below is switched on in turn, and the
-//! simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for those the plan
-//! that a seed draws is tuned (more of the right faults, fewer of those that get in the way), the seeds stay free.
+//! A simulator that finds nothing may be unable to find anything. So every mistake of the list below is switched on in
+//! turn, and the simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for
+//! those the plan that a seed draws is tuned (more of the faults that matter, fewer of those that interfere). The seeds
+//! themselves are not chosen.
 //!
 //! Not here: the switches (`src/planted_bugs.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
 
@@ -59,7 +60,7 @@ fn late_orders(plan: &mut Plan, _: &mut Rng) {
     only(plan, &[(FaultKind::Transfer, 0.5), (FaultKind::Campaign, 0.5), (FaultKind::Pause, 1.0)]);
 }
 
-/// Leaders cut off with a long suffix that nobody else has, while the others go on.
+/// Leaders that are cut off with a long log suffix that no other node has, while the other nodes continue.
 fn cut_off_leaders(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     plan.net.loss = 0.0;
@@ -96,7 +97,7 @@ fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
     only(plan, &[]);
 }
 
-/// Jobs, whatever the seed has drawn, and nobody takes them back.
+/// Jobs, whatever the seed has drawn; no client cancels them.
 fn jobs(plan: &mut Plan, rng: &mut Rng) {
     let drawn = plan.jobs.take().unwrap_or_else(|| JobsPlan::draw(rng, plan));
     plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });

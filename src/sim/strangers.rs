@@ -1,11 +1,11 @@
-//! Strangers at the port, and how honest nodes come to know each other.
+//! Strangers at the peer port, and how honest nodes are introduced to each other.
 //!
-//! A hostile process says everything that can be said: every kind of message, every number at its extremes, old messages of others,
-//! under an identity of its own or under that of a member with a term that nobody can have reached. None of it may change
+//! A hostile process sends every kind of message, every number at its extremes, and old messages of others, under an
+//! identity of its own or under that of a member with a term that no node can have reached. None of it may change
 //! anything: the rule is called `StrangerHeard`.
 //!
 //! Honest nodes are introduced to each other as `node/` does it: by the cluster's secret where the seed has one, by the
-//! address of a member that they know, by the answer to a join, else by the gossip of somebody they know.
+//! address of a member that they know, by the answer to a join, else by the gossip of a node that they know.
 //! Not here: whom a node hears (`raft/guard.rs`).
 
 use super::environment::plan::pick;
@@ -20,7 +20,7 @@ use fastrand::Rng;
 use uuid::Uuid;
 
 impl World {
-    /// A host vouches for whoever sent a message, if it may.
+    /// Introduces the sender `who` of a message to the host `to`, if the rules of `node/` allow it.
     pub fn maybe_introduce(&mut self, from: usize, to: usize, who: Identity) {
         let me = self.hosts[to].identity;
         let Some(process) = self.hosts[to].process.as_ref() else { return };
@@ -49,8 +49,8 @@ impl World {
         }
     }
 
-    /// A node hears whom those that it knows know. It calls every member by the address of its number, whoever answers there by
-    /// now.
+    /// A node learns the identities that its known nodes know. It calls every member at the address of its number,
+    /// whichever node answers there now.
     pub fn on_gossip(&mut self, node: usize) -> CheckResult {
         self.hosts[node].is_gossip_due = false;
         for other in (0..self.hosts.len()).filter(|other| *other != node) {

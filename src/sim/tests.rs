@@ -98,7 +98,7 @@ fn quiet(plan: &mut Plan) {
     (plan.link_signals, plan.preempt, plan.has_autopilot, plan.replaces_voters) = (true, false, false, false);
 }
 
-/// What seed 811838 was about: the leader's disk hangs, and nobody wants anything written.
+/// The case of seed 811838: the leader's disk hangs, and no client writes.
 #[test]
 fn an_idle_leader_whose_disk_hangs_may_lead() {
     fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
@@ -111,7 +111,7 @@ fn an_idle_leader_whose_disk_hangs_may_lead() {
     }
 }
 
-/// The counterpart: as soon as somebody wants something written, it must go.
+/// The counterpart: as soon as a client writes, the leader must step down.
 #[test]
 fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
     fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {

@@ -64,10 +64,11 @@ pub trait File: Send {
 /// Bytes that [`remove_gently`] frees in one step.
 const FREE_STEP_BYTES: u64 = 2 << 20;
 
-/// Removes a large file little by little, calling `pause` in between. Some file systems hold every sync of the disk up while
-/// they free a large file: 130 MB took ext4 with `discard` 75 ms, in steps no sync waited for more than 3 ms. The file first
-/// gets the name `shrunk` in its folder, so that nobody takes what a crash leaves of it for a whole one, or opens it from then
-/// on. If somebody has it open (`is_unread` says no), it goes in one step, and stays whole for whoever reads it.
+/// Removes a large file in steps, calling `pause` in between. Some file systems delay every sync of the disk while they
+/// free a large file: 130 MB took ext4 with `discard` 75 ms; in steps no sync waited for more than 3 ms. The file is
+/// first renamed to `shrunk` in its folder, so that no later reader opens it, and the remainder after a crash is not
+/// taken for a whole file. If a reader has it open (`is_unread` returns false), it is removed in one step, and stays
+/// whole for that reader.
 ///
 /// # Errors
 /// Those of the disk.
@@ -95,30 +96,31 @@ pub fn remove_gently(
     files.remove(shrunk).map_err(|e| StoreError::io("remove", shrunk, e))
 }
 
-/// Rights of a file that others may read, as this process was started; before [`make_all_private`] was called, what most have.
+/// Mode of a file that other users may read, from the umask of the start; set by [`make_all_private`].
 static SHARED_MODE: OnceLock<u32> = OnceLock::new();
 
-/// From now on the owner keeps the rights to what this process makes, even under a umask that takes them away (777): it must read
-/// its own files again.
+/// From now on the owner keeps the rights to files that this process creates, even under a umask that removes them
+/// (777): the process must be able to read its own files.
 pub fn keep_own_rights() {
     let before = umask(Mode::RWXG | Mode::RWXO);
     umask(before & !Mode::RWXU);
 }
 
-/// From now on every file and folder that this process makes is for its owner alone, whoever makes it (SQLite as well), unless its
-/// rights are widened afterwards.
+/// From now on every file and folder that this process creates, including those of SQLite, is private to its owner,
+/// unless its rights are widened afterwards.
 pub fn make_all_private() {
     let before = umask(Mode::RWXG | Mode::RWXO);
     SHARED_MODE.get_or_init(|| 0o666 & !before.as_raw_mode());
 }
 
-/// Rights of a new file that is meant for others as well, as whoever started this process wants them.
+/// Mode of a new file that other users may read as well: that of the umask with which this process was started, or 644
+/// before [`make_all_private`] was called.
 pub fn shared_mode() -> u32 {
     SHARED_MODE.get().copied().unwrap_or(0o644)
 }
 
-/// Makes a folder and those above it, for nobody else to look into, whatever the umask. A link that leads nowhere is left as it
-/// is: the disk that it points to may not be mounted.
+/// Creates a folder and its parents with mode 700, whatever the umask. A dangling link is left as it is: the disk that
+/// it points to may not be mounted.
 ///
 /// # Errors
 /// The system's.
@@ -129,7 +131,7 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     })
 }
 
-/// In words: the first link on the way to `dir` that leads nowhere.
+/// Describes the first dangling link on the path to `dir`.
 fn dangling(dir: &Path) -> Option<String> {
     dir.ancestors().find_map(|at| {
         let to = fs::read_link(at).ok()?;
@@ -140,8 +142,8 @@ fn dangling(dir: &Path) -> Option<String> {
     })
 }
 
-/// Takes everybody else's rights to a node's folder, its files and its folders with their files; gives the rights that the folder
-/// had, if they were wider. What lies in folders of jobs is their own.
+/// Removes the rights of group and others to a node's folder, its files, and its subfolders with their files; returns
+/// the folder's previous mode if it was wider. Folders of jobs are not changed.
 ///
 /// # Errors
 /// The system's: the folder is another user's, for instance.
@@ -154,8 +156,9 @@ pub fn narrow(dir: &Path) -> io::Result<Option<u32>> {
     Ok((before & 0o077 != 0).then_some(before))
 }
 
-/// Takes everybody else's rights to the folder of all nodes, if it is this user's and holds nothing but what nodes and `run.sh`
-/// make: a folder that somebody chose for other things too stays as it is. Gives the rights that it had, if they were wider.
+/// Removes the rights of group and others to the folder of all nodes, if this user owns it and it holds only what nodes
+/// and `run.sh` create: a folder that is used for other things too is not changed. Returns the previous mode if it was
+/// wider.
 ///
 /// # Errors
 /// The system's.

@@ -1,9 +1,9 @@
 //! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`seal.rs`).
 //!
 //! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection, never a
-//! panic, and nothing is allocated from a declared length beyond the limit. What is sent may carry what came from outside: a frame
-//! that would be too large is an error as well.
-//! Not here: what a frame means (`node/`), the first words of a connection (`handshake.rs`).
+//! panic, and nothing is allocated from a declared length beyond the limit. Frames to send may contain data from
+//! outside: one that would be too large is an error as well.
+//! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
 use super::Frame;
 use super::seal::Seal;
@@ -38,13 +38,14 @@ pub enum WireError {
     /// A frame that has no place here.
     #[error("unexpected {0}")]
     Unexpected(&'static str),
-    /// The other side declines, in its own words.
+    /// The other side declines; holds its reason.
     #[error("rejected: {0}")]
     Rejected(String),
-    /// The same of somebody who has not proved to know the secret that this node has: it may be anybody.
+    /// As [`Self::Rejected`], from a process that has not proved that it knows this node's secret: it may be any
+    /// process.
     #[error("rejected, unproved: {0}")]
     Unproved(String),
-    /// Another than the one that was called. Where there is a secret it has proved to know that.
+    /// Another node answers than the one that was called. If there is a secret, that node has proved that it knows it.
     #[error("rejected: {who:?} answers")]
     Other {
         /// Who answers.

@@ -1,12 +1,13 @@
-//! First words of every connection on the peer port: who dials, for what, who accepts, and that both know the cluster secret.
+//! The handshake of every connection on the peer port: the dialer's identity and purpose, the acceptor's identity, and
+//! the proof that both know the cluster secret.
 //!
-//! The secret itself never crosses the wire. The acceptor proves it first, over a nonce of the dialer's: whoever has taken the
-//! port of a node that is down is told nothing and believed nothing. Then the dialer proves it, and only then is it told what the
-//! acceptor remembers of it. What is proved covers all that was said, and every later frame has a tag (`seal.rs`), so that nobody
-//! in between can take the connection over.
+//! The secret itself never crosses the wire. The acceptor proves it first, over a nonce of the dialer: a process that
+//! has taken the port of a node that is down learns nothing and is not trusted. Then the dialer proves it, and only
+//! then does the acceptor send what it remembers of the dialer. The proof covers all bytes of the handshake, and every
+//! later frame has a tag (`seal.rs`), so that no third party can take over the connection.
 //!
 //! The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
-//! may hold 4 KiB at most. A dialer of another cluster, protocol or secret is told why in one sentence.
+//! may hold 4 KiB at most. A dialer with another cluster, protocol or secret is rejected with a reason of one sentence.
 //! Not here: what follows (`node/peer/acceptor.rs`).
 
 use super::codec::{WireError, read_frame, read_sealed, write_frame, write_sealed};
@@ -259,7 +260,7 @@ mod tests {
             let (dialed, accepted) = shake((None, ours), (None, theirs));
             let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
             assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
-            // Whoever has a secret believes nobody who has not proved it.
+            // A side that has a secret does not trust a peer that has not proved it.
             let told = match (&dialed, ours) {
                 (WireError::Unproved(why), Some(_)) | (WireError::Rejected(why), None) => why,
                 _ => panic!("{dialed}"),

@@ -172,7 +172,7 @@ fn a_link_stays_and_what_it_points_to_is_replaced() {
         assert!(std::fs::symlink_metadata(&path).unwrap().is_symlink());
         assert_eq!(read(&shared.join("cluster.json")).unwrap(), Some(projection(1, version, 2)));
     }
-    // Whoever names the file itself takes the same lock.
+    // The path of the file itself leads to the same lock as the link.
     let _held = Lock::take(&path, &no_wait).unwrap();
     let taken = Lock::take(&shared.join("cluster.json"), &|_| false);
     assert!(matches!(taken, Err(ConfigFileError::Busy { .. })), "{taken:?}");

@@ -30,13 +30,13 @@ struct Net {
     at: Mutex<HashMap<String, At>>,
     bootstrapped: Mutex<Vec<(NodeId, Uuid)>>,
     waiting: (Mutex<()>, Condvar),
-    /// What each member remembers of whoever asks.
+    /// What each member remembers of the node that asks.
     remembered: Mutex<HashMap<NodeId, Promise>>,
     /// Term that each member is in, if not the first.
     terms: Mutex<HashMap<NodeId, u64>>,
-    /// Whoever leads steps down as soon as somebody waits.
+    /// The leader steps down as soon as a node waits.
     steps_down: AtomicBool,
-    /// Whose the front door is.
+    /// The cluster that has the front port.
     front: Mutex<Option<Uuid>>,
     /// Who votes, in the eyes of a node with a log.
     voters: Mutex<BTreeMap<NodeId, Uuid>>,
@@ -411,7 +411,7 @@ fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
     };
     assert_eq!(look(1000), Decision::Resume, "nobody to ask");
     net.leads(24, CLUSTER);
-    // The last ones are what nobody can have promised.
+    // No node can have promised the last ones.
     for (term, index) in [(0, 0), (0, 900), (1, 100), (u64::MAX, 1), ((1 << 32) + 2, 1), (1, u64::MAX)] {
         remember(term, index);
         assert_eq!(look(1000), Decision::Resume, "term {term} index {index}");
@@ -454,7 +454,7 @@ fn a_log_is_not_set_aside_on_one_word() {
     follows(None);
     remember(23, 3);
     assert_eq!(look(&settings), Decision::Outdated, "another voter remembers more as well");
-    // The other voter's number under another identity is nobody, unless it has proved the secret.
+    // The other voter's number under another identity does not count, unless that node has proved the secret.
     net.voters.lock().unwrap().insert(NodeId(23), Uuid::nil());
     assert_eq!(look(&settings), Decision::Stopping);
     assert_eq!(look(&Settings { cluster_secret: Some("s".into()), ..settings.clone() }), Decision::Outdated);
@@ -516,7 +516,8 @@ fn a_stranger_that_declines_keeps_no_cluster_from_being_founded() {
     let settings = Settings { cluster_secret: Some("s".into()), ..net.settings() };
     assert!(matches!(net.look_with(1, 5000, None, false, &settings).unwrap(), Decision::Bootstrapped { .. }));
 
-    // Without a secret nobody proves anything: it counts where a founder may be, which `peers` says.
+    // Without a secret no node can prove its identity: a declining node counts at an address where a founder may be,
+    // which `peers` decides.
     for (declining, peers) in [(3, vec![address(1), address(2)]), (3, vec![]), (1, vec![address(1), address(2)])] {
         let net = Net::new();
         net.put(1, At::Looking(NodeId(1)));
@@ -537,8 +538,8 @@ fn a_held_lock_delays_the_bootstrap() {
     assert!(matches!(net.look(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
 }
 
-/// A hundred times five nodes at once: one bootstrap each time, and everyone is in its cluster. Also with a node whose
-/// wish to yield is not heard, as every other time nobody is known to look.
+/// A hundred times five nodes at once: one bootstrap each time, and everyone is in its cluster. In every other run no
+/// node is known to look, so that no node learns that it should yield.
 #[test]
 fn five_at_once_never_found_two_clusters() {
     let mut highest = 0;

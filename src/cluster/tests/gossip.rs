@@ -1,4 +1,4 @@
-//! Gossip by itself and in a small virtual cluster with lost and late tables.
+//! Gossip alone and in a small virtual cluster with lost and late tables.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
@@ -94,7 +94,7 @@ fn a_node_whose_clock_was_ahead_once_is_heard_when_it_speaks_for_itself() {
     // Its process has started again, with the right clock: nothing is known of that while it counts as alive.
     assert!(g.merge(START_MS + 100, NodeId(3), &told(&[row(identity(3), START_MS + 100)])).is_empty());
     assert_eq!(beat_until(&mut g, START_MS, START_MS + 3000), ["no heartbeat from node 3: failed"]);
-    // Others may still tell of it by hearsay: that revives nobody.
+    // Other nodes may still send its old row: that does not bring it online again.
     assert!(g.merge(START_MS + 3100, NodeId(2), &told(&[row(identity(3), START_MS + 2000)])).is_empty());
     let edges = g.merge(START_MS + 3200, NodeId(3), &told(&[row(identity(3), START_MS + 2100)]));
     assert_eq!(edges.len(), 1);
@@ -189,8 +189,9 @@ fn a_process_that_stood_still_blames_nobody() {
     assert_eq!(beat_until(&mut g, START_MS + 60_000, START_MS + 63_000), ["no heartbeat from node 3: failed"]);
 }
 
-/// Seven nodes, tables lost one time in five and late by up to 150 ms: nobody is suspected while all live; a killed
-/// node is failed everywhere within `fail_after_ms` plus a second; restarted, it is back everywhere.
+/// Seven nodes, tables lost one time in five and late by up to 150 ms: no node is suspected while all are running;
+/// every other node marks a killed node as failed within `fail_after_ms` plus a second; after a restart it is online
+/// again on every node.
 #[test]
 fn a_virtual_cluster_finds_its_dead_and_only_them() {
     for seed in 0..50 {

@@ -1,11 +1,12 @@
-//! Whether this node is a member still. One that was removed or replaced while it was stopped finds nothing of that in its own
-//! log, and nobody tells it: the members link to those whom the membership names, so it hears neither appends nor gossip and
-//! would stand for election for ever without a word. After a long time without a leader it therefore asks who leads, and asks
-//! that leader whose its number is.
+//! Whether this node is still a member. A node that was removed or replaced while it was stopped finds no trace of that
+//! in its own log, and no member informs it: members only connect to the nodes that the membership names. So it
+//! receives neither appends nor gossip, and would campaign for ever. After a long time without a leader it therefore
+//! asks which node leads, and asks that leader which identity has its number.
 //!
-//! Only the leader's own word counts, twice in a row: a node that is behind may know an older membership, and a leader that
-//! has lost its quorum one that is never committed.
-//! Not here: the words (`cluster/health.rs`), what a front door of such a node does (`node/threads/gossip.rs`).
+//! Only the leader's own answer counts, twice in a row: a node that is behind may know an older membership, and a
+//! leader that has lost its quorum one that is never committed.
+//! Not here: the text for users (`cluster/health.rs`), what a front door of such a node does
+//! (`node/threads/gossip.rs`).
 
 use super::discovery_client::{Asker, named_addresses};
 use crate::node::shared::Shared;
@@ -44,7 +45,7 @@ impl MembershipCheck {
             return;
         }
         self.asked = Some(Instant::now());
-        // Nobody leads just now: that says nothing.
+        // No leader just now: the state stays as it is.
         if let Some(whereabouts) = ask_leader(shared, asker) {
             let says = outsider(shared.me, whereabouts.holder);
             if says == self.said {

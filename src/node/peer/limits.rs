@@ -1,10 +1,11 @@
 //! How many connections there may be on the peer port.
 //!
 //! A connection is a stranger's until its handshake has named a known identity. Strangers have few places: beyond them the
-//! oldest is closed, as a member's handshake takes milliseconds and needs one of the newest. A known identity has places of its
-//! own, so nobody else can take them; beyond those the oldest of its connections that is silent is closed, which is the one that is
-//! half open. Without a `cluster_secret` a process of this machine can claim a member's identity: it can take that member's places
-//! while they are free, and no more bytes than that member may have, but it closes no connection over which something is heard.
+//! oldest is closed, as a member's handshake takes milliseconds and needs one of the newest. A known identity has
+//! places of its own that no other identity can take; beyond those the oldest of its connections that is silent is
+//! closed, which is the one that is half open. Without a `cluster_secret` a process of this machine can claim a
+//! member's identity: it can take that member's places while they are free, and no more bytes than that member may
+//! have, but it closes no connection over which something is heard.
 //!
 //! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
 //! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).

@@ -1,6 +1,7 @@
-//! Finds members that are no longer where they were last known to be: after all hosts got new addresses, say, nobody is
-//! left who could tell. While a member is not connected, the `reunite` thread asks at every address that the settings,
-//! `config.json` and the member's number name who is there; a member of this cluster, by its identity, is linked there.
+//! Finds members that have left their last known address: after all hosts got new addresses, for example, no member
+//! knows them. While a member is not connected, the `reunite` thread asks every address that follows from the settings,
+//! `config.json` and the member's number for the identity of the node there; a member of this cluster is connected at
+//! that address.
 //!
 //! The same thread looks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and asks,
 //! after a long time without a leader, whether this node is a member still (`former_member.rs`).
@@ -70,7 +71,7 @@ fn missing(shared: &Shared) -> BTreeSet<NodeId> {
     view.raft.membership.members().map(|who| who.id).filter(|id| *id != shared.me.id && !is_up(*id)).collect()
 }
 
-/// Where somebody may be: not where a link stands or is being tried.
+/// Addresses where a missing member may be, without those that a link already uses or tries.
 fn addresses(shared: &Shared, missing: &BTreeSet<NodeId>) -> BTreeSet<String> {
     let settings = &shared.settings;
     let mut all = named_addresses(settings);

@@ -1,7 +1,7 @@
-//! Lines that strangers cause: few of each kind, and the count of those that were left out.
+//! Log lines that unknown senders cause: a few of each kind, and the count of those that were left out.
 //!
-//! Anyone may connect and send what nobody understands, as fast as the network carries it. The first lines of each kind say what
-//! happens; a flood of them must not fill a disk or push what matters out of a terminal.
+//! Anyone may connect and send invalid bytes, as fast as the network carries them. The first lines of each kind say
+//! what happens; a flood of them must not fill a disk or push what matters out of a terminal.
 //! Not here: queues that keep writers from waiting (`log_queue.rs`).
 
 use crate::node::shared::lock;

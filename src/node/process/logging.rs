@@ -1,8 +1,8 @@
 //! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data folder.
 //!
-//! The prefix tells who speaks, in which term and role, so that five terminals' lines can be laid side by side. Nothing in a line
-//! is obeyed by a terminal, whoever wrote it, and each is one line. Nobody who logs waits for whoever reads, neither at a panic
-//! nor at the end of the process: the last lines get [`FLUSH_MAX`].
+//! The prefix names the node, its term and its role, so that the lines of several nodes can be compared. Control
+//! characters are escaped whatever their source, and each message is one line. A thread that logs never waits for the
+//! reader of stderr, neither at a panic nor at the end of the process: the last lines get [`FLUSH_MAX`].
 //! Not here: what is logged; each module does that. Queues, the file and its bounds are in `log_queue.rs`.
 
 use super::log_queue::{FILE_BYTES_MAX, LogFile, Sink, Terminal};
@@ -85,7 +85,7 @@ pub fn say(text: &str) {
     queue(format!("{}\n", text::plain_lines(text)).as_bytes());
 }
 
-/// Ends the process, as soon as its last lines are written, or nobody takes them.
+/// Ends the process once its last lines are written, or once the time for writing them is over.
 pub fn exit(code: i32) -> ! {
     flush();
     std::process::exit(code);

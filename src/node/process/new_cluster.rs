@@ -245,7 +245,7 @@ impl Survivor {
     /// Who answers at the addresses where nodes of the cluster have been.
     fn object_to_the_living(&self) -> Result<(), RecoverError> {
         let settings = &self.settings;
-        // Without a cluster, as that of whoever answers is to be told.
+        // Asks without a cluster id, so that the node that answers reports its own.
         let key = settings.cluster_secret.as_deref().map(Key::of);
         let asker = Asker::new(settings, key, self.me.identity(), None, false);
         let named = config_file::read(&settings.config_file_path).ok().flatten();

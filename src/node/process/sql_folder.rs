@@ -307,7 +307,7 @@ mod tests {
         assert_ne!(folder.successor(), new, "a name is given once");
     }
 
-    /// What somebody put there keeps no file from being set aside, and stays.
+    /// A folder that a user put there does not prevent a file from being set aside, and is not removed.
     #[test]
     fn folders_of_the_same_name_are_left_alone() {
         let home = tempfile::tempdir().unwrap();

@@ -130,13 +130,14 @@ impl Shared {
     }
 }
 
-/// Whether the newest membership that this node knows leaves it out, and nobody leads it any more. A newcomer that is
-/// still catching up is not named by its log either, but it has a leader.
+/// Whether the newest membership that this node knows does not contain it, and it has no leader. The log of a new node
+/// that is still catching up does not name it either, but such a node has a leader.
 pub fn is_removed(raft: &View, me: Identity) -> bool {
     raft.leader.is_none() && !raft.membership.voters.is_empty() && !raft.membership.is_member(&me)
 }
 
-/// Online, and the very identity that the membership names: an old disk put back under its number is somebody else.
+/// Whether the node is online under the identity that the membership names: an old disk that was put back under the
+/// same number has another identity.
 pub fn is_member_online(gossip: &Gossip, membership: &Membership, me: NodeId, id: NodeId) -> bool {
     let is_named = |uuid: Uuid| gossip.is_online_as(Identity { id, uuid });
     id == me || membership.uuid_of(id).map_or_else(|| gossip.is_online(id), is_named)

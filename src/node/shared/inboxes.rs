@@ -83,7 +83,7 @@ pub fn channels() -> (Inboxes, Receivers) {
 impl Inboxes {
     /// Gives `core` an input; waits while its inbox is full. Never called by `core` itself.
     pub fn to_core(&self, input: CoreInput) {
-        // Fails only when `core` has ended, and then nobody needs it.
+        // Fails only when `core` has ended, and then the input is not needed.
         let _ = self.core.send(input);
     }
 

@@ -1,11 +1,11 @@
 //! One outgoing connection to a peer, for all who write to it.
 //!
-//! Whoever has a frame writes it to the socket itself, without waiting: waking a thread costs more than most frames do.
-//! What the socket does not take at once is left to `send-m`, which may wait.
-//! A connection that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
+//! A thread that has a frame writes it to the socket itself, without waiting: waking a thread costs more than writing
+//! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. A connection
+//! that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
 //!
-//! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 nobody holds the wire's lock while
-//! waiting for a socket, so `core` never waits for a peer.
+//! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 no thread holds the wire's lock
+//! while it waits for a socket, so `core` never waits for a peer.
 //! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core/`).
 
 use super::lock::lock;

@@ -5,8 +5,8 @@
 //!
 //! Invariants: M1 `used` is the sum of all reservations that live. M2 what [`Reservation::resize`] grants keeps `used` within the
 //! share of the reservation's size: a large one is refused while there is room for small ones, and these while there is room for
-//! request heads. So whoever holds the budget with large requests keeps nobody from asking for the node's health. M3 the first
-//! bytes of a connection are granted always, as health checks need no more: `connections_max` bounds them.
+//! request heads. So a client that fills the budget with large requests cannot block health checks. M3 the first bytes
+//! of a connection are granted always, as health checks need no more: `connections_max` bounds them.
 //! Not here: bounds of one connection (`limits.rs`), its place among all connections (`node/handle.rs`).
 
 use crate::outcome::MEMORY_FULL;

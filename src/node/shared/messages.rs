@@ -1,4 +1,4 @@
-//! What the threads of a node tell each other: one closed enum for each inbox.
+//! Messages between the threads of a node: one closed enum for each inbox.
 //!
 //! Not here: how an inbox is reached (`inboxes.rs`), what a thread does with its messages (`node/threads/`).
 
@@ -35,7 +35,7 @@ pub enum CoreInput {
     Found { who: Identity, addresses: Addresses },
     /// A node said who and where it is; `is_proved`: and that it knows the cluster's secret.
     Met { who: Identity, addresses: Addresses, is_proved: bool },
-    /// Somebody whom this node believes names a node of this cluster (`raft/guard.rs`).
+    /// A peer that this node trusts names a node of this cluster (`raft/guard.rs`).
     Vouched(Identity),
     /// This identity answered at the address of the member whose number it has, where another was expected.
     Answers(Identity),
@@ -82,7 +82,8 @@ pub enum DiskJob {
     Persist { persist: Persist, promises: Vec<Message> },
     /// The same for a received snapshot that replaces the log; it goes to `data`, to be read, once it is in place.
     Install { persist: Persist, promises: Vec<Message>, data: Sender<SnapshotReader> },
-    /// The services' state at this index is durable: let go of the log below it; whoever asks removes it.
+    /// The services' state at this index is durable: drop the log below it from the store; the thread that asked
+    /// removes the files.
     Compact { index: Index, job: Sender<CutJob> },
     /// The log's next segment, made beforehand.
     Spare(Result<Spare, StoreError>),
@@ -117,7 +118,7 @@ pub enum ApplyJob {
         /// Gets one answer.
         reply: ReplyTo,
     },
-    /// The node stops: answers whoever waits for a job with its present state.
+    /// The node stops: each client that waits for a job is answered with the job's present state.
     LetGo,
     /// End the thread.
     Stop,
@@ -161,9 +162,9 @@ pub enum WatchInput {
 /// For `chat`.
 #[derive(Debug)]
 pub enum ChatInput {
-    /// The chat has changed, or somebody has begun to follow it.
+    /// The chat has changed, or a client has begun to follow it.
     Changed,
-    /// The node stops: see how far.
+    /// The node stops: check how far the stop has progressed.
     Stop,
 }
 

@@ -1,9 +1,10 @@
-//! Who has the connections beyond `connections_max` that are kept for health checks, status and administration.
+//! Connections beyond `connections_max` that are reserved for health checks, status and administration.
 //!
-//! They are shared by address. When all are taken, the address that has the most of them gives up its oldest, the newcomer's own
-//! if it has as many: so no address keeps another out, and clients that say nothing keep out nobody of their own address either,
-//! as a health check takes milliseconds and needs one of the newest. Only reading ends on a connection that must give way: a
-//! request that has arrived is carried out and answered.
+//! They are shared by address. When all are in use, the address that has the most of them loses its oldest one. On a
+//! tie this is the address of the new connection. So no address can lock another out. Idle clients cannot lock out
+//! other clients of their own address either, because a health check takes milliseconds and only needs one of the
+//! newest slots. A connection that loses its slot is closed for reading only: a request that has arrived is still
+//! carried out and answered.
 //!
 //! Invariants: S1 at most [`RESERVED_CONNECTIONS`] connections may read a request. S2 with those that
 //! only answer still, one address has at most [`OF_ONE_MAX`] threads, and all together have at most [`THREADS_MAX`].
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// Threads of one address: more than slots, so that those that are just ending keep nobody out.
+/// Threads of one address: more than there are slots, so that threads that are about to end do not block a new client.
 const OF_ONE_MAX: usize = 2 * RESERVED_CONNECTIONS;
 /// Threads of all addresses. A request for administration may take as long as `request_timeout_ms`.
 const THREADS_MAX: usize = 4 * OF_ONE_MAX;
@@ -145,7 +146,7 @@ mod tests {
         (&mut &many[0].0).read_exact(&mut [0]).unwrap();
         let same = world.come("10.0.0.1");
         assert!(same.2.is_some() && gives_way(&many[1]) && !gives_way(&other));
-        // Others come until it has as few as they have; nobody with one slot loses it.
+        // Other addresses connect until 10.0.0.1 has as few slots as they have; no address with one slot loses it.
         let others: Vec<_> = (3..3 + RESERVED_CONNECTIONS).map(|n| world.come(&format!("10.0.0.{n}"))).collect();
         let inside = others.iter().filter(|client| client.2.is_some()).count();
         assert_eq!(inside, RESERVED_CONNECTIONS - 2, "with 10.0.0.1 and 10.0.0.2");

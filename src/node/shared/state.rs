@@ -60,9 +60,9 @@ pub struct CoreView {
 /// Figures for `/metrics` that no owner keeps.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Handshakes on the peer port that came to nothing.
+    /// Handshakes on the peer port that failed.
     pub peer_handshakes_failed: AtomicU64,
-    /// Frames of identities that nobody knows.
+    /// Frames from identities that this node does not know.
     pub frames_of_strangers: AtomicU64,
     /// Messages with a term that no honest sequence of elections leads to.
     pub frames_with_absurd_term: AtomicU64,
@@ -268,7 +268,7 @@ impl Shared {
         lock(&self.log_clock).stamp(mono_us(), wall_ms)
     }
 
-    /// Log time, as far as this node knows; while nobody has kept it, what the clocks say.
+    /// Log time, as far as this node knows; while no log time is kept, the time that the clocks show.
     pub fn log_now_ms(&self) -> u64 {
         let now_ms_kept = lock(&self.log_clock).now(mono_us());
         now_ms_kept.unwrap_or_else(|| lock(&self.skews).middle(now_ms()))
@@ -339,8 +339,8 @@ impl Shared {
         self.counters.frames_of_strangers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a frame that was not taken, and tells of it. At most one line in [`REFUSED_FRAME_LINE_GAP`] tells of such frames:
-    /// whoever sends them must not fill the log.
+    /// Counts a frame that was not accepted, and logs it. At most one line per [`REFUSED_FRAME_LINE_GAP`] reports such
+    /// frames: their sender must not be able to fill the log.
     pub fn refuse_frame(&self, why: Refused) {
         let (counter, text) = match why {
             Refused::Stranger(who) => (

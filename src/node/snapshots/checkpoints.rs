@@ -278,8 +278,8 @@ impl Checkpoints {
     }
 }
 
-/// Whether the leader proposes a checkpoint: `is_calm`, nobody is known to differ; `has_news`, something was applied since the last
-/// checkpoint, which is `age` old. One that was proposed and never came is not repeated at once.
+/// Whether the leader proposes a checkpoint: `is_calm`, no node is known to differ; `has_news`, something was applied
+/// since the last checkpoint, which is `age` old. One that was proposed and never came is not repeated at once.
 fn is_due(is_calm: bool, has_news: bool, age: Duration, since_proposed: Option<Duration>) -> bool {
     let every = if is_calm { CHECKPOINT_EVERY } else { CHECKPOINT_SOON };
     age >= every && since_proposed.is_none_or(|since| since >= every) && (has_news || !is_calm)
@@ -289,7 +289,7 @@ fn is_due(is_calm: bool, has_news: bool, age: Duration, since_proposed: Option<D
 mod tests {
     use super::*;
 
-    /// docs/operations.md: at least once a minute while anything is written, and soon while somebody differs.
+    /// docs/operations.md: at least once a minute while anything is written, and sooner while a node differs.
     #[test]
     fn a_checkpoint_is_due_after_a_minute_with_news_and_soon_while_somebody_differs() {
         let seconds = Duration::from_secs;

@@ -2,7 +2,8 @@
 //!
 //! The sender streams the newest snapshot file in chunks; the receiver writes them beside its log, makes them durable,
 //! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender makes sure that a majority
-//! of the voters has the state that it gives away: a difference that nobody has found yet would become the majority's.
+//! of the voters has the state that it gives away: otherwise a difference that no node has found yet could spread to
+//! the majority.
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
@@ -26,9 +27,9 @@ use std::time::{Duration, Instant};
 
 /// Longest silence in the middle of a transfer.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for the digests of others. Whoever takes longer has a database of many gigabytes.
+/// Longest wait for the digests of other nodes. A node that needs longer has a database of many gigabytes.
 const AGREED_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks at what is known of them.
+/// Time between two checks for these digests.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Body of a `snap-m` thread: sends the newest snapshot to a follower and reports to `core` how it went.

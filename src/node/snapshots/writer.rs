@@ -1,8 +1,8 @@
 //! Body of the `snapshot` thread: writes a copy of the services' state beside the log, then removes what it covers.
 //!
-//! Nobody waits for it, and everybody shares its disk: it streams the state instead of building it in memory, gives each
-//! piece to the disk by itself, rests as long as the piece took, and removes large files little by little. The log's syncs
-//! go between.
+//! No other thread waits for it, but other threads use the same disk: it streams the state instead of building it in
+//! memory, writes each piece to the disk separately, pauses for as long as the piece took, and removes large files in
+//! steps. The log's syncs run in between.
 //! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`),
 //! snapshots between nodes (`transfer.rs`).
 

@@ -42,7 +42,7 @@ pub trait SqlFiles {
     /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a
     /// name.
     fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
-    /// Removes what is left of a file, and of others that came to nothing: piece by piece, so that nobody waits for it.
+    /// Removes what is left of a file, and of other loads that failed: piece by piece, so that no request waits for it.
     fn sql_unstage(&self, load: u64);
 }
 

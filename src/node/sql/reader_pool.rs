@@ -54,7 +54,7 @@ struct ReadLimits {
 }
 
 impl ReadLimits {
-    /// Called when nobody reads: measures the memory that the process takes without reads.
+    /// Called while no read runs: measures the memory that the process uses without reads.
     fn note_idle(&self) {
         let now_us = self.started.elapsed().as_micros() as u64;
         if now_us.saturating_sub(self.idle_us.load(Ordering::Relaxed)) >= IDLE_CHECK_EVERY.as_micros() as u64 {

@@ -1,4 +1,5 @@
-//! The `apply` thread: owner of the services. Runs committed entries in order and answers who waits for them.
+//! The `apply` thread: owner of the services. Runs committed entries in order and answers the requests that wait for
+//! them.
 //!
 //! Invariants: P1 the registry itself asserts that no index is skipped or repeated. P2 a query is answered only from a
 //! state that has applied the index it asked for, and never from one that is known to be wrong.
@@ -65,7 +66,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
                 let waiter = JobWaiter { at_least, deadline, reply };
                 apply.job_waiters.add(job, waiter, &apply.registry, &apply.shared);
             }
-            // Whoever asked may have given up.
+            // The thread that asked may have given up.
             ApplyJob::Copy { meta, reply } => drop(reply.try_send((meta, apply.registry.clone()))),
             ApplyJob::Replace { meta, data, run, done } => {
                 // Fails only if its sender was stopped in between: the state stays marked.
@@ -248,7 +249,7 @@ impl Apply {
         }
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         lock(&self.shared.log_clock).applied(self.registry.applied().at_ms, mono_us());
-        // Last: whoever sees an index applied sees what it brought.
+        // Last: a thread that sees an index as applied also sees its effects.
         self.shared.set_applied(applied);
         self.job_waiters.answer(&self.registry, &self.shared);
         let later = self.waiting.split_off(&applied.next());

@@ -32,7 +32,7 @@ pub fn run(shared: &Arc<Shared>) {
     while wait(LOOK_EVERY) {
         let view = shared.view();
         if view.raft.role != Role::Leader || !view.raft.has_committed_own_term {
-            // Somebody else may write now: what this node wrote last says nothing any more.
+            // Another leader may write the file now: what this node wrote last is out of date.
             keeper = Keeper::default();
             report.no_leader();
             continue;
@@ -74,7 +74,8 @@ impl Report {
             Ok(Written::NotWritten { .. }) => {
                 let (since, looks) = self.ahead.get_or_insert((now, 0));
                 *looks += 1;
-                // Whoever was frozen or cut off while another was elected still believes that it leads, for a moment.
+                // A leader that was frozen or cut off while another was elected believes for a moment that it still
+                // leads.
                 if now.saturating_duration_since(*since) < self.ahead_min.0 || *looks < self.ahead_min.1 {
                     return None;
                 }

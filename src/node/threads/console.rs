@@ -49,7 +49,8 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
     }
 }
 
-/// A line for whoever typed. This thread alone waits for a terminal that takes nothing, and one that is gone ends nothing.
+/// Writes a line to the terminal. Only this thread waits for a terminal that does not accept output; a closed one is
+/// ignored.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
 }

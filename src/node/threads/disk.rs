@@ -123,7 +123,7 @@ struct Space {
     anchor: Anchor,
     looked: Option<Instant>,
     is_low: bool,
-    /// It was said that nobody can look.
+    /// The warning that the free space cannot be read was logged.
     has_warned: bool,
 }
 

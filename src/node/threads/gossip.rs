@@ -101,7 +101,8 @@ impl Beats {
         let edges = {
             let mut gossip = lock(&self.shared.gossip);
             let edges = gossip.merge(now_ms, from, table);
-            // The newest row of each, whoever told it: a worker's own beat reaches this front door only now and then.
+            // The newest row of each node, whichever node sent it: a worker's own heartbeat reaches this front door
+            // only now and then.
             let mut dispatch = lock(&self.shared.dispatch);
             for (row, ..) in gossip.all(now_ms) {
                 dispatch.report(now_ms, row.id, row.load, row.sessions_opened_total);

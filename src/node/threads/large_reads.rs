@@ -3,8 +3,8 @@
 //! Copying megabytes out of a state would hold every command up that waits to be applied. The copy shares its trees with the
 //! original and costs nothing.
 //!
-//! Invariant: L1 answers that no client's thread has taken yet stay within [`UNTAKEN_BYTES_MAX`] and one answer: until then
-//! nobody counts them against the memory budget.
+//! Invariant: L1 answers that no client's thread has taken yet stay within [`UNTAKEN_BYTES_MAX`] and one answer: until
+//! then they do not count against the memory budget.
 //! Not here: what a query costs (`Service::read_cost`).
 
 use crate::limits::LARGE_READS_MAX;

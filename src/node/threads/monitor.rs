@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Shortest and longest time between two frames.
 const FRAME_GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1000));
-/// Between two looks at what pokes nobody: sessions and the others' rows.
+/// Time between two checks of what does not wake this thread: sessions and the rows of other nodes.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Body of the thread.

@@ -1,12 +1,12 @@
-//! The `watch` thread: tells clients that wait for a key to change, without anyone asking again and again.
+//! The `watch` thread: notifies clients that wait for a key to change, without polling by the clients.
 //!
 //! It looks when something was applied, at all keys that anyone waits for at once, with one question to the services, and
 //! at most fifty times a second: a thousand watchers of busy keys cost `apply` a fiftieth of a second's worth of look-ups,
 //! not one round for each entry. On a quiet cluster a watcher hears within a millisecond.
 //!
-//! Invariants: W1 a change that is applied after a watcher came in is followed by a look: the watcher is counted before it
-//! is told to this thread, and `apply` pokes whenever the count is not zero. W2 nobody waits beyond its deadline or the
-//! node's stop.
+//! Invariants: W1 a change that is applied after a watcher arrived is followed by a check: the watcher is counted
+//! before it is sent to this thread, and `apply` wakes this thread whenever the count is not zero. W2 no watcher waits
+//! beyond its deadline or the node's stop.
 //! Not here: what a watcher is answered (`http/api/kv.rs` reads the key again).
 
 use crate::node::shared::Shared;
@@ -56,8 +56,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
         match inbox.recv_deadline(look_at.unwrap_or_else(|| Instant::now() + PRUNE_EVERY)) {
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(WatchInput::Stop) if shared.is_stopped() => return,
-            // From now on nobody is kept waiting. The thread itself stays until all clients have gone: what is sent to an
-            // inbox that nobody reads would lie there, and its sender wait.
+            // From now on no client is kept waiting. The thread itself runs until all clients have gone: a message in
+            // an inbox without a reader would stay there, and its sender would wait.
             Ok(WatchInput::Stop) => table.clear(),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(WatchInput::Watch { .. }) if shared.is_stopping() => {}

@@ -214,7 +214,7 @@ impl Worker {
         self.is_probing = false;
         let had_trouble = self.trouble.is_some();
         match sandbox {
-            // None could be built until now, so nobody has looked for compilers.
+            // No sandbox could be built until now, so compilers were not searched for yet.
             Ok(_) if self.found.is_empty() => return self.find_out(),
             Ok(sandbox) => (self.sandbox, self.trouble) = (Some(sandbox), None),
             Err(why) => {
@@ -365,7 +365,7 @@ impl Worker {
         let started = spawn::spawn(&format!("job-{slot}"), move || {
             let (job_id, attempt) = (job.task.job, job.task.attempt);
             let end = job.run().map_err(|e| e.to_string());
-            // Fails when the worker has ended, and then nobody asks.
+            // Fails when the worker thread has ended, and then the result is not needed.
             let _ = inbox.send(WorkerInput::Ended { job: job_id, attempt, end });
         });
         match started {
@@ -436,7 +436,7 @@ impl Worker {
             running.is_cancelled.store(true, Ordering::Relaxed);
         }
         let until = Instant::now() + WIND_DOWN;
-        // What they had printed until now is told as well, if somebody takes it in time.
+        // The output until now is reported as well, if the leader accepts it in time.
         self.pending_ends.retain(|_, pending| pending.is_past);
         while !self.running.is_empty() || !self.pending_ends.is_empty() {
             match inbox.recv_deadline(until) {
@@ -452,7 +452,7 @@ impl Worker {
                 Err(_) => return warn!("{} jobs did not end in time", self.running.len()),
             }
         }
-        // Where it is not in the node's own folder nobody else would. The next start makes it anew.
+        // A scratch folder outside the node's own folder is removed here alone. The next start creates it again.
         let _ = std::fs::remove_dir(&self.scratch);
         scratch::remove_abandoned();
     }

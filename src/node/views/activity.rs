@@ -1,8 +1,9 @@
-//! What clients get from this node: commands answered in a second, how long they took, and how many keys there are.
+//! Client activity on this node: commands answered per second, their latency, and the number of keys.
 //!
-//! Endpoints record an answer with two additions to a shared histogram; whoever asks for the figures once a second or later
-//! takes the difference to the last time. So recording never waits for anything, and a window is never shorter than a
-//! second. Not here: the buckets (`latency.rs`), how figures travel (`node/threads/gossip.rs`), the page (`static/`).
+//! Endpoints record an answer with two additions to a shared histogram; the thread that asks for the figures, once a
+//! second or less often, gets the difference to the last time. So recording never waits, and a window is never shorter
+//! than a second. Not here: the buckets (`latency.rs`), how figures travel (`node/threads/gossip.rs`), the page
+//! (`static/`).
 
 use super::latency::{BUCKETS, Recorder, percentile_us};
 use crate::node::shared::lock;

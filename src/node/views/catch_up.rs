@@ -1,8 +1,8 @@
 //! How long this node takes to apply what the others committed while it was away: stopped, cut off or frozen.
 //!
-//! A recovery begins with the first word of a leader after silence, which says how far the log is committed, and ends when this
-//! node has applied as much. A leader's death is none: then there is nothing to make up for.
-//! Not here: snapshots, which are told by whoever installs them (`node/threads/apply.rs`).
+//! A recovery begins with the first message of a leader after silence, which carries the commit index, and ends when
+//! this node has applied up to that index. The death of a leader is not a recovery: this node has missed nothing then.
+//! Not here: snapshots, which the thread that installs them reports (`node/threads/apply.rs`).
 
 use crate::node::shared::lock;
 use crate::types::{Index, NodeId};
@@ -57,7 +57,7 @@ impl Recovery {
         }
     }
 
-    /// A snapshot brought the state to this index: nobody replayed what it covers.
+    /// A snapshot brought the state to this index: the entries that it covers were not replayed.
     pub fn installed(&self, index: Index) {
         if let State::UnderWay { from, .. } = &mut *lock(&self.state) {
             *from = index.max(*from);

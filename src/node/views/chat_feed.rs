@@ -1,10 +1,11 @@
-//! The chat as the services have it, published for those who follow it.
+//! The chat as the services have it, published for the clients that follow it.
 //!
-//! `apply` leaves a copy of the chat here after each change, which costs nothing. The `chat` thread has what happened since the
-//! copy before written into lines, each once for all readers.
+//! `apply` leaves a copy of the chat here after each change, which costs nothing. The `chat` thread writes what has
+//! happened since the previous copy as lines, each once for all readers.
 //!
-//! Invariants: F1 the newest runs of lines that stand here follow each other without a gap. F2 whoever has begun to follow is
-//! told of every later change: it is counted before it asks, and `apply` pokes whenever the count is not zero.
+//! Invariants: F1 the newest runs of lines that are kept here follow each other without a gap. F2 a client that has
+//! begun to follow is sent every later change: it is counted before it asks, and `apply` wakes the thread whenever the
+//! count is not zero.
 //! Not here: when that is done (`node/threads/chat.rs`), who may hear what (`http/chat/stream.rs`), how a line is written
 //! (`chat_lines.rs`).
 
@@ -55,7 +56,7 @@ pub struct ChatFeed {
     inbox: Sender<ChatInput>,
 }
 
-/// Somebody who follows the chat, until dropped.
+/// A client that follows the chat, until this value is dropped.
 pub struct ChatReader(Arc<ChatFeed>);
 
 impl ChatFeed {
@@ -100,7 +101,7 @@ impl ChatFeed {
     /// The node stops: readers are let go.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
-        // Under the lock, so that nobody is between its look and its wait.
+        // Under the lock, so that no reader is between its check and its wait.
         drop(lock(&self.view));
         self.changed.notify_all();
         // Should it be full for so long, the thread finds out by itself within a second.

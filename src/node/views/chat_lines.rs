@@ -1,7 +1,7 @@
-//! What happens in the chat as lines of JSON, for everyone who follows it.
+//! Chat events as lines of JSON, for the clients that follow the chat.
 //!
-//! Each line says its position; whoever has read it goes on behind it. What people wrote stands in JSON strings, with `<` as it
-//! is: a page must never put it anywhere but into text.
+//! Each line contains its position; a client that has read it continues after that position. Text of users is in JSON
+//! strings, with `<` not escaped: a page must insert it as text only.
 //! Not here: which lines a reader gets (`http/chat/stream.rs`).
 
 use crate::services::chat::commands::{Row, Said};

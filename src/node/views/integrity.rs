@@ -170,7 +170,7 @@ impl Integrity {
         if self.is_saving.swap(true, Ordering::SeqCst) {
             return false;
         }
-        // After the flag: whoever marks this node as corrupt looks at the two in the other order (I2).
+        // After the flag: the thread that marks this node as corrupt accesses the two in the other order (I2).
         if self.is_corrupt() {
             self.end_saving();
             return false;

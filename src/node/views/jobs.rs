@@ -1,4 +1,4 @@
-//! What `apply` publishes of the jobs: this process's own work, who works, and what the page shows.
+//! What `apply` publishes of the jobs: this process's own tasks, the workers, and what the page shows.
 //!
 //! Built anew whenever the jobs have changed; `worker` compares it with what runs, `core` looks for workers that are gone.
 //! Not here: the jobs themselves (`services/jobs/`).
@@ -32,7 +32,7 @@ pub struct JobsView {
     pub all: OrdMap<JobId, Job>,
     /// What the log gives to this process.
     pub mine: Vec<Task>,
-    /// Whether this process has joined, and nobody has declared it gone since.
+    /// Whether this process has joined as a worker, and was not declared gone since.
     pub am_here: bool,
     /// Processes that are there.
     pub here: Vec<Identity>,

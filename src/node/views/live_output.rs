@@ -1,4 +1,4 @@
-//! What the programs on this node are saying, while they run.
+//! Output of the programs on this node, while they run.
 //!
 //! An attempt's output is kept here from its first word until its end is in the log, which then has all of it. Readers wait
 //! for what comes next; a reader that came in time reads to the end, also when the attempt is forgotten meanwhile.
@@ -98,7 +98,7 @@ impl Live {
         output
     }
 
-    /// The log has it, or nobody wants it any more.
+    /// Drops the output of an attempt: the log has it, or it is not needed any more.
     pub fn forget(&self, job: JobId, attempt: u32) {
         if let Some(output) = lock(&self.outputs).remove(&(job, attempt)) {
             output.end();

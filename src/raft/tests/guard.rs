@@ -1,5 +1,5 @@
-//! Who is heard: strangers, terms that nobody can have reached, and indexes that wrap change nothing; whoever was introduced is
-//! heard as a member is.
+//! Which messages are accepted: those of strangers, those with terms that no node can have reached, and those with
+//! indexes that wrap change nothing; an introduced node is heard as a member is.
 
 use super::super::state::bounds::ENTRY_BYTES_MAX;
 use super::world::identity;
@@ -174,11 +174,11 @@ fn a_node_that_is_behind_hears_a_new_leader_once_it_is_introduced_and_then_knows
     assert_eq!(say(&mut raft, newcomer, 6, body).refused, None);
     assert_eq!((raft.leader(), raft.commit_index()), (Some(NodeId(4)), Index(2)));
     assert_eq!(raft.introduced().count(), 0, "the membership names it now");
-    // Another identity under the number is somebody else.
+    // Another identity under the same number is another node.
     assert!(say(&mut raft, identity(4, 1), 7, heartbeat()).refused.is_some());
 }
 
-/// Somebody may still name the identity that a number had before its node was replaced.
+/// A peer may still name the identity that a number had before its node was replaced.
 #[test]
 fn an_introduction_drives_nobody_out() {
     let mut raft = node();

@@ -1,8 +1,9 @@
-//! The jobs checker: knows who has which job, and how each ended, kept in the plainest way, entry by entry.
+//! The jobs checker: a simple model, updated entry by entry, of which worker has which job and how each job ended.
 //!
-//! The first node to apply an entry shows its board. The jobs checker knows the board before and the command, and says which
-//! changes those allow; everything else is a broken rule. Other nodes must then hold the same at the same index.
-//! A sandbox that did not start gives the job back, and is nobody's end; what a stopped attempt had printed may be added later.
+//! The first node to apply an entry provides its job table. The jobs checker has the table before the entry and the
+//! command, and derives which changes they allow; every other change is a violation. Other nodes must then have the
+//! same table at the same index. A sandbox that did not start gives the job back and ends no attempt; the output of a
+//! stopped attempt may be added later.
 //! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
 //! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said),
 //! `JobHeld` (only a worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no

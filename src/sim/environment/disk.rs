@@ -2,8 +2,8 @@
 //!
 //! Each file has durable bytes and the bytes that its process sees; the difference is a list of writes not yet synced.
 //! Names are durable only once their directory is synced. A power cut keeps an arbitrary part of what was not synced;
-//! The death of a process alone (`kill -9`) keeps all of it, unsynced: whoever trusts it without a sync will see it
-//! vanish in the next power cut. After a failed sync the page cache forgets what it held (fsyncgate): a second sync
+//! the death of a process alone (`kill -9`) keeps all of it, unsynced: a process that relies on it without a sync may
+//! lose it in the next power cut. After a failed sync the page cache forgets what it held (fsyncgate): a second sync
 //! that "succeeds" proves nothing.
 //!
 //! Not here: delays, hangs and slowness (`sim/model/host.rs` schedules them in virtual time).
@@ -280,7 +280,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Removes a name; its bytes go when no durable name is left, which nobody can see.
+    /// Removes a name. Its bytes are freed when no durable name is left, which has no visible effect.
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.operate()?;
         if self.faults.write_error {
@@ -375,8 +375,8 @@ impl Disk {
 
     /// Flips one bit that a sync covered; `false` if there is none to flip.
     ///
-    /// What the newest sync of a log segment covered is spared: until something later is on disk nobody can tell it from
-    /// a torn write, so no log can refuse it.
+    /// What the newest sync of a log segment covered is spared: until later bytes are on disk, a flipped bit cannot be
+    /// told from a torn write, so no log can refuse it.
     pub fn flip_bit(&mut self) -> bool {
         let names: Vec<(&PathBuf, u64)> = self.durable_names.iter().map(|(path, &id)| (path, id)).collect();
         if names.is_empty() {

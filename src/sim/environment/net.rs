@@ -1,9 +1,10 @@
-//! A seeded network between nodes: who can talk to whom, how long it takes, what is lost, doubled or told again.
+//! A seeded network between nodes: which links work, the delay of each packet, and which packets are lost, duplicated
+//! or replayed.
 //!
 //! A packet is judged twice: when it is sent (loss, delay, copies) and when it would arrive (links cut meanwhile).
 //! With `is_ordered` each directed link keeps its order, as TCP does; without, every packet takes its own time.
 //!
-//! Not here: the event queue (`sim/world.rs`), what packets say.
+//! Not here: the event queue (`sim/world.rs`), the content of packets.
 
 use super::plan::NetPlan;
 use fastrand::Rng;
@@ -15,9 +16,9 @@ pub enum Shape {
     Halves,
     /// One node alone.
     Alone,
-    /// One node that hears nobody, but is heard.
+    /// One node that receives from no node, but reaches all.
     Deaf,
-    /// One node that hears, but is heard by nobody.
+    /// One node that receives from all, but reaches no node.
     Mute,
     /// A random set of directed links.
     OneWay,

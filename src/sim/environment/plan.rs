@@ -79,9 +79,9 @@ pub enum FaultKind {
     ReadError,
     /// A node loses its disk and comes back as another identity.
     Wipe,
-    /// Hand leadership to someone.
+    /// A leadership transfer, to a random node or to one that the leader chooses.
     Transfer,
-    /// Somebody wants to lead.
+    /// A node campaigns.
     Campaign,
     /// A membership change.
     Member,
@@ -117,11 +117,11 @@ pub const FAULTS: [(FaultKind, u64); 19] = [
 pub enum Broken {
     /// Its process does not run.
     Down,
-    /// It neither hears nor is heard.
+    /// It neither receives from nor reaches any node.
     CutOff,
-    /// It is heard, and hears nobody.
+    /// It reaches the others, and receives from no node.
     Deaf,
-    /// It hears, and is heard by nobody.
+    /// It receives from the others, and reaches no node.
     Mute,
     /// Its syncs never end.
     HungDisk,

@@ -3,7 +3,7 @@
 //! The same duties as `node/`: inputs one by one, effects in order, the disk's reports in order, commands applied once
 //! and in order, answers given only when an entry of the promised term is applied at the promised index.
 //!
-//! Not here: what happens when (`sim/world.rs`), carrying out effects (`sim/steps/effects.rs`).
+//! Not here: the order of events (`sim/world.rs`), carrying out effects (`sim/steps/effects.rs`).
 
 use super::services::{Registers, ServiceBugs};
 use super::worker::Worker;
@@ -85,7 +85,7 @@ pub enum Ask {
     Work { attempt: u64, about: Option<(JobId, u32)> },
     /// This node's worker, which joins when it has seen a fresh state.
     Join,
-    /// Nobody: the driver watches the log.
+    /// No reply: the driver watches the log.
     Driver,
 }
 

@@ -467,7 +467,7 @@ impl World {
         }
     }
 
-    /// Gives an answer to whoever asked.
+    /// Gives an answer to the part of the simulation that sent the request.
     pub fn tell(&mut self, node: usize, ask: Ask, told: ClientResult) -> CheckResult {
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {

@@ -1,11 +1,11 @@
-//! The nemesis: strikes at random times with the faults that this seed has drawn, and heals again.
+//! The fault injector: causes the faults that this seed has drawn at random times, and ends them again.
 //!
-//! Two kinds of fault destroy what a node has promised: a wiped disk and a flipped bit. Raft stands the loss of a
-//! minority of voters for good, no more; so these strike only while a majority of every membership in play is left.
-//! All other faults strike without mercy.
+//! Two kinds of fault destroy what a node has promised: a wiped disk and a flipped bit. Raft tolerates the permanent
+//! loss of a minority of voters, not more; so these faults occur only while a majority of every membership in play is
+//! left. All other faults occur without such a limit.
 //!
-//! Not here: the network's own misdeeds (`sim/environment/net.rs`), crashes between two effects (`effects.rs`), healing
-//! (`liveness.rs`).
+//! Not here: the faults of the network itself (`sim/environment/net.rs`), crashes between two effects (`effects.rs`),
+//! healing (`liveness.rs`).
 
 use crate::cluster::autopilot;
 use crate::raft::{Change, Input, Membership};
@@ -246,7 +246,8 @@ impl World {
             let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
             let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways: Default::default() };
             match autopilot::decide(&view, &rules) {
-                // It cannot know of damage that nobody has met yet; the simulator does not ask it to.
+                // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
+                // to.
                 Some(change) if !self.leaves_well_majority(&view.membership, &change) => return Ok(()),
                 Some(change) => {
                     self.coverage.autopilot += 1;

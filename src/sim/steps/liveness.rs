@@ -4,7 +4,7 @@
 //! mute, or with a disk that hangs. Within ten election timeouts there must be a leader; then every client gets its
 //! answer, all healed members hold the same log and state, terms stop growing, queues are empty, no leadership transfer
 //! is stuck, no node leads that has something to write and whose disk hangs, every healed member works, no broken one
-//! that the leader can know of counts as a worker, and every job that somebody can run has ended. The rule is called
+//! that the leader can know of counts as a worker, and every job that some worker can run has ended. The rule is called
 //! `Progress`.
 //!
 //! Not here: safety, which is asserted all along (`sim/checks/raft_checker.rs`, `sim/checks/client_checker.rs`).
@@ -105,7 +105,7 @@ impl World {
         let (is_damaged, is_down) = (self.hosts[node].is_damaged, self.hosts[node].process.is_none());
         let soon = self.rng.u64(1_000..20_000);
         if is_damaged {
-            // Whoever has a damaged disk finds out at the next start.
+            // A node with a damaged disk detects it at its next start.
             self.crash(node, Death::Killed, soon);
         }
         if is_down {
@@ -190,8 +190,8 @@ impl World {
         Ok(())
     }
 
-    /// A node that leads in the highest term of all healed nodes and hears a quorum. If its disk hangs, it may lead as long as
-    /// it has nothing to write: nobody can know, and nobody waits for it.
+    /// A node that leads in the highest term of all healed nodes and hears a quorum. If its disk hangs, it may lead as
+    /// long as it has nothing to write: no node can detect the hang, and no client waits for it.
     fn settled_leader(&self) -> Option<usize> {
         let leader = self.newest_leader()?;
         let view = self.hosts[leader].process.as_ref()?.raft.view();
@@ -200,8 +200,8 @@ impl World {
         is_settled.then_some(leader)
     }
 
-    /// The highest term of all healed nodes; if there is a leader, of those that are in its membership. One that was removed and
-    /// has not learnt so may campaign for ever, and nobody minds.
+    /// The highest term of all healed nodes; if there is a leader, of those that are in its membership. A removed node
+    /// that has not learnt of its removal may campaign for ever, which does no harm.
     fn top_term(&self) -> Term {
         let leader = self.newest_leader().and_then(|leader| self.hosts[leader].process.as_ref());
         let membership = leader.map(|process| process.raft.view().membership);
@@ -253,8 +253,9 @@ impl World {
         self.job_that_is_missing(leader)
     }
 
-    /// Whether a node has no reason to hear the leader: the cluster has no secret, and whoever it knows, by identity or by the
-    /// address of a number, was replaced or stays broken, and so on with those that these know. Its user must have it join again.
+    /// Whether a node has no reason to hear the leader: the cluster has no secret, and every node that it knows, by
+    /// identity or by the address of a number, was replaced or stays broken, as are those that these nodes know in
+    /// turn. A user must make it join again.
     pub fn has_nobody_to_ask(&self, node: usize) -> bool {
         let Some(process) = &self.hosts[node].process else { return false };
         let is_new = process.raft.view().membership.members().next().is_none();

@@ -3,10 +3,10 @@
 //! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the log: one
 //! that joins and does not learn so would get work that it never hears of. It compares what the applied board gives
 //! to it with what it runs: begins what is new, stops what is its own no more, and tells ends until the log has them or
-//! The job is no longer its own. All of that dies with the process. A program is a span of time, and an output that says
-//! which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are given back. What a
-//! stopped one had printed is told as well.
-//! The leader calls the roll by the real rule, on its own evidence: links that broke, and silence.
+//! the job is no longer its own. All of that dies with the process. A program is a span of time, and an output that
+//! says which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are
+//! given back. What a stopped one had printed is told as well. The leader calls the roll by the real rule, on its own
+//! evidence: links that broke, and silence.
 //! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement
 //! (`sim/checks/jobs_checker.rs`).
 
@@ -266,7 +266,7 @@ impl World {
         }
         worker.worker_liveness.lose(id);
         if self.is_calm && is_there {
-            // Words about links may overtake each other; whoever tries to connect finds out.
+            // Reports about links may overtake each other; the node learns the true state when it tries to connect.
             self.after(5_000, What::Link { node, life, about, is_up: true });
         }
         self.call_the_roll(node)
@@ -316,7 +316,7 @@ impl World {
             + (lost_us + plan.ready_us + plan.again_us) * 4
     }
 
-    /// In peace: whoever should work and does not, and what somebody should have run.
+    /// In the liveness phase: a member that should be a worker and is not, or a job that a worker should have run.
     pub fn job_that_is_missing(&self, leader: usize) -> Option<String> {
         self.plan.jobs.as_ref()?;
         let process = self.hosts[leader].process.as_ref()?;

@@ -464,7 +464,8 @@ impl PendingRequests {
                 false => self.finish(held, Outcome::Refused(Reason::OtherLeads(leader))),
             }
         }
-        // A leadership transfer that another node was asked for has happened, whoever answers first.
+        // A leadership transfer that was requested from another node has happened, even if that node's answer is still
+        // to come.
         let is_transferred = |held: &PendingRequest| match &held.request.operation {
             Operation::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,

@@ -81,8 +81,9 @@ impl Core {
         ControlFlow::Continue(())
     }
 
-    /// Lets those who are about to ask do so first, so that the next batch, or round of reads, serves them too: each costs
-    /// three nodes a dozen wake-ups, whatever it holds. On an idle machine nobody else is ready and nothing is lost.
+    /// Lets threads that are about to send a request do so first, so that the next batch, or round of reads, includes
+    /// them: each costs three nodes a dozen wake-ups, whatever it holds. On an idle machine no other thread is ready
+    /// and no time is lost.
     pub(super) fn gather(&mut self, inbox: &Receiver<CoreInput>) -> ControlFlow<()> {
         for _ in 0..GATHER_YIELDS {
             if !self.requests.has_ready() {
@@ -140,7 +141,7 @@ impl Core {
                 if self.met.get(&who.id) == Some(&who) {
                     self.met.remove(&who.id);
                 }
-                // A stranger that borrowed the number says nothing about whoever has it.
+                // A stranger that used the number says nothing about the node that has it.
                 if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
                     link.check();
                 }

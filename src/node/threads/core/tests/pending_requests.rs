@@ -75,7 +75,7 @@ fn a_refusal_is_not_certain_after_an_attempt_that_may_be_logged() {
     requests.expire(start + EXPIRE_EVERY * 2);
     requests.expire(start + EXPIRE_EVERY * 4);
     assert!(propose(&mut requests, &mut tokens).is_some());
-    // And when its time is up, nobody knows.
+    // When its deadline has passed, its outcome is unknown.
     requests.expire(start + SOON + EXPIRE_EVERY);
     assert!(matches!(answer.try_recv(), Ok(Outcome::Unknown(_))));
 }
