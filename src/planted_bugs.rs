@@ -58,7 +58,7 @@ pub struct StoreBugs {
     pub vote_in_its_own_record: bool,
     /// An entry that replaces a suffix replaces only the entry of its own index when the log is read again.
     pub replay_resurrects_truncated: bool,
-    /// Whatever is damaged, the log is cut there and goes on.
+    /// Whatever is damaged, the log is cut there and the node continues.
     pub damage_is_torn_tail: bool,
     /// A failed sync is tried again, and believed if it works then.
     pub retry_failed_sync: bool,
@@ -96,7 +96,7 @@ pub struct SqlBugs {
     pub entries_run_again: bool,
     /// Statements change the settings of full-text tables, as they could in databases that are older than that rule.
     pub settings_are_free: bool,
-    /// The database is no part of the snapshot.
+    /// The snapshot does not contain the database.
     pub left_out_of_snapshot: bool,
 }
 

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Between two pictures while nothing is counted: rare, because it runs beside measurements.
+/// Time between two pictures while nothing is counted: rare, because it runs beside measurements.
 const TICK: Duration = Duration::from_millis(250);
 
 /// The step that is being done, at the bottom of the terminal; dropped, it disappears.
@@ -63,7 +63,7 @@ impl Progress {
         self.bar.reset();
     }
 
-    /// Writes a line and goes on with the step.
+    /// Writes a line and continues the step.
     pub fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }

@@ -61,13 +61,13 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Rounds of asking for a leader before a node may found a cluster.
     pub connection_attempts: u32,
-    /// Between two such rounds.
+    /// Time between two such rounds.
     pub discovery_interval_ms: u64,
-    /// Between two heartbeats of a leader.
+    /// Time between two heartbeats of a leader.
     pub heartbeat_ms: u64,
     /// A follower that hears no leader for this long campaigns.
     pub election_timeout_ms: u64,
-    /// Between two gossip tables.
+    /// Time between two gossip tables.
     pub gossip_ms: u64,
     /// A gossip counter that stands still for this long marks its node failed.
     pub fail_after_ms: u64,
@@ -328,7 +328,7 @@ mod tests {
             assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
             assert!(!text.contains("abracadabra"), "{text}");
         }
-        // None at all is no secret.
+        // An empty text does not count as a secret.
         let (settings, _) = load(r#"{"cluster_secret": "hush hush"}"#, &[], &[("cluster_secret", "")]).unwrap();
         assert_eq!(settings.cluster_secret, None);
         let misspelt = load("{}", &[], &[("cluster_secrets", "abracadabra-abracadabra")]).unwrap_err();

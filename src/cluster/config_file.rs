@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// Between two tries for the lock; short, as holders keep it for the time of one small write.
+/// Time between two tries for the lock; short, as holders keep it for the time of one small write.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// After so many tries (about a second) the lock counts as busy.
 const LOCK_TRIES: u32 = 500;
@@ -32,7 +32,7 @@ const LOCK_TRIES: u32 = 500;
 const LINKS_MAX: usize = 40;
 /// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no JSON.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Between two writes of one [`Keeper`].
+/// Time between two writes of one [`Keeper`].
 const WRITE_EVERY_MS: u64 = 1000;
 
 /// What `config.json` says.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// Folders that this program has now. Locked while one is made, and for good once this program is told to end.
 static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-/// How long processes that were killed may go on writing.
+/// Time for which processes that were killed may continue to write.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A temporary folder, removed when this is dropped.

@@ -52,7 +52,7 @@ pub enum LabError {
     /// No block of free ports.
     #[error("no free block of ports between 10000 and 32000")]
     NoPorts,
-    /// There is no such process here, or no longer.
+    /// The process does not exist here, or has ended.
     #[error("node {0} is not running")]
     NotRunning(u64),
     /// A node answered what it should not.

@@ -16,7 +16,7 @@ use fastrand::Rng;
 
 /// How wrong a clock is that is wrong.
 const WRONG_MS: u64 = 3_600_000;
-/// Between two heartbeats that tell the time, in ticks.
+/// Time between two heartbeats that carry log time, in ticks.
 const TELL_EVERY_TICKS: u64 = 8;
 
 impl World {

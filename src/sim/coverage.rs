@@ -106,7 +106,7 @@ coverage! {
     jobs_printed,
     /// Times that a leader declared a worker gone.
     workers_gone,
-    /// States that were altered behind the log's back, found and healed.
+    /// States that were altered without a log entry, found and healed.
     differences_healed,
     /// Of those, states whose directory was altered,
     healed_directory,
@@ -122,7 +122,7 @@ coverage! {
     healed_sessions,
     /// Entries stamped by a node that kept log time.
     stamps_kept,
-    /// Log times begun anew from a wall clock, because the leader had just started.
+    /// Log times restarted from a wall clock, because the leader had just started.
     times_begun,
     /// Jobs that went from a lost worker to another, or back into the queue.
     jobs_moved,

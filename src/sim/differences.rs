@@ -30,7 +30,7 @@ use crate::services::sql::Database;
 use crate::types::{Identity, Index, NodeId};
 use uuid::Uuid;
 
-/// Digests that a node tells of.
+/// Digests that a node reports.
 const DIGESTS_KEPT: usize = 4;
 
 impl World {
@@ -64,7 +64,7 @@ impl World {
         self.hand_in(leader, Ask::Driver, Command { attempt, at_ms: 0, tag, body: Body::Checkpoint })
     }
 
-    /// A node has applied a checkpoint: it tells the digest of its state.
+    /// A node has applied a checkpoint: it reports the digest of its state.
     pub fn tell_digest(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let digest = process.service.state_digest();
@@ -126,7 +126,7 @@ impl World {
         Ok(())
     }
 
-    /// A corrupt node takes the state of a sound one, if its own log goes on from there.
+    /// A corrupt node takes the state of a sound one, if its own log continues from there.
     fn rebuild(&mut self, node: usize, findings: &Findings) -> CheckResult {
         let is_sound = |who: Identity| findings.sound.contains_key(&who.id);
         let sources = self.hosts.iter().filter(|host| is_sound(host.identity) && host.altered.is_none());

@@ -17,7 +17,7 @@ use super::world::World;
 use crate::raft::{Durable, Promise};
 use crate::types::Identity;
 
-/// Between two heartbeats that tell a promise, in ticks.
+/// Time between two heartbeats that carry a promise, in ticks.
 const TELL_EVERY_TICKS: u64 = 8;
 
 impl World {
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// Heartbeats tell the others what a node has promised.
+    /// Heartbeats report to the other nodes what a node has promised.
     pub fn tell_promise(&mut self, node: usize) {
         let host = &self.hosts[node];
         if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
@@ -69,7 +69,7 @@ impl World {
         all
     }
 
-    /// What a start makes of that. `false`: it does not go on with this disk under this identity.
+    /// The result for a starting node. `false`: it does not continue with this disk under this identity.
     pub fn compare_with_memory(&mut self, node: usize, durable: &Durable) -> CheckResult<bool> {
         let who = self.hosts[node].identity;
         let (kept, known) = (Promise::from(durable), self.remembered(&who));

@@ -4,7 +4,7 @@
 //! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
 //! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
 //! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the very
-//! bytes. What cannot be opened for want of a file descriptor has touched no byte, and is opened again for a while.
+//! bytes. An open that fails because no file descriptor is free has changed no byte, and is retried for a while.
 
 use super::error::{StoreError, is_out_of_descriptors};
 use rustix::fs::{Mode, OFlags};
@@ -199,7 +199,7 @@ fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
 /// no end.
 ///
 /// # Errors
-/// When the system refuses, or it is no regular file.
+/// When the system refuses, or it is not a regular file.
 pub fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
     // Does nothing to a regular file; a pipe is opened without waiting for its other end.
     options.custom_flags(OFlags::NONBLOCK.bits() as i32);
@@ -210,7 +210,7 @@ pub fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs
     }
 }
 
-/// Opens again for a while what could not be opened for want of a file descriptor: those come back, and the disk is well.
+/// Retries an open for a while when no file descriptor is free: descriptors become free again, and the disk is sound.
 fn when_there_is_room<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + DESCRIPTORS_WITHIN;
     loop {

@@ -101,7 +101,7 @@ fn the_keeper_writes_on_change_and_at_most_once_a_second() {
     // Another leader took over, and this one does not know yet.
     write(&path, &projection(2, 1, 2), &no_wait).unwrap();
     assert_eq!(keep(5000, projection(1, 0, 3)), Some(Written::NotWritten { term: Term(2), version: 1 }));
-    // The next time it leads, in a newer term, versions begin anew.
+    // When it leads again, in a newer term, versions restart.
     assert_eq!(keep(6000, projection(3, 0, 3)), Some(Written::Yes));
     assert_eq!(version(), 1);
 }

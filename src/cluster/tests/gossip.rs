@@ -63,7 +63,7 @@ fn a_counter_that_stands_still_is_a_failure_told_once() {
     assert_eq!(beat_until(&mut g, START_MS, START_MS + 1800), Vec::<String>::new());
     assert_eq!(beat_until(&mut g, START_MS + 1800, START_MS + 9000), ["no heartbeat from node 3: failed"]);
     assert!(!g.is_online(NodeId(3)));
-    // The same counter again is no news; the next one is.
+    // The same counter again has no effect; the next one has.
     assert!(g.merge(START_MS + 9000, NodeId(2), &told(&[row(identity(3), 10)])).is_empty());
     let edges = g.merge(START_MS + 10_120, NodeId(2), &told(&[row(identity(3), 11)]));
     assert_eq!(edges.iter().map(Edge::to_string).collect::<Vec<_>>(), ["node 3 is back after 8120 ms"]);

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 /// A member hears from the leader within a few election timeouts.
 const LEADERLESS_MIN: Duration = Duration::from_secs(8);
-/// Between two rounds of questions.
+/// Time between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// Whether this node is a member still, from one call to the next.

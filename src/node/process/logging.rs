@@ -137,7 +137,7 @@ fn on_panic(info: &panic::PanicHookInfo<'_>) {
     flush();
 }
 
-/// The line that tells of others.
+/// The line that reports how many others were left out.
 fn dropped(lines: u64) -> String {
     format!("{} warn  {} {lines} lines dropped: this output was too slow\n", clock(), place())
 }

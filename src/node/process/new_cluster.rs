@@ -1,14 +1,14 @@
 //! A new cluster out of one surviving folder (`phalanx recover`), after the disks of a majority of the voters were lost for good.
 //!
 //! The former cluster can never commit again, and only a person can know that its other voters will not come back. So
-//! the folder gets a new identity in a new cluster: its log goes on with one entry that makes that identity the only
+//! the folder gets a new identity in a new cluster: its log continues with one entry that makes that identity the only
 //! voter, which then commits all that the log holds. Nodes of the two clusters reject each other at the handshake, so
 //! what comes back of the former one joins nothing.
 //!
 //! Invariants: N1 the former state stays, in a copy that no node can be started on. N2 each step can be followed by a crash: the
-//! copy is whole before anything changes; after the entry the former identity is no member of its own log and cannot win, and doing
-//! it again ends as doing it once. N3 it is refused while the folders beside this one hold a majority or a newer log, and while a
-//! node of that cluster, or another cluster, answers at a known address.
+//! copy is whole before anything changes; after the entry the former identity is not a member in its own log and cannot
+//! win an election, and a repeated run has the result of one run. N3 it is refused while the folders beside this one
+//! hold a majority or a newer log, and while a node of that cluster, or another cluster, answers at a known address.
 //! Not here: the words for people (`cli/local/recover.rs`), how others join the new cluster (`cluster/discovery.rs`).
 
 use crate::cluster::config_file::{self, ConfigFileError, Lock, Projection};

@@ -26,11 +26,11 @@ const CHECK_BYTES_MAX: u64 = 64 << 20;
 const FIRST: &str = "db.sqlite";
 /// Says which file is the database, if it is not the first.
 const CURRENT: &str = "current";
-/// Between two pieces of a long copy.
+/// Time between two pieces of a long copy.
 const BREATH: Duration = Duration::from_millis(2);
-/// Between two looks at the disk while a statement writes: in this time it can write some ten megabytes.
+/// Time between two checks at the disk while a statement writes: in this time it can write some ten megabytes.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// With less room on the disk no statement goes on.
+/// With less free space on the disk, every running statement is stopped.
 const ROOM_MIN: u64 = 48 << 20;
 /// What SQLite keeps beside a file.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];

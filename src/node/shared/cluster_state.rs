@@ -45,7 +45,8 @@ impl Shared {
         all.into_iter().collect()
     }
 
-    /// Why this node is no member, as its own log or the leader says; `None`: it is one, as far as it knows.
+    /// Why this node is not a member, according to its own log or the leader; `None`: it is a member as far as it
+    /// knows.
     pub fn outsider(&self) -> Option<Outsider> {
         let by_own_log = is_removed(&self.view().raft, self.me).then_some(Outsider::Removed);
         self.asked_outsider().or(by_own_log)

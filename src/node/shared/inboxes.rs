@@ -104,7 +104,7 @@ impl Inboxes {
         let _ = self.checkpoints.try_send(());
     }
 
-    /// Changes one part of the state behind the log's back: for a node of a lab.
+    /// Changes one part of the state without a log entry: for a node of a lab.
     pub fn alter(&self, part: u8) {
         let _ = self.apply.send_timeout(ApplyJob::Alter { part }, Duration::from_secs(1));
     }
@@ -115,13 +115,13 @@ impl Inboxes {
         let is_query = matches!(operation, Operation::Query { .. });
         self.submit(operation, deadline, ReplyTo::Local(reply));
         match wait_for(&answer, deadline + ANSWER_SLACK) {
-            // A question changes nothing, so there is no doubt.
+            // A query changes nothing, so its outcome is never unknown.
             Outcome::Unknown(_) if is_query => Outcome::Refused(Reason::Stopping),
             answered => answered,
         }
     }
 
-    /// Sends a request to `core` and goes on.
+    /// Sends a request to `core` without waiting for its answer.
     pub fn submit(&self, operation: Operation, deadline: Instant, reply: ReplyTo) {
         let request = Request { operation, deadline, reply };
         if let Err(e) = self.core.send_deadline(CoreInput::Request(request), deadline) {

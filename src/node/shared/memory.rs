@@ -24,7 +24,7 @@ const SMALL_BYTES: usize = 64 << 10;
 /// The budget by default: at most this, and a quarter of the machine's memory.
 const DEFAULT_BYTES_MAX: u64 = 1 << 30;
 
-/// There is no room for so much now.
+/// The budget has no room for this many bytes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{MEMORY_FULL}")]
 pub struct Full;
@@ -107,7 +107,7 @@ impl Reservation {
     /// Holds so many from now on; to hold less is always granted.
     ///
     /// # Errors
-    /// When there is no room for them: it holds what it held.
+    /// When the budget has no room for them: the reservation keeps its size.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Full> {
         let more = bytes.saturating_sub(self.bytes);
         if more > 0 {

@@ -105,7 +105,7 @@ pub enum ApplyJob {
     /// Replace a state that is wrong by the one that comes in `data`, of the index of `meta`, and apply again what this node
     /// had applied after it.
     Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
-    /// Change one part of the state behind the log's back: only in a lab.
+    /// Change one part of the state without a log entry: only in a lab.
     Alter { part: u8 },
     /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
     Await {

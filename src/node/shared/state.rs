@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Between two lines about frames that were not taken.
+/// Time between two log lines about frames that were not accepted.
 const REFUSED_FRAME_LINE_GAP: Duration = Duration::from_secs(10);
 
 /// What `core` publishes after each change.
@@ -53,7 +53,7 @@ const REFUSED_FRAME_LINE_GAP: Duration = Duration::from_secs(10);
 pub struct CoreView {
     /// Raft, seen from outside.
     pub raft: View,
-    /// Whose frames are taken: see `raft/guard.rs`.
+    /// Identities whose frames are accepted: see `raft/guard.rs`.
     pub known: BTreeSet<Identity>,
 }
 
@@ -138,7 +138,7 @@ pub struct Shared {
     pub recovery: Recovery,
     /// Less than `disk_reserve_mb` is free.
     is_disk_low: AtomicBool,
-    /// What the leader says of this node, if it is no member (`node/peer/former_member.rs`).
+    /// What the leader reports about this node, if it is not a member (`node/peer/former_member.rs`).
     outsider: Mutex<Option<Outsider>>,
     /// Ends this process.
     pub stopper: Stopper,
@@ -194,7 +194,7 @@ pub struct Parts {
     pub mark: Option<Mark>,
     /// Raft as recovered.
     pub view: View,
-    /// Whose frames are taken at first.
+    /// Identities whose frames are accepted at the start.
     pub known: BTreeSet<Identity>,
     /// Log time of the newest entry that the snapshot covers.
     pub log_ms: u64,
@@ -469,7 +469,7 @@ impl Shared {
         self.inboxes.poke_monitor();
     }
 
-    /// What the leader said of this node, if it is no member.
+    /// What the leader reported about this node, if it is not a member.
     pub fn asked_outsider(&self) -> Option<Outsider> {
         *lock(&self.outsider)
     }

@@ -1,11 +1,11 @@
-//! The `checkpoints` thread: sees to it that all nodes digest their state at the same index, compares what they tell, and
-//! acts on what it finds of its own node.
+//! The `checkpoints` thread: makes all nodes digest their state at the same index, compares the digests, and acts on
+//! what it finds about its own node.
 //!
 //! The leader puts a checkpoint into the log once a minute while anything is applied, and a node that saves a snapshot
-//! asks for one. Each node digests a copy of its state then, at a bounded rate and low priority, and tells the result
-//! in its heartbeats. Every node judges by itself, so a leader whose own state is wrong finds out as any other does.
-//! One that differs from the majority marks itself, on disk first, hands the lead over and fetches the state of a node
-//! that agrees; when it has that, it asks for another checkpoint, which must find nothing.
+//! asks for one. Each node digests a copy of its state then, at a bounded rate and low priority, and reports the result
+//! in its heartbeats. Every node compares for itself, so a leader whose own state is wrong detects it as any other node
+//! does. A node that differs from the majority marks itself as corrupt, on disk first, transfers leadership and fetches
+//! the state of a node that agrees; when it has that, it asks for another checkpoint, which must find nothing.
 //! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer
 //! (`rebuild.rs`).
 
@@ -27,13 +27,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Between two checkpoints while anything is applied.
+/// Time between two checkpoints while anything is applied.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// The same while a node differs, to notice soon when none differs any more.
 const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
-/// Between two looks at what the others say.
+/// Time between two checks at what the others say.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two tries to fetch another node's state.
+/// Time between two tries to fetch another node's state.
 const REBUILD_AGAIN: Duration = Duration::from_secs(2);
 
 struct Checkpoints {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Readers beyond [`SQL_READERS_MAX`] for the checks of writes, each of which takes a moment.
 const CHECK_READERS: usize = 4;
-/// Between two checks of memory and disk while a read runs.
+/// Time between two checks of memory and disk while a read runs.
 const CHECK_EVERY: Duration = Duration::from_millis(5);
 /// The same while no read runs.
 const IDLE_CHECK_EVERY: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks at whether something must be written.
+/// Time between two checks at whether something must be written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A node that has led for so many election timeouts beside a file of a newer leader is no leader of the past: that one would have

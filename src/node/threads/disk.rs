@@ -1,4 +1,4 @@
-//! The `disk` thread: owner of the store. Takes every job that waits, writes them, syncs once, then tells `core`.
+//! The `disk` thread: owner of the store. Takes every job that waits, writes them, syncs once, then reports to `core`.
 //!
 //! The jobs' promises leave from here, straight after the sync that they rest on and never before it: a follower's answer
 //! that went back through `core` would wait for another thread to wake.
@@ -21,7 +21,7 @@ use log::{error, info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the folder and its free space.
+/// Time between two checks at the folder and its free space.
 const SPACE_EVERY: Duration = Duration::from_millis(500);
 
 /// Body of the thread.

@@ -1,7 +1,8 @@
-//! The `gossip` thread: beats every `gossip_ms`, hears the others, and keeps what follows from it up to date: who is
-//! online, whom the front door may choose, and what this node registered in the directory.
+//! The `gossip` thread: sends a heartbeat every `gossip_ms`, receives those of the others, and updates what follows
+//! from them: the nodes that are online, those that the front door may choose, and what this node registered in the
+//! directory.
 //!
-//! Not here: what a table says and when a node counts as failed (`cluster/gossip.rs`).
+//! Not here: what a table contains and when a node counts as failed (`cluster/gossip.rs`).
 
 use crate::cluster::gossip::{Edge, Row, Table};
 use crate::cluster::log_clock::SkewNews;
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Between two tries to register this node's addresses.
+/// Time between two tries to register this node's addresses.
 const REGISTER_EVERY: Duration = Duration::from_millis(500);
 
 struct Beats {
@@ -164,7 +165,7 @@ impl Beats {
         // A node that was removed still has its share of the front door: it sends clients to those that are left.
         let is_removed = is_removed(&view.raft, self.shared.me);
         let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
-        // Who serves no reads is no worker.
+        // A node that serves no reads does not count as a worker.
         let corrupt = self.shared.corrupt_nodes();
         // Workers get the clients; who comes to a gateway came there on purpose.
         let gateways = &self.shared.directory().gateways;

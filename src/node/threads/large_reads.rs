@@ -20,7 +20,7 @@ use std::time::Duration;
 const INLINE_COST_MAX: usize = 128 << 10;
 /// See L1.
 const UNTAKEN_BYTES_MAX: usize = 16 << 20;
-/// Between two looks whether answers were taken.
+/// Time between two checks whether answers were taken.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// One query.

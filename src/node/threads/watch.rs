@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// Shortest time between two looks.
 const LOOK_GAP: Duration = Duration::from_millis(20);
-/// Between two looks for watchers whose time is up.
+/// Time between two checks for watchers whose time is up.
 const PRUNE_EVERY: Duration = Duration::from_secs(1);
 /// Time for the services to answer one look.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ fn prune(table: &mut Table, now: Instant) {
     });
 }
 
-/// Asks for the revision of every watched key and tells those who know another one.
+/// Reads the revision of every watched key and notifies the watchers that know another one.
 fn look(shared: &Shared, table: &mut Table) {
     let mut questions: Vec<(usize, Vec<Bytes>)> = Vec::new();
     for key in table.keys() {
@@ -124,7 +124,8 @@ fn tell(table: &mut Table, key: &Bytes, revision: &Value) {
     watchers.retain(|watcher| {
         let is_news = *revision != Value::Int(i64::try_from(watcher.revision).unwrap_or(i64::MAX));
         if is_news {
-            // The one place is free: it is told once. A watcher that gave up meanwhile is no concern.
+            // The channel's one place is free: each watcher is notified once. An error means that the watcher has given
+            // up meanwhile, and is ignored.
             let _ = watcher.changed.try_send(());
         }
         !is_news

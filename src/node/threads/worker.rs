@@ -1,9 +1,10 @@
-//! The `worker` thread: runs the jobs that the log gives to this node, each on a thread of its own, and tells how they ended.
-//! On a gateway, or where jobs are off, it only sees to it that no earlier process of this node keeps any.
+//! The `worker` thread: runs the jobs that the log gives to this node, each on a thread of its own, and reports how
+//! they ended. On a gateway, or where jobs are off, it only ensures that no earlier process of this node keeps any.
 //!
-//! It learns its work from what `apply` publishes after each entry, and compares: an attempt that is its own and does not run
-//! is begun, one that runs and is its own no more is stopped at once. So a node that was thought lost and comes back needs no
-//! word from anybody to drop what others have by now. Ends are proposed until the log has them or gives the job to another.
+//! It learns its work from what `apply` publishes after each entry, and compares: an attempt that is assigned to it and
+//! does not run is started; one that runs and is no longer assigned to it is stopped at once. So a node that was
+//! declared lost and comes back drops the jobs that other nodes have by now without any message. Ends are proposed
+//! until the log has them or gives the job to another.
 //!
 //! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
 //! one that was stopped takes its time to die. W3 nothing of a program outlives this thread, but for a process that is
@@ -37,11 +38,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two tries to join, and to tell an end that was not taken.
+/// Time between two tries to join, and to report an end that was not accepted.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// Between two looks when nothing is to be tried again.
+/// Time between two checks when nothing is to be tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Between two tries whether a sandbox can be built where none could.
+/// Time between two tries whether a sandbox can be built where none could.
 const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long programs that were stopped may take to end when the node stops.
 const WIND_DOWN: Duration = Duration::from_secs(2);

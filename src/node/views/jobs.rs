@@ -1,6 +1,6 @@
 //! What `apply` publishes of the jobs: this process's own tasks, the workers, and what the page shows.
 //!
-//! Built anew whenever the jobs have changed; `worker` compares it with what runs, `core` looks for workers that are gone.
+//! Rebuilt whenever the jobs have changed; `worker` compares it with what runs, `core` looks for workers that are gone.
 //! Not here: the jobs themselves (`services/jobs/`).
 
 use super::status::{JobRow, JobsStatus, WorkerRow};

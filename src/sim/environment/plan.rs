@@ -55,7 +55,7 @@ pub enum FaultKind {
     RestartAll,
     /// One dies again and again.
     CrashLoop,
-    /// A process stands still, then goes on as if nothing had happened.
+    /// A process is paused, then continues as if nothing had happened.
     Pause,
     /// The network is cut into a shape, for a while.
     Partition,
@@ -156,7 +156,7 @@ pub struct Plan {
     pub segment_bytes_min: u64,
     /// Entries applied between two snapshots; `None`: only when the fault asks.
     pub snapshot_every: Option<u64>,
-    /// When a node's state is altered behind the log's back; `None`: never.
+    /// When a node's state is altered without a log entry; `None`: never.
     pub alter_us: Option<u64>,
     /// Packets while faults are on.
     pub net: NetPlan,
@@ -184,7 +184,7 @@ pub struct Plan {
     pub keys: u8,
     /// A client becomes a new one, with a new origin, after about so many writes.
     pub origin_writes: u64,
-    /// Whether a crash tells the others (`LinkLost`), as refused connections do.
+    /// Whether the other nodes learn of a crash (`LinkLost`), as from refused connections.
     pub link_signals: bool,
     /// Membership: a driver replaces lost identities and brings in newcomers.
     pub replaces_voters: bool,
@@ -231,7 +231,7 @@ pub struct JobsPlan {
     pub fail_after_ticks: Ticks,
     /// Longest time until a process knows what it can run.
     pub ready_us: u64,
-    /// Between two tries to join, and to tell an end.
+    /// Time between two tries to join, and to report an end.
     pub again_us: u64,
 }
 

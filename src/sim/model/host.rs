@@ -31,7 +31,7 @@ pub struct HostBugs {
     pub apply_twice_after_restart: bool,
     /// A wiped node comes back under its old uuid.
     pub wiped_keeps_identity: bool,
-    /// A node goes on with a disk of which others remember more.
+    /// A node continues with a disk although other nodes remember more than it holds.
     pub outdated_keeps_identity: bool,
     /// `Synced` is reported when the bytes are written.
     pub synced_before_sync: bool,
@@ -43,13 +43,13 @@ pub struct HostBugs {
     pub stuck_are_not_gone: bool,
     /// A worker joins without knowing whether it can follow the log.
     pub joins_without_a_read: bool,
-    /// A worker does not stop what it was told to run when that is no longer its own.
+    /// A worker does not stop a job that is no longer assigned to it.
     pub lost_worker_goes_on: bool,
     /// A node's next process works under the identity of the one before.
     pub worker_keeps_identity: bool,
-    /// A worker tells of a sandbox that did not start as if the program had ended.
+    /// A worker reports a sandbox that did not start as if the program had ended.
     pub failed_sandbox_is_a_result: bool,
-    /// A worker tells an end once, whatever comes of it.
+    /// A worker reports an end once, whatever the result.
     pub ends_are_told_once: bool,
     /// Digests that differ are compared, and nothing follows from it.
     pub mismatches_are_not_reported: bool,
@@ -81,7 +81,7 @@ pub enum Ask {
     Read { attempt: u64, key: u8 },
     /// Another node that forwarded a command, its life, and the name it gave it.
     Forwarded { node: usize, life: u64, token: u64 },
-    /// This node's worker, or its roll call: number of the attempt, and the end that it tells, if it does.
+    /// This node's worker, or its roll call: number of the attempt, and the end that it reports, if any.
     Work { attempt: u64, about: Option<(JobId, u32)> },
     /// This node's worker, which joins when it has seen a fresh state.
     Join,
@@ -152,7 +152,7 @@ pub struct Process {
     pub worker: Option<Worker>,
     /// What it has heard of the promises of others.
     pub memory: BTreeMap<Identity, Promise>,
-    /// What it tells of its state.
+    /// What it reports about its state.
     pub report: StateReport,
     /// The time by which the log lives.
     pub log_clock: LogClock,
@@ -190,7 +190,7 @@ pub struct Host {
     pub is_damaged: bool,
     /// Its disk is below the reserve.
     pub is_low: bool,
-    /// The part of its state that was altered behind the log's back, until it has healed.
+    /// The part of its state that was altered without a log entry, until it has healed.
     pub altered: Option<u8>,
     /// Stays out of order in the calm phase.
     pub is_left_out: bool,

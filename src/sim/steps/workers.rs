@@ -2,11 +2,11 @@
 //!
 //! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the log: one
 //! that joins and does not learn so would get work that it never hears of. It compares what the applied board gives
-//! to it with what it runs: begins what is new, stops what is its own no more, and tells ends until the log has them or
-//! the job is no longer its own. All of that dies with the process. A program is a span of time, and an output that
-//! says which attempt of which job it was, and whose. Some never begin, for their sandbox does not start: those are
-//! given back. What a stopped one had printed is told as well. The leader calls the roll by the real rule, on its own
-//! evidence: links that broke, and silence.
+//! to it with what it runs: starts what is new, stops what is no longer assigned to it, and reports ends until the log
+//! has them or the job is no longer its own. All of that dies with the process. A program is a span of time, and an
+//! output that says which attempt of which job it was, and whose. Some never begin, for their sandbox does not start:
+//! those are given back. What a stopped one had printed is told as well. The leader calls the roll by the real rule, on
+//! its own evidence: links that broke, and silence.
 //! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement
 //! (`sim/checks/jobs_checker.rs`).
 

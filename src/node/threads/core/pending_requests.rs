@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Between two looks for requests whose time is up.
+/// Time between two checks for requests whose deadline has passed.
 const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 
 /// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
@@ -57,7 +57,7 @@ struct PendingRequest {
 /// All requests of a node that are not answered yet.
 pub struct PendingRequests {
     shared: Arc<Shared>,
-    /// Drawn anew by each process: its numbers begin again.
+    /// Drawn by each process at its start, because its numbers begin again.
     origin: Uuid,
     newest: u64,
     /// Numbers of this node's own commands that may still be sent (again).
@@ -456,7 +456,7 @@ impl PendingRequests {
         }
     }
 
-    /// There is a leader (anew): what an earlier one had is sent again.
+    /// There is a new leader, or the leader is known again: requests that an earlier leader had are sent again.
     pub fn on_leader(&mut self, leader: NodeId) {
         for (to, held) in std::mem::take(&mut self.transfers) {
             match to == leader {

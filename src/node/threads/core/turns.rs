@@ -23,7 +23,7 @@ const GATHER_YIELDS: u32 = 4;
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 /// Most ticks that a quiet node sleeps through at a time: a heartbeat's interval at the default settings.
 const QUIET_TICKS_MAX: u64 = 10;
-/// Between two looks of the autopilot and two publications of an otherwise unchanged view.
+/// Time between two checks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
 const PUBLISH_GAP: Duration = Duration::from_millis(20);
