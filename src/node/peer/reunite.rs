@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_millis(200);
 /// How long a member must be missing before the others ask around: a restart takes less.
 const MISSING_AFTER: Duration = Duration::from_secs(1);
-/// Time between two rounds of questions while a leader is there; without one every look asks.
+/// Time between two rounds of questions while a leader is there; without one every check asks.
 const PATIENT: Duration = Duration::from_secs(5);
 
 /// Body of the thread.

@@ -142,12 +142,12 @@ fn dropped(lines: u64) -> String {
     format!("{} warn  {} {lines} lines dropped: this output was too slow\n", clock(), place())
 }
 
-/// Tells the prefix who this process is.
+/// Sets the node id in the prefix.
 pub fn set_node(id: NodeId) {
     NODE.store(id.0, Ordering::Relaxed);
 }
 
-/// Tells the prefix the node's term and role.
+/// Sets the node's term and role in the prefix.
 pub fn set_place(term: Term, role: Role) {
     TERM.store(term.0, Ordering::Relaxed);
     ROLE.store(role as u8 + 1, Ordering::Relaxed);

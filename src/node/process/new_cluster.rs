@@ -335,8 +335,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-/// Whose another folder is. A log that does not say whose it is may be one of the cluster's, with nothing lost but the file that
-/// says so.
+/// The identity in another folder. A log without an identity file may belong to the cluster and lack only that file.
 fn look_into(files: &dyn Files, folder: &Path) -> Result<Option<Me>, StoreError> {
     match identity::peek(files, folder) {
         Ok(None) => identity::missing_beside_a_log(files, folder).map(|()| None),

@@ -28,9 +28,9 @@ const FIRST: &str = "db.sqlite";
 const CURRENT: &str = "current";
 /// Time between two pieces of a long copy.
 const BREATH: Duration = Duration::from_millis(2);
-/// Time between two checks at the disk while a statement writes: in this time it can write some ten megabytes.
+/// Time between two checks of the disk while a statement writes: in this time it can write some ten megabytes.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// With less free space on the disk, every running statement is stopped.
+/// Free bytes on the disk below which a node whose SQL statement writes stops (exit 3).
 const ROOM_MIN: u64 = 48 << 20;
 /// What SQLite keeps beside a file.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// The same while a node differs, to notice soon when none differs any more.
 const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
-/// Time between two checks at what the others say.
+/// Time between two checks of what the others say.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time between two tries to fetch another node's state.
 const REBUILD_AGAIN: Duration = Duration::from_secs(2);

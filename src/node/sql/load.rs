@@ -17,7 +17,7 @@ use crate::services::sql::{Answer, Command};
 use crate::types::{Index, NodeId};
 use std::time::{Duration, Instant};
 
-/// Time between two checks at who is ready.
+/// Time between two checks for which nodes are ready.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a majority that is ready waits for the others, beyond as long as it took itself.
 const OTHERS_MIN: Duration = Duration::from_secs(10);

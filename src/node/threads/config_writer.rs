@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time between two checks at whether something must be written.
+/// Time between two checks whether something must be written.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// A node that has led for so many election timeouts beside a file of a newer leader is no leader of the past: that one would have
-/// heard of the newer leader, or missed its quorum.
+/// A node that has led for so many election timeouts beside a file of a newer leader is not a deposed leader: a deposed
+/// one would have heard of the newer leader, or lost its quorum.
 const LEADS_AFTER_TIMEOUTS: u32 = 3;
 
 /// Body of the thread.

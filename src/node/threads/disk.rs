@@ -21,7 +21,7 @@ use log::{error, info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time between two checks at the folder and its free space.
+/// Time between two checks of the folder and its free space.
 const SPACE_EVERY: Duration = Duration::from_millis(500);
 
 /// Body of the thread.

@@ -111,8 +111,9 @@ impl Beats {
             edges
         };
         self.tell(&edges);
-        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next beat. A front door
-        // that learns of it in the middle of a flow begins its turns anew, and five front doors' unfinished turns add up.
+        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next
+        // heartbeat. A front door that learns of it while clients arrive restarts its turns, and the unfinished turns
+        // of five front doors add up.
         self.refresh_dispatch(now_ms);
     }
 

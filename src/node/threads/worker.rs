@@ -195,8 +195,8 @@ impl Worker {
         self.shared.set_job_report(JobReport { runtimes, process_limit });
     }
 
-    /// A sandbox did not start: if none does any more, this node is no worker until one does again, and says why. Else jobs that
-    /// cannot run here would go on coming here, where they are over soonest.
+    /// A sandbox did not start: if none starts any more, this node is not a worker until one does again, and reports
+    /// why. Otherwise jobs that cannot run here would still be assigned here, because they end here first.
     fn probe_again(&mut self) {
         if self.is_probing {
             return;

@@ -214,7 +214,7 @@ impl Host {
             life: 0,
             paused_until: 0,
             tick_us,
-            // Behind 1970 there is no time: all begin long after it.
+            // A time before 1970 cannot be represented: all clocks begin long after it.
             clock_offset_ms: CLOCK_MS + seed % 400,
             hung_until: 0,
             slow_until: 0,
@@ -238,7 +238,8 @@ impl Host {
         self.disk.lock().expect("one run is one thread, and a panic ends the run")
     }
 
-    /// Puts another content on its disk and returns what it held. What strikes the device stays: it is no content.
+    /// Replaces the content of its disk and returns the previous content. Faults of the device remain: they are not
+    /// content.
     pub fn exchange_disk(&self, mut content: Disk) -> Disk {
         let mut disk = self.disk();
         std::mem::swap(&mut disk.faults, &mut content.faults);

@@ -180,7 +180,8 @@ impl World {
         };
         let due = worker.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key);
         for key in due.collect::<Vec<_>>() {
-            // A node sends a command again under its old name, a worker that gave up waiting tells it under a new one.
+            // A node sends a command again under its old name; a worker that has given up waiting proposes it under a
+            // new one.
             let is_renamed = self.rng.bool();
             let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
                 return Ok(());
@@ -307,7 +308,7 @@ impl World {
         Ok(())
     }
 
-    /// How much longer the end may take for the sake of jobs: all that wait may have one slot, and begin anew when their
+    /// Additional time that jobs may need at the end of a run: all that wait may share one slot, and restart when their
     /// worker turns out to be gone.
     pub fn jobs_us(&self) -> u64 {
         let Some(plan) = &self.plan.jobs else { return 0 };
