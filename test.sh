@@ -61,7 +61,7 @@ if ! command -v cargo >/dev/null 2>&1; then
 fi
 
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
-cargo fmt --check
+cargo fmt --all --check
 cargo clippy --quiet --all-targets -- -D warnings
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --no-fail-fast

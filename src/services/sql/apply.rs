@@ -105,7 +105,7 @@ impl Writer {
         let (mut answer, mut rolled_back) = self.run(at, &command, steps)?;
         if is_charged(&command) {
             self.allowance.charge(steps - self.hooks.steps_left.load(Relaxed).max(0).cast_unsigned());
-            if steps < STEPS_MAX && self.hooks.is_budget_exceeded.load(Relaxed) {
+            if steps < STEPS_MAX && self.hooks.is_over_budget() {
                 answer = Answer::Busy { after_ms: self.allowance.wait_ms() };
                 rolled_back = rolled_back.map(|_| 0);
             }

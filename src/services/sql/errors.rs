@@ -58,7 +58,7 @@ pub fn said(error: &Error) -> String {
 
 /// Classifies an error of SQLite.
 pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
-    if hooks.is_budget_exceeded.load(Relaxed) {
+    if hooks.is_over_budget() {
         return StatementError::BudgetExceeded;
     }
     let why = hooks.take_why().unwrap_or_else(|| said(error));

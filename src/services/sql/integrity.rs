@@ -50,5 +50,5 @@ pub fn settle(conn: &Connection, hooks: &HookState) -> Result<(), StatementError
     hooks.is_flushing.store(false, Relaxed);
     drop(own);
     flushed.map_err(|error| classify(hooks, &error))?;
-    if hooks.is_budget_exceeded.load(Relaxed) { Err(StatementError::BudgetExceeded) } else { Ok(()) }
+    if hooks.is_over_budget() { Err(StatementError::BudgetExceeded) } else { Ok(()) }
 }

@@ -4,8 +4,10 @@
 
 use super::answer_limit::AnswerLimit;
 use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
-use super::budget::text_cost::{Length, STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
-use super::budget::{fulltext_matches, fulltext_settings, length_tiers, schema_changes};
+use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
+use super::budget::{
+    fulltext_matches, fulltext_settings, fulltext_tokens, fulltext_writes, length_tiers, schema_changes,
+};
 use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
 use super::connection::hook_state::{HookState, InternalStatements};
@@ -16,6 +18,7 @@ use super::tokens::{from_first_word, names, names_rollback};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, Error, StatementStatus};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A statement shorter than this has no program whose length matters while values are short.
@@ -128,7 +131,8 @@ pub fn run_in(
     }
     let on_error = |error: Error| classify(hooks, &error);
     hooks.set_price(step_cost::PLANNED);
-    let mut batch = Batch::new(conn, &statement.sql);
+    let sql = fulltext_writes::with_named_tokenizer(&statement.sql);
+    let mut batch = Batch::new(conn, &sql);
     let Some(mut prepared) = batch.next().map_err(on_error)? else {
         return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
     };
@@ -144,7 +148,6 @@ pub fn run_in(
     match tier {
         Some(tier) => {
             length_tiers::suits(hooks, tier)?;
-            length_tiers::charge_virtual(conn, hooks, tier, Length::of(statement))?;
             fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
             // The answer is stored with the log.
             let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
@@ -155,7 +158,8 @@ pub fn run_in(
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
     let bytes = fulltext_matches::narrow(conn, hooks, statement)?;
-    let done = carry_out(conn, hooks, &mut prepared, &statement.params, kind, limit);
+    let run = if tier.is_some() { write } else { carry_out };
+    let done = run(conn, hooks, &mut prepared, &statement.params, kind, limit);
     done.map_err(|error| fulltext_matches::explain(error, bytes))
 }
 
@@ -221,6 +225,27 @@ pub fn fits(
     }
     let excess = length_tiers::excess(tier, cost.instructions, cost.joined).filter(|_| is_bounded);
     excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
+}
+
+/// Runs a prepared statement of the log, in which full-text tables are charged for what they take from texts.
+pub fn write(
+    conn: &Connection,
+    hooks: &HookState,
+    prepared: &mut rusqlite::Statement<'_>,
+    params: &Params,
+    kind: Kind,
+    limit: &mut AnswerLimit<'_>,
+) -> Result<Outcome, StatementError> {
+    let Some(written) = length_tiers::fulltext_written(conn, hooks)? else {
+        return carry_out(conn, hooks, prepared, params, kind, limit);
+    };
+    let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), written, || {
+        carry_out(conn, hooks, prepared, params, kind, limit)
+    })?;
+    if hooks.is_creating_virtual.load(Relaxed) {
+        fulltext_settings::check_tokenizers(conn, hooks)?;
+    }
+    Ok(done)
 }
 
 /// The part after preparation.

@@ -1,13 +1,16 @@
-//! Settings of full-text tables that statements may not change.
+//! Settings of full-text tables that statements may not change, and the tokenizer that they must name.
 //!
 //! A full-text table is configured by inserting a row with a setting's name. Some of these settings make later
 //! statements do work that grows with the square of what is stored, in steps that are not counted.
 //! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
 
+use super::fulltext_writes::definitions;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
 use rusqlite::{Connection, OptionalExtension, Result};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// All settings but `rank`, which determines the sort order.
 const REFUSED: &str =
@@ -57,4 +60,31 @@ pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::res
         return Ok(());
     }
     Err(StatementError::Failed(format!("settings of full-text tables other than rank are not available: {REFUSED}")))
+}
+
+/// Checks that a statement has created no full-text table whose tokens are not seen, however it is written.
+///
+/// # Errors
+/// It has.
+pub fn check_tokenizers(conn: &Connection, hooks: &HookState) -> std::result::Result<(), StatementError> {
+    let own = InternalStatements::begin(hooks);
+    let on_error = |error: rusqlite::Error| classify(hooks, &error);
+    for (name, definition) in definitions(conn).map_err(on_error)? {
+        let seen = Rc::new(Cell::new(0));
+        let count = Rc::clone(&seen);
+        let on_token = move |_: &[u8]| {
+            count.set(count.get() + 1);
+            true
+        };
+        let quoted = name.replace('"', "\"\"");
+        let ask = format!("SELECT EXISTS (SELECT 1 FROM main.\"{quoted}\" WHERE \"{quoted}\" MATCH 'abc')");
+        let asked = fts5_watch::watch(Box::new(on_token), || conn.query_row(&ask, [], |_| Ok(())));
+        if definition.names_tokenizer && asked.is_ok() && seen.get() == 0 {
+            drop(own);
+            let why =
+                format!("name the tokenizer of full-text table {name} in its first place: tokenize = 'unicode61'");
+            return Err(StatementError::Failed(why));
+        }
+    }
+    Ok(())
 }

@@ -12,8 +12,7 @@
 //! (`services/sql/statement.rs`).
 
 use super::long_rows::LONG_BYTES;
-use super::text_cost::Length;
-use super::{fulltext_writes, step_cost};
+use super::{fulltext_tokens, fulltext_writes, step_cost};
 use crate::services::sql::commands::ROW_BYTES_MAX;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
@@ -207,52 +206,35 @@ pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
     if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
         return;
     }
-    let steps = hooks.fulltext().row(action, table, row, has_long_texts(hooks));
+    let steps = hooks.fulltext().row(action, table, row);
     if steps > 0 {
         hooks.charge_fulltext(steps);
     }
 }
 
-/// Whether texts for a full-text index may be longer in the present tier than in the lowest tier of virtual tables, in
-/// a statement that may write many of them: each is charged for when its row is written.
-fn has_long_texts(hooks: &HookState) -> bool {
-    hooks.touches_virtual.load(Relaxed)
-        && hooks.may_repeat.load(Relaxed)
-        && hooks.longest.load(Relaxed) > TIER_BYTES[LOWEST_OF_VIRTUAL] as u64
-}
-
-/// Charges for the text that a statement passes to full-text indexes.
+/// Sets the price of a step for a statement that uses virtual tables. Returns the full-text tables that it writes to;
+/// `None`: it uses no virtual table.
 ///
 /// # Errors
-/// The budget is exceeded, or the statement is refused.
-pub fn charge_virtual(
+/// The statement is refused.
+pub fn fulltext_written(
     conn: &Connection,
     hooks: &HookState,
-    tier: usize,
-    given: Length,
-) -> std::result::Result<(), StatementError> {
+) -> std::result::Result<Option<fulltext_tokens::Written>, StatementError> {
     if !hooks.touches_virtual.load(Relaxed) {
-        return Ok(());
+        return Ok(None);
     }
     if !hooks.may_repeat.load(Relaxed) {
         hooks.set_price(step_cost::VIRTUAL);
     }
-    // A text longer than the statement's own texts is computed, and may be as long as the tier allows.
-    let is_computed = tier > LOWEST_OF_VIRTUAL && given.bytes < TIER_BYTES[tier - 1];
-    let text = if is_computed { Length { bytes: TIER_BYTES[tier], wide: TIER_BYTES[tier] } } else { given };
     let filled = hooks.filled();
     if hooks.is_schema_changed() && !filled.is_empty() {
         let own = InternalStatements::begin(hooks);
         let found = fulltext_writes::definitions(conn).map_err(|error| classify(hooks, &error))?;
         drop(own);
-        hooks.fulltext().refresh(found);
+        hooks.fulltext().begin(Some(found));
     }
-    let price = hooks.fulltext().price(&filled, text, has_long_texts(hooks));
-    match price {
-        Ok(price) if hooks.charge(price) => Ok(()),
-        Err(why) if !is_computed => Err(StatementError::Failed(why)),
-        _ => Err(StatementError::BudgetExceeded),
-    }
+    hooks.fulltext().written(&filled).map(Some).map_err(StatementError::Failed)
 }
 
 /// Changes the tier; `None`: for internal statements.

@@ -5,6 +5,7 @@ pub(crate) mod freed_space;
 pub(crate) mod fulltext_matches;
 pub(crate) mod fulltext_settings;
 pub(crate) mod fulltext_terms;
+pub(crate) mod fulltext_tokens;
 pub(crate) mod fulltext_writes;
 pub(crate) mod growth;
 pub(crate) mod length_tiers;

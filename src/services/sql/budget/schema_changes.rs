@@ -7,7 +7,6 @@
 //! Invariant: D1 the charge follows from the statement and the schema alone: it is the same on every node.
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
 
-use super::fulltext_writes::Definition;
 use super::length_tiers;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
@@ -83,14 +82,6 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
         return Err(StatementError::Failed(format!(
             "a database has at most {VIRTUAL_MAX} virtual tables: drop one first"
         )));
-    }
-    if verb == b"create"
-        && let Some(why) = words(sql)
-            .nth(1)
-            .filter(|word| word.eq_ignore_ascii_case(b"virtual"))
-            .and_then(|_| Definition::of(sql)?.refusal())
-    {
-        return Err(StatementError::Failed(why));
     }
     if !hooks.charge(steps) {
         return Err(StatementError::BudgetExceeded);

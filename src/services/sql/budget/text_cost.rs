@@ -2,7 +2,6 @@
 //!
 //! Not here: what the statement's program costs (`step_cost.rs`).
 
-use crate::services::sql::commands::{Params, Statement, Value};
 use crate::services::sql::tokens::{is_word, tokens, words};
 
 /// Largest number of SELECT and VALUES in a statement.
@@ -19,43 +18,6 @@ const OPERATORS: [&str; 13] =
     ["when", "then", "else", "and", "or", "not", "is", "like", "glob", "match", "regexp", "between", "collate"];
 /// The fixed cost of any statement: reading, preparing and isolating it.
 pub const STATEMENT_STEPS: u64 = 6_000;
-
-/// The length of a statement's text, with its parameters.
-#[derive(Clone, Copy, Debug)]
-pub struct Length {
-    pub bytes: usize,
-    /// Bytes that are not ASCII.
-    pub wide: usize,
-}
-
-impl Length {
-    /// The length of a text.
-    pub fn of_text(text: &[u8]) -> Length {
-        Length { bytes: text.len(), wide: text.iter().filter(|byte| !byte.is_ascii()).count() }
-    }
-
-    /// The length of a statement.
-    pub fn of(statement: &Statement) -> Length {
-        let values: &mut dyn Iterator<Item = &Value> = match &statement.params {
-            Params::None => &mut std::iter::empty(),
-            Params::Positional(values) => &mut values.iter(),
-            Params::Named(values) => &mut values.iter().map(|(_, value)| value),
-        };
-        let wide: usize = values
-            .map(|value| match value {
-                Value::Text(text) => Length::of_text(text.as_bytes()).wide,
-                Value::Blob(blob) => Length::of_text(blob).wide,
-                _ => 0,
-            })
-            .sum();
-        Length { bytes: statement.bytes(), wide: Length::of_text(statement.sql.as_bytes()).wide + wide }
-    }
-
-    /// The share of `count` parts out of `all`.
-    pub fn part(self, count: usize, all: usize) -> Length {
-        Length { bytes: self.bytes / all * count, wide: self.wide / all * count }
-    }
-}
 
 /// The cost of preparing the statements of a text. SQLite compares each constant that is an operand with all those
 /// before it in its statement.

@@ -49,6 +49,7 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
     match asked.action {
         AuthAction::CreateVtable { .. } => {
             hooks.has_virtual.store(true, Relaxed);
+            hooks.is_creating_virtual.store(true, Relaxed);
             hooks.changes_virtual();
         }
         AuthAction::DropVtable { .. } | AuthAction::AlterTable { .. } => hooks.changes_virtual(),

@@ -57,6 +57,8 @@ pub struct HookState {
     pub is_begun: AtomicBool,
     /// The statement is an ALTER TABLE, which checks the table by a pragma of its own.
     pub is_altering: AtomicBool,
+    /// The statement creates a virtual table.
+    pub is_creating_virtual: AtomicBool,
     /// There are virtual tables, which keep in memory what was written to them.
     pub has_virtual: AtomicBool,
     /// The statement reads or writes one of them.
@@ -112,7 +114,7 @@ pub struct HookState {
     /// What the statement has asked leave for.
     asked: AtomicU64,
     /// Steps left.
-    pub steps_left: AtomicI64,
+    pub steps_left: Arc<AtomicI64>,
     /// The budget was used up.
     pub is_budget_exceeded: AtomicBool,
     /// A row with the largest number there is was written.
@@ -151,6 +153,7 @@ impl HookState {
         self.has_set_sequence.store(false, Relaxed);
         self.passes_over.store(false, Relaxed);
         self.is_altering.store(false, Relaxed);
+        self.is_creating_virtual.store(false, Relaxed);
         self.is_defining.store(false, Relaxed);
         self.marks_matches.store(false, Relaxed);
         self.asked.store(0, Relaxed);
@@ -300,6 +303,11 @@ impl HookState {
         self.bytes_price.store(price.bytes, Relaxed);
         self.long_price.store(price.long, Relaxed);
         self.far_price.store(price.far, Relaxed);
+    }
+
+    /// Whether the budget was used up.
+    pub fn is_over_budget(&self) -> bool {
+        self.is_budget_exceeded.load(Relaxed) || self.steps_left.load(Relaxed) < 0
     }
 
     /// Charges for so many steps of the present statement; false if the budget has not so many.

@@ -7,10 +7,10 @@
 use super::own_table::{self, Plan};
 use super::schema::{self, Form, Table, quoted};
 use crate::services::sql::answer_limit::AnswerLimit;
-use crate::services::sql::budget::fulltext_settings;
 use crate::services::sql::budget::length_tiers::{self, RowTier};
 use crate::services::sql::budget::step_cost;
-use crate::services::sql::budget::text_cost::{Length, STATEMENT_STEPS, text_steps, too_many_conflicts};
+use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
+use crate::services::sql::budget::{fulltext_settings, fulltext_writes};
 use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
@@ -21,6 +21,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Batch, Connection, MAIN_DB, OpenFlags, Result};
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -72,10 +73,15 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
             length_tiers::suits(hooks, tier)?;
             let text =
                 length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
-            length_tiers::charge_virtual(conn, hooks, tier, Length::of_text(text.as_bytes()))?;
             statement::fits(conn, hooks, &text, 0, tier)?;
             let mut limit = AnswerLimit::new(0, 0);
-            statement::carry_out(conn, hooks, one, &Params::None, Kind::Execute, &mut limit)?;
+            match fulltext_writes::with_named_tokenizer(&text) {
+                Cow::Borrowed(_) => statement::write(conn, hooks, one, &Params::None, Kind::Execute, &mut limit),
+                Cow::Owned(named) => {
+                    let mut named = conn.prepare(&named).map_err(on_error)?;
+                    statement::write(conn, hooks, &mut named, &Params::None, Kind::Execute, &mut limit)
+                }
+            }?;
             settle(conn, hooks).map(|()| false)
         });
         let is_over = is_over.map_err(|error| (number, classify(hooks, &error)))?;
