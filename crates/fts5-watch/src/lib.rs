@@ -18,7 +18,8 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 
 /// Is called with each token, after case folding and stemming. `false`: the text is abandoned, and the statement fails
-/// with `SQLITE_ABORT`; the transaction goes on, as it would not after `SQLITE_INTERRUPT`.
+/// with `SQLITE_ABORT`. The transaction stays open, as it would not after `SQLITE_INTERRUPT`. FTS5 keeps the tokens
+/// before that one until a savepoint from before the statement is rolled back to: the caller must have one.
 pub type OnToken = Box<dyn FnMut(&[u8]) -> bool>;
 
 type PassToken = unsafe extern "C" fn(*mut c_void, c_int, *const c_char, c_int, c_int, c_int) -> c_int;
@@ -244,10 +245,10 @@ mod tests {
         let conn = open();
         conn.execute_batch("CREATE VIRTUAL TABLE f USING fts5(a, tokenize = 'porter')").unwrap();
         conn.execute_batch("BEGIN; INSERT INTO f VALUES('before')").unwrap();
-        let (tokens, done) = seen(&conn, "INSERT INTO f VALUES('one two three four')", 2);
+        let (tokens, done) = seen(&conn, "SAVEPOINT s; INSERT INTO f VALUES('one two three four')", 2);
         assert_eq!(tokens, ["on", "two"]);
         assert_eq!(done.unwrap_err().sqlite_error_code(), Some(rusqlite::ErrorCode::OperationAborted));
-        conn.execute_batch("COMMIT; INSERT INTO f(f) VALUES('integrity-check')").unwrap();
+        conn.execute_batch("ROLLBACK TO s; RELEASE s; COMMIT; INSERT INTO f(f) VALUES('integrity-check')").unwrap();
         let found = |word| conn.query_row("SELECT count(*) FROM f(?1)", [word], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!((found("before"), found("one")), (1, 0));
     }

@@ -488,6 +488,9 @@ fn words_of_the_same_hash_value_are_paid_for_wherever_they_come_from() {
         "INSERT INTO g(g, rowid, a, b, c) SELECT 'delete', 1, b, '', '' FROM store",
     ] {
         assert_eq!(last(&mut node, &[sql]), format!("failed: {BUDGET_EXCEEDED}"), "{sql:.90}");
+        // Nothing of the text is left in the index.
+        let said = last(&mut node, &["INSERT INTO f VALUES('sound')", "INSERT INTO f(f) VALUES('integrity-check')"]);
+        assert!(said.starts_with("changed"), "{sql:.90}: {said}");
     }
     // Few of them, and as many others, are fine.
     for sql in [
