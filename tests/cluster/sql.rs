@@ -337,6 +337,11 @@ fn a_large_table_is_not_dropped_at_once() -> Result<()> {
             assert!(said.contains("more than 256 MiB at once"), "{sql}: {answer}");
         }
     }
+    for script in ["INSERT INTO small VALUES(1); DROP TABLE large;", "/* ; */ BEGIN; delete from large; COMMIT"] {
+        let answer = ask(&cluster.http(1), "POST", "/db/load", FILE, Some(script.as_bytes())).unwrap();
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(answer.text().contains("more than 256 MiB at once"), "{answer:?}");
+    }
     assert_eq!(scalar(&cluster, 1, "SELECT count(*) FROM small"), 0, "nothing of such a request is done");
     let answer = post(
         &cluster,

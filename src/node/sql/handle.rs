@@ -20,7 +20,7 @@ use crate::services::sessions::Tag;
 use crate::services::sql::Database;
 use crate::services::sql::{
     Answer, Command, Digest, FREED_BYTES_MAX, Outcome as SqlOutcome, Query, ReadLevel, Run, Statement, all_read,
-    bare_image, may_free,
+    bare_image, may_free, script_parts,
 };
 use crate::types::Index;
 use std::io::Write;
@@ -61,6 +61,22 @@ fn is_large(path: &Path) -> bool {
     bytes(path) + bytes(Path::new(&log)) > FREED_BYTES_MAX.unsigned_abs()
 }
 
+/// The reason if statements would free too much of the database at once, as far as this node's file tells.
+fn excess_freed(
+    shared: &Shared,
+    statements: &[Statement],
+    seed: u64,
+    deadline: Instant,
+) -> Result<Option<String>, Reason> {
+    let Ok(pool) = pool(shared) else { return Ok(None) };
+    if !may_free(statements, shared.sizes().has_triggers) || !is_large(&pool.files.path()) {
+        return Ok(None);
+    }
+    let reader = pool.take_for_check(deadline)?;
+    let excess = reader.excess_freed(pool.files.long_rows(), statements, shared.now_ms(), seed);
+    excess.map_err(|error| Reason::Unreadable(error.to_string()))
+}
+
 /// The database as endpoints use it.
 pub trait Sql {
     /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
@@ -99,28 +115,17 @@ impl Sql for Handle {
         times: Option<&mut Vec<Duration>>,
         deadline: Instant,
     ) -> Outcome<(Index, Answer)> {
-        let pool = pool(self.shared());
-        if let Ok(pool) = &pool
-            && may_free(&run.statements, self.shared().sizes().has_triggers)
-            && is_large(&pool.files.path())
-        {
-            let excess = pool.take_for_check(deadline).and_then(|reader| {
-                let excess =
-                    reader.excess_freed(pool.files.long_rows(), &run.statements, self.shared().now_ms(), run.seed);
-                excess.map_err(|e| Reason::Unreadable(e.to_string()))
-            });
-            match excess {
-                Ok(None) => {}
-                // Nothing of the request is done, with the reason in the place of each statement.
-                Ok(Some(why)) => {
-                    let count = if run.is_transaction { 1 } else { run.statements.len() };
-                    let answer = Answer::Results(vec![SqlOutcome::Failed(why); count]);
-                    return Outcome::Done((self.shared().applied(), answer));
-                }
-                Err(why) => return Outcome::Refused(why),
+        match excess_freed(self.shared(), &run.statements, run.seed, deadline) {
+            Ok(None) => {}
+            // Nothing of the request is done, with the reason in the place of each statement.
+            Ok(Some(why)) => {
+                let count = if run.is_transaction { 1 } else { run.statements.len() };
+                let answer = Answer::Results(vec![SqlOutcome::Failed(why); count]);
+                return Outcome::Done((self.shared().applied(), answer));
             }
+            Err(why) => return Outcome::Refused(why),
         }
-        let (Some(times), Ok(pool)) = (times, pool) else {
+        let (Some(times), Ok(pool)) = (times, pool(self.shared())) else {
             return self.sql_write(&Command::Run(run), tag, deadline);
         };
         let timed = pool.timings.begin(run.seed);
@@ -137,6 +142,18 @@ impl Sql for Handle {
     }
 
     fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
+        if let Command::Load { sql, seed } = command {
+            match excess_freed(
+                self.shared(),
+                &script_parts(sql).map(Statement::bare).collect::<Vec<_>>(),
+                *seed,
+                deadline,
+            ) {
+                Ok(None) => {}
+                Ok(Some(why)) => return Outcome::Done((self.shared().applied(), Answer::Refused(why))),
+                Err(why) => return Outcome::Refused(why),
+            }
+        }
         let (mut tag, mut permit) = (tag, None);
         loop {
             // Encoded anew for each try: nearly every command needs one only, and none is copied.

@@ -35,6 +35,7 @@ pub use self::connection::files::Files;
 pub use self::read_only::all_read;
 pub use self::storage::checkpoint::Checkpointer;
 pub use self::storage::image::bare_image;
+pub use self::tokens::parts as script_parts;
 pub use database::Database;
 pub use reader::Reader;
 

@@ -53,6 +53,13 @@ pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Parts of a script that end at a semicolon. The statements within a trigger are parts like any other.
+pub fn parts(sql: &str) -> impl Iterator<Item = &str> {
+    let ends = tokens(sql).filter(|token| *token == b";").map(|end| end.as_ptr().addr() - sql.as_ptr().addr() + 1);
+    let mut begin = 0;
+    ends.chain([sql.len()]).map(move |end| &sql[std::mem::replace(&mut begin, end)..end])
+}
+
 /// Words, numbers and strings of a statement, and every other byte that is no blank.
 pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
     let bytes = sql.as_bytes();
@@ -112,4 +119,16 @@ fn parameter(rest: &[u8]) -> usize {
 
 pub fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || !byte.is_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_cut_at_semicolons_outside_of_strings_and_comments() {
+        let all = |sql| parts(sql).collect::<Vec<_>>();
+        assert_eq!(all("DROP TABLE a; SELECT ';' -- ;\n;x"), ["DROP TABLE a;", " SELECT ';' -- ;\n;", "x"]);
+        assert_eq!(all(""), [""]);
+    }
 }
