@@ -4,10 +4,11 @@
 //! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
 use super::password_hasher::Passwords;
-use super::protocol::conn::Deadlines;
+use super::protocol::conn::{Deadlines, is_timeout};
 use super::protocol::response::Origin;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,8 +35,8 @@ pub struct Server {
     pub(crate) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(crate) passwords: Passwords,
-    /// A database is being loaded: one at a time.
-    pub(crate) is_loading: AtomicBool,
+    /// Held while a database is loaded: one at a time.
+    pub(crate) loading: Mutex<()>,
 }
 
 /// Counts of one server since its start.
@@ -60,7 +61,7 @@ impl Server {
             counts: Counts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
-            is_loading: AtomicBool::new(false),
+            loading: Mutex::default(),
         })
     }
 
@@ -83,6 +84,13 @@ impl Server {
     pub(crate) fn file_name(&self, language: &str) -> Option<&str> {
         let runtime = self.host.settings().runtimes.iter().find(|runtime| runtime.language == language)?;
         Some(&runtime.file_name)
+    }
+
+    /// Counts a stream that ended because its client did not read.
+    pub(crate) fn count_slow_reader(&self, result: &io::Result<()>) {
+        if result.as_ref().is_err_and(is_timeout) {
+            self.counts.slow_readers_dropped.fetch_add(1, Relaxed);
+        }
     }
 
     /// Where a response of this server comes from.

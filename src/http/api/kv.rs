@@ -10,7 +10,7 @@ use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::{self, Params};
 use crate::http::protocol::parse::{percent_decode, percent_encode};
-use crate::http::protocol::response::{Response, as_text};
+use crate::http::protocol::response::{Response, put_bytes};
 use crate::http::request::{ApiResult, Request};
 use crate::node::{Ack, Level, Operation};
 use crate::outcome::Coded;
@@ -114,22 +114,12 @@ pub(crate) fn range(request: &Request) -> ApiResult {
         if is_full {
             next = percent_encode(&key).into();
         }
-        keys.push(entry(key.into_vec(), value.into_vec(), revision));
+        let mut entry = json!({"index": revision});
+        put_bytes(&mut entry, "key", "key_encoding", key.into_vec());
+        put_bytes(&mut entry, "value", "encoding", value.into_vec());
+        keys.push(entry);
     }
     Ok(Response::json(200, &json!({"keys": keys, "next": next})).at(index))
-}
-
-/// Text as it is; what is no text in base64, and says so.
-fn entry(key: Vec<u8>, value: Vec<u8>, revision: i64) -> Json {
-    let mut entry = json!({"index": revision});
-    for (name, encoding, bytes) in [("key", "key_encoding", key), ("value", "encoding", value)] {
-        let (text, is_base64) = as_text(bytes);
-        entry[name] = text.into();
-        if is_base64 {
-            entry[encoding] = "base64".into();
-        }
-    }
-    entry
 }
 
 /// `PUT /v1/kv/{key}`

@@ -130,5 +130,5 @@ fn not_a_node() -> ApiError {
 }
 
 fn node_id(text: &str) -> Option<NodeId> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten().map(NodeId)
+    params::digits(text).map(NodeId)
 }

@@ -41,8 +41,7 @@ pub(crate) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 
 /// A number in a path.
 pub(crate) fn number(text: &str) -> Result<u64, ApiError> {
-    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| ApiError::refused(400, "the ids of conversations and messages are numbers"))
+    params::digits(text).ok_or_else(|| ApiError::refused(400, "the ids of conversations and messages are numbers"))
 }
 
 /// Carries a command out, once if it has a tag.

@@ -6,7 +6,7 @@
 //! that would run none of them, and after each frame a comment that a person can read.
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
-use super::static_files::{PAGE, SCRIPTS, STYLE, policy};
+use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
 use crate::http::protocol::parse::Head;
 use crate::http::server::Server;
 use crate::node::Published;
@@ -35,33 +35,39 @@ impl Page {
     pub(crate) fn of(server: &Server, head: &Head, session_id: &str) -> Page {
         let is_browser = head.accept.as_deref().is_some_and(|accept| accept.contains("text/html"));
         let addresses = server.host.http_addresses();
-        let nodes: Vec<_> = addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect();
+        let nodes = nodes_json(&addresses);
         let hello = json!({"node": server.host.identity().id, "session": session_id, "nodes": nodes});
         let hello = hello.to_string().replace('<', "\\u003c");
         if is_browser {
             let nonce = uuid::Uuid::new_v4().simple().to_string();
             Page {
-                html: fill(&[
-                    ("{{style}}", &format!("<style nonce=\"{nonce}\">{STYLE}</style>")),
-                    ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", SCRIPTS.concat())),
-                    ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
-                ]),
-                policy: policy(&addresses.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>(), &nonce),
+                html: fill(
+                    PAGE,
+                    &[
+                        ("{{style}}", &format!("<style nonce=\"{nonce}\">{STYLE}</style>")),
+                        ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", SCRIPTS.concat())),
+                        ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
+                    ],
+                ),
+                policy: policy(&addresses, &nonce),
                 before_frame: format!("<script nonce=\"{nonce}\">update("),
                 after_frame: ")</script>",
                 has_table: false,
             }
         } else {
             Page {
-                html: fill(&[
-                    ("{{style}}", "<link rel=\"stylesheet\" href=\"/static/style.css\">"),
-                    (
-                        "{{script}}",
-                        "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
-                         <script src=\"/static/app.js\"></script>",
-                    ),
-                    ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
-                ]),
+                html: fill(
+                    PAGE,
+                    &[
+                        ("{{style}}", "<link rel=\"stylesheet\" href=\"/static/style.css\">"),
+                        (
+                            "{{script}}",
+                            "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
+                             <script src=\"/static/app.js\"></script>",
+                        ),
+                        ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
+                    ],
+                ),
                 policy: "default-src 'none'; frame-ancestors 'none'".to_owned(),
                 before_frame: "<script>update(".to_owned(),
                 after_frame: ")</script>\n",
@@ -69,20 +75,6 @@ impl Page {
             }
         }
     }
-}
-
-/// Fills the placeholders of the page, each of which appears once and in this order.
-fn fill(values: &[(&str, &str)]) -> String {
-    let mut html = String::with_capacity(PAGE.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>());
-    let mut rest = PAGE;
-    for (name, value) in values {
-        let (before, after) = rest.split_once(name).expect("static/index.html has each placeholder once, in order");
-        html.push_str(before);
-        html.push_str(value);
-        rest = after;
-    }
-    html.push_str(rest);
-    html
 }
 
 /// The frame as a table inside a comment, made once for all who want it.

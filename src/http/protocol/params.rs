@@ -42,8 +42,7 @@ impl<'a> Params<'a> {
 
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        number.map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} must be a number")))
+        digits(text).map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} must be a number")))
     }
 
     /// Whether it is there, with `true`, `1` or nothing as its value.
@@ -69,7 +68,12 @@ impl<'a> Params<'a> {
     }
 }
 
-/// What a body of JSON says, which is an object: without this look an array of the fields' values would do, too.
+/// A number of decimal digits alone: `parse` would also accept a plus sign.
+pub(crate) fn digits(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+/// A body that is a JSON object. serde would also accept an array of the fields' values.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
         return Err(ApiError::refused(400, "body: expected a JSON object"));
