@@ -4,8 +4,8 @@
 
 use super::load_permit::LoadPermits;
 use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
-use crate::node::shared::lock;
 use crate::node::shared::memory::resident_bytes;
+use crate::node::shared::{lock, wait_while};
 use crate::node::views::statement_timings::StatementTimings;
 use crate::outcome::Reason;
 use crate::services::sql::{Files, Reader};
@@ -34,12 +34,11 @@ pub struct ReaderPool {
     pub timings: Arc<StatementTimings>,
     /// Name of the newest load that this node has prepared.
     prepared: Arc<AtomicU64>,
-    /// For requests that would load the log for long.
     pub load_permits: LoadPermits,
 }
 
-/// Ends reads that take too long, or too much memory or disk: SQLite bounds neither the memory of a statement nor the files
-/// that it sorts with.
+/// Interrupts reads that take too long, or too much memory or disk: SQLite bounds neither the memory of a statement nor
+/// its temporary files for sorting.
 struct ReadLimits {
     files: Arc<dyn Files>,
     started: Instant,
@@ -157,29 +156,18 @@ impl ReaderPool {
         if connections.idle.len() == connections.open {
             self.limits.note_idle();
         }
-        let pooled = loop {
-            if connections.open - connections.idle.len() < most {
-                match connections.idle.pop() {
-                    // A file that was loaded has taken the place of the one that it reads.
-                    Some(pooled) if pooled.path != self.files.path() => {
-                        connections.open -= 1;
-                        continue;
-                    }
-                    Some(pooled) => break Some(pooled),
-                    None => {
-                        connections.open += 1;
-                        break None;
-                    }
-                }
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Reason::TooManyReads);
-            }
-            let (again, _) =
-                self.freed.wait_timeout(connections, left).unwrap_or_else(std::sync::PoisonError::into_inner);
-            connections = again;
-        };
+        let is_full = |it: &mut Connections| it.open - it.idle.len() >= most;
+        connections = wait_while(&self.freed, connections, deadline, is_full);
+        if is_full(&mut connections) {
+            return Err(Reason::TooManyReads);
+        }
+        let mut pooled = connections.idle.pop();
+        // A file that was loaded has replaced the one that this connection reads.
+        while pooled.take_if(|pooled| pooled.path != self.files.path()).is_some() {
+            connections.open -= 1;
+            pooled = connections.idle.pop();
+        }
+        connections.open += usize::from(pooled.is_none());
         drop(connections);
         let mut guard = ReaderGuard { pool: self, pooled };
         if guard.pooled.is_none() {
@@ -197,7 +185,7 @@ impl ReaderPool {
         self.prepared.load(Ordering::Relaxed)
     }
 
-    /// Closes what reads a file whose place another one has taken: as long as it is open it takes room on the disk.
+    /// Closes connections to a file that another one has replaced: while it is open it takes space on the disk.
     pub fn close_old(&self, path: &Path) {
         let mut connections = lock(&self.connections);
         let before = connections.idle.len();
@@ -214,7 +202,7 @@ impl ReaderPool {
             let path = self.files.path();
             match Reader::open(&path, Arc::clone(&is_over)) {
                 Ok(reader) => return Ok(PooledReader { reader, path, ends_us }),
-                // Another file has taken its place in between.
+                // Another file has replaced it meanwhile.
                 Err(_) if path != self.files.path() => {}
                 Err(error) => return Err(error),
             }
@@ -230,7 +218,7 @@ impl Drop for ReaderGuard<'_> {
             None => connections.open -= 1,
         }
         drop(connections);
-        // Those that wait have different bounds.
+        // All of them: the waiting threads have different bounds.
         self.pool.freed.notify_all();
     }
 }
