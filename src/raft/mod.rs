@@ -400,15 +400,14 @@ pub enum StepDownCause {
     NotAVoter,
 }
 
-/// What a node is in its term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Role of a node in its term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Takes what the leader offers.
+    #[default]
     Follower,
     /// Asks for pre-votes or votes.
     Candidate,
-    /// Leads.
     Leader,
 }
 

@@ -22,8 +22,8 @@ pub struct Table {
     pub log_ms: Option<u64>,
 }
 
-/// The newest word of one node about itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The newest state of one node, as it has reported it itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Its number.
     pub id: NodeId,

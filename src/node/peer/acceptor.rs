@@ -52,20 +52,25 @@ const STACK_BYTES: usize = 512 << 10;
 /// Body of the `peers` thread: accepts until the node stops.
 pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
     let places = Arc::new(Places::default());
-    accept::accept_all(listener, "peers", || shared.is_stopped(), |arrival| {
-        // The peer tries again.
-        let Arrival::Client(stream, _) = arrival else { return };
-        let stream = Arc::new(stream);
-        let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
-        let started = spawn::spawn_with_stack("recv", STACK_BYTES, move || {
-            serve(&shared, &stream, &place);
-            let _ = stream.shutdown(Shutdown::Both);
-        });
-        if let Err(e) = started {
-            warn_seldom!("cannot start a thread for a peer connection err={e}");
-            std::thread::sleep(SPAWN_PAUSE);
-        }
-    });
+    accept::accept_all(
+        listener,
+        "peers",
+        || shared.is_stopped(),
+        |arrival| {
+            // The peer tries again.
+            let Arrival::Client(stream, _) = arrival else { return };
+            let stream = Arc::new(stream);
+            let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
+            let started = spawn::spawn_with_stack("recv", STACK_BYTES, move || {
+                serve(&shared, &stream, &place);
+                let _ = stream.shutdown(Shutdown::Both);
+            });
+            if let Err(e) = started {
+                warn_seldom!("cannot start a thread for a peer connection err={e}");
+                std::thread::sleep(SPAWN_PAUSE);
+            }
+        },
+    );
 }
 
 fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {

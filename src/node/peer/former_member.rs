@@ -23,7 +23,7 @@ const LEADERLESS_MIN: Duration = Duration::from_secs(8);
 /// Time between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// Whether this node is a member still, from one call to the next.
+/// Checks whether this node is still a member.
 #[derive(Debug, Default)]
 pub struct MembershipCheck {
     leaderless_since: Option<Instant>,
@@ -34,8 +34,8 @@ pub struct MembershipCheck {
 }
 
 impl MembershipCheck {
-    /// To be called often.
-    pub fn look(&mut self, shared: &Shared, asker: &Asker) {
+    /// Checks if it is time; to be called often.
+    pub fn maybe_check(&mut self, shared: &Shared, asker: &Asker) {
         if shared.view().raft.leader.is_some() {
             *self = MembershipCheck::default();
             return shared.set_outsider(None);
@@ -63,7 +63,7 @@ impl MembershipCheck {
     }
 }
 
-/// What it means for a node that its number is this holder's.
+/// What this node is if the leader says that this identity has its number.
 fn outsider(me: Identity, holder: Option<Uuid>) -> Option<Outsider> {
     match holder {
         Some(uuid) if uuid == me.uuid => None,

@@ -18,10 +18,10 @@ use log::{info, warn};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// The longest rest, however slow the disk is.
+/// The longest pause, however slow the disk is.
 const REST_MAX: Duration = Duration::from_millis(50);
 
-/// Does all of it; what goes wrong with the disk ends the process, lack of room does not.
+/// Saves a snapshot and removes the log that it covers. A disk error ends the process, a full disk does not.
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     let mut bytes = Count(0);
     if let Err(e) = registry.snapshot(&mut bytes) {
@@ -43,14 +43,14 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     }
     info!("snapshot index={} bytes={}", meta.index, bytes.0);
     shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
-    let_go(shared, meta.index);
+    remove_covered_log(shared, meta.index);
 }
 
-/// The snapshot at this index is in use and durable: the log that it covers goes.
-pub fn let_go(shared: &Shared, index: Index) {
+/// Removes the log that is covered by the snapshot at this index, which is durable.
+pub fn remove_covered_log(shared: &Shared, index: Index) {
     shared.inboxes.to_core(CoreInput::SnapshotSaved(index));
     let (job, to_remove) = bounded(1);
-    // Either fails only when the disk thread has ended, and then the next start removes what is left.
+    // Either fails only when the disk thread has ended; the next start removes the rest then.
     if shared.inboxes.disk.send(DiskJob::Compact { index, job }).is_ok()
         && let Ok(job) = to_remove.recv()
     {
@@ -73,7 +73,7 @@ impl Write for Count {
     }
 }
 
-/// A writer that rests after each piece that has reached the disk.
+/// A writer that pauses after each piece that has reached the disk.
 struct Resting<'a> {
     saver: &'a mut SnapshotSaver,
     pace: Pace,
@@ -95,7 +95,7 @@ impl Write for Resting<'_> {
     }
 }
 
-/// Leaves disk and processor to others for as long as each piece took.
+/// Pauses after each piece for as long as the piece took, so that others can use disk and processor.
 pub struct Pace {
     resumed: Instant,
 }

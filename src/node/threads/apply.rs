@@ -75,7 +75,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
                 }
             }
             ApplyJob::Alter { part } => apply.registry.alter(part),
-            ApplyJob::LetGo => apply.job_waiters.answer_all(&apply.registry, &apply.shared),
+            ApplyJob::AnswerWaiting => apply.job_waiters.answer_all(&apply.registry, &apply.shared),
             ApplyJob::Stop => return,
         }
     }

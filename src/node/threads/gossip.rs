@@ -225,7 +225,7 @@ impl Beats {
         let started = crate::node::spawn::spawn("register", move || {
             let command =
                 Directory::encode_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
-            let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
+            let deadline = shared.request_deadline();
             let why_not = shared.inboxes.run(command, deadline).into_result().err();
             let mut told = lock(&told_why_not);
             if let Some(why) = why_not.as_ref().filter(|_| *told != why_not) {

@@ -112,7 +112,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
     }
     loop {
         match inbox.recv_deadline(worker.next_look()) {
-            Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(WorkerInput::JobsChanged) | Err(RecvTimeoutError::Timeout) => {}
             Ok(WorkerInput::Ready { sandbox, found }) => worker.on_ready(sandbox, found),
             Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
             Ok(WorkerInput::EndAnswered { job, attempt, is_taken }) => {
@@ -300,7 +300,7 @@ impl Worker {
         if raft.leader.is_none() || raft.membership.uuid_of(self.shared.me.id) != Some(self.shared.me.uuid) {
             return;
         }
-        let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = self.shared.request_deadline();
         self.next_join = deadline;
         let operation =
             Operation::Query { query: JobTable::encode_query(&Query::Glance(0)), level: Level::Linearizable };
@@ -333,7 +333,7 @@ impl Worker {
     }
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
-        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = self.shared.request_deadline();
         self.shared.inboxes.submit(Operation::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
     }
 

@@ -10,7 +10,7 @@ use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
 use crate::node::shared::state::CoreView;
-use crate::node::snapshots::schedule::SnapshotPace;
+use crate::node::snapshots::schedule::SnapshotSchedule;
 use crate::raft::{Change, Raft, Token};
 use crate::types::{Addresses, Identity, Index, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ pub struct Core {
     pub(super) apply: Outbox<ApplyJob>,
     pub(super) links: BTreeMap<NodeId, Link>,
     pub(super) peer_addresses: BTreeMap<NodeId, Addresses>,
-    /// Who holds a connection to us, as its own handshake said.
+    /// Nodes that are connected to this one, by their own handshakes.
     pub(super) met: BTreeMap<NodeId, Identity>,
     /// Who answered last under a number where another was expected.
     pub(super) answering: BTreeMap<NodeId, Identity>,
@@ -55,13 +55,13 @@ pub struct Core {
     pub(super) is_disk_low: bool,
     pub(super) is_corrupt: bool,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
-    pub(super) snapshot_schedule: SnapshotPace,
+    pub(super) snapshot_schedule: SnapshotSchedule,
 }
 
 impl Core {
     /// A core around a recovered raft; `peer_addresses` says where peers were last seen, `applied` what the services hold.
     pub fn new(shared: Arc<Shared>, raft: Raft, peer_addresses: BTreeMap<NodeId, Addresses>, applied: Index) -> Core {
-        let snapshot_schedule = SnapshotPace::new(&shared.settings, shared.me.id);
+        let snapshot_schedule = SnapshotSchedule::new(&shared.settings, shared.me.id);
         let mut core = Core {
             requests: PendingRequests::new(Arc::clone(&shared)),
             raft,
