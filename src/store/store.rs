@@ -165,7 +165,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::FolderGone`] if it is not; anything else: unknown.
-    pub fn look(&self) -> Result<(), StoreError> {
+    pub fn check_folder(&self) -> Result<(), StoreError> {
         let path = self.wal.path();
         match std::fs::metadata(&path) {
             Ok(_) => Ok(()),

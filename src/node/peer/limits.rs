@@ -1,11 +1,11 @@
-//! How many connections there may be on the peer port.
+//! Limits for the number of connections on the peer port.
 //!
-//! A connection is a stranger's until its handshake has named a known identity. Strangers have few places: beyond them the
-//! oldest is closed, as a member's handshake takes milliseconds and needs one of the newest. A known identity has
-//! places of its own that no other identity can take; beyond those the oldest of its connections that is silent is
-//! closed, which is the one that is half open. Without a `cluster_secret` a process of this machine can claim a
-//! member's identity: it can take that member's places while they are free, and no more bytes than that member may
-//! have, but it closes no connection over which something is heard.
+//! A connection is a stranger's until its handshake has named a known identity. Strangers have few places. When all are
+//! taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of the newest.
+//! A known identity has places of its own that no other identity can take; when they are taken, the oldest of its
+//! connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of this
+//! machine can claim a member's identity: it can take that member's places while they are free, and no more bytes than that
+//! member may have, but it cannot cause a connection to be closed over which something is received.
 //!
 //! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
 //! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
@@ -21,13 +21,13 @@ use std::time::Instant;
 
 /// Connections of strangers. More: the oldest is closed.
 pub const STRANGERS_MAX: usize = 64;
-/// Connections of one known identity for one purpose: the present one, and the one before it that has not been seen to end.
-/// More: the oldest that is silent is closed; if none is, the newcomer, and its dialer tries again.
+/// Connections of one known identity for one purpose: the present one, and an earlier one whose end was not noticed yet.
+/// More: the oldest that is silent is closed; if none is, the new one, and its dialer tries again.
 const OF_ONE_MAX: usize = 2;
-/// A connection over which nothing came (or went, where this node is the one that sends) for so long may be half open: gossip alone
-/// speaks five times a second.
+/// A connection over which nothing was received (or sent, where this node is the sender) for so long may be half open:
+/// gossip alone sends five times a second.
 const SILENT_MS: u64 = 2000;
-/// Connections of known identities. More: the newcomer is closed, and its dialer tries again.
+/// Connections of known identities. More: the new one is closed, and its dialer tries again.
 const KNOWN_MAX: usize = 512;
 
 /// The connections of the peer port.
@@ -56,7 +56,7 @@ struct Open {
 pub struct Place {
     places: Arc<Places>,
     number: u64,
-    /// When something last came, in the milliseconds of [`Places::now_ms`].
+    /// When something was last received, by [`Places::now_ms`].
     heard_ms: Arc<AtomicU64>,
 }
 
@@ -67,7 +67,7 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Milliseconds, ahead of every silence from the start.
+    /// Milliseconds since the start, plus [`SILENT_MS`].
     fn now_ms(&self) -> u64 {
         SILENT_MS + self.began.elapsed().as_millis() as u64
     }
@@ -91,7 +91,7 @@ impl Places {
 }
 
 impl Place {
-    /// The connection turned out to be of a known identity; whether there is a place for it.
+    /// The connection is of a known identity; returns whether there is a place for it.
     pub fn recognize(&self, who: Identity, purpose: &Purpose) -> bool {
         let mut table = lock(&self.places.table);
         let Some(at) = table.strangers.iter().position(|open| open.number == self.number) else {
@@ -112,12 +112,12 @@ impl Place {
         true
     }
 
-    /// Something came, or went.
+    /// Something was received, or sent.
     pub fn touch(&self) {
         self.heard_ms.store(self.places.now_ms(), Ordering::Relaxed);
     }
 
-    /// Whether the identity is heard over another connection for this purpose: that this one ends says nothing then.
+    /// Whether the identity is heard over another connection for this purpose: then the end of this one means nothing.
     pub fn is_one_of_many(&self, who: Identity, purpose: &Purpose) -> bool {
         let table = lock(&self.places.table);
         let own = table.known.get(&(who, of(purpose)));
@@ -137,7 +137,7 @@ impl Drop for Place {
 }
 
 impl Open {
-    /// Its thread ends by itself.
+    /// Closes the connection, so that its thread ends.
     fn close(&self) {
         // Fails if the other side has gone already.
         let _ = self.stream.shutdown(Shutdown::Both);

@@ -239,13 +239,13 @@ impl DerefMut for ReaderGuard<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::process::sql_folder::Folder;
+    use crate::node::process::sql_folder::SqlFolder;
     use crate::node::sql::reader_pool::*;
 
     #[test]
     fn reads_that_take_long_hold_up_no_check_of_a_write() {
         let home = tempfile::tempdir().unwrap();
-        let files = Folder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap();
+        let files = SqlFolder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap();
         rusqlite::Connection::open(files.path()).unwrap().execute_batch("CREATE TABLE t (n)").unwrap();
         let pool = ReaderPool::new(Arc::new(files), Arc::default(), Arc::default());
         let soon = || Instant::now() + Duration::from_millis(20);
