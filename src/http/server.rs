@@ -1,5 +1,4 @@
-//! What all connections of one listener share: the node behind it, deadlines, counts, and the few things that there is
-//! one of per server.
+//! What all connections of one listener share: the node, deadlines and counts.
 //!
 //! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
@@ -25,13 +24,12 @@ impl<T> Host for T where
 
 /// What all connections of one listener share.
 pub struct Server {
-    /// The node behind it.
+    /// The node.
     pub host: Arc<dyn Host>,
-    /// How long each phase of a connection may take.
     pub deadlines: Deadlines,
     /// For `/metrics`.
     pub counts: Counts,
-    /// The newest frame as a table for people with curl, with the sequence number that it was made from.
+    /// The newest frame as a table, with the sequence number of the frame.
     pub(crate) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(crate) passwords: Passwords,
@@ -75,12 +73,12 @@ impl Server {
         Duration::from_millis(self.host.settings().request_timeout_ms)
     }
 
-    /// When a request that begins now has waited for the node for long enough.
+    /// Until when a request that begins now waits for the node.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.request_timeout()
     }
 
-    /// Name of a program's only source in this language, if the client gives none and the settings know the language.
+    /// Default file name of a program in this language, if the language is in the settings.
     pub(crate) fn file_name(&self, language: &str) -> Option<&str> {
         let runtime = self.host.settings().runtimes.iter().find(|runtime| runtime.language == language)?;
         Some(&runtime.file_name)

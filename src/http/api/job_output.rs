@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_millis(20);
 /// Longest wait for the first bytes of another node's response.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a job may wait before its reader is told why.
+/// How long a job may wait before its reader is informed why.
 const WAIT_UNEXPLAINED: Duration = Duration::from_millis(1500);
 /// Longest silence on an NDJSON stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);

@@ -77,7 +77,7 @@ fn hand_in_until(server: &Server, now: Instant, wait: Option<Duration>) -> Insta
     server.deadline().max(now + wait.unwrap_or_default())
 }
 
-/// Submits a job through the log; an error says why it is not there.
+/// Submits a job through the log.
 fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Index, JobId), ApiError> {
     let tag = idempotency::tag_without_params(request.head, request.body)?;
     // The rest of the time is for the command itself: else a lack of workers would look like a lack of a leader.

@@ -30,11 +30,11 @@ use std::time::{Duration, Instant};
 pub(crate) const MEDIA: &str = "application/octet-stream";
 /// Bytes of one chunk of a backup.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Longest that a backup may take: a slow reader would keep old pages from being written over.
+/// Longest duration of a backup: until it ends, SQLite cannot reuse old pages.
 const BACKUP_TIME_MAX: Duration = Duration::from_secs(600);
-/// Longest that a whole file may take through the log.
+/// Longest duration of a load.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(1800);
-/// How a database file begins.
+/// The first bytes of a database file.
 const FILE_MARK: &[u8] = b"SQLite format 3\0";
 
 /// `GET /db/backup`
@@ -51,7 +51,7 @@ pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
     Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, form, level)) })
 }
 
-/// Sends a backup; an error if it came to nothing before its first byte.
+/// Sends a backup; an error if it failed before its first byte.
 fn send(server: &Server, conn: &mut Conn, head: Response, form: BackupForm, level: ReadLevel) -> Result<(), ApiError> {
     let ends = Instant::now() + BACKUP_TIME_MAX;
     let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), ends };
@@ -104,7 +104,7 @@ impl Write for Pieces<'_> {
     }
 }
 
-/// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
+/// `POST /db/load`: a SQLite file replaces all tables; SQL text is executed, all or nothing.
 pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
     if let Err(error) = Params::of(head).flag("redirect") {
         return Upload::Unread(error);
@@ -116,7 +116,7 @@ pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
         Ok(body) => body,
         Err(broken) => return broken.into(),
     };
-    // A piece, and what was read beyond it.
+    // For a piece, and for bytes that were read beyond it.
     let begun = body.hold(2 * STAGE_BYTES_MAX).and_then(|()| conn.read_body(&mut body, FILE_MARK.len()));
     if let Err(broken) = begun {
         return broken.into();

@@ -1,9 +1,9 @@
-//! `GET /`: the page around the stream, and the same figures as a table for people with curl.
+//! `GET /`: the monitor page, and the same figures as a table for users of curl.
 //!
-//! A browser gets style and script inside the first chunk, so that one viewer is one connection (and one unit of load) and
-//! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts that carry this
-//! answer's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a policy
-//! that would run none of them, and after each frame a comment that a person can read.
+//! A browser gets style and script in the first chunk, so that one viewer is one connection (and one unit of load) and the
+//! page needs nothing more from a node that may die the next moment. Its policy runs only scripts with this response's
+//! nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a policy that would
+//! run none of them, and after each frame a comment with the table.
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
@@ -77,11 +77,11 @@ impl Page {
     }
 }
 
-/// The frame as a table inside a comment, made once for all who want it.
+/// The frame as a table inside a comment, made once for all clients.
 pub(crate) fn table(server: &Server, published: &Published) -> Arc<str> {
     let mut newest = server.table.lock().expect("no holder of this lock panics");
     if newest.0 != published.seq {
-        // Two dashes and a bracket would end the comment; texts come from nodes, so they are not trusted.
+        // Two dashes and a bracket would end the comment, and texts of nodes are not trusted.
         let text = render(&published.frame).replace("--", "- ");
         *newest = (published.seq, format!("<!--\n{text}-->\n").into());
     }
@@ -128,7 +128,7 @@ fn render(frame: &MonitorFrame) -> String {
     text
 }
 
-/// How many jobs there are and who works on them, and the newest result. Nothing where no worker ever joined.
+/// Numbers of jobs, the workers, and the newest result. Nothing if no worker has joined.
 fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
     if jobs.workers.is_empty() {
         return;

@@ -489,7 +489,7 @@ impl Conn {
 
     /// Limits the system's send buffer to about so many bytes.
     pub fn bound_system_buffer(&self, bytes: usize) {
-        // The stream works without it as well.
+        // The stream also works without it.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*self.stream, bytes);
     }
 

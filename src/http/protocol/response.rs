@@ -1,7 +1,7 @@
-//! One bounded answer: status, headers, body, written into a buffer in one piece.
+//! A response: status, headers, body, written into a buffer.
 //!
-//! Invariant: R1 no header value leaves with a control character, whatever a handler put into it, so nothing that a
-//! client sent can start a header of its own.
+//! Invariant: R1 header values contain no control characters, whatever a handler has put into them, so nothing that a client
+//! sent can begin another header.
 //! Not here: responses that are sent while they are produced, and sockets (`conn.rs`).
 
 use crate::types::Index;
@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::io::Write;
 
-/// Where an answer came from: the `X-Phalanx-*` headers.
+/// The origin of a response: the `X-Phalanx-*` headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin {
     /// This node.
@@ -20,29 +20,26 @@ pub struct Origin {
     pub leader: Option<u64>,
     /// Its term.
     pub term: u64,
-    /// Index of the write or read that this answers, else what this node has applied.
+    /// Index of the write or read, otherwise the index that this node has applied.
     pub index: u64,
 }
 
-/// One answer.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// Status code.
     pub status: u16,
     /// Media type of the body.
     pub content_type: &'static str,
-    /// Headers beside the usual ones.
+    /// Headers beyond those of every response.
     pub headers: Vec<(&'static str, String)>,
-    /// Body.
     pub body: Cow<'static, [u8]>,
     /// The length of the body is not known beforehand.
     pub is_stream: bool,
-    /// Log index that it speaks of, if that is not simply what this node has applied.
+    /// Log index of the result; `None`: what this node has applied.
     pub index: Option<u64>,
 }
 
 impl Response {
-    /// An answer without a body.
+    /// A response without a body.
     pub fn empty(status: u16) -> Response {
         Response {
             status,
@@ -59,30 +56,28 @@ impl Response {
         Response { content_type, is_stream: true, ..Response::empty(200) }
     }
 
-    /// Plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Response {
         Response { body: Cow::Owned(text.into().into_bytes()), ..Response::empty(status) }
     }
 
-    /// JSON, with a line feed at its end for people with curl.
+    /// JSON, with a line feed at its end for users of curl.
     pub fn json(status: u16, value: &impl serde::Serialize) -> Response {
         let mut body = serde_json::to_vec(value).expect("our own types serialize");
         body.push(b'\n');
         Response { content_type: "application/json", body: Cow::Owned(body), ..Response::empty(status) }
     }
 
-    /// Bytes that a client stored: never shown as anything else than bytes.
+    /// Bytes that a client has stored: a browser must not interpret them.
     pub fn bytes(body: Vec<u8>) -> Response {
         Response { content_type: "application/octet-stream", body: Cow::Owned(body), ..Response::empty(200) }
     }
 
-    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Says which log index it speaks of.
+    /// Sets the log index of the result.
     pub fn at(mut self, index: Index) -> Response {
         self.index = Some(index.0);
         self
