@@ -29,10 +29,10 @@ use std::time::{Duration, Instant};
 
 /// Capacity that an idle connection's buffer keeps.
 const BUFFER_BYTES_KEPT: usize = 16 << 10;
-/// How often a waiting connection checks whether the node stops.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a waiting connection checks its condition, which may depend on the time.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// How a run is carried out, and hence when later runs of the connection may use the other way.
+/// How a batch is executed, which decides when later batches of the connection may use the other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestPath {
     /// Through the log.
@@ -261,11 +261,7 @@ impl Client {
                 && outbox.runs_bytes < RESP_RUNS_BYTES_MAX
                 && outbox.out.len() - outbox.sent < RESP_UNSENT_BYTES_MAX
         };
-        let outbox = self.lock();
-        if has_room(&outbox) {
-            return !outbox.is_closed;
-        }
-        !self.wait_until(outbox, has_room).is_closed
+        !self.wait_until(self.lock(), has_room).is_closed
     }
 
     /// Waits until all runs are answered.
@@ -291,7 +287,7 @@ impl Client {
     ) -> MutexGuard<'a, Outbox> {
         while !outbox.is_closed && !is_so(&outbox) {
             outbox.is_awaited = true;
-            outbox = self.changed.wait_timeout(outbox, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            outbox = self.changed.wait_timeout(outbox, CHECK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
         outbox.is_awaited = false;
         outbox
@@ -304,7 +300,7 @@ impl Client {
     fn fill_locked(&self, mut outbox: MutexGuard<'_, Outbox>, number: u64, mut answer: Answered) {
         let place = (number - outbox.first) as usize;
         let Some(Slot::Run { way, size, .. }) = outbox.slots.get(place) else {
-            unreachable!("place {number} of client {} is no run", self.id)
+            unreachable!("place {number} of client {} is not a batch", self.id)
         };
         let (way, size) = (*way, *size);
         match way {
@@ -459,7 +455,8 @@ impl Client {
 
     /// Lets the connection end: what its client has sent is still answered, and nothing more is read.
     pub fn stop_reading(&self) {
-        let _ = self.stream.shutdown(Shutdown::Read); // as above
+        // Fails if the other side has closed already.
+        let _ = self.stream.shutdown(Shutdown::Read);
     }
 }
 
