@@ -4,8 +4,8 @@
 //! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
 //! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
 //! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
-//! (other hosts, no shared file) a node bootstraps only when all of them look as well and none has a higher id: a node
-//! that does not answer may hold the data of an earlier cluster.
+//! (other hosts, no shared file) a node bootstraps only when all of them are looking, too, and none has a higher id: a node
+//! that does not answer may have the data of an earlier cluster.
 //!
 //! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
 //! names another cluster that may still exist. D2 `config.json` is written before the node's own data, and the lock is
@@ -82,7 +82,7 @@ pub enum AskError {
     /// Something may be there, but it did not answer in time.
     #[error("no answer in time")]
     Timeout,
-    /// A node is there and declines, in its words (wrong secret, other version, id in use).
+    /// A node answers and declines, with this reason (wrong secret, other version, id in use).
     #[error("{0}")]
     Rejected(String),
     /// Something declines that has not proved to know this node's secret: it may be anything that listens there.
@@ -145,8 +145,8 @@ pub struct FrontOwner {
 pub enum Decision {
     /// The node has state: restart its log; elections follow from that.
     Resume,
-    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again
-    /// under a new identity.
+    /// The node has state that is older than what its peers remember, and there is a leader: it must join again under a new
+    /// identity.
     Outdated,
     /// It is a member of this cluster now.
     Joined {
@@ -162,7 +162,7 @@ pub enum Decision {
         /// Cluster.
         cluster: Uuid,
     },
-    /// The node was told to stop while it looked.
+    /// The node stops.
     Stopping,
 }
 
@@ -239,7 +239,7 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
 struct Search<'a> {
     seeker: &'a Seeker<'a>,
     world: &'a dyn World,
-    /// Addresses that others told.
+    /// Addresses that other nodes have named.
     heard_of: BTreeSet<String>,
     /// What was said last about each topic: a search speaks when something changes, not each round.
     said: BTreeMap<&'static str, String>,
@@ -281,12 +281,12 @@ fn front_taken(settings: &Settings, owner: FrontOwner, why: String) -> Discovery
 }
 
 impl Search<'_> {
-    /// A node with state asks the nodes that it knows, once and briefly, what they remember of it. If none answers it
+    /// A node with state asks the nodes that it knows, once and for a short time, what they remember of it. If none answers it
     /// does not wait: they compare again when they connect.
     ///
-    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still
-    /// says that it leads, and could add no node. One report is not enough to give up a log: if there are other voters,
-    /// one of them must confirm that leader.
+    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum
+    /// still reports that it leads, and could add no node. One report is not enough to discard a log: if there are other
+    /// voters, one of them must confirm that leader.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
         let (mut led, mut not_led) = ((None, 0), 0);
@@ -335,8 +335,8 @@ impl Search<'_> {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
 
-    /// The leader, if it answers itself and remembers more, and if another voter says so too or follows it in the same term. In a
-    /// cluster of fewer than three voters its own word is enough.
+    /// The leader, if it answers itself and remembers more, and if another voter reports the same or follows it in the same
+    /// term. In a cluster of fewer than three voters its own report is enough.
     fn leader_that_remembers_more(&self, answers: &[Whereabouts]) -> Option<NodeId> {
         let leads = |there: &Whereabouts| there.leader.as_ref().map(|(id, _)| *id);
         let is_of_another = |there: &Whereabouts, leader: Identity| {
@@ -537,7 +537,7 @@ impl Search<'_> {
         Err(front_taken(settings, owner, why.to_string()))
     }
 
-    /// Joins the leader of the right cluster, if one is known; says so when it cannot.
+    /// Joins the leader of the right cluster, if one is known; logs why it cannot.
     fn try_join(&mut self, survey: &Survey, named: Option<&Projection>) -> Option<Decision> {
         let wanted = self.seeker.cluster.or(named.map(|named| named.cluster_info.id));
         let cluster = match wanted {
@@ -741,7 +741,7 @@ impl Search<'_> {
         News::None
     }
 
-    /// Logs a line unless it is the last one said about its topic.
+    /// Logs a line unless it equals the last one about its topic.
     fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
         if self.said.get(topic) != Some(&line) {
             log::log!(level, "{line}");

@@ -1,17 +1,18 @@
-//! Heartbeats by rumour: who was heard of, when, and who has fallen silent.
+//! Heartbeats by gossip: which nodes were heard, when, and which have failed.
 //!
-//! Each beat raises this node's counter and sends the table of all that live to the leader and to two random peers. A
-//! counter that stands still for `fail_after_ms`, or a refused reconnect, marks its node failed. Gossip is advice: it
-//! changes no voter, vote or commit.
+//! Each heartbeat increments this node's counter and sends the table of all live nodes to the leader and to two random
+//! peers. A counter that does not change for `fail_after_ms`, or a refused reconnect, marks its node as failed. Gossip is
+//! advisory: it changes no voter, vote or commit.
 //!
-//! Times are milliseconds since 1970 that never go back (start time plus a monotonic clock). Counters begin there too, so
-//! a restarted process is ahead of the one before it. If the wall clock went back meanwhile, it is not: the node hears its old
-//! counter from a peer and jumps above it, or, once it counts as failed, its own row is believed with any counter.
+//! Times are milliseconds since 1970 that never decrease (start time plus a monotonic clock). Counters begin there too, so
+//! a restarted process is ahead of the earlier one. If the wall clock was set back meanwhile, it is not: the node receives
+//! its old counter from a peer and continues above it, or, once it is marked as failed, its own row is accepted with any
+//! counter.
 //!
-//! Invariants: G1 the counter of a row goes back only when the node itself says so after it counted as failed. G2 failed rows are
-//! not passed on, so no rumour revives or spreads the dead. G3 each edge is returned once. G4 after a refused reconnect only the
-//! node itself can prove that it lives, until older rumours have died out.
-//! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
+//! Invariants: G1 the counter of a row decreases only if the node itself sends it after it was marked as failed. G2 failed
+//! rows are not sent on, so old rows neither revive a node nor spread. G3 each edge is returned once. G4 after a refused
+//! reconnect only the node itself can prove that it is alive, until older rows have expired.
+//! Not here: threads and sockets (`node/`), which nodes are dead for the membership (`autopilot.rs`).
 
 use crate::limits::GOSSIP_LOG_MAX;
 use crate::raft::{Promise, Role};
@@ -24,7 +25,7 @@ use std::fmt;
 
 /// How many peers hear a beat besides the leader.
 const RANDOM_PEERS: usize = 2;
-/// Identities whose promises are remembered; more are not.
+/// Number of identities with remembered promises; further ones are not remembered.
 const PROMISES_MAX: usize = 4096;
 /// No counter is believed beyond this one, so that there is always a next one.
 const COUNTER_MAX: u64 = 1 << 62;
@@ -106,7 +107,7 @@ pub struct Beat {
     pub edges: Vec<Edge>,
 }
 
-/// How a node stands with us.
+/// State of a node, as this one sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pulse {
     Alive,
@@ -160,8 +161,8 @@ impl Gossip {
         }
     }
 
-    /// One beat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the nodes to
-    /// which a connection stands or is tried, alive or not.
+    /// One heartbeat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the nodes to
+    /// which there is or will be a connection, alive or not.
     pub fn tick(
         &mut self,
         now_ms: u64,
@@ -194,7 +195,7 @@ impl Gossip {
         Beat { to, table: Table { rows, ..Table::default() }, edges }
     }
 
-    /// Takes a peer's table; returns who is back by it.
+    /// Merges a peer's table; returns the nodes that are back.
     pub fn merge(&mut self, now_ms: u64, from: NodeId, table: &Table) -> Vec<Edge> {
         let mut edges = Vec::new();
         for row in &table.rows {
@@ -232,7 +233,7 @@ impl Gossip {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
     }
 
-    /// The node that lately said that it leads, other than this one.
+    /// Another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |known: &&Known| known.pulse == Pulse::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
@@ -306,8 +307,8 @@ impl Gossip {
             return None;
         };
         let is_first_hand = from == row.id;
-        // A node that counts as failed and speaks for itself lives, whatever an earlier process under its id once said: the
-        // clock by which that one began to count may have been wrong.
+        // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock from
+        // which that process began to count may have been wrong.
         let has_begun_anew = is_first_hand && known.pulse != Pulse::Alive && row.counter != known.row.counter;
         if row.counter <= known.row.counter && !has_begun_anew {
             return None;

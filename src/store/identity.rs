@@ -1,9 +1,10 @@
-//! Who a data folder belongs to, and that only one process works in it.
+//! The owner of a data folder, and its lock, so that only one process works in it.
 //!
-//! `identity.json` holds the node's number, the uuid drawn when its promises began, its cluster and the addresses of the
+//! `identity.json` has the node's number, a uuid that is new when its promises begin, its cluster and the addresses of the
 //! peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never edited.
-//! `lock` is held for as long as the process lives; the system lets go of it however the process ends.
-//! A discarded folder (`--rejoin`) gets its new uuid before its log goes: the old uuid must never vote with an empty log.
+//! `lock` is held while the process lives; the system releases it however the process ends.
+//! A discarded folder (`--rejoin`) gets its new uuid before its log is removed: the old uuid must never vote with an empty
+//! log.
 //! Not here: joining and bootstrap (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
@@ -96,7 +97,7 @@ pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     }
 }
 
-/// What the file says, whosever folder it lies in.
+/// The content of the file, without checking that it belongs to this folder.
 fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
@@ -177,7 +178,7 @@ pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
     files.sync_dir(above).map_err(|e| StoreError::io("sync", above, e))
 }
 
-/// Opens the store of this identity, and from the first time on insists that its log is there.
+/// Opens the store of this identity; after the first time its log must exist.
 pub fn open_store(
     files: Arc<dyn Files>,
     dir: &Path,
@@ -240,7 +241,7 @@ fn list(files: &dyn Files, dir: &Path) -> Result<Vec<String>, StoreError> {
     }
 }
 
-/// Removes all files of a folder, if it is there.
+/// Removes all files of a folder, if it exists.
 fn remove_files(files: &dyn Files, dir: &Path) -> Result<(), StoreError> {
     let names = list(files, dir)?;
     for name in &names {
@@ -272,10 +273,10 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Holds on to the folder and the log in it, to be looked at while the process runs.
+    /// An anchor of the folder and of the log in it, for checks while the process runs.
     ///
     /// # Errors
-    /// There is no log's folder yet, or the node's is another one by now.
+    /// The log's folder does not exist, or the node's folder was replaced.
     pub fn anchor(&self) -> Result<Anchor, StoreError> {
         Anchor::new(&self.dir, (&self.dir, &self.folder), (&self.dir.join(LOCK_NAME), &self.file))
     }
@@ -333,8 +334,8 @@ pub fn is_in_use(dir: &Path) -> bool {
     fs2::FileExt::try_lock_shared(&file).is_err()
 }
 
-/// Takes the folder of the lowest id that no process uses: a new one, or one whose node is not running.
-/// `is_free` may rule an id out, for instance because its port is taken.
+/// Locks the folder of the lowest id that no process uses: a new one, or one of a node that is not running.
+/// `is_free` may exclude an id, for instance because its port is in use.
 pub fn lock_lowest(data_dir: &Path, is_free: impl Fn(NodeId) -> bool) -> Result<(NodeId, FolderLock), StoreError> {
     for id in (1..=NodeId::MAX).map(NodeId).filter(|id| is_free(*id)) {
         match lock(&folder(data_dir, id)) {

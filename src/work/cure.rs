@@ -24,7 +24,7 @@ pub(crate) fn of_missing(programs: &[&str]) -> String {
     }
 }
 
-/// What to do where bubblewrap is there and does not start a command. `said`: what it printed.
+/// What to do if bubblewrap is installed and does not start a command. `said`: its output.
 pub(crate) fn of_failed_start(said: &str) -> String {
     if ["prlimit", "Resource temporarily unavailable", "Too many open files"].iter().any(|sign| said.contains(sign)) {
         return format!("raise the limits of the node's process (ulimit -n, -u, -t; see ulimit -a), or {LIMITS}");
@@ -58,7 +58,7 @@ fn of_maps(users: Range<u32>, uid_map: &str, gid_map: &str) -> Option<String> {
     ))
 }
 
-/// Whether all of them are in a map, whose ranges do not overlap. One that cannot be read forbids nothing.
+/// Whether all of them are in a map, in which ranges do not overlap. A map that cannot be read is ignored.
 fn has_room(users: &Range<u32>, map: &str) -> bool {
     let (start, end) = (u64::from(users.start), u64::from(users.end));
     let mapped = ranges(map).map(|ids| ids.end.min(end).saturating_sub(ids.start.max(start)));

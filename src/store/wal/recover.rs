@@ -18,9 +18,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The log as it lies on disk.
+/// The log as it is on disk.
 pub struct Log {
-    /// The state that its records leave behind.
+    /// The state after its records.
     pub replay: Replay,
     /// Numbers of the segments, oldest first, each with the log's last index at its start.
     pub segments: Vec<(u64, Index)>,
@@ -98,7 +98,7 @@ pub fn read(
     Ok(Log { replay, segments, torn, path, bytes, scan })
 }
 
-/// Judges what stands behind the last record of the last segment.
+/// Determines whether what follows the last record of the last segment is a torn tail or damage.
 fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Option<Torn>, StoreError> {
     if scan.filled <= scan.end {
         return Ok(None);

@@ -3,9 +3,9 @@
 //! Records gather in a buffer; a sync writes them in one piece and then syncs once. When a segment is full it is synced,
 //! and only then does the next one get its name, header first; so only the last segment can have a torn tail.
 //!
-//! Invariants: W1 `position` lies behind the last record and before zeros only. W2 records of a batch get their places from
-//! `batch_start`, which moves only after a sync that worked. W3 a segment goes only when a snapshot covers the log's last
-//! index at the next segment's start, and segments go oldest first.
+//! Invariants: W1 `position` is the end of the last record, and only zeros follow it. W2 records of a batch get their places
+//! from `batch_start`, which moves only after a successful sync. W3 a segment is removed only when a snapshot covers the
+//! log's last index at the next segment's start, and segments are removed oldest first.
 //! Not here: reading it back (`recover.rs`), poisoning after an error (`store/store.rs`).
 
 use super::record::{self, Header, Position, Record};
@@ -223,7 +223,7 @@ impl Wal {
         self.flush()
     }
 
-    /// Closes the full segment and goes on in the next one.
+    /// Closes the full segment and continues in the next one.
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.sync_file()?;
@@ -253,7 +253,7 @@ impl Wal {
         Some(self.job(SPARE_NAME))
     }
 
-    /// Takes what a [`SpareJob`] came to. A full disk is no error yet: rotation will say so.
+    /// Takes the result of a [`SpareJob`]. A full disk is not an error yet: rotation will report it.
     pub fn take_spare(&mut self, made: Result<Spare, StoreError>) -> Result<(), StoreError> {
         self.is_making_spare = false;
         match made {
