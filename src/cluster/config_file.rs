@@ -102,7 +102,7 @@ pub enum ConfigFileError {
     Mangled {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// Message of the parser.
         why: String,
     },
     /// The file is of another cluster.

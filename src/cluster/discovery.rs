@@ -227,8 +227,8 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
             return Err(DiscoveryError::front_taken(seeker.settings, owner, ours));
         }
     }
-    let (heard_of, said) = (BTreeSet::new(), BTreeMap::new());
-    let mut search = Search { seeker, world, heard_of, said, joins_refused: 0, front_rounds: 0 };
+    let (heard_of, logged) = (BTreeSet::new(), BTreeMap::new());
+    let mut search = Search { seeker, world, heard_of, logged, joins_refused: 0, front_rounds: 0 };
     match (seeker.cluster, seeker.has_log) {
         (Some(ours), true) => Ok(search.resume(ours)),
         _ => search.run(),
@@ -241,23 +241,23 @@ struct Search<'a> {
     world: &'a dyn World,
     /// Addresses that other nodes have named.
     heard_of: BTreeSet<String>,
-    /// What was said last about each topic: a search speaks when something changes, not each round.
-    said: BTreeMap<&'static str, String>,
+    /// Last line logged for each topic: a search logs what changes, not each round.
+    logged: BTreeMap<&'static str, String>,
     joins_refused: u32,
     /// Rounds on end in which a cluster that is heard of nowhere else used the front port.
     front_rounds: u32,
 }
 
-/// What one round of questions brought.
+/// The result of one round of questions.
 #[derive(Debug, Default)]
 struct Survey {
     /// Clusters that an asked node is in, each with the leader of the newest term that was named.
     clusters: BTreeMap<Uuid, Option<(Term, NodeId, Addresses)>>,
-    /// Others who look for a cluster.
-    lookers: BTreeSet<NodeId>,
+    /// Other nodes that search for a cluster.
+    searching: BTreeSet<NodeId>,
     /// Addresses at which they answered.
-    lookers_at: BTreeSet<String>,
-    /// Addresses at which this very node answered.
+    searching_at: BTreeSet<String>,
+    /// Addresses at which this node itself answered.
     own: BTreeSet<String>,
     /// Addresses where something is that did not answer in time.
     silent: BTreeSet<String>,
@@ -455,8 +455,8 @@ impl Search<'_> {
                     survey.own.insert(address.clone());
                 }
                 Ok(Whereabouts { cluster: None, id, .. }) => {
-                    survey.lookers.extend(id);
-                    survey.lookers_at.insert(address.clone());
+                    survey.searching.extend(id);
+                    survey.searching_at.insert(address.clone());
                 }
                 Ok(Whereabouts { cluster: Some(cluster), term, leader, members, .. }) => {
                     let best = survey.clusters.entry(cluster).or_default();
@@ -496,11 +496,11 @@ impl Search<'_> {
         if let Some(line) = &survey.rejected {
             self.say(log::Level::Warn, "rejected", line.clone());
         } else if survey.clusters.is_empty() {
-            let (asked, looking) = (survey.asked, survey.lookers.len());
-            let line = match looking {
+            let (asked, searching) = (survey.asked, survey.searching.len());
+            let line = match searching {
                 0 => format!("no node found at {asked} addresses yet; this is normal for the first node"),
                 _ => format!(
-                    "{looking} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
+                    "{searching} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
                         normal at a first start"
                 ),
             };
@@ -613,13 +613,13 @@ impl Search<'_> {
         if survey.is_declined || (!survey.clusters.is_empty() && !is_elsewhere) {
             return false;
         }
-        let ahead = survey.lookers.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
+        let ahead = survey.searching.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
         let own = self.seeker.settings.addresses(self.seeker.me.id).peer;
         let hosts: BTreeSet<&String> =
             self.seeker.settings.peers.iter().filter(|peer| **peer != own && !survey.own.contains(*peer)).collect();
         if !hosts.is_empty() {
             let missing: Vec<&str> =
-                hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
+                hosts.iter().filter(|peer| !survey.searching_at.contains(**peer)).map(|peer| peer.as_str()).collect();
             if !missing.is_empty() {
                 let line = "a new cluster is created only when all `peers` answer, because one that does not may hold \
                     the data of an earlier cluster: start it, or remove it from peers";
@@ -743,9 +743,9 @@ impl Search<'_> {
 
     /// Logs a line unless it equals the last one about its topic.
     fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
-        if self.said.get(topic) != Some(&line) {
+        if self.logged.get(topic) != Some(&line) {
             log::log!(level, "{line}");
-            self.said.insert(topic, line);
+            self.logged.insert(topic, line);
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct LogProgress {
 }
 
 impl LogProgress {
-    /// Brings the log_progress up to date: nodes that lack what is committed and have not come on for `still_max`. `now` is the
+    /// Updates the record and returns the nodes that lack committed entries and have received none for `still_max`. `now` is the
     /// leader's own time. To be called often: a peer counts as level until the last call at which it was.
     pub fn stuck(&mut self, view: &View, now: Ticks, still_max: Ticks) -> BTreeSet<NodeId> {
         let row = |who: Identity, end: Index| match self.rows.get(&who.id) {
@@ -61,12 +61,12 @@ pub struct Patience {
 /// Which workers are alive, as this node has observed them.
 #[derive(Debug, Default)]
 pub struct WorkerLiveness {
-    /// Nodes with a port that has refused a connection of this node.
+    /// Nodes with a peer port that has refused a connection of this node.
     lost: BTreeSet<NodeId>,
-    /// As the leader: how far the others' logs have come.
+    /// As the leader: how far the logs of the others have grown.
     log_progress: LogProgress,
     /// As the leader: since when each worker has been here. A worker that joins has received entries: its log has grown
-    /// since the log_progress were last brought up to date.
+    /// since `log_progress` was last updated.
     came: BTreeMap<Identity, Ticks>,
     /// As the leader: who was declared gone, and when.
     declared: BTreeMap<Identity, Ticks>,

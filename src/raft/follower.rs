@@ -76,7 +76,7 @@ impl Raft {
         self.envelope().send(cx, from, Body::AppendReply { session, result });
     }
 
-    /// Leadership stands, and so much is committed of what this node is known to hold.
+    /// The sender still leads; `commit` covers what this node is known to hold.
     pub(crate) fn on_heartbeat(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64, commit: Index) {
         if !self.follow(cx, from) {
             return;

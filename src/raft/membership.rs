@@ -5,7 +5,7 @@
 //! has caught up. A change that would leave the live voters without a majority is refused.
 //!
 //! Invariants: G1 the membership in force is the newest in the log, else the snapshot's. G2 at most one change is uncommitted.
-//! G3 there is always a voter. G4 an id stands for one identity at a time.
+//! G3 there is always a voter. G4 an id belongs to one identity at a time.
 //! Not here: who should be a voter (`cluster/autopilot.rs`).
 
 use super::state::membership::quorum;
@@ -77,7 +77,7 @@ impl Raft {
         Ok(next)
     }
 
-    /// Refuses a membership in which the voters that answer now are no quorum.
+    /// Refuses a membership in which the voters that answer now are fewer than a quorum.
     fn check_live_majority(&self, next: &Membership) -> Result<(), Refusal> {
         let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
         let live = next.voters.iter().filter(|(id, uuid)| {

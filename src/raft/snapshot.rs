@@ -1,7 +1,7 @@
 //! Snapshots: what replaces the beginning of a log, one's own or one that the leader streamed.
 //!
 //! The host writes and carries the bytes; the core only decides where the log begins. A received snapshot brings its
-//! membership along, and replaces the whole log: if the log holds the entry at its index, it is not needed and only tells that
+//! membership along, and replaces the whole log: if the log holds the entry at its index, the snapshot is not needed and only shows that
 //! everything up to there is committed.
 //!
 //! Invariants: S1 a snapshot covers committed entries only. S2 installing never takes the commit index back.

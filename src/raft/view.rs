@@ -122,7 +122,7 @@ mod samples {
     use std::sync::Arc;
 
     impl View {
-        /// A leader's whose log ends at `end`, all of it committed: for tests of code that reads views.
+        /// View of a leader with a log that ends at `end` and is all committed: for tests of code that reads views.
         pub fn of_leader(leader: NodeId, end: Index, membership: Membership, peers: Vec<PeerView>) -> View {
             View {
                 role: Role::Leader,

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// The same at most, where a check takes long: checks may take this part of the time.
 const CHECK_SELDOM: Duration = Duration::from_millis(100);
-const LOOK_SHARE: u32 = 10;
+const CHECK_SHARE: u32 = 10;
 /// Time between two counts of its files, which may be many.
 const FILES_EVERY: Duration = Duration::from_millis(100);
 /// Time between two checks whether it has ended, after the end of its output.
@@ -279,7 +279,7 @@ impl Attempt<'_> {
             namespace: None,
             is_cancelled: self.is_cancelled,
             begun: Instant::now(),
-            looked: Instant::now(),
+            checked_at: Instant::now(),
             counted: Instant::now(),
             stopped_by: None,
             kill_at: None,
@@ -409,9 +409,9 @@ struct Watch<'a> {
     namespace: Option<Namespace>,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
-    looked: Instant,
+    checked_at: Instant,
     counted: Instant,
-    /// Between two looks: where they are slow (much memory, many processes), they must not be all that is done.
+    /// Time between two checks: longer where they are slow (much memory, many processes).
     pace: Duration,
     stopped_by: Option<Verdict>,
     /// When it is killed, after it was asked to end.
@@ -448,7 +448,7 @@ impl Watch<'_> {
                 err = None;
             }
             if status.is_none() {
-                self.look();
+                self.check_limits();
                 if self.stopped_by.is_some() && self.kill_at.is_none_or(|at| at <= Instant::now()) {
                     self.kill(&mut child);
                 }
@@ -527,7 +527,7 @@ impl Watch<'_> {
         self.started_at.is_some()
     }
 
-    /// Why the program never began.
+    /// Why the program did not start.
     fn reason(&self, status: ExitStatus) -> String {
         let said = String::from_utf8_lossy(&self.sandbox_said).trim().to_string();
         match (&self.stopped_by, said.is_empty()) {
@@ -539,8 +539,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Looks whether anything is too much.
-    fn look(&mut self) {
+    /// Stops the program if it was cancelled or exceeds a limit.
+    fn check_limits(&mut self) {
         let now = Instant::now();
         let is_late = match (self.has_started(), self.started_at) {
             (true, Some(at)) => now.saturating_duration_since(at) >= Duration::from_millis(self.limits.wall_ms),
@@ -551,27 +551,27 @@ impl Watch<'_> {
         } else if is_late && self.stopped_by.is_none() {
             self.ask_to_end();
             self.stop(Verdict::TimedOut, now + TERM_GRACE);
-        } else if now - self.looked >= self.pace {
+        } else if now - self.checked_at >= self.pace {
             let over = self.measure();
-            self.pace = (now.elapsed() * LOOK_SHARE).clamp(CHECK_EVERY, CHECK_SELDOM);
-            self.looked = Instant::now();
+            self.pace = (now.elapsed() * CHECK_SHARE).clamp(CHECK_EVERY, CHECK_SELDOM);
+            self.checked_at = Instant::now();
             if let Some(over) = over {
                 self.stop(over, now);
             }
         }
     }
 
-    /// It is killed then. What stopped it is what did so first.
+    /// Has the program killed at `kill_at` at the latest. The first cause is kept.
     fn stop(&mut self, by: Verdict, kill_at: Instant) {
         self.stopped_by.get_or_insert(by);
         self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
     }
 
-    /// Tells all processes of the program to end.
+    /// Sends all processes of the program SIGTERM.
     fn ask_to_end(&self) {
         for pid in process_tree::members(&self.family).into_iter().skip(self.own) {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                // It has ended by itself meanwhile.
+                // An error means that it has ended meanwhile.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
@@ -580,15 +580,15 @@ impl Watch<'_> {
     fn kill(&mut self, child: &mut Child) {
         self.find_inner();
         self.kill_rest(child);
-        // It has ended by itself meanwhile.
+        // An error means that it has ended meanwhile.
         let _ = child.kill();
     }
 
-    /// All but the command's own outermost process, which may have ended.
+    /// Kills all but the command's outermost process, which may have ended.
     fn kill_rest(&self, child: &Child) {
         #[cfg(target_os = "linux")]
         if let Some(inner) = &self.inner {
-            // It ended with the others.
+            // An error means that it ended with the others.
             let _ = rustix::process::pidfd_send_signal(inner, Signal::KILL);
         }
         kill_group(child);
@@ -605,7 +605,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Number of the sandbox's first process.
+    /// Process id of the sandbox's first process.
     fn inner_pid(&self) -> Option<u32> {
         process_tree::below(self.family.pid, self.family.outer).first().copied()
     }

@@ -226,7 +226,8 @@ mod tests {
 
     impl LogOutput for Blocked {
         fn write(&mut self, lines: &[u8]) {
-            let _ = self.0.recv(); // the sender is gone: it flows freely
+            // An error means that the sender is gone: lines are written without waiting.
+            let _ = self.0.recv();
             let _ = self.1.send(String::from_utf8_lossy(lines).into_owned());
         }
     }
@@ -239,7 +240,8 @@ mod tests {
         let before = dropped_total();
         sink.line(b"line 0\n");
         while !sink.inbox.is_empty() {
-            std::thread::yield_now(); // until the thread holds that line
+            // Until the thread holds that line.
+            std::thread::yield_now();
         }
         for n in 1..QUEUE_LINES_MAX + 101 {
             sink.line(format!("line {n}\n").as_bytes());

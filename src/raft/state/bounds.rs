@@ -7,7 +7,7 @@ use crate::types::{Index, Term};
 pub const TERM_JUMP_MAX: u64 = 1 << 32;
 /// No term is adopted or asked for beyond this one, so that there is always a next one.
 pub const TERM_MAX: Term = Term(1 << 62);
-/// No entry or snapshot stands beyond this index.
+/// No entry or snapshot is beyond this index.
 pub const INDEX_MAX: Index = Index(1 << 62);
 /// No entry that is appended is larger: a leader could not pass it on in one frame of the peer port (`limits.rs`). Honest ones have
 /// little more than one command.

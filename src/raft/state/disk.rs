@@ -53,7 +53,7 @@ impl Disk {
         self.last_seq > self.synced_seq
     }
 
-    /// Whether term and vote are on disk as they stand in memory.
+    /// Whether term and vote on disk equal those in memory.
     pub(crate) fn is_hard_synced(&self, hard: &HardState) -> bool {
         self.hard_written == *hard && self.hard_seq <= self.synced_seq
     }

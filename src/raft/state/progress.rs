@@ -25,7 +25,7 @@ pub(crate) enum Mode {
 
 /// One follower as its leader sees it.
 pub(crate) struct Progress {
-    /// The one identity whose answers count.
+    /// The only identity with answers that count.
     pub(crate) who: Identity,
     /// Echoed by answers; an answer to an earlier session is dropped.
     pub(crate) session: u64,
@@ -188,12 +188,12 @@ impl Progress {
         self.mode == Mode::Stream && !self.inflight.is_empty() && now - self.moved_at >= ticks
     }
 
-    /// Whether it holds committed entries without knowing it, and nothing is on the way that would tell.
+    /// Whether it holds committed entries without knowing it, and no message is under way that would say so.
     pub(crate) fn lacks_commit(&self, commit: Index) -> bool {
         self.mode == Mode::Stream && self.inflight.is_empty() && self.told_commit < commit.min(self.match_index)
     }
 
-    /// Whether a peer that left the membership has learnt so, or cannot be told.
+    /// Whether a peer that left the membership knows it, or cannot be reached.
     pub(crate) fn has_left(&self, now: u64) -> bool {
         self.leaving.is_some_and(|(since, until)| self.told_commit >= since || now >= until)
     }

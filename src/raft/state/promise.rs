@@ -1,12 +1,12 @@
-//! What a node has promised, as those it promised it to remember it.
+//! What a node has promised, as remembered by the nodes that received the promise.
 //!
 //! A data folder that was replaced by an older copy of itself has forgotten votes and acknowledgements, so it must not vote
-//! or acknowledge under its old identity. It cannot know that by itself; its peers can: term, vote and the acknowledged
+//! or acknowledge under its old identity. It cannot detect that itself; its peers can: term, vote and the acknowledged
 //! index of a term only grow on a disk that keeps what it syncs, so a disk that falls short of what a peer remembers is an
 //! older one. The comparison has no false alarms: within a term only that term's leader truncates a log, and never
 //! below what the node acknowledged to it.
 //!
-//! Not here: how peers learn, tell and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does (`node/`).
+//! Not here: how peers learn, spread and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does (`node/`).
 
 use super::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::{Raft, State};

@@ -387,7 +387,8 @@ impl File for FaultFile {
             let fails = disk.fails_now();
             let has_crashed = matches!(disk.fault, Some(Fault::Crash(_))) && fails;
             if has_crashed {
-                return disk.step(|_| Ok(())); // What was pending may or may not be on disk: `lose` decides.
+                // What was pending may or may not be on disk: `lose` decides.
+                return disk.step(|_| Ok(()));
             }
             if fails {
                 disk.inodes[self.1].pending.clear();

@@ -143,8 +143,8 @@ pub enum Found<'a> {
     Garbage(String),
 }
 
-/// Looks at the bytes from some offset of a segment on.
-pub fn look(segment: u64, bytes: &[u8]) -> Found<'_> {
+/// Reads what is at the beginning of `bytes`, a rest of the segment.
+pub fn read_at(segment: u64, bytes: &[u8]) -> Found<'_> {
     let Some(head) = bytes.get(..FRAME_BYTES) else {
         return match bytes.iter().all(|b| *b == 0) {
             true => Found::Nothing,
@@ -233,7 +233,7 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            let Found::Record { at, payload, bytes: taken } = look(3, &bytes) else { panic!("{record:?} not found") };
+            let Found::Record { at, payload, bytes: taken } = read_at(3, &bytes) else { panic!("{record:?} not found") };
             assert_eq!((at, taken), (AT, bytes.len()));
             assert_eq!(decode(payload), Ok(record));
         }
@@ -244,10 +244,10 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            assert!(matches!(look(4, &bytes), Found::Garbage(_)), "another segment's record was taken");
+            assert!(matches!(read_at(4, &bytes), Found::Garbage(_)), "another segment's record was taken");
             for bit in 0..bytes.len() * 8 {
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                assert!(matches!(look(3, &bytes), Found::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
+                assert!(matches!(read_at(3, &bytes), Found::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
         }
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn preallocated_zeros_are_not_records() {
-        assert!(matches!(look(0, &[0; 100]), Found::Nothing));
-        assert!(matches!(look(0, &[0; 5]), Found::Nothing));
+        assert!(matches!(read_at(0, &[0; 100]), Found::Nothing));
+        assert!(matches!(read_at(0, &[0; 5]), Found::Nothing));
         assert!(!may_begin(&[0; 100], 0));
     }
 }

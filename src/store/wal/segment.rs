@@ -98,7 +98,7 @@ pub fn scan(
     let mut synced_below = 0;
     loop {
         let offset = scan.end;
-        let (at, payload, length) = match record::look(source.number, &bytes[offset..]) {
+        let (at, payload, length) = match record::read_at(source.number, &bytes[offset..]) {
             Found::Record { at, payload, bytes } => (at, payload, bytes),
             Found::Nothing => break,
             Found::Garbage(why) => {
@@ -138,7 +138,7 @@ pub fn scan(
 /// Sequence of a segment's header.
 pub fn first_sequence(source: Source<'_>) -> Result<u64, StoreError> {
     check_preamble(source)?;
-    match record::look(source.number, &source.bytes[PREAMBLE_BYTES..]) {
+    match record::read_at(source.number, &source.bytes[PREAMBLE_BYTES..]) {
         Found::Record { at, .. } => Ok(at.sequence),
         Found::Nothing => Err(source.damaged(PREAMBLE_BYTES, "no header: it is missing")),
         Found::Garbage(why) => Err(source.damaged(PREAMBLE_BYTES, format!("no header: {why}"))),
@@ -172,7 +172,7 @@ pub fn proof(source: Source<'_>, scan: &Scan) -> Option<(usize, u64)> {
         if !record::may_begin(rest, missing) {
             return None;
         }
-        match record::look(source.number, rest) {
+        match record::read_at(source.number, rest) {
             Found::Record { at, .. } if at.synced_below() > missing => Some((offset, at.sequence)),
             _ => None,
         }
