@@ -726,7 +726,7 @@ impl Search<'_> {
     }
 
     /// Waits for the next round, or less long when `config.json` changes.
-    fn wait_for_news(&self, pause: Duration, stamp: Stamp) -> News {
+    fn wait_for_news(&self, pause: Duration, stamp: FileStamp) -> News {
         let mut left = pause;
         while !left.is_zero() {
             let slice = GLANCE.min(left);
@@ -763,9 +763,9 @@ enum News {
 }
 
 /// What changes when a file is written: its time and size, `None` if it is not there.
-type Stamp = Option<(SystemTime, u64)>;
+type FileStamp = Option<(SystemTime, u64)>;
 
-fn stamp_of(path: &Path) -> Stamp {
+fn stamp_of(path: &Path) -> FileStamp {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.modified().ok()?, meta.len()))
 }

@@ -18,7 +18,7 @@ use crate::limits::GOSSIP_LOG_MAX;
 use crate::raft::{Promise, Role};
 use crate::settings::Settings;
 use crate::types::{Identity, NodeId};
-pub use crate::wire::heartbeat::{Row, Table};
+pub use crate::wire::heartbeat::{GossipRow, GossipTable};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -102,7 +102,7 @@ pub struct Beat {
     /// Whom to send the table.
     pub to: Vec<NodeId>,
     /// The table, the same for all of them.
-    pub table: Table,
+    pub table: GossipTable,
     /// Nodes that fell silent.
     pub edges: Vec<Edge>,
 }
@@ -123,7 +123,7 @@ enum Pulse {
 
 #[derive(Clone, Debug)]
 struct Known {
-    row: Row,
+    row: GossipRow,
     /// When its counter last moved here.
     moved_ms: u64,
     pulse: Pulse,
@@ -166,7 +166,7 @@ impl Gossip {
     pub fn tick(
         &mut self,
         now_ms: u64,
-        mut row: Row,
+        mut row: GossipRow,
         leader: Option<NodeId>,
         peers: &[NodeId],
         rng: &mut fastrand::Rng,
@@ -189,14 +189,14 @@ impl Gossip {
         rng.shuffle(&mut rest);
         rest.truncate(RANDOM_PEERS);
         let to = leader.filter(|id| *id != self.me.id && peers.contains(id)).into_iter().chain(rest).collect();
-        let mut rows: Vec<Row> = self.rows().map(|known| known.row.clone()).collect();
+        let mut rows: Vec<GossipRow> = self.rows().map(|known| known.row.clone()).collect();
         rows.push(row);
         rows.sort_by_key(|row| row.id);
-        Beat { to, table: Table { rows, ..Table::default() }, edges }
+        Beat { to, table: GossipTable { rows, ..GossipTable::default() }, edges }
     }
 
     /// Merges a peer's table; returns the nodes that are back.
-    pub fn merge(&mut self, now_ms: u64, from: NodeId, table: &Table) -> Vec<Edge> {
+    pub fn merge(&mut self, now_ms: u64, from: NodeId, table: &GossipTable) -> Vec<Edge> {
         let mut edges = Vec::new();
         for row in &table.rows {
             if row.id == self.me.id {
@@ -250,7 +250,7 @@ impl Gossip {
         self.promises.get(who).copied().unwrap_or_default()
     }
 
-    fn remember(&mut self, row: &Row) {
+    fn remember(&mut self, row: &GossipRow) {
         let who = Identity { id: row.id, uuid: row.uuid };
         if self.promises.len() < PROMISES_MAX || self.promises.contains_key(&who) {
             self.promises.entry(who).or_default().merge(&row.promise);
@@ -258,13 +258,13 @@ impl Gossip {
     }
 
     /// Newest word about another node, alive or failed, and how long ago its counter moved.
-    pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&Row, u64)> {
+    pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&GossipRow, u64)> {
         let known = self.known.get(&id)?;
         Some((&known.row, now_ms.saturating_sub(known.moved_ms)))
     }
 
     /// Newest word about every other node, by id: row, whether it is online, and how long ago its counter moved.
-    pub fn all(&self, now_ms: u64) -> Vec<(&Row, bool, u64)> {
+    pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
         self.known.values().map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
     }
 
@@ -298,7 +298,7 @@ impl Gossip {
         self.known.values().filter(|known| known.pulse == Pulse::Alive)
     }
 
-    fn take(&mut self, now_ms: u64, from: NodeId, row: &Row) -> Option<Edge> {
+    fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
         let Some(known) = self.known.get_mut(&row.id) else {
             let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive };
             self.known.insert(row.id, known);
@@ -342,7 +342,7 @@ impl Gossip {
         self.last_tick_ms = now_ms;
     }
 
-    fn note_heard(&mut self, at_ms: u64, from: NodeId, row: &Row) {
+    fn note_heard(&mut self, at_ms: u64, from: NodeId, row: &GossipRow) {
         if self.heard.len() == GOSSIP_LOG_MAX {
             self.heard.pop_front();
         }

@@ -5,7 +5,7 @@
 //! Not here: how a request is answered (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).
 
-use super::protocol::conn::{Conn, Next};
+use super::protocol::conn::{Conn, NextRequest};
 use super::protocol::error::ApiError;
 use super::protocol::parse::{Head, Method};
 use super::protocol::response::Response;
@@ -73,9 +73,9 @@ pub(crate) fn serve_requests(
     let origin = || has_origin.then(|| server.origin());
     loop {
         let head = match conn.next_request() {
-            Next::Head(head) => head,
-            Next::Gone => return,
-            Next::Fault(fault) => {
+            NextRequest::Head(head) => head,
+            NextRequest::Gone => return,
+            NextRequest::Fault(fault) => {
                 server.counts.refused_requests.fetch_add(1, Relaxed);
                 ApiError::from(fault).into_response(None).write(conn.output(), false, true, origin());
                 return conn.close(true);

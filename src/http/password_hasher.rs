@@ -43,14 +43,14 @@ struct Busy {
 }
 
 /// The right to hash, and the memory for it; returned when dropped.
-pub(crate) struct Slot<'a> {
+pub(crate) struct HashPermit<'a> {
     passwords: &'a Passwords,
     memory: Vec<Block>,
 }
 
 impl Passwords {
     /// Waits for a free slot until the deadline.
-    pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, ApiError> {
+    pub(crate) fn enter(&self, deadline: Instant) -> Result<HashPermit<'_>, ApiError> {
         let too_many = || ApiError::refused(503, "too many logins at once: try again");
         let mut busy = lock(&self.busy);
         if busy.running >= CHAT_HASHES_MAX && busy.waiting >= CHAT_HASHES_WAITING_MAX {
@@ -67,11 +67,11 @@ impl Passwords {
         let spare = busy.spare.pop();
         drop(busy);
         let memory = spare.unwrap_or_else(|| vec![Block::new(); Params::default().block_count()]);
-        Ok(Slot { passwords: self, memory })
+        Ok(HashPermit { passwords: self, memory })
     }
 }
 
-impl Slot<'_> {
+impl HashPermit<'_> {
     /// The stored form of a new password.
     pub(crate) fn hash(&mut self, password: &str) -> Result<String, ApiError> {
         self.make(password).ok_or_else(unusable)
@@ -128,7 +128,7 @@ impl Slot<'_> {
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for HashPermit<'_> {
     fn drop(&mut self) {
         let mut busy = lock(&self.passwords.busy);
         busy.running -= 1;

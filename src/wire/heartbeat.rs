@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 /// What one node reports to another about all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Table {
+pub struct GossipTable {
     /// By id, the sender's own row among them.
-    pub rows: Vec<Row>,
+    pub rows: Vec<GossipRow>,
     /// The sender's wall clock as it sends this, in milliseconds since 1970.
     pub wall_ms: u64,
     /// If the sender leads: log time.
@@ -24,7 +24,7 @@ pub struct Table {
 
 /// The newest state of one node, as it has reported it itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct GossipRow {
     /// Its number.
     pub id: NodeId,
     /// Its identity: a new one replaces the row of the old.
@@ -52,7 +52,7 @@ pub struct Row {
     /// Applied to its services.
     pub applied_index: Index,
     /// What its clients get.
-    pub pace: Pace,
+    pub pace: ClientPace,
     pub state: Arc<StateReport>,
     /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
     pub prepared_load: u64,
@@ -86,7 +86,7 @@ pub struct StateReport {
 /// What the clients of one node get, over about the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Pace {
+pub struct ClientPace {
     /// Commands answered in a second.
     pub kv_ops_per_s: u64,
     /// Microseconds within which half of them were answered; 0 if there were none.

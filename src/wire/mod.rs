@@ -91,7 +91,7 @@ pub enum Frame {
     /// What the sender remembers of the receiver, when that has changed for the worse.
     Remembered(raft::Promise),
     /// One heartbeat table.
-    Gossip(heartbeat::Table),
+    Gossip(heartbeat::GossipTable),
     /// To which nodes the sender has just redirected clients: node and count.
     HandedOut(Vec<(NodeId, u32)>),
     /// What a follower's clients ask of the leader, in order, each with its number there.

@@ -61,7 +61,7 @@ impl Default for Deadlines {
 
 /// The result of waiting for a request.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextRequest {
     Head(Box<Head>),
     /// The client has disconnected, or stayed idle for too long.
     Gone,
@@ -262,23 +262,23 @@ impl Conn {
     }
 
     /// Waits for the next request head.
-    pub fn next_request(&mut self) -> Next {
+    pub fn next_request(&mut self) -> NextRequest {
         let mut deadline = None;
         let mut is_worth_parsing = !self.input.is_empty();
         loop {
             if is_worth_parsing {
                 match parse::head(&self.input) {
-                    Err(fault) => return Next::Fault(fault),
+                    Err(fault) => return NextRequest::Fault(fault),
                     Ok(Some((head, length))) => {
                         self.input.drain(..length);
                         (self.is_first, self.is_chunked) = (false, head.is_http11);
-                        return Next::Head(Box::new(head));
+                        return NextRequest::Head(Box::new(head));
                     }
                     Ok(None) => {}
                 }
             }
             if (!self.output.is_empty() || self.input.is_empty()) && self.flush().is_err() {
-                return Next::Gone;
+                return NextRequest::Gone;
             }
             let is_idle = self.input.is_empty() && !self.is_first;
             if is_idle {
@@ -292,15 +292,15 @@ impl Conn {
             };
             let before = self.input.len();
             match self.fill(until) {
-                Ok(0) => return Next::Gone,
+                Ok(0) => return NextRequest::Gone,
                 Ok(_) if self.memory.resize(self.input.capacity() + self.output.capacity()).is_err() => {
-                    return Next::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
+                    return NextRequest::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
                 }
                 Ok(_) => {}
                 Err(error) if is_timeout(&error) && !self.input.is_empty() => {
-                    return Next::Fault(Fault { status: 408, why: "the request head took too long" });
+                    return NextRequest::Fault(Fault { status: 408, why: "the request head took too long" });
                 }
-                Err(_) => return Next::Gone,
+                Err(_) => return NextRequest::Gone,
             }
             // Without a new line feed a head can only get too long, not complete.
             is_worth_parsing =
@@ -607,7 +607,7 @@ mod tests {
         let mut ask = |conn: &mut Conn, more: &str, body: &[u8]| {
             client.write_all(head(more).as_bytes()).unwrap();
             client.write_all(body).unwrap();
-            let Next::Head(head) = conn.next_request() else { panic!("no head") };
+            let NextRequest::Head(head) = conn.next_request() else { panic!("no head") };
             conn.body(&head, 8 << 20)
         };
         // The whole declared length is reserved from the start, before it has arrived.

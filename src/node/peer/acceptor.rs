@@ -11,7 +11,7 @@
 //! mean (`node/threads/core/`, `node/threads/gossip.rs`).
 
 use super::join::{self, whereabouts};
-use super::limits::{Place, Places};
+use super::limits::{ConnectionEntry, ConnectionTable};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::node::accept::{self, Arrival};
 use crate::node::shared::Shared;
@@ -51,7 +51,7 @@ const STACK_BYTES: usize = 512 << 10;
 
 /// Body of the `peers` thread: accepts until the node stops.
 pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
-    let places = Arc::new(Places::default());
+    let places = Arc::new(ConnectionTable::default());
     accept::accept_all(
         listener,
         "peers",
@@ -73,7 +73,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
     );
 }
 
-fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
+fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
     let _ = stream.set_nodelay(true);
     let key = shared.peer_key.as_ref();
     let (hello, mut seals) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, |hello| {
@@ -118,7 +118,7 @@ fn serve_peer(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     hello: Hello,
-    place: &Place,
+    place: &ConnectionEntry,
     seal: &mut Seal,
 ) -> Result<(), WireError> {
     let from = hello.from;
@@ -137,7 +137,7 @@ fn read_all(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     from: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
     seal: &mut Seal,
 ) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {

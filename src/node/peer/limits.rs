@@ -32,20 +32,20 @@ const KNOWN_MAX: usize = 512;
 
 /// The connections of the peer port.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionTable {
     began: Instant,
-    table: Mutex<Table>,
+    table: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct Connections {
     newest: u64,
-    strangers: VecDeque<Open>,
-    known: BTreeMap<(Identity, u8), VecDeque<Open>>,
+    strangers: VecDeque<OpenConnection>,
+    known: BTreeMap<(Identity, u8), VecDeque<OpenConnection>>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     number: u64,
     stream: Arc<TcpStream>,
     heard_ms: Arc<AtomicU64>,
@@ -53,44 +53,44 @@ struct Open {
 
 /// The place of one connection, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionEntry {
+    places: Arc<ConnectionTable>,
     number: u64,
-    /// When something was last received, by [`Places::now_ms`].
+    /// When something was last received, by [`ConnectionTable::now_ms`].
     heard_ms: Arc<AtomicU64>,
 }
 
-impl Default for Places {
-    fn default() -> Places {
-        Places { began: Instant::now(), table: Mutex::default() }
+impl Default for ConnectionTable {
+    fn default() -> ConnectionTable {
+        ConnectionTable { began: Instant::now(), table: Mutex::default() }
     }
 }
 
-impl Places {
+impl ConnectionTable {
     /// Milliseconds since the start, plus [`SILENT_MS`].
     fn now_ms(&self) -> u64 {
         SILENT_MS + self.began.elapsed().as_millis() as u64
     }
 
-    fn is_silent(&self, open: &Open) -> bool {
+    fn is_silent(&self, open: &OpenConnection) -> bool {
         self.now_ms().saturating_sub(open.heard_ms.load(Ordering::Relaxed)) >= SILENT_MS
     }
 
     /// A stranger's place for a connection that was just accepted.
-    pub fn enter(self: &Arc<Places>, stream: Arc<TcpStream>) -> Place {
+    pub fn enter(self: &Arc<ConnectionTable>, stream: Arc<TcpStream>) -> ConnectionEntry {
         let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
         let mut table = lock(&self.table);
         table.newest += 1;
         let number = table.newest;
-        table.strangers.push_back(Open { number, stream, heard_ms: Arc::clone(&heard_ms) });
+        table.strangers.push_back(OpenConnection { number, stream, heard_ms: Arc::clone(&heard_ms) });
         while table.strangers.len() > STRANGERS_MAX {
-            table.strangers.pop_front().iter().for_each(Open::close);
+            table.strangers.pop_front().iter().for_each(OpenConnection::close);
         }
-        Place { places: Arc::clone(self), number, heard_ms }
+        ConnectionEntry { places: Arc::clone(self), number, heard_ms }
     }
 }
 
-impl Place {
+impl ConnectionEntry {
     /// The connection is of a known identity; returns whether there is a place for it.
     pub fn recognize(&self, who: Identity, purpose: &Purpose) -> bool {
         let mut table = lock(&self.places.table);
@@ -101,7 +101,7 @@ impl Place {
         let key = (who, of(purpose));
         if let Some(own) = table.known.get_mut(&key).filter(|own| own.len() >= OF_ONE_MAX) {
             let Some(silent) = own.iter().position(|open| self.places.is_silent(open)) else { return false };
-            own.remove(silent).iter().for_each(Open::close);
+            own.remove(silent).iter().for_each(OpenConnection::close);
         }
         if table.known.values().map(VecDeque::len).sum::<usize>() >= KNOWN_MAX {
             return false;
@@ -125,7 +125,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let mut table = lock(&self.places.table);
         table.strangers.retain(|open| open.number != self.number);
@@ -136,7 +136,7 @@ impl Drop for Place {
     }
 }
 
-impl Open {
+impl OpenConnection {
     /// Closes the connection, so that its thread ends.
     fn close(&self) {
         // Fails if the other side has gone already.
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn strangers_push_out_strangers_and_never_a_member() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionTable::default());
         let come = || {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_member_loses_no_connection_that_is_heard_to_one_that_takes_its_name() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionTable::default());
         let come = || {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_nonblocking(true).unwrap();
@@ -205,7 +205,7 @@ mod tests {
         let member = come();
         assert!(member.1.recognize(who(2), &Purpose::Peer) && !member.1.is_one_of_many(who(2), &Purpose::Peer));
         let claims: Vec<_> = (0..3).map(|_| come()).collect();
-        let has_place = |(_, place): &(TcpStream, Place)| place.recognize(who(2), &Purpose::Peer);
+        let has_place = |(_, place): &(TcpStream, ConnectionEntry)| place.recognize(who(2), &Purpose::Peer);
         assert_eq!(claims.iter().map(has_place).collect::<Vec<_>>(), [true, false, false]);
         assert!(!is_closed(&member.0) && member.1.is_one_of_many(who(2), &Purpose::Peer));
         // What is half open makes room, be it the older or the newer one.

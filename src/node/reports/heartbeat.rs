@@ -2,16 +2,16 @@
 //!
 //! Not here: when they are sent (`node/threads/gossip.rs`), how rows travel (`wire/heartbeat.rs`).
 
-use crate::cluster::gossip::Row;
+use crate::cluster::gossip::GossipRow;
 use crate::node::shared::Shared;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::types::{NodeId, Standing};
 
-pub fn own_row(shared: &Shared) -> Row {
+pub fn own_row(shared: &Shared) -> GossipRow {
     // The view may be some milliseconds old; what was applied since is in the log and committed.
     let (view, applied) = (shared.view(), shared.applied());
     let raft = &view.raft;
-    Row {
+    GossipRow {
         id: shared.me.id,
         uuid: shared.me.uuid,
         counter: 0,

@@ -4,7 +4,7 @@
 //! (`cluster/health.rs`).
 
 use super::heartbeat::{own_row, standing};
-use crate::cluster::gossip::Row;
+use crate::cluster::gossip::GossipRow;
 use crate::cluster::integrity::Difference;
 use crate::limits::SESSIONS_SHOWN_MAX;
 use crate::node::shared::cluster_state::is_member_online;
@@ -15,7 +15,7 @@ use crate::node::views::status::{
 };
 use crate::services::digests::part_name;
 use crate::types::NodeId;
-use crate::wire::heartbeat::Pace;
+use crate::wire::heartbeat::ClientPace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -102,7 +102,7 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
 fn rows(shared: &Shared) -> Vec<NodeRow> {
     let view = shared.view();
     let now_ms = shared.now_ms();
-    let mut heard: BTreeMap<NodeId, (Row, bool, Option<u64>)> = BTreeMap::new();
+    let mut heard: BTreeMap<NodeId, (GossipRow, bool, Option<u64>)> = BTreeMap::new();
     {
         let gossip = lock(&shared.gossip);
         for (row, _, age_ms) in gossip.all(now_ms) {
@@ -136,7 +136,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             applied_index: row.applied_index,
             lag: commit.0.saturating_sub(row.applied_index.0),
             // The last figures of a dead node are out of date.
-            pace: if is_online { row.pace } else { Pace::default() },
+            pace: if is_online { row.pace } else { ClientPace::default() },
             pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
             kv: addresses.kv,

@@ -12,7 +12,7 @@ use crate::node::quota;
 use crate::outcome::{NoLeader, Outsider};
 use crate::raft::{Membership, Promise, Role, View, quorum};
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::heartbeat::Row;
+use crate::wire::heartbeat::GossipRow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -91,7 +91,7 @@ impl Shared {
                 || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
         };
         let now_ms = self.now_ms();
-        let is_named = |row: &Row| raft.membership.uuid_of(row.id) == Some(row.uuid);
+        let is_named = |row: &GossipRow| raft.membership.uuid_of(row.id) == Some(row.uuid);
         let rows = gossip.all(now_ms).into_iter().filter(|(row, is_online, _)| *is_online && is_named(row));
         let mut disk_low: BTreeSet<NodeId> = rows.filter(|(row, ..)| row.is_disk_low).map(|(row, ..)| row.id).collect();
         if self.is_disk_low() {

@@ -3,7 +3,7 @@
 //! Not here: how an inbox is reached (`inboxes.rs`), what a thread does with its messages (`node/threads/`).
 
 use super::request::{Question, ReplyTo, Request};
-use crate::cluster::gossip::Table;
+use crate::cluster::gossip::GossipTable;
 use crate::raft::{Entry, Message, Persist, Promise, SnapshotMeta};
 use crate::services::directory::Nodes;
 use crate::services::jobs::{End, JobId};
@@ -119,7 +119,7 @@ pub enum ApplyJob {
 #[derive(Debug)]
 pub enum GossipInput {
     /// A peer's table.
-    Heard { from: NodeId, table: Table },
+    Heard { from: NodeId, table: GossipTable },
     /// A peer's port refuses connections.
     Refused(NodeId),
     /// The front door of this node has redirected a client to that worker: inform the other front doors.

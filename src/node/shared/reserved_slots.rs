@@ -23,16 +23,16 @@ const THREADS_MAX: usize = 4 * OF_ONE_MAX;
 
 /// The connections, oldest first.
 #[derive(Debug, Default)]
-pub struct ReservedSlots(Mutex<Table>);
+pub struct ReservedSlots(Mutex<SlotTable>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct SlotTable {
     newest: u64,
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, Holder>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct Holder {
     share: IpAddr,
     stream: Arc<TcpStream>,
     /// It has lost its slot: nothing more is read from it.
@@ -57,12 +57,12 @@ impl ReservedSlots {
         }
         table.newest += 1;
         let number = table.newest;
-        table.open.insert(number, Open { share, stream, is_leaving: false });
+        table.open.insert(number, Holder { share, stream, is_leaving: false });
         Some(ReservedSlot { slots: Arc::clone(self), number })
     }
 }
 
-impl Table {
+impl SlotTable {
     /// Whether there is room for one more of this share, if need be by asking another connection to leave.
     fn make_room(&mut self, share: IpAddr) -> bool {
         let mut held: BTreeMap<IpAddr, usize> = BTreeMap::new();

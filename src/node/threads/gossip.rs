@@ -4,7 +4,7 @@
 //!
 //! Not here: what a table contains and when a node counts as failed (`cluster/gossip.rs`).
 
-use crate::cluster::gossip::{Edge, Row, Table};
+use crate::cluster::gossip::{Edge, GossipRow, GossipTable};
 use crate::cluster::log_clock::SkewNews;
 use crate::node::reports::heartbeat::own_row;
 use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
@@ -71,13 +71,13 @@ impl Beats {
         let peers: Vec<NodeId> = links.keys().copied().collect();
         let row = own_row(&self.shared);
         let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
-        let is_member = |row: &&Row| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
+        let is_member = |row: &&GossipRow| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
         let rows = || beat.table.rows.iter().filter(is_member);
         let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
         let ends = rows().map(|row| (row.id, row.last_index));
         lock(&self.shared.lags).note(now_ms, committed, ends);
         let log_ms = lock(&self.shared.log_clock).now(mono_us());
-        let table = Frame::Gossip(Table { wall_ms: wall_ms(), log_ms, ..beat.table });
+        let table = Frame::Gossip(GossipTable { wall_ms: wall_ms(), log_ms, ..beat.table });
         for id in &beat.to {
             if let Some(link) = links.get(id) {
                 link.send(&table);
@@ -88,7 +88,7 @@ impl Beats {
         self.register();
     }
 
-    fn heard(&mut self, from: NodeId, table: &Table) {
+    fn heard(&mut self, from: NodeId, table: &GossipTable) {
         let now_ms = self.shared.now_ms();
         // A node that is named by a node of this cluster belongs to it: tables of strangers are dropped before.
         let view = self.shared.view();
@@ -117,7 +117,7 @@ impl Beats {
     }
 
     /// A node's heartbeat contains its wall clock, and the leader's contains log time.
-    fn compare_clocks(&self, from: NodeId, table: &Table) {
+    fn compare_clocks(&self, from: NodeId, table: &GossipTable) {
         let view = self.shared.view();
         if let Some(log_ms) = table.log_ms {
             lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());

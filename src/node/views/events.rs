@@ -62,7 +62,7 @@ impl Events {
 }
 
 #[derive(Default)]
-struct Leadership {
+struct LeaderChanges {
     leader: Option<NodeId>,
     /// Since when there is none, whom we lost, and why.
     lost: Option<(Instant, NodeId, String)>,
@@ -72,7 +72,7 @@ struct Leadership {
 /// Changes of leader as this node saw them.
 #[derive(Default)]
 pub struct FailoverLog {
-    leadership: Mutex<Leadership>,
+    leadership: Mutex<LeaderChanges>,
 }
 
 impl FailoverLog {
