@@ -2,12 +2,12 @@
 //! source of truth.
 //!
 //! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
-//! file, sync, rename. So a reader, with or without the lock, sees a complete file. Before it writes, a writer reads the
-//! present file: one of another cluster is an error that names both; one that is ahead in (term, version) is kept, so a
-//! deposed leader overwrites nothing; one that was edited to something invalid is renamed and rewritten.
+//! file, sync, rename. So a reader, with or without the lock, sees a complete file. Before it writes, a writer reads
+//! the present file: one of another cluster is an error that names both; one that is ahead in (term, version) is kept,
+//! so a deposed leader overwrites nothing; one that was edited to something invalid is renamed and rewritten.
 //!
-//! The lock is taken by trying and waiting, not by blocking in the system: a frozen holder must not block the leader. The
-//! caller provides the waiting (`wait` returns false when the node stops).
+//! The lock is taken by trying and waiting, not by blocking in the system: a frozen holder must not block the leader.
+//! The caller provides the waiting (`wait` returns false when the node stops).
 //! Not here: how a new node uses the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
 
 use crate::store::{self, files::open_regular};
@@ -29,7 +29,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 const LOCK_TRIES: u32 = 500;
 /// Links that are followed, as the kernel does.
 const LINKS_MAX: usize = 40;
-/// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no JSON.
+/// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no
+/// JSON.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Time between two writes of one [`Keeper`].
 const WRITE_EVERY_MS: u64 = 1000;
@@ -220,8 +221,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the file at `config`, and creates folder and lock file if they do not exist. A link is followed: the
-    /// lock is beside the file that it points to.
+    /// Takes the lock of the file at `config`, and creates folder and lock file if they do not exist. A link is
+    /// followed: the lock is beside the file that it points to.
     ///
     /// # Errors
     /// [`ConfigFileError::Busy`] after about a second, or when the node stops.
@@ -310,8 +311,8 @@ impl Lock {
         file.set_permissions(Permissions::from_mode(mode)).map_err(|e| failed("set the rights of", e))?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(|e| failed("write", e))?;
         match fs::rename(&temporary, &self.config) {
-            // A file that is a mount point cannot be replaced: it is overwritten, and a reader without the lock may see an
-            // incomplete file.
+            // A file that is a mount point cannot be replaced: it is overwritten, and a reader without the lock may see
+            // an incomplete file.
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
                 // Otherwise the next write removes it.
                 let _ = fs::remove_file(&temporary);

@@ -4,8 +4,8 @@
 //! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
 //! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
 //! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
-//! (other hosts, no shared file) a node bootstraps only when all of them are looking, too, and none has a higher id: a node
-//! that does not answer may have the data of an earlier cluster.
+//! (other hosts, no shared file) a node bootstraps only when all of them are looking, too, and none has a higher id: a
+//! node that does not answer may have the data of an earlier cluster.
 //!
 //! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
 //! names another cluster that may still exist. D2 `config.json` is written before the node's own data, and the lock is
@@ -37,8 +37,8 @@ const EAGER_ROUNDS: u32 = 40;
 const ROUND_MAX: Duration = Duration::from_millis(600);
 /// The same for a node that has state: it starts anyway, and peers that answer late compare when they connect.
 const RESUME_PATIENCE: Duration = Duration::from_millis(200);
-/// Further looks, an election timeout apart, at which a leader must still lead before a node gives its log up for it: without a
-/// quorum it steps down within two.
+/// Further looks, an election timeout apart, at which a leader must still lead before a node gives its log up for it:
+/// without a quorum it steps down within two.
 const LEADER_STAYS_LOOKS: u32 = 3;
 /// Between rounds of a search that has become long.
 const PATIENT: Duration = Duration::from_millis(1000);
@@ -111,8 +111,8 @@ pub enum JoinAnswer {
 
 /// What discovery needs of the outside. Every call but `wait` is bounded in time by the implementer.
 pub trait World {
-    /// Asks all of these addresses, preferably at the same time; answers in the same order. What has not come by `patience`
-    /// counts as silent.
+    /// Asks all of these addresses, preferably at the same time; answers in the same order. What has not come by
+    /// `patience` counts as silent.
     fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>>;
     /// Asks the leader at this address to be taken into its cluster.
     ///
@@ -145,8 +145,8 @@ pub struct FrontOwner {
 pub enum Decision {
     /// The node has state: restart its log; elections follow from that.
     Resume,
-    /// The node has state that is older than what its peers remember, and there is a leader: it must join again under a new
-    /// identity.
+    /// The node has state that is older than what its peers remember, and there is a leader: it must join again under a
+    /// new identity.
     Outdated,
     /// It is a member of this cluster now.
     Joined {
@@ -281,12 +281,12 @@ fn front_taken(settings: &Settings, owner: FrontOwner, why: String) -> Discovery
 }
 
 impl Search<'_> {
-    /// A node with state asks the nodes that it knows, once and for a short time, what they remember of it. If none answers it
-    /// does not wait: they compare again when they connect.
+    /// A node with state asks the nodes that it knows, once and for a short time, what they remember of it. If none
+    /// answers it does not wait: they compare again when they connect.
     ///
-    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum
-    /// still reports that it leads, and could add no node. One report is not enough to discard a log: if there are other
-    /// voters, one of them must confirm that leader.
+    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its
+    /// quorum still reports that it leads, and could add no node. One report is not enough to discard a log: if there
+    /// are other voters, one of them must confirm that leader.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
         let (mut led, mut not_led) = ((None, 0), 0);
@@ -335,8 +335,8 @@ impl Search<'_> {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
 
-    /// The leader, if it answers itself and remembers more, and if another voter reports the same or follows it in the same
-    /// term. In a cluster of fewer than three voters its own report is enough.
+    /// The leader, if it answers itself and remembers more, and if another voter reports the same or follows it in the
+    /// same term. In a cluster of fewer than three voters its own report is enough.
     fn leader_that_remembers_more(&self, answers: &[Whereabouts]) -> Option<NodeId> {
         let leads = |there: &Whereabouts| there.leader.as_ref().map(|(id, _)| *id);
         let is_of_another = |there: &Whereabouts, leader: Identity| {
@@ -690,7 +690,8 @@ impl Search<'_> {
         Ok(Some(Decision::Bootstrapped { cluster }))
     }
 
-    /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is plain.
+    /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is
+    /// plain.
     fn is_stale(
         &self,
         named: &Projection,

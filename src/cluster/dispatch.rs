@@ -1,18 +1,20 @@
 //! The front port's choice: which node takes the next client.
 //!
 //! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
-//! plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A pending
-//! client is removed when the worker's count of opened sessions grows, or after two seconds (it has not connected). An
-//! opening may be reported before the redirect that caused it, so openings also wait for theirs, for a shorter time.
+//! plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A
+//! pending client is removed when the worker's count of opened sessions grows, or after two seconds (it has not
+//! connected). An opening may be reported before the redirect that caused it, so openings also wait for theirs, for a
+//! shorter time.
 //!
-//! Several nodes choose at the same moment, and each gets the others' latest choices only some milliseconds later. If all
-//! took the lowest estimate they would all fill the same worker, then all the next, and would oscillate. So during a flow of
-//! clients, a node does not follow the estimates. It redirects its own clients to the workers in rotation, and corrects an
-//! imbalance at the beginning of the flow by its share only (its part of all clients). The nodes use different orders,
-//! chosen so that each worker is early in some and late in others: the imbalances of unfinished rotations do not add up. For
-//! five nodes and four workers that alone keeps each worker within two clients of the mean, whatever the timing. After a
-//! moment without redirects the estimates are exact, and the lowest one is taken. A worker with an estimate far from the
-//! lowest is avoided also during a flow (a worker that has returned empty is filled).
+//! Several nodes choose at the same moment, and each gets the others' latest choices only some milliseconds later. If
+//! all took the lowest estimate they would all fill the same worker, then all the next, and would oscillate. So during
+//! a flow of clients, a node does not follow the estimates. It redirects its own clients to the workers in rotation,
+//! and corrects an imbalance at the beginning of the flow by its share only (its part of all clients). The nodes use
+//! different orders, chosen so that each worker is early in some and late in others: the imbalances of unfinished
+//! rotations do not add up. For five nodes and four workers that alone keeps each worker within two clients of the
+//! mean, whatever the timing. After a moment without redirects the estimates are exact, and the lowest one is taken. A
+//! worker with an estimate far from the lowest is avoided also during a flow (a worker that has returned empty is
+//! filled).
 //!
 //! The leader gets clients only when no other node is online; learners get clients.
 //! Not here: the listener (`http/front.rs`), informing the other nodes (`node/`).
@@ -122,8 +124,8 @@ impl Dispatch {
                 worker.place = place as u64;
             }
         }
-        // The flow of clients continues through the same nodes, so only the rotation restarts. If a node also forgot its
-        // share, it would correct the whole imbalance, and so would all the others.
+        // The flow of clients continues through the same nodes, so only the rotation restarts. If a node also forgot
+        // its share, it would correct the whole imbalance, and so would all the others.
         self.begin_turns();
     }
 

@@ -1,17 +1,17 @@
 //! Heartbeats by gossip: which nodes were heard, when, and which have failed.
 //!
 //! Each heartbeat increments this node's counter and sends the table of all live nodes to the leader and to two random
-//! peers. A counter that does not change for `fail_after_ms`, or a refused reconnect, marks its node as failed. Gossip is
-//! advisory: it changes no voter, vote or commit.
+//! peers. A counter that does not change for `fail_after_ms`, or a refused reconnect, marks its node as failed. Gossip
+//! is advisory: it changes no voter, vote or commit.
 //!
-//! Times are milliseconds since 1970 that never decrease (start time plus a monotonic clock). Counters begin there too, so
-//! a restarted process is ahead of the earlier one. If the wall clock was set back meanwhile, it is not: the node receives
-//! its old counter from a peer and continues above it, or, once it is marked as failed, its own row is accepted with any
-//! counter.
+//! Times are milliseconds since 1970 that never decrease (start time plus a monotonic clock). Counters begin there too,
+//! so a restarted process is ahead of the earlier one. If the wall clock was set back meanwhile, it is not: the node
+//! receives its old counter from a peer and continues above it, or, once it is marked as failed, its own row is
+//! accepted with any counter.
 //!
-//! Invariants: G1 the counter of a row decreases only if the node itself sends it after it was marked as failed. G2 failed
-//! rows are not sent on, so old rows neither revive a node nor spread. G3 each edge is returned once. G4 after a refused
-//! reconnect only the node itself can prove that it is alive, until older rows have expired.
+//! Invariants: G1 the counter of a row decreases only if the node itself sends it after it was marked as failed. G2
+//! failed rows are not sent on, so old rows neither revive a node nor spread. G3 each edge is returned once. G4 after a
+//! refused reconnect only the node itself can prove that it is alive, until older rows have expired.
 //! Not here: threads and sockets (`node/`), which nodes are dead for the membership (`autopilot.rs`).
 
 use crate::limits::GOSSIP_LOG_MAX;
@@ -161,8 +161,8 @@ impl Gossip {
         }
     }
 
-    /// One heartbeat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the nodes to
-    /// which there is or will be a connection, alive or not.
+    /// One heartbeat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the
+    /// nodes to which there is or will be a connection, alive or not.
     pub fn tick(
         &mut self,
         now_ms: u64,
@@ -200,7 +200,8 @@ impl Gossip {
         let mut edges = Vec::new();
         for row in &table.rows {
             if row.id == self.me.id {
-                // A row of an earlier process under this id that is ahead of us: get ahead of it, or rumours of us count for nothing.
+                // A row of an earlier process under this id that is ahead of us: get ahead of it, or rumours of us
+                // count for nothing.
                 let is_echo = row.uuid == self.me.uuid && row.counter <= self.counter;
                 if !is_echo && (self.counter..COUNTER_MAX / 2).contains(&row.counter) {
                     self.counter = row.counter + 1;
@@ -239,8 +240,8 @@ impl Gossip {
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
-    /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old disk
-    /// that came back after its node was replaced.
+    /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old
+    /// disk that came back after its node was replaced.
     pub fn is_online_as(&self, who: Identity) -> bool {
         who == self.me || (self.is_online(who.id) && self.known.get(&who.id).is_some_and(|k| k.row.uuid == who.uuid))
     }
@@ -307,8 +308,8 @@ impl Gossip {
             return None;
         };
         let is_first_hand = from == row.id;
-        // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock from
-        // which that process began to count may have been wrong.
+        // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock
+        // from which that process began to count may have been wrong.
         let has_begun_anew = is_first_hand && known.pulse != Pulse::Alive && row.counter != known.row.counter;
         if row.counter <= known.row.counter && !has_begun_anew {
             return None;

@@ -1,9 +1,10 @@
 //! How safe the cluster is: one word, and reasons on which a person can act.
 //!
-//! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is reachable.
-//! `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full, a voter is missing,
-//! or the loss of one voter would stop it. `healthy`: every known member is online and the cluster can lose at least one of them
-//! and as many as its number of voters allows. So a cluster of one node, or of two voters, is never healthy: it cannot lose any.
+//! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is
+//! reachable. `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full,
+//! a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the cluster
+//! can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
+//! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
 
 use crate::raft::quorum;

@@ -1,8 +1,9 @@
 //! Which nodes have a wrong state, from the digests that all nodes report: pure, with the same result on every node.
 //!
-//! Each part of the state (a service, the session table) is compared separately: at one index a majority of the voters must
-//! have reported the same digest. A node that has reported another one is corrupt, whether it votes or not. If no majority
-//! is possible any more, because the voters that answer differ, the cluster is split: it is unknown which state is right.
+//! Each part of the state (a service, the session table) is compared separately: at one index a majority of the voters
+//! must have reported the same digest. A node that has reported another one is corrupt, whether it votes or not. If no
+//! majority is possible any more, because the voters that answer differ, the cluster is split: it is unknown which
+//! state is right.
 //!
 //! A voter that has not reported its digest at an index yet is waited for until two newer checkpoints.
 //! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
@@ -35,7 +36,8 @@ pub struct Voice<'a> {
 pub struct Findings {
     /// Nodes that differ from a majority, each at the newest index at which that is known.
     pub corrupt: BTreeMap<NodeId, Difference>,
-    /// Nodes that agree with the majority in every part, at the newest index that they have reported and that is decided.
+    /// Nodes that agree with the majority in every part, at the newest index that they have reported and that is
+    /// decided.
     pub sound: BTreeMap<NodeId, Index>,
     /// There is no majority.
     pub split: Option<Difference>,

@@ -1,20 +1,21 @@
 //! Log time, by which everything in the log expires, and the skew between the clocks of nodes.
 //!
-//! The leader stamps each entry with log time. Times to live, locks, sessions and tokens are counted in it. If it were the
-//! leader's wall clock, a leader with a clock an hour ahead would end all of them at once, and under the next leader all
-//! new ones would last an hour too long. So log time is *elapsed* time: it begins with the wall clock of the first node and
-//! then follows a monotonic clock. Every node keeps it: from the newest stamp that it has applied, and from the leader's log
-//! time, which is in each of the leader's heartbeats. A new leader continues from there. A node that has just started takes
-//! it from any node that keeps it.
+//! The leader stamps each entry with log time. Times to live, locks, sessions and tokens are counted in it. If it were
+//! the leader's wall clock, a leader with a clock an hour ahead would end all of them at once, and under the next
+//! leader all new ones would last an hour too long. So log time is *elapsed* time: it begins with the wall clock of the
+//! first node and then follows a monotonic clock. Every node keeps it: from the newest stamp that it has applied, and
+//! from the leader's log time, which is in each of the leader's heartbeats. A new leader continues from there. A node
+//! that has just started takes it from any node that keeps it.
 //!
 //! Log time is also shown as wall time, so it is adjusted to the wall clock if it is off: at most one part in [`SLEW`],
-//! faster or slower, so no period is more than that part too short or too long. The wall clock is the median of all nodes
-//! that are heard, so one wrong clock among three or more has no effect.
+//! faster or slower, so no period is more than that part too short or too long. The wall clock is the median of all
+//! nodes that are heard, so one wrong clock among three or more has no effect.
 //!
 //! Only if no node has kept the time, after all nodes were down, the wall clock determines how long that was.
 //!
 //! Invariants: T1 on one node, while it leads, log time never decreases. T2 during a leadership it grows by the elapsed
-//! time, plus or minus one part in [`SLEW`]. Not here: reading clocks (`node/shared/clock.rs`), what expires (`services/`).
+//! time, plus or minus one part in [`SLEW`]. Not here: reading clocks (`node/shared/clock.rs`), what expires
+//! (`services/`).
 
 use crate::types::NodeId;
 use std::collections::BTreeMap;
@@ -119,8 +120,8 @@ pub enum SkewNews {
 }
 
 impl Skews {
-    /// A beat of a node brings its wall clock. It says something of clocks only if it comes about as long after the one before
-    /// as it was sent: what came while this process stood still comes at once, the first of it late.
+    /// A beat of a node brings its wall clock. It says something of clocks only if it comes about as long after the one
+    /// before as it was sent: what came while this process stood still comes at once, the first of it late.
     pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64, mono_us: u64) -> Option<SkewNews> {
         let ahead_ms = (i128::from(their_wall_ms) - i128::from(wall_ms)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         let first = Skew { ahead_ms, beats: 0, came_us: mono_us, their_wall_ms, is_told: false };

@@ -1,17 +1,17 @@
 //! Which workers are lost, so that their jobs are restarted on other nodes. Runs on the leader.
 //!
-//! Only the leader's own observations count: the worker's connection broke and its port refuses (its process is gone), or it
-//! has not answered for `fail_after_ms`, or it answers while its log does not grow ([`LogProgress`]), so that it cannot know
-//! its jobs. Gossip may be wrong about any node, so it is ignored. A worker that was declared lost by mistake joins again;
-//! its jobs are on other workers by then, and are dropped.
+//! Only the leader's own observations count: the worker's connection broke and its port refuses (its process is gone),
+//! or it has not answered for `fail_after_ms`, or it answers while its log does not grow ([`LogProgress`]), so that it
+//! cannot know its jobs. Gossip may be wrong about any node, so it is ignored. A worker that was declared lost by
+//! mistake joins again; its jobs are on other workers by then, and are dropped.
 //! Not here: what happens to the jobs (`services/jobs/`), proposing (`node/threads/core/`).
 
 use crate::raft::{Role, View};
 use crate::types::{Identity, Index, NodeId, Ticks};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Those of `workers` (each a process of the node with its number) that are gone. `lost`: nodes with a port that refuses;
-/// `silent_max`: longest time without an answer.
+/// Those of `workers` (each a process of the node with its number) that are gone. `lost`: nodes with a port that
+/// refuses; `silent_max`: longest time without an answer.
 pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
     if view.role != Role::Leader {
         return Vec::new();
@@ -25,8 +25,8 @@ pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[
     workers.iter().copied().filter(|worker| Some(worker.id) != view.leader && is_gone(worker.id)).collect()
 }
 
-/// The leader's record of how far each peer's log has grown. A node with a disk that hangs answers every heartbeat and gets no
-/// new entries.
+/// The leader's record of how far each peer's log has grown. A node with a disk that hangs answers every heartbeat and
+/// gets no new entries.
 #[derive(Debug, Default)]
 pub struct LogProgress {
     /// Where each log ends as far as is known, and since when.
@@ -34,8 +34,8 @@ pub struct LogProgress {
 }
 
 impl LogProgress {
-    /// Updates the record and returns the nodes that lack committed entries and have received none for `still_max`. `now` is the
-    /// leader's own time. To be called often: a peer counts as level until the last call at which it was.
+    /// Updates the record and returns the nodes that lack committed entries and have received none for `still_max`.
+    /// `now` is the leader's own time. To be called often: a peer counts as level until the last call at which it was.
     pub fn stuck(&mut self, view: &View, now: Ticks, still_max: Ticks) -> BTreeSet<NodeId> {
         let row = |who: Identity, end: Index| match self.rows.get(&who.id) {
             Some(row) if (row.0, row.1) == (who, end) && end < view.commit_index => *row,

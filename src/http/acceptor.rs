@@ -1,7 +1,7 @@
 //! Accepts connections, gives each a thread, and serves its requests with the caller's function.
 //!
-//! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of being
-//! left to time out.
+//! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of
+//! being left to time out.
 //! Not here: how a request is answered (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).
 
@@ -62,8 +62,9 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
     }
 }
 
-/// Serves the requests of a connection one after another, from its first byte to its last. `answer` returns the response
-/// and whether the request's body was read; `None`: the connection is over. `has_origin`: responses name the node.
+/// Serves the requests of a connection one after another, from its first byte to its last. `answer` returns the
+/// response and whether the request's body was read; `None`: the connection is over. `has_origin`: responses name the
+/// node.
 pub(crate) fn serve_requests(
     server: &Server,
     mut conn: Conn,

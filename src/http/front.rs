@@ -1,9 +1,8 @@
 //! The redirector: redirects any request to the least-loaded online worker, with the same path and query.
 //!
-//! Every node listens here, so redirects continue while a leader is elected or a node dies. `cluster/dispatch.rs` decides
-//! which node is least loaded, and counts the clients that were just redirected to it.
-//! The redirector itself answers one question, which cluster it belongs to: nodes of two clusters may have been given the
-//! same port.
+//! Every node listens here, so redirects continue while a leader is elected or a node dies. `cluster/dispatch.rs`
+//! decides which node is least loaded, and counts the clients that were just redirected to it. The redirector itself
+//! answers one question, which cluster it belongs to: nodes of two clusters may have been given the same port.
 //! Not here: asking that question (`node/process/front_port.rs`).
 
 use super::acceptor;

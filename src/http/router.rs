@@ -1,7 +1,7 @@
 //! From a request head to its handler: the checks before a handler is called, and how its result becomes a response.
 //!
-//! The checks in order: known method, our `Host`, a known path, an allowed method, a caller who may change things, known
-//! parameters, a body within bounds.
+//! The checks in order: known method, our `Host`, a known path, an allowed method, a caller who may change things,
+//! known parameters, a body within bounds.
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};

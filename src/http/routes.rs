@@ -1,8 +1,8 @@
 //! The table of routes: one row for each method of each path, with its handler and its parameters.
 //!
-//! Everything about a request that does not depend on the node is in this table, so that the server, its refusals and the
-//! description at `/openapi.json` agree: `router.rs` finds handlers in it, and a test compares the description with it, both
-//! ways.
+//! Everything about a request that does not depend on the node is in this table, so that the server, its refusals and
+//! the description at `/openapi.json` agree: `router.rs` finds handlers in it, and a test compares the description with
+//! it, both ways.
 //! Not here: what is checked before a handler is called (`router.rs`), what a parameter means (each handler).
 
 use super::api::{health, job_output, jobs, kv, locks, members};

@@ -1,4 +1,5 @@
-//! Accepting connections, for every port: an error of one client, or a lack of file descriptors, does not end the accept.
+//! Accepting connections, for every port: an error of one client, or a lack of file descriptors, does not end the
+//! accept.
 //!
 //! One descriptor is kept in reserve, so that a client gets an answer even when there are no others.
 //! Not here: what is done with a connection (`http/acceptor.rs`, `resp/acceptor.rs`, `node/peer/acceptor.rs`).

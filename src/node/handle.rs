@@ -61,8 +61,8 @@ impl Handle {
         &self.shared
     }
 
-    /// Submits an operation without waiting for its answer, which the waiter gets on whichever thread has it. Waits only
-    /// while the inbox of `core` is full, until the deadline at most.
+    /// Submits an operation without waiting for its answer, which the waiter gets on whichever thread has it. Waits
+    /// only while the inbox of `core` is full, until the deadline at most.
     pub fn submit(&self, operation: Operation, deadline: Instant, waiter: Box<dyn Waiter>) {
         match self.refusal(&operation) {
             None => self.shared.inboxes.submit(operation, deadline, ReplyTo::Callback(waiter)),
@@ -269,8 +269,8 @@ impl Reports for Handle {
         if lag > READY_LAG_MAX {
             missing.push(format!("{lag} entries behind the leader"));
         }
-        // Few entries may be many megabytes, and an empty node of a young cluster is only few behind: a node is ready when
-        // it has applied what was committed at its first check.
+        // Few entries may be many megabytes, and an empty node of a young cluster is only few behind: a node is ready
+        // when it has applied what was committed at its first check.
         let committed = status.cluster.leader.and_then(row_of).map(|row| row.commit_index).filter(|index| index.0 > 0);
         if let Some(wanted) = self.shared.must_reach(committed).filter(|wanted| self.shared.applied() < *wanted) {
             missing.push(format!("has applied {} of the first {wanted} entries", self.shared.applied()));

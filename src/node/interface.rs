@@ -89,21 +89,21 @@ pub trait Requests {
 
 /// Waiting for what this node applies or runs.
 pub trait Watching {
-    /// Waits until a key has another revision than this one (0: it does not exist) on this node; false at the deadline, or
-    /// when the node stops.
+    /// Waits until a key has another revision than this one (0: it does not exist) on this node; false at the deadline,
+    /// or when the node stops.
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
-    /// A job as this node has it: not older than any answer that it has given. `None`: there is none, or this node's state
-    /// is wrong.
+    /// A job as this node has it: not older than any answer that it has given. `None`: there is none, or this node's
+    /// state is wrong.
     fn job(&self, id: JobId) -> Option<Job>;
-    /// Waits until a job has ended, or until the services know at `at_least` that there is none; done also when the node
-    /// stops. `Unknown` at the deadline. The reply is empty: [`Watching::job`] has the job.
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none; done also when the
+    /// node stops. `Unknown` at the deadline. The reply is empty: [`Watching::job`] has the job.
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered;
     /// Output of an attempt on this node so far, until its end is in the log.
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
     /// Begins to follow the chat.
     fn follow_chat(&self) -> ChatReader;
-    /// Number of the services' state, which changes when the state is replaced. `None`: it is known to be wrong, and must not
-    /// be shown.
+    /// Number of the services' state, which changes when the state is replaced. `None`: it is known to be wrong, and
+    /// must not be shown.
     fn state_epoch(&self) -> Option<u64>;
 }
 

@@ -1,8 +1,8 @@
 //! Quotas: how much the services may hold, and which commands are refused then. The settings of the leader apply.
 //!
-//! The leader checks a command before it proposes it, so a refused command is in no log, and nodes with different settings
-//! have the same state. It checks against what it has applied; commands that are proposed but not applied may exceed a
-//! quota by their own size. A command that frees space is never refused.
+//! The leader checks a command before it proposes it, so a refused command is in no log, and nodes with different
+//! settings have the same state. It checks against what it has applied; commands that are proposed but not applied may
+//! exceed a quota by their own size. A command that frees space is never refused.
 //! Not here: what a command does (`services/`), limits without a setting (each service's own).
 
 use crate::outcome::{QuotaName, Reason};
@@ -33,8 +33,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// How much the services hold. `known`: earlier sizes, from which those of the database are taken, because reading them
-    /// from its file takes time.
+    /// How much the services hold. `known`: earlier sizes, from which those of the database are taken, because reading
+    /// them from its file takes time.
     pub fn of(registry: &Registry, known: Option<Sizes>) -> Sizes {
         let (jobs, jobs_bytes) = registry.jobs().open();
         let (sql_bytes, has_triggers) = match known {
@@ -92,7 +92,8 @@ pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
     sentences.collect()
 }
 
-/// Checks a command, with its routing byte. `written_by`: bytes that the account with this token has written to the chat.
+/// Checks a command, with its routing byte. `written_by`: bytes that the account with this token has written to the
+/// chat.
 ///
 /// # Errors
 /// The quota that it would exceed.

@@ -1,7 +1,7 @@
 //! The one file that starts threads, each with a name.
 //!
-//! A panic in any thread is a bug; it ends the process with its message (exit 101), because a node with one thread missing
-//! would be worse. Threads of client connections have small stacks, because there may be thousands of them.
+//! A panic in any thread is a bug; it ends the process with its message (exit 101), because a node with one thread
+//! missing would be worse. Threads of client connections have small stacks, because there may be thousands of them.
 //! Not here: what any thread does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,8 @@
-//! The one table with the codes of each reason: HTTP status, prefix in the Redis protocol, exit code of the command line.
+//! The one table with the codes of each reason: HTTP status, prefix in the Redis protocol, exit code of the command
+//! line.
 //!
-//! 503: certainly not applied, and another try may succeed. 409: another try cannot succeed. 507: there is no room. 504:
-//! unknown.
+//! 503: certainly not applied, and another try may succeed. 409: another try cannot succeed. 507: there is no room.
+//! 504: unknown.
 //! Not here: texts (`reason.rs` and each service's own), headers that go with a status (`http/`).
 
 use super::reason::{Doubt, Reason};

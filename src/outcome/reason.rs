@@ -1,7 +1,7 @@
 //! Why a request was not done, and why it is unknown whether it was. `Display` makes the text; nothing reads it back.
 //!
-//! Reasons cross the peer port (`wire/mod.rs`): a variant that is added, removed or changed raises `wire::PROTOCOL`. None
-//! of them contains a reason, so that no frame of a peer can nest them without end.
+//! Reasons cross the peer port (`wire/mod.rs`): a variant that is added, removed or changed raises `wire::PROTOCOL`.
+//! None of them contains a reason, so that no frame of a peer can nest them without end.
 //! Not here: statuses and codes (`codes.rs`).
 
 use crate::limits::COMMAND_BYTES_MAX;

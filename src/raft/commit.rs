@@ -1,7 +1,7 @@
 //! The commit rule: an entry is committed once a quorum has it on disk, if it is of the leader's own term.
 //!
-//! Entries of earlier terms are committed only by what follows them: a copy on a quorum does not keep an old entry from being
-//! replaced by a leader that never saw it (figure 8 of the Raft paper).
+//! Entries of earlier terms are committed only by what follows them: a copy on a quorum does not keep an old entry from
+//! being replaced by a leader that never saw it (figure 8 of the Raft paper).
 //!
 //! Invariants: M1 the own copy counts only as far as it is synced. M2 learners and leavers never count.
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).

@@ -1,10 +1,11 @@
 //! Leading: the first entry of the term, heartbeats, and feeding each follower.
 //!
-//! Appends leave at once, while the own disk still works on the same entries; the own copy counts only when it is synced.
-//! A leader that hears no quorum for an election timeout, or has a stalled disk, steps down.
+//! Appends leave at once, while the own disk still works on the same entries; the own copy counts only when it is
+//! synced. A leader that hears no quorum for an election timeout, or has a stalled disk, steps down.
 //!
-//! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a no-op.
-//! R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the commit index.
+//! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a
+//! no-op. R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the
+//! commit index.
 //! Not here: what a peer may be sent (`raft/state/progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
 
 use super::feeder::Feeder;

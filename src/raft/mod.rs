@@ -1,14 +1,16 @@
 //! Consensus, pure: inputs in, effects out. No socket, file, thread, clock or random source lives here.
 //!
-//! The tour: `mod.rs` (this file) holds the types that the host sees; `state/` the data of one node; `step.rs` the one entry
-//! point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an append;
-//! `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index; `membership.rs`
-//! one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's beginning; `persist.rs` what must
-//! reach the disk before which messages; `guard.rs` which senders count; `view.rs` status and invariants.
+//! The tour: `mod.rs` (this file) holds the types that the host sees; `state/` the data of one node; `step.rs` the one
+//! entry point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an
+//! append; `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read
+//! index; `membership.rs` one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's
+//! beginning; `persist.rs` what must reach the disk before which messages; `guard.rs` which senders count; `view.rs`
+//! status and invariants.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
-//! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter (`cluster/autopilot.rs`).
+//! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter
+//! (`cluster/autopilot.rs`).
 
 #[cfg(test)]
 use crate::planted_bugs::RaftBugs;
@@ -167,7 +169,8 @@ pub struct Token(pub u64);
 pub enum Input {
     /// One tick has passed.
     Tick,
-    /// A message arrived; `from` is the identity that its connection stated. It counts only if that identity is known here.
+    /// A message arrived; `from` is the identity that its connection stated. It counts only if that identity is known
+    /// here.
     Message(Message),
     /// The host confirms an identity that the membership here may not name yet (`guard.rs` says when it may).
     Introduce(Identity),
@@ -193,15 +196,16 @@ pub enum Input {
     SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta },
     /// Streaming a snapshot to this follower ended; `ok` if it was received whole.
     SnapshotSent { to: NodeId, ok: bool },
-    /// The disk is (`true`) or is no longer below its reserve: refuse new commands, transfer leadership, never campaign.
+    /// The disk is (`true`) or is no longer below its reserve: refuse new commands, transfer leadership, never
+    /// campaign.
     DiskLow(bool),
 }
 
 /// Between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Sender. Answers count only from the very identity that the receiver's membership names; requests are judged by term
-    /// and log alone, because it may be the receiver's membership that is stale.
+    /// Sender. Answers count only from the very identity that the receiver's membership names; requests are judged by
+    /// term and log alone, because it may be the receiver's membership that is stale.
     pub from: Identity,
     /// Receiver; a message for another identity is dropped.
     pub to: Identity,
@@ -226,7 +230,8 @@ pub enum Body {
     Append { session: u64, prev_index: Index, prev_term: Term, commit: Index, entries: Vec<Entry> },
     /// `Ok(matched)`: durable and equal up to there. `Err`: where the sender should try instead.
     AppendReply { session: u64, result: Result<Index, Conflict> },
-    /// The sender still leads; the answer repeats `round` and confirms reads. Round 0 only carries the commit index and is not answered.
+    /// The sender still leads; the answer repeats `round` and confirms reads. Round 0 only carries the commit index and
+    /// is not answered.
     Heartbeat { round: u64, commit: Index },
     /// Answer to `Heartbeat`.
     HeartbeatReply { round: u64 },
@@ -481,9 +486,9 @@ pub fn membership_of(durable: &Durable) -> Option<&Membership> {
     entries.or(durable.snapshot.as_ref().map(|meta| &meta.membership))
 }
 
-/// What a node writes to continue alone, under a new identity, with the log of a cluster that has lost its majority permanently: one
-/// entry behind all others, in a term of its own, that makes it the only voter. It breaks every promise of the former identity,
-/// so the log must never again be used for the former cluster.
+/// What a node writes to continue alone, under a new identity, with the log of a cluster that has lost its majority
+/// permanently: one entry behind all others, in a term of its own, that makes it the only voter. It breaks every
+/// promise of the former identity, so the log must never again be used for the former cluster.
 pub fn sole_voter(durable: &Durable, me: Identity) -> Persist {
     let (last_term, last_index) = end_of(durable).unwrap_or_default();
     let term = Term(durable.hard_state.term.max(last_term).0 + 1);

@@ -120,7 +120,8 @@ impl Raft {
         match message.body {
             Body::Append { prev_index, .. } => {
                 let conflict = Conflict { prev_index, hint_index: Index(0), hint_term: Term(0) };
-                // No session: it says only that the term is over. The sender may lead again, in a session of that number.
+                // No session: it says only that the term is over. The sender may lead again, in a session of that
+                // number.
                 envelope.send(cx, message.from, Body::AppendReply { session: 0, result: Err(conflict) });
             }
             Body::Heartbeat { .. } => envelope.send(cx, message.from, Body::HeartbeatReply { round: 0 }),

@@ -40,8 +40,8 @@ impl Raft {
         }
     }
 
-    /// Ticks until a timer of this node may ring, if nothing else happens: the next heartbeat of a leader, the next campaign
-    /// of anyone else. Never 0.
+    /// Ticks until a timer of this node may ring, if nothing else happens: the next heartbeat of a leader, the next
+    /// campaign of anyone else. Never 0.
     pub fn ticks_to_timer(&self) -> Ticks {
         let at = match &self.state {
             State::Leader(lead) => Some(lead.heartbeat_at),

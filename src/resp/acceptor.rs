@@ -1,7 +1,7 @@
 //! Accepts Redis clients and gives each connection a thread.
 //!
-//! Limits are checked before a thread exists, and a client that exceeds them gets an error. When the node stops, nothing
-//! more is read, requests that were read are answered, and the connections end.
+//! Limits are checked before a thread exists, and a client that exceeds them gets an error. When the node stops,
+//! nothing more is read, requests that were read are answered, and the connections end.
 //! Not here: what a connection does (`dispatch.rs`), accepting (`node/accept.rs`), starting threads (`node/spawn.rs`).
 
 use super::clients::Clients;

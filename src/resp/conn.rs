@@ -1,7 +1,7 @@
 //! One Redis connection: its state, the batch that it is gathering, and the transaction that is open.
 //!
-//! Commands on keys that arrived together become one batch, which is submitted without waiting for the answer; the thread
-//! that has the answer sends the reply (`outbox.rs`).
+//! Commands on keys that arrived together become one batch, which is submitted without waiting for the answer; the
+//! thread that has the answer sends the reply (`outbox.rs`).
 //! Not here: reading and dispatching requests (`dispatch.rs`).
 
 use super::clients::Clients;
@@ -115,12 +115,14 @@ impl Conn {
         if needs_log {
             self.shared.note_size(bytes);
         }
-        // All replies of a batch must fit into one answer. Their sizes are unknown, so all values are assumed to be large.
+        // All replies of a batch must fit into one answer. Their sizes are unknown, so all values are assumed to be
+        // large.
         let reads = self.run_reads + values_read(&op);
         let is_full = self.run.ops.len() >= RESP_RUN_OPS_MAX
             || self.run_bytes + bytes > RESP_RUN_BYTES_MAX
             || reads * self.shared.value_bytes() > RUN_REPLY_BYTES_MAX;
-        // In eventual mode reads do not wait for writes. An operation that examines many keys does not go through the log.
+        // In eventual mode reads do not wait for writes. An operation that examines many keys does not go through the
+        // log.
         let is_apart = self.is_eventual && needs_log != self.run_needs_log
             || op.looks_through() && self.run_needs_log
             || needs_log && self.run_looks_through;
@@ -234,8 +236,8 @@ impl Conn {
         self.client.push_written(&mut self.written);
     }
 
-    /// Queries the store and waits: for the few commands of which the connection itself needs the answer. Earlier commands are
-    /// answered first.
+    /// Queries the store and waits: for the few commands of which the connection itself needs the answer. Earlier
+    /// commands are answered first.
     pub(crate) fn ask(&mut self, ops: Vec<Op>, level: Level) -> Result<Vec<Value>, String> {
         self.flush();
         self.client.wait_answered();

@@ -1,8 +1,8 @@
 //! Cursors of SCAN: the number that a client sends back, and the key after which its scan continues.
 //!
 //! The store pages through keys in order and continues after a key; cursors of Redis are numbers. An unknown number (of
-//! another node, or forgotten) restarts the scan: the client may see a key twice, which SCAN allows, and never misses one.
-//! Each process uses different numbers, and they fit into a double, in which some clients store them.
+//! another node, or forgotten) restarts the scan: the client may see a key twice, which SCAN allows, and never misses
+//! one. Each process uses different numbers, and they fit into a double, in which some clients store them.
 
 use crate::limits::RESP_CURSORS_MAX;
 use crate::node::shared::lock;

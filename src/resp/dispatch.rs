@@ -1,7 +1,7 @@
 //! The thread of one Redis connection: reads bytes, parses and dispatches the requests in them, and reads again.
 //!
-//! Commands on keys that arrived together become one batch (`conn.rs`). A command that the server answers itself joins the
-//! batch that is being gathered, so that its reply keeps its place.
+//! Commands on keys that arrived together become one batch (`conn.rs`). A command that the server answers itself joins
+//! the batch that is being gathered, so that its reply keeps its place.
 //!
 //! Invariants: C1 all requests that were read are submitted before the thread waits for more bytes. C3 nothing is read
 //! while too many requests of the connection are in progress, so that a client cannot use more memory.
@@ -34,7 +34,8 @@ use std::time::{Duration, Instant};
 
 /// How long a client may still send after the last reply, and how many bytes.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
-/// Memory of a watched key beside its bytes: two numbers and the allocator's overhead, in a list with twice the capacity.
+/// Memory of a watched key beside its bytes: two numbers and the allocator's overhead, in a list with twice the
+/// capacity.
 const WATCHED_BYTES: usize = 128;
 
 /// Body of the thread.
@@ -314,8 +315,8 @@ fn unknown(request: &Request) -> String {
     format!("ERR unknown command '{name}', with args beginning with: {arguments}")
 }
 
-/// Ends the output, then drops what the client still sends, within limits: closing at once would reset the connection and
-/// lose the last reply.
+/// Ends the output, then drops what the client still sends, within limits: closing at once would reset the connection
+/// and lose the last reply.
 fn linger(client: &Client) {
     if client.stream.shutdown(Shutdown::Write).is_err() {
         return;

@@ -1,7 +1,7 @@
 //! How the store's answers are written as replies: one plan per batch, made when the batch is submitted.
 //!
-//! Most values are written as they are; a command with another reply in Redis has its own shape. Replies that do not need
-//! the store (an error, PING) are part of the plan of their batch, so that they keep their place.
+//! Most values are written as they are; a command with another reply in Redis has its own shape. Replies that do not
+//! need the store (an error, PING) are part of the plan of their batch, so that they keep their place.
 //! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
 
 use super::cursors::Cursors;

@@ -62,8 +62,8 @@ impl Shared {
         }
     }
 
-    /// The possible size of one value, as far as this node knows, and at least a few KiB. Values that clients have just sent
-    /// may be larger than any in the store.
+    /// The possible size of one value, as far as this node knows, and at least a few KiB. Values that clients have just
+    /// sent may be larger than any in the store.
     pub fn value_bytes(&self) -> usize {
         self.largest.load(Relaxed).max(self.handle.largest_value()).max(VALUE_BYTES_MIN)
     }

@@ -1,8 +1,8 @@
 //! Whether a node's folder is still the one that it opened.
 //!
 //! Open files stay writable after their folder was removed, renamed or replaced: every write and sync succeeds, and a
-//! restart finds nothing of it. So the paths are compared with what is open: device and inode of the folder, of `lock` and
-//! of `wal/`. All of them are held open, so that no other file can get their inodes.
+//! restart finds nothing of it. So the paths are compared with what is open: device and inode of the folder, of `lock`
+//! and of `wal/`. All of them are held open, so that no other file can get their inodes.
 //! Not here: when this is checked, and what follows (`node/threads/disk.rs`).
 
 use super::WAL_DIR;

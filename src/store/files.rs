@@ -3,8 +3,8 @@
 //! Every durable byte goes through [`Files`] and [`File`]. Each call is one step that a crash can come
 //! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
 //! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
-//! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the very
-//! bytes. An open that fails because no file descriptor is free has changed no byte, and is retried for a while.
+//! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the
+//! very bytes. An open that fails because no file descriptor is free has changed no byte, and is retried for a while.
 
 use super::error::{StoreError, is_out_of_descriptors};
 use rustix::fs::{Mode, OFlags};
@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long opening a file is tried again while no descriptor is left, and how often. A leader with a disk that hangs for so
-/// long steps down.
+/// How long opening a file is tried again while no descriptor is left, and how often. A leader with a disk that hangs
+/// for so long steps down.
 const DESCRIPTORS_WITHIN: Duration = Duration::from_secs(30);
 const DESCRIPTORS_AGAIN: Duration = Duration::from_millis(20);
 

@@ -1,10 +1,9 @@
 //! The owner of a data folder, and its lock, so that only one process works in it.
 //!
-//! `identity.json` has the node's number, a uuid that is new when its promises begin, its cluster and the addresses of the
-//! peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never edited.
-//! `lock` is held while the process lives; the system releases it however the process ends.
-//! A discarded folder (`--rejoin`) gets its new uuid before its log is removed: the old uuid must never vote with an empty
-//! log.
+//! `identity.json` has the node's number, a uuid that is new when its promises begin, its cluster and the addresses of
+//! the peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never
+//! edited. `lock` is held while the process lives; the system releases it however the process ends. A discarded folder
+//! (`--rejoin`) gets its new uuid before its log is removed: the old uuid must never vote with an empty log.
 //! Not here: joining and bootstrap (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
@@ -42,7 +41,8 @@ pub struct Me {
     pub id: NodeId,
     /// Drawn when the folder was made, and again when its state was discarded.
     pub uuid: Uuid,
-    /// Whether a log was begun under this uuid. If so and the log is gone, the node must not start: it would forget votes.
+    /// Whether a log was begun under this uuid. If so and the log is gone, the node must not start: it would forget
+    /// votes.
     #[serde(default)]
     pub has_log: bool,
     /// The state of an earlier uuid is being removed; finished at the next load.
@@ -195,8 +195,8 @@ pub fn open_store(
     Ok(opened)
 }
 
-/// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept if the
-/// old identity can still be read, so that it finds its way back.
+/// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept
+/// if the old identity can still be read, so that it finds its way back.
 ///
 /// # Errors
 /// Those of the disk, and [`StoreError::ForeignFolder`]: another node's state is not this one's to throw away.
@@ -214,8 +214,8 @@ pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<
     Ok(me)
 }
 
-/// Sets this node's log and snapshots aside, because they are older than what the node has promised, and gives it a new uuid
-/// as [`discard`] does. What was set aside before goes.
+/// Sets this node's log and snapshots aside, because they are older than what the node has promised, and gives it a new
+/// uuid as [`discard`] does. What was set aside before goes.
 pub fn set_aside(files: &dyn Files, dir: &Path, old: &Me, uuid: Uuid) -> Result<Me, StoreError> {
     let mut me = Me { is_discarding: true, has_log: false, uuid, ..old.clone() };
     save(files, dir, &me)?;

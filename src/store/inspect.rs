@@ -1,7 +1,7 @@
 //! Reading a node's folder without changing it, for `phalanx log`.
 //!
-//! It reads like recovery, and so finds the damage that a start would find; it also checks every snapshot. A torn tail is
-//! not damage: a start would cut it. Works beside a running node, which may be writing the newest bytes.
+//! It reads like recovery, and so finds the damage that a start would find; it also checks every snapshot. A torn tail
+//! is not damage: a start would cut it. Works beside a running node, which may be writing the newest bytes.
 //! Not here: printing (`cli/local/log.rs`).
 
 use super::error::StoreError;

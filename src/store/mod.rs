@@ -1,18 +1,18 @@
 //! Bytes that survive a power cut: the log, snapshots and this node's identity, all below `data/node-<id>/`.
 //!
 //! - [`Store`] (`store.rs`) is the interface for the disk thread: recovery, write, sync, compaction.
-//! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them and distinguishes a torn tail from
-//!   damage.
-//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` has the owner of the folder and its lock; `anchor.rs`
-//!   checks whether the folder is still the one that was opened; `mark.rs` records that a state is wrong.
+//! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them and distinguishes a torn tail
+//!   from damage.
+//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` has the owner of the folder and its lock;
+//!   `anchor.rs` checks whether the folder is still the one that was opened; `mark.rs` records that a state is wrong.
 //! - `files.rs` is the only access to the disk, so that the simulator and the tests can replace it by a faulty one;
 //!   `poison.rs` remembers a failure; `error.rs` has the errors; `inspect.rs` reads a folder without changing it
 //!   (`phalanx log`).
 //!
-//! `docs/disk-format.md` shows every byte. Rules: after an error of a write or sync, nothing is written any more; only the
-//! unsynced tail of the last segment may be cut, any other damage prevents the start, with file and offset; directories are
-//! synced after create, rename and remove. Not here: when to sync and what may be sent afterwards (`node/`), what entries
-//! mean (`raft/`).
+//! `docs/disk-format.md` shows every byte. Rules: after an error of a write or sync, nothing is written any more; only
+//! the unsynced tail of the last segment may be cut, any other damage prevents the start, with file and offset;
+//! directories are synced after create, rename and remove. Not here: when to sync and what may be sent afterwards
+//! (`node/`), what entries mean (`raft/`).
 
 pub(crate) mod anchor;
 pub(crate) mod error;

@@ -1,11 +1,11 @@
 //! Snapshot files: written or received in chunks, durable before they are used, read whole or as a stream.
 //!
-//! A file is the format's name, a head that says what it covers, chunks, and a trailer with the CRC over all of it. It is
-//! written under a temporary name, synced, renamed, and the folder synced. A snapshot of this node is `….snap` at once. A
-//! received one is `….incoming` until the log has a record that it replaces the log's beginning; recovery finishes that step
-//! after a crash. Snapshots may be saved, received and read by other threads while the log is written: [`Snapshots`] is a
-//! handle to clone.
-//! A damaged newest snapshot is refused: an older one would leave a hole before the log.
+//! A file is the format's name, a head that says what it covers, chunks, and a trailer with the CRC over all of it. It
+//! is written under a temporary name, synced, renamed, and the folder synced. A snapshot of this node is `….snap` at
+//! once. A received one is `….incoming` until the log has a record that it replaces the log's beginning; recovery
+//! finishes that step after a crash. Snapshots may be saved, received and read by other threads while the log is
+//! written: [`Snapshots`] is a handle to clone. A damaged newest snapshot is refused: an older one would leave a hole
+//! before the log.
 //! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments
 //! (`store/wal/writer.rs`).
 
@@ -206,8 +206,8 @@ impl Snapshots {
     }
 }
 
-/// Names for temporary files, a bit for each that is in use: a deposed and a new leader may both stream the same snapshot.
-/// A name that is free again is used first, so that interrupted transfers leave one file, not one each.
+/// Names for temporary files, a bit for each that is in use: a deposed and a new leader may both stream the same
+/// snapshot. A name that is free again is used first, so that interrupted transfers leave one file, not one each.
 #[derive(Clone, Default)]
 struct Slots(Arc<AtomicU64>);
 
@@ -323,8 +323,8 @@ fn frame_crc(length: [u8; 4], bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Writes the state of this node's services. If it is dropped unfinished, a temporary file remains until the next snapshot or
-/// start.
+/// Writes the state of this node's services. If it is dropped unfinished, a temporary file remains until the next
+/// snapshot or start.
 pub struct SnapshotSaver {
     writer: Writer,
     /// Bytes of an incomplete chunk.
@@ -394,8 +394,8 @@ impl Write for SnapshotSaver {
     }
 }
 
-/// Receives a leader's snapshot, chunk by chunk. If it is dropped without `finish` or `abandon`, a temporary file remains
-/// until the next transfer or start.
+/// Receives a leader's snapshot, chunk by chunk. If it is dropped without `finish` or `abandon`, a temporary file
+/// remains until the next transfer or start.
 pub struct SnapshotReceiver {
     writer: Writer,
 }
@@ -463,7 +463,8 @@ impl Drop for Reading {
     }
 }
 
-/// Reads one snapshot from beginning to end and checks every byte; continues even if this process removes the file meanwhile.
+/// Reads one snapshot from beginning to end and checks every byte; continues even if this process removes the file
+/// meanwhile.
 pub struct SnapshotReader {
     file: Box<dyn File>,
     _reading: Reading,

@@ -1,8 +1,8 @@
 //! The store, for the disk thread: recovery, writing, syncing, compaction, and what happens after an error.
 //!
-//! Invariants: S1 after an error of a write or sync nothing is written any more. S2 a received snapshot is used only once
-//! its record is on disk. S3 what recovery returns is on disk, without a hole between snapshot and log, and a suffix that
-//! contradicts the snapshot is removed for good.
+//! Invariants: S1 after an error of a write or sync nothing is written any more. S2 a received snapshot is used only
+//! once its record is on disk. S3 what recovery returns is on disk, without a hole between snapshot and log, and a
+//! suffix that contradicts the snapshot is removed for good.
 //! Not here: the log's own recovery (`store/wal/writer.rs`), threads (`node/`).
 
 use super::error::StoreError;
@@ -64,7 +64,8 @@ impl Store {
         for made in [&*wal_dir, &*snapshots_dir] {
             files.create_dir(made).map_err(|e| StoreError::io("create", made, e))?;
         }
-        // After a failed sync of its folder, a rename is visible now and gone after a power cut: what is read must be durable.
+        // After a failed sync of its folder, a rename is visible now and gone after a power cut: what is read must be
+        // durable.
         for made in [&*wal_dir, &*snapshots_dir, dir] {
             files.sync_dir(made).map_err(|e| StoreError::io("sync", made, e))?;
         }
@@ -187,8 +188,8 @@ impl Store {
         })
     }
 
-    /// The job of making the next log segment, when it is time for it, for another thread while this one continues to write.
-    /// A segment that is not made in advance also works, but each sync in it also writes metadata.
+    /// The job of making the next log segment, when it is time for it, for another thread while this one continues to
+    /// write. A segment that is not made in advance also works, but each sync in it also writes metadata.
     pub fn spare_job(&mut self) -> Option<SpareJob> {
         self.wal.spare_job()
     }
@@ -221,8 +222,8 @@ impl Store {
         self.cut_job(index)?.run(&mut || {})
     }
 
-    /// The same as a job for another thread, because removing large files takes long: the log no longer uses the segments
-    /// from now on. A job must have ended before the next one is requested.
+    /// The same as a job for another thread, because removing large files takes long: the log no longer uses the
+    /// segments from now on. A job must have ended before the next one is requested.
     pub fn cut_job(&mut self, index: Index) -> Result<CutJob, StoreError> {
         self.poison.check()?;
         let known = self.snapshots.list().inspect_err(|e| self.poison.set(e))?;

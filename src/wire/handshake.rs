@@ -63,8 +63,8 @@ pub struct Welcomed {
     pub remembered: Promise,
 }
 
-/// The dialer's side: returns the identity of the acceptor, and the seals of later frames. `intended`: the expected identity,
-/// if it is known.
+/// The dialer's side: returns the identity of the acceptor, and the seals of later frames. `intended`: the expected
+/// identity, if it is known.
 ///
 /// # Errors
 /// When the acceptor declines, does not prove the secret, or is not the intended one. A rejection before its proof is
@@ -135,9 +135,9 @@ fn reject<T>(mut to: &TcpStream, seals: &mut Seals, why: String) -> Result<T, Wi
     Err(WireError::Rejected(why))
 }
 
-/// The acceptor's side: returns the hello of a dialer that was welcomed, and the seals of later frames; otherwise the dialer
-/// was sent the reason. `remember` returns what this node remembers of the dialer; `None`: close the connection without an
-/// answer, and the dialer tries again.
+/// The acceptor's side: returns the hello of a dialer that was welcomed, and the seals of later frames; otherwise the
+/// dialer was sent the reason. `remember` returns what this node remembers of the dialer; `None`: close the connection
+/// without an answer, and the dialer tries again.
 ///
 /// # Errors
 /// When the dialer is declined, declines itself, or does not complete the handshake in time.
@@ -281,8 +281,8 @@ mod tests {
         }
     }
 
-    /// What came of a relay between two nodes that know the secret. `change` may replace frames, those of the dialer by its first
-    /// argument being true.
+    /// What came of a relay between two nodes that know the secret. `change` may replace frames, those of the dialer by
+    /// its first argument being true.
     fn relayed(
         intended: Option<Identity>,
         change: impl Fn(bool, Frame) -> Frame + Send + 'static,

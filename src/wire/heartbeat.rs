@@ -29,13 +29,13 @@ pub struct GossipRow {
     pub id: NodeId,
     /// Its identity: a new one replaces the row of the old.
     pub uuid: Uuid,
-    /// Heartbeat counter: begins at the wall clock in milliseconds and grows with each heartbeat, so that a restarted process
-    /// is ahead of the earlier one.
+    /// Heartbeat counter: begins at the wall clock in milliseconds and grows with each heartbeat, so that a restarted
+    /// process is ahead of the earlier one.
     pub counter: u64,
     /// Client connections now.
     pub load: u64,
-    /// Client connections that this process has ever had: by this, other nodes know which of their redirected clients have
-    /// connected.
+    /// Client connections that this process has ever had: by this, other nodes know which of their redirected clients
+    /// have connected.
     pub sessions_opened_total: u64,
     /// Role in its term.
     pub role: Role,
@@ -77,7 +77,8 @@ pub struct JobReport {
 /// What a node reports about its replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateReport {
-    /// Digests at the newest checkpoints that it has applied, oldest first; none from before its state was last replaced.
+    /// Digests at the newest checkpoints that it has applied, oldest first; none from before its state was last
+    /// replaced.
     pub digests: Vec<StateDigest>,
     /// It knows that its state differs from the majority's: it serves no reads.
     pub corrupt: Option<Difference>,

@@ -1,10 +1,10 @@
 //! Bytes on the sockets between nodes: frames, the handshake, and how each message is encoded.
 //!
-//! A frame is a `u32` length and a `u32` CRC-32 (both little-endian), then a postcard-encoded [`Frame`].
-//! The acceptor sends the first frame (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`]
-//! or [`Frame::Reject`]. If there is a `cluster_secret`, both prove it before the welcome, and each later frame is followed
-//! by a tag. After that a `Peer` connection carries frames one way, from dialer to acceptor, so each pair of nodes has two.
-//! `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
+//! A frame is a `u32` length and a `u32` CRC-32 (both little-endian), then a postcard-encoded [`Frame`]. The acceptor
+//! sends the first frame (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
+//! [`Frame::Reject`]. If there is a `cluster_secret`, both prove it before the welcome, and each later frame is
+//! followed by a tag. After that a `Peer` connection carries frames one way, from dialer to acceptor, so each pair of
+//! nodes has two. `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
 //! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
 pub mod codec;
@@ -20,11 +20,12 @@ use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different statements
-/// would differ. Nodes of other versions are rejected with a sentence.
+/// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
+/// statements would differ. Nodes of other versions are rejected with a sentence.
 pub const PROTOCOL: u32 = 12;
 
-/// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the other is.
+/// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the
+/// other is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL`].
@@ -35,8 +36,8 @@ pub struct Hello {
     pub from: Identity,
     /// Where the dialer can be reached.
     pub addresses: Addresses,
-    /// With a `cluster_secret`, the dialer's part of what is proved: a random nonce, and the intended acceptor. Empty without
-    /// one.
+    /// With a `cluster_secret`, the dialer's part of what is proved: a random nonce, and the intended acceptor. Empty
+    /// without one.
     pub opening: Vec<u8>,
     /// What the connection is for.
     pub purpose: Purpose,
@@ -108,7 +109,8 @@ pub enum Frame {
     },
     /// Receiver's last word: all there, durable; or why not.
     SnapshotDone { ok: bool, why: String },
-    /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was said.
+    /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was
+    /// said.
     AcceptorProof { who: Identity, cluster: Option<Uuid>, proof: [u8; 32] },
     /// Dialer's, to an acceptor that has proved itself. The welcome follows, and each frame has a tag from there on.
     DialerProof { proof: [u8; 32] },

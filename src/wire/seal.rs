@@ -1,10 +1,11 @@
-//! Authentication between nodes that share a `cluster_secret`: the key made from the secret, the proof that each side knows
-//! it, and the tag on every later frame.
+//! Authentication between nodes that share a `cluster_secret`: the key made from the secret, the proof that each side
+//! knows it, and the tag on every later frame.
 //!
-//! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be changed
-//! on the way, and no proof is valid for another connection. Each proof and each direction has a different label, so nothing
-//! that one side has sent can be replayed to it. The tags cover the position of a frame in its direction: frames cannot be
-//! added, dropped, repeated or moved, so a process between two nodes can only delay or end their connection.
+//! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be
+//! changed on the way, and no proof is valid for another connection. Each proof and each direction has a different
+//! label, so nothing that one side has sent can be replayed to it. The tags cover the position of a frame in its
+//! direction: frames cannot be added, dropped, repeated or moved, so a process between two nodes can only delay or end
+//! their connection.
 //!
 //! A process that has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is
 //! therefore made by a function that is slow and takes memory, once for each process: each guess costs as much
@@ -22,7 +23,8 @@ use uuid::Uuid;
 
 /// Bytes of the tag after each frame.
 pub(super) const TAG_BYTES: usize = 16;
-/// Distinguishes this use of the secret from any other. Not random: nodes must have the same key before they communicate.
+/// Distinguishes this use of the secret from any other. Not random: nodes must have the same key before they
+/// communicate.
 const SALT: &[u8] = b"phalanx peer port";
 
 /// The key made from a `cluster_secret`.

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 /// What lets every client do what this node may.
 const LIMITS: &str = "set jobs_cage to \"limits\" if every client is trusted";
-/// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what allows it.
+/// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what
+/// allows it.
 const FORBIDDING: [(&str, &str, &str); 3] = [
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
     ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),

@@ -3,8 +3,8 @@
 //! The tour: `runtimes.rs` knows how a language is compiled and run, and finds out which are available; `sandbox.rs`
 //! isolates a command, `syscall_filter.rs` from what namespaces do not separate, `cure.rs` explains why that is not
 //! possible; `run.rs` runs and watches an attempt; `process_tree.rs` measures a process with all its children,
-//! `namespace.rs` counts those of a sandbox; `scratch.rs` makes and measures an attempt's folder, `untrusted_dir.rs` counts
-//! and removes the files that programs leave there.
+//! `namespace.rs` counts those of a sandbox; `scratch.rs` makes and measures an attempt's folder, `untrusted_dir.rs`
+//! counts and removes the files that programs leave there.
 //! Not here: assigning jobs (`services/jobs/`), the threads that run attempts (`node/`).
 
 mod cure;

@@ -1,8 +1,8 @@
 //! Counts the processes of one sandbox in its own process namespace: one short list, however busy the machine is.
 //!
 //! A tree of processes is read one process at a time, and each read waits for the lock under which processes start and
-//! end, which a fork bomb holds all the time. The sandbox has its own `/proc`, with its own processes only; a process that
-//! may access the sandbox's first process may list that `/proc`, root or not.
+//! end, which a fork bomb holds all the time. The sandbox has its own `/proc`, with its own processes only; a process
+//! that may access the sandbox's first process may list that `/proc`, root or not.
 //! Not here: what its processes use (`process_tree.rs`), what follows (`run.rs`).
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, open, stat, statat};
@@ -20,8 +20,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// The namespace of the sandbox with this first process. `None`: the sandbox does not have its own `/proc` yet, or may not
-    /// be accessed.
+    /// The namespace of the sandbox with this first process. `None`: the sandbox does not have its own `/proc` yet, or
+    /// may not be accessed.
     pub fn of(first: u32) -> Option<Namespace> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let proc = open(format!("/proc/{first}/root/proc"), flags, Mode::empty()).ok()?;

@@ -1,12 +1,12 @@
 //! One attempt of one job: a scratch folder, the compiler, the program, and their result.
 //!
-//! One thread does all of it: it writes standard input, reads the output up to its limit, checks time, memory, processes
-//! and files every few milliseconds, and kills everything at once when a limit is exceeded. Whatever the program does, the
-//! attempt ends soon after its time limit, and its folder is removed.
+//! One thread does all of it: it writes standard input, reads the output up to its limit, checks time, memory,
+//! processes and files every few milliseconds, and kills everything at once when a limit is exceeded. Whatever the
+//! program does, the attempt ends soon after its time limit, and its folder is removed.
 //!
-//! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut exactly at its limit. R3 a limit that was reached
-//! is reported, whatever the program did then. R4 a result means that the program has begun: a sandbox that does not start
-//! is tried again, and is an error at last.
+//! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut exactly at its limit. R3 a limit that was
+//! reached is reported, whatever the program did then. R4 a result means that the program has begun: a sandbox that
+//! does not start is tried again, and is an error at last.
 //! Not here: the sandbox (`sandbox.rs`), the folder (`scratch.rs`), whether the result counts (`services/jobs/`).
 
 use super::WorkError;
@@ -42,10 +42,11 @@ const REAP_EVERY: Duration = Duration::from_millis(1);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Time between `SIGTERM` at the time limit and `SIGKILL`: a program that handles it may print its last output.
 const TERM_GRACE: Duration = Duration::from_millis(200);
-/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that others
-/// cause, and passes.
+/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that
+/// others cause, and passes.
 const START_PAUSES_MS: [u64; 5] = [20, 80, 200, 400, 800];
-/// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits meanwhile.
+/// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits
+/// meanwhile.
 const START_TRIES_FOR: Duration = Duration::from_millis(1500);
 /// How long a sandbox may take to start; only then the program's time begins.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -233,7 +234,8 @@ impl Attempt<'_> {
         is_heard: bool,
     ) -> Result<Ran, WorkError> {
         let runtime = &self.found.runtime;
-        // More than allowed: a program that exceeds its limit is stopped, with the reason, and cannot exceed it far before.
+        // More than allowed: a program that exceeds its limit is stopped, with the reason, and cannot exceed it far
+        // before.
         let processes = limits.processes + runtime.threads + PROCESSES_MORE;
         let stacks_mb = (limits.processes + runtime.threads) * STACK_MB;
         let megabytes = limits.memory_mb + runtime.reserves_mb + stacks_mb + DATA_MORE_MB;
@@ -301,8 +303,8 @@ impl Attempt<'_> {
     /// The end of the command, from the exit code of bubblewrap.
     ///
     /// If a signal has ended the command, the code is 128 plus the signal's number. A program may exit with such a code
-    /// itself, so a limit's signal counts only if the program was close to the limit. Otherwise 129 to 159 are ambiguous, as
-    /// in every shell.
+    /// itself, so a limit's signal counts only if the program was close to the limit. Otherwise 129 to 159 are
+    /// ambiguous, as in every shell.
     fn told(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
         if self.sandbox.kind() == SandboxKind::Full
             && let Some(code @ SIGNALS_FIRST..=SIGNALS_LAST) = ran.exit_code
@@ -355,8 +357,8 @@ const SIGNALS_FIRST: i32 = 129;
 const SIGNALS_LAST: i32 = 159;
 /// Memory that the stack of each thread may take up; it is hardly used, and what is used is counted as memory.
 const STACK_MB: u64 = 8;
-/// Processes that the system allows a program beyond its limit, until the next check. With fewer, a fork bomb would end before
-/// the next check, because shells that cannot fork exit, and the reason would not be reported.
+/// Processes that the system allows a program beyond its limit, until the next check. With fewer, a fork bomb would end
+/// before the next check, because shells that cannot fork exit, and the reason would not be reported.
 const PROCESSES_MORE: u64 = 256;
 /// Writable memory beyond what a program may use: its libraries', and what it maps and leaves untouched.
 const DATA_MORE_MB: u64 = 256;

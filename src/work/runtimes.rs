@@ -84,8 +84,8 @@ fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command
     Some(command)
 }
 
-/// First line of output of each of these commands, if it succeeds. They run one after another, because starting a compiler
-/// loads the whole machine; but the next one is started while a slow one still runs.
+/// First line of output of each of these commands, if it succeeds. They run one after another, because starting a
+/// compiler loads the whole machine; but the next one is started while a slow one still runs.
 fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<String>> {
     let start = |command: Option<Command>| {
         let mut asked = Asked::start(&mut command?).ok()?;
@@ -111,7 +111,8 @@ impl Asked {
         Ok(Asked { child, said: Default::default(), status: None })
     }
 
-    /// Reads until the command has ended. A process that it has started may keep its output open: that is not waited for.
+    /// Reads until the command has ended. A process that it has started may keep its output open: that is not waited
+    /// for.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         while self.status.is_none() && until.is_none_or(|until| Instant::now() < until) {
             self.status = self.child.try_wait()?;
@@ -193,8 +194,8 @@ fn plain(name: &str) -> String {
     if name.starts_with(['-', '@']) { format!("./{name}") } else { name.to_string() }
 }
 
-/// The class of a Java source that is to be started, with its package: the one with a `main`, else with a `run()`, else the
-/// public one, else the first. `None`: it declares none.
+/// The class of a Java source that is to be started, with its package: the one with a `main`, else with a `run()`, else
+/// the public one, else the first. `None`: it declares none.
 pub fn java_class(source: &str) -> Option<String> {
     let code = without_comments(source);
     let tokens = tokens(&code);
@@ -206,7 +207,8 @@ pub fn java_class(source: &str) -> Option<String> {
     Some(format!("{}{}", package.unwrap_or_default(), chosen.name))
 }
 
-/// The name that the file of a Java source must have, without its ending: that of the public class, else any of its classes.
+/// The name that the file of a Java source must have, without its ending: that of the public class, else any of its
+/// classes.
 pub fn java_file(source: &str) -> Option<String> {
     let code = without_comments(source);
     leading(&classes(&tokens(&code))).map(|class| class.name.to_string())

@@ -1,10 +1,10 @@
 //! A sandbox for one command: it sees a few system folders and its own scratch folder, and has no network.
 //!
 //! bubblewrap gives it separate namespaces (files, processes, network, host name, users) and a filter of system calls,
-//! `prlimit` limits what each of its processes may use. If the node runs as root, each command has a different user number,
-//! because root's processes are not counted against limits; bubblewrap itself runs as that user, so that no job can create
-//! namespaces within its sandbox and mount memory there. Only for folders that this user cannot reach (a toolchain below
-//! `/root`) root sets up the sandbox, and then a job can.
+//! `prlimit` limits what each of its processes may use. If the node runs as root, each command has a different user
+//! number, because root's processes are not counted against limits; bubblewrap itself runs as that user, so that no job
+//! can create namespaces within its sandbox and mount memory there. Only for folders that this user cannot reach (a
+//! toolchain below `/root`) root sets up the sandbox, and then a job can.
 //!
 //! Limits are set inside the sandbox, where bubblewrap has created a user namespace: since Linux 5.14 the kernel counts
 //! `RLIMIT_NPROC` separately in each user namespace, so it counts the job's processes alone, whatever else the same

@@ -2,8 +2,8 @@
 //!
 //! A process may trace others of its user, also the first one of the sandbox, with which all others end; keys of the
 //! kernel's keyrings and some address families belong to no namespace; memory in segments, queues and secret mappings
-//! belongs to no process, so it cannot be measured. All of these fail as if the system did not have them (`ENOSYS`), which
-//! libraries expect.
+//! belongs to no process, so it cannot be measured. All of these fail as if the system did not have them (`ENOSYS`),
+//! which libraries expect.
 //! Not here: who installs it (`sandbox.rs`: bubblewrap does, from a file in the scratch folder).
 
 use seccompiler::{TargetArch, compile_from_json};

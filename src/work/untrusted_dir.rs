@@ -1,10 +1,10 @@
 //! Folders as hostile programs leave them: counted and removed with bounded stack, descriptors and path length.
 //!
-//! A program may nest thirty thousand folders, lock them, and swap them for links meanwhile. So nothing here recurses, and
-//! each step goes from an open folder to one name in it, which is never followed if it is a link.
+//! A program may nest thirty thousand folders, lock them, and swap them for links meanwhile. So nothing here recurses,
+//! and each step goes from an open folder to one name in it, which is never followed if it is a link.
 //!
-//! Invariants: D1 nothing outside the folder is changed. D2 the work is bounded by the number of files, not by their depth: a
-//! removal moves deeper folders to the top, a count ends at [`DEPTH_MAX`].
+//! Invariants: D1 nothing outside the folder is changed. D2 the work is bounded by the number of files, not by their
+//! depth: a removal moves deeper folders to the top, a count ends at [`DEPTH_MAX`].
 //! Not here: the owner of the folder (`scratch.rs`), limits (`run.rs`).
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags};
@@ -32,7 +32,8 @@ pub struct Count {
     pub longest: u64,
 }
 
-/// Counts the content of a folder, up to so many files. `None`: it is too deep, has too many files, or cannot be counted.
+/// Counts the content of a folder, up to so many files. `None`: it is too deep, has too many files, or cannot be
+/// counted.
 pub fn count(top: &Path, most: u64) -> Option<Count> {
     let mut count = Count::default();
     let mut open = vec![Dir::new(present(open_folder(CWD, top)).ok()??).ok()?];

@@ -242,7 +242,10 @@ fn a_newcomer_joins_the_leader_that_answers() {
     let net = Net::new();
     net.put(2, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 0 });
     net.put(17, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 3 });
-    assert_eq!(net.search(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] });
+    assert_eq!(
+        net.search(1, 5000).unwrap(),
+        Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] }
+    );
     assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 

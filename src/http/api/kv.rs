@@ -42,8 +42,8 @@ fn condition(params: &Params) -> Result<Condition, ApiError> {
     Ok(params.number("cas")?.map_or(Condition::Always, Condition::Revision))
 }
 
-/// `GET /v1/kv/{key}`: the value, with its index and remaining time in headers; with `watch`, once its index differs from
-/// the given one.
+/// `GET /v1/kv/{key}`: the value, with its index and remaining time in headers; with `watch`, once its index differs
+/// from the given one.
 pub(crate) fn read(request: &Request) -> ApiResult {
     let (server, key, params) = (request.server, key_of(request)?, request.params());
     let mut level = request.level()?;
@@ -170,8 +170,8 @@ pub(crate) fn add(request: &Request) -> ApiResult {
     })
 }
 
-/// Runs a change and, in the same step, reads the key's new index. `done` makes the body from the operation's result, with
-/// the key's index if the result contains it (otherwise -1).
+/// Runs a change and, in the same step, reads the key's new index. `done` makes the body from the operation's result,
+/// with the key's index if the result contains it (otherwise -1).
 fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option<(Json, i64)>) -> ApiResult {
     let tag = idempotency::tag(request.head, request.body)?;
     let is_certain =

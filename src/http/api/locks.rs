@@ -1,7 +1,7 @@
 //! `/v1/lock`: locks with a time to live and fencing tokens.
 //!
-//! A token is a number that grows with every lock that is acquired: a resource that remembers the highest token it has seen
-//! can reject a holder that has not noticed that its lock has expired. Names are escaped like keys.
+//! A token is a number that grows with every lock that is acquired: a resource that remembers the highest token it has
+//! seen can reject a holder that has not noticed that its lock has expired. Names are escaped like keys.
 //! Not here: how log time advances (`services/kv/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
 
 use super::kv;

@@ -1,5 +1,5 @@
-//! `/v1/members`, `/v1/leader/transfer`, `/v1/digests`: the members of the cluster, its leader, and whether their states
-//! agree.
+//! `/v1/members`, `/v1/leader/transfer`, `/v1/digests`: the members of the cluster, its leader, and whether their
+//! states agree.
 //!
 //! Not here: which change is allowed (`raft/membership.rs`), comparing digests (`node/snapshots/checkpoints.rs`).
 

@@ -1,9 +1,9 @@
 //! The JSON API of the node.
 //!
-//! The tour: `health.rs` has the state of the node, `members.rs` the membership; `kv.rs` and `locks.rs` are the key-value
-//! store; `jobs.rs`, `new_job.rs`, `job_json.rs`, `job_output.rs` and `job_waiting.rs` run programs.
-//! Not here: which requests are allowed (`http/protocol/guard.rs`), the paths (`http/routes.rs`), the statuses of failures
-//! (`http/outcome.rs`).
+//! The tour: `health.rs` has the state of the node, `members.rs` the membership; `kv.rs` and `locks.rs` are the
+//! key-value store; `jobs.rs`, `new_job.rs`, `job_json.rs`, `job_output.rs` and `job_waiting.rs` run programs.
+//! Not here: which requests are allowed (`http/protocol/guard.rs`), the paths (`http/routes.rs`), the statuses of
+//! failures (`http/outcome.rs`).
 
 pub(crate) mod health;
 pub(crate) mod job_output;

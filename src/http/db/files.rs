@@ -1,8 +1,9 @@
 //! `/db/backup` and `/db/load`: the whole database out of a node, and into all of them.
 //!
-//! A backup is as fresh as its `level`, and is sent piece by piece: one that ends without its last chunk is incomplete. A
-//! file that is loaded goes through the log in pieces as it arrives; they are kept in the database until the last command
-//! puts the file in place, so that a load that fails in the middle has changed no table. A node runs one load at a time.
+//! A backup is as fresh as its `level`, and is sent piece by piece: one that ends without its last chunk is incomplete.
+//! A file that is loaded goes through the log in pieces as it arrives; they are kept in the database until the last
+//! command puts the file in place, so that a load that fails in the middle has changed no table. A node runs one load
+//! at a time.
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
 use super::statements::{level, seed};

@@ -1,8 +1,9 @@
 //! Statements and results in the JSON of rqlite, as its clients send and read them.
 //!
-//! A body is a JSON array of statements; each is a string, or an array of the string and its parameters. Types of SQLite
-//! that JSON lacks are written as rqlite writes them: blobs in base64 (or as arrays of bytes), columns declared `boolean` as
-//! true and false, columns declared `date`, `datetime` or `timestamp` in RFC 3339, if their values are such times.
+//! A body is a JSON array of statements; each is a string, or an array of the string and its parameters. Types of
+//! SQLite that JSON lacks are written as rqlite writes them: blobs in base64 (or as arrays of bytes), columns declared
+//! `boolean` as true and false, columns declared `date`, `datetime` or `timestamp` in RFC 3339, if their values are
+//! such times.
 //! Not here: the paths (`statements.rs`). Source: rqlite.io/docs/api, `http/` and `db/` of rqlite 8.
 
 use crate::services::sql::Outcome;
@@ -261,7 +262,8 @@ fn rfc3339(text: &str) -> Option<String> {
         _ => (text.strip_suffix('Z').unwrap_or(text), "+00:00"),
     };
     let written = civil.parse::<DateTime>().ok()?.to_string();
-    // jiff parses more than these forms, and a second of 60 as 59: only a time that it writes as it was read is accepted.
+    // jiff parses more than these forms, and a second of 60 as 59: only a time that it writes as it was read is
+    // accepted.
     let whole = civil.split_once('.').map_or(civil, |(whole, _)| whole);
     if !matches!(whole.len(), 10 | 16 | 19) || !written.starts_with(&whole.replacen(' ', "T", 1)) {
         return None;

@@ -1,9 +1,9 @@
 //! `GET /`: the monitor page, and the same figures as a table for users of curl.
 //!
-//! A browser gets style and script in the first chunk, so that one viewer is one connection (and one unit of load) and the
-//! page needs nothing more from a node that may die the next moment. Its policy runs only scripts with this response's
-//! nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a policy that would
-//! run none of them, and after each frame a comment with the table.
+//! A browser gets style and script in the first chunk, so that one viewer is one connection (and one unit of load) and
+//! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts with this
+//! response's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a
+//! policy that would run none of them, and after each frame a comment with the table.
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};

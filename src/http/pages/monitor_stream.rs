@@ -1,8 +1,8 @@
 //! Endless responses: frames to the monitor page and to `/v1/stream`, each encoded once for all viewers.
 //!
-//! A node serves thousands of these, so a streaming connection has no buffer, only a small stack; a frame is sent in one
-//! system call; a reader that does not keep up skips frames (only the newest one is sent), and a reader that accepts
-//! nothing is disconnected at the write deadline.
+//! A node serves thousands of these, so a streaming connection has no buffer, only a small stack; a frame is sent in
+//! one system call; a reader that does not keep up skips frames (only the newest one is sent), and a reader that
+//! accepts nothing is disconnected at the write deadline.
 //! Not here: the page and its table (`monitor.rs`), when a frame is due (`node/threads/monitor.rs`).
 
 use super::monitor;

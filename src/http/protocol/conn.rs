@@ -422,8 +422,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Sends a piece of a stream, as a chunk if the client speaks HTTP/1.1. An empty one, which would end the stream, is
-    /// not sent.
+    /// Sends a piece of a stream, as a chunk if the client speaks HTTP/1.1. An empty one, which would end the stream,
+    /// is not sent.
     pub fn send_piece(&self, parts: &[&[u8]]) -> io::Result<()> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         match (length, self.is_chunked) {

@@ -1,7 +1,7 @@
 //! Why a request has no result: a status, a sentence for people, and whether anything may have been done.
 //!
-//! The body is `{"error", "outcome", "leader", "retry_after_ms"}`. `outcome` is `refused` (certainly not done) or `unknown`
-//! (it may or may not have been done), and one is never reported as the other.
+//! The body is `{"error", "outcome", "leader", "retry_after_ms"}`. `outcome` is `refused` (certainly not done) or
+//! `unknown` (it may or may not have been done), and one is never reported as the other.
 //! Not here: which outcome of the node has which status (`http/outcome.rs`).
 
 use super::parse::Fault;

@@ -1,9 +1,10 @@
 //! `Idempotency-Key`: a write that is sent twice under one key takes effect once, on whichever nodes the two arrive.
 //!
-//! The key becomes the command's tag, so the session table of the services answers the second copy with the reply to the
-//! first, for at least an hour. The tag is a hash of the whole request, not of the key alone: the same key with another
-//! method, path or body is another request and is executed. Rejected: refusing it (422), because the table would have to
-//! keep every request, and a client that reuses a key has a bug that ignoring its second write would make worse.
+//! The key becomes the command's tag, so the session table of the services answers the second copy with the reply to
+//! the first, for at least an hour. The tag is a hash of the whole request, not of the key alone: the same key with
+//! another method, path or body is another request and is executed. Rejected: refusing it (422), because the table
+//! would have to keep every request, and a client that reuses a key has a bug that ignoring its second write would make
+//! worse.
 //! Not here: the table (`services/sessions.rs`).
 
 use super::error::ApiError;

@@ -1,7 +1,7 @@
 //! Reading a stream of lines from a node, as another node and the command line do.
 //!
-//! The request is HTTP/1.0, so the body is not chunked and ends with the connection. A read timeout is not an error: the
-//! caller may have something else to do meanwhile.
+//! The request is HTTP/1.0, so the body is not chunked and ends with the connection. A read timeout is not an error:
+//! the caller may have something else to do meanwhile.
 //! Not here: what the lines contain.
 
 use super::conn::is_timeout;

@@ -1,6 +1,7 @@
 //! Parameters of a request: its query, in which no parameter may be unknown or given twice, and a body of JSON.
 //!
-//! An unknown parameter is refused: with a misspelt `?cas_index=7`, a write that is meant to be conditional would not be.
+//! An unknown parameter is refused: with a misspelt `?cas_index=7`, a write that is meant to be conditional would not
+//! be.
 //! Not here: which parameters are known (`http/routes.rs`), what they mean (each handler).
 
 use super::error::ApiError;

@@ -1,10 +1,11 @@
 //! Bytes to a request head, and chunked bodies to bytes: pure, and strict where leniency has let requests be smuggled.
 //!
 //! httparse finds the tokens; this file adds what it does not check: sizes, bare line feeds, `Host`, how the body is
-//! framed. Whatever two programs could interpret differently is refused, never repaired (RFC 9112 sections 2.2, 5, 6, 7, 11.2).
+//! framed. Whatever two programs could interpret differently is refused, never repaired (RFC 9112 sections 2.2, 5, 6,
+//! 7, 11.2).
 //!
-//! Invariants: P1 a [`Head`] contains no byte below 0x20 in any value and only visible ASCII in its target, so both may be
-//! copied into a response. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
+//! Invariants: P1 a [`Head`] contains no byte below 0x20 in any value and only visible ASCII in its target, so both may
+//! be copied into a response. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
 //! Not here: reading and deadlines (`conn.rs`), which hosts and origins are allowed (`guard.rs`).
 
 use crate::limits;

@@ -1,7 +1,7 @@
 //! A response: status, headers, body, written into a buffer.
 //!
-//! Invariant: R1 header values contain no control characters, whatever a handler has put into them, so nothing that a client
-//! sent can begin another header.
+//! Invariant: R1 header values contain no control characters, whatever a handler has put into them, so nothing that a
+//! client sent can begin another header.
 //! Not here: responses that are sent while they are produced, and sockets (`conn.rs`).
 
 use crate::types::Index;

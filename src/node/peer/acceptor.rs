@@ -1,12 +1,12 @@
 //! Incoming half of the peer port: accepts connections, does the handshake, and reads frames for the other threads.
 //!
-//! All input is from outside: a frame that cannot be decoded or is not expected ends the connection, with one log line at
-//! most. When a peer's connection ends, the outgoing half is asked to check whether the peer is gone.
+//! All input is from outside: a frame that cannot be decoded or is not expected ends the connection, with one log line
+//! at most. When a peer's connection ends, the outgoing half is asked to check whether the peer is gone.
 //!
 //! Frames are accepted only from a node of this cluster: its identity is in the membership, or was vouched for
 //! (`raft/guard.rs`); with a `cluster_secret` the handshake has proved it. Anyone else may ask who leads, and ask to
-//! join. Frames of a stranger are dropped as they arrive, as if the network had lost them, and the connection stays open
-//! for some seconds: a member that this node does not know yet becomes known within a round of gossip.
+//! join. Frames of a stranger are dropped as they arrive, as if the network had lost them, and the connection stays
+//! open for some seconds: a member that this node does not know yet becomes known within a round of gossip.
 //! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages
 //! mean (`node/threads/core/`, `node/threads/gossip.rs`).
 

@@ -1,4 +1,5 @@
-//! Outgoing half of the peer port: the thread `send-m` dials node m and keeps the connection, to which other threads write.
+//! Outgoing half of the peer port: the thread `send-m` dials node m and keeps the connection, to which other threads
+//! write.
 //!
 //! The death of a process is noticed at once: its kernel closes its connection to this node, the reading half
 //! (`acceptor.rs`) has this thread check, and the next dial is refused. That is what [`CoreInput::LinkLost`] means: the
@@ -201,8 +202,8 @@ pub fn dial_as(
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),
         Err(WireError::Other { who, cluster }) => {
-            // The same member with a replaced disk, or the member itself after another identity of its number: it answers at a
-            // known address of this cluster.
+            // The same member with a replaced disk, or the member itself after another identity of its number: it
+            // answers at a known address of this cluster.
             if who.id == to.id && cluster == Some(shared.cluster) {
                 shared.inboxes.to_core(CoreInput::Answers(who));
             }

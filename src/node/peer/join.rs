@@ -1,9 +1,9 @@
 //! The leader's side of a join: makes the newcomer a learner, replacing a lost disk's identity under the same id.
 //!
-//! The old identity is removed before the new one is added, so one number never votes twice. A number is in use while its
-//! holder answers the leader. A holder that is silent may only be restarting: the newcomer gets the number when the holder
-//! has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's address, which no two nodes can
-//! have. Each step is a separate membership change, committed before the next.
+//! The old identity is removed before the new one is added, so one number never votes twice. A number is in use while
+//! its holder answers the leader. A holder that is silent may only be restarting: the newcomer gets the number when the
+//! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's address, which no two
+//! nodes can have. Each step is a separate membership change, committed before the next.
 //! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
 
 use super::discovery_client::Asker;

@@ -1,11 +1,11 @@
 //! Limits for the number of connections on the peer port.
 //!
 //! A connection is a stranger's until its handshake has named a known identity. Strangers have few places. When all are
-//! taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of the newest.
-//! A known identity has places of its own that no other identity can take; when they are taken, the oldest of its
-//! connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of this
-//! machine can claim a member's identity: it can take that member's places while they are free, and no more bytes than that
-//! member may have, but it cannot cause a connection to be closed over which something is received.
+//! taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of the
+//! newest. A known identity has places of its own that no other identity can take; when they are taken, the oldest of
+//! its connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of
+//! this machine can claim a member's identity: it can take that member's places while they are free, and no more bytes
+//! than that member may have, but it cannot cause a connection to be closed over which something is received.
 //!
 //! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
 //! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
@@ -21,8 +21,8 @@ use std::time::Instant;
 
 /// Connections of strangers. More: the oldest is closed.
 pub const STRANGERS_MAX: usize = 64;
-/// Connections of one known identity for one purpose: the present one, and an earlier one whose end was not noticed yet.
-/// More: the oldest that is silent is closed; if none is, the new one, and its dialer tries again.
+/// Connections of one known identity for one purpose: the present one, and an earlier one whose end was not noticed
+/// yet. More: the oldest that is silent is closed; if none is, the new one, and its dialer tries again.
 const OF_ONE_MAX: usize = 2;
 /// A connection over which nothing was received (or sent, where this node is the sender) for so long may be half open:
 /// gossip alone sends five times a second.
@@ -34,7 +34,7 @@ const KNOWN_MAX: usize = 512;
 #[derive(Debug)]
 pub struct ConnectionTable {
     began: Instant,
-    table: Mutex<Connections>,
+    open: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
@@ -51,10 +51,10 @@ struct OpenConnection {
     heard_ms: Arc<AtomicU64>,
 }
 
-/// The place of one connection, until it is dropped.
+/// The entry of one connection, until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionEntry {
-    places: Arc<ConnectionTable>,
+    table: Arc<ConnectionTable>,
     number: u64,
     /// When something was last received, by [`ConnectionTable::now_ms`].
     heard_ms: Arc<AtomicU64>,
@@ -62,7 +62,7 @@ pub struct ConnectionEntry {
 
 impl Default for ConnectionTable {
     fn default() -> ConnectionTable {
-        ConnectionTable { began: Instant::now(), table: Mutex::default() }
+        ConnectionTable { began: Instant::now(), open: Mutex::default() }
     }
 }
 
@@ -79,28 +79,28 @@ impl ConnectionTable {
     /// A stranger's place for a connection that was just accepted.
     pub fn enter(self: &Arc<ConnectionTable>, stream: Arc<TcpStream>) -> ConnectionEntry {
         let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
-        let mut table = lock(&self.table);
+        let mut table = lock(&self.open);
         table.newest += 1;
         let number = table.newest;
         table.strangers.push_back(OpenConnection { number, stream, heard_ms: Arc::clone(&heard_ms) });
         while table.strangers.len() > STRANGERS_MAX {
             table.strangers.pop_front().iter().for_each(OpenConnection::close);
         }
-        ConnectionEntry { places: Arc::clone(self), number, heard_ms }
+        ConnectionEntry { table: Arc::clone(self), number, heard_ms }
     }
 }
 
 impl ConnectionEntry {
     /// The connection is of a known identity; returns whether there is a place for it.
     pub fn recognize(&self, who: Identity, purpose: &Purpose) -> bool {
-        let mut table = lock(&self.places.table);
+        let mut table = lock(&self.table.open);
         let Some(at) = table.strangers.iter().position(|open| open.number == self.number) else {
             // Closed meanwhile, or recognized before.
             return table.known.values().flatten().any(|open| open.number == self.number);
         };
         let key = (who, of(purpose));
         if let Some(own) = table.known.get_mut(&key).filter(|own| own.len() >= OF_ONE_MAX) {
-            let Some(silent) = own.iter().position(|open| self.places.is_silent(open)) else { return false };
+            let Some(silent) = own.iter().position(|open| self.table.is_silent(open)) else { return false };
             own.remove(silent).iter().for_each(OpenConnection::close);
         }
         if table.known.values().map(VecDeque::len).sum::<usize>() >= KNOWN_MAX {
@@ -114,20 +114,20 @@ impl ConnectionEntry {
 
     /// Something was received, or sent.
     pub fn touch(&self) {
-        self.heard_ms.store(self.places.now_ms(), Ordering::Relaxed);
+        self.heard_ms.store(self.table.now_ms(), Ordering::Relaxed);
     }
 
     /// Whether the identity is heard over another connection for this purpose: then the end of this one means nothing.
     pub fn is_one_of_many(&self, who: Identity, purpose: &Purpose) -> bool {
-        let table = lock(&self.places.table);
+        let table = lock(&self.table.open);
         let own = table.known.get(&(who, of(purpose)));
-        own.is_some_and(|own| own.iter().any(|open| open.number != self.number && !self.places.is_silent(open)))
+        own.is_some_and(|own| own.iter().any(|open| open.number != self.number && !self.table.is_silent(open)))
     }
 }
 
 impl Drop for ConnectionEntry {
     fn drop(&mut self) {
-        let mut table = lock(&self.places.table);
+        let mut table = lock(&self.table.open);
         table.strangers.retain(|open| open.number != self.number);
         table.known.retain(|_, own| {
             own.retain(|open| open.number != self.number);
@@ -188,7 +188,7 @@ mod tests {
         let other = come();
         assert!(other.1.recognize(who(2), &Purpose::Snapshot) && !is_closed(&member.0), "another purpose");
         drop((member, strangers, other));
-        let table = lock(&places.table);
+        let table = lock(&places.open);
         assert!(table.strangers.is_empty() && table.known.is_empty());
     }
 
@@ -216,7 +216,7 @@ mod tests {
         member.1.touch();
         assert!(!has_place(&claims[2]) && !is_closed(&member.0), "it has spoken again");
         drop((member, claims));
-        let table = lock(&places.table);
+        let table = lock(&places.open);
         assert!(table.strangers.is_empty() && table.known.is_empty());
     }
 }

@@ -1,11 +1,11 @@
 //! Limits for learners that were admitted and have not been heard yet: how many there may be, and for how long.
 //!
-//! Without a `cluster_secret` any process of this machine may ask to join, under any free number, and each join costs every
-//! node a thread and a link. A real node follows its leader within moments, so few need to be waited for at once.
+//! Without a `cluster_secret` any process of this machine may ask to join, under any free number, and each join costs
+//! every node a thread and a link. A real node follows its leader within moments, so few need to be waited for at once.
 //!
-//! A learner counts as silent if it has acknowledged nothing to this leader, and has not registered its addresses in the
-//! log or was admitted by this process (which registers a gateway itself). So a learner that has been a member for long
-//! and is down does not count.
+//! A learner counts as silent if it has acknowledged nothing to this leader, and has not registered its addresses in
+//! the log or was admitted by this process (which registers a gateway itself). So a learner that has been a member for
+//! long and is down does not count.
 //! Invariants: J1 no learner is admitted while [`SILENT_LEARNERS_MAX`] others are silent. J2 a learner that answers the
 //! leader is not removed, however long its first snapshot takes.
 //! Not here: the join itself (`join.rs`), who becomes a voter (`cluster/autopilot.rs`).

@@ -3,8 +3,8 @@
 //! `config.json` and the member's number for the identity of the node there; a member of this cluster is connected at
 //! that address.
 //!
-//! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and,
-//! after a long time without a leader, whether this node is still a member (`former_member.rs`).
+//! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
+//! and, after a long time without a leader, whether this node is still a member (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
 
 use super::discovery_client::{Asker, named_addresses};

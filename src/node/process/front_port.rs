@@ -1,7 +1,7 @@
-//! Which cluster uses the front door's port. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the nodes of
-//! another cluster share it as well, and distributes the clients of both over both. Before a node looks for its cluster,
-//! and again before it listens, it asks the process that answers there for its cluster, and refuses to start if that is
-//! another one. A running node checks now and then, because two clusters may start at the same moment.
+//! Which cluster uses the front door's port. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the
+//! nodes of another cluster share it as well, and distributes the clients of both over both. Before a node looks for
+//! its cluster, and again before it listens, it asks the process that answers there for its cluster, and refuses to
+//! start if that is another one. A running node checks now and then, because two clusters may start at the same moment.
 //!
 //! Not here: answering (`http/front.rs`), binding (`start.rs`).
 

@@ -199,8 +199,8 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         warn!("{news}");
         shared.event("database", Some(who.id), news);
     }
-    // Only now: a node that is still looking for its cluster must not accept clients of the front door. Until it knows which
-    // other nodes are online, it redirects them to itself.
+    // Only now: a node that is still looking for its cluster must not accept clients of the front door. Until it knows
+    // which other nodes are online, it redirects them to itself.
     let own_http = shared.settings.addresses(who.id).http;
     lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;

@@ -1,9 +1,9 @@
 //! Outputs for log lines: each has a bounded queue and a thread that writes.
 //!
-//! A thread that logs never waits: a terminal that was stopped (Ctrl+S), a pipe that is not read and a slow disk only block
-//! the thread of that output. Lines that do not fit into its queue are dropped and counted, and a later line reports the
-//! count. The size of the log file is bounded while the node runs: a full file is renamed to `.1`, and a new one begun; if
-//! the file was moved away (logrotate), a new one is opened.
+//! A thread that logs never waits: a terminal that was stopped (Ctrl+S), a pipe that is not read and a slow disk only
+//! block the thread of that output. Lines that do not fit into its queue are dropped and counted, and a later line
+//! reports the count. The size of the log file is bounded while the node runs: a full file is renamed to `.1`, and a
+//! new one begun; if the file was moved away (logrotate), a new one is opened.
 //! Not here: what a line looks like (`logging.rs`).
 
 use crate::node::spawn;

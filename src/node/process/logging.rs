@@ -1,4 +1,5 @@
-//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data folder.
+//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data
+//! folder.
 //!
 //! The prefix names the node, its term and its role, so that the lines of several nodes can be compared. Control
 //! characters are escaped whatever their source, and each message is one line. A thread that logs never waits for the

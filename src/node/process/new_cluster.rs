@@ -1,14 +1,15 @@
 //! A new cluster from one surviving folder (`phalanx recover`), after the disks of a majority of the voters were lost.
 //!
 //! The former cluster can never commit again, and only a person can know that its other voters will not return. So the
-//! folder gets a new identity in a new cluster: its log continues with one entry that makes that identity the only voter,
-//! which then commits everything in the log. Nodes of the two clusters reject each other at the handshake, so a node of
-//! the former cluster that returns cannot join.
+//! folder gets a new identity in a new cluster: its log continues with one entry that makes that identity the only
+//! voter, which then commits everything in the log. Nodes of the two clusters reject each other at the handshake, so a
+//! node of the former cluster that returns cannot join.
 //!
-//! Invariants: N1 the former state is kept in a copy on which no node can be started. N2 the process may crash after each
-//! step: the copy is complete before anything changes; after the entry, the former identity is not a member in its own log
-//! and cannot win an election, and running it again has the same result. N3 it is refused while the folders beside this one
-//! contain a majority or a newer log, and while a node of that cluster, or another cluster, answers at a known address.
+//! Invariants: N1 the former state is kept in a copy on which no node can be started. N2 the process may crash after
+//! each step: the copy is complete before anything changes; after the entry, the former identity is not a member in its
+//! own log and cannot win an election, and running it again has the same result. N3 it is refused while the folders
+//! beside this one contain a majority or a newer log, and while a node of that cluster, or another cluster, answers at
+//! a known address.
 //! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery.rs`).
 
 use crate::cluster::config_file::{self, ConfigFileError, Lock, Projection};

@@ -1,7 +1,8 @@
 //! What a node finds in its folder when it starts: its identity and its log.
 //!
 //! A log is removed without being asked in one case only: when it is certainly the rest of an unfinished bootstrap. Any
-//! other log without an identity, or with one that names no cluster, is refused, because other nodes rely on its promises.
+//! other log without an identity, or with one that names no cluster, is refused, because other nodes rely on its
+//! promises.
 //! Not here: reading the log (`store/`), what follows from it (`start.rs`).
 
 use crate::raft::{self, Durable, HardState};
@@ -31,8 +32,8 @@ pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_disc
     }
 }
 
-/// Opens the store. The rest of an unfinished bootstrap is removed, because no other node has seen it, and the node looks
-/// for a cluster like any new node.
+/// Opens the store. The rest of an unfinished bootstrap is removed, because no other node has seen it, and the node
+/// looks for a cluster like any new node.
 pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
     let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
     if me.cluster.is_some() || durable == Durable::default() {
@@ -47,8 +48,8 @@ pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(S
     identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
-/// Whether a log is the one that this identity wrote when it bootstrapped a cluster, or the beginning of it: a member of a
-/// cluster writes more before it promises anything.
+/// Whether a log is the one that this identity wrote when it bootstrapped a cluster, or the beginning of it: a member
+/// of a cluster writes more before it promises anything.
 fn is_unfinished_bootstrap(durable: &Durable, me: Identity) -> bool {
     let first = raft::bootstrap_state(me);
     durable.snapshot.is_none()

@@ -1,6 +1,7 @@
 //! The listening sockets of a node, bound before anything is started; clients can connect once the node has a cluster.
 //!
-//! Not here: who accepts (`node/accept.rs`, `node/peer/acceptor.rs`), other clusters on the front door (`front_port.rs`).
+//! Not here: who accepts (`node/accept.rs`, `node/peer/acceptor.rs`), other clusters on the front door
+//! (`front_port.rs`).
 
 use crate::node::peer::discovery_client::wake;
 use crate::settings::Settings;
@@ -80,7 +81,8 @@ impl Ports {
     }
 }
 
-/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports back.
+/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports
+/// back.
 fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
     let at = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
@@ -92,8 +94,8 @@ fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Closes a listener and ends the `accept` that waits on it. Connecting to wake it is only done where the system does not
-/// support this shutdown (macOS): a connection to the front door may reach another node of this host.
+/// Closes a listener and ends the `accept` that waits on it. Connecting to wake it is only done where the system does
+/// not support this shutdown (macOS): a connection to the front door may reach another node of this host.
 pub fn close(listener: TcpListener) {
     if rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).is_err()
         && let Ok(address) = listener.local_addr()

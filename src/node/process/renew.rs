@@ -1,12 +1,13 @@
-//! What a node does if its data folder is older than what it has promised: it was replaced by an older copy, or the disk has
-//! lost what it had synced.
+//! What a node does if its data folder is older than what it has promised: it was replaced by an older copy, or the
+//! disk has lost what it had synced.
 //!
-//! The node's votes and acknowledgements since then are lost, so its old identity must not be used again. While a leader is
-//! known, the node sets its log aside, takes a new identity and joins again as a learner, which catches up and becomes a
-//! voter. Without a leader it waits and logs why, because the majority may be outdated, and then a person must decide.
-//! A node that notices this while it runs stops and restarts itself; the start does the rest.
+//! The node's votes and acknowledgements since then are lost, so its old identity must not be used again. While a
+//! leader is known, the node sets its log aside, takes a new identity and joins again as a learner, which catches up
+//! and becomes a voter. Without a leader it waits and logs why, because the majority may be outdated, and then a person
+//! must decide. A node that notices this while it runs stops and restarts itself; the start does the rest.
 //!
-//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files (`store/identity.rs`).
+//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files
+//! (`store/identity.rs`).
 
 use super::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
@@ -36,8 +37,8 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
     )
 }
 
-/// The leader has other entries than those that are committed here: a majority has lost what it had acknowledged. If this node
-/// followed, it would silently lose them as well; if it continued, it would answer with them.
+/// The leader has other entries than those that are committed here: a majority has lost what it had acknowledged. If
+/// this node followed, it would silently lose them as well; if it continued, it would answer with them.
 pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     error!(
         "the leader, node {}, has another entry {index} than the one that is committed here: the data folders of a \

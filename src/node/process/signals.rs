@@ -70,8 +70,8 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// The same where there is no /proc, from a shell that inherits it from this process: a signal that was ignored when a shell
-/// began can neither be caught by it nor end it (POSIX, `trap`).
+/// The same where there is no /proc, from a shell that inherits it from this process: a signal that was ignored when a
+/// shell began can neither be caught by it nor end it (POSIX, `trap`).
 fn is_ignored_by_shells(signal: i32) -> bool {
     let script = format!("trap 'exit 1' {signal}; kill -{signal} $$; exit 0");
     let mut shell = std::process::Command::new("/bin/sh");

@@ -1,8 +1,8 @@
 //! The folder of a node's database: where its files are, and what happens to a file that cannot be used.
 //!
-//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` after a load, whose
-//! name is in `current`. `temporary-N` while an image is being written, `damaged` if the node has stopped because of the
-//! file, and `set-aside.sqlite` for a file that could not be used.
+//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` after a load,
+//! whose name is in `current`. `temporary-N` while an image is being written, `damaged` if the node has stopped because
+//! of the file, and `set-aside.sqlite` for a file that could not be used.
 //! Not here: what the file holds (`services/sql/`).
 
 use super::logging::{self, EXIT_DISK};

@@ -1,9 +1,10 @@
 //! The start of a node: folder and ports first, then its cluster, then its threads.
 //!
-//! Everything that may fail (a port in use, a locked folder, damaged data, the `config.json` of another cluster) is tried
-//! before anything is started, so a node never starts partly. The peer port answers other nodes that look for a cluster
-//! while this one does.
-//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
+//! Everything that may fail (a port in use, a locked folder, damaged data, the `config.json` of another cluster) is
+//! tried before anything is started, so a node never starts partly. The peer port answers other nodes that look for a
+//! cluster while this one does.
+//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends
+//! (`stop.rs`).
 
 use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
 use super::ports::{PortError, Ports};
@@ -27,15 +28,15 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// File descriptors that a node needs itself at least: files of the log, snapshots and database, listeners, strangers and
-/// peers on the peer port, reserved slots, pipes of jobs. Of a larger limit it is an eighth, for more peers.
+/// File descriptors that a node needs itself at least: files of the log, snapshots and database, listeners, strangers
+/// and peers on the peer port, reserved slots, pipes of jobs. Of a larger limit it is an eighth, for more peers.
 const OWN_FILES: u64 = 256;
 
-/// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and snapshot
-/// needs more.
+/// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and
+/// snapshot needs more.
 const FILES_MIN: u64 = 128;
-/// The least address space with which a node starts, in bytes: an idle node of three reserves 1.1 GiB, most of it for the stacks
-/// and heaps of its threads, and uses 50 MiB of it.
+/// The least address space with which a node starts, in bytes: an idle node of three reserves 1.1 GiB, most of it for
+/// the stacks and heaps of its threads, and uses 50 MiB of it.
 const ADDRESS_SPACE_MIN: u64 = 2 << 30;
 
 /// Options of the command line beyond the settings.
@@ -225,7 +226,8 @@ fn start(
 enum Found {
     /// It has bootstrapped the cluster.
     Bootstrapped,
-    /// It is a member, or will be one soon. `identities`: the members that the leader named, if this node has just joined.
+    /// It is a member, or will be one soon. `identities`: the members that the leader named, if this node has just
+    /// joined.
     Member { identities: Vec<Identity> },
     /// It is a member with a data folder that is older than what the others remember.
     Outdated,
@@ -302,8 +304,9 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
     identity::save(files, dir, me).map_err(|e| e.to_string())
 }
 
-/// Raises the soft limit of descriptors to the hard one, because thousands of clients need thousands of descriptors, and
-/// lowers `connections_max` so that enough descriptors and threads remain for the node's own files, peers and threads.
+/// Raises the soft limit of descriptors to the hard one, because thousands of clients need thousands of descriptors,
+/// and lowers `connections_max` so that enough descriptors and threads remain for the node's own files, peers and
+/// threads.
 ///
 /// # Errors
 ///

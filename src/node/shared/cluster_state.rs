@@ -1,5 +1,5 @@
-//! The state of the cluster, derived from what this node's threads have published: which nodes are online and where, and
-//! whether the cluster is healthy, and why not.
+//! The state of the cluster, derived from what this node's threads have published: which nodes are online and where,
+//! and whether the cluster is healthy, and why not.
 //!
 //! Not here: the published values (`state.rs`), the rules for health (`cluster/health.rs`).
 

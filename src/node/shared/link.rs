@@ -1,8 +1,8 @@
 //! One outgoing connection to a peer, for all who write to it.
 //!
 //! A thread that has a frame writes it to the socket itself, without waiting: waking a thread costs more than writing
-//! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. If the connection
-//! is down or too far behind, the frame is dropped; raft and gossip treat that like a loss on the network.
+//! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. If the
+//! connection is down or too far behind, the frame is dropped; raft and gossip treat that like a loss on the network.
 //!
 //! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 no thread holds the wire's lock
 //! while it waits for a socket, so `core` never waits for a peer.
@@ -90,7 +90,8 @@ impl Link {
         }
     }
 
-    /// The same for a frame that the caller keeps if this returns false. Half of the buffer stays free for other frames.
+    /// The same for a frame that the caller keeps if this returns false. Half of the buffer stays free for other
+    /// frames.
     pub fn try_queue(&self, frame: &Frame) -> bool {
         self.queue_within(frame, LINK_BYTES_MAX / 2)
     }

@@ -4,10 +4,10 @@
 //! arrive, the queue of a transaction, replies that wait for their socket. So clients cannot use more than the budget.
 //!
 //! Invariants: M1 `used` is the sum of all reservations that exist. M2 what [`Reservation::resize`] grants keeps `used`
-//! within the share for a reservation of this size: a large one is refused while there is room for small ones, and these
-//! while there is room for request heads. So a client that fills the budget with large requests cannot block health
-//! checks. M3 the first bytes of a connection are always granted, and health checks need no more: `connections_max` bounds
-//! them.
+//! within the share for a reservation of this size: a large one is refused while there is room for small ones, and
+//! these while there is room for request heads. So a client that fills the budget with large requests cannot block
+//! health checks. M3 the first bytes of a connection are always granted, and health checks need no more:
+//! `connections_max` bounds them.
 //! Not here: limits of one connection (`limits.rs`), the number of connections (`node/handle.rs`).
 
 use crate::outcome::MEMORY_FULL;
@@ -122,8 +122,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Changes the size for bytes that exist already; returns whether there is room for them. If not, the owner must soon
-    /// free some.
+    /// Changes the size for bytes that exist already; returns whether there is room for them. If not, the owner must
+    /// soon free some.
     pub fn force(&mut self, bytes: usize) -> bool {
         if self.resize(bytes).is_ok() {
             return true;
@@ -160,8 +160,8 @@ fn of_meminfo(text: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// Limits of this process' control group and of its parents, in version 2 (`0::/a/b`) and in version 1 (`5:memory:/a/b`).
-/// In a container the path may be one of the host, and the limit is at the root.
+/// Limits of this process' control group and of its parents, in version 2 (`0::/a/b`) and in version 1
+/// (`5:memory:/a/b`). In a container the path may be one of the host, and the limit is at the root.
 fn group_limits(root: &Path, groups: &str) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {

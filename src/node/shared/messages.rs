@@ -57,8 +57,8 @@ pub enum CoreInput {
     Forwarded(Vec<(u64, Forwarded)>),
     /// Another node asks for this node's state.
     CopyState { reply: Sender<(SnapshotMeta, Registry)> },
-    /// A state from another node is on disk beside the log, to replace this node's, which is wrong. `reply`: whether the log
-    /// contains all entries after it; if so, `apply` waits for the bytes in `data`, and then sends `done`.
+    /// A state from another node is on disk beside the log, to replace this node's, which is wrong. `reply`: whether
+    /// the log contains all entries after it; if so, `apply` waits for the bytes in `data`, and then sends `done`.
     ReplaceState {
         meta: SnapshotMeta,
         data: Receiver<SnapshotReader>,
@@ -106,8 +106,8 @@ pub enum ApplyJob {
     Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
     /// Change one part of the state without a log entry: only in a lab.
     Alter { part: u8 },
-    /// Answer when the job has ended, or when a state of `at_least` (an index that the caller knows to be applied on some
-    /// node) does not contain it.
+    /// Answer when the job has ended, or when a state of `at_least` (an index that the caller knows to be applied on
+    /// some node) does not contain it.
     Await { job: JobId, at_least: Index, deadline: Instant, reply: ReplyTo },
     /// The node stops: answer every client that waits for a job.
     AnswerWaiting,

@@ -94,8 +94,8 @@ impl Drop for ReservedSlot {
     }
 }
 
-/// What counts as one address: all loopback addresses of this host, and a whole IPv6 network, in which each host chooses its
-/// addresses.
+/// What counts as one address: all loopback addresses of this host, and a whole IPv6 network, in which each host
+/// chooses its addresses.
 fn share_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         ip if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),

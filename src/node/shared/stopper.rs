@@ -37,8 +37,9 @@ impl Stopper {
         (Stopper { first, asked: Arc::default() }, wait)
     }
 
-    /// Begins an orderly stop; the second call ends the process at once. Another cause within [`SAME_EVENT_MAX`] is the same
-    /// event: a terminal that is closed sends SIGHUP and ends the input, a service manager sends SIGHUP after SIGTERM.
+    /// Begins an orderly stop; the second call ends the process at once. Another cause within [`SAME_EVENT_MAX`] is the
+    /// same event: a terminal that is closed sends SIGHUP and ends the input, a service manager sends SIGHUP after
+    /// SIGTERM.
     pub fn stop(&self, why: &'static str) {
         match self.note(why, Instant::now()) {
             StopStep::Begin => {}

@@ -6,8 +6,8 @@
 //! in its heartbeats. Every node compares for itself, so a leader whose own state is wrong detects it as any other node
 //! does. A node that differs from the majority marks itself as corrupt, on disk first, transfers leadership and fetches
 //! the state of a node that agrees; when it has that, it asks for another checkpoint, which must find nothing.
-//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer
-//! (`rebuild.rs`).
+//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the
+//! transfer (`rebuild.rs`).
 
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge};

@@ -1,16 +1,16 @@
 //! The services' state from another node, to replace a state that is wrong.
 //!
-//! The log is not changed. The sender streams its present state; the receiver writes it beside its log as if it had saved
-//! a snapshot there itself, replaces its services' state by it, and applies the later entries of its own log again. So
-//! membership, term, vote and every entry that this node has acknowledged stay as they are.
-//! Not here: which node needs a state and which may send it (`checkpoints.rs`), snapshots for a follower that is too far
-//! behind (`transfer.rs`).
+//! The log is not changed. The sender streams its present state; the receiver writes it beside its log as if it had
+//! saved a snapshot there itself, replaces its services' state by it, and applies the later entries of its own log
+//! again. So membership, term, vote and every entry that this node has acknowledged stay as they are.
+//! Not here: which node needs a state and which may send it (`checkpoints.rs`), snapshots for a follower that is too
+//! far behind (`transfer.rs`).
 
 use super::transfer;
 use super::writer::{Count, Pace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
-use crate::node::peer::limits::Place;
+use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::types::{Identity, Index};
@@ -44,7 +44,7 @@ pub fn give(
     stream: &TcpStream,
     seals: &mut Seals,
     to: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     let Seals { outgoing, incoming } = seals;
     let mut out = stream;
@@ -81,7 +81,7 @@ pub fn give(
 /// Sends what is written as frames.
 struct Chunks<'a> {
     stream: &'a TcpStream,
-    place: &'a Place,
+    place: &'a ConnectionEntry,
     seal: &'a mut Seal,
     offset: u64,
     buffer: Vec<u8>,

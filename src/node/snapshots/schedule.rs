@@ -18,8 +18,8 @@ pub struct SnapshotSchedule {
 }
 
 impl SnapshotSchedule {
-    /// All nodes apply the same entries. Each begins its count at another number, so that they do not take their snapshots
-    /// at the same moment.
+    /// All nodes apply the same entries. Each begins its count at another number, so that they do not take their
+    /// snapshots at the same moment.
     pub fn new(settings: &Settings, me: NodeId) -> SnapshotSchedule {
         let bytes_max = settings.snapshot_every_mb << 20;
         let entries_max = settings.snapshot_every_entries.unwrap_or(u64::MAX);

@@ -2,13 +2,13 @@
 //!
 //! The sender streams the newest snapshot file in chunks; the receiver writes them beside its log, makes them durable,
 //! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender checks that a
-//! majority of the voters has the state that it sends: otherwise a difference that no node has found yet could spread to
-//! the majority.
+//! majority of the voters has the state that it sends: otherwise a difference that no node has found yet could spread
+//! to the majority.
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
-use crate::node::peer::limits::Place;
+use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::raft::{SnapshotMeta, View, quorum};
@@ -110,8 +110,8 @@ fn newest_agreed(
     Ok(reader)
 }
 
-/// Waits until a majority of the voters is known to have the state that this node had at `index` or later, as long as so
-/// many voters could report it.
+/// Waits until a majority of the voters is known to have the state that this node had at `index` or later, as long as
+/// so many voters could report it.
 fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     let until = Instant::now() + AGREED_WITHIN;
     let mut has_asked = false;
@@ -139,8 +139,8 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     }
 }
 
-/// Whether a majority of the voters has reached `index`, as far as the leader knows. A voter that has not answered for a
-/// moment counts while it is online: a whole machine may have been paused.
+/// Whether a majority of the voters has reached `index`, as far as the leader knows. A voter that has not answered for
+/// a moment counts while it is online: a whole machine may have been paused.
 fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeId) -> bool) -> bool {
     let has_come = |who: &Identity| {
         let peer = view.peers.iter().find(|peer| peer.who == *who && peer.match_index >= index);
@@ -159,7 +159,7 @@ pub fn receive(
     stream: &TcpStream,
     seals: &mut Seals,
     from: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     stream.set_read_timeout(Some(STALL_MAX))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
@@ -173,7 +173,7 @@ fn take(
     from_wire: &mut dyn io::Read,
     seal: &mut Seal,
     from: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     let Frame::SnapshotHead { term, meta, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));

@@ -3,8 +3,8 @@
 //! No other thread waits for it, but other threads use the same disk: it streams the state instead of building it in
 //! memory, writes each piece to the disk separately, pauses for as long as the piece took, and removes large files in
 //! steps. The log's syncs run in between.
-//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`),
-//! snapshots between nodes (`transfer.rs`).
+//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file
+//! (`store/snapshot.rs`), snapshots between nodes (`transfer.rs`).
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, DiskJob};

@@ -1,9 +1,10 @@
 //! The database as endpoints use it: writes through the log, reads beside it.
 //!
 //! Reads run on the thread that asks, on one of a few read-only connections to this node's file. A read that must see
-//! every acknowledged write first asks `apply` whether the read index is applied; what is applied is committed in the file.
-//! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`), the file's
-//! folder (`node/process/sql_folder.rs`).
+//! every acknowledged write first asks `apply` whether the read index is applied; what is applied is committed in the
+//! file.
+//! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`),
+//! the file's folder (`node/process/sql_folder.rs`).
 
 use super::load_permit::LoadPermit;
 use super::reader_pool::ReaderPool;
@@ -52,7 +53,8 @@ pub enum BackupForm {
 /// Rows are in memory as they were read, and as text in a buffer of up to twice the size.
 const ROWS_TIMES: usize = 3;
 
-/// Whether the database is so large that a request could free too much of it: by the sizes of its file and SQLite's log.
+/// Whether the database is so large that a request could free too much of it: by the sizes of its file and SQLite's
+/// log.
 fn is_large(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
@@ -62,8 +64,8 @@ fn is_large(path: &Path) -> bool {
 
 /// The database as endpoints use it.
 pub trait Sql {
-    /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
-    /// because the request was a repetition, or a snapshot contained its effects.
+    /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run
+    /// them, because the request was a repetition, or a snapshot contained its effects.
     fn sql_run(
         &self,
         run: Run,
@@ -150,7 +152,8 @@ impl Sql for Handle {
             if permit.as_ref().and_then(|permit: &LoadPermit<'_>| permit.wait(time, deadline)).is_none() {
                 return Outcome::Refused(Reason::DatabaseBusy);
             }
-            // The refused attempt is in the session table under its tag. A repetition of the request uses the same tags.
+            // The refused attempt is in the session table under its tag. A repetition of the request uses the same
+            // tags.
             tag = tag.map(|tag| Tag { number: tag.number + 1, ..tag });
         }
     }

@@ -1,8 +1,8 @@
 //! Loading a database file through the log: its pieces, the preparation, and the step that puts it in place.
 //!
 //! Each node prepares the file beside its log and reports that with its heartbeats. The last step is proposed when the
-//! leader, whose `apply` answers clients, and a majority are ready, and after some more time for the others. A node that
-//! is not ready then waits when it applies the step, and is behind for that time.
+//! leader, whose `apply` answers clients, and a majority are ready, and after some more time for the others. A node
+//! that is not ready then waits when it applies the step, and is behind for that time.
 //! Not here: what a node does with these commands (`services/sql/loading.rs`).
 
 use crate::node::handle::Handle;
@@ -39,8 +39,8 @@ pub struct SentFile {
 pub trait SqlFiles {
     /// Sends a piece of a file, which begins at `offset`. It changes no table.
     fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)>;
-    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: for this last step, if the client sent an
-    /// `Idempotency-Key`.
+    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: for this last step, if the client sent
+    /// an `Idempotency-Key`.
     fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
     /// Removes the pieces of a file, and of other loads that failed, in small steps, so that no request waits for it.
     fn sql_unstage(&self, load: u64);

@@ -1,6 +1,7 @@
 //! The read-only connections to this node's database, and the limits on what reads may take.
 //!
-//! Not here: what a read is and when it is fresh enough (`handle.rs`), what a statement does (`services/sql/reader.rs`).
+//! Not here: what a read is and when it is fresh enough (`handle.rs`), what a statement does
+//! (`services/sql/reader.rs`).
 
 use super::load_permit::LoadPermits;
 use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
@@ -111,8 +112,8 @@ impl fmt::Debug for ReaderPool {
 }
 
 impl ReaderPool {
-    /// Connections are opened when they are needed. `timings`: of the writer of the same files; `prepared`: the newest load that
-    /// it has prepared.
+    /// Connections are opened when they are needed. `timings`: of the writer of the same files; `prepared`: the newest
+    /// load that it has prepared.
     pub fn new(files: Arc<dyn Files>, timings: Arc<StatementTimings>, prepared: Arc<AtomicU64>) -> ReaderPool {
         let limits = ReadLimits {
             files: Arc::clone(&files),

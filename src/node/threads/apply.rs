@@ -167,8 +167,8 @@ impl Apply {
         }
     }
 
-    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own, piece by piece: neither commands
-    /// nor the log's syncs wait for long.
+    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own, piece by piece: neither
+    /// commands nor the log's syncs wait for long.
     fn save_snapshot(&mut self, meta: SnapshotMeta) {
         if !self.shared.integrity.begin_saving() {
             // The one that is being saved is nearly as new; or this state is wrong.

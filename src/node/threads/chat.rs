@@ -1,9 +1,9 @@
 //! The `chat` thread: publishes the events of the chat as lines for all clients that follow it.
 //!
-//! It takes the newest copy of the chat that `apply` has published, has the events since the previous one written as lines,
-//! and wakes the readers. The more readers there are, the less often it does so: a message to a thousand sockets costs a
-//! thousand writes, so several messages share them. One reader gets an event within milliseconds, a thousand within a tenth
-//! of a second.
+//! It takes the newest copy of the chat that `apply` has published, has the events since the previous one written as
+//! lines, and wakes the readers. The more readers there are, the less often it does so: a message to a thousand sockets
+//! costs a thousand writes, so several messages share them. One reader gets an event within milliseconds, a thousand
+//! within a tenth of a second.
 //! Not here: the published chat and its readers (`node/views/chat_feed.rs`).
 
 use crate::node::shared::Shared;

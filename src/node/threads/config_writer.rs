@@ -1,6 +1,7 @@
 //! The `config` thread: while this node leads, keeps `config.json` up to date.
 //!
-//! A separate thread, because the file's lock may be held by a process that is frozen, and nothing else may wait for it.
+//! A separate thread, because the file's lock may be held by a process that is frozen, and nothing else may wait for
+//! it.
 //! Not here: the file's format, lock and rules (`cluster/config_file.rs`).
 
 use crate::cluster::config_file::{ConfigFileError, Keeper, Projection, Written};

@@ -1,7 +1,7 @@
 //! The `console` thread: commands typed into a running node's terminal.
 //!
-//! The end of the input only ends this thread: a node without a terminal continues. But a program that starts nodes with a
-//! pipe as input may ask that they stop when it ends, however it ends.
+//! The end of the input only ends this thread: a node without a terminal continues. But a program that starts nodes
+//! with a pipe as input may ask that they stop when it ends, however it ends.
 //! Not here: the command line that talks to a node from outside (`cli/`).
 
 use crate::node::reports::status::status;

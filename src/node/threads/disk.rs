@@ -1,10 +1,10 @@
 //! The `disk` thread: owner of the store. Writes all jobs that wait, syncs once, then reports to `core`.
 //!
-//! The jobs' promises are sent from here, directly after the sync on which they depend and never before it: a follower's
-//! answer that went back through `core` would wait for another thread to wake.
-//! A failed write or sync ends the process (exit 3): a disk cannot be trusted after that, and other nodes have every
-//! acknowledged entry. Folder and free space are checked between jobs: a full disk is noticed before a write fails, and a
-//! node whose folder was removed or replaced ends (exit 3), because no restart would find what it acknowledges.
+//! The jobs' promises are sent from here, directly after the sync on which they depend and never before it: a
+//! follower's answer that went back through `core` would wait for another thread to wake. A failed write or sync ends
+//! the process (exit 3): a disk cannot be trusted after that, and other nodes have every acknowledged entry. Folder and
+//! free space are checked between jobs: a full disk is noticed before a write fails, and a node whose folder was
+//! removed or replaced ends (exit 3), because no restart would find what it acknowledges.
 //! Not here: formats and recovery (`store/`).
 
 use crate::node::process::logging::{self, EXIT_DISK};

@@ -111,8 +111,8 @@ impl Beats {
             edges
         };
         self.report(&edges);
-        // Also without an edge: a new node is a worker at once, not at the next heartbeat. A front door that learns of it
-        // while clients arrive restarts its rotation, and the unfinished rotations of five front doors add up.
+        // Also without an edge: a new node is a worker at once, not at the next heartbeat. A front door that learns of
+        // it while clients arrive restarts its rotation, and the unfinished rotations of five front doors add up.
         self.refresh_dispatch(now_ms);
     }
 

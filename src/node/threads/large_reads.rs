@@ -1,10 +1,10 @@
 //! The `large-reads` thread: answers queries that take long, of any service, from a copy of the service.
 //!
-//! Copying megabytes out of a state would delay every command that waits to be applied. The copy of the service shares its
-//! trees with the original and costs nothing.
+//! Copying megabytes out of a state would delay every command that waits to be applied. The copy of the service shares
+//! its trees with the original and costs nothing.
 //!
-//! Invariant: L1 answers that no client's thread has received yet have at most [`UNTAKEN_BYTES_MAX`] and one answer: until
-//! then they do not count against the memory budget.
+//! Invariant: L1 answers that no client's thread has received yet have at most [`UNTAKEN_BYTES_MAX`] and one answer:
+//! until then they do not count against the memory budget.
 //! Not here: what a query costs (`Service::read_cost`).
 
 use crate::limits::LARGE_READS_MAX;

@@ -1,8 +1,8 @@
 //! The `watch` thread: notifies clients that wait for a key to change, without polling by the clients.
 //!
-//! When something was applied, it reads the revisions of all watched keys with one query, at most fifty times a second: so
-//! watchers of busy keys do not cost `apply` a round of look-ups for each entry. On a quiet cluster a watcher is notified
-//! within a millisecond.
+//! When something was applied, it reads the revisions of all watched keys with one query, at most fifty times a second:
+//! so watchers of busy keys do not cost `apply` a round of look-ups for each entry. On a quiet cluster a watcher is
+//! notified within a millisecond.
 //!
 //! Invariants: W1 a change that is applied after a watcher arrived is followed by a check: the watcher is counted
 //! before it is sent to this thread, and `apply` wakes this thread whenever the count is not zero. W2 no watcher waits
@@ -56,8 +56,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
         match inbox.recv_deadline(check_at.unwrap_or_else(|| Instant::now() + PRUNE_EVERY)) {
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(WatchInput::Stop) if shared.is_stopped() => return,
-            // From now on no client waits. The thread itself runs until all clients have gone: without it, a message would
-            // stay in the inbox, and its sender would wait.
+            // From now on no client waits. The thread itself runs until all clients have gone: without it, a message
+            // would stay in the inbox, and its sender would wait.
             Ok(WatchInput::Stop) => table.clear(),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(WatchInput::Watch { .. }) if shared.is_stopping() => {}

@@ -1,13 +1,14 @@
 //! The `worker` thread: runs the jobs that the log assigns to this node, each on its own thread, and reports how they
 //! ended. On a gateway, or where jobs are off, it only ensures that no earlier process of this node keeps any.
 //!
-//! `apply` publishes the jobs after each change. An attempt that is assigned to this process and does not run is started;
-//! one that runs and is no longer assigned to it is stopped at once. So a node that was declared lost and returns drops
-//! the jobs that other nodes have by now. Ends are proposed until the log has them or assigns the job to another worker.
+//! `apply` publishes the jobs after each change. An attempt that is assigned to this process and does not run is
+//! started; one that runs and is no longer assigned to it is stopped at once. So a node that was declared lost and
+//! returns drops the jobs that other nodes have by now. Ends are proposed until the log has them or assigns the job to
+//! another worker.
 //!
-//! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
-//! one that was stopped has not ended yet. W3 no program runs longer than this thread; if the process is killed, the
-//! system ends its programs (`work/sandbox.rs`).
+//! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also
+//! while one that was stopped has not ended yet. W3 no program runs longer than this thread; if the process is killed,
+//! the system ends its programs (`work/sandbox.rs`).
 //! Not here: assigning jobs (`services/jobs/`), lost workers (`node/threads/core/`), sandboxes and compilers (`work/`).
 
 use crate::node::shared::Shared;
@@ -57,8 +58,8 @@ struct PendingEnd {
     command: Vec<u8>,
     /// The attempt is no longer this worker's: its output is dropped as soon as it is in the log.
     is_past: bool,
-    /// `None`: it is in the log, and is kept until this node's copy of the jobs shows it: otherwise the attempt would be
-    /// started again.
+    /// `None`: it is in the log, and is kept until this node's copy of the jobs shows it: otherwise the attempt would
+    /// be started again.
     next_try: Option<Instant>,
 }
 
@@ -128,7 +129,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
 }
 
 impl Worker {
-    /// Cleans up after an earlier process that was killed: ends its programs now, and removes its folders in the background.
+    /// Cleans up after an earlier process that was killed: ends its programs now, and removes its folders in the
+    /// background.
     fn clear_scratch(&self) {
         let old = match scratch::clear(&self.scratch) {
             Ok(old) => old,
@@ -285,15 +287,15 @@ impl Worker {
         }
     }
 
-    /// The earlier process of this node, if it is still registered as a worker: the leader cannot see that another process
-    /// answers in its place, and this one may join late or never.
+    /// The earlier process of this node, if it is still registered as a worker: the leader cannot see that another
+    /// process answers in its place, and this one may join late or never.
     fn previous_incarnation(&self, view: &JobsView) -> Option<Identity> {
         let me = self.shared.worker;
         view.here.iter().copied().find(|worker| worker.id == me.id && *worker != me)
     }
 
-    /// A node that cannot follow the log (its disk hangs) would be assigned jobs of which it never hears: it joins only after
-    /// a linearizable query has succeeded.
+    /// A node that cannot follow the log (its disk hangs) would be assigned jobs of which it never hears: it joins only
+    /// after a linearizable query has succeeded.
     fn ask_to_join(&mut self, now: Instant) {
         self.next_join = now + AGAIN_AFTER;
         let raft = &self.shared.view().raft;
@@ -419,7 +421,8 @@ impl Worker {
         self.propose_encoded(command, ReplyTo::Callback(Box::new(waiter)));
     }
 
-    /// Kills all programs, and reports that this process is no longer a worker, so that its jobs restart on others at once.
+    /// Kills all programs, and reports that this process is no longer a worker, so that its jobs restart on others at
+    /// once.
     fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
         if self.shared.jobs().am_here {
             self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false });

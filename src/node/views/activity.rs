@@ -101,7 +101,11 @@ mod tests {
         for ms in 1..=100 {
             activity.answered(2, Duration::from_millis(ms));
         }
-        assert_eq!(activity.pace_at(begun + WINDOW / 2), ClientPace { keys: 7, ..ClientPace::default() }, "no window is over yet");
+        assert_eq!(
+            activity.pace_at(begun + WINDOW / 2),
+            ClientPace { keys: 7, ..ClientPace::default() },
+            "no window is over yet"
+        );
         let pace = activity.pace_at(begun + 2 * WINDOW);
         assert_eq!((pace.kv_ops_per_s, pace.keys), (100, 7));
         assert!((50_000..51_000).contains(&pace.kv_p50_us) && (99_000..101_000).contains(&pace.kv_p99_us), "{pace:?}");

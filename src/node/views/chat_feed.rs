@@ -6,8 +6,8 @@
 //! Invariants: F1 the newest runs of lines that are kept here follow each other without a gap. F2 a client that has
 //! begun to follow is sent every later change: it is counted before it asks, and `apply` wakes the thread whenever the
 //! count is not zero.
-//! Not here: when that is done (`node/threads/chat.rs`), who may hear what (`http/chat/stream.rs`), how a line is written
-//! (`chat_lines.rs`).
+//! Not here: when that is done (`node/threads/chat.rs`), who may hear what (`http/chat/stream.rs`), how a line is
+//! written (`chat_lines.rs`).
 
 use super::chat_lines;
 use crate::node::shared::messages::ChatInput;

@@ -1,7 +1,7 @@
 //! The newest events and changes of leader, for the page and the API.
 //!
-//! Not here: the texts of events (each thread's own; for raft's events `node/threads/core/leadership_events.rs`), how they reach a
-//! browser (`http/pages/monitor_stream.rs`).
+//! Not here: the texts of events (each thread's own; for raft's events `node/threads/core/leadership_events.rs`), how
+//! they reach a browser (`http/pages/monitor_stream.rs`).
 
 use super::status::{EventLine, Failover};
 use crate::limits::{EVENTS_MAX, FAILOVERS_MAX};

@@ -36,8 +36,8 @@ pub struct JobsView {
     pub here: Vec<Identity>,
     /// For the page.
     pub status: JobsStatus,
-    /// For each worker's row: its identity, the versions at which its work and what it offers have last changed, and whether
-    /// it is there.
+    /// For each worker's row: its identity, the versions at which its work and what it offers have last changed, and
+    /// whether it is there.
     stamps: Vec<(Identity, u64, u64, bool)>,
 }
 

@@ -1,7 +1,8 @@
 //! Output of the programs on this node, while they run.
 //!
 //! An attempt's output is kept here from its first byte until its end is in the log, which then has all of it. Readers
-//! wait for more output. A reader that holds an output can read it to the end, also if the attempt is forgotten meanwhile.
+//! wait for more output. A reader that holds an output can read it to the end, also if the attempt is forgotten
+//! meanwhile.
 //! Not here: the programs (`work/`), sending output to clients (`http/api/job_output.rs`).
 
 use crate::node::shared::{lock, wait_while};

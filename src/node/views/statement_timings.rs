@@ -1,7 +1,7 @@
 //! How long statements of replicated commands took on this node, for the requests that asked.
 //!
-//! An endpoint registers a command to be timed before it sends it; `apply` marks the time after each statement. The times
-//! are neither in the state nor in the log: they differ between nodes.
+//! An endpoint registers a command to be timed before it sends it; `apply` marks the time after each statement. The
+//! times are neither in the state nor in the log: they differ between nodes.
 //! Not here: reads, which are timed by their own thread (`node/sql/handle.rs`).
 
 use crate::node::shared::lock;
@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// When the statements of each timed command ended, by the seed of the command. There are no more than requests under way.
+/// When the statements of each timed command ended, by the seed of the command. There are no more than requests under
+/// way.
 #[derive(Debug, Default)]
 pub struct StatementTimings {
     count: AtomicUsize,

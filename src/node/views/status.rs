@@ -9,8 +9,8 @@ use crate::raft::Role;
 use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
-use crate::wire::heartbeat::JobReport;
 pub use crate::wire::heartbeat::ClientPace;
+use crate::wire::heartbeat::JobReport;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -229,7 +229,8 @@ pub struct NodeRow {
     /// Its disk is nearly full: as the leader it refuses writes.
     #[serde(default)]
     pub is_disk_low: bool,
-    /// How far its wall clock is ahead of that of the node that answers (negative: behind); `None`: it has not been heard.
+    /// How far its wall clock is ahead of that of the node that answers (negative: behind); `None`: it has not been
+    /// heard.
     #[serde(default)]
     pub clock_ahead_ms: Option<i64>,
 }

@@ -1,7 +1,7 @@
 //! What was handed to the disk and what is known to be durable.
 //!
-//! Invariants: D1 sequence numbers grow by one. D2 `durable` never passes the last index, nor covers an entry that was cut
-//! and rewritten since. D3 `pending` ascends and lies within `synced_seq+1 ..= last_seq`.
+//! Invariants: D1 sequence numbers grow by one. D2 `durable` never passes the last index, nor covers an entry that was
+//! cut and rewritten since. D3 `pending` ascends and lies within `synced_seq+1 ..= last_seq`.
 //! Not here: what a step writes, and which messages wait for it (`raft/persist.rs`).
 
 use crate::raft::HardState;

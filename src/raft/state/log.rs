@@ -3,8 +3,8 @@
 //! The log starts after `base`, an entry that is no longer held but whose term is known. The newest snapshot is at or
 //! after `base`: a short tail below it is kept, so that a follower that is only a little behind needs no snapshot.
 //!
-//! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends by
-//! index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
+//! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends
+//! by index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
 //! Not here: what may be cut or kept (`raft/follower.rs`, `raft/snapshot.rs`), disk (`raft/persist.rs`).
 
 use crate::raft::{Entry, Membership, Payload, SnapshotMeta};

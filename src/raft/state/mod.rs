@@ -57,7 +57,8 @@ pub struct Raft {
     pub(crate) deadline: Option<u64>,
     /// Campaigns since a leader was last heard: each waits longer.
     pub(crate) attempts: u64,
-    /// Peers with a process that counts as gone: the link broke and reconnecting was refused, or they led and fell silent.
+    /// Peers with a process that counts as gone: the link broke and reconnecting was refused, or they led and fell
+    /// silent.
     pub(crate) lost: BTreeSet<NodeId>,
     /// Pre-votes refused because the leader seemed alive, with their tick: asked again when its link breaks.
     pub(crate) deferred: Vec<(u64, Message)>,

@@ -3,8 +3,8 @@
 //! *Probe* looks for the common point with one append at a time; *stream* sends ahead, bounded by bytes in flight;
 //! *snapshot* waits until the host has streamed a snapshot to a follower that needs compacted entries.
 //!
-//! Invariants: P1 `match_index < next_index`. P2 only an answer of this identity, in this leader's term and in the current
-//! session, moves `match_index`, and never back. P3 bytes in flight are those of `inflight`.
+//! Invariants: P1 `match_index < next_index`. P2 only an answer of this identity, in this leader's term and in the
+//! current session, moves `match_index`, and never back. P3 bytes in flight are those of `inflight`.
 //! Not here: choosing what to send (`raft/leader.rs`), counting copies (`raft/commit.rs`).
 
 use super::log::Log;
@@ -31,8 +31,8 @@ pub(crate) struct Progress {
     pub(crate) session: u64,
     /// Known equal and durable up to here.
     pub(crate) match_index: Index,
-    /// `match_index` when the session began: a refusal in this session of anything up to there was sent after the follower had
-    /// acknowledged it.
+    /// `match_index` when the session began: a refusal in this session of anything up to there was sent after the
+    /// follower had acknowledged it.
     proven_index: Index,
     /// Its log lacks what it acknowledged: it counts as a copy of nothing and is not fed.
     pub(crate) has_forgotten: bool,

@@ -1,7 +1,8 @@
-//! Commands about the connection itself: authentication, the client's name, the protocol version, the consistency of reads.
+//! Commands about the connection itself: authentication, the client's name, the protocol version, the consistency of
+//! reads.
 //!
-//! If `cluster_secret` is set, it is also the password of the Redis port, on every address: a client must send it with AUTH
-//! or HELLO first. Without a secret the node listens on loopback only.
+//! If `cluster_secret` is set, it is also the password of the Redis port, on every address: a client must send it with
+//! AUTH or HELLO first. Without a secret the node listens on loopback only.
 //! Not here: transactions (`resp/conn.rs`), information about the node (`server.rs`).
 
 use super::scripts;

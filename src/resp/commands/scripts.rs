@@ -1,8 +1,8 @@
 //! The three Lua scripts of redis-py's `Lock`, recognized by their text: each is one operation of the store.
 //!
-//! Phalanx runs no Lua. These texts are the same in every redis-py from 4 to 8; blanks and line breaks may differ.
-//! A script's name is the SHA-1 of the exact text, so a text with other blanks is remembered under its own name when it is
-//! loaded.
+//! Phalanx runs no Lua. These texts are the same in every redis-py from 4 to 8; blanks and line breaks may differ. A
+//! script's name is the SHA-1 of the exact text, so a text with other blanks is remembered under its own name when it
+//! is loaded.
 //! Not here: what they do to a key (`services/kv/`), their arguments (`keys.rs`).
 
 use crate::node::shared::lock;

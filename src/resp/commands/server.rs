@@ -1,7 +1,7 @@
 //! Commands about the node and its cluster: INFO, CONFIG, TIME, ROLE, CLUSTER, LEADER, PHALANX, RAFT.
 //!
-//! Every node accepts every command, so to a Redis client each looks like a single master; its state in the cluster is in
-//! fields and commands that Redis does not have.
+//! Every node accepts every command, so to a Redis client each looks like a single master; its state in the cluster is
+//! in fields and commands that Redis does not have.
 //! Not here: the connection's own state (`connection.rs`), keys (`keys.rs`).
 
 use super::connection::{REDIS_VERSION, matching};

@@ -1,8 +1,8 @@
 //! Writes replies in the Redis protocol, version 2 or 3.
 //!
 //! Everything is appended to a buffer; nothing is allocated for a reply of its own.
-//! Not here: which reply a command gets (`resp/reply_plan.rs` for the store's answers, `resp/commands/connection.rs` and
-//! `resp/commands/server.rs` for the rest).
+//! Not here: which reply a command gets (`resp/reply_plan.rs` for the store's answers, `resp/commands/connection.rs`
+//! and `resp/commands/server.rs` for the rest).
 
 /// Version of the protocol that a client chose with HELLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

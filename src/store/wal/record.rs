@@ -21,8 +21,8 @@ pub const FRAME_BYTES: usize = 20;
 /// What one record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// First of each segment: the state after all older segments, so that they can be removed once a snapshot covers their
-    /// entries.
+    /// First of each segment: the state after all older segments, so that they can be removed once a snapshot covers
+    /// their entries.
     Header(Header),
     /// Term and vote, together.
     HardState(HardState),
@@ -169,7 +169,8 @@ pub fn read_at(segment: u64, bytes: &[u8]) -> Found<'_> {
     Found::Record { at, payload: &framed[FRAME_BYTES..], bytes: framed.len() }
 }
 
-/// Whether a record with a matching checksum and a sequence after `after` could begin here; cheap enough for every byte.
+/// Whether a record with a matching checksum and a sequence after `after` could begin here; cheap enough for every
+/// byte.
 pub fn may_begin(bytes: &[u8], after: u64) -> bool {
     let Some(head) = bytes.get(..FRAME_BYTES) else { return false };
     let (length, sequence, place) = (u32_at(head, 0) as usize, u64_at(head, 8), u32_at(head, 16));
@@ -233,7 +234,9 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            let Found::Record { at, payload, bytes: taken } = read_at(3, &bytes) else { panic!("{record:?} not found") };
+            let Found::Record { at, payload, bytes: taken } = read_at(3, &bytes) else {
+                panic!("{record:?} not found")
+            };
             assert_eq!((at, taken), (AT, bytes.len()));
             assert_eq!(decode(payload), Ok(record));
         }

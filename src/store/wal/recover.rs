@@ -1,9 +1,10 @@
 //! Reading the log back after a stop of any kind, and telling a torn tail from damage.
 //!
-//! Everything is read. Where the last segment stops being readable, either a later record proves that the unreadable bytes
-//! had been synced (damage: refuse), or they belong to the batch that was never synced (torn tail: overwrite with zeros, so
-//! that it never reappears). An earlier segment was synced whole before the next one got its name: it must be readable up to
-//! the record before the next one's header. Whatever recovery keeps, it writes again and syncs before anyone builds on it.
+//! Everything is read. Where the last segment stops being readable, either a later record proves that the unreadable
+//! bytes had been synced (damage: refuse), or they belong to the batch that was never synced (torn tail: overwrite with
+//! zeros, so that it never reappears). An earlier segment was synced whole before the next one got its name: it must be
+//! readable up to the record before the next one's header. Whatever recovery keeps, it writes again and syncs before
+//! anyone builds on it.
 //! Not here: what a run of records means (`replay.rs`), how one segment is read (`segment.rs`).
 
 use super::record::{Position, Record};
@@ -118,8 +119,8 @@ fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Opt
 /// Cuts the torn tail, makes sure that the rest is on disk, and opens the log for appending.
 pub fn repair(files: Arc<dyn Files>, dir: &Path, options: &Options, log: Log) -> Result<(Wal, Replay), StoreError> {
     let Log { replay, segments, path, mut bytes, scan, .. } = log;
-    // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part becomes
-    // zeros in the same step, so that it never reappears.
+    // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part
+    // becomes zeros in the same step, so that it never reappears.
     let mut file = files.open(&path).map_err(|e| StoreError::io("open", &path, e))?;
     let filled = scan.filled.max(scan.end);
     bytes[scan.end..].fill(0);

@@ -1,9 +1,9 @@
 //! The log and the hard state that result from a sequence of records.
 //!
-//! Invariants: R1 the entries have no hole, between each other and after `base`. R2 an entry at index i cuts everything from
-//! i on, so an overwritten suffix never returns. R3 terms never decrease, neither along the log nor in the hard state.
-//! A record that violates one is damage, although its checksum is correct. Not here: reading files (`segment.rs`,
-//! `writer.rs`).
+//! Invariants: R1 the entries have no hole, between each other and after `base`. R2 an entry at index i cuts everything
+//! from i on, so an overwritten suffix never returns. R3 terms never decrease, neither along the log nor in the hard
+//! state. A record that violates one is damage, although its checksum is correct. Not here: reading files
+//! (`segment.rs`, `writer.rs`).
 
 use super::record::{Header, Record};
 use crate::planted_bugs::is_planted;

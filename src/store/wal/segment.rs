@@ -1,9 +1,9 @@
 //! One segment file: its name, its first bytes, and reading its records up to where they end.
 //!
 //! A segment begins with eight bytes that name the format and the segment's number, then records follow, the first of
-//! which is a header. After the last record there are zeros, reserved so that a sync writes no metadata.
-//! Reading stops at the first bytes that are not a record; [`Scan::proof`] then determines whether a later record proves
-//! that these bytes had been synced. Not here: which stop is tolerated (`writer.rs`).
+//! which is a header. After the last record there are zeros, reserved so that a sync writes no metadata. Reading stops
+//! at the first bytes that are not a record; [`Scan::proof`] then determines whether a later record proves that these
+//! bytes had been synced. Not here: which stop is tolerated (`writer.rs`).
 
 use super::record::{self, Found, Header, Position, Record};
 use crate::store::error::StoreError;
@@ -163,8 +163,8 @@ fn check_preamble(source: Source<'_>) -> Result<(), StoreError> {
     }
 }
 
-/// Searches after the offset where reading stopped for a record that proves that the bytes there had been synced; returns its
-/// offset and sequence.
+/// Searches after the offset where reading stopped for a record that proves that the bytes there had been synced;
+/// returns its offset and sequence.
 pub fn proof(source: Source<'_>, scan: &Scan) -> Option<(usize, u64)> {
     let missing = scan.next_sequence;
     (scan.end..scan.filled).find_map(|offset| {

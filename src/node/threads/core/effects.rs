@@ -124,8 +124,8 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// Has `apply` replace the state by a received one, unless the log does not contain all entries from there to what is
-    /// applied. The log and its promises stay as they are.
+    /// Has `apply` replace the state by a received one, unless the log does not contain all entries from there to what
+    /// is applied. The log and its promises stay as they are.
     pub(super) fn replace_state(
         &mut self,
         meta: SnapshotMeta,

@@ -11,8 +11,8 @@ use log::{info, warn};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What `core` has received that explains why a leader was lost: a follower that is asked for its vote learns only that there
-/// is a newer term.
+/// What `core` has received that explains why a leader was lost: a follower that is asked for its vote learns only that
+/// there is a newer term.
 #[derive(Debug, Default)]
 pub struct LossHints {
     /// When the leader was last heard.

@@ -1,5 +1,5 @@
-//! What only a leader does beside replication: membership changes by the autopilot, jobs of lost workers, and reminders to
-//! peers that have lost what they acknowledged.
+//! What only a leader does beside replication: membership changes by the autopilot, jobs of lost workers, and reminders
+//! to peers that have lost what they acknowledged.
 //!
 //! Not here: the rules (`cluster/autopilot.rs`, `cluster/worker_liveness.rs`).
 

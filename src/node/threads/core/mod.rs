@@ -2,8 +2,8 @@
 //!
 //! Everything that may block is elsewhere: `disk` syncs, `apply` runs services, each `send-m` waits for its socket.
 //! `core` gives them work without waiting; what does not fit into a full inbox stays in an [`outbox::Outbox`], which
-//! raft's flow control bounds. It writes its messages to peers itself, once a turn, as far as the sockets accept them at
-//! once. Other threads may wait for `core`; since it waits for none of them, there is no cycle.
+//! raft's flow control bounds. It writes its messages to peers itself, once a turn, as far as the sockets accept them
+//! at once. Other threads may wait for `core`; since it waits for none of them, there is no cycle.
 //!
 //! Invariants: C1 `disk` sends a step's promises after it has synced the step's writes: both are in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.

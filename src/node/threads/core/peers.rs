@@ -31,11 +31,12 @@ impl Core {
         }
     }
 
-    /// A node has connected. The address of a stranger is ignored if its number is in use: it could divert messages from a
-    /// member. Under a free number it gets a link, over which it receives gossip only: so a node that was removed while it
-    /// was away learns that it is no longer a member.
+    /// A node has connected. The address of a stranger is ignored if its number is in use: it could divert messages
+    /// from a member. Under a free number it gets a link, over which it receives gossip only: so a node that was
+    /// removed while it was away learns that it is no longer a member.
     ///
-    /// Without a secret any process can claim to be a member. The claim changes no address while a link to that member is up.
+    /// Without a secret any process can claim to be a member. The claim changes no address while a link to that member
+    /// is up.
     pub(super) fn meet(&mut self, who: Identity, addresses: Addresses, is_proved: bool) {
         let is_free = self.raft.view().membership.uuid_of(who.id).is_none()
             && self.raft.introduced().all(|known| known.id != who.id)
@@ -57,8 +58,8 @@ impl Core {
         }
     }
 
-    /// A node whose disk lacks what it once promised must not vote or acknowledge again under this identity. Returns whether
-    /// the promise is possible at all.
+    /// A node whose disk lacks what it once promised must not vote or acknowledge again under this identity. Returns
+    /// whether the promise is possible at all.
     ///
     /// Nothing is discarded here: the node stops and restarts itself, and then more than one peer must confirm it
     /// (`cluster/discovery.rs`).
@@ -92,8 +93,8 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// One link to each other member, and to each node that is connected to this one: the log of a new node does not name
-    /// its leader yet.
+    /// One link to each other member, and to each node that is connected to this one: the log of a new node does not
+    /// name its leader yet.
     pub(super) fn update_links(&mut self) {
         let view = self.raft.view();
         let mut others = self.met.clone();

@@ -1,14 +1,14 @@
 //! The requests of clients, from the moment `core` takes them until they are answered.
 //!
-//! A request is held until a node can take it: this node if it leads, else the leader it knows. If that leader dies, the
-//! request is sent again to the next one: its tag makes it take effect once (`services/sessions.rs`). At its deadline, a
-//! request that was never sent is `Refused`, and one that was sent is `Unknown`.
+//! A request is held until a node can take it: this node if it leads, else the leader it knows. If that leader dies,
+//! the request is sent again to the next one: its tag makes it take effect once (`services/sessions.rs`). At its
+//! deadline, a request that was never sent is `Refused`, and one that was sent is `Unknown`.
 //!
 //! Invariants: R1 each request is in exactly one of the queues (`commands`, `queries`, `others`, `later`, `postponed`),
-//! `asked`, `waiting`, `forwarded` and `transfers`, and is answered once. R2 a request that waits at an index is answered
-//! by the entry of the same term, or is sent again. R3 commands keep the order in which they came, also those that are
-//! sent again: the second write of a client that does not wait for answers must not overtake the first. While large
-//! commands wait, small ones of other clients may be taken first (`overtaking`).
+//! `asked`, `waiting`, `forwarded` and `transfers`, and is answered once. R2 a request that waits at an index is
+//! answered by the entry of the same term, or is sent again. R3 commands keep the order in which they came, also those
+//! that are sent again: the second write of a client that does not wait for answers must not overtake the first. While
+//! large commands wait, small ones of other clients may be taken first (`overtaking`).
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
@@ -39,7 +39,8 @@ const CLOCK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes that a tag adds to a command at most, in an entry and in a frame.
 const TAG_BYTES: usize = 48;
 
-/// A command of at most so many bytes may be taken before a larger one of another client, which may take a second to write.
+/// A command of at most so many bytes may be taken before a larger one of another client, which may take a second to
+/// write.
 const SMALL_COMMAND_BYTES: usize = 64 << 10;
 
 /// A request with what this node knows of it.
@@ -50,8 +51,8 @@ struct PendingRequest {
     request: Request,
     /// Whether the present attempt was sent to a log: from then on a request without an answer is `Unknown`.
     was_sent: bool,
-    /// Whether an earlier attempt was sent to a log that may still contain it: from then on a refusal does not mean that it
-    /// is not applied.
+    /// Whether an earlier attempt was sent to a log that may still contain it: from then on a refusal does not mean
+    /// that it is not applied.
     may_be_logged: bool,
 }
 
@@ -275,10 +276,11 @@ impl PendingRequests {
         Some(batch)
     }
 
-    /// Positions of the small commands that are taken first, every other time when a large one is the oldest: so a small one
-    /// waits for two large entries at most, and a large one for one small entry. A thread that waits for an answer has no
-    /// other command here, so its command may overtake any other. Commands of this node's pipelined connections, and those
-    /// that one other node has forwarded, keep their order: it is not known which of them belong to one client.
+    /// Positions of the small commands that are taken first, every other time when a large one is the oldest: so a
+    /// small one waits for two large entries at most, and a large one for one small entry. A thread that waits for an
+    /// answer has no other command here, so its command may overtake any other. Commands of this node's pipelined
+    /// connections, and those that one other node has forwarded, keep their order: it is not known which of them belong
+    /// to one client.
     fn overtaking(&self) -> BTreeSet<usize> {
         let size = |held: &PendingRequest| command_of(held).1.len() + TAG_BYTES;
         let (mut taken, mut bytes, mut left_behind) = (BTreeSet::new(), 0, BTreeSet::new());
@@ -437,7 +439,8 @@ impl PendingRequests {
         }
     }
 
-    /// The log ends here: requests that waited at a later index are sent again, because another leader has cut them off.
+    /// The log ends here: requests that waited at a later index are sent again, because another leader has cut them
+    /// off.
     pub fn on_log_end(&mut self, last: Index) {
         while let Some(entry) = self.waiting.last_entry()
             && *entry.key() > last
@@ -570,7 +573,8 @@ impl PendingRequests {
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
-    /// A command or query may be sent twice; the result of a membership change or leadership transfer is reported as unknown.
+    /// A command or query may be sent twice; the result of a membership change or leadership transfer is reported as
+    /// unknown.
     fn send_again_or_give_up(&mut self, held: PendingRequest, why: Doubt) {
         match held.request.operation {
             Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),

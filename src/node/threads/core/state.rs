@@ -59,7 +59,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core around a recovered raft; `peer_addresses` says where peers were last seen, `applied` what the services hold.
+    /// A core around a recovered raft; `peer_addresses` says where peers were last seen, `applied` what the services
+    /// hold.
     pub fn new(shared: Arc<Shared>, raft: Raft, peer_addresses: BTreeMap<NodeId, Addresses>, applied: Index) -> Core {
         let snapshot_schedule = SnapshotSchedule::new(&shared.settings, shared.me.id);
         let mut core = Core {

@@ -25,7 +25,8 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 const QUIET_TICKS_MAX: u64 = 10;
 /// Time between two checks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
-/// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
+/// Shortest time between two publications when only indexes have moved: under load they move thousands of times a
+/// second.
 const PUBLISH_GAP: Duration = Duration::from_millis(20);
 
 impl Core {
@@ -81,9 +82,9 @@ impl Core {
         ControlFlow::Continue(())
     }
 
-    /// Lets threads that are about to send a request do so first, so that the next batch, or round of reads, includes it:
-    /// each costs three nodes a dozen wake-ups, whatever its size. On an idle machine no other thread is ready and no time
-    /// is lost.
+    /// Lets threads that are about to send a request do so first, so that the next batch, or round of reads, includes
+    /// it: each costs three nodes a dozen wake-ups, whatever its size. On an idle machine no other thread is ready and
+    /// no time is lost.
     pub(super) fn gather(&mut self, inbox: &Receiver<CoreInput>) -> ControlFlow<()> {
         for _ in 0..GATHER_YIELDS {
             if !self.requests.has_ready() {
@@ -98,8 +99,8 @@ impl Core {
         ControlFlow::Continue(())
     }
 
-    /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are given to raft together, and the
-    /// thread sleeps. While there is no leader, or a client waits, it wakes for every tick.
+    /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are given to raft together, and
+    /// the thread sleeps. While there is no leader, or a client waits, it wakes for every tick.
     pub(super) fn ticks_to_skip(&self) -> u32 {
         match self.raft.leader().is_some() && self.requests.is_idle() {
             true => (self.raft.ticks_to_timer().0.min(QUIET_TICKS_MAX) - 1) as u32,
@@ -160,7 +161,8 @@ impl Core {
             }
             CoreInput::Remembered { by, promise, compared } => {
                 let is_possible = self.on_remembered(by, &promise);
-                // Without this message the link is not used: this node is outdated, or the peer remembers the impossible.
+                // Without this message the link is not used: this node is outdated, or the peer remembers the
+                // impossible.
                 if let (false, true, Some(compared)) = (self.is_outdated, is_possible, compared) {
                     let _ = compared.try_send(());
                 }
