@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Time that the acceptor itself spends on telling one client that there is no room.
+/// Time that the acceptor spends on refusing one client for lack of room.
 const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 
 /// Name of the threads of connections to the node itself: the reserved slots are for these, not for the redirector's.
@@ -97,7 +97,7 @@ pub(crate) fn serve_requests(
     }
 }
 
-/// Tells a client that there is no room, without letting a slow one hold up the next.
+/// Refuses a client for lack of room, without letting a slow one delay the next.
 fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();

@@ -52,7 +52,7 @@ pub struct GossipRow {
     /// Applied to its services.
     pub applied_index: Index,
     /// What its clients get.
-    pub pace: ClientPace,
+    pub pace: Pace,
     pub state: Arc<StateReport>,
     /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
     pub prepared_load: u64,
@@ -87,7 +87,7 @@ pub struct StateReport {
 /// What the clients of one node get, over about the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ClientPace {
+pub struct Pace {
     /// Commands answered in a second.
     pub kv_ops_per_s: u64,
     /// Microseconds within which half of them were answered; 0 if there were none.

@@ -1,6 +1,6 @@
 //! Whether this node is still a member. A node that was removed or replaced while it was stopped finds no trace of that
 //! in its own log, and no member informs it: members only connect to the nodes that the membership names. So it
-//! receives neither appends nor gossip, and would campaign for ever. After a long time without a leader it therefore
+//! receives neither appends nor gossip, and would campaign endlessly. After a long time without a leader it therefore
 //! asks which node leads, and asks that leader which identity has its number.
 //!
 //! Only the leader's own answer counts, twice in a row: a node that is behind may know an older membership, and a

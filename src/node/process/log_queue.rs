@@ -138,7 +138,7 @@ impl LogFile {
         Ok(LogFile { path: path.to_path_buf(), file, bytes, bytes_max, checked: Instant::now() })
     }
 
-    /// Whether standard error goes to this very file.
+    /// Whether standard error goes to this same file.
     pub fn is_stderr(&self) -> bool {
         let ours = self.file.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
         let theirs = rustix::fs::fstat(io::stderr()).map(|meta| (meta.st_dev, meta.st_ino)).ok();

@@ -110,7 +110,7 @@ mod tests {
             let dir = leave(data.path(), uuid, left.clone());
             let refused = start(&dir).unwrap_err();
             assert!(matches!(refused, StoreError::IdentityLost { .. }), "{refused}");
-            // With the right identity all is there.
+            // With the right identity the folder is complete.
             let right = Me { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
             identity::save(&RealFiles, &dir, &right).unwrap();
             assert_eq!(start(&dir).unwrap(), left);

@@ -15,7 +15,7 @@ use crate::node::views::status::{
 };
 use crate::services::digests::part_name;
 use crate::types::NodeId;
-use crate::wire::heartbeat::ClientPace;
+use crate::wire::heartbeat::Pace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -136,7 +136,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             applied_index: row.applied_index,
             lag: commit.0.saturating_sub(row.applied_index.0),
             // The last figures of a dead node are out of date.
-            pace: if is_online { row.pace } else { ClientPace::default() },
+            pace: if is_online { row.pace } else { Pace::default() },
             pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
             kv: addresses.kv,

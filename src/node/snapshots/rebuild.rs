@@ -7,7 +7,7 @@
 //! far behind (`transfer.rs`).
 
 use super::transfer;
-use super::writer::{Count, Pace};
+use super::writer::{Count, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
 use crate::node::peer::limits::ConnectionEntry;
@@ -68,7 +68,7 @@ pub fn give(
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
     write_sealed(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
-    let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), Pace::begin());
+    let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), SavePace::begin());
     let mut chunks = Chunks { stream, place, seal: outgoing, offset: 0, buffer, pace };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
@@ -85,7 +85,7 @@ struct Chunks<'a> {
     seal: &'a mut Seal,
     offset: u64,
     buffer: Vec<u8>,
-    pace: Pace,
+    pace: SavePace,
 }
 
 impl Chunks<'_> {

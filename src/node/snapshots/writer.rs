@@ -28,7 +28,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
         return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");
     }
     let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
-        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::begin(), synced: 0 }))
+        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: SavePace::begin(), synced: 0 }))
     });
     if saved.is_ok() {
         registry.saved();
@@ -54,7 +54,7 @@ pub fn remove_covered_log(shared: &Shared, index: Index) {
     if shared.inboxes.disk.send(DiskJob::Compact { index, job }).is_ok()
         && let Ok(job) = to_remove.recv()
     {
-        let mut pace = Pace::begin();
+        let mut pace = SavePace::begin();
         shared.disk_or_exit(job.run(&mut || pace.rest()));
     }
 }
@@ -76,7 +76,7 @@ impl Write for Count {
 /// A writer that pauses after each piece that has reached the disk.
 struct Resting<'a> {
     saver: &'a mut SnapshotSaver,
-    pace: Pace,
+    pace: SavePace,
     synced: u64,
 }
 
@@ -96,14 +96,14 @@ impl Write for Resting<'_> {
 }
 
 /// Pauses after each piece for as long as the piece took, so that others can use disk and processor.
-pub struct Pace {
+pub struct SavePace {
     resumed: Instant,
 }
 
-impl Pace {
+impl SavePace {
     /// Begins a piece.
-    pub fn begin() -> Pace {
-        Pace { resumed: Instant::now() }
+    pub fn begin() -> SavePace {
+        SavePace { resumed: Instant::now() }
     }
 
     /// A piece is done.

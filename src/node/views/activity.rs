@@ -7,7 +7,7 @@
 
 use super::latency::{BUCKETS, Recorder, percentile_us};
 use crate::node::shared::lock;
-use crate::wire::heartbeat::ClientPace;
+use crate::wire::heartbeat::Pace;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub struct Activity {
 struct Window {
     begun: Instant,
     counts: Vec<u64>,
-    pace: ClientPace,
+    pace: Pace,
 }
 
 impl Default for Activity {
@@ -37,7 +37,7 @@ impl Default for Activity {
             answers: Recorder::default(),
             keys: AtomicU64::new(0),
             largest_value: AtomicU64::new(0),
-            window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: ClientPace::default() }),
+            window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: Pace::default() }),
         }
     }
 }
@@ -65,18 +65,18 @@ impl Activity {
     }
 
     /// The figures of the last whole window.
-    pub fn pace(&self) -> ClientPace {
+    pub fn pace(&self) -> Pace {
         self.pace_at(Instant::now())
     }
 
-    fn pace_at(&self, now: Instant) -> ClientPace {
+    fn pace_at(&self, now: Instant) -> Pace {
         let mut window = lock(&self.window);
         let span = now.saturating_duration_since(window.begun);
         if span >= WINDOW {
             let counts = self.answers.counts();
             let fresh: Vec<u64> = counts.iter().zip(&window.counts).map(|(now, then)| now - then).collect();
             let commands: u64 = fresh.iter().sum();
-            window.pace = ClientPace {
+            window.pace = Pace {
                 kv_ops_per_s: (commands as f64 / span.as_secs_f64()).round() as u64,
                 kv_p50_us: percentile_us(&fresh, 0.5),
                 kv_p99_us: percentile_us(&fresh, 0.99),
@@ -85,7 +85,7 @@ impl Activity {
             window.begun = now;
             window.counts = counts;
         }
-        ClientPace { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
+        Pace { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
     }
 }
 
@@ -101,18 +101,14 @@ mod tests {
         for ms in 1..=100 {
             activity.answered(2, Duration::from_millis(ms));
         }
-        assert_eq!(
-            activity.pace_at(begun + WINDOW / 2),
-            ClientPace { keys: 7, ..ClientPace::default() },
-            "no window is over yet"
-        );
+        assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
         let pace = activity.pace_at(begun + 2 * WINDOW);
         assert_eq!((pace.kv_ops_per_s, pace.keys), (100, 7));
         assert!((50_000..51_000).contains(&pace.kv_p50_us) && (99_000..101_000).contains(&pace.kv_p99_us), "{pace:?}");
         assert_eq!(activity.pace_at(begun + 5 * WINDOW / 2), pace, "until the next is over");
         assert_eq!(
             activity.pace_at(begun + 3 * WINDOW),
-            ClientPace { keys: 7, ..ClientPace::default() },
+            Pace { keys: 7, ..Pace::default() },
             "and a quiet one is zero"
         );
         assert_eq!(activity.answers().count(), 200);

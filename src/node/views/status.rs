@@ -9,8 +9,8 @@ use crate::raft::Role;
 use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
-pub use crate::wire::heartbeat::ClientPace;
 use crate::wire::heartbeat::JobReport;
+pub use crate::wire::heartbeat::Pace;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -208,7 +208,7 @@ pub struct NodeRow {
     pub lag: u64,
     /// What its clients get: `kv_ops_per_s`, `kv_p50_us`, `kv_p99_us`, `keys`.
     #[serde(flatten)]
-    pub pace: ClientPace,
+    pub pace: Pace,
     /// `host:port` of HTTP.
     pub http: String,
     /// `host:port` of the Redis protocol.

@@ -32,7 +32,7 @@ pub struct Core {
     pub(super) answering: BTreeMap<NodeId, Identity>,
     /// The same of strangers, and where they say they are: it counts when they are vouched for.
     pub(super) strangers: BTreeMap<Identity, Addresses>,
-    /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
+    /// Addresses that members with a link have stated, if they differ: used when the link is lost.
     pub(super) claimed: BTreeMap<NodeId, Addresses>,
     pub(super) requests: PendingRequests,
     /// Highest index handed to `apply`.
@@ -100,7 +100,7 @@ impl Core {
         core
     }
 
-    /// Publishes how raft stands.
+    /// Publishes the state of raft.
     pub(super) fn publish(&mut self) {
         self.is_view_stale = false;
         self.last_publish = Instant::now();
