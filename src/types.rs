@@ -9,7 +9,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// Number of a node, chosen by a person or taken as the lowest free one: 1 to [`NodeId::MAX`]. Prints as `n3`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub u64);
 
@@ -113,7 +113,7 @@ pub struct Stamp {
 }
 
 /// Standing of a node in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// Counts in quorums.
@@ -121,6 +121,7 @@ pub enum Standing {
     /// Receives the log only.
     Learner,
     /// Not, or no longer, a member.
+    #[default]
     None,
 }
 

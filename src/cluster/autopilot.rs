@@ -4,9 +4,9 @@
 //! link, a slow path), so it has no say here. Whether a change is safe in the log (own-term commit, one at a time) is
 //! raft's rule, checked there again; this file only chooses.
 //!
-//! Rules: A1 one change at a time. A2 live voters are a majority of the membership before and after each change.
-//! A3 a demotion leaves at least `voters_min` voters. A4 voters are never more than `voters_max`, but for one extra while
-//! a dead voter that A3 protects is being replaced.
+//! Rules: A1 one change at a time. A2 live voters are a majority of the membership before and after each change. A3 a
+//! demotion leaves at least `voters_min` voters. A4 voters are never more than `voters_max`, but for one extra while a
+//! dead voter that A3 protects is being replaced.
 //!
 //! Gateways serve clients and are never promoted.
 //!

@@ -2,13 +2,12 @@
 //! source of truth.
 //!
 //! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
-//! file, sync, rename. So a reader, with the lock or without, sees one whole file or another. Before it writes, a writer
-//! reads what is there: a file of another cluster is an error that names both; a file that is ahead in (term, version) is
-//! left alone, so a deposed leader overwrites nothing; a file that was edited to something invalid is renamed and
-//! rewritten.
+//! file, sync, rename. So a reader, with or without the lock, sees a complete file. Before it writes, a writer reads
+//! the present file: one of another cluster is an error that names both; one that is ahead in (term, version) is kept,
+//! so a deposed leader overwrites nothing; one that was edited to something invalid is renamed and rewritten.
 //!
-//! The lock is taken by trying and waiting, not by blocking in the system: a holder that is frozen must not freeze the
-//! leader with it. The waiting is the caller's (`wait` returns false when the node stops).
+//! The lock is taken by trying and waiting, not by blocking in the system: a frozen holder must not block the leader.
+//! The caller provides the waiting (`wait` returns false when the node stops).
 //! Not here: how a new node uses the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
 
 use crate::store::{self, files::open_regular};
@@ -30,7 +29,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 const LOCK_TRIES: u32 = 500;
 /// Links that are followed, as the kernel does.
 const LINKS_MAX: usize = 40;
-/// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no JSON.
+/// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no
+/// JSON.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Time between two writes of one [`Keeper`].
 const WRITE_EVERY_MS: u64 = 1000;
@@ -103,10 +103,10 @@ pub enum ConfigFileError {
     Mangled {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// Message of the parser.
         why: String,
     },
-    /// The file speaks of another cluster.
+    /// The file is of another cluster.
     #[error("{path} belongs to cluster {theirs}, this node to cluster {ours}", path = path.display())]
     OtherCluster {
         /// The file.
@@ -121,7 +121,7 @@ pub enum ConfigFileError {
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// The file now says what was asked.
+    /// The file has the requested content.
     Yes,
     /// The file is ahead: another leader of a newer term wrote it.
     NotWritten {
@@ -133,7 +133,7 @@ pub enum Written {
 }
 
 impl Projection {
-    /// Puts the file's words together. A node whose addresses cannot be read is left out.
+    /// Makes the content of the file. A node with addresses that cannot be parsed is left out.
     pub fn new<'a>(
         cluster: Uuid,
         term: Term,
@@ -167,8 +167,8 @@ impl Projection {
         nodes.into_iter().map(|(_, node)| node.addresses().peer).collect()
     }
 
-    /// Whether all but the version is equal: nothing that a reader would have to be told.
-    fn says_the_same(&self, other: &Projection) -> bool {
+    /// Whether everything but the version is equal.
+    fn has_same_content(&self, other: &Projection) -> bool {
         let (a, b) = (&self.cluster_info, &other.cluster_info);
         self.nodes == other.nodes && (a.id, a.term, &a.leader) == (b.id, b.term, &b.leader)
     }
@@ -212,7 +212,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The exclusive lock of one `config.json`; let go when dropped, however the process ends.
+/// The exclusive lock of one `config.json`; released when dropped, and by the system however the process ends.
 #[derive(Debug)]
 pub struct Lock {
     config: PathBuf,
@@ -221,11 +221,11 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock of the file at `config`, making folder and lock file if need be. If a link has that name, the file that it
-    /// points to is meant, and its lock lies beside it.
+    /// Takes the lock of the file at `config`, and creates folder and lock file if they do not exist. A link is
+    /// followed: the lock is beside the file that it points to.
     ///
     /// # Errors
-    /// [`ConfigFileError::Busy`] after about a second, or as soon as `wait` says that the node stops.
+    /// [`ConfigFileError::Busy`] after about a second, or when the node stops.
     pub fn take(config: &Path, wait: &dyn Fn(Duration) -> bool) -> Result<Lock, ConfigFileError> {
         let config = &target(config);
         let path = beside(config, ".lock");
@@ -271,7 +271,7 @@ impl Lock {
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let aside = beside(&self.config, &format!(".{why}-{at_ms}"));
         let moved = match fs::rename(&self.config, &aside) {
-            // A file that is mounted by itself (a container's volume) cannot be moved.
+            // A file that is a mount point (a container's volume) cannot be moved.
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => fs::copy(&self.config, &aside).map(drop),
             other => other,
         };
@@ -311,10 +311,11 @@ impl Lock {
         file.set_permissions(Permissions::from_mode(mode)).map_err(|e| failed("set the rights of", e))?;
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(|e| failed("write", e))?;
         match fs::rename(&temporary, &self.config) {
-            // A file that is mounted by itself cannot be replaced: it is written where it is, and who reads it without the lock
-            // may see half of it.
+            // A file that is a mount point cannot be replaced: it is overwritten, and a reader without the lock may see
+            // an incomplete file.
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                let _ = fs::remove_file(&temporary); // it would be removed the next time
+                // Otherwise the next write removes it.
+                let _ = fs::remove_file(&temporary);
                 write_in_place(&self.config, &text).map_err(|e| failed("write", e))?;
             }
             other => other.map_err(|e| failed("rename", e))?,
@@ -395,7 +396,7 @@ impl Keeper {
         if self.tried_ms.is_some_and(|at| now_ms.saturating_sub(at) < WRITE_EVERY_MS) {
             return None;
         }
-        let is_news = !self.last.as_ref().is_some_and(|last| last.says_the_same(&projection));
+        let is_news = !self.last.as_ref().is_some_and(|last| last.has_same_content(&projection));
         let is_intact = || read(path).ok().flatten() == self.last;
         if !is_news && is_intact() {
             self.tried_ms = Some(now_ms);

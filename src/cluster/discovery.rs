@@ -4,8 +4,8 @@
 //! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
 //! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
 //! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
-//! (other hosts, no shared file) a node bootstraps only when all of them look as well and none has a higher id: a node
-//! that does not answer may hold the data of an earlier cluster.
+//! (other hosts, no shared file) a node bootstraps only when all of them are looking, too, and none has a higher id: a
+//! node that does not answer may have the data of an earlier cluster.
 //!
 //! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
 //! names another cluster that may still exist. D2 `config.json` is written before the node's own data, and the lock is
@@ -37,8 +37,8 @@ const EAGER_ROUNDS: u32 = 40;
 const ROUND_MAX: Duration = Duration::from_millis(600);
 /// The same for a node that has state: it starts anyway, and peers that answer late compare when they connect.
 const RESUME_PATIENCE: Duration = Duration::from_millis(200);
-/// Further looks, an election timeout apart, at which a leader must still lead before a node gives its log up for it: without a
-/// quorum it steps down within two.
+/// Further looks, an election timeout apart, at which a leader must still lead before a node gives its log up for it:
+/// without a quorum it steps down within two.
 const LEADER_STAYS_LOOKS: u32 = 3;
 /// Between rounds of a search that has become long.
 const PATIENT: Duration = Duration::from_millis(1000);
@@ -82,7 +82,7 @@ pub enum AskError {
     /// Something may be there, but it did not answer in time.
     #[error("no answer in time")]
     Timeout,
-    /// A node is there and declines, in its words (wrong secret, other version, id in use).
+    /// A node answers and declines, with this reason (wrong secret, other version, id in use).
     #[error("{0}")]
     Rejected(String),
     /// Something declines that has not proved to know this node's secret: it may be anything that listens there.
@@ -111,8 +111,8 @@ pub enum JoinAnswer {
 
 /// What discovery needs of the outside. Every call but `wait` is bounded in time by the implementer.
 pub trait World {
-    /// Asks all of these addresses, preferably at the same time; answers in the same order. What has not come by `patience`
-    /// counts as silent.
+    /// Asks all of these addresses, preferably at the same time; answers in the same order. What has not come by
+    /// `patience` counts as silent.
     fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>>;
     /// Asks the leader at this address to be taken into its cluster.
     ///
@@ -145,8 +145,8 @@ pub struct FrontOwner {
 pub enum Decision {
     /// The node has state: restart its log; elections follow from that.
     Resume,
-    /// The node has state, but of an older time than its peers remember, and a leader is there: it must join again
-    /// under a new identity.
+    /// The node has state that is older than what its peers remember, and there is a leader: it must join again under a
+    /// new identity.
     Outdated,
     /// It is a member of this cluster now.
     Joined {
@@ -162,7 +162,7 @@ pub enum Decision {
         /// Cluster.
         cluster: Uuid,
     },
-    /// The node was told to stop while it looked.
+    /// The node stops.
     Stopping,
 }
 
@@ -227,8 +227,8 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
             return Err(DiscoveryError::front_taken(seeker.settings, owner, ours));
         }
     }
-    let (heard_of, said) = (BTreeSet::new(), BTreeMap::new());
-    let mut search = Search { seeker, world, heard_of, said, joins_refused: 0, front_rounds: 0 };
+    let (heard_of, logged) = (BTreeSet::new(), BTreeMap::new());
+    let mut search = Search { seeker, world, heard_of, logged, joins_refused: 0, front_rounds: 0 };
     match (seeker.cluster, seeker.has_log) {
         (Some(ours), true) => Ok(search.resume(ours)),
         _ => search.run(),
@@ -239,25 +239,25 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
 struct Search<'a> {
     seeker: &'a Seeker<'a>,
     world: &'a dyn World,
-    /// Addresses that others told.
+    /// Addresses that other nodes have named.
     heard_of: BTreeSet<String>,
-    /// What was said last about each topic: a search speaks when something changes, not each round.
-    said: BTreeMap<&'static str, String>,
+    /// Last line logged for each topic: a search logs what changes, not each round.
+    logged: BTreeMap<&'static str, String>,
     joins_refused: u32,
     /// Rounds on end in which a cluster that is heard of nowhere else used the front port.
     front_rounds: u32,
 }
 
-/// What one round of questions brought.
+/// The result of one round of questions.
 #[derive(Debug, Default)]
 struct Survey {
     /// Clusters that an asked node is in, each with the leader of the newest term that was named.
     clusters: BTreeMap<Uuid, Option<(Term, NodeId, Addresses)>>,
-    /// Others who look for a cluster.
-    lookers: BTreeSet<NodeId>,
+    /// Other nodes that search for a cluster.
+    searching: BTreeSet<NodeId>,
     /// Addresses at which they answered.
-    lookers_at: BTreeSet<String>,
-    /// Addresses at which this very node answered.
+    searching_at: BTreeSet<String>,
+    /// Addresses at which this node itself answered.
     own: BTreeSet<String>,
     /// Addresses where something is that did not answer in time.
     silent: BTreeSet<String>,
@@ -281,12 +281,12 @@ fn front_taken(settings: &Settings, owner: FrontOwner, why: String) -> Discovery
 }
 
 impl Search<'_> {
-    /// A node with state asks the nodes that it knows, once and briefly, what they remember of it. If none answers it
-    /// does not wait: they compare again when they connect.
+    /// A node with state asks the nodes that it knows, once and for a short time, what they remember of it. If none
+    /// answers it does not wait: they compare again when they connect.
     ///
-    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its quorum still
-    /// says that it leads, and could add no node. One report is not enough to give up a log: if there are other voters,
-    /// one of them must confirm that leader.
+    /// Its log is set aside only for a leader that stays and that remembers more itself: one that has just lost its
+    /// quorum still reports that it leads, and could add no node. One report is not enough to discard a log: if there
+    /// are other voters, one of them must confirm that leader.
     fn resume(&mut self, ours: Uuid) -> Decision {
         let mut lost: Option<Promise> = None;
         let (mut led, mut not_led) = ((None, 0), 0);
@@ -335,8 +335,8 @@ impl Search<'_> {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
 
-    /// The leader, if it answers itself and remembers more, and if another voter says so too or follows it in the same term. In a
-    /// cluster of fewer than three voters its own word is enough.
+    /// The leader, if it answers itself and remembers more, and if another voter reports the same or follows it in the
+    /// same term. In a cluster of fewer than three voters its own report is enough.
     fn leader_that_remembers_more(&self, answers: &[Whereabouts]) -> Option<NodeId> {
         let leads = |there: &Whereabouts| there.leader.as_ref().map(|(id, _)| *id);
         let is_of_another = |there: &Whereabouts, leader: Identity| {
@@ -455,8 +455,8 @@ impl Search<'_> {
                     survey.own.insert(address.clone());
                 }
                 Ok(Whereabouts { cluster: None, id, .. }) => {
-                    survey.lookers.extend(id);
-                    survey.lookers_at.insert(address.clone());
+                    survey.searching.extend(id);
+                    survey.searching_at.insert(address.clone());
                 }
                 Ok(Whereabouts { cluster: Some(cluster), term, leader, members, .. }) => {
                     let best = survey.clusters.entry(cluster).or_default();
@@ -496,11 +496,11 @@ impl Search<'_> {
         if let Some(line) = &survey.rejected {
             self.say(log::Level::Warn, "rejected", line.clone());
         } else if survey.clusters.is_empty() {
-            let (asked, looking) = (survey.asked, survey.lookers.len());
-            let line = match looking {
+            let (asked, searching) = (survey.asked, survey.searching.len());
+            let line = match searching {
                 0 => format!("no node found at {asked} addresses yet; this is normal for the first node"),
                 _ => format!(
-                    "{looking} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
+                    "{searching} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
                         normal at a first start"
                 ),
             };
@@ -537,7 +537,7 @@ impl Search<'_> {
         Err(front_taken(settings, owner, why.to_string()))
     }
 
-    /// Joins the leader of the right cluster, if one is known; says so when it cannot.
+    /// Joins the leader of the right cluster, if one is known; logs why it cannot.
     fn try_join(&mut self, survey: &Survey, named: Option<&Projection>) -> Option<Decision> {
         let wanted = self.seeker.cluster.or(named.map(|named| named.cluster_info.id));
         let cluster = match wanted {
@@ -613,13 +613,13 @@ impl Search<'_> {
         if survey.is_declined || (!survey.clusters.is_empty() && !is_elsewhere) {
             return false;
         }
-        let ahead = survey.lookers.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
+        let ahead = survey.searching.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
         let own = self.seeker.settings.addresses(self.seeker.me.id).peer;
         let hosts: BTreeSet<&String> =
             self.seeker.settings.peers.iter().filter(|peer| **peer != own && !survey.own.contains(*peer)).collect();
         if !hosts.is_empty() {
             let missing: Vec<&str> =
-                hosts.iter().filter(|peer| !survey.lookers_at.contains(**peer)).map(|peer| peer.as_str()).collect();
+                hosts.iter().filter(|peer| !survey.searching_at.contains(**peer)).map(|peer| peer.as_str()).collect();
             if !missing.is_empty() {
                 let line = "a new cluster is created only when all `peers` answer, because one that does not may hold \
                     the data of an earlier cluster: start it, or remove it from peers";
@@ -690,7 +690,8 @@ impl Search<'_> {
         Ok(Some(Decision::Bootstrapped { cluster }))
     }
 
-    /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is plain.
+    /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is
+    /// plain.
     fn is_stale(
         &self,
         named: &Projection,
@@ -726,7 +727,7 @@ impl Search<'_> {
     }
 
     /// Waits for the next round, or less long when `config.json` changes.
-    fn wait_for_news(&self, pause: Duration, stamp: Stamp) -> News {
+    fn wait_for_news(&self, pause: Duration, stamp: FileStamp) -> News {
         let mut left = pause;
         while !left.is_zero() {
             let slice = GLANCE.min(left);
@@ -741,11 +742,11 @@ impl Search<'_> {
         News::None
     }
 
-    /// Logs a line unless it is the last one said about its topic.
+    /// Logs a line unless it equals the last one about its topic.
     fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
-        if self.said.get(topic) != Some(&line) {
+        if self.logged.get(topic) != Some(&line) {
             log::log!(level, "{line}");
-            self.said.insert(topic, line);
+            self.logged.insert(topic, line);
         }
     }
 }
@@ -763,9 +764,9 @@ enum News {
 }
 
 /// What changes when a file is written: its time and size, `None` if it is not there.
-type Stamp = Option<(SystemTime, u64)>;
+type FileStamp = Option<(SystemTime, u64)>;
 
-fn stamp_of(path: &Path) -> Stamp {
+fn stamp_of(path: &Path) -> FileStamp {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.modified().ok()?, meta.len()))
 }

@@ -1,33 +1,34 @@
 //! The front port's choice: which node takes the next client.
 //!
 //! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
-//! plus the clients on their way to it: what this node handed out and what the other nodes reported. A client on its
-//! way is struck off when the worker's count of sessions opened grows, or after two seconds (it never came). An opening
-//! may be heard of before the hand-out that caused it, so openings wait for theirs as well, for a shorter time.
+//! plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A
+//! pending client is removed when the worker's count of opened sessions grows, or after two seconds (it has not
+//! connected). An opening may be reported before the redirect that caused it, so openings also wait for theirs, for a
+//! shorter time.
 //!
-//! Several nodes choose at the same moment, and each knows of the others' latest choices only when told, some
-//! milliseconds later. If all took the lowest estimate they would all fill the same worker, then all the next: the more
-//! they correct, the more they swing. So while clients flow, a node does not chase the estimates. It deals its own
-//! clients out in turn, and corrects what was uneven when the flow began by its share alone (its part of the clients
-//! that flow). The nodes deal in different orders, chosen so that each worker stands early in some and late in others:
-//! what the nodes' unfinished turns leave uneven does not add up. For five nodes and four workers that alone keeps each
-//! worker within two clients of the mean, whatever the timing. A moment without hand-outs makes the estimates exact:
-//! then the lowest one is taken. An estimate far from the lowest is avoided even in a flow (a worker that came back
-//! empty fills up).
+//! Several nodes choose at the same moment, and each gets the others' latest choices only some milliseconds later. If
+//! all took the lowest estimate they would all fill the same worker, then all the next, and would oscillate. So during
+//! a flow of clients, a node does not follow the estimates. It redirects its own clients to the workers in rotation,
+//! and corrects an imbalance at the beginning of the flow by its share only (its part of all clients). The nodes use
+//! different orders, chosen so that each worker is early in some and late in others: the imbalances of unfinished
+//! rotations do not add up. For five nodes and four workers that alone keeps each worker within two clients of the
+//! mean, whatever the timing. After a moment without redirects the estimates are exact, and the lowest one is taken. A
+//! worker with an estimate far from the lowest is avoided also during a flow (a worker that has returned empty is
+//! filled).
 //!
-//! The leader takes clients only when no one else is online; a worker that is offline never does; learners do.
-//! Not here: the listener (`http/front.rs`), telling the other nodes (`node/`).
+//! The leader gets clients only when no other node is online; learners get clients.
+//! Not here: the listener (`http/front.rs`), informing the other nodes (`node/`).
 
 use crate::types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A client that has not arrived by then never will.
 const HAND_OUT_EXPIRES_MS: u64 = 2000;
-/// An opening whose hand-out was not heard of by then had none: a client that came directly.
+/// An opening without a redirect for so long is a client that has connected directly.
 const OPENING_EXPIRES_MS: u64 = 300;
-/// No node handed out a client for this long: what is known is exact, and the lowest estimate is taken.
+/// After so long without a redirect by any node, the estimates are exact, and the lowest one is taken.
 const QUIET_MS: u64 = 30;
-/// No node handed out a client for this long: the flow is over, the next one begins with the estimates as they are.
+/// After so long without a redirect by any node, the flow is over, and the next one begins with the present estimates.
 const CALM_MS: u64 = 300;
 /// In a flow, workers this far above the lowest estimate are avoided: well above what hand-outs not heard of explain.
 const SWING: f64 = 6.0;
@@ -41,7 +42,7 @@ struct Worker {
     load: u64,
     /// As last reported; `None` before the first report.
     opened_total: Option<u64>,
-    /// When each client on its way was handed out, oldest first.
+    /// When each pending client was redirected, oldest first.
     pending: VecDeque<u64>,
     /// Openings that no known hand-out explains yet.
     openings: VecDeque<u64>,
@@ -101,8 +102,7 @@ impl Dispatch {
         Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, own: 0, foreign: 0 }
     }
 
-    /// Who is online now, this node among them, with `host:port` of its HTTP server, and who leads. Call it at each
-    /// change.
+    /// Sets the nodes that are online, this one included, with `host:port` of their HTTP servers, and the leader.
     pub fn set_online(&mut self, leader: Option<NodeId>, online: &[(NodeId, String)]) {
         let nodes_before = self.workers.len();
         self.workers.retain(|id, _| online.iter().any(|(other, _)| other == id));
@@ -124,8 +124,8 @@ impl Dispatch {
                 worker.place = place as u64;
             }
         }
-        // The same clients flow on through the same nodes: only the turns restart. A node that forgot its share as well
-        // would correct the whole of what is uneven, and so would all the others.
+        // The flow of clients continues through the same nodes, so only the rotation restarts. If a node also forgot
+        // its share, it would correct the whole imbalance, and so would all the others.
         self.begin_turns();
     }
 
@@ -161,7 +161,7 @@ impl Dispatch {
         }
     }
 
-    /// The worker for the next client, and where. It is counted here; tell the other nodes at once.
+    /// The worker for the next client, with its address. It is counted here; the other nodes must be informed at once.
     pub fn pick(&mut self, now_ms: u64) -> Option<(NodeId, String)> {
         let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= QUIET_MS);
         self.note_flow(now_ms);

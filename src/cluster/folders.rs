@@ -1,8 +1,8 @@
-//! What the folders of other nodes, below the same data folder, say of clusters that were here before.
+//! Earlier clusters, as found in the folders of other nodes below the same data folder.
 //!
-//! A new node looks before it bootstraps: no cluster is created beside data of one that may still exist
-//! (`discovery.rs`, D1). A log whose identity is missing, cannot be read or is not the folder's may belong to any
-//! cluster, and so prevents a bootstrap as well. Nothing here changes a byte. Not here: this node's own folder
+//! A new node checks them before it bootstraps: no cluster is created beside data of one that may still exist
+//! (`discovery.rs`, D1). A log with an identity that is missing, cannot be read or does not match the folder may belong
+//! to any cluster, and so also prevents a bootstrap. Nothing is changed here. Not here: this node's own folder
 //! (`node/process/open.rs`).
 
 use crate::store::{RealFiles, identity};
@@ -20,7 +20,7 @@ pub const LOCAL_IDS: u64 = 9;
 pub(crate) struct Traces {
     /// Clusters that they belong to, each with one such folder.
     pub clusters: BTreeMap<Uuid, PathBuf>,
-    /// In words: a folder with a log that does not say which cluster it belongs to.
+    /// A sentence about a folder with a log that does not name its cluster.
     pub unclear: Option<String>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
                 traces.clusters.entry(cluster).or_insert(folder);
             }
             Ok(_) => {}
-            // What belongs to another user, and cannot be looked into, is no trace.
+            // A folder of another user that cannot be read does not count.
             Err(e) if identity::holds_log(&RealFiles, &folder).unwrap_or(false) => {
                 traces.unclear.get_or_insert(e.to_string());
             }

@@ -1,30 +1,31 @@
-//! Heartbeats by rumour: who was heard of, when, and who has fallen silent.
+//! Heartbeats by gossip: which nodes were heard, when, and which have failed.
 //!
-//! Each beat raises this node's counter and sends the table of all that live to the leader and to two random peers. A
-//! counter that stands still for `fail_after_ms`, or a refused reconnect, marks its node failed. Gossip is advice: it
-//! changes no voter, vote or commit.
+//! Each heartbeat increments this node's counter and sends the table of all live nodes to the leader and to two random
+//! peers. A counter that does not change for `fail_after_ms`, or a refused reconnect, marks its node as failed. Gossip
+//! is advisory: it changes no voter, vote or commit.
 //!
-//! Times are milliseconds since 1970 that never go back (start time plus a monotonic clock). Counters begin there too, so
-//! a restarted process is ahead of the one before it. If the wall clock went back meanwhile, it is not: the node hears its old
-//! counter from a peer and jumps above it, or, once it counts as failed, its own row is believed with any counter.
+//! Times are milliseconds since 1970 that never decrease (start time plus a monotonic clock). Counters begin there too,
+//! so a restarted process is ahead of the earlier one. If the wall clock was set back meanwhile, it is not: the node
+//! receives its old counter from a peer and continues above it, or, once it is marked as failed, its own row is
+//! accepted with any counter.
 //!
-//! Invariants: G1 the counter of a row goes back only when the node itself says so after it counted as failed. G2 failed rows are
-//! not passed on, so no rumour revives or spreads the dead. G3 each edge is returned once. G4 after a refused reconnect only the
-//! node itself can prove that it lives, until older rumours have died out.
-//! Not here: threads and sockets (`node/`), who counts as dead for the membership (`autopilot.rs`).
+//! Invariants: G1 the counter of a row decreases only if the node itself sends it after it was marked as failed. G2
+//! failed rows are not sent on, so old rows neither revive a node nor spread. G3 each edge is returned once. G4 after a
+//! refused reconnect only the node itself can prove that it is alive, until older rows have expired.
+//! Not here: threads and sockets (`node/`), which nodes are dead for the membership (`autopilot.rs`).
 
 use crate::limits::GOSSIP_LOG_MAX;
 use crate::raft::{Promise, Role};
 use crate::settings::Settings;
 use crate::types::{Identity, NodeId};
-pub use crate::wire::heartbeat::{Row, Table};
+pub use crate::wire::heartbeat::{GossipRow, GossipTable};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 /// How many peers hear a beat besides the leader.
 const RANDOM_PEERS: usize = 2;
-/// Identities whose promises are remembered; more are not.
+/// Number of identities with remembered promises; further ones are not remembered.
 const PROMISES_MAX: usize = 4096;
 /// No counter is believed beyond this one, so that there is always a next one.
 const COUNTER_MAX: u64 = 1 << 62;
@@ -101,12 +102,12 @@ pub struct Beat {
     /// Whom to send the table.
     pub to: Vec<NodeId>,
     /// The table, the same for all of them.
-    pub table: Table,
+    pub table: GossipTable,
     /// Nodes that fell silent.
     pub edges: Vec<Edge>,
 }
 
-/// How a node stands with us.
+/// State of a node, as this one sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pulse {
     Alive,
@@ -122,7 +123,7 @@ enum Pulse {
 
 #[derive(Clone, Debug)]
 struct Known {
-    row: Row,
+    row: GossipRow,
     /// When its counter last moved here.
     moved_ms: u64,
     pulse: Pulse,
@@ -160,12 +161,12 @@ impl Gossip {
         }
     }
 
-    /// One beat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the nodes to
-    /// which a connection stands or is tried, alive or not.
+    /// One heartbeat, every `gossip_ms`. `row` is this node's own (its `counter` is filled in here); `peers` are the
+    /// nodes to which there is or will be a connection, alive or not.
     pub fn tick(
         &mut self,
         now_ms: u64,
-        mut row: Row,
+        mut row: GossipRow,
         leader: Option<NodeId>,
         peers: &[NodeId],
         rng: &mut fastrand::Rng,
@@ -188,18 +189,19 @@ impl Gossip {
         rng.shuffle(&mut rest);
         rest.truncate(RANDOM_PEERS);
         let to = leader.filter(|id| *id != self.me.id && peers.contains(id)).into_iter().chain(rest).collect();
-        let mut rows: Vec<Row> = self.rows().map(|known| known.row.clone()).collect();
+        let mut rows: Vec<GossipRow> = self.rows().map(|known| known.row.clone()).collect();
         rows.push(row);
         rows.sort_by_key(|row| row.id);
-        Beat { to, table: Table { rows, ..Table::default() }, edges }
+        Beat { to, table: GossipTable { rows, ..GossipTable::default() }, edges }
     }
 
-    /// Takes a peer's table; returns who is back by it.
-    pub fn merge(&mut self, now_ms: u64, from: NodeId, table: &Table) -> Vec<Edge> {
+    /// Merges a peer's table; returns the nodes that are back.
+    pub fn merge(&mut self, now_ms: u64, from: NodeId, table: &GossipTable) -> Vec<Edge> {
         let mut edges = Vec::new();
         for row in &table.rows {
             if row.id == self.me.id {
-                // A row of an earlier process under this id that is ahead of us: get ahead of it, or rumours of us count for nothing.
+                // A row of an earlier process under this id that is ahead of us: get ahead of it, or rumours of us
+                // count for nothing.
                 let is_echo = row.uuid == self.me.uuid && row.counter <= self.counter;
                 if !is_echo && (self.counter..COUNTER_MAX / 2).contains(&row.counter) {
                     self.counter = row.counter + 1;
@@ -232,14 +234,14 @@ impl Gossip {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
     }
 
-    /// The node that lately said that it leads, other than this one.
+    /// Another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |known: &&Known| known.pulse == Pulse::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
-    /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old disk
-    /// that came back after its node was replaced.
+    /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old
+    /// disk that came back after its node was replaced.
     pub fn is_online_as(&self, who: Identity) -> bool {
         who == self.me || (self.is_online(who.id) && self.known.get(&who.id).is_some_and(|k| k.row.uuid == who.uuid))
     }
@@ -249,7 +251,7 @@ impl Gossip {
         self.promises.get(who).copied().unwrap_or_default()
     }
 
-    fn remember(&mut self, row: &Row) {
+    fn remember(&mut self, row: &GossipRow) {
         let who = Identity { id: row.id, uuid: row.uuid };
         if self.promises.len() < PROMISES_MAX || self.promises.contains_key(&who) {
             self.promises.entry(who).or_default().merge(&row.promise);
@@ -257,13 +259,13 @@ impl Gossip {
     }
 
     /// Newest word about another node, alive or failed, and how long ago its counter moved.
-    pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&Row, u64)> {
+    pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&GossipRow, u64)> {
         let known = self.known.get(&id)?;
         Some((&known.row, now_ms.saturating_sub(known.moved_ms)))
     }
 
     /// Newest word about every other node, by id: row, whether it is online, and how long ago its counter moved.
-    pub fn all(&self, now_ms: u64) -> Vec<(&Row, bool, u64)> {
+    pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
         self.known.values().map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
     }
 
@@ -297,7 +299,7 @@ impl Gossip {
         self.known.values().filter(|known| known.pulse == Pulse::Alive)
     }
 
-    fn take(&mut self, now_ms: u64, from: NodeId, row: &Row) -> Option<Edge> {
+    fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
         let Some(known) = self.known.get_mut(&row.id) else {
             let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive };
             self.known.insert(row.id, known);
@@ -306,8 +308,8 @@ impl Gossip {
             return None;
         };
         let is_first_hand = from == row.id;
-        // A node that counts as failed and speaks for itself lives, whatever an earlier process under its id once said: the
-        // clock by which that one began to count may have been wrong.
+        // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock
+        // from which that process began to count may have been wrong.
         let has_begun_anew = is_first_hand && known.pulse != Pulse::Alive && row.counter != known.row.counter;
         if row.counter <= known.row.counter && !has_begun_anew {
             return None;
@@ -341,7 +343,7 @@ impl Gossip {
         self.last_tick_ms = now_ms;
     }
 
-    fn note_heard(&mut self, at_ms: u64, from: NodeId, row: &Row) {
+    fn note_heard(&mut self, at_ms: u64, from: NodeId, row: &GossipRow) {
         if self.heard.len() == GOSSIP_LOG_MAX {
             self.heard.pop_front();
         }

@@ -1,9 +1,10 @@
-//! How safe the cluster is, in one word and in reasons that a person can act on.
+//! How safe the cluster is: one word, and reasons on which a person can act.
 //!
-//! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is reachable.
-//! `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full, a voter is missing,
-//! or the loss of one voter would stop it. `healthy`: every known member is online and the cluster can lose at least one of them
-//! and as many as its number of voters allows. So a cluster of one node, or of two voters, is never healthy: it cannot lose any.
+//! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is
+//! reachable. `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full,
+//! a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the cluster
+//! can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
+//! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
 
 use crate::raft::quorum;
@@ -36,15 +37,15 @@ pub struct Situation {
     pub gateways: BTreeSet<NodeId>,
     /// Setting `voters_max`: below it a learner that is online is about to become a voter.
     pub voters_max: u32,
-    /// Quotas that are reached, in words.
+    /// Sentences about quotas that are reached.
     pub quotas: Vec<String>,
-    /// This node is no member any more, in words with what to do: what it knows of the others grows old.
+    /// If this node is no longer a member, a sentence with what to do: its view of the others is out of date.
     pub outsider: Option<String>,
     /// Those that are online and do not catch up, each with where its log ends and where it should.
     pub stuck: BTreeMap<NodeId, (Index, Index)>,
-    /// Those that are online and whose disk is nearly full: each refuses writes once it leads.
+    /// Nodes that are online with a nearly full disk: each refuses writes once it leads.
     pub disk_low: BTreeSet<NodeId>,
-    /// Nodes whose state differs from the majority's.
+    /// Nodes with a state that differs from the majority's.
     pub corrupt: BTreeSet<NodeId>,
     /// No majority holds the same state: what to do about it.
     pub split: Option<String>,
@@ -78,7 +79,7 @@ impl Judgement {
 }
 
 impl Verdict {
-    /// As it stands in JSON.
+    /// As in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Verdict::Healthy => "healthy",
@@ -92,7 +93,7 @@ impl Verdict {
 pub fn judge(situation: &Situation) -> Judgement {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
-    // Who does not catch up answers, but holds nothing of what is new: it cannot stand in for one that is lost.
+    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost.
     let stuck = online.clone().filter(|(id, _)| situation.stuck.contains_key(id)).count();
     let reachable = online.count() - stuck;
     let needed = quorum(voters);
@@ -150,7 +151,7 @@ pub fn judge(situation: &Situation) -> Judgement {
         (true, false) => Verdict::Degraded,
         (true, true) => Verdict::Healthy,
     };
-    // The last voter with room cannot be lost either: who leads then refuses writes.
+    // The last voter with free disk space cannot be lost either: any other leader refuses writes.
     let may_fail = spare.min(roomy.len().saturating_sub(1));
     let failure_tolerance = if is_serving { may_fail as u32 } else { 0 };
     Judgement { verdict, reasons, failure_tolerance, has_quorum }

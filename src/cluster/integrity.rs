@@ -1,10 +1,11 @@
-//! Whose state is wrong, drawn from the digests that the nodes tell of themselves: pure, and the same on every node.
+//! Which nodes have a wrong state, from the digests that all nodes report: pure, with the same result on every node.
 //!
-//! Each part of the state (a service, the session table) is judged by itself: at one index a majority of the voters must have
-//! told the same digest of it. Who told another is corrupt, whether it votes or not. Where no majority can come about any
-//! more, because the voters that answer differ, the cluster is split: it is unknown which state is right.
+//! Each part of the state (a service, the session table) is compared separately: at one index a majority of the voters
+//! must have reported the same digest. A node that has reported another one is corrupt, whether it votes or not. If no
+//! majority is possible any more, because the voters that answer differ, the cluster is split: it is unknown which
+//! state is right.
 //!
-//! A voter that has not told its digest at an index yet may still do so; two newer checkpoints later it is not waited for.
+//! A voter that has not reported its digest at an index yet is waited for until two newer checkpoints.
 //! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
 
 use crate::raft::quorum;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// After this many newer checkpoints a voter's digest is no longer waited for.
 const CHECKPOINTS_WAITED: usize = 2;
 
-/// What one node says of its state, and how it stands.
+/// What one node reports, with its standing.
 #[derive(Clone, Copy, Debug)]
 pub struct Voice<'a> {
     /// Who, as the membership names it.
@@ -35,17 +36,18 @@ pub struct Voice<'a> {
 pub struct Findings {
     /// Nodes that differ from a majority, each at the newest index at which that is known.
     pub corrupt: BTreeMap<NodeId, Difference>,
-    /// Nodes that agree with the majority in every part, at the newest index that they told of and that is decided.
+    /// Nodes that agree with the majority in every part, at the newest index that they have reported and that is
+    /// decided.
     pub sound: BTreeMap<NodeId, Index>,
     /// There is no majority.
     pub split: Option<Difference>,
     /// Newest index at which a majority agrees in every part.
     pub agreed: Option<Index>,
-    /// Voters differ since then, and the rest have not said who is right.
+    /// Voters differ at a later index, and the others have not reported it yet.
     pub is_disputed: bool,
 }
 
-/// One checkpoint, as far as it is told.
+/// The reports of one checkpoint.
 struct Tally {
     index: Index,
     /// By part: what the majority has.

@@ -1,8 +1,8 @@
-//! Who is online and does not catch up: its log ends before what is committed and has not grown for a while. Such a node
-//! answers heartbeats and holds nothing of what is new, so it is no copy to count on.
+//! Nodes that are online and do not catch up: their log ends before what is committed and has not grown for a while.
+//! Such a node answers heartbeats but lacks the newest entries, so it does not count as a copy.
 //!
-//! Drawn from heartbeat rows, so every node can tell. Not here: what follows for the health (`health.rs`); the leader's own
-//! books, which decide about jobs (`worker_liveness.rs`).
+//! From heartbeat rows, so every node can determine it. Not here: what follows for the health (`health.rs`); the
+//! leader's own record, which decides about jobs (`worker_liveness.rs`).
 
 use crate::types::{Index, NodeId};
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ pub struct Lags {
 }
 
 impl Lags {
-    /// Takes the newest ends of the logs of those that are online, and the highest commit index that is known. To be called
-    /// often: a log counts as level until the last call at which it was.
+    /// Takes the newest ends of the logs of those that are online, and the highest commit index that is known. To be
+    /// called often: a log counts as level until the last call at which it was.
     pub fn note(&mut self, now_ms: u64, committed: Index, ends: impl IntoIterator<Item = (NodeId, Index)>) {
         let before = std::mem::take(&mut self.rows);
         self.committed = committed;

@@ -1,27 +1,28 @@
-//! Log time: the clock by which everything in the log lives and ends, and the skew between the clocks of nodes.
+//! Log time, by which everything in the log expires, and the skew between the clocks of nodes.
 //!
-//! The leader stamps each entry with log time. Times to live, locks, sessions and tokens are counted in it. Were it the leader's
-//! wall clock, then a leader whose clock is an hour ahead would end all of them at once, and under the next
-//! leader all new ones would live an hour too long. So log time is *elapsed* time: it begins with the wall clock of the
-//! first node and then follows a monotonic clock. Every node keeps it going: from the newest stamp that it has applied,
-//! and from the leader's own log time, which comes with each of the leader's beats. Who becomes leader goes on from
-//! there. A node that has just started takes it from anyone who keeps it.
+//! The leader stamps each entry with log time. Times to live, locks, sessions and tokens are counted in it. If it were
+//! the leader's wall clock, a leader with a clock an hour ahead would end all of them at once, and under the next
+//! leader all new ones would last an hour too long. So log time is *elapsed* time: it begins with the wall clock of the
+//! first node and then follows a monotonic clock. Every node keeps it: from the newest stamp that it has applied, and
+//! from the leader's log time, which is in each of the leader's heartbeats. A new leader continues from there. A node
+//! that has just started takes it from any node that keeps it.
 //!
-//! Log time is shown as wall time as well, so it is led back to the wall clock if it is off: at most one part in
-//! [`SLEW`], faster or slower, so no span of it is ever more than that part too short or too long. The wall clock is
-//! that of the middle one of all nodes that are heard of, so one wrong clock among three or more has no effect.
+//! Log time is also shown as wall time, so it is adjusted to the wall clock if it is off: at most one part in [`SLEW`],
+//! faster or slower, so no period is more than that part too short or too long. The wall clock is the median of all
+//! nodes that are heard, so one wrong clock among three or more has no effect.
 //!
-//! Only when no node has kept the time, after all nodes were down, the wall clock says how long that was.
+//! Only if no node has kept the time, after all nodes were down, the wall clock determines how long that was.
 //!
-//! Invariants: T1 on one node, while it leads, log time never goes back. T2 over a leadership it grows by the elapsed time, give
-//! or take a part in [`SLEW`]. Not here: who reads which clock (`node/shared/clock.rs`), what ends when (`services/`).
+//! Invariants: T1 on one node, while it leads, log time never decreases. T2 during a leadership it grows by the elapsed
+//! time, plus or minus one part in [`SLEW`]. Not here: reading clocks (`node/shared/clock.rs`), what expires
+//! (`services/`).
 
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 
 /// Log time is led towards the wall clock by at most one part in so many: TTLs are off by that part meanwhile.
 pub const SLEW: u64 = 16;
-/// Skew that is told of: far beyond what a node with a time server has, and beyond what a busy machine delays a beat.
+/// Skew that is reported: far more than a node with a time server has, and than a busy machine delays a heartbeat.
 pub const SKEW_WARN_MS: i64 = 1_000;
 /// So many beats in a row must show it: one beat may have been delayed.
 const SKEW_BEATS: u32 = 3;
@@ -36,7 +37,7 @@ pub struct LogClock {
 }
 
 impl LogClock {
-    /// A clock as it starts: the newest stamp that the disk holds (0: none) tells how late it is at least.
+    /// A clock at the start: the newest stamp on disk (0: none) is a lower bound.
     pub fn recovered(stamp_ms: u64) -> LogClock {
         LogClock { at_us: stamp_ms.saturating_mul(1000), read_us: None }
     }
@@ -79,8 +80,8 @@ impl LogClock {
         }
     }
 
-    /// Another node tells its log time. The leader's is taken as it is; that of others only as long as this node keeps none:
-    /// then it has just started, and may be elected before it hears a leader.
+    /// The log time of another node. The leader's is adopted; that of others only while this node has none: it has just
+    /// started, and may be elected before it hears a leader.
     pub fn heard(&mut self, log_ms: u64, is_leader: bool, mono_us: u64) {
         if is_leader || self.read_us.is_none() {
             let log_us = log_ms.saturating_mul(1000);
@@ -99,7 +100,7 @@ pub struct Skews {
 /// One other node's clock.
 #[derive(Debug)]
 struct Skew {
-    /// How far it is ahead of ours (negative: behind), less what its beats were delayed.
+    /// How far it is ahead of ours (negative: behind), minus the delay of its heartbeats.
     ahead_ms: i64,
     /// Beats in a row that showed more than [`SKEW_WARN_MS`].
     beats: u32,
@@ -109,7 +110,7 @@ struct Skew {
     is_told: bool,
 }
 
-/// Something to tell a person.
+/// A change of skew that a person should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkewNews {
     /// The clock of that node is this much ahead of ours.
@@ -119,8 +120,8 @@ pub enum SkewNews {
 }
 
 impl Skews {
-    /// A beat of a node brings its wall clock. It says something of clocks only if it comes about as long after the one before
-    /// as it was sent: what came while this process stood still comes at once, the first of it late.
+    /// A beat of a node brings its wall clock. It says something of clocks only if it comes about as long after the one
+    /// before as it was sent: what came while this process stood still comes at once, the first of it late.
     pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64, mono_us: u64) -> Option<SkewNews> {
         let ahead_ms = (i128::from(their_wall_ms) - i128::from(wall_ms)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         let first = Skew { ahead_ms, beats: 0, came_us: mono_us, their_wall_ms, is_told: false };

@@ -1,13 +1,13 @@
 //! How nodes find, watch and rank each other.
 //!
-//! The tour: `discovery.rs` decides at start between resuming, joining and bootstrap, `folders.rs` tells it what data
-//! lies there already; `config_file.rs` keeps the shared `config.json`; `gossip.rs` spreads heartbeats and finds the
-//! silent; `dispatch.rs` picks the worker for a client; `autopilot.rs` decides who should vote, `worker_liveness.rs`
-//! which workers are gone; `integrity.rs` finds whose state is wrong; `health.rs` says in words how safe the cluster
-//! is; `log_clock.rs` keeps the time by which things in the log end, and compares the clocks of the nodes.
+//! The tour: `discovery.rs` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
+//! for it; `config_file.rs` writes the shared `config.json`; `gossip.rs` exchanges heartbeats and finds failed nodes;
+//! `dispatch.rs` picks the worker for a client; `autopilot.rs` decides which nodes should vote, `worker_liveness.rs`
+//! which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes with a wrong state;
+//! `health.rs` determines how safe the cluster is; `log_clock.rs` keeps log time, and compares the clocks of the nodes.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
-//! Not here: what makes a decision binding (`raft/`), who calls these and when (`node/`).
+//! Not here: what makes a decision binding (`raft/`), calling these (`node/`).
 
 pub(crate) mod autopilot;
 pub(crate) mod config_file;

@@ -1,41 +1,41 @@
 //! Which workers are lost, so that their jobs are restarted on other nodes. Runs on the leader.
 //!
-//! Evidence is the leader's own: the worker's connection broke and its port refuses (its process is gone: known at once), or
-//! it has not answered for `fail_after_ms`, or it answers while its log stands still ([`Books`]): then it cannot know its work.
-//! Gossip may be wrong about anyone, so it has no say. A worker that was declared gone by mistake joins again by itself; what
-//! it had by then is dropped, for its jobs have gone on to others.
-//! Not here: what becomes of the jobs (`services/jobs/`), proposing (`node/threads/core/`).
+//! Only the leader's own observations count: the worker's connection broke and its port refuses (its process is gone),
+//! or it has not answered for `fail_after_ms`, or it answers while its log does not grow ([`LogProgress`]), so that it
+//! cannot know its jobs. Gossip may be wrong about any node, so it is ignored. A worker that was declared lost by
+//! mistake joins again; its jobs are on other workers by then, and are dropped.
+//! Not here: what happens to the jobs (`services/jobs/`), proposing (`node/threads/core/`).
 
 use crate::raft::{Role, View};
 use crate::types::{Identity, Index, NodeId, Ticks};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Those of `workers` (each a process of the node of its number) that are gone. `lost`: nodes whose port refuses;
-/// `silent_max`: longest silence of a worker that counts as there.
+/// Those of `workers` (each a process of the node with its number) that are gone. `lost`: nodes with a port that
+/// refuses; `silent_max`: longest time without an answer.
 pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
     if view.role != Role::Leader {
         return Vec::new();
     }
     let is_gone = |id: NodeId| {
         let peer = view.peers.iter().find(|peer| peer.who.id == id);
-        // One that is no member any more gets no work from the log.
+        // A node that is no longer a member does not receive the log.
         lost.contains(&id) || peer.is_none_or(|peer| peer.silent_ticks >= silent_max)
     };
     // The leader's own earlier process is replaced when this one joins.
     workers.iter().copied().filter(|worker| Some(worker.id) != view.leader && is_gone(worker.id)).collect()
 }
 
-/// The leader's books of how far each peer's log has come. A node whose disk hangs answers every heartbeat and learns nothing
-/// new, so its silence says nothing.
+/// The leader's record of how far each peer's log has grown. A node with a disk that hangs answers every heartbeat and
+/// gets no new entries.
 #[derive(Debug, Default)]
-pub struct Books {
+pub struct LogProgress {
     /// Where each log ends as far as is known, and since when.
     rows: BTreeMap<NodeId, (Identity, Index, Ticks)>,
 }
 
-impl Books {
-    /// Brings the books up to date: nodes that lack what is committed and have not come on for `still_max`. `now` is the
-    /// leader's own time. To be called often: a peer counts as level until the last call at which it was.
+impl LogProgress {
+    /// Updates the record and returns the nodes that lack committed entries and have received none for `still_max`.
+    /// `now` is the leader's own time. To be called often: a peer counts as level until the last call at which it was.
     pub fn stuck(&mut self, view: &View, now: Ticks, still_max: Ticks) -> BTreeSet<NodeId> {
         let row = |who: Identity, end: Index| match self.rows.get(&who.id) {
             Some(row) if (row.0, row.1) == (who, end) && end < view.commit_index => *row,
@@ -50,23 +50,23 @@ impl Books {
 /// Time limits of worker liveness.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Longest silence of a worker that counts as there.
+    /// Longest time without an answer.
     pub silent_max: Ticks,
-    /// How long a log may stand still while others go on.
+    /// How long a log may not grow while others do.
     pub still_max: Ticks,
-    /// A worker that was declared gone and still counts as there is declared gone again after so long.
+    /// A worker that was declared lost and is still registered is declared lost again after this time.
     pub again: Ticks,
 }
 
 /// Which workers are alive, as this node has observed them.
 #[derive(Debug, Default)]
 pub struct WorkerLiveness {
-    /// Nodes whose port refuses, as this node has seen it.
+    /// Nodes with a peer port that has refused a connection of this node.
     lost: BTreeSet<NodeId>,
-    /// As the leader: how far the others' logs have come.
-    books: Books,
+    /// As the leader: how far the logs of the others have grown.
+    log_progress: LogProgress,
     /// As the leader: since when each worker has been here. A worker that joins has received entries: its log has grown
-    /// since the books were last brought up to date.
+    /// since `log_progress` was last updated.
     came: BTreeMap<Identity, Ticks>,
     /// As the leader: who was declared gone, and when.
     declared: BTreeMap<Identity, Ticks>,
@@ -78,7 +78,7 @@ impl WorkerLiveness {
         self.lost.insert(id);
     }
 
-    /// A connection to it stands.
+    /// There is a connection to the node.
     pub fn find(&mut self, id: NodeId) {
         self.lost.remove(&id);
     }
@@ -87,7 +87,7 @@ impl WorkerLiveness {
     /// own time. To be called often.
     pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
         if view.role != Role::Leader {
-            self.books = Books::default();
+            self.log_progress = LogProgress::default();
             self.came.clear();
             self.declared.clear();
             return Vec::new();
@@ -95,7 +95,7 @@ impl WorkerLiveness {
         self.came = here.iter().map(|worker| (*worker, self.came.get(worker).copied().unwrap_or(now))).collect();
         let is_new =
             |id: &NodeId| self.came.iter().any(|(who, at)| who.id == *id && now.0 - at.0 < patience.still_max.0);
-        let mut lost = self.books.stuck(view, now, patience.still_max);
+        let mut lost = self.log_progress.stuck(view, now, patience.still_max);
         lost.retain(|id| !is_new(id));
         lost.extend(&self.lost);
         let mut due = gone(view, &lost, patience.silent_max, here);
@@ -171,12 +171,12 @@ mod tests {
 
     #[test]
     fn a_log_that_stands_still_while_others_go_on_is_stuck_and_a_slow_one_is_not() {
-        let mut books = Books::default();
+        let mut log_progress = LogProgress::default();
         let mut at = |now: u64, ends: [u64; 3], commit: u64| {
             let mut view = view(Role::Leader, &[(2, 0), (3, 0), (4, 0)]);
             view.commit_index = Index(commit);
             view.peers.iter_mut().zip(ends).for_each(|(peer, end)| peer.match_index = Index(end));
-            books.stuck(&view, Ticks(now), Ticks(10)).into_iter().map(|id| id.0).collect::<Vec<_>>()
+            log_progress.stuck(&view, Ticks(now), Ticks(10)).into_iter().map(|id| id.0).collect::<Vec<_>>()
         };
         assert!(at(0, [5, 5, 5], 5).is_empty());
         assert!(at(59, [5, 5, 5], 5).is_empty(), "nothing is new, so nobody lacks anything");

@@ -1,13 +1,16 @@
-//! Accepts connections and gives each a thread that runs the caller's function.
+//! Accepts connections, gives each a thread, and serves its requests with the caller's function.
 //!
-//! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of being
-//! left to time out.
-//! Not here: what a connection does (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
+//! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of
+//! being left to time out.
+//! Not here: how a request is answered (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).
 
-use super::protocol::conn::Conn;
+use super::protocol::conn::{Conn, NextRequest};
 use super::protocol::error::ApiError;
+use super::protocol::parse::{Head, Method};
+use super::protocol::response::Response;
 use super::server::Server;
+use crate::node::Slot;
 use crate::node::accept::{self, Arrival};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Time that the acceptor itself spends on telling one client that there is no room.
+/// Time that the acceptor spends on refusing one client for lack of room.
 const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 
 /// Name of the threads of connections to the node itself: the reserved slots are for these, not for the redirector's.
@@ -59,7 +62,42 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
     }
 }
 
-/// Says that there is no room, without letting a slow client hold up the next one.
+/// Serves the requests of a connection one after another, from its first byte to its last. `answer` returns the
+/// response and whether the request's body was read; `None`: the connection is over. `has_origin`: responses name the
+/// node.
+pub(crate) fn serve_requests(
+    server: &Server,
+    mut conn: Conn,
+    has_origin: bool,
+    mut answer: impl FnMut(&mut Conn, Box<Head>) -> Option<(Response, bool)>,
+) {
+    let origin = || has_origin.then(|| server.origin());
+    loop {
+        let head = match conn.next_request() {
+            NextRequest::Head(head) => head,
+            NextRequest::Gone => return,
+            NextRequest::Fault(fault) => {
+                server.counts.refused_requests.fetch_add(1, Relaxed);
+                ApiError::from(fault).into_response(None).write(conn.output(), false, true, origin());
+                return conn.close(true);
+            }
+        };
+        server.counts.requests.fetch_add(1, Relaxed);
+        let (is_reusable, has_body) = (head.keep_alive, head.method != Some(Method::Head));
+        let Some((response, is_body_read)) = answer(&mut conn, head) else { return };
+        let is_kept = conn.slot() == Slot::Ordinary && !server.host.is_stopping();
+        let keep_alive = is_reusable && is_body_read && is_kept;
+        response.write(conn.output(), keep_alive, has_body, origin());
+        if !keep_alive {
+            return conn.close(!is_body_read);
+        }
+        if !conn.may_gather() && conn.flush().is_err() {
+            return;
+        }
+    }
+}
+
+/// Refuses a client for lack of room, without letting a slow one delay the next.
 fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();

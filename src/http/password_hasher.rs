@@ -11,13 +11,14 @@
 
 use super::protocol::error::ApiError;
 use crate::limits::{CHAT_HASHES_MAX, CHAT_HASHES_WAITING_MAX};
+use crate::node::shared::{lock, wait_while};
 use crate::services::chat::TokenHash;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest, Sha256};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -42,42 +43,35 @@ struct Busy {
 }
 
 /// The right to hash, and the memory for it; returned when dropped.
-pub(crate) struct Slot<'a> {
+pub(crate) struct HashPermit<'a> {
     passwords: &'a Passwords,
     memory: Vec<Block>,
 }
 
 impl Passwords {
     /// Waits for a free slot until the deadline.
-    pub(crate) fn enter(&self, deadline: Instant) -> Result<Slot<'_>, ApiError> {
+    pub(crate) fn enter(&self, deadline: Instant) -> Result<HashPermit<'_>, ApiError> {
         let too_many = || ApiError::refused(503, "too many logins at once: try again");
-        let mut busy = self.lock();
+        let mut busy = lock(&self.busy);
         if busy.running >= CHAT_HASHES_MAX && busy.waiting >= CHAT_HASHES_WAITING_MAX {
             return Err(too_many());
         }
         busy.waiting += 1;
-        while busy.running >= CHAT_HASHES_MAX {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                busy.waiting -= 1;
-                return Err(too_many());
-            }
-            busy = self.changed.wait_timeout(busy, left).unwrap_or_else(PoisonError::into_inner).0;
+        let is_full = |busy: &mut Busy| busy.running >= CHAT_HASHES_MAX;
+        busy = wait_while(&self.changed, busy, deadline, is_full);
+        busy.waiting -= 1;
+        if is_full(&mut busy) {
+            return Err(too_many());
         }
-        (busy.running, busy.waiting) = (busy.running + 1, busy.waiting - 1);
+        busy.running += 1;
         let spare = busy.spare.pop();
         drop(busy);
         let memory = spare.unwrap_or_else(|| vec![Block::new(); Params::default().block_count()]);
-        Ok(Slot { passwords: self, memory })
-    }
-
-    /// A poisoned lock means that a thread panicked, and a panic ends the process: the value is still whole.
-    fn lock(&self) -> MutexGuard<'_, Busy> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(HashPermit { passwords: self, memory })
     }
 }
 
-impl Slot<'_> {
+impl HashPermit<'_> {
     /// The stored form of a new password.
     pub(crate) fn hash(&mut self, password: &str) -> Result<String, ApiError> {
         self.make(password).ok_or_else(unusable)
@@ -134,9 +128,9 @@ impl Slot<'_> {
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for HashPermit<'_> {
     fn drop(&mut self) {
-        let mut busy = self.passwords.lock();
+        let mut busy = lock(&self.passwords.busy);
         busy.running -= 1;
         busy.spare.push(std::mem::take(&mut self.memory));
         drop(busy);
@@ -223,7 +217,7 @@ mod tests {
                 both.map(|thread| thread.join().unwrap()).len()
             });
             assert_eq!(hashed, 2, "{thread}");
-            let busy = passwords.lock();
+            let busy = lock(&passwords.busy);
             assert!((1..=CHAT_HASHES_MAX).contains(&busy.spare.len()), "P1: {} pieces", busy.spare.len());
             let is_zero = |block: &Block| AsRef::<[u64]>::as_ref(block).iter().all(|word| *word == 0);
             assert!(busy.spare.iter().flatten().all(is_zero), "P2");
@@ -237,7 +231,7 @@ mod tests {
         let slots: Vec<_> = (0..CHAT_HASHES_MAX).map(|_| passwords.enter(soon()).unwrap()).collect();
         let refused = passwords.enter(Instant::now() + Duration::from_millis(5)).err().unwrap();
         assert_eq!(refused.status, 503);
-        let busy = passwords.lock();
+        let busy = lock(&passwords.busy);
         assert_eq!((busy.running, busy.waiting), (CHAT_HASHES_MAX, 0));
         drop(busy);
         drop(slots);

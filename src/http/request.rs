@@ -17,7 +17,7 @@ use crate::types::Index;
 use std::cell::RefCell;
 use std::time::Instant;
 
-/// How many copies of a reply exist at once: as received, decoded, as JSON values and as text.
+/// Number of copies of a reply that exist at once: as received, decoded, as JSON values and as text.
 const REPLY_TIMES: usize = 4;
 
 /// The result of most handlers. [`ApiError`] becomes a response in one place, `router.rs`.

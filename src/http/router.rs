@@ -1,12 +1,12 @@
-//! From a request head to its handler: what is checked before anyone is asked, and how a result becomes a response.
+//! From a request head to its handler: the checks before a handler is called, and how its result becomes a response.
 //!
-//! The order of the checks is the order of trust: known method, our `Host`, a known path, an allowed method, a caller who
-//! may change things, known parameters, a body within bounds.
+//! The checks in order: known method, our `Host`, a known path, an allowed method, a caller who may change things,
+//! known parameters, a body within bounds.
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};
 use super::pages::monitor_stream::HOLD_PATH;
-use super::protocol::conn::{Body, Conn, Deadlines, Next};
+use super::protocol::conn::{Body, Conn, Deadlines};
 use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::params::Params;
@@ -24,7 +24,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Body of the `http` thread: serves until the node stops; the stopping node wakes the accept by connecting.
+/// Body of the `http` thread: serves until the node stops.
 pub fn serve(listener: TcpListener, handle: Handle) {
     serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
 }
@@ -34,43 +34,22 @@ pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
     acceptor::accept_all(listener, server, NODE_CONNECTION, serve_connection);
 }
 
-/// One client's connection to a node, from its first byte to its last.
-fn serve_connection(server: &Arc<Server>, mut conn: Conn) {
-    // Load is who is served: it counts from the first request, and a page's second connection never does.
+/// One client's connection to a node.
+fn serve_connection(server: &Arc<Server>, conn: Conn) {
+    // A connection counts as load from its first request; a page's second connection never does.
     let mut session = None;
-    loop {
-        let head = match conn.next_request() {
-            Next::Head(head) => head,
-            Next::Gone => return,
-            Next::Fault(fault) => {
-                server.counts.refused_requests.fetch_add(1, Relaxed);
-                let response = ApiError::from(fault).into_response(None);
-                response.write(conn.output(), false, true, Some(server.origin()));
-                return conn.close(true);
-            }
-        };
-        server.counts.requests.fetch_add(1, Relaxed);
+    acceptor::serve_requests(server, conn, true, |conn, head| {
         if session.is_none() && head.path() != HOLD_PATH {
             session = Some(server.host.open_session("api", conn.peer()));
         }
-        let (is_reusable, has_body) = (head.keep_alive, head.method != Some(Method::Head));
-        let Some(answered) = answer(server, &mut conn, head, session.as_ref()) else { return };
+        let answered = answer(server, conn, head, session.as_ref())?;
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
         response.headers.extend(answered.cors);
-        let response = in_budget(&mut conn, answered.route, response);
-        let is_kept = conn.slot() == Slot::Ordinary && !server.host.is_stopping();
-        let keep_alive = is_reusable && answered.is_body_read && is_kept;
-        response.write(conn.output(), keep_alive, has_body, Some(server.origin()));
-        if !keep_alive {
-            return conn.close(!answered.is_body_read);
-        }
-        if !conn.may_gather() && conn.flush().is_err() {
-            return;
-        }
-    }
+        Some((in_budget(conn, answered.route, response), answered.is_body_read))
+    });
 }
 
-/// The response, or another one if the memory budget has no room for it. What was only read may be asked for again.
+/// The response, or an error if the memory budget has no room for it. A client may repeat a request that only reads.
 fn in_budget(conn: &mut Conn, route: Option<&Route>, response: Response) -> Response {
     match route {
         _ if conn.has_room(response.body.len()) => response,
@@ -82,14 +61,14 @@ fn in_budget(conn: &mut Conn, route: Option<&Route>, response: Response) -> Resp
     }
 }
 
-/// What came of a request.
+/// The result of a request.
 struct Answered {
     result: ApiResult,
     /// The request has no body, or all of it was read.
     is_body_read: bool,
     /// Headers that let pages of the cluster's other nodes read the response.
     cors: Vec<(&'static str, String)>,
-    /// `None`: the request came to no route.
+    /// `None`: no route was found for the request.
     route: Option<&'static Route>,
 }
 

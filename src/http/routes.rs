@@ -1,8 +1,8 @@
-//! The table of routes: one row for each method of each path, with its handler and the parameters that it knows.
+//! The table of routes: one row for each method of each path, with its handler and its parameters.
 //!
-//! Everything about a request that can be said without asking the node stands here, so that the server, its refusals and the
-//! description at `/openapi.json` cannot drift apart: `router.rs` finds handlers in this table, and a test compares the
-//! description with it, both ways.
+//! Everything about a request that does not depend on the node is in this table, so that the server, its refusals and
+//! the description at `/openapi.json` agree: `router.rs` finds handlers in it, and a test compares the description with
+//! it, both ways.
 //! Not here: what is checked before a handler is called (`router.rs`), what a parameter means (each handler).
 
 use super::api::{health, job_output, jobs, kv, locks, members};
@@ -22,32 +22,32 @@ type Names = &'static [&'static [&'static str]];
 
 /// One method of one path.
 pub(crate) struct Route {
-    /// GET stands for HEAD too.
+    /// GET includes HEAD.
     pub method: Method,
-    /// As it is called: `{id}` is one part of the path and not empty, `{+key}` takes slashes too and may be empty (the
-    /// notation of RFC 6570). What they stand for is undecoded.
+    /// A template: `{id}` is one segment of the path and not empty, `{+key}` may contain slashes and may be empty (the
+    /// notation of RFC 6570). The values are undecoded.
     pub path: &'static str,
     pub handler: Handler,
     params: Names,
-    /// What its body must be said to be; `None`: anything, or there is none.
+    /// Required `Content-Type`; `None`: any, or there is no body.
     pub media: Option<&'static str>,
-    /// Whose pages may ask for it.
+    /// The pages that may request it.
     pub audience: Audience,
     /// Pages of the cluster's other nodes may read the response.
     pub has_cors: bool,
-    /// A browser may ask beforehand whether a page of another node may send it.
+    /// A browser may ask beforehand whether a page of another node may send it (preflight request).
     pub has_preflight: bool,
-    /// It changes nothing: a response that there was no room for may be asked for again.
+    /// It changes nothing: a request whose response did not fit into memory may be repeated.
     pub is_read: bool,
-    /// Health, status, administration: answered also when everything is in use.
+    /// Health, status, administration: answered also when all connections are in use.
     pub is_vital: bool,
-    /// What the page calls a connection that is used for this.
+    /// Kind of the session on the page.
     pub session_kind: Option<&'static str>,
-    /// What to say to who sends POST to a path that takes none.
+    /// Hint for a client that sends POST to a path without it.
     pub post_hint: Option<&'static str>,
 }
 
-/// What answers a request.
+/// A function that answers a request.
 pub(crate) enum Handler {
     /// The body, if the method has one, is read first.
     Respond(fn(&Request) -> ApiResult),
@@ -58,7 +58,7 @@ pub(crate) enum Handler {
 }
 
 impl Route {
-    /// What only the node's own pages may ask for.
+    /// A route for the node's own pages only.
     const fn new(method: Method, path: &'static str, handler: Handler, media: Option<&'static str>) -> Route {
         Route {
             method,
@@ -92,7 +92,7 @@ impl Route {
         self
     }
 
-    /// Used by pages of the cluster's other nodes, also with headers and methods that a browser asks about beforehand.
+    /// Used by pages of the cluster's other nodes, also with headers and methods that need a preflight request.
     const fn for_cluster_pages(self) -> Route {
         let mut route = self.open_to(Audience::Cluster);
         route.has_preflight = true;
@@ -119,12 +119,11 @@ impl Route {
         self
     }
 
-    /// The parameters that it knows.
     pub(crate) fn known_params(&self) -> impl Iterator<Item = &'static str> {
         self.params.iter().copied().flatten().copied()
     }
 
-    /// A read that knows none leaves what others hang on its address alone: nothing can go wrong by a misspelt one.
+    /// A read without parameters ignores unknown ones: a misspelt parameter can do no harm there.
     pub(crate) fn refuses_unknown(&self) -> bool {
         self.method != Method::Get || self.known_params().next().is_some()
     }
@@ -154,7 +153,7 @@ const fn upload(path: &'static str, media: &'static str, handler: fn(&Server, &m
     Route::new(Method::Post, path, Handler::Upload(handler), Some(media))
 }
 
-/// A body is not needed; one that comes is JSON.
+/// A body is optional, and must be JSON.
 const fn delete(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
     Route::new(Method::Delete, path, Handler::Respond(handler), Some(guard::JSON))
 }
@@ -167,7 +166,7 @@ const ANYONE: Audience = Audience::Anyone;
 const LISTING: Names = &[&["level", "match", "after", "limit"]];
 const LEVEL: Names = &[&["level"]];
 
-/// Every route of the server. The first path that fits counts; the rows of one path stand together.
+/// Every route of the server. The first path that matches counts; the rows of one path are adjacent.
 pub(crate) static ROUTES: &[Route] = &[
     get("/v1/kv/{+key}", kv::read).params(&[&["level", "watch", "wait"]]),
     put("/v1/kv/{+key}", kv::write).params(&[&["level", "cas", "ttl_ms"]]),
@@ -247,14 +246,14 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/openapi.json", static_files::openapi).open_to(ANYONE).without_cors(),
 ];
 
-/// The routes of the path that a request names.
+/// The routes of the path of a request.
 pub(crate) struct Path<'a> {
     routes: &'static [Route],
-    /// What stands in place of the path's names, `""` where it has fewer than two.
+    /// Values of the template's names, `""` where it has fewer than two.
     pub args: (&'a str, &'a str),
 }
 
-/// Compared byte by byte, undecoded: nothing is served at `/%761/status`.
+/// The path is compared undecoded: nothing is served at `/%761/status`.
 pub(crate) fn find(path: &str) -> Option<Path<'_>> {
     let mut rows = ROUTES.iter().enumerate();
     let (first, args) = rows.find_map(|(at, route)| Some((at, args(route.path, path)?)))?;
@@ -263,7 +262,7 @@ pub(crate) fn find(path: &str) -> Option<Path<'_>> {
     Some(Path { routes: &rest[..count], args })
 }
 
-/// What stands in place of the names of a template, if the path fits it.
+/// Values of a template's names, if the path matches it.
 fn args<'a>(template: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
     let Some((before, rest)) = template.split_once('{') else {
         return (template == path).then_some(("", ""));
@@ -281,7 +280,7 @@ fn args<'a>(template: &str, path: &'a str) -> Option<(&'a str, &'a str)> {
     path.is_empty().then_some((first, second))
 }
 
-/// A part of a path that is not empty, and what follows it.
+/// The first segment of a path, if it is not empty, and the rest.
 fn part(path: &str) -> Option<(&str, &str)> {
     let (part, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
     (!part.is_empty()).then_some((part, rest))
@@ -307,7 +306,6 @@ impl Path<'_> {
         self.routes.iter().any(|route| route.has_preflight)
     }
 
-    /// What to say to who sends POST, if the path takes none.
     pub(crate) fn post_hint(&self) -> Option<&'static str> {
         self.routes.iter().find_map(|route| route.post_hint)
     }

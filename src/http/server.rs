@@ -1,13 +1,13 @@
-//! What all connections of one listener share: the node behind it, deadlines, counts, and the few things that there is
-//! one of per server.
+//! What all connections of one listener share: the node, deadlines and counts.
 //!
 //! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
 use super::password_hasher::Passwords;
-use super::protocol::conn::Deadlines;
+use super::protocol::conn::{Deadlines, is_timeout};
 use super::protocol::response::Origin;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,18 +24,17 @@ impl<T> Host for T where
 
 /// What all connections of one listener share.
 pub struct Server {
-    /// The node behind it.
+    /// The node.
     pub host: Arc<dyn Host>,
-    /// How long each phase of a connection may take.
     pub deadlines: Deadlines,
     /// For `/metrics`.
     pub counts: Counts,
-    /// The newest frame as a table for people with curl, with the sequence number that it was made from.
+    /// The newest frame as a table, with the sequence number of the frame.
     pub(crate) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(crate) passwords: Passwords,
-    /// A database is being loaded: one at a time.
-    pub(crate) is_loading: AtomicBool,
+    /// Held while a database is loaded: one at a time.
+    pub(crate) loading: Mutex<()>,
 }
 
 /// Counts of one server since its start.
@@ -60,7 +59,7 @@ impl Server {
             counts: Counts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
-            is_loading: AtomicBool::new(false),
+            loading: Mutex::default(),
         })
     }
 
@@ -74,15 +73,22 @@ impl Server {
         Duration::from_millis(self.host.settings().request_timeout_ms)
     }
 
-    /// When a request that begins now has waited for the node for long enough.
+    /// Until when a request that begins now waits for the node.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.request_timeout()
     }
 
-    /// Name of a program's only source in this language, if the client gives none and the settings know the language.
+    /// Default file name of a program in this language, if the language is in the settings.
     pub(crate) fn file_name(&self, language: &str) -> Option<&str> {
         let runtime = self.host.settings().runtimes.iter().find(|runtime| runtime.language == language)?;
         Some(&runtime.file_name)
+    }
+
+    /// Counts a stream that ended because its client did not read.
+    pub(crate) fn count_slow_reader(&self, result: &io::Result<()>) {
+        if result.as_ref().is_err_and(is_timeout) {
+            self.counts.slow_readers_dropped.fetch_add(1, Relaxed);
+        }
     }
 
     /// Where a response of this server comes from.

@@ -1,8 +1,8 @@
-//! Accepting clients, for every endpoint: an error of one client, or a lack of file descriptors, does not end the
-//! endpoint.
+//! Accepting connections, for every port: an error of one client, or a lack of file descriptors, does not end the
+//! accept.
 //!
-//! One descriptor is kept in reserve, so that even when there are none a client gets an answer.
-//! Not here: what an endpoint does with a client (`http/acceptor.rs`, `resp/acceptor.rs`), the peer port (`node/peer/acceptor.rs`).
+//! One descriptor is kept in reserve, so that a client gets an answer even when there are no others.
+//! Not here: what is done with a connection (`http/acceptor.rs`, `resp/acceptor.rs`, `node/peer/acceptor.rs`).
 
 use crate::store::error::is_out_of_descriptors;
 use crate::warn_seldom;
@@ -11,21 +11,20 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-/// Pause after a failed accept: descriptors do not come back in less.
+/// Pause after a failed accept, until descriptors may be free again.
 const BACKOFF: Duration = Duration::from_millis(20);
 
-/// What came of one accept.
+/// The result of one accept.
 #[derive(Debug)]
 pub enum Arrival {
-    /// A client.
     Client(TcpStream, SocketAddr),
-    /// A client for which no descriptor is left: it is to be answered with `too many open files`.
+    /// A client for which only the reserved descriptor was left: it is to be refused at once.
     NoRoom(TcpStream),
     /// The accept failed and there is no client: for endpoints that count failures.
     Failed,
 }
 
-/// Accepts until the node stops, which ends the accept; `what` comes in, for the log.
+/// Accepts until the node stops, which ends the accept. `what` names the connections in the log.
 pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> bool, take: impl Fn(Arrival)) {
     let mut reserve = File::open("/dev/null").ok();
     loop {
@@ -54,7 +53,7 @@ pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> 
     }
 }
 
-/// The client was gone before it was accepted: nothing to wait for.
+/// The client was gone before it was accepted.
 fn is_of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)

@@ -41,10 +41,10 @@ pub struct Handle {
     reserved: Arc<ReservedSlots>,
 }
 
-/// Gives a connection's place back, however its thread ends.
-struct Place(Arc<AtomicUsize>);
+/// Counts a connection until it is dropped, however its thread ends.
+struct Counted(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -61,8 +61,8 @@ impl Handle {
         &self.shared
     }
 
-    /// Submits an operation and goes on: the waiter gets the answer, on whichever thread has it. Waits only while `core` is
-    /// too busy to take it, until the deadline at most.
+    /// Submits an operation without waiting for its answer, which the waiter gets on whichever thread has it. Waits
+    /// only while the inbox of `core` is full, until the deadline at most.
     pub fn submit(&self, operation: Operation, deadline: Instant, waiter: Box<dyn Waiter>) {
         match self.refusal(&operation) {
             None => self.shared.inboxes.submit(operation, deadline, ReplyTo::Callback(waiter)),
@@ -70,12 +70,12 @@ impl Handle {
         }
     }
 
-    /// Counts commands that were done for a client, and how long they took: the endpoints that use [`Handle::submit`] know.
+    /// Counts commands that were done for a client, and how long they took: for endpoints that use [`Handle::submit`].
     pub fn answered(&self, commands: u64, took: Duration) {
         self.shared.activity.answered(commands, took);
     }
 
-    /// Bytes of which no value in this node's store has more.
+    /// An upper bound of the bytes of each value in this node's store.
     pub fn largest_value(&self) -> usize {
         self.shared.activity.largest_value() as usize
     }
@@ -88,7 +88,7 @@ impl Handle {
         spawn::spawn(name, run).map(|_| ())
     }
 
-    /// Why an operation is refused before anybody takes it: it is too large, or no node with such a state may answer it.
+    /// Why an operation is refused before it is submitted: it is too large, or this node's state is wrong.
     fn refusal(&self, operation: &Operation) -> Option<Reason> {
         let integrity = &self.shared.integrity;
         match operation {
@@ -141,8 +141,8 @@ impl Connections for Handle {
         run: Box<dyn FnOnce(Slot) + Send>,
     ) -> Result<(), String> {
         let max = self.shared.settings.connections_max as usize;
-        let place = Place(Arc::clone(&self.connections));
-        let ordinary = (self.connections.fetch_add(1, Ordering::AcqRel) < max).then_some(place);
+        let counted = Counted(Arc::clone(&self.connections));
+        let ordinary = (self.connections.fetch_add(1, Ordering::AcqRel) < max).then_some(counted);
         let reserved = match ordinary {
             Some(_) => None,
             None => client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)),
@@ -152,7 +152,7 @@ impl Connections for Handle {
             (None, Some(_)) => Slot::Reserved,
             (None, None) => return Err(format!("{max} connections are open, the limit of connections_max")),
         };
-        let started = spawn::spawn_small(name, CONNECTION_STACK_BYTES, move || {
+        let started = spawn::spawn_with_stack(name, CONNECTION_STACK_BYTES, move || {
             let _held = (ordinary, reserved);
             run(slot);
         });
@@ -269,8 +269,8 @@ impl Reports for Handle {
         if lag > READY_LAG_MAX {
             missing.push(format!("{lag} entries behind the leader"));
         }
-        // Few entries may be many megabytes, and a node that has none yet may be few behind: at first it must reach what
-        // was committed when it began to look.
+        // Few entries may be many megabytes, and an empty node of a young cluster is only few behind: a node is ready
+        // when it has applied what was committed at its first check.
         let committed = status.cluster.leader.and_then(row_of).map(|row| row.commit_index).filter(|index| index.0 > 0);
         if let Some(wanted) = self.shared.must_reach(committed).filter(|wanted| self.shared.applied() < *wanted) {
             missing.push(format!("has applied {} of the first {wanted} entries", self.shared.applied()));

@@ -30,14 +30,14 @@ pub trait Addressing {
     fn dispatch(&self) -> Option<(NodeId, String)>;
 }
 
-/// Places, memory and threads of client connections.
+/// Slots, memory and threads of client connections.
 pub trait Connections {
     /// Registers a client connection.
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard;
     /// Bytes that connections may hold.
     fn memory(&self) -> &Arc<MemoryBudget>;
-    /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses. An endpoint
-    /// that serves what the reserved slots are for names its client, who gets one of them then.
+    /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses. With
+    /// `client`, the connection may get a reserved slot.
     fn spawn_connection(
         &self,
         name: &'static str,
@@ -49,21 +49,20 @@ pub trait Connections {
     fn is_stopping(&self) -> bool;
 }
 
-/// The place of a connection among all of a node.
+/// The slot of a connection among all of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// One of `connections_max`.
     Ordinary,
-    /// One beyond, for health checks, status and administration: anything else is refused, and it lasts for one request.
+    /// One beyond these, for one request: health checks, status and administration; anything else is refused.
     Reserved,
 }
 
-/// What is done by the cluster, or asked of the services.
+/// Operations of the cluster, and queries of the services.
 pub trait Requests {
     /// Submits an operation and waits for the answer.
     fn ask(&self, operation: Operation, deadline: Instant) -> Answered;
 
-    /// Asks the services.
     fn query(&self, query: Vec<u8>, level: Level, deadline: Instant) -> Answered {
         self.ask(Operation::Query { query, level }, deadline)
     }
@@ -73,7 +72,7 @@ pub trait Requests {
         self.ask(Operation::Change(change), deadline).map(|(index, _)| index)
     }
 
-    /// Hands leadership over (`None`: to the best live voter); done when the new leader is known.
+    /// Transfers leadership (`None`: to the best live voter); done when the new leader is known.
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
         match self.ask(Operation::Transfer(to), deadline) {
             Outcome::Done((_, reply)) => {
@@ -84,26 +83,27 @@ pub trait Requests {
         }
     }
 
-    /// Has every node digest its state at one index, which is answered; the digests are known a little later.
+    /// Has every node digest its state at one index, which is returned; the digests are known a little later.
     fn checkpoint(&self, deadline: Instant) -> Outcome<Index>;
 }
 
 /// Waiting for what this node applies or runs.
 pub trait Watching {
-    /// Waits until a key of the store has another revision than this one (0: it does not exist), as this node applies
-    /// what happens; false at the deadline, or when the node stops.
+    /// Waits until a key has another revision than this one (0: it does not exist) on this node; false at the deadline,
+    /// or when the node stops.
     fn wait_key(&self, key: &[u8], revision: u64, deadline: Instant) -> bool;
-    /// A job as this node has it: not older than any answer that it has given. `None`: there is none, or nothing may be read.
+    /// A job as this node has it: not older than any answer that it has given. `None`: there is none, or this node's
+    /// state is wrong.
     fn job(&self, id: JobId) -> Option<Job>;
-    /// Waits until a job has ended, or until the services know at `at_least` that there is none; done also when the node
-    /// stops. `Unknown` at the deadline. The reply is empty: [`Watching::job`] has the job.
+    /// Waits until a job has ended, or until the services know at `at_least` that there is none; done also when the
+    /// node stops. `Unknown` at the deadline. The reply is empty: [`Watching::job`] has the job.
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered;
-    /// What an attempt on this node has said so far, until the log has its end.
+    /// Output of an attempt on this node so far, until its end is in the log.
     fn live_output(&self, job: JobId, attempt: u32) -> Option<Arc<Output>>;
     /// Begins to follow the chat.
     fn follow_chat(&self) -> ChatReader;
-    /// Which state this node's services have: another number after it was replaced. `None`: it is known to be wrong, and
-    /// nothing of it may be told.
+    /// Number of the services' state, which changes when the state is replaced. `None`: it is known to be wrong, and
+    /// must not be shown.
     fn state_epoch(&self) -> Option<u64>;
 }
 
@@ -111,7 +111,7 @@ pub trait Watching {
 pub trait Reports {
     /// The newest monitor frame.
     fn frame(&self) -> Arc<Published>;
-    /// The frame as things stand now, for a single look.
+    /// A frame of the present state.
     fn fresh_frame(&self) -> Published;
     /// Waits for a frame newer than `after`; `None` when the deadline passes first or the node stops.
     fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>>;
@@ -121,11 +121,11 @@ pub trait Reports {
     fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
     /// Body of `/v1/gossip`: what this node heard, newest first.
     fn gossip_json(&self) -> serde_json::Value;
-    /// Every node that has been heard of, by id: whether it is online, and which languages it has with which versions.
+    /// Every known node, by id: whether it is online, and which languages in which versions it has.
     fn runtimes(&self) -> Vec<NodeRuntimes>;
-    /// What this node says of its state, and what it has found of others.
+    /// Whether this node's state and those of others are correct, as far as it knows.
     fn integrity(&self) -> IntegrityStatus;
-    /// Ready: knows a leader and has caught up. Otherwise what is missing.
+    /// Whether the node knows a leader and has caught up; the error lists what is missing.
     fn readiness(&self) -> Result<(), Vec<String>>;
     /// Figures for `/metrics`; endpoints add their own.
     fn metrics(&self) -> Vec<Metric>;

@@ -1,24 +1,26 @@
 //! One running node: its threads, what they share, and what endpoints see of it. The only module that spawns threads.
 //!
 //! From the bottom:
-//! - `spawn.rs` starts threads; `process/logging.rs` makes log lines, with `process/log_queue.rs` to write them without blocking
-//!   the thread that logs, and `process/log_limit.rs` to limit the lines that unknown senders cause.
-//! - `views/` are the values that threads publish: events, jobs, chat, sessions, integrity, the status, the newest frame.
+//! - `spawn.rs` starts threads; `process/logging.rs` makes log lines, with `process/log_queue.rs` to write them without
+//!   blocking the thread that logs, and `process/log_limit.rs` to limit the lines that unknown senders cause.
+//! - `views/` are the values that threads publish: events, jobs, chat, sessions, integrity, the status, the newest
+//!   frame.
 //! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
-//!   [`shared::Shared`]. `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that read the
-//!   database.
+//!   [`shared::Shared`]. `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that
+//!   read the database.
 //! - `reports/` builds the heartbeat row, the status and the metrics from it.
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
-//! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the services,
-//!   `threads/gossip.rs` the heartbeats, `threads/worker.rs` the jobs of this node.
+//! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the
+//!   services, `threads/gossip.rs` the heartbeats, `threads/worker.rs` the jobs of this node.
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
 //!   `accept.rs` accepts clients for all of them.
-//! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster, `process/launch.rs`
-//!   starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new cluster of one folder while no
-//!   node runs.
+//! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster,
+//!   `process/launch.rs` starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new
+//!   cluster of one folder while no node runs.
 //!
-//! Not here: what clients speak (`http/`, `resp/`). Endpoints are given to [`process::start::run`], because arrows point down only.
+//! Not here: what clients speak (`http/`, `resp/`). Endpoints are given to [`process::start::run`], because arrows
+//! point down only.
 
 pub(crate) mod accept;
 pub(crate) mod handle;

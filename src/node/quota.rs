@@ -1,9 +1,9 @@
-//! How much the services may hold, and who is refused when they do: settings of this node, obeyed while it leads.
+//! Quotas: how much the services may hold, and which commands are refused then. The settings of the leader apply.
 //!
-//! The leader judges a command before it proposes it, so what is refused is in no log, and nodes with different settings cannot
-//! come to different states. It judges by what it has applied; a batch that is on its way may go beyond, by no more than its own
-//! size. What makes room is never refused.
-//! Not here: what a command does (`services/`), bounds that no setting moves (each service's own).
+//! The leader checks a command before it proposes it, so a refused command is in no log, and nodes with different
+//! settings have the same state. It checks against what it has applied; commands that are proposed but not applied may
+//! exceed a quota by their own size. A command that frees space is never refused.
+//! Not here: what a command does (`services/`), limits without a setting (each service's own).
 
 use crate::outcome::{QuotaName, Reason};
 use crate::services::Replicated;
@@ -33,8 +33,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// How much the services hold. `known`: earlier sizes, of which those of the database are taken: to ask it costs a look into
-    /// its file.
+    /// How much the services hold. `known`: earlier sizes, from which those of the database are taken, because reading
+    /// them from its file takes time.
     pub fn of(registry: &Registry, known: Option<Sizes>) -> Sizes {
         let (jobs, jobs_bytes) = registry.jobs().open();
         let (sql_bytes, has_triggers) = match known {
@@ -58,7 +58,7 @@ pub struct Quota {
     pub name: QuotaName,
     /// Bytes or jobs.
     pub used: u64,
-    /// At most so many.
+    /// The limit.
     pub most: u64,
 }
 
@@ -77,9 +77,9 @@ pub fn all(settings: &Settings, sizes: &Sizes) -> [Quota; 5] {
     ]
 }
 
-/// What status says of those that are reached, or will be soon.
+/// A sentence for the status about each quota that is reached, or will be soon.
 pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
-    let told = all(settings, sizes).into_iter().filter_map(|Quota { name, used, most }| {
+    let sentences = all(settings, sizes).into_iter().filter_map(|Quota { name, used, most }| {
         let (name, what) = (name.setting(), name.what());
         match used {
             used if used >= most => Some(format!("{name} is reached: requests that add to {what} are refused")),
@@ -89,13 +89,14 @@ pub fn reached(settings: &Settings, sizes: &Sizes) -> Vec<String> {
             _ => None,
         }
     });
-    told.collect()
+    sentences.collect()
 }
 
-/// Judges a command, with its routing byte. `written_by`: bytes that the account with this token has written to the chat.
+/// Checks a command, with its routing byte. `written_by`: bytes that the account with this token has written to the
+/// chat.
 ///
 /// # Errors
-/// The quota that it would go beyond.
+/// The quota that it would exceed.
 pub fn check(
     settings: &Settings,
     sizes: &Sizes,
@@ -105,7 +106,7 @@ pub fn check(
     let Some((service, command)) = command.split_first() else { return Ok(()) };
     let bytes = command.len() as u64;
     let [kv_quota, sql_quota, chat_quota, jobs_quota, jobs_bytes_quota] = all(settings, sizes);
-    // To look into a command costs time: only if it could matter.
+    // Decoding a command takes time, so it is decoded only if it could exceed a quota.
     match *service {
         Store::ID if kv_quota.is_beyond(bytes) && kv::commands::growth(command) == Growth::Adds => kv_quota.refuse(),
         Database::ID => match sql_quota.is_beyond(bytes).then(|| sql::growth(command)) {
@@ -135,7 +136,7 @@ pub fn check(
     }
 }
 
-/// A file that is put in place is short as a command, however large it is.
+/// The command that puts a file in place is short, whatever the size of the file.
 fn is_replacement_beyond(command: &[u8], most: u64) -> bool {
     const COMMAND_BYTES_MAX: usize = 64;
     command.len() <= COMMAND_BYTES_MAX && matches!(sql::growth(command), Growth::Replaces(bytes) if bytes > most)
@@ -146,7 +147,7 @@ impl Quota {
         self.used.saturating_add(more) > self.most
     }
 
-    /// So far that what makes room, and may take more beside it, has to stop.
+    /// So far that even a command is refused that may free space and may also take some.
     fn is_beyond_by_far(&self, more: u64) -> bool {
         self.used.saturating_add(more) > self.most.saturating_add(self.most / 8)
     }

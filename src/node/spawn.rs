@@ -1,13 +1,13 @@
-//! The one file that starts threads: named, counted, and never lost in silence.
+//! The one file that starts threads, each with a name.
 //!
-//! A panic in any thread is a bug of ours; it ends the process with its message (exit 101) rather than leave a node
-//! that is half alive. Threads of client connections have small stacks, because there may be thousands of them.
+//! A panic in any thread is a bug; it ends the process with its message (exit 101), because a node with one thread
+//! missing would be worse. Threads of client connections have small stacks, because there may be thousands of them.
 //! Not here: what any thread does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
 
-/// What a patient thread adds to its `nice` value: beside one busy thread it gets a tenth of a processor.
+/// What a thread of low priority adds to its `nice` value: beside one busy thread it gets a tenth of a processor.
 #[cfg(target_os = "linux")]
 const PATIENCE: i32 = 10;
 /// Stack of the node's own threads, in bytes.
@@ -18,7 +18,7 @@ const OWN_STACK_BYTES: usize = 1 << 20;
 /// # Errors
 /// When the system refuses another thread.
 pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    start(name, OWN_STACK_BYTES, run)
+    spawn_with_stack(name, OWN_STACK_BYTES, run)
 }
 
 /// Starts one of the node's own threads for work that is not urgent: threads that a client waits for are scheduled
@@ -33,7 +33,7 @@ pub fn spawn_patient(name: &str, run: impl FnOnce() + Send + 'static) -> std::io
     })
 }
 
-/// Makes the thread that calls it, and what it starts from now on, a patient one.
+/// Lowers the priority of the calling thread, and of all that it starts from now on.
 pub fn give_way() {
     // Linux keeps this number for each thread; elsewhere it would slow the whole process down.
     #[cfg(target_os = "linux")]
@@ -46,15 +46,11 @@ pub fn give_way() {
 ///
 /// # Errors
 /// When the system refuses another thread.
-pub fn spawn_small(
+pub fn spawn_with_stack(
     name: &str,
     stack_bytes: usize,
     run: impl FnOnce() + Send + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
-    start(name, stack_bytes, run)
-}
-
-fn start(name: &str, stack_bytes: usize, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     assert!(name.len() <= 15, "thread name {name} is longer than 15 bytes");
     Builder::new().name(name.to_string()).stack_size(stack_bytes).spawn(move || {
         // The panic hook has printed the message by the time we get here.

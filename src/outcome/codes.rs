@@ -1,8 +1,8 @@
-//! The one table of what each reason is to a client: HTTP status, prefix in the Redis protocol, exit code of the command
+//! The one table with the codes of each reason: HTTP status, prefix in the Redis protocol, exit code of the command
 //! line.
 //!
-//! 503: certainly not applied, and asking again may help. 409: asking again cannot help. 507: there is no room. 504:
-//! unknown.
+//! 503: certainly not applied, and another try may succeed. 409: another try cannot succeed. 507: there is no room.
+//! 504: unknown.
 //! Not here: texts (`reason.rs` and each service's own), headers that go with a status (`http/`).
 
 use super::reason::{Doubt, Reason};
@@ -24,7 +24,7 @@ pub struct Codes {
 
 /// The request cannot be carried out as it is.
 pub const FAILED: Codes = failed(400);
-/// Certainly not applied: for want of a leader, a quorum, or a node that can answer.
+/// Certainly not applied: there is no leader, no quorum, or no node that can answer.
 pub const UNAVAILABLE: Codes = Codes { status: 503, resp: "CLUSTERDOWN", exit: 4 };
 /// Certainly not applied: this node has no memory for it now.
 pub const BUSY: Codes = Codes { resp: "BUSY", ..UNAVAILABLE };

@@ -1,8 +1,7 @@
-//! What the answer to a request means: done, certainly not done, or unknown; and why.
+//! The outcome of a request: done, certainly not done, or unknown; and why.
 //!
-//! A reason is a type from where it arises to the endpoint that tells it, also between nodes: `reason.rs` has the reasons
-//! and their texts, `codes.rs` the one table of what each is as an HTTP status, as a prefix in the Redis protocol and as
-//! an exit code.
+//! A reason is a type from where it arises to the endpoint that shows it, also between nodes: `reason.rs` has the
+//! reasons and their texts, `codes.rs` the one table of HTTP statuses, prefixes in the Redis protocol and exit codes.
 //! Not here: what services answer to a command that was applied (each service's own types); HTTP bodies
 //! (`http/protocol/error.rs`).
 

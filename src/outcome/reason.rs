@@ -1,7 +1,7 @@
 //! Why a request was not done, and why it is unknown whether it was. `Display` makes the text; nothing reads it back.
 //!
-//! Reasons cross the peer port (`wire/mod.rs`): a variant that is added, removed or changed raises `wire::PROTOCOL`. None
-//! of them contains a reason, so that no frame of a peer can nest them without end.
+//! Reasons cross the peer port (`wire/mod.rs`): a variant that is added, removed or changed raises `wire::PROTOCOL`.
+//! None of them contains a reason, so that no frame of a peer can nest them without end.
 //! Not here: statuses and codes (`codes.rs`).
 
 use crate::limits::COMMAND_BYTES_MAX;
@@ -97,7 +97,7 @@ pub enum Reason {
 /// Why no leader took a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoLeader {
-    /// This node is no member any more.
+    /// This node is no longer a member.
     #[error("{}", .0.in_words(*.1))]
     Outsider(Outsider, Identity),
     /// Too few voters are online.
@@ -120,7 +120,7 @@ pub enum Doubt {
     /// It left for the log, and its deadline has passed.
     #[error("no answer in time, it may or may not be applied ({0})")]
     TooLate(NoLeader),
-    /// The entry that would tell is in no log any more.
+    /// The entry that would show the result is no longer in the log.
     #[error("a snapshot replaced this part of the log before the answer")]
     LogReplaced,
     /// The leader that had it is gone.
@@ -144,7 +144,7 @@ pub enum Outsider {
 }
 
 impl Outsider {
-    /// For people, with what to do about it: why the node `me` is no member.
+    /// A sentence for users: why the node `me` is not a member, and what to do.
     pub fn in_words(self, me: Identity) -> String {
         let n = me.id.0;
         match self {
@@ -186,7 +186,7 @@ impl QuotaName {
         }
     }
 
-    /// What it bounds, in words.
+    /// What it limits, as text.
     pub fn what(self) -> &'static str {
         match self {
             QuotaName::Keys => "keys and values",

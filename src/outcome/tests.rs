@@ -7,8 +7,8 @@ use crate::types::{Identity, Index, NodeId};
 use std::fmt::Debug;
 use uuid::Uuid;
 
-/// Rows of `pattern => sample, (status, prefix, exit code)`: checks that each sample has its row, matches its own pattern
-/// and no earlier one, and that the patterns cover the type.
+/// Rows of `pattern => sample, (status, prefix, exit code)`: checks that each sample has its row, matches its own
+/// pattern and no earlier one, and that the patterns cover the type.
 macro_rules! check_rows {
     ($type:ty: $($pattern:pat => $sample:expr, $codes:expr;)*) => {{
         fn row_of(why: &$type) -> &'static str {

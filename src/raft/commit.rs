@@ -1,7 +1,7 @@
 //! The commit rule: an entry is committed once a quorum has it on disk, if it is of the leader's own term.
 //!
-//! Entries of earlier terms are committed only by what follows them: a copy on a quorum does not keep an old entry from being
-//! replaced by a leader that never saw it (figure 8 of the Raft paper).
+//! Entries of earlier terms are committed only by what follows them: a copy on a quorum does not keep an old entry from
+//! being replaced by a leader that never saw it (figure 8 of the Raft paper).
 //!
 //! Invariants: M1 the own copy counts only as far as it is synced. M2 learners and leavers never count.
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).
@@ -47,17 +47,17 @@ impl Raft {
         matches!(&self.state, State::Leader(lead) if self.commit >= lead.first_index)
     }
 
-    /// The leader's commit index moves; whatever waited for that goes on.
+    /// Moves the leader's commit index, and continues what waited for that.
     fn advance_commit(&mut self, cx: &mut Cx<'_>, to: Index) {
         let newly = self.log.slice(self.commit.next(), to);
         let bytes: usize = newly.iter().map(entry_bytes).sum();
         self.commit = to;
         let State::Leader(lead) = &mut self.state else { return };
         lead.uncommitted_bytes = lead.uncommitted_bytes.saturating_sub(bytes);
-        // Those to whom nothing is on the way would not hear of it before the next heartbeat.
+        // Followers without a message under way would otherwise learn of it only with the next heartbeat.
         self.feed_all(cx);
         self.maybe_start_round(cx);
-        // A leader that is no voter has only been needed to bring this about.
+        // A leader that is not a voter was needed only for this commit.
         if !self.is_voter() && self.has_committed_own_term() && self.log.membership().0 <= self.commit {
             self.pass_on(cx);
             self.become_follower(cx, self.hard.term, StepDownCause::NotAVoter);

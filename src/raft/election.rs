@@ -5,10 +5,10 @@
 //! order the candidacies: each live voter of higher id that is not the lost leader adds `rank_delay_ticks`, and a
 //! random part keeps timers out of step. The order never becomes a veto: a candidate with a fresh log gets the vote.
 //!
-//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
-//! within an election timeout and its link stands (unless that leader asked for the campaign). E3 only voters campaign (and
-//! those whose leaving is not known to be committed, and learners without which no node can win), and only with a disk
-//! that makes progress. E4 only voters of the newest membership count, each once.
+//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was
+//! heard within an election timeout and its link is up (unless that leader asked for the campaign). E3 only voters
+//! campaign (and those whose leaving is not known to be committed, and learners without which no node can win), and
+//! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
 //! Not here: what a leader does once elected (`leader.rs`), leadership transfer (`transfer.rs`).
 
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
@@ -73,7 +73,7 @@ impl Raft {
         }
     }
 
-    /// The link to a peer stands (again): it may have missed what was asked or sent.
+    /// The link to a peer is up (again): it may have missed what was asked or sent.
     pub(crate) fn on_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
         self.lost.remove(&peer);
         match self.state {
@@ -88,7 +88,8 @@ impl Raft {
         if !self.can_campaign() || self.gives_way() {
             return;
         }
-        // Chance grows with each failed attempt, whatever the settings: two candidates in step split the vote for ever.
+        // Chance grows with each failed attempt, whatever the settings: two candidates in step would split the vote
+        // every time.
         let mut delay = cx.rng.u64(0..=self.attempts.min(8));
         if self.config.highest_id_first {
             delay += self.rank() * self.config.rank_delay_ticks.0;
@@ -224,7 +225,7 @@ impl Raft {
         }
     }
 
-    /// Moves on if a quorum said yes.
+    /// Starts the next phase if a quorum said yes.
     fn maybe_win(&mut self, cx: &mut Cx<'_>) {
         let membership = self.membership();
         let State::Candidate(campaign) = &self.state else { return };
@@ -263,7 +264,7 @@ impl Raft {
         }
     }
 
-    /// Whether a live leader binds this node: it was heard within an election timeout and its link stands.
+    /// Whether a live leader binds this node: it was heard within an election timeout and its link is up.
     pub(crate) fn has_lease(&self) -> bool {
         if matches!(self.state, State::Leader(_)) {
             return true;
@@ -297,21 +298,23 @@ impl Raft {
             && has_next_term
     }
 
-    /// Whether this node leaves the lead to others for now: its disk is nearly full. If no other node takes it in time,
-    /// it leads all the same: reads, membership and leadership transfer need a leader, though it refuses commands.
+    /// Whether this node leaves the lead to others for now: its disk is nearly full. If no other node becomes leader in
+    /// time, it leads all the same: reads, membership and leadership transfer need a leader, though it refuses
+    /// commands.
     fn gives_way(&self) -> bool {
         self.is_disk_low && self.attempts <= LOW_DISK_PATIENCE
     }
 
-    /// Whether this node was a voter until a membership that may not be committed yet. It may be the only one that holds
-    /// that entry, and then no other node can win (thesis, 4.2.2 and figure 4.6). Its own vote does not count.
+    /// Whether this node was a voter until a membership that may not be committed yet. It may be the only one that
+    /// holds that entry, and then no other node can win (thesis, 4.2.2 and figure 4.6). Its own vote does not count.
     fn is_leaving_voter(&self) -> bool {
         let before = self.log.membership_before();
         self.log.membership().0 > self.commit && before.is_some_and(|before| before.is_voter(&self.config.me))
     }
 
-    /// Whether this node is a learner whose vote a candidate needs that may not get it: the candidate's log is older, but holds
-    /// a promotion of this node that ours does not. If too few others vote, only this node can win. Its own vote does not count.
+    /// Whether this node is a learner whose vote a candidate needs that may not get it: the candidate's log is older,
+    /// but holds a promotion of this node that ours does not. If too few others vote, only this node can win. Its own
+    /// vote does not count.
     fn is_needed_learner(&self) -> bool {
         let is_recent = |at: u64| self.now - at < self.config.election_timeout_ticks.0;
         self.membership().is_member(&self.config.me) && self.stale_candidate_at.is_some_and(is_recent)

@@ -67,7 +67,7 @@ impl Feeder<'_> {
     fn begin_snapshot(&self, cx: &mut Cx<'_>, progress: &mut Progress) {
         if self.now < progress.no_snapshot_before {
             // It may not have put it in place yet: ask for it again, in an empty probe with the next heartbeat.
-            // Probing even if it was being streamed to: a stream with nothing left to send would wait for ever.
+            // Probing even if it was being streamed to: a stream with nothing left to send would never end.
             progress.become_probe();
             progress.next_index = self.log.snapshot_index().next();
             progress.is_probing = true;

@@ -1,12 +1,13 @@
 //! Follower side of replication: takes or refuses what a leader offers.
 //!
-//! A follower never chooses what is in the log. It checks that the entry just before the offer is one it holds; if so it
-//! skips what it has, cuts at the first real conflict and takes the rest. Refused or not, an offer in the current term is a
-//! word from the leader: it refreshes the timer, so that a recovering follower does not depose the one that heals it.
+//! A follower never chooses what is in the log. It checks that the entry just before the offer is one it holds; if so
+//! it skips what it has, cuts at the first real conflict and takes the rest. Refused or not, an offer in the current
+//! term is a word from the leader: it refreshes the timer, so that a recovering follower does not depose the one that
+//! heals it.
 //!
-//! Invariants: F1 nothing at or below the commit index is ever cut. F2 an acceptance names `prev + len` of the very offer,
-//! never the own last index, and leaves after the sync. F3 the commit index follows the leader's only as far as the offer
-//! proves the logs equal.
+//! Invariants: F1 nothing at or below the commit index is ever cut. F2 an acceptance names `prev + len` of the very
+//! offer, never the own last index, and leaves after the sync. F3 the commit index follows the leader's only as far as
+//! the offer proves the logs equal.
 //! Not here: elections (`election.rs`), choosing the commit index (`commit.rs`), disk (`store/`).
 
 use super::state::{Cx, Raft, State};
@@ -76,7 +77,7 @@ impl Raft {
         self.envelope().send(cx, from, Body::AppendReply { session, result });
     }
 
-    /// Leadership stands, and so much is committed of what this node is known to hold.
+    /// The sender still leads; `commit` covers what this node is known to hold.
     pub(crate) fn on_heartbeat(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64, commit: Index) {
         if !self.follow(cx, from) {
             return;
@@ -87,10 +88,10 @@ impl Raft {
         }
     }
 
-    /// The first place at which the offer differs from what is committed here, or from what was written here in the same term. A
-    /// leader can have won with such a log only if voters lost what they had acknowledged: nothing of its offer is taken, or
-    /// committed entries would be cut without a word. Of what the snapshot covers only this is known: no term there is newer than
-    /// that of its last entry.
+    /// The first place at which the offer differs from what is committed here, or from what was written here in the
+    /// same term. A leader can have won with such a log only if voters lost what they had acknowledged: nothing of its
+    /// offer is taken, or committed entries would be cut without a word. Of what the snapshot covers only this is
+    /// known: no term there is newer than that of its last entry.
     fn contradicted(&self, prev: (Index, Term), entries: &[Entry]) -> Option<Index> {
         let offered = std::iter::once(prev).chain(entries.iter().map(|entry| (entry.index, entry.term)));
         let mut committed = offered.take_while(|(index, _)| *index <= self.commit);

@@ -1,21 +1,24 @@
-//! What a node hears at all: only members, and only terms and indexes that an honest sequence of events can reach.
+//! Which messages a node accepts at all: only those of members, and only terms and indexes that an honest sequence of
+//! events can reach.
 //!
-//! One heartbeat of a stranger with the term 2^64-1 would end a cluster for good: every node would adopt the term, and
-//! there is none after it. So a message counts only if its sender is known here, and only if what it says is possible.
+//! One heartbeat of a stranger with the term 2^64-1 would end a cluster permanently: every node would adopt the term,
+//! and there is none after it. So a message counts only if its sender is known here, and only if what it says is
+//! possible.
 //!
-//! Who is known: (1) an identity that a membership names which this node's log or snapshot still holds; (2) one that this
-//! leader still feeds; (3) one that this node has voted for, which it has therefore known, though it may have started again
-//! since; (4) one that the host has *introduced*. The last is for a node that is behind: it must take appends
-//! from a leader whose membership entry it has not got, or it would never get it. The host introduces an identity
-//! only from a sender that this node has a reason to believe: the sender proved the cluster's secret; or a node that is
-//! known here names it in its gossip; or it answered at the address of the member whose number it has; or the leader
-//! that this newcomer joined named it. A stranger can bring about none of these. An introduction is not a membership:
-//! it moves no quorum.
+//! Who is known: (1) an identity that a membership names which this node's log or snapshot still holds; (2) one that
+//! this leader still feeds; (3) one that this node has voted for, which it has therefore known, though it may have
+//! started again since; (4) one that the host has *introduced*. The last is for a node that is behind: it must take
+//! appends from a leader whose membership entry it has not got, or it would never get it. The host introduces an
+//! identity only from a sender that this node has a reason to believe: the sender proved the cluster's secret; or a
+//! node that is known here names it in its gossip; or it answered at the address of the member that has its number; or
+//! the leader that this newcomer joined named it. A stranger can cause none of these. An introduction is not a
+//! membership: it changes no quorum.
 //!
-//! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a message and
-//! never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and terms that do not go
-//! back, none above the message's own; no entry of it is larger than [`ENTRY_BYTES_MAX`].
-//! Not here: what a message means (`step.rs`), who may be introduced (`node/peer/acceptor.rs`, `node/threads/gossip.rs`).
+//! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a
+//! message and never beyond [`TERM_MAX`]. K3 an append that is taken has consecutive indexes below [`INDEX_MAX`] and
+//! terms that do not go back, none above the message's own; no entry of it is larger than [`ENTRY_BYTES_MAX`].
+//! Not here: what a message means (`step.rs`), who may be introduced (`node/peer/acceptor.rs`,
+//! `node/threads/gossip.rs`).
 
 use super::state::bounds::{ENTRY_BYTES_MAX, INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::state::{Raft, State};
@@ -25,12 +28,12 @@ use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// Identities under one number that may be introduced: a node that was replaced so often since this one went away is found again by
-/// the next round of gossip.
+/// Identities under one number that may be introduced: a node that was replaced so often since this one went away is
+/// found again by the next round of gossip.
 const INTRODUCED_MAX: usize = 4;
 
 impl Raft {
-    /// The host vouches for this identity; see the head of this file. Earlier ones under the same number are heard as well:
+    /// The host confirms this identity; see the head of this file. Earlier ones under the same number still count:
     /// the sender may have named a member that was replaced since.
     pub(crate) fn on_introduce(&mut self, who: Identity) {
         if who == self.config.me || self.knows(&who) {
@@ -75,8 +78,8 @@ impl Raft {
         self.introduced.iter().flat_map(identities)
     }
 
-    /// Whether a membership names it that the log or the snapshot holds. Also an earlier one counts: who is leaving must be
-    /// heard until that is committed, and may be the only one that can win.
+    /// Whether a membership names it that the log or the snapshot holds. An earlier one counts too: a node that is
+    /// leaving must be heard until that is committed, and may be the only one that can win.
     fn is_named(&self, who: &Identity) -> bool {
         self.log.memberships().any(|membership| membership.is_member(who))
     }

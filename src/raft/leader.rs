@@ -1,10 +1,11 @@
 //! Leading: the first entry of the term, heartbeats, and feeding each follower.
 //!
-//! Appends leave at once, while the own disk still works on the same entries; the own copy counts only when it is synced.
-//! A leader that hears no quorum for an election timeout, or whose disk stands still, stops being one.
+//! Appends leave at once, while the own disk still works on the same entries; the own copy counts only when it is
+//! synced. A leader that hears no quorum for an election timeout, or has a stalled disk, steps down.
 //!
-//! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a no-op.
-//! R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the commit index.
+//! Invariants: R1 `peers` holds every other member (and those that are leaving). R2 the first entry of a term is a
+//! no-op. R3 no heartbeat leaves while the disk is stalled. R4 `uncommitted_bytes` are those of the entries after the
+//! commit index.
 //! Not here: what a peer may be sent (`raft/state/progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
 
 use super::feeder::Feeder;
@@ -137,7 +138,7 @@ impl Raft {
         self.maybe_make_way(cx);
     }
 
-    /// The link to a follower stands (again): its answers to what went before do not count, and all is probed anew.
+    /// The link to a follower is up (again): its answers to what went before do not count, and all is probed anew.
     pub(crate) fn on_leader_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
         let State::Leader(lead) = &mut self.state else { return };
         let session = lead.next_session();
@@ -176,7 +177,7 @@ impl Raft {
                 }
             }
             Err(conflict) if progress.has_acknowledged(conflict.prev_index) => {
-                // Late, or the follower lost what it had acknowledged. An answer to a new session tells which.
+                // Late, or the follower lost what it had acknowledged. An answer to a new session shows which.
                 if !progress.is_broken_by(conflict) {
                     let session = lead.next_session();
                     if let Some(progress) = lead.peers.get_mut(&from.id) {

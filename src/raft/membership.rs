@@ -1,11 +1,11 @@
 //! Membership: one change at a time, in force as soon as it is in the log.
 //!
-//! Two memberships that differ by one voter have no disjoint quorums, so no joint phase is needed, provided that a change
-//! starts only when the one before it, and an entry of the leader's own term, are committed. A newcomer is a learner until it
-//! has caught up. A change that would leave the live voters without a majority is refused.
+//! Two memberships that differ by one voter have no disjoint quorums, so no joint phase is needed, provided that a
+//! change starts only when the one before it, and an entry of the leader's own term, are committed. A newcomer is a
+//! learner until it has caught up. A change that would leave the live voters without a majority is refused.
 //!
-//! Invariants: G1 the membership in force is the newest in the log, else the snapshot's. G2 at most one change is uncommitted.
-//! G3 there is always a voter. G4 an id stands for one identity at a time.
+//! Invariants: G1 the membership in force is the newest in the log, else the snapshot's. G2 at most one change is
+//! uncommitted. G3 there is always a voter. G4 an id belongs to one identity at a time.
 //! Not here: who should be a voter (`cluster/autopilot.rs`).
 
 use super::state::membership::quorum;
@@ -77,7 +77,7 @@ impl Raft {
         Ok(next)
     }
 
-    /// Refuses a membership in which the voters that answer now are no quorum.
+    /// Refuses a membership in which the voters that answer now are fewer than a quorum.
     fn check_live_majority(&self, next: &Membership) -> Result<(), Refusal> {
         let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
         let live = next.voters.iter().filter(|(id, uuid)| {

@@ -1,14 +1,16 @@
 //! Consensus, pure: inputs in, effects out. No socket, file, thread, clock or random source lives here.
 //!
-//! The tour: `mod.rs` (this file) holds the types that the host sees; `state/` the data of one node; `step.rs` the one entry
-//! point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an append;
-//! `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read index; `membership.rs`
-//! one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's beginning; `persist.rs` what must
-//! reach the disk before which messages; `guard.rs` whose messages count; `view.rs` status and invariants.
+//! The tour: `mod.rs` (this file) holds the types that the host sees; `state/` the data of one node; `step.rs` the one
+//! entry point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an
+//! append; `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read
+//! index; `membership.rs` one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's
+//! beginning; `persist.rs` what must reach the disk before which messages; `guard.rs` which senders count; `view.rs`
+//! status and invariants.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
-//! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter (`cluster/autopilot.rs`).
+//! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter
+//! (`cluster/autopilot.rs`).
 
 #[cfg(test)]
 use crate::planted_bugs::RaftBugs;
@@ -108,7 +110,7 @@ pub struct HardState {
     pub vote: Option<Identity>,
 }
 
-/// Where a snapshot stands: it replaces all entries up to `index`.
+/// Position of a snapshot: it replaces all entries up to `index`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotMeta {
     /// Last index that it covers.
@@ -167,11 +169,12 @@ pub struct Token(pub u64);
 pub enum Input {
     /// One tick has passed.
     Tick,
-    /// A message arrived; `from` is who its connection said it is. It is heard only if that identity is known here.
+    /// A message arrived; `from` is the identity that its connection stated. It counts only if that identity is known
+    /// here.
     Message(Message),
-    /// The host vouches for an identity that the membership here may not name yet (`guard.rs` says when it may).
+    /// The host confirms an identity that the membership here may not name yet (`guard.rs` says when it may).
     Introduce(Identity),
-    /// The connection to a peer stands (again).
+    /// The connection to a peer is up (again).
     LinkUp(NodeId),
     /// The connection to a peer broke *and* reconnecting was refused: its process is gone.
     LinkLost(NodeId),
@@ -193,15 +196,16 @@ pub enum Input {
     SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta },
     /// Streaming a snapshot to this follower ended; `ok` if it was received whole.
     SnapshotSent { to: NodeId, ok: bool },
-    /// The disk is (`true`) or is no longer below its reserve: refuse new commands, hand leadership over, never campaign.
+    /// The disk is (`true`) or is no longer below its reserve: refuse new commands, transfer leadership, never
+    /// campaign.
     DiskLow(bool),
 }
 
 /// Between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Sender. Answers count only from the very identity that the receiver's membership names; requests are judged by term
-    /// and log alone, because it may be the receiver's membership that is stale.
+    /// Sender. Answers count only from the very identity that the receiver's membership names; requests are judged by
+    /// term and log alone, because it may be the receiver's membership that is stale.
     pub from: Identity,
     /// Receiver; a message for another identity is dropped.
     pub to: Identity,
@@ -226,7 +230,8 @@ pub enum Body {
     Append { session: u64, prev_index: Index, prev_term: Term, commit: Index, entries: Vec<Entry> },
     /// `Ok(matched)`: durable and equal up to there. `Err`: where the sender should try instead.
     AppendReply { session: u64, result: Result<Index, Conflict> },
-    /// Leadership stands; `round` comes back and confirms reads. Round 0 only tells the commit index and is not answered.
+    /// The sender still leads; the answer repeats `round` and confirms reads. Round 0 only carries the commit index and
+    /// is not answered.
     Heartbeat { round: u64, commit: Index },
     /// Answer to `Heartbeat`.
     HeartbeatReply { round: u64 },
@@ -243,7 +248,7 @@ pub enum Body {
 /// Why an append was refused, with what helps the leader to find the common point fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conflict {
-    /// The refused `prev_index`: tells a late refusal from a current one.
+    /// The refused `prev_index`: distinguishes a late refusal from a current one.
     pub prev_index: Index,
     /// Highest index at which the logs may still agree.
     pub hint_index: Index,
@@ -293,7 +298,7 @@ pub struct Persist {
     pub seq: u64,
     /// New term and vote.
     pub hard_state: Option<HardState>,
-    /// Drop the whole log: this received snapshot stands in its place. Never together with `entries`: a crash between the
+    /// Drop the whole log: this received snapshot replaces it. Never together with `entries`: a crash between the
     /// two would lose entries that were accepted long ago.
     pub install: Option<SnapshotMeta>,
     /// Entries to write; the first one's index cuts whatever stood there and after it.
@@ -303,8 +308,8 @@ pub struct Persist {
 /// How the core answers the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The proposal or change stands in the log here; it is done once an entry of this very term is applied there,
-    /// and certainly void once another term's entry is.
+    /// The proposal or change is in the log here; it is done once an entry of this very term is applied there,
+    /// and certainly lost once another term's entry is.
     Appended { index: Index, term: Term },
     /// The read may be served once this index is applied.
     ReadAt(Index),
@@ -320,7 +325,7 @@ pub enum Refusal {
     /// Ask the leader, if known.
     #[error("not the leader")]
     NotLeader,
-    /// Leadership is being handed over.
+    /// A leadership transfer is in progress.
     #[error("a leadership transfer is in progress")]
     LeadershipTransfer,
     /// Too many bytes wait for a quorum.
@@ -338,7 +343,7 @@ pub enum Refusal {
     /// The learner is too far behind to vote.
     #[error("the learner has not caught up yet")]
     NotCaughtUp,
-    /// The change asks for what is not there, or is there already.
+    /// The change does not fit the membership: what it removes is missing, or what it adds exists.
     #[error("the change does not apply to the current membership")]
     BadChange,
     /// The last voter cannot leave, nor may live voters lose their majority.
@@ -360,7 +365,7 @@ pub enum Event {
     Campaigning { term: Term },
     /// Won.
     BecameLeader { term: Term },
-    /// Was leader, is no longer.
+    /// The node was the leader and no longer is.
     SteppedDown { term: Term, cause: StepDownCause },
     /// Newest membership in the log changed.
     Membership { index: Index, membership: Arc<Membership> },
@@ -383,7 +388,7 @@ pub enum LossCause {
     Timeout,
     /// A message of a newer term.
     NewerTerm,
-    /// It handed over to this node.
+    /// It transferred leadership to this node.
     LeadershipTransfer,
 }
 
@@ -400,19 +405,18 @@ pub enum StepDownCause {
     NotAVoter,
 }
 
-/// What a node is in its term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Role of a node in its term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Takes what the leader offers.
+    #[default]
     Follower,
     /// Asks for pre-votes or votes.
     Candidate,
-    /// Leads.
     Leader,
 }
 
-/// A look at the core from outside, for status pages and tests.
+/// State of the core as seen from outside, for status pages and tests.
 #[derive(Clone, Debug)]
 pub struct View {
     /// Role in this term.
@@ -482,9 +486,9 @@ pub fn membership_of(durable: &Durable) -> Option<&Membership> {
     entries.or(durable.snapshot.as_ref().map(|meta| &meta.membership))
 }
 
-/// What a node writes to go on alone, under a new identity, with the log of a cluster that has lost its majority for good: one
-/// entry behind all others, in a term of its own, that makes it the only voter. It breaks every promise of the former identity,
-/// so the log must never again be used for the former cluster.
+/// What a node writes to continue alone, under a new identity, with the log of a cluster that has lost its majority
+/// permanently: one entry behind all others, in a term of its own, that makes it the only voter. It breaks every
+/// promise of the former identity, so the log must never again be used for the former cluster.
 pub fn sole_voter(durable: &Durable, me: Identity) -> Persist {
     let (last_term, last_index) = end_of(durable).unwrap_or_default();
     let term = Term(durable.hard_state.term.max(last_term).0 + 1);

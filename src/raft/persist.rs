@@ -1,8 +1,8 @@
 //! What waits for the disk, and which messages wait with it.
 //!
 //! Every step ends here: what changed becomes one `Persist`, and each message is either free to leave or a promise that
-//! waits for it. A promise (a vote, an acceptance) waits for everything written so far; any other message waits only while
-//! the term it speaks for is not on disk.
+//! waits for it. A promise (a vote, an acceptance) waits for everything written so far; any other message waits only
+//! while the term it speaks for is not on disk.
 //!
 //! Not here: what is known to be on disk (`state/disk.rs`), files and syncs (`store/`).
 

@@ -1,12 +1,13 @@
 //! Linearizable reads by read index.
 //!
-//! A leader answers with its commit index once a quorum, asked after the read came, has confirmed that it still leads. All
-//! reads that come while one round is under way share the next. A follower asks its leader, in the same manner: one question
-//! under way, the next takes all who wait. There are no clock leases, because fast failover elects within any lease.
+//! A leader answers with its commit index once a quorum, asked after the read came, has confirmed that it still leads.
+//! All reads that come while one round is under way share the next. A follower asks its leader, in the same way: one
+//! question under way, the next takes all who wait. There are no clock leases, because fast failover elects within any
+//! lease.
 //!
-//! Invariants: Q1 a read joins only a round that starts after it came. Q2 no round starts before an entry of the own term is
-//! committed. Q3 the number of a question to the leader is drawn at random, so an answer to an earlier life of this process
-//! never fits. Q4 stepping down refuses every read that waits.
+//! Invariants: Q1 a read joins only a round that starts after it came. Q2 no round starts before an entry of the own
+//! term is committed. Q3 the number of a question to the leader is drawn at random, so an answer to an earlier run of
+//! this process never fits. Q4 stepping down refuses every read that waits.
 //! Not here: waiting until the index is applied (the host).
 
 use super::feeder::Feeder;

@@ -1,8 +1,8 @@
 //! Snapshots: what replaces the beginning of a log, one's own or one that the leader streamed.
 //!
 //! The host writes and carries the bytes; the core only decides where the log begins. A received snapshot brings its
-//! membership along, and replaces the whole log: if the log holds the entry at its index, it is not needed and only tells that
-//! everything up to there is committed.
+//! membership along, and replaces the whole log: if the log holds the entry at its index, the snapshot is not needed
+//! and only shows that everything up to there is committed.
 //!
 //! Invariants: S1 a snapshot covers committed entries only. S2 installing never takes the commit index back.
 //! Not here: the files (`store/`), the stream (`wire/`).
@@ -50,8 +50,8 @@ impl Raft {
             return;
         }
         if self.log.term_at(meta.index) == Some(meta.term) {
-            // The log holds all that the snapshot covers, and so does the disk, or soon will. Installing it would mean to
-            // write the suffix again, and a crash in between would lose entries that were accepted long ago.
+            // The log holds all that the snapshot covers, and so does the disk, or soon will. Installing it would mean
+            // to write the suffix again, and a crash in between would lose entries that were accepted long ago.
             self.commit = meta.index;
             return;
         }

@@ -1,7 +1,7 @@
 //! The one entry point, [`Raft::step`]: what happened goes in, what the host must do about it comes out.
 //!
 //! Invariants: C1 term and commit index never go back. C2 a leader is its own leader. C3 no message of an older term
-//! changes anything but by being told the newer one. C4 no entry's term is above the current one.
+//! changes anything: it is only answered with the newer one. C4 no entry's term is above the current one.
 //! Not here: what each role does with its inputs; see the tour in `mod.rs`.
 
 use super::state::{Cx, Raft, State};
@@ -96,7 +96,7 @@ impl Raft {
         }
     }
 
-    /// A message of a newer term: whether to go on with it (in that term, unless it is about a pre-vote).
+    /// A message of a newer term: whether to handle it (in that term, unless it is about a pre-vote).
     fn on_newer_term(&mut self, cx: &mut Cx<'_>, message: &Message) -> bool {
         match message.body {
             Body::PreVote { .. } | Body::PreVoteReply { is_granted: true } => return true,
@@ -113,14 +113,15 @@ impl Raft {
         true
     }
 
-    /// A message of an older term: its sender learns the newer one, or else a node with a high term and a short log
-    /// and a leader with a low term and a long log could ignore each other for ever.
+    /// A message of an older term: its sender is told the newer one: otherwise a node with a high term and a short log
+    /// and a leader with a low term and a long log could ignore each other permanently.
     fn on_older_term(&mut self, cx: &mut Cx<'_>, message: Message) {
         let envelope = self.envelope();
         match message.body {
             Body::Append { prev_index, .. } => {
                 let conflict = Conflict { prev_index, hint_index: Index(0), hint_term: Term(0) };
-                // No session: it says only that the term is over. The sender may lead again, in a session of that number.
+                // No session: it says only that the term is over. The sender may lead again, in a session of that
+                // number.
                 envelope.send(cx, message.from, Body::AppendReply { session: 0, result: Err(conflict) });
             }
             Body::Heartbeat { .. } => envelope.send(cx, message.from, Body::HeartbeatReply { round: 0 }),

@@ -1,18 +1,19 @@
 //! Golden scripts: recorded traces of a small cluster, each read by a person before it was committed.
 //!
-//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib raft::` records them anew;
-//! read the difference before you commit it. `world.rs` is the cluster, this file the language:
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib raft::` records them
+//! anew; read the difference before you commit it. `world.rs` is the cluster, this file the language:
 //!
-//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `found` one founder; `join N` an
-//!   empty node
+//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `found` one founder;
+//!   `join N` an empty node
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
-//! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N` ·
-//!   `trace on`
-//! - `kill N`, `restart N`, `wipe N`, `image N`, `restore N` (the older disk) · `freeze N`, `thaw N` · `disk N hang|ok|low|roomy`
+//! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N`
+//!   · `trace on`
+//! - `kill N`, `restart N`, `wipe N`, `image N`, `restore N` (the older disk) · `freeze N`, `thaw N` · `disk N
+//!   hang|ok|low|roomy`
 //! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`,
 //!   `pass [KIND [COUNT]]` (those held now), `replay` (release, and keep copies)
-//! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `ship FROM TO`,
-//!   `flaw NAME`
+//! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `ship FROM
+//!   TO`, `flaw NAME`
 //!
 //! `kill` alone does not tell the others: `kill N noticed=true` also breaks their links.
 

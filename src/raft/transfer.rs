@@ -117,7 +117,7 @@ impl Raft {
         self.maybe_send_timeout_now(cx);
     }
 
-    /// With `preempt`, hands over to a voter of higher id that has caught up.
+    /// With `preempt`, transfers leadership to a voter of higher id that has caught up.
     pub(crate) fn maybe_preempt(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let is_time = self.now >= lead.no_preempt_before && self.has_committed_own_term();
@@ -131,8 +131,8 @@ impl Raft {
         }
     }
 
-    /// A leader whose disk is nearly full asks another voter to take over now and then: a voter may have free space by
-    /// now, or be back. A voter without free space does not obey, so the target is chosen at random.
+    /// A leader whose disk is nearly full periodically asks another voter to take over: a voter may have free space by
+    /// now, or be reachable again. A voter without free space does not obey, so the target is chosen at random.
     pub(crate) fn maybe_make_way(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         if !self.is_disk_low || self.now < lead.no_preempt_before || lead.transfer.is_some() {
@@ -147,7 +147,7 @@ impl Raft {
         lead.no_preempt_before = self.now + MAKE_WAY_TIMEOUTS * self.config.election_timeout_ticks.0;
     }
 
-    /// A leader that is no longer a voter tells the best one to take over, so that no node waits for a timeout.
+    /// A leader that is no longer a voter asks the best one to take over, so that no node waits for a timeout.
     pub(crate) fn pass_on(&mut self, cx: &mut Cx<'_>) {
         let State::Leader(lead) = &self.state else { return };
         let last_index = self.log.last_index();

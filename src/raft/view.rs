@@ -40,8 +40,8 @@ impl Raft {
         }
     }
 
-    /// Ticks until a timer of this node may ring, if nothing else happens: the next heartbeat of a leader, the next campaign
-    /// of anyone else. Never 0.
+    /// Ticks until a timer of this node may ring, if nothing else happens: the next heartbeat of a leader, the next
+    /// campaign of anyone else. Never 0.
     pub fn ticks_to_timer(&self) -> Ticks {
         let at = match &self.state {
             State::Leader(lead) => Some(lead.heartbeat_at),
@@ -122,7 +122,7 @@ mod samples {
     use std::sync::Arc;
 
     impl View {
-        /// A leader's whose log ends at `end`, all of it committed: for tests of code that reads views.
+        /// View of a leader with a log that ends at `end` and is all committed: for tests of code that reads views.
         pub fn of_leader(leader: NodeId, end: Index, membership: Membership, peers: Vec<PeerView>) -> View {
             View {
                 role: Role::Leader,

@@ -1,7 +1,7 @@
 //! Accepts Redis clients and gives each connection a thread.
 //!
-//! Limits are checked before a thread exists, and a client that exceeds them is told so. When the node stops, nothing more is
-//! read from anyone, what was read is answered, and the connections end by themselves.
+//! Limits are checked before a thread exists, and a client that exceeds them gets an error. When the node stops,
+//! nothing more is read, requests that were read are answered, and the connections end.
 //! Not here: what a connection does (`dispatch.rs`), accepting (`node/accept.rs`), starting threads (`node/spawn.rs`).
 
 use super::clients::Clients;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Idle time after which the system asks whether the other side is still there, as Redis does.
+/// Idle time after which the system checks whether the client is still there, as in Redis.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Body of the `resp` thread: serves until the node stops, which ends the accept.
@@ -84,7 +84,7 @@ impl Drop for Listed {
     }
 }
 
-/// Says that there is no room, without waiting for the client.
+/// Tells a client that there is no room, without waiting for it.
 fn turn_away(shared: &Shared, stream: &TcpStream, why: &str) {
     shared.counts.turned_away.fetch_add(1, Relaxed);
     log::debug!("redis client rejected: {why}");

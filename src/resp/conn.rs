@@ -1,7 +1,7 @@
 //! One Redis connection: its state, the batch that it is gathering, and the transaction that is open.
 //!
-//! Commands on keys that came together become one batch, which the node gets without anybody waiting for the answer; the
-//! reply is sent by the thread that has it (`outbox.rs`).
+//! Commands on keys that arrived together become one batch, which is submitted without waiting for the answer; the
+//! thread that has the answer sends the reply (`outbox.rs`).
 //! Not here: reading and dispatching requests (`dispatch.rs`).
 
 use super::clients::Clients;
@@ -22,17 +22,17 @@ use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Replies of the door's own that are gathered before they are sent.
+/// Bytes of this server's own replies that are gathered before they are sent.
 const WRITTEN_BYTES_MAX: usize = 64 << 10;
 
-/// What becomes of the connection after a request.
+/// What to do with the connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionAction {
     /// The next request is read.
     Continue,
-    /// Replies leave, then it is closed.
+    /// It is closed after all replies are sent.
     Close,
-    /// It is closed at once: the other side does not speak the Redis protocol.
+    /// It is closed at once: the client does not use the Redis protocol.
     Drop,
 }
 
@@ -45,33 +45,31 @@ pub struct Multi {
     pub(crate) is_void: bool,
 }
 
-/// See the module.
+/// One Redis connection.
 pub struct Conn {
-    /// What all connections share.
     pub(crate) shared: Arc<Shared>,
     /// All connections, for CLIENT.
     pub(crate) clients: Arc<Clients>,
     /// This one's replies and profile.
     pub(crate) client: Arc<Client>,
-    /// Version of the protocol.
     pub(crate) proto: Proto,
-    /// The client has named the secret, or there is none.
+    /// The client has sent the secret, or there is none.
     pub(crate) is_known: bool,
-    /// Reads are local, and writes acknowledged when the leader has taken them.
+    /// Reads are local, and writes are acknowledged when the leader has appended them.
     pub(crate) is_eventual: bool,
-    /// Such a write was the last: back in strong mode, the next read goes through the log behind it.
+    /// The last write was acknowledged like this: back in strong mode, the next read goes through the log after it.
     has_taken: bool,
     pub(crate) multi: Option<Multi>,
     pub(crate) watched: Vec<(Bytes, u64)>,
     pub(crate) watched_bytes: usize,
-    /// What is being gathered, how its answer will be written, and how large it is.
+    /// The batch that is being gathered, how its answer will be written, and how large it is.
     pub(crate) run: Batch,
     pub(crate) plan: Plan,
     run_bytes: usize,
     run_reads: usize,
     run_needs_log: bool,
     run_looks_through: bool,
-    /// Replies that come before those of the run.
+    /// Replies that precede those of the batch.
     pub(crate) written: Vec<u8>,
     /// Clock of this turn, in milliseconds since 1970.
     pub(crate) now_ms: u64,
@@ -111,18 +109,20 @@ impl Conn {
         Duration::from_millis(self.shared.handle.settings().request_timeout_ms)
     }
 
-    /// Adds an operation to the run.
+    /// Adds an operation to the batch.
     pub(crate) fn gather(&mut self, op: Op, shape: Shape, bytes: usize) {
         let needs_log = op.needs_log();
         if needs_log {
             self.shared.note_size(bytes);
         }
-        // All replies of a run must fit into one answer; as their sizes are not known, as if all values were large.
+        // All replies of a batch must fit into one answer. Their sizes are unknown, so all values are assumed to be
+        // large.
         let reads = self.run_reads + values_read(&op);
         let is_full = self.run.ops.len() >= RESP_RUN_OPS_MAX
             || self.run_bytes + bytes > RESP_RUN_BYTES_MAX
             || reads * self.shared.value_bytes() > RUN_REPLY_BYTES_MAX;
-        // In eventual mode reads do not wait for writes. What looks through many keys never goes through the log with them.
+        // In eventual mode reads do not wait for writes. An operation that examines many keys does not go through the
+        // log.
         let is_apart = self.is_eventual && needs_log != self.run_needs_log
             || op.looks_through() && self.run_needs_log
             || needs_log && self.run_looks_through;
@@ -141,7 +141,7 @@ impl Conn {
         self.plan.push(shape);
     }
 
-    /// A reply of the door's own, after all those before it.
+    /// A reply of this server itself, after all earlier replies.
     pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.run.ops.is_empty() {
             write(&mut self.written);
@@ -170,7 +170,7 @@ impl Conn {
         }
     }
 
-    /// An error that also spoils the transaction that is being gathered.
+    /// An error, after which the transaction that is being gathered cannot be executed.
     pub(crate) fn refuse(&mut self, why: &str) -> ConnectionAction {
         if let Some(multi) = &mut self.multi {
             *multi = Multi { is_void: true, ..Multi::default() };
@@ -180,21 +180,22 @@ impl Conn {
         ConnectionAction::Continue
     }
 
-    /// Hands the run to the node.
+    /// Submits the batch.
     pub(crate) fn submit(&mut self) {
         if self.run.ops.is_empty() {
             return;
         }
         let (run, plan) = (std::mem::take(&mut self.run), std::mem::take(&mut self.plan));
         let needs_log = self.run_needs_log;
-        let mut ops = self.hand_over(run, plan, needs_log);
-        // The list is used again.
+        let mut ops = self.submit_batch(run, plan, needs_log);
+        // The list's memory is used again.
         ops.clear();
         self.run.ops = ops;
         (self.run_bytes, self.run_reads) = (0, 0);
     }
 
-    pub(crate) fn hand_over(&mut self, run: Batch, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
+    /// Submits a batch; returns its operations.
+    pub(crate) fn submit_batch(&mut self, run: Batch, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
         if !self.client.wait_room() {
             return run.ops;
         }
@@ -207,11 +208,11 @@ impl Conn {
         }
         let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
         let bytes = Store::encode_command(&run);
-        // What it may come to when it is answered counts as well: a client that does not read must not fill the memory.
+        // The possible size of the replies counts, too: a client that does not read must not fill the memory.
         let replies = run.ops.iter().map(values_read).sum::<usize>() * self.shared.value_bytes();
         let size = Size { commands: run.ops.len(), command: bytes.len(), replies };
         if !self.is_eventual && !needs_log && run.ops.iter().any(Op::looks_through) {
-            // It sees the writes before it once they are answered; behind them in the log it would hold others up.
+            // It must see earlier writes, so it waits until they are answered; in the log it would delay others.
             self.client.wait_logged();
         }
         let Some((way, place)) = self.client.push_run(plan, needs_log, self.is_eventual, size) else {
@@ -229,14 +230,14 @@ impl Conn {
         if self.is_eventual { Level::Eventual } else { Level::Linearizable }
     }
 
-    /// Hands on everything that was gathered.
+    /// Submits everything that was gathered.
     pub(crate) fn flush(&mut self) {
         self.submit();
         self.client.push_written(&mut self.written);
     }
 
-    /// Asks the store and waits: for the few commands whose answer the connection itself needs. Whatever came before is
-    /// answered first.
+    /// Queries the store and waits: for the few commands of which the connection itself needs the answer. Earlier
+    /// commands are answered first.
     pub(crate) fn ask(&mut self, ops: Vec<Op>, level: Level) -> Result<Vec<Value>, String> {
         self.flush();
         self.client.wait_answered();
@@ -254,7 +255,7 @@ impl Conn {
         }
     }
 
-    /// Takes the transaction and the watched keys into the memory budget; whether there is room for them.
+    /// Reserves memory for the transaction and the watched keys; returns whether there is room.
     pub(crate) fn account(&mut self) -> bool {
         let queued = self.multi.as_ref().map_or(0, |multi| multi.bytes);
         self.memory.resize(queued + self.watched_bytes).is_ok()
@@ -265,14 +266,13 @@ impl Conn {
         self.multi.as_ref().map(|multi| multi.queued.len())
     }
 
-    /// No key is watched any more.
     pub(crate) fn forget_watched(&mut self) {
         (self.watched, self.watched_bytes) = (Vec::new(), 0);
         self.account();
     }
 }
 
-/// How many values an operation may answer with.
+/// Maximum number of values in the answer to an operation.
 fn values_read(op: &Op) -> usize {
     match op {
         Op::Get(_) | Op::GetDel(_) | Op::Set { get: true, .. } => 1,

@@ -1,23 +1,22 @@
-//! Where SCANs of this node's clients have come to: a number that a client sends back, and the key that it stands for.
+//! Cursors of SCAN: the number that a client sends back, and the key after which its scan continues.
 //!
-//! The store pages through keys in order and goes on after a key; Redis clients know numbers only. A number that is not
-//! known (of another node, forgotten, invented) begins the scan anew: the client may see a key twice, which SCAN
-//! allows, and never misses one. Numbers of one process do not occur in another, and fit into a double, as some clients
-//! keep them in one.
+//! The store pages through keys in order and continues after a key; cursors of Redis are numbers. An unknown number (of
+//! another node, or forgotten) restarts the scan: the client may see a key twice, which SCAN allows, and never misses
+//! one. Each process uses different numbers, and they fit into a double, in which some clients store them.
 
 use crate::limits::RESP_CURSORS_MAX;
 use crate::node::shared::lock;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// Low bits, which count; those above are drawn when the process starts.
+/// Low bits, which count; the bits above are random, drawn when the process starts.
 const COUNT_BITS: u32 = 28;
-/// Numbers before they come round.
+/// Numbers before they repeat.
 const COUNTS: u64 = 1 << COUNT_BITS;
 /// Bits of a cursor in all.
 const CURSOR_BITS: u32 = 52;
 
-/// See the module.
+/// The newest cursors of this node.
 #[derive(Debug)]
 pub struct Cursors {
     origin: u64,
@@ -33,13 +32,13 @@ struct Known {
 }
 
 impl Cursors {
-    /// None yet; `chance` makes this node's numbers its own.
+    /// `chance`: random bits, so that numbers of different processes differ.
     pub fn new(chance: u64) -> Cursors {
         let bits = (chance | 1) % (1 << (CURSOR_BITS - COUNT_BITS));
         Cursors { origin: bits << COUNT_BITS, known: Mutex::default() }
     }
 
-    /// The number of the scan that has come to `last`.
+    /// The cursor of a scan that continues after `last`.
     pub fn remember(&self, last: &[u8]) -> u64 {
         let mut known = lock(&self.known);
         if known.keys.len() == RESP_CURSORS_MAX {
@@ -50,7 +49,7 @@ impl Cursors {
         self.origin + known.newest
     }
 
-    /// The key to go on after; `None`: from the beginning.
+    /// The key after which the scan continues; `None`: from the beginning.
     pub fn find(&self, cursor: u64) -> Option<Vec<u8>> {
         let number = cursor.checked_sub(self.origin).filter(|number| *number < COUNTS)?;
         let known = lock(&self.known);

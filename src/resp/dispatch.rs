@@ -1,10 +1,10 @@
-//! The thread of one Redis connection: reads what has come, takes it apart, dispatches each request and reads on.
+//! The thread of one Redis connection: reads bytes, parses and dispatches the requests in them, and reads again.
 //!
-//! Commands on keys that came together become one batch (`conn.rs`). A command that the server answers itself joins the batch that
-//! is being gathered, so that its reply keeps its place.
+//! Commands on keys that arrived together become one batch (`conn.rs`). A command that the server answers itself joins
+//! the batch that is being gathered, so that its reply keeps its place.
 //!
-//! Invariants: C1 whatever was read is handed on before the thread waits for more. C3 nothing is read while too much of the
-//! connection is under way: back-pressure, not memory.
+//! Invariants: C1 all requests that were read are submitted before the thread waits for more bytes. C3 nothing is read
+//! while too many requests of the connection are in progress, so that a client cannot use more memory.
 //! Not here: what commands mean (`commands/`), the order of replies (`outbox.rs`).
 
 use super::clients::Clients;
@@ -32,9 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// How long a connection that was told goodbye may go on sending, and how much.
+/// How long a client may still send after the last reply, and how many bytes.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
-/// What a watched key costs beside its bytes: two numbers and what the allocator adds, in a list with twice the room.
+/// Memory of a watched key beside its bytes: two numbers and the allocator's overhead, in a list with twice the
+/// capacity.
 const WATCHED_BYTES: usize = 128;
 
 /// Body of the thread.
@@ -96,12 +97,12 @@ impl Conn {
         }
     }
 
-    /// Carries one request out, or gathers it.
+    /// Executes one request, or gathers it.
     fn command(&mut self, request: &Request) -> ConnectionAction {
         let name = request.word(0);
         let Some(spec) = commands::find(name) else {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
-                // A browser that was talked into posting to this port by some web page.
+                // A browser that some web page has made send a POST to this port.
                 warn_seldom!("HTTP request on the Redis port, connection closed");
                 return ConnectionAction::Drop;
             }
@@ -200,7 +201,7 @@ impl Conn {
     fn queue(&mut self, request: &Request) {
         let Some(multi) = &mut self.multi else { unreachable!("only a transaction has a queue") };
         if multi.is_void {
-            // It will not run.
+            // EXEC will be refused.
             return self.reply(|out| reply::simple(out, "QUEUED"));
         }
         let owned = Owned::of(request);
@@ -258,16 +259,16 @@ impl Conn {
         if run.keys_named() > RUN_KEYS_MAX {
             return self.reply(|out| reply::error(out, &too_many_keys(run.keys_named())));
         }
-        // What was watched is compared where nothing can come between: in the log.
+        // Watched keys are compared when the entry is applied, so that no other write can come between.
         let needs_log = run.needs_log() || !run.watched.is_empty();
-        self.hand_over(run, plan, needs_log);
+        self.submit_batch(run, plan, needs_log);
     }
 
     fn watch(&mut self, request: &Request) {
         if self.multi.is_some() {
             return self.reply(|out| reply::error(out, "ERR WATCH inside MULTI is not allowed"));
         }
-        // A key that is watched already stays as it was first seen.
+        // A key that is watched already keeps its first mark.
         let is_new = |key: &&[u8]| self.watched.iter().all(|(known, _)| known.as_slice() != *key);
         let keys: Vec<Bytes> = request.words().skip(1).filter(is_new).map(|key| Bytes::from(key.to_vec())).collect();
         let more: usize = keys.iter().map(|key| key.len() + WATCHED_BYTES).sum();
@@ -295,12 +296,12 @@ impl Conn {
     }
 }
 
-/// For a request that would hold others up.
+/// For a request that would delay others.
 fn too_many_keys(keys: usize) -> String {
     format!("ERR a request or transaction may name at most {RUN_KEYS_MAX} keys, this one names {keys}: split it")
 }
 
-/// Redis' words for a command that is not there.
+/// The error of Redis for an unknown command.
 fn unknown(request: &Request) -> String {
     let name = String::from_utf8_lossy(&request.word(0)[..request.word(0).len().min(WORD_BYTES_SHOWN)]);
     let mut arguments = String::new();
@@ -314,8 +315,8 @@ fn unknown(request: &Request) -> String {
     format!("ERR unknown command '{name}', with args beginning with: {arguments}")
 }
 
-/// Says that nothing more comes, then drops what the client still sends, within bounds: closing at once would reset the
-/// connection and lose the last reply.
+/// Ends the output, then drops what the client still sends, within limits: closing at once would reset the connection
+/// and lose the last reply.
 fn linger(client: &Client) {
     if client.stream.shutdown(Shutdown::Write).is_err() {
         return;

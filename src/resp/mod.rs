@@ -1,10 +1,11 @@
-//! The Redis server: what Redis clients speak, on any node, with pipelining, transactions and plain lines.
+//! The Redis server: the Redis protocol on any node, with pipelining, transactions and plain lines.
 //!
-//! The tour: `acceptor.rs` accepts connections; `dispatch.rs` is the thread of one: it reads (`input.rs`) and dispatches requests;
-//! `conn.rs` is its state and gathers commands on keys into batches, which the node gets without anybody waiting; `outbox.rs` keeps
-//! the order of replies and sends them from whichever thread has them, `drain.rs` to clients that are slow. `protocol/` turns bytes
-//! into requests and replies into bytes; `commands/` holds the table of commands and what each does; `reply_plan.rs` turns the
-//! store's answers into replies; `cursors.rs` keeps the positions of SCANs; `shared.rs` and `clients.rs` what connections share.
+//! The tour: `acceptor.rs` accepts connections; `dispatch.rs` is the thread of one: it reads (`input.rs`) and
+//! dispatches requests; `conn.rs` is its state and gathers commands on keys into batches, which are submitted without
+//! waiting; `outbox.rs` keeps the order of replies and sends them from whichever thread has them, `drain.rs` to slow
+//! clients. `protocol/` converts bytes to requests and replies to bytes; `commands/` has the table of commands and what
+//! each does; `reply_plan.rs` converts the store's answers to replies; `cursors.rs` keeps the positions of SCANs;
+//! `shared.rs` and `clients.rs` are what connections share.
 //! Not here: what operations do (`services/kv/`), how a batch reaches the log (`node/`).
 
 pub(crate) mod acceptor;

@@ -29,10 +29,10 @@ use std::time::{Duration, Instant};
 
 /// Capacity that an idle connection's buffer keeps.
 const BUFFER_BYTES_KEPT: usize = 16 << 10;
-/// How often a waiting connection checks whether the node stops.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a waiting connection checks its condition, which may depend on the time.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// How a run is carried out, and hence when later runs of the connection may use the other way.
+/// How a batch is executed, which decides when later batches of the connection may use the other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestPath {
     /// Through the log.
@@ -53,7 +53,7 @@ pub struct Size {
 
 /// One place in the order of replies.
 #[derive(Debug)]
-enum Slot {
+enum QueuedReply {
     /// A run: how to write its reply, how large the run is, and its answer once it has arrived.
     Run { plan: Plan, way: RequestPath, size: Size, answered: Option<Answered> },
     /// A reply that is already written.
@@ -62,7 +62,7 @@ enum Slot {
 
 #[derive(Debug)]
 struct Outbox {
-    slots: VecDeque<Slot>,
+    slots: VecDeque<QueuedReply>,
     /// Bytes held by the slots: unanswered commands, answers, replies.
     slots_bytes: usize,
     /// The memory budget's share for the slots and the buffer.
@@ -213,7 +213,7 @@ impl Client {
             self.send(&mut outbox);
         } else {
             outbox.slots_bytes += bytes.len();
-            outbox.slots.push_back(Slot::Written(bytes.clone()));
+            outbox.slots.push_back(QueuedReply::Written(bytes.clone()));
         }
         self.bound(&mut outbox);
         bytes.clear();
@@ -229,7 +229,7 @@ impl Client {
         needs_log: bool,
         is_eventual: bool,
         size: Size,
-    ) -> Option<(RequestPath, Place)> {
+    ) -> Option<(RequestPath, PendingReply)> {
         let mut outbox = self.lock();
         if needs_log && !is_eventual {
             outbox = self.wait_until(outbox, |outbox| outbox.query_runs == 0);
@@ -238,7 +238,7 @@ impl Client {
             if needs_log || (!is_eventual && outbox.log_runs > 0) { RequestPath::Log } else { RequestPath::Query };
         let number = outbox.first + outbox.slots.len() as u64;
         let is_full = !outbox.has_room(size.command);
-        outbox.slots.push_back(Slot::Run { plan, way, size, answered: None });
+        outbox.slots.push_back(QueuedReply::Run { plan, way, size, answered: None });
         outbox.slots_bytes += size.command;
         outbox.runs_bytes += size.command + size.replies;
         match way {
@@ -250,7 +250,7 @@ impl Client {
             return None;
         }
         let (client, commands, since) = (Arc::clone(self), size.commands as u64, Instant::now());
-        Some((way, Place { client, number, commands, since, is_filled: false }))
+        Some((way, PendingReply { client, number, commands, since, is_filled: false }))
     }
 
     /// Waits while too much of this connection is in progress; its client then waits for the socket. `false`: it is
@@ -261,11 +261,7 @@ impl Client {
                 && outbox.runs_bytes < RESP_RUNS_BYTES_MAX
                 && outbox.out.len() - outbox.sent < RESP_UNSENT_BYTES_MAX
         };
-        let outbox = self.lock();
-        if has_room(&outbox) {
-            return !outbox.is_closed;
-        }
-        !self.wait_until(outbox, has_room).is_closed
+        !self.wait_until(self.lock(), has_room).is_closed
     }
 
     /// Waits until all runs are answered.
@@ -291,7 +287,7 @@ impl Client {
     ) -> MutexGuard<'a, Outbox> {
         while !outbox.is_closed && !is_so(&outbox) {
             outbox.is_awaited = true;
-            outbox = self.changed.wait_timeout(outbox, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            outbox = self.changed.wait_timeout(outbox, CHECK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
         }
         outbox.is_awaited = false;
         outbox
@@ -303,8 +299,8 @@ impl Client {
 
     fn fill_locked(&self, mut outbox: MutexGuard<'_, Outbox>, number: u64, mut answer: Answered) {
         let place = (number - outbox.first) as usize;
-        let Some(Slot::Run { way, size, .. }) = outbox.slots.get(place) else {
-            unreachable!("place {number} of client {} is no run", self.id)
+        let Some(QueuedReply::Run { way, size, .. }) = outbox.slots.get(place) else {
+            unreachable!("place {number} of client {} is not a batch", self.id)
         };
         let (way, size) = (*way, *size);
         match way {
@@ -322,7 +318,7 @@ impl Client {
             }
         }
         outbox.slots_bytes += bytes_of(&answer);
-        if let Some(Slot::Run { answered, .. }) = outbox.slots.get_mut(place) {
+        if let Some(QueuedReply::Run { answered, .. }) = outbox.slots.get_mut(place) {
             *answered = Some(answer);
         }
         if place == 0 {
@@ -351,13 +347,13 @@ impl Client {
 
     /// Moves the replies at the head of the queue that are ready into the buffer.
     fn write_ready(&self, outbox: &mut Outbox) {
-        while let Some(Slot::Written(_) | Slot::Run { answered: Some(_), .. }) = outbox.slots.front() {
+        while let Some(QueuedReply::Written(_) | QueuedReply::Run { answered: Some(_), .. }) = outbox.slots.front() {
             match outbox.slots.pop_front() {
-                Some(Slot::Written(bytes)) => {
+                Some(QueuedReply::Written(bytes)) => {
                     outbox.slots_bytes -= bytes.len();
                     outbox.out.extend_from_slice(&bytes);
                 }
-                Some(Slot::Run { plan, answered: Some(answered), .. }) => {
+                Some(QueuedReply::Run { plan, answered: Some(answered), .. }) => {
                     let bytes = bytes_of(&answered);
                     outbox.slots_bytes -= bytes;
                     if bytes > BUFFER_BYTES_KEPT {
@@ -459,13 +455,14 @@ impl Client {
 
     /// Lets the connection end: what its client has sent is still answered, and nothing more is read.
     pub fn stop_reading(&self) {
-        let _ = self.stream.shutdown(Shutdown::Read); // as above
+        // Fails if the other side has closed already.
+        let _ = self.stream.shutdown(Shutdown::Read);
     }
 }
 
 /// The place of one run's reply; receives its answer.
 #[derive(Debug)]
-pub struct Place {
+pub struct PendingReply {
     client: Arc<Client>,
     number: u64,
     /// How many commands the run holds, and since when it waits: the node counts both.
@@ -474,7 +471,7 @@ pub struct Place {
     is_filled: bool,
 }
 
-impl Waiter for Place {
+impl Waiter for PendingReply {
     fn answer(mut self: Box<Self>, answered: Answered) {
         self.is_filled = true;
         if let Outcome::Done(_) = answered {
@@ -484,7 +481,7 @@ impl Waiter for Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         if !self.is_filled {
             self.client.close();

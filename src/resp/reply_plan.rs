@@ -1,8 +1,8 @@
-//! The form that the store's answers take on the wire: one plan per run, made when the run is sent.
+//! How the store's answers are written as replies: one plan per batch, made when the batch is submitted.
 //!
-//! Most answers say themselves what they are; a command whose Redis reply differs has a shape of its own. Replies that
-//! need nothing of the store (an error, PING) travel in the plan of the run they came with, so that they keep their place.
-//! Not here: sending what was written (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
+//! Most values are written as they are; a command with another reply in Redis has its own shape. Replies that do not
+//! need the store (an error, PING) are part of the plan of their batch, so that they keep their place.
+//! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
 
 use super::cursors::Cursors;
 use super::protocol::reply::{self, Proto};
@@ -19,21 +19,18 @@ pub enum Shape {
     Plain,
     /// 1 if it was done, 0 if the condition was not met: SETNX, CAS.
     OneIfDone,
-    /// Milliseconds as seconds, rounded; negative ones stay: TTL.
+    /// Milliseconds as seconds, rounded; negative numbers are unchanged: TTL.
     Seconds,
-    /// A page of keys, behind a cursor number; without the keys if a TYPE was asked for that nothing has.
-    Page {
-        /// Leave the keys out.
-        is_hidden: bool,
-    },
-    /// Written already; there is no value for it.
+    /// A cursor and a page of keys. `is_hidden`: without the keys, because no key has the requested type.
+    Page { is_hidden: bool },
+    /// Written already; it has no value in the answer.
     Written(Vec<u8>),
 }
 
 /// How the answer to one run is written.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Version of the protocol when the commands came.
+    /// Protocol version when the commands arrived.
     pub proto: Proto,
     /// Replies in all.
     pub count: u32,
@@ -54,7 +51,7 @@ impl Plan {
         self.count += 1;
     }
 
-    /// Writes the whole answer; how many bytes the largest reply in it has.
+    /// Writes the whole answer; returns the bytes of the largest reply in it.
     pub fn write(self, answered: &Answered, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
         let failure = match answered {
             Outcome::Done(_) if self.is_taken => return self.write_values(Values::Certain, cursors, out),
@@ -106,7 +103,7 @@ impl Plan {
     }
 }
 
-/// A reason as an error reply: the prefix that client libraries know, and its text.
+/// A reason as an error reply: the prefix for client libraries, and its text.
 pub fn error_text(why: &impl Coded) -> String {
     format!("{} {why}", why.codes().resp)
 }

@@ -1,4 +1,4 @@
-//! What all connections of the Redis server share, but for the list of them (`clients.rs`).
+//! What all connections of the Redis server share. Not here: the list of connections (`clients.rs`).
 
 use super::commands::scripts::Loaded;
 use super::cursors::Cursors;
@@ -15,16 +15,15 @@ const VALUE_BYTES_MIN: usize = 4 << 10;
 pub struct Shared {
     /// The node.
     pub handle: Handle,
-    /// Where the SCANs of clients have come to.
     pub cursors: Cursors,
-    /// Scripts that clients loaded.
+    /// Scripts that clients have loaded.
     pub scripts: Loaded,
     pub counts: Counts,
     /// When the server started.
     pub started: Instant,
     /// Drawn at the start, as Redis does: INFO shows it.
     pub run_id: Uuid,
-    /// Bytes of the largest value that went in or out here: how much replies to reads may come to.
+    /// Bytes of the largest value that was read or written here: an estimate for replies to reads.
     largest: AtomicUsize,
     /// Inbox of the `resp-drain` thread.
     slow: Sender<u64>,
@@ -63,13 +62,13 @@ impl Shared {
         }
     }
 
-    /// What one value may come to, as far as this node knows: never less than a few KiB. What its clients have just sent may
-    /// be larger than anything in the store so far.
+    /// The possible size of one value, as far as this node knows, and at least a few KiB. Values that clients have just
+    /// sent may be larger than any in the store.
     pub fn value_bytes(&self) -> usize {
         self.largest.load(Relaxed).max(self.handle.largest_value()).max(VALUE_BYTES_MIN)
     }
 
-    /// Leaves what a client's socket did not take to `resp-drain`; `false`: that has too much to do.
+    /// Has `resp-drain` send what a client's socket did not accept; `false`: its inbox is full.
     pub fn drain(&self, client: u64) -> bool {
         self.slow.try_send(client).is_ok()
     }

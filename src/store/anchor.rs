@@ -1,9 +1,9 @@
 //! Whether a node's folder is still the one that it opened.
 //!
-//! What was opened stays writable after its folder was removed, renamed or replaced: every write and sync succeeds, and nothing
-//! of it is there after a restart. So the paths are compared with what is open: device and inode of the folder, of `lock` and
-//! of `wal/`. All of them are held open, so that no other file can get their inodes.
-//! Not here: who looks how often, and what follows (`node/threads/disk.rs`).
+//! Open files stay writable after their folder was removed, renamed or replaced: every write and sync succeeds, and a
+//! restart finds nothing of it. So the paths are compared with what is open: device and inode of the folder, of `lock`
+//! and of `wal/`. All of them are held open, so that no other file can get their inodes.
+//! Not here: when this is checked, and what follows (`node/threads/disk.rs`).
 
 use super::WAL_DIR;
 use super::error::StoreError;
@@ -29,7 +29,7 @@ impl Anchor {
             Ok::<_, StoreError>((path.to_path_buf(), file))
         };
         let mut anchor = Anchor { opened: vec![again(folder)?, again(lock)?] };
-        anchor.look()?;
+        anchor.check()?;
         let wal = dir.join(WAL_DIR);
         let file = File::open(&wal).map_err(|e| StoreError::io("open", &wal, e))?;
         anchor.opened.push((wal, file));
@@ -40,7 +40,7 @@ impl Anchor {
     ///
     /// # Errors
     /// [`StoreError::FolderGone`] if one does not; anything else: unknown.
-    pub fn look(&self) -> Result<(), StoreError> {
+    pub fn check(&self) -> Result<(), StoreError> {
         for (path, file) in &self.opened {
             let what = match std::fs::metadata(path) {
                 Ok(now) => match file.metadata() {
@@ -84,10 +84,10 @@ mod tests {
             let held = lock(&dir).unwrap();
             std::fs::create_dir(dir.join(WAL_DIR)).unwrap();
             let anchor = held.anchor().unwrap();
-            anchor.look().unwrap();
+            anchor.check().unwrap();
             let shell = std::process::Command::new("sh").args(["-ec", script]).current_dir(data.path()).status();
             assert!(shell.unwrap().success(), "{script}");
-            let error = anchor.look().unwrap_err();
+            let error = anchor.check().unwrap_err();
             assert!(matches!(error, StoreError::FolderGone { .. }), "{what}: {error}");
             let text = error.to_string();
             assert!(said.iter().all(|words| text.contains(words)), "{what}: {text}");
@@ -104,8 +104,8 @@ mod tests {
         let held = lock(&dir).unwrap();
         std::fs::create_dir(dir.join(WAL_DIR)).unwrap();
         let anchor = held.anchor().unwrap();
-        anchor.look().unwrap();
+        anchor.check().unwrap();
         std::fs::remove_file(data.path().join("link")).unwrap();
-        assert!(matches!(anchor.look(), Err(StoreError::FolderGone { .. })));
+        assert!(matches!(anchor.check(), Err(StoreError::FolderGone { .. })));
     }
 }

@@ -117,7 +117,7 @@ pub enum StoreError {
         /// Where the right folders may be, and what to do.
         advice: String,
     },
-    /// There is a log, and nothing that says who made its promises in which cluster.
+    /// There is a log without an identity or cluster.
     #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a newcomer; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
     IdentityLost {
         /// The node's folder.
@@ -140,7 +140,7 @@ impl StoreError {
         StoreError::IdentityLost { dir: dir.to_path_buf(), why, node: node_of(dir) }
     }
 
-    /// Wraps what the system said about an operation on a path: `doing` is a verb, such as "write to".
+    /// An error of the system in an operation on a path: `doing` is a verb, such as "write to".
     pub(crate) fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
         let doing = format!("{doing} {}", path.display());
         match source.kind() {

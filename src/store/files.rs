@@ -3,8 +3,8 @@
 //! Every durable byte goes through [`Files`] and [`File`]. Each call is one step that a crash can come
 //! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
 //! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
-//! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the very
-//! bytes. An open that fails because no file descriptor is free has changed no byte, and is retried for a while.
+//! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the
+//! very bytes. An open that fails because no file descriptor is free has changed no byte, and is retried for a while.
 
 use super::error::{StoreError, is_out_of_descriptors};
 use rustix::fs::{Mode, OFlags};
@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long a file is opened again while no descriptor is left, and how often. A leader whose disk stands still for as long steps
-/// down.
+/// How long opening a file is tried again while no descriptor is left, and how often. A leader with a disk that hangs
+/// for so long steps down.
 const DESCRIPTORS_WITHIN: Duration = Duration::from_secs(30);
 const DESCRIPTORS_AGAIN: Duration = Duration::from_millis(20);
 
@@ -37,7 +37,7 @@ pub trait Files: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names in a folder, sorted; `NotFound` if there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Makes a folder and those above it; fine if it is there.
+    /// Creates a folder and its parents; it may exist.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -49,7 +49,7 @@ pub trait Files: Send + Sync {
 pub trait File: Send {
     /// Writes all bytes at an offset; beyond the end the file grows.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Reads at an offset until the buffer is full or the file ends; says how many bytes it read.
+    /// Reads at an offset until the buffer is full or the file ends; returns the number of bytes.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Makes the file at least this long, with zeros, and reserves the room for it on disk.
     fn allocate(&mut self, bytes: u64) -> io::Result<()>;
@@ -113,8 +113,8 @@ pub fn make_all_private() {
     SHARED_MODE.get_or_init(|| 0o666 & !before.as_raw_mode());
 }
 
-/// Mode of a new file that other users may read as well: that of the umask with which this process was started, or 644
-/// before [`make_all_private`] was called.
+/// Mode of a new file that other users may read: by the umask with which this process was started, or 644 before
+/// [`make_all_private`] was called.
 pub fn shared_mode() -> u32 {
     SHARED_MODE.get().copied().unwrap_or(0o644)
 }
@@ -182,7 +182,7 @@ pub fn narrow_data(dir: &Path) -> io::Result<Option<u32>> {
 fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
     for row in fs::read_dir(dir)?.flatten() {
         // Of a link the rights of the link, which say nothing: it is left alone.
-        let Ok(meta) = row.metadata() else { continue }; // gone since
+        let Ok(meta) = row.metadata() else { continue };
         let is_jobs = row.file_name().to_string_lossy().starts_with("jobs");
         let is_folder = meta.is_dir() && has_folders && !is_jobs;
         if (meta.is_file() || is_folder) && meta.mode() & 0o077 != 0 {
@@ -195,8 +195,7 @@ fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file that is a node's own. A pipe or device in its place is refused: opening or reading it could wait for ever, or find
-/// no end.
+/// Opens a file of the node. A pipe or device is refused: opening or reading it could block for ever, or never end.
 ///
 /// # Errors
 /// When the system refuses, or it is not a regular file.

@@ -1,9 +1,9 @@
-//! Who a data folder belongs to, and that only one process works in it.
+//! The owner of a data folder, and its lock, so that only one process works in it.
 //!
-//! `identity.json` holds the node's number, the uuid drawn when its promises began, its cluster and the addresses of the
-//! peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never edited.
-//! `lock` is held for as long as the process lives; the system lets go of it however the process ends.
-//! A discarded folder (`--rejoin`) gets its new uuid before its log goes: the old uuid must never vote with an empty log.
+//! `identity.json` has the node's number, a uuid that is new when its promises begin, its cluster and the addresses of
+//! the peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never
+//! edited. `lock` is held while the process lives; the system releases it however the process ends. A discarded folder
+//! (`--rejoin`) gets its new uuid before its log is removed: the old uuid must never vote with an empty log.
 //! Not here: joining and bootstrap (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
@@ -41,7 +41,8 @@ pub struct Me {
     pub id: NodeId,
     /// Drawn when the folder was made, and again when its state was discarded.
     pub uuid: Uuid,
-    /// Whether a log was begun under this uuid. If so and the log is gone, the node must not start: it would forget votes.
+    /// Whether a log was begun under this uuid. If so and the log is gone, the node must not start: it would forget
+    /// votes.
     #[serde(default)]
     pub has_log: bool,
     /// The state of an earlier uuid is being removed; finished at the next load.
@@ -96,7 +97,7 @@ pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     }
 }
 
-/// What the file says, whosever folder it lies in.
+/// The content of the file, without checking that it belongs to this folder.
 fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
@@ -177,7 +178,7 @@ pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
     files.sync_dir(above).map_err(|e| StoreError::io("sync", above, e))
 }
 
-/// Opens the store of this identity, and from the first time on insists that its log is there.
+/// Opens the store of this identity; after the first time its log must exist.
 pub fn open_store(
     files: Arc<dyn Files>,
     dir: &Path,
@@ -194,8 +195,8 @@ pub fn open_store(
     Ok(opened)
 }
 
-/// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept if the
-/// old identity can still be read, so that it finds its way back.
+/// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept
+/// if the old identity can still be read, so that it finds its way back.
 ///
 /// # Errors
 /// Those of the disk, and [`StoreError::ForeignFolder`]: another node's state is not this one's to throw away.
@@ -213,8 +214,8 @@ pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<
     Ok(me)
 }
 
-/// Sets this node's log and snapshots aside, because they are older than what the node has promised, and gives it a new uuid
-/// as [`discard`] does. What was set aside before goes.
+/// Sets this node's log and snapshots aside, because they are older than what the node has promised, and gives it a new
+/// uuid as [`discard`] does. What was set aside before goes.
 pub fn set_aside(files: &dyn Files, dir: &Path, old: &Me, uuid: Uuid) -> Result<Me, StoreError> {
     let mut me = Me { is_discarding: true, has_log: false, uuid, ..old.clone() };
     save(files, dir, &me)?;
@@ -240,7 +241,7 @@ fn list(files: &dyn Files, dir: &Path) -> Result<Vec<String>, StoreError> {
     }
 }
 
-/// Removes all files of a folder, if it is there.
+/// Removes all files of a folder, if it exists.
 fn remove_files(files: &dyn Files, dir: &Path) -> Result<(), StoreError> {
     let names = list(files, dir)?;
     for name in &names {
@@ -272,10 +273,10 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Holds on to the folder and the log in it, to be looked at while the process runs.
+    /// An anchor of the folder and of the log in it, for checks while the process runs.
     ///
     /// # Errors
-    /// There is no log's folder yet, or the node's is another one by now.
+    /// The log's folder does not exist, or the node's folder was replaced.
     pub fn anchor(&self) -> Result<Anchor, StoreError> {
         Anchor::new(&self.dir, (&self.dir, &self.folder), (&self.dir.join(LOCK_NAME), &self.file))
     }
@@ -333,8 +334,8 @@ pub fn is_in_use(dir: &Path) -> bool {
     fs2::FileExt::try_lock_shared(&file).is_err()
 }
 
-/// Takes the folder of the lowest id that no process uses: a new one, or one whose node is not running.
-/// `is_free` may rule an id out, for instance because its port is taken.
+/// Locks the folder of the lowest id that no process uses: a new one, or one of a node that is not running.
+/// `is_free` may exclude an id, for instance because its port is in use.
 pub fn lock_lowest(data_dir: &Path, is_free: impl Fn(NodeId) -> bool) -> Result<(NodeId, FolderLock), StoreError> {
     for id in (1..=NodeId::MAX).map(NodeId).filter(|id| is_free(*id)) {
         match lock(&folder(data_dir, id)) {

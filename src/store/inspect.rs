@@ -1,7 +1,7 @@
-//! Looking at a node's folder without changing a byte: what `phalanx log` shows.
+//! Reading a node's folder without changing it, for `phalanx log`.
 //!
-//! It reads as recovery reads, and so finds damage where a start would; then it goes on and checks every snapshot as well.
-//! A torn tail is no damage: a start would cut it. Works beside a running node, whose newest bytes may be in motion.
+//! It reads like recovery, and so finds the damage that a start would find; it also checks every snapshot. A torn tail
+//! is not damage: a start would cut it. Works beside a running node, which may be writing the newest bytes.
 //! Not here: printing (`cli/local/log.rs`).
 
 use super::error::StoreError;
@@ -13,7 +13,7 @@ use crate::types::{Index, Term};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One record and where it stands.
+/// One record with its position.
 pub struct Seen<'a> {
     /// The segment.
     pub file: &'a Path,
@@ -75,7 +75,7 @@ pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)
             continue;
         }
         let meta = keep(read, &mut summary.damage)?;
-        // A received snapshot counts once the log stands after it; otherwise a start throws it away.
+        // A received snapshot counts once the log begins after it; otherwise a start removes it.
         let is_in_use = file.extension().is_some_and(|e| e == "snap") || meta == installed;
         summary.snapshots.extend(meta.filter(|_| is_in_use));
     }

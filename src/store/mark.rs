@@ -1,6 +1,7 @@
 //! `integrity.json` in a node's folder: that its state is known to be wrong, or that no majority knows what is right.
 //!
-//! A restart must not serve what was found corrupt, so the mark outlives the process; it goes when the state was replaced.
+//! A restart must not serve what was found corrupt, so the mark outlives the process; it goes when the state was
+//! replaced.
 //! Not here: who finds out (`cluster/integrity.rs`), what follows (`node/snapshots/checkpoints.rs`).
 
 use super::Files;

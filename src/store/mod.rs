@@ -1,16 +1,18 @@
 //! Bytes that survive a power cut: the log, snapshots and this node's identity, all below `data/node-<id>/`.
 //!
-//! - [`Store`] (`store.rs`) is the module's face for its owner, the disk thread: recovery, write, sync, compaction.
-//! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them back and tells a torn tail from damage.
-//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` says who the folder belongs to and keeps two processes out
-//!   of one folder; `anchor.rs` tells whether the folder is still the one that was opened; `mark.rs` records that a state is wrong.
-//! - `files.rs` is the only way to the disk, so that the simulator and the tests can put a faulty one in its place; `poison.rs`
-//!   remembers a failure; `error.rs` is what can go wrong; `inspect.rs` looks at a folder without changing a byte (`phalanx log`).
+//! - [`Store`] (`store.rs`) is the interface for the disk thread: recovery, write, sync, compaction.
+//! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them and distinguishes a torn tail
+//!   from damage.
+//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` has the owner of the folder and its lock;
+//!   `anchor.rs` checks whether the folder is still the one that was opened; `mark.rs` records that a state is wrong.
+//! - `files.rs` is the only access to the disk, so that the simulator and the tests can replace it by a faulty one;
+//!   `poison.rs` remembers a failure; `error.rs` has the errors; `inspect.rs` reads a folder without changing it
+//!   (`phalanx log`).
 //!
-//! `docs/disk-format.md` shows every byte. Rules: an error from a write or sync poisons the store, and it is not tried again; only
-//! the unsynced tail of the last segment may be cut, any other damage refuses to start and names file and offset; directories are
-//! synced after create, rename and remove. Not here: when to sync and what may leave afterwards (`node/`), what entries mean
-//! (`raft/`).
+//! `docs/disk-format.md` shows every byte. Rules: after an error of a write or sync, nothing is written any more; only
+//! the unsynced tail of the last segment may be cut, any other damage prevents the start, with file and offset;
+//! directories are synced after create, rename and remove. Not here: when to sync and what may be sent afterwards
+//! (`node/`), what entries mean (`raft/`).
 
 pub(crate) mod anchor;
 pub(crate) mod error;
@@ -53,7 +55,7 @@ pub struct Options {
     /// Bytes of the first segment. Each one after it is twice as large as the one before, up to `segment_bytes_max`:
     /// an idle node's log stays small, a busy one rotates seldom.
     pub segment_bytes_min: u64,
-    /// Bytes of a segment at most; a record that is larger still gets a segment of its own.
+    /// Maximum size of a segment; a larger record gets a segment for itself.
     pub segment_bytes_max: u64,
     /// Refuse to start on a folder without a log: this node has promised things before, an empty log would forget them.
     pub must_exist: bool,

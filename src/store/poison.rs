@@ -1,8 +1,8 @@
 //! After a failed write or sync it is unknown what is on disk, so nothing is written any more, by any thread of this
 //! module.
 //!
-//! A full disk while a snapshot is written beside the log is no such failure: only a temporary file is lost. Nor is a
-//! transfer that makes no sense. Not here: ending the process with exit code 3 (`node/`).
+//! A full disk while a snapshot is written beside the log is not such a failure, because only a temporary file is lost;
+//! neither is an invalid transfer. Not here: ending the process with exit code 3 (`node/`).
 
 use super::error::StoreError;
 use std::sync::{Arc, OnceLock};

@@ -1,10 +1,11 @@
-//! Snapshot files: written at once or received in chunks, durable before anyone may rely on them, read back whole or streamed.
+//! Snapshot files: written or received in chunks, durable before they are used, read whole or as a stream.
 //!
-//! A file is the format's name, a head that says what it covers, chunks, and a trailer with the CRC over all of it. It is
-//! written under a temporary name, synced, renamed, and the folder synced. An own snapshot is `….snap` at once. A received one
-//! is `….incoming` until the log says that it stands in its place; recovery finishes that step if a crash came between.
-//! Snapshots may be saved, received and read by other threads while the log is written: [`Snapshots`] is a handle to clone.
-//! A damaged newest snapshot is refused: an older one would leave a hole before the log.
+//! A file is the format's name, a head that says what it covers, chunks, and a trailer with the CRC over all of it. It
+//! is written under a temporary name, synced, renamed, and the folder synced. A snapshot of this node is `….snap` at
+//! once. A received one is `….incoming` until the log has a record that it replaces the log's beginning; recovery
+//! finishes that step after a crash. Snapshots may be saved, received and read by other threads while the log is
+//! written: [`Snapshots`] is a handle to clone. A damaged newest snapshot is refused: an older one would leave a hole
+//! before the log.
 //! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments
 //! (`store/wal/writer.rs`).
 
@@ -46,7 +47,7 @@ pub struct Snapshots {
     node: Option<NodeId>,
     slots: Slots,
     readers: Readers,
-    /// Shared with the store: a failed sync of a snapshot stops the log as well.
+    /// Shared with the store: a failed sync of a snapshot also stops the log.
     poison: Poison,
 }
 
@@ -83,7 +84,7 @@ impl Snapshots {
         }
     }
 
-    /// What stops the log as well when it is set.
+    /// Also stops the log when it is set.
     pub(crate) fn poison(&self) -> &Poison {
         &self.poison
     }
@@ -107,13 +108,13 @@ impl Snapshots {
         Ok(names.iter().filter(|name| is_whole(name)).map(|name| self.dir.join(name)).collect())
     }
 
-    /// Begins a snapshot of the own services, whose state has so many bytes.
+    /// Begins a snapshot of this node's services, with a state of so many bytes.
     pub fn begin(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotSaver, StoreError> {
         let writer = self.poison.guard(|| Writer::new(self, meta, bytes, "save"))?;
         Ok(SnapshotSaver { writer, buffer: Vec::with_capacity(self.chunk_bytes), synced: 0, failed: None })
     }
 
-    /// Writes a snapshot whose state is in memory; when this returns it is durable and the newest, if its index is.
+    /// Writes a snapshot of a state in memory; when this returns it is durable, and the newest if its index is.
     pub fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
         let saver = self.begin(meta, data.len() as u64)?;
         saver.finish_after(|saver| saver.write_all(data))
@@ -205,8 +206,8 @@ impl Snapshots {
     }
 }
 
-/// Names for temporary files, a bit for each that is in use: a deposed and a new leader may both stream the same snapshot.
-/// A name that is free again is taken first, so that transfers which broke off leave one file behind, not one each.
+/// Names for temporary files, a bit for each that is in use: a deposed and a new leader may both stream the same
+/// snapshot. A name that is free again is used first, so that interrupted transfers leave one file, not one each.
 #[derive(Clone, Default)]
 struct Slots(Arc<AtomicU64>);
 
@@ -322,11 +323,11 @@ fn frame_crc(length: [u8; 4], bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Takes the state of the own services as a stream. Dropped unfinished, it leaves a temporary file behind until the next
+/// Writes the state of this node's services. If it is dropped unfinished, a temporary file remains until the next
 /// snapshot or start.
 pub struct SnapshotSaver {
     writer: Writer,
-    /// Bytes that are no whole chunk yet.
+    /// Bytes of an incomplete chunk.
     buffer: Vec<u8>,
     /// Pieces that were synced.
     synced: u64,
@@ -393,8 +394,8 @@ impl Write for SnapshotSaver {
     }
 }
 
-/// Takes a leader's snapshot, chunk by chunk. Dropped without `finish` or `abandon`, it leaves a temporary file behind until
-/// the next transfer or start.
+/// Receives a leader's snapshot, chunk by chunk. If it is dropped without `finish` or `abandon`, a temporary file
+/// remains until the next transfer or start.
 pub struct SnapshotReceiver {
     writer: Writer,
 }
@@ -462,8 +463,8 @@ impl Drop for Reading {
     }
 }
 
-/// Reads one snapshot from front to back, checking every byte; goes on reading even if the file is removed meanwhile by this
-/// process.
+/// Reads one snapshot from beginning to end and checks every byte; continues even if this process removes the file
+/// meanwhile.
 pub struct SnapshotReader {
     file: Box<dyn File>,
     _reading: Reading,
@@ -474,7 +475,7 @@ pub struct SnapshotReader {
     length: u64,
     given: u64,
     crc: crc32fast::Hasher,
-    /// What `Read` has not handed out yet.
+    /// What `Read` has not returned yet.
     rest: io::Cursor<Vec<u8>>,
     is_done: bool,
 }
@@ -575,7 +576,7 @@ impl SnapshotReader {
         Ok(())
     }
 
-    /// Offset, CRC and payload of the next frame. An empty one is the trailer, whose CRC the caller checks.
+    /// Offset, CRC and payload of the next frame. An empty one is the trailer; the caller checks its CRC.
     fn read_frame(&mut self) -> Result<(u64, u32, Vec<u8>), StoreError> {
         let offset = self.position;
         let frame = self.take(FRAME_BYTES, offset)?;

@@ -1,8 +1,8 @@
-//! The whole room for its owner, the disk thread: recovery, writing, syncing, compaction, and what happens after an error.
+//! The store, for the disk thread: recovery, writing, syncing, compaction, and what happens after an error.
 //!
-//! Invariants: S1 after an error from a write or sync nothing is written any more, whatever is asked. S2 a received snapshot
-//! comes into use only once the record that says so is on disk. S3 what recovery returns is on disk, without a hole
-//! between snapshot and log, and a suffix that contradicts the snapshot is gone for good.
+//! Invariants: S1 after an error of a write or sync nothing is written any more. S2 a received snapshot is used only
+//! once its record is on disk. S3 what recovery returns is on disk, without a hole between snapshot and log, and a
+//! suffix that contradicts the snapshot is removed for good.
 //! Not here: the log's own recovery (`store/wal/writer.rs`), threads (`node/`).
 
 use super::error::StoreError;
@@ -50,7 +50,7 @@ pub struct Store {
     wal: Wal,
     snapshots: Snapshots,
     options: Options,
-    /// A snapshot whose install record waits for the next sync.
+    /// A snapshot with an install record that waits for the next sync.
     installing: Option<SnapshotMeta>,
     poison: Poison,
     torn: Option<Torn>,
@@ -64,7 +64,8 @@ impl Store {
         for made in [&*wal_dir, &*snapshots_dir] {
             files.create_dir(made).map_err(|e| StoreError::io("create", made, e))?;
         }
-        // A rename whose folder sync failed is visible now and gone after a power cut: what is read must be durable.
+        // After a failed sync of its folder, a rename is visible now and gone after a power cut: what is read must be
+        // durable.
         for made in [&*wal_dir, &*snapshots_dir, dir] {
             files.sync_dir(made).map_err(|e| StoreError::io("sync", made, e))?;
         }
@@ -111,7 +112,7 @@ impl Store {
         Ok(Durable { hard_state, snapshot, entries })
     }
 
-    /// The newest snapshot, checked to its last byte; puts a received one in use if the log already stands after it.
+    /// The newest snapshot, checked to its last byte; uses a received one if the log already begins after it.
     fn snapshot_in_use(&mut self, replay: &Replay) -> Result<Option<SnapshotMeta>, StoreError> {
         let newest = self.snapshots.list()?.pop().map_or(Index(0), |(index, _)| index);
         if let Some(installed) = replay.installed.as_ref().filter(|meta| meta.index > newest)
@@ -161,11 +162,11 @@ impl Store {
         self.wal.append(&Record::HardState(state))
     }
 
-    /// Whether the log's file that is written to is still in its place.
+    /// Checks that the file to which the log is written still has its name.
     ///
     /// # Errors
-    /// [`StoreError::FolderGone`] if it is not; anything else: unknown.
-    pub fn look(&self) -> Result<(), StoreError> {
+    /// [`StoreError::FolderGone`] if it has not; any other error: unknown.
+    pub fn check_folder(&self) -> Result<(), StoreError> {
         let path = self.wal.path();
         match std::fs::metadata(&path) {
             Ok(_) => Ok(()),
@@ -187,13 +188,13 @@ impl Store {
         })
     }
 
-    /// The work of making the next log segment, when it is time for it, to be done by another thread while this one goes on
-    /// writing. A segment that was not made beforehand works as well, but each sync in it also writes metadata.
+    /// The job of making the next log segment, when it is time for it, for another thread while this one continues to
+    /// write. A segment that is not made in advance also works, but each sync in it also writes metadata.
     pub fn spare_job(&mut self) -> Option<SpareJob> {
         self.wal.spare_job()
     }
 
-    /// Takes what that work came to.
+    /// Takes the result of that job.
     pub fn take_spare(&mut self, made: Result<Spare, StoreError>) -> Result<(), StoreError> {
         self.guard(|store| store.wal.take_spare(made))
     }
@@ -221,8 +222,8 @@ impl Store {
         self.cut_job(index)?.run(&mut || {})
     }
 
-    /// The same as work for another thread, for removing large files takes long: the log lets go of the segments at once. A
-    /// job must have ended before the next is asked for.
+    /// The same as a job for another thread, because removing large files takes long: the log no longer uses the
+    /// segments from now on. A job must have ended before the next one is requested.
     pub fn cut_job(&mut self, index: Index) -> Result<CutJob, StoreError> {
         self.poison.check()?;
         let known = self.snapshots.list().inspect_err(|e| self.poison.set(e))?;
@@ -242,7 +243,7 @@ impl Store {
         self.snapshots.receive(meta, bytes)
     }
 
-    /// A handle for threads that save, receive or stream snapshots while this one goes on writing the log.
+    /// A handle for threads that save, receive or stream snapshots while this one writes the log.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
     }

@@ -1,8 +1,8 @@
 //! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`seal.rs`).
 //!
-//! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection, never a
-//! panic, and nothing is allocated from a declared length beyond the limit. Frames to send may contain data from
-//! outside: one that would be too large is an error as well.
+//! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection,
+//! never a panic, and nothing is allocated from a declared length beyond the limit. Frames to send may contain data
+//! from outside: one that would be too large is an error, too.
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
 use super::Frame;
@@ -55,7 +55,7 @@ pub enum WireError {
     },
 }
 
-/// In words: a socket whose time is up says "would block", which the system calls a resource that is unavailable.
+/// Text of an error: for a timeout of a socket, the system's text is "resource temporarily unavailable".
 fn said(e: &io::Error) -> String {
     if e.kind() == io::ErrorKind::WouldBlock { "timed out".into() } else { e.to_string() }
 }
@@ -112,7 +112,7 @@ pub fn write_sealed(to: &mut dyn Write, frame: &Frame, seal: &mut Seal) -> Resul
 /// What comes before each frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
-    /// Bytes of the frame behind it.
+    /// Bytes of the frame after it.
     pub len: usize,
     sum: u32,
 }
@@ -128,7 +128,7 @@ pub fn read_sealed(from: &mut dyn Read, max: usize, seal: &mut Seal) -> Result<F
     read_body(from, header, seal)
 }
 
-/// Reads what comes before a frame of at most `max` bytes.
+/// Reads the header of a frame of at most `max` bytes.
 pub fn read_header(from: &mut dyn Read, max: usize) -> Result<Header, WireError> {
     let mut header = [0u8; HEADER_BYTES];
     from.read_exact(&mut header)?;
@@ -140,7 +140,7 @@ pub fn read_header(from: &mut dyn Read, max: usize) -> Result<Header, WireError>
     Ok(Header { len, sum })
 }
 
-/// Reads the frame behind its header.
+/// Reads the frame after its header.
 pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, seal: &mut Seal) -> Result<Frame, WireError> {
     // Grows with what really arrives, so a lying header costs nothing.
     let whole = len + seal.tag_bytes();
@@ -163,7 +163,7 @@ pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, seal: &mut Se
     Ok(frame)
 }
 
-/// Drops the frame behind its header as it arrives: it costs no memory.
+/// Drops the frame after its header as it arrives, without using memory for it.
 pub fn skip_body(from: &mut dyn Read, header: Header, seal: &mut Seal) -> Result<(), WireError> {
     let whole = (header.len + seal.tag_bytes()) as u64;
     if io::copy(&mut from.take(whole), &mut io::sink())? < whole {

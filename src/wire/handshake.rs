@@ -63,10 +63,11 @@ pub struct Welcomed {
     pub remembered: Promise,
 }
 
-/// Dialer's side: returns who answered, and what frames carry from here on. `intended`: whom this must reach, where that is known.
+/// The dialer's side: returns the identity of the acceptor, and the seals of later frames. `intended`: the expected
+/// identity, if it is known.
 ///
 /// # Errors
-/// When the acceptor declines, does not prove the secret, or is another than intended. What it says before its proof is
+/// When the acceptor declines, does not prove the secret, or is not the intended one. A rejection before its proof is
 /// [`WireError::Unproved`].
 pub fn dial(
     stream: &TcpStream,
@@ -134,11 +135,12 @@ fn reject<T>(mut to: &TcpStream, seals: &mut Seals, why: String) -> Result<T, Wi
     Err(WireError::Rejected(why))
 }
 
-/// Acceptor's side: returns the dialer's words, already welcomed, and what frames carry from here on; otherwise the dialer was told
-/// why not. `remember` says what this node remembers of the dialer; `None`: hang up without a word, and it tries again.
+/// The acceptor's side: returns the hello of a dialer that was welcomed, and the seals of later frames; otherwise the
+/// dialer was sent the reason. `remember` returns what this node remembers of the dialer; `None`: close the connection
+/// without an answer, and the dialer tries again.
 ///
 /// # Errors
-/// When the dialer is declined, declines itself, or does not end the handshake in time.
+/// When the dialer is declined, declines itself, or does not complete the handshake in time.
 pub fn accept(
     stream: &TcpStream,
     me: Identity,
@@ -279,8 +281,8 @@ mod tests {
         }
     }
 
-    /// What came of a relay between two nodes that know the secret. `change` may replace frames, those of the dialer by its first
-    /// argument being true.
+    /// What came of a relay between two nodes that know the secret. `change` may replace frames, those of the dialer by
+    /// its first argument being true.
     fn relayed(
         intended: Option<Identity>,
         change: impl Fn(bool, Frame) -> Frame + Send + 'static,

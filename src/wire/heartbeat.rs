@@ -1,7 +1,7 @@
 //! The gossip table as it crosses the peer port: one row per node that the sender believes alive.
 //!
-//! It stands here and not in `cluster/` because frames carry it and arrows point down.
-//! Not here: what a table means and whom it is sent to (`cluster/gossip.rs`).
+//! It is not in `cluster/`, because frames contain it and imports point down only.
+//! Not here: what a table means and to which nodes it is sent (`cluster/gossip.rs`).
 
 use crate::raft::{Promise, Role};
 use crate::services::digests::{Difference, StateDigest};
@@ -11,31 +11,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What one node tells another about everyone.
+/// What one node reports to another about all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Table {
+pub struct GossipTable {
     /// By id, the sender's own row among them.
-    pub rows: Vec<Row>,
+    pub rows: Vec<GossipRow>,
     /// The sender's wall clock as it sends this, in milliseconds since 1970.
     pub wall_ms: u64,
     /// If the sender leads: log time.
     pub log_ms: Option<u64>,
 }
 
-/// The newest word of one node about itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+/// The newest state of one node, as it has reported it itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GossipRow {
     /// Its number.
     pub id: NodeId,
     /// Its identity: a new one replaces the row of the old.
     pub uuid: Uuid,
-    /// Heartbeat counter: begins at the wall clock in milliseconds, grows with each beat. So a restart is ahead of
-    /// all that the process before it ever said.
+    /// Heartbeat counter: begins at the wall clock in milliseconds and grows with each heartbeat, so that a restarted
+    /// process is ahead of the earlier one.
     pub counter: u64,
     /// Client connections now.
     pub load: u64,
-    /// Client connections ever opened by this process: tells other nodes which of their redirected clients have
-    /// arrived.
+    /// Client connections that this process has ever had: by this, other nodes know which of their redirected clients
+    /// have connected.
     pub sessions_opened_total: u64,
     /// Role in its term.
     pub role: Role,
@@ -53,11 +53,9 @@ pub struct Row {
     pub applied_index: Index,
     /// What its clients get.
     pub pace: Pace,
-    /// What it says of its replicated state.
     pub state: Arc<StateReport>,
     /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
     pub prepared_load: u64,
-    /// What it says of the jobs that it can run.
     pub jobs: Arc<JobReport>,
     /// Its disk is nearly full: as the leader it would refuse writes.
     pub is_disk_low: bool,
@@ -67,7 +65,7 @@ pub struct Row {
     pub addresses: Addresses,
 }
 
-/// What a node says of the jobs that it can run.
+/// The jobs that a node can run, as it reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobReport {
     /// Languages, with the version of each.
@@ -76,10 +74,11 @@ pub struct JobReport {
     pub process_limit: Option<ProcessLimit>,
 }
 
-/// What a node says of its replicated state.
+/// What a node reports about its replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateReport {
-    /// Digests at the newest checkpoints that it has applied, oldest first; none from before its state was last replaced.
+    /// Digests at the newest checkpoints that it has applied, oldest first; none from before its state was last
+    /// replaced.
     pub digests: Vec<StateDigest>,
     /// It knows that its state differs from the majority's: it serves no reads.
     pub corrupt: Option<Difference>,

@@ -1,10 +1,10 @@
 //! Bytes on the sockets between nodes: frames, the handshake, and how each message is encoded.
 //!
-//! A frame is a `u32` length and a `u32` CRC-32 (both little-endian), then a postcard-encoded [`Frame`].
-//! The acceptor speaks first (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
-//! [`Frame::Reject`]. Where there is a `cluster_secret` both prove it before the welcome, and from there on each frame has a tag
-//! behind it. After that a `Peer` connection carries frames one way, dialer to acceptor: each pair of nodes
-//! holds two. `Ask`, `Join` and `Snapshot` connections carry their own short conversation.
+//! A frame is a `u32` length and a `u32` CRC-32 (both little-endian), then a postcard-encoded [`Frame`]. The acceptor
+//! sends the first frame (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
+//! [`Frame::Reject`]. If there is a `cluster_secret`, both prove it before the welcome, and each later frame is
+//! followed by a tag. After that a `Peer` connection carries frames one way, from dialer to acceptor, so each pair of
+//! nodes has two. `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
 //! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
 pub mod codec;
@@ -20,11 +20,12 @@ use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
-/// Other versions are rejected with a sentence that says so.
+/// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
+/// statements would differ. Nodes of other versions are rejected with a sentence.
 pub const PROTOCOL: u32 = 13;
 
-/// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the other is.
+/// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the
+/// other is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`PROTOCOL`].
@@ -35,7 +36,8 @@ pub struct Hello {
     pub from: Identity,
     /// Where the dialer can be reached.
     pub addresses: Addresses,
-    /// With a `cluster_secret` the dialer's part of what is proved: a random nonce, and whom it means to reach. Empty without one.
+    /// With a `cluster_secret`, the dialer's part of what is proved: a random nonce, and the intended acceptor. Empty
+    /// without one.
     pub opening: Vec<u8>,
     /// What the connection is for.
     pub purpose: Purpose,
@@ -46,7 +48,7 @@ pub struct Hello {
 pub enum Purpose {
     /// Raft messages, gossip and forwarded commands, dialer to acceptor, for as long as both live.
     Peer,
-    /// A question: who leads? Answered by [`Frame::Whereabouts`], then closed.
+    /// Asks who leads. Answered by [`Frame::Whereabouts`], then closed.
     Ask,
     /// Please make me a learner. Answered by [`Frame::Joined`] (leader), [`Frame::Whereabouts`] (others) or `Reject`.
     Join {
@@ -90,8 +92,8 @@ pub enum Frame {
     /// What the sender remembers of the receiver, when that has changed for the worse.
     Remembered(raft::Promise),
     /// One heartbeat table.
-    Gossip(heartbeat::Table),
-    /// Nodes tell each other at once to which nodes they redirected clients: node and count.
+    Gossip(heartbeat::GossipTable),
+    /// To which nodes the sender has just redirected clients: node and count.
     HandedOut(Vec<(NodeId, u32)>),
     /// What a follower's clients ask of the leader, in order, each with its number there.
     Forward(Vec<(u64, Ask)>),
@@ -107,13 +109,14 @@ pub enum Frame {
     },
     /// Receiver's last word: all there, durable; or why not.
     SnapshotDone { ok: bool, why: String },
-    /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was said.
+    /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was
+    /// said.
     AcceptorProof { who: Identity, cluster: Option<Uuid>, proof: [u8; 32] },
     /// Dialer's, to an acceptor that has proved itself. The welcome follows, and each frame has a tag from there on.
     DialerProof { proof: [u8; 32] },
 }
 
-/// What a client may ask of the leader, through whichever node it speaks to.
+/// A request of a client that its node forwards to the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ask {
     /// Run this service command through the log, once.
@@ -156,7 +159,7 @@ impl Forwarded {
         }
     }
 
-    /// Itself, or what to say in its place if it is larger than a peer may be sent.
+    /// The answer, or another one if it is too large for a frame.
     pub fn within(self, bytes_max: usize) -> Forwarded {
         match (self.size(), self) {
             (size, Forwarded::Done { index, .. }) if size > bytes_max => {
@@ -168,7 +171,7 @@ impl Forwarded {
     }
 }
 
-/// What a node knows about its cluster, told to any process that asks.
+/// What a node knows about its cluster, for any process that asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whereabouts {
     /// Its cluster; `None`: it looks for one itself.
@@ -183,10 +186,10 @@ pub struct Whereabouts {
     pub members: Vec<(NodeId, Addresses)>,
     /// Which uuid has the asker's number in the newest membership that it knows.
     pub holder: Option<Uuid>,
-    /// What it remembers of the asker, as its welcome said.
+    /// What it remembers of the asker, from its welcome.
     #[serde(skip)]
     pub remembered: raft::Promise,
-    /// Who answers, as its welcome said.
+    /// Who answers, from its welcome.
     #[serde(skip)]
     pub who: Option<Identity>,
 }

@@ -1,15 +1,16 @@
-//! What a connection between two nodes that share a `cluster_secret` rests on: the key made of the secret, the proof that each
-//! side knows it, and the tag on every later frame.
+//! Authentication between nodes that share a `cluster_secret`: the key made from the secret, the proof that each side
+//! knows it, and the tag on every later frame.
 //!
-//! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be changed on the
-//! way, and no proof is good for another connection. Each proof and each direction has a label of its own, so nothing that one
-//! side said can be played back to it. The tags cover the place of a frame in its direction: frames cannot be added, dropped,
-//! repeated or moved, so a process between two nodes can only delay or end their connection.
+//! Both sides contribute a nonce, and both proofs cover the whole handshake ([`Transcript`]): nothing of it can be
+//! changed on the way, and no proof is valid for another connection. Each proof and each direction has a different
+//! label, so nothing that one side has sent can be replayed to it. The tags cover the position of a frame in its
+//! direction: frames cannot be added, dropped, repeated or moved, so a process between two nodes can only delay or end
+//! their connection.
 //!
 //! A process that has a proof, by connecting or by listening, can compare guesses at the secret with it. The key is
 //! therefore made by a function that is slow and takes memory, once for each process: each guess costs as much
 //! (docs/protocol.md).
-//! Not here: who says what when (`handshake.rs`), frames (`codec.rs`).
+//! Not here: the order of messages (`handshake.rs`), frames (`codec.rs`).
 
 use super::Hello;
 use crate::types::Identity;
@@ -20,12 +21,13 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use uuid::Uuid;
 
-/// Bytes of the tag behind each frame.
+/// Bytes of the tag after each frame.
 pub(super) const TAG_BYTES: usize = 16;
-/// It tells this use of the secret from any other. Not drawn at random: nodes must agree on the key before they have spoken.
+/// Distinguishes this use of the secret from any other. Not random: nodes must have the same key before they
+/// communicate.
 const SALT: &[u8] = b"phalanx peer port";
 
-/// The key that a `cluster_secret` stands for.
+/// The key made from a `cluster_secret`.
 #[derive(Clone)]
 pub struct Key([u8; 32]);
 
@@ -44,12 +46,12 @@ impl fmt::Debug for Key {
     }
 }
 
-/// All that was said in a handshake before the first proof.
+/// Everything that was sent in a handshake before the first proof.
 #[derive(Serialize)]
 pub(super) struct Transcript<'a> {
     /// The acceptor's.
     pub nonce: [u8; 16],
-    /// With the dialer's nonce, whom it means to reach, its cluster, addresses, purpose and protocol.
+    /// With the dialer's nonce, the intended acceptor, its cluster, addresses, purpose and protocol.
     pub hello: &'a Hello,
     /// Who accepts.
     pub who: Identity,
@@ -141,7 +143,7 @@ pub struct Seal {
 }
 
 impl Seal {
-    /// Bytes behind each frame.
+    /// Bytes after each frame.
     pub(super) fn tag_bytes(&self) -> usize {
         if self.keyed.is_some() { TAG_BYTES } else { 0 }
     }

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 /// What lets every client do what this node may.
 const LIMITS: &str = "set jobs_cage to \"limits\" if every client is trusted";
-/// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what allows it.
+/// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what
+/// allows it.
 const FORBIDDING: [(&str, &str, &str); 3] = [
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
     ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
@@ -24,7 +25,7 @@ pub(crate) fn of_missing(programs: &[&str]) -> String {
     }
 }
 
-/// What to do where bubblewrap is there and does not start a command. `said`: what it printed.
+/// What to do if bubblewrap is installed and does not start a command. `said`: its output.
 pub(crate) fn of_failed_start(said: &str) -> String {
     if ["prlimit", "Resource temporarily unavailable", "Too many open files"].iter().any(|sign| said.contains(sign)) {
         return format!("raise the limits of the node's process (ulimit -n, -u, -t; see ulimit -a), or {LIMITS}");
@@ -58,7 +59,7 @@ fn of_maps(users: Range<u32>, uid_map: &str, gid_map: &str) -> Option<String> {
     ))
 }
 
-/// Whether all of them are in a map, whose ranges do not overlap. One that cannot be read forbids nothing.
+/// Whether all of them are in a map, in which ranges do not overlap. A map that cannot be read is ignored.
 fn has_room(users: &Range<u32>, map: &str) -> bool {
     let (start, end) = (u64::from(users.start), u64::from(users.end));
     let mapped = ranges(map).map(|ids| ids.end.min(end).saturating_sub(ids.start.max(start)));

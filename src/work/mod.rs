@@ -1,10 +1,11 @@
 //! Running users' programs: which languages this machine has, and one attempt of one job in its sandbox.
 //!
-//! The tour: `runtimes.rs` says how a language is compiled and run and finds out what is there; `sandbox.rs` shuts a command in,
-//! `syscall_filter.rs` from what namespaces do not divide, `cure.rs` says what is wrong where that cannot be done; `run.rs`
-//! carries out an attempt and watches it; `process_tree.rs` looks at a process with all its children, `namespace.rs` counts those
-//! of a sandbox; `scratch.rs` makes and measures an attempt's folder, `untrusted_dir.rs` walks through what programs leave there.
-//! Not here: who gets which job (`services/jobs/`), the threads that run attempts (`node/`).
+//! The tour: `runtimes.rs` knows how a language is compiled and run, and finds out which are available; `sandbox.rs`
+//! isolates a command, `syscall_filter.rs` from what namespaces do not separate, `cure.rs` explains why that is not
+//! possible; `run.rs` runs and watches an attempt; `process_tree.rs` measures a process with all its children,
+//! `namespace.rs` counts those of a sandbox; `scratch.rs` makes and measures an attempt's folder, `untrusted_dir.rs`
+//! counts and removes the files that programs leave there.
+//! Not here: assigning jobs (`services/jobs/`), the threads that run attempts (`node/`).
 
 mod cure;
 mod namespace;

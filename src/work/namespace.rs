@@ -1,7 +1,7 @@
 //! Counts the processes of one sandbox in its own process namespace: one short list, however busy the machine is.
 //!
 //! A tree of processes is read one process at a time, and each read waits for the lock under which processes start and
-//! end, which a fork bomb holds all the time. The sandbox has a `/proc` of its own, with its processes alone; a process
+//! end, which a fork bomb holds all the time. The sandbox has its own `/proc`, with its own processes only; a process
 //! that may access the sandbox's first process may list that `/proc`, root or not.
 //! Not here: what its processes use (`process_tree.rs`), what follows (`run.rs`).
 
@@ -15,13 +15,13 @@ const LINKS_OF_EMPTY: u64 = 2;
 #[derive(Debug)]
 pub struct Namespace {
     proc: OwnedFd,
-    /// Threads of its first process, whose folder in that `/proc` is hidden.
+    /// Threads of its first process, which has a hidden folder in that `/proc`.
     first: String,
 }
 
 impl Namespace {
-    /// The namespace of the sandbox whose first process has this number here. `None`: the sandbox has no `/proc` of its
-    /// own yet, or may not be accessed.
+    /// The namespace of the sandbox with this first process. `None`: the sandbox does not have its own `/proc` yet, or
+    /// may not be accessed.
     pub fn of(first: u32) -> Option<Namespace> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let proc = open(format!("/proc/{first}/root/proc"), flags, Mode::empty()).ok()?;

@@ -169,7 +169,7 @@ pub fn below(pid: u32, levels: usize) -> Vec<u32> {
     (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
 }
 
-/// Processes whose home matches, as far as this process may read it.
+/// Processes with a matching home, as far as this process may read it.
 fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     all().filter(move |pid| {
         let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -178,7 +178,7 @@ fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Kills all processes whose home matches, also those that they start meanwhile.
+/// Kills all processes with a matching home, also those that they start meanwhile.
 pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
     let until = Instant::now() + KILL_MAX;
     loop {

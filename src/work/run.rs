@@ -1,13 +1,13 @@
-//! One attempt of one job: a scratch folder, the compiler, the program, and what is to be told of them.
+//! One attempt of one job: a scratch folder, the compiler, the program, and their result.
 //!
-//! One thread does all of it: it feeds standard input, takes what comes out as far as it may, looks at the clock, the memory,
-//! the processes and the files every few milliseconds, and kills everything at once when one of them is too much. Whatever the
-//! program does, the attempt ends soon after its time, and its folder is gone.
+//! One thread does all of it: it writes standard input, reads the output up to its limit, checks time, memory,
+//! processes and files every few milliseconds, and kills everything at once when a limit is exceeded. Whatever the
+//! program does, the attempt ends soon after its time limit, and its folder is removed.
 //!
-//! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut where it reaches its limit, never later. R3 a limit
-//! that was reached is told by its name, whatever the program made of it. R4 an end tells of a program that began: a sandbox that
-//! does not start is tried again, and is an error in the end.
-//! Not here: the walls (`sandbox.rs`), the folder (`scratch.rs`), whether the end counts (`services/jobs/`).
+//! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut exactly at its limit. R3 a limit that was
+//! reached is reported, whatever the program did then. R4 a result means that the program has begun: a sandbox that
+//! does not start is tried again, and is an error at last.
+//! Not here: the sandbox (`sandbox.rs`), the folder (`scratch.rs`), whether the result counts (`services/jobs/`).
 
 use super::WorkError;
 use super::namespace::Namespace;
@@ -29,34 +29,35 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Between two looks at what the program uses.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// And at most, where a look takes long: it shall be one part of so many.
-const LOOK_SELDOM: Duration = Duration::from_millis(100);
-const LOOK_SHARE: u32 = 10;
-/// Between two looks at its files, which may be many.
+/// Time between two checks of what the program uses.
+const CHECK_EVERY: Duration = Duration::from_millis(20);
+/// The same at most, where a check takes long: checks may take this part of the time.
+const CHECK_SELDOM: Duration = Duration::from_millis(100);
+const CHECK_SHARE: u32 = 10;
+/// Time between two counts of its files, which may be many.
 const FILES_EVERY: Duration = Duration::from_millis(100);
-/// Between two looks whether it has ended, once it says nothing more.
+/// Time between two checks whether it has ended, after the end of its output.
 const REAP_EVERY: Duration = Duration::from_millis(1);
-/// How long what it said before its end may take to arrive.
+/// How long its last output may take to arrive after its end.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
-/// Between `SIGTERM` at the end of its time and `SIGKILL`: a program that handles it may say what it has still to say.
+/// Time between `SIGTERM` at the time limit and `SIGKILL`: a program that handles it may print its last output.
 const TERM_GRACE: Duration = Duration::from_millis(200);
-/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that others
-/// cause, and passes.
+/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that
+/// others cause, and passes.
 const START_PAUSES_MS: [u64; 5] = [20, 80, 200, 400, 800];
-/// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits meanwhile.
+/// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits
+/// meanwhile.
 const START_TRIES_FOR: Duration = Duration::from_millis(1500);
 /// How long a sandbox may take to start; only then the program's time begins.
 const START_MAX: Duration = Duration::from_secs(10);
 /// Between two looks meanwhile whether the job was cancelled.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
-/// Bytes of what a sandbox that does not start says that are told.
+/// Bytes of the output of a sandbox that does not start, in the error.
 const REASON_BYTES_MAX: usize = 1000;
 /// What a compiler may use: more than most programs, for people are not to blame for it.
 const COMPILER: Limits =
     Limits { wall_ms: 60_000, cpu_ms: 60_000, memory_mb: 2048, output_bytes: 256 << 10, files_mb: 256, processes: 256 };
-/// Signals that tell which limit was reached.
+/// Signals that show which limit was reached.
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
@@ -233,7 +234,8 @@ impl Attempt<'_> {
         is_heard: bool,
     ) -> Result<Ran, WorkError> {
         let runtime = &self.found.runtime;
-        // More than allowed: who goes beyond is stopped and told so, and cannot go far beyond before that.
+        // More than allowed: a program that exceeds its limit is stopped, with the reason, and cannot exceed it far
+        // before.
         let processes = limits.processes + runtime.threads + PROCESSES_MORE;
         let stacks_mb = (limits.processes + runtime.threads) * STACK_MB;
         let megabytes = limits.memory_mb + runtime.reserves_mb + stacks_mb + DATA_MORE_MB;
@@ -279,11 +281,11 @@ impl Attempt<'_> {
             namespace: None,
             is_cancelled: self.is_cancelled,
             begun: Instant::now(),
-            looked: Instant::now(),
+            checked_at: Instant::now(),
             counted: Instant::now(),
             stopped_by: None,
             kill_at: None,
-            pace: LOOK_EVERY,
+            pace: CHECK_EVERY,
             memory_peak_kib: 0,
             nameless_kib: 0,
             cpu_peak_ms: 0,
@@ -298,10 +300,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// What bubblewrap says of its command's end, as if the command had said it itself.
+    /// The end of the command, from the exit code of bubblewrap.
     ///
-    /// It says 128 and the signal's number, and a program may exit with such a code itself: so a limit's signal tells of the
-    /// limit only where the program was seen to come near it. Else 129 to 159 stay ambiguous, as in every shell.
+    /// If a signal has ended the command, the code is 128 plus the signal's number. A program may exit with such a code
+    /// itself, so a limit's signal counts only if the program was close to the limit. Otherwise 129 to 159 are
+    /// ambiguous, as in every shell.
     fn told(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
         if self.sandbox.kind() == SandboxKind::Full
             && let Some(code @ SIGNALS_FIRST..=SIGNALS_LAST) = ran.exit_code
@@ -349,13 +352,13 @@ pub(crate) fn start_patiently<T>(
     once()
 }
 
-/// Exit codes by which bubblewrap tells that a signal ended its command.
+/// Exit codes by which bubblewrap reports that a signal ended its command.
 const SIGNALS_FIRST: i32 = 129;
 const SIGNALS_LAST: i32 = 159;
 /// Memory that the stack of each thread may take up; it is hardly used, and what is used is counted as memory.
 const STACK_MB: u64 = 8;
-/// Processes that the system lets a program have beyond those that it may have, until the next look. A fork bomb that may have
-/// fewer burns out before anybody looks, for shells that cannot fork end, and what it was is not told.
+/// Processes that the system allows a program beyond its limit, until the next check. With fewer, a fork bomb would end
+/// before the next check, because shells that cannot fork exit, and the reason would not be reported.
 const PROCESSES_MORE: u64 = 256;
 /// Writable memory beyond what a program may use: its libraries', and what it maps and leaves untouched.
 const DATA_MORE_MB: u64 = 256;
@@ -374,7 +377,7 @@ struct Ran {
     has_too_many_files: bool,
     /// The limit that it reached.
     stopped_by: Option<Verdict>,
-    /// It never began: what the sandbox said.
+    /// The program has not begun: output of the sandbox.
     not_started: Option<String>,
 }
 
@@ -408,12 +411,12 @@ struct Watch<'a> {
     namespace: Option<Namespace>,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
-    looked: Instant,
+    checked_at: Instant,
     counted: Instant,
-    /// Between two looks: where they are slow (much memory, many processes), they must not be all that is done.
+    /// Time between two checks: longer where they are slow (much memory, many processes).
     pace: Duration,
     stopped_by: Option<Verdict>,
-    /// When it is killed, if it was told to end before.
+    /// When it is killed, after it was asked to end.
     kill_at: Option<Instant>,
     memory_peak_kib: u64,
     nameless_kib: u64,
@@ -447,7 +450,7 @@ impl Watch<'_> {
                 err = None;
             }
             if status.is_none() {
-                self.look();
+                self.check_limits();
                 if self.stopped_by.is_some() && self.kill_at.is_none_or(|at| at <= Instant::now()) {
                     self.kill(&mut child);
                 }
@@ -465,7 +468,7 @@ impl Watch<'_> {
                 Some((_, ended)) if is_silent || ended.elapsed() > DRAIN_MAX => break,
                 _ => {}
             }
-            let wait = if is_silent { REAP_EVERY } else { LOOK_EVERY };
+            let wait = if is_silent { REAP_EVERY } else { CHECK_EVERY };
             wait_for(input.as_ref(), out.as_ref(), err.as_ref(), wait)?;
         }
         let (status, ended) = status.expect("the loop ends after the command");
@@ -492,7 +495,7 @@ impl Watch<'_> {
         hear: &mut dyn FnMut(Stream, &[u8]),
     ) -> bool {
         let mut buffer = [0; 16 << 10];
-        // Not for ever: a program that never stops talking must not keep the clock from being looked at.
+        // Bounded: a program that prints without end must not prevent the check of its limits.
         for _ in 0..16 {
             match pipe.read(&mut buffer) {
                 Ok(0) => return true,
@@ -526,7 +529,7 @@ impl Watch<'_> {
         self.started_at.is_some()
     }
 
-    /// Why the program never began.
+    /// Why the program did not start.
     fn reason(&self, status: ExitStatus) -> String {
         let said = String::from_utf8_lossy(&self.sandbox_said).trim().to_string();
         match (&self.stopped_by, said.is_empty()) {
@@ -538,8 +541,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Looks whether anything is too much.
-    fn look(&mut self) {
+    /// Stops the program if it was cancelled or exceeds a limit.
+    fn check_limits(&mut self) {
         let now = Instant::now();
         let is_late = match (self.has_started(), self.started_at) {
             (true, Some(at)) => now.saturating_duration_since(at) >= Duration::from_millis(self.limits.wall_ms),
@@ -550,27 +553,27 @@ impl Watch<'_> {
         } else if is_late && self.stopped_by.is_none() {
             self.ask_to_end();
             self.stop(Verdict::TimedOut, now + TERM_GRACE);
-        } else if now - self.looked >= self.pace {
+        } else if now - self.checked_at >= self.pace {
             let over = self.measure();
-            self.pace = (now.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY, LOOK_SELDOM);
-            self.looked = Instant::now();
+            self.pace = (now.elapsed() * CHECK_SHARE).clamp(CHECK_EVERY, CHECK_SELDOM);
+            self.checked_at = Instant::now();
             if let Some(over) = over {
                 self.stop(over, now);
             }
         }
     }
 
-    /// It is killed then. What stopped it is what did so first.
+    /// Has the program killed at `kill_at` at the latest. The first cause is kept.
     fn stop(&mut self, by: Verdict, kill_at: Instant) {
         self.stopped_by.get_or_insert(by);
         self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
     }
 
-    /// Tells all processes of the program to end.
+    /// Sends all processes of the program SIGTERM.
     fn ask_to_end(&self) {
         for pid in process_tree::members(&self.family).into_iter().skip(self.own) {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                // It has ended by itself meanwhile.
+                // An error means that it has ended meanwhile.
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
@@ -579,15 +582,15 @@ impl Watch<'_> {
     fn kill(&mut self, child: &mut Child) {
         self.find_inner();
         self.kill_rest(child);
-        // It has ended by itself meanwhile.
+        // An error means that it has ended meanwhile.
         let _ = child.kill();
     }
 
-    /// All but the command's own outermost process, which may have ended.
+    /// Kills all but the command's outermost process, which may have ended.
     fn kill_rest(&self, child: &Child) {
         #[cfg(target_os = "linux")]
         if let Some(inner) = &self.inner {
-            // It ended with the others.
+            // An error means that it ended with the others.
             let _ = rustix::process::pidfd_send_signal(inner, Signal::KILL);
         }
         kill_group(child);
@@ -604,7 +607,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Number of the sandbox's first process.
+    /// Process id of the sandbox's first process.
     fn inner_pid(&self) -> Option<u32> {
         process_tree::below(self.family.pid, self.family.outer).first().copied()
     }

@@ -1,7 +1,7 @@
 //! Which languages this machine has, and how a program in each is compiled and run.
 //!
-//! A runtime of the settings is there if its probe succeeds. Toolchains outside the system's folders are shown to their own
-//! jobs alone. Not here: which runtimes are looked for (`settings/runtimes.rs`), the sandbox around the commands
+//! A runtime of the settings is available if its probe succeeds. Toolchains outside the system's folders are visible to
+//! their own jobs only. Not here: the configured runtimes (`settings/runtimes.rs`), the sandbox around the commands
 //! (`sandbox.rs`).
 
 use crate::settings::Runtime;
@@ -17,16 +17,16 @@ pub const LAUNCHER: (&str, &str) = ("PhalanxLauncher.java", include_str!("launch
 
 /// Seconds that a probe may take: a compiler that hangs must not keep a node from joining, its language is not there.
 const PROBE_S: u64 = 10;
-/// After so long the next one is asked as well.
+/// After so long the next command is started, too.
 const SLOW: Duration = Duration::from_secs(1);
-/// Between two looks whether one has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Time between two checks whether a command has ended.
+const CHECK_EVERY: Duration = Duration::from_millis(2);
 /// Makes a program write whole lines at once ([`Runtime::line_buffered`]).
 const LINE_BUFFER: [&str; 2] = ["stdbuf", "-oL"];
 /// Bytes that are kept of what one says.
 const SAID_MAX: usize = 4096;
 
-/// A runtime that is there.
+/// A runtime that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// What it is.
@@ -35,11 +35,11 @@ pub struct Found {
     pub version: String,
     /// Folder of its toolchain, if that is not the system's.
     pub home: Option<PathBuf>,
-    /// What stands before the command that runs a program.
+    /// Words before the command that runs a program.
     pub prefix: Vec<String>,
 }
 
-/// Looks which of these are there. One that hangs is not, nor does it keep the others waiting for long.
+/// Finds out which of these are available. One that hangs is not, and does not delay the others for long.
 pub fn find(runtimes: &[Runtime]) -> Vec<Found> {
     find_within(runtimes, PROBE_S)
 }
@@ -54,7 +54,7 @@ pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
             return None;
         }
         let words = fill(&runtime.probe, &Places { home: home.as_deref(), ..Places::default() });
-        // What is not under the toolchain's own folder must be where the sandbox will look for it.
+        // A command that is not under the toolchain's own folder must be in the search path of the sandbox.
         command(&words, home.is_none().then_some(SYSTEM_PATH), seconds)
     };
     let versions = first_lines(runtimes.iter().zip(&homes).map(probe));
@@ -84,8 +84,8 @@ fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command
     Some(command)
 }
 
-/// What each of these commands says first, if it succeeds. They run one after another, for compilers that start are work for
-/// the whole machine; but who is slow is left to itself while the next one has its turn.
+/// First line of output of each of these commands, if it succeeds. They run one after another, because starting a
+/// compiler loads the whole machine; but the next one is started while a slow one still runs.
 fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<String>> {
     let start = |command: Option<Command>| {
         let mut asked = Asked::start(&mut command?).ok()?;
@@ -111,7 +111,8 @@ impl Asked {
         Ok(Asked { child, said: Default::default(), status: None })
     }
 
-    /// Listens until it has ended. What it has started may go on and keep its output open: that is not waited for.
+    /// Reads until the command has ended. A process that it has started may keep its output open: that is not waited
+    /// for.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         while self.status.is_none() && until.is_none_or(|until| Instant::now() < until) {
             self.status = self.child.try_wait()?;
@@ -119,7 +120,7 @@ impl Asked {
             self.child.stdout.iter_mut().for_each(|pipe| take(pipe, out));
             self.child.stderr.iter_mut().for_each(|pipe| take(pipe, err));
             if self.status.is_none() {
-                std::thread::sleep(LOOK_EVERY);
+                std::thread::sleep(CHECK_EVERY);
             }
         }
         Ok(())
@@ -128,17 +129,17 @@ impl Asked {
     fn first_line(mut self) -> Option<String> {
         self.wait(None).ok()?;
         self.status.filter(ExitStatus::success)?;
-        // Java 8 tells its version on standard error.
+        // Java 8 prints its version to standard error.
         let [out, err] = self.said;
         let text = if out.is_empty() { err } else { out };
         Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_string())
     }
 }
 
-/// Takes what is there; only the beginning is kept.
+/// Reads what is available; only the beginning is kept.
 fn take(pipe: &mut impl Read, into: &mut Vec<u8>) {
     let mut buffer = [0; 4096];
-    // Not for ever: one that never stops talking must not keep the clock from being looked at.
+    // Bounded: a command that prints without end must not prevent the check of its deadline.
     for _ in 0..16 {
         let Ok(read @ 1..) = pipe.read(&mut buffer) else { break };
         let kept = read.min(SAID_MAX - into.len());
@@ -146,7 +147,7 @@ fn take(pipe: &mut impl Read, into: &mut Vec<u8>) {
     }
 }
 
-/// What a command's places stand for.
+/// Values of a command's placeholders.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places<'a> {
     /// `{home}`.
@@ -165,7 +166,7 @@ pub fn fill(command: &[String], places: &Places<'_>) -> Vec<String> {
             filled.extend(places.files.iter().map(|name| plain(name)));
             continue;
         }
-        // What stands for one place may look like another, and is not to be filled in again.
+        // A value may look like a placeholder, and must not be replaced again.
         let (mut text, mut rest) = (String::new(), word.as_str());
         while let Some((before, place, after)) = next_place(rest) {
             text.push_str(before);
@@ -181,7 +182,7 @@ pub fn fill(command: &[String], places: &Places<'_>) -> Vec<String> {
     filled
 }
 
-/// The first place in a word, with what stands before and after it.
+/// The first placeholder in a word, with the text before and after it.
 fn next_place(word: &str) -> Option<(&str, &'static str, &str)> {
     let found = ["{home}", "{file}", "{class}"].into_iter().filter_map(|place| Some((word.find(place)?, place)));
     let (at, place) = found.min()?;
@@ -193,8 +194,8 @@ fn plain(name: &str) -> String {
     if name.starts_with(['-', '@']) { format!("./{name}") } else { name.to_string() }
 }
 
-/// The class of a Java source that is to be started, with its package: the one with a `main`, else with a `run()`, else the
-/// public one, else the first. `None`: it declares none.
+/// The class of a Java source that is to be started, with its package: the one with a `main`, else with a `run()`, else
+/// the public one, else the first. `None`: it declares none.
 pub fn java_class(source: &str) -> Option<String> {
     let code = without_comments(source);
     let tokens = tokens(&code);
@@ -206,13 +207,14 @@ pub fn java_class(source: &str) -> Option<String> {
     Some(format!("{}{}", package.unwrap_or_default(), chosen.name))
 }
 
-/// The name that the file of a Java source must have, without its ending: that of the public class, else any of its classes.
+/// The name that the file of a Java source must have, without its ending: that of the public class, else any of its
+/// classes.
 pub fn java_file(source: &str) -> Option<String> {
     let code = without_comments(source);
     leading(&classes(&tokens(&code))).map(|class| class.name.to_string())
 }
 
-/// A class, or the like, that stands in no other.
+/// A class, interface or enum that is not nested.
 struct JavaClass<'a> {
     name: &'a str,
     is_public: bool,

@@ -1,14 +1,14 @@
 //! A sandbox for one command: it sees a few system folders and its own scratch folder, and has no network.
 //!
-//! bubblewrap gives it namespaces of its own (files, processes, network, host name, users) and a filter of system
-//! calls, `prlimit` bounds what each of its processes may use. When the node runs as root the command has a user number
-//! of its own, because root's processes are not counted against limits; bubblewrap itself runs as that user, so that no
-//! job can create namespaces within its sandbox and mount memory there. Only for folders that this user cannot reach (a
+//! bubblewrap gives it separate namespaces (files, processes, network, host name, users) and a filter of system calls,
+//! `prlimit` limits what each of its processes may use. If the node runs as root, each command has a different user
+//! number, because root's processes are not counted against limits; bubblewrap itself runs as that user, so that no job
+//! can create namespaces within its sandbox and mount memory there. Only for folders that this user cannot reach (a
 //! toolchain below `/root`) root sets up the sandbox, and then a job can.
 //!
 //! Limits are set inside the sandbox, where bubblewrap has created a user namespace: since Linux 5.14 the kernel counts
 //! `RLIMIT_NPROC` separately in each user namespace, so it counts the job's processes alone, whatever else the same
-//! user runs. Where it would count the user's other processes as well it is not set ([`ProcessLimit::Watched`]).
+//! user runs. Where it would also count the user's other processes it is not set ([`ProcessLimit::Watched`]).
 //!
 //! The last stage before the command is a shell inside the complete sandbox. It writes a byte to a file that the
 //! command does not have open: without that byte the command has never begun ([`Scratch::has_started`]), whatever exit
@@ -47,7 +47,7 @@ const SYSTEM: [&str; 12] = [
     "/etc/localtime",
     "/etc/ssl/openssl.cnf",
 ];
-/// Folders below `/etc` whose name begins with this belong to Java, whose own folder has links to them.
+/// Prefix of the folders below `/etc` that belong to Java: its own folder has links to them.
 const JAVA: &str = "java";
 /// Seconds after its limit at which a command ends even if no node watches it.
 const ORPHAN_S: u64 = 5;
@@ -334,7 +334,7 @@ impl Sandbox {
         // The sandbox's first process belongs to the same user, and the whole sandbox ends with it: its memory must not
         // be accessible.
         add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
-        // Everything that the command can write lies in its folder, where it is bounded and counted.
+        // Everything that the command can write is in its folder, where it is limited and counted.
         for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
             add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
         }
@@ -364,7 +364,7 @@ impl Sandbox {
     }
 }
 
-/// How a sandbox ended whose command never began: its output, or that there was none.
+/// Why a command has not begun: the output of its sandbox, or that there was none.
 pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
     match (said.is_empty(), status.signal()) {
         (true, _) => format!("the sandbox ended with {status} and without a message"),

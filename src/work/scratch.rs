@@ -1,8 +1,8 @@
 //! The folder of one attempt: created, measured and removed; and the cleanup at start after a killed node process.
 //!
-//! When the node is root each folder is a file system of its own in memory, as large as the attempt's limit: no program
-//! can use more, and the kernel knows at once what is used, also by files without a name. Where mounting is refused it
-//! is a plain folder, whose files are counted.
+//! If the node is root, each folder is a separate file system in memory, as large as the attempt's limit: no program
+//! can use more, and the kernel knows at once how much is used, also by files without a name. If mounting is refused it
+//! is a plain folder, and its files are counted.
 //!
 //! Invariants: S1 a mount ends with its attempt, or at the next start of its node. S2 no program of a killed process of
 //! this node outlives the next start.
@@ -177,8 +177,8 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     // A relative path has no meaning in a sandbox, which has other folders.
     let own = std::path::absolute(own).unwrap_or_else(|_| own.to_path_buf());
     let other = Path::new(RUN).join(name);
-    // `/run` has little room, and may be mounted without permission to execute: it is used only if each attempt gets a
-    // file system of its own.
+    // `/run` is small, and may be mounted without permission to execute: it is used only if each attempt gets a
+    // separate file system.
     let is_fit = || {
         let probe = other.join("probe");
         hold(&other).is_ok_and(|_held| Scratch::make(&probe, None, 1).is_ok_and(|probe| probe.is_mounted))
@@ -289,9 +289,9 @@ pub fn remove_old(path: &Path) {
     }
 }
 
-/// Kills the programs that wrap commands in folders below this one, and every process whose sandbox has such a folder
-/// mounted: a program may have arranged for the first process of its sandbox to outlive the wrapping programs.
-/// Processes without a sandbox are recognized by their home.
+/// Kills the programs that wrap commands in folders below this one, and every process of a sandbox with such a folder:
+/// a program may have arranged for the first process of its sandbox to outlive the wrapping programs. Processes without
+/// a sandbox are recognized by their home.
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
@@ -316,10 +316,10 @@ fn end_leftovers(jobs: &Path) {
     process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
-/// Whether a line of a mount table belongs to a sandbox whose command has its folder below this one: either its file
-/// system was mounted there, or it is a part of another file system whose own mount point the line does not contain.
-/// The line must show the folder at its path inside the sandbox: other processes with mounts of their own, such as a
-/// service or a sandbox that is being set up, have a copy of the mount itself as well.
+/// Whether a line of a mount table belongs to a sandbox of a command with a folder below this one: either its file
+/// system was mounted there, or it is a part of another file system, and the line does not contain the mount point of
+/// that one. The line must show the folder at its path inside the sandbox: other processes with their own mount
+/// namespace, such as a service or a sandbox that is being set up, also have a copy of the mount itself.
 pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
     let mut fields = place.split(' ').skip(3).map(unescaped);

@@ -1,8 +1,8 @@
-//! Which system calls a job may not make: those that reach what the sandbox's namespaces do not divide.
+//! System calls that a job may not make: those that reach what the sandbox's namespaces do not separate.
 //!
-//! A process may trace others of its user, also the sandbox's own first one, whose death ends all; keys of the kernel's
-//! keyrings and some address families belong to no namespace; memory in segments, queues and secret mappings belongs to
-//! no process that could be asked how much it uses. All of these answer as if the system did not have them (`ENOSYS`),
+//! A process may trace others of its user, also the first one of the sandbox, with which all others end; keys of the
+//! kernel's keyrings and some address families belong to no namespace; memory in segments, queues and secret mappings
+//! belongs to no process, so it cannot be measured. All of these fail as if the system did not have them (`ENOSYS`),
 //! which libraries expect.
 //! Not here: who installs it (`sandbox.rs`: bubblewrap does, from a file in the scratch folder).
 

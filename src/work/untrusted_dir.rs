@@ -1,11 +1,11 @@
 //! Folders as hostile programs leave them: counted and removed with bounded stack, descriptors and path length.
 //!
-//! A program may nest thirty thousand folders, lock them, and swap them for links meanwhile. So nothing here recurses, and
-//! each step goes from an open folder to one name in it, which is never followed if it is a link.
+//! A program may nest thirty thousand folders, lock them, and swap them for links meanwhile. So nothing here recurses,
+//! and each step goes from an open folder to one name in it, which is never followed if it is a link.
 //!
-//! Invariants: D1 nothing outside the folder is touched. D2 the work is bounded by what is there, never the depth of it: a
-//! removal lifts what lies deeper up to the top, a count gives up beyond [`DEPTH_MAX`].
-//! Not here: whose folder it is (`scratch.rs`), what too much is (`run.rs`).
+//! Invariants: D1 nothing outside the folder is changed. D2 the work is bounded by the number of files, not by their
+//! depth: a removal moves deeper folders to the top, a count ends at [`DEPTH_MAX`].
+//! Not here: the owner of the folder (`scratch.rs`), limits (`run.rs`).
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -18,10 +18,10 @@ use std::path::Path;
 const DEPTH_MAX: usize = 200;
 /// Names that are read before they are dealt with.
 const BATCH: usize = 1024;
-/// What its owner needs to look into a folder, and to empty it.
+/// Permissions that the owner needs to list a folder and to empty it.
 const OPEN: Mode = Mode::RWXU;
 
-/// What lies in a folder.
+/// Content of a folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Files and folders.
@@ -32,7 +32,8 @@ pub struct Count {
     pub longest: u64,
 }
 
-/// Counts what lies in a folder, up to so many files. `None`: it is too deep, too many, or hides from being counted.
+/// Counts the content of a folder, up to so many files. `None`: it is too deep, has too many files, or cannot be
+/// counted.
 pub fn count(top: &Path, most: u64) -> Option<Count> {
     let mut count = Count::default();
     let mut open = vec![Dir::new(present(open_folder(CWD, top)).ok()??).ok()?];
@@ -70,7 +71,7 @@ pub fn count(top: &Path, most: u64) -> Option<Count> {
 /// Removes a folder with all that programs made of it: also what they locked or nested.
 ///
 /// # Errors
-/// What the system says; that something is gone already is no error.
+/// The system's; a file that is gone already is not an error.
 pub fn remove(top: &Path) -> io::Result<()> {
     // Most are empty: what was in them went with a file system of their own.
     if fs::rmdir(top).is_ok() {
@@ -124,7 +125,7 @@ fn lift(inner: &OwnedFd, top: &OwnedFd, lifted: &mut u64) -> io::Result<()> {
     }
 }
 
-/// Removes what is no folder; `false`: it is one.
+/// Removes a file that is not a folder; `false`: it is a folder.
 fn is_unlinked(folder: BorrowedFd<'_>, name: &CString, kind: FileType) -> io::Result<bool> {
     if kind == FileType::Directory {
         return Ok(false);
@@ -156,7 +157,7 @@ fn open_folder(at: impl AsFd, name: impl rustix::path::Arg + Copy) -> rustix::io
     let kind = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = fs::openat(&at, name, kind | OFlags::PATH, Mode::empty())?;
     if !Mode::from_raw_mode(fs::fstat(&place)?.st_mode).contains(OPEN) {
-        // Another's folder stays as it is; opening it tells whether that matters.
+        // Fails for a folder of another user; opening it shows whether that matters.
         let _ = fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), OPEN);
     }
     fs::openat(&at, name, kind | OFlags::RDONLY, Mode::empty())

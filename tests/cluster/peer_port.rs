@@ -9,7 +9,7 @@ use phalanx::services::kv::{Batch, Op};
 use phalanx::services::sessions::Tag;
 use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::codec::{self, WireError};
-use phalanx::wire::heartbeat::{Pace, Row, Table};
+use phalanx::wire::heartbeat::{GossipRow, GossipTable, Pace};
 use phalanx::wire::seal::Key;
 use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, Whereabouts, handshake};
 use serde_json::json;
@@ -163,9 +163,9 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
     let addresses = hello(Purpose::Peer).addresses;
     let (cluster, members) = (Uuid::from_u128(0xbad), vec![(to.id, addresses.clone())]);
     let other = [
-        Frame::Gossip(Table::default()),
+        Frame::Gossip(GossipTable::default()),
         // The receiver's own row, from far ahead.
-        Frame::Gossip(Table { rows: vec![row(to, term, number)], wall_ms: number, log_ms: Some(number) }),
+        Frame::Gossip(GossipTable { rows: vec![row(to, term, number)], wall_ms: number, log_ms: Some(number) }),
         Frame::Remembered(promise),
         Frame::HandedOut(vec![(NodeId(number), u32::MAX)]),
         Frame::Forward(vec![
@@ -196,8 +196,8 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
 }
 
 /// What gossip says of a node, its numbers at an extreme.
-fn row(who: Identity, term: u64, number: u64) -> Row {
-    Row {
+fn row(who: Identity, term: u64, number: u64) -> GossipRow {
+    GossipRow {
         id: who.id,
         uuid: who.uuid,
         counter: number,
@@ -347,7 +347,7 @@ fn tells_of_another_clock(cluster: &Cluster, leader: u64, hello: Hello) -> Resul
     let said = format!("the clock of node {away} is 3");
     cluster.wait_explained("the skew is told", Duration::from_secs(20), || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let table = Table { rows: Vec::new(), wall_ms: now.as_millis() as u64 + HOUR_MS, log_ms: None };
+        let table = GossipTable { rows: Vec::new(), wall_ms: now.as_millis() as u64 + HOUR_MS, log_ms: None };
         codec::write_frame(&mut &stream, &Frame::Gossip(table)).map_err(|e| e.to_string())?;
         let seconds = metric(cluster, leader, &skew).unwrap_or_default();
         let events = cluster.get(leader, "/v1/events").map_err(|e| e.to_string())?.json();

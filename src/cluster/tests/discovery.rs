@@ -112,12 +112,12 @@ impl Net {
         names.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).count()
     }
 
-    /// A newcomer looks for at most `for_ms`.
-    fn look(&self, id: u64, for_ms: u64) -> Result<Decision, DiscoveryError> {
-        self.look_with(id, for_ms, None, false, &self.settings())
+    /// A newcomer searches for at most `for_ms`.
+    fn search(&self, id: u64, for_ms: u64) -> Result<Decision, DiscoveryError> {
+        self.search_with(id, for_ms, None, false, &self.settings())
     }
 
-    fn look_with(
+    fn search_with(
         &self,
         id: u64,
         for_ms: u64,
@@ -230,7 +230,7 @@ impl World for Door<'_> {
 fn a_single_node_bootstraps_after_bounded_attempts() {
     let net = Net::new();
     let begun = Instant::now();
-    let Decision::Bootstrapped { cluster } = net.look(1, 5000).unwrap() else { panic!("did not found") };
+    let Decision::Bootstrapped { cluster } = net.search(1, 5000).unwrap() else { panic!("did not found") };
     assert!(begun.elapsed() >= Duration::from_millis(40), "two pauses between three rounds");
     assert_eq!(net.named(), Some(cluster));
     let info = read(&net.settings().config_file_path).unwrap().unwrap().cluster_info;
@@ -242,7 +242,10 @@ fn a_newcomer_joins_the_leader_that_answers() {
     let net = Net::new();
     net.put(2, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 0 });
     net.put(17, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 3 });
-    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] });
+    assert_eq!(
+        net.search(1, 5000).unwrap(),
+        Decision::Joined { cluster: CLUSTER, members: vec![], identities: vec![] }
+    );
     assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
@@ -250,7 +253,7 @@ fn a_newcomer_joins_the_leader_that_answers() {
 fn a_cluster_without_a_leader_is_waited_for() {
     let net = Net::new();
     net.put(2, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
-    assert_eq!(net.look(1, 300).unwrap(), Decision::Stopping);
+    assert_eq!(net.search(1, 300).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);
 }
 
@@ -258,7 +261,7 @@ fn a_cluster_without_a_leader_is_waited_for() {
 fn a_node_with_state_resumes_or_refuses() {
     let net = Net::new();
     let settings = net.settings();
-    let resume = || net.look_with(1, 0, Some(CLUSTER), true, &settings);
+    let resume = || net.search_with(1, 0, Some(CLUSTER), true, &settings);
     assert_eq!(resume().unwrap(), Decision::Resume);
     std::fs::write(&settings.config_file_path, "mangled").unwrap();
     assert_eq!(resume().unwrap(), Decision::Resume);
@@ -277,7 +280,7 @@ fn a_node_with_state_resumes_or_refuses() {
 fn a_node_that_discarded_its_state_joins_its_cluster_only() {
     let net = Net::new();
     let settings = net.settings();
-    let rejoin = |for_ms| net.look_with(1, for_ms, Some(CLUSTER), false, &settings).unwrap();
+    let rejoin = |for_ms| net.search_with(1, for_ms, Some(CLUSTER), false, &settings).unwrap();
     assert_eq!(rejoin(200), Decision::Stopping, "it never bootstraps");
     net.leads(3, OTHER);
     assert_eq!(rejoin(200), Decision::Stopping, "it never joins another");
@@ -289,12 +292,12 @@ fn a_node_that_discarded_its_state_joins_its_cluster_only() {
 fn a_stale_file_is_set_aside_and_a_young_one_is_not() {
     let net = Net::new();
     net.leave_config(CLUSTER, 3600);
-    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
+    assert!(matches!(net.search(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
     assert_ne!(net.named(), Some(CLUSTER));
     assert_eq!(net.names_starting_with("config.json.stale-"), 1);
     let net = Net::new();
     net.leave_config(CLUSTER, 0);
-    assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
+    assert_eq!(net.search(1, 500).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), Some(CLUSTER));
 }
 
@@ -323,7 +326,7 @@ fn a_file_or_data_of_a_cluster_that_may_live_is_respected() {
             _ => net.leave_data(4, CLUSTER),
         }
         let before = net.named();
-        assert_eq!(net.look_with(1, 300, None, false, &settings).unwrap(), Decision::Stopping, "{why}");
+        assert_eq!(net.search_with(1, 300, None, false, &settings).unwrap(), Decision::Stopping, "{why}");
         assert_eq!(net.named(), before, "{why}");
         assert!(net.bootstrapped.lock().unwrap().is_empty(), "{why}");
     }
@@ -334,7 +337,7 @@ fn a_file_of_a_dead_cluster_does_not_keep_from_a_living_one() {
     let net = Net::new();
     net.leave_config(CLUSTER, 3600);
     net.leads(2, OTHER);
-    assert_eq!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: OTHER, members: vec![], identities: vec![] });
+    assert_eq!(net.search(1, 5000).unwrap(), Decision::Joined { cluster: OTHER, members: vec![], identities: vec![] });
     assert_eq!(net.names_starting_with("config.json.stale-"), 1);
     assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
@@ -364,8 +367,8 @@ fn a_bootstrap_that_dies_in_between_leaves_nothing_that_binds() {
     assert!(matches!(failed, Err(DiscoveryError::Bootstrap(_))));
     let left = net.named().unwrap();
     // Not before the file has aged: its writer might be slow rather than dead.
-    assert_eq!(net.look(2, 300).unwrap(), Decision::Stopping);
-    assert!(matches!(net.look(2, 10_000).unwrap(), Decision::Bootstrapped { cluster } if cluster != left));
+    assert_eq!(net.search(2, 300).unwrap(), Decision::Stopping);
+    assert!(matches!(net.search(2, 10_000).unwrap(), Decision::Bootstrapped { cluster } if cluster != left));
 }
 
 #[test]
@@ -373,20 +376,20 @@ fn across_hosts_all_peers_must_answer_and_the_highest_id_bootstraps() {
     let net = Net::new();
     let peers = [address(21), address(22), address(23)].to_vec();
     let settings = Settings { peers, ..net.settings() };
-    let look = |id, for_ms| net.look_with(id, for_ms, None, false, &settings).unwrap();
-    assert_eq!(look(22, 200), Decision::Stopping, "alone");
+    let search = |id, for_ms| net.search_with(id, for_ms, None, false, &settings).unwrap();
+    assert_eq!(search(22, 200), Decision::Stopping, "alone");
     net.put(23, At::Looking(NodeId(23)));
-    assert_eq!(look(22, 200), Decision::Stopping, "not the highest");
+    assert_eq!(search(22, 200), Decision::Stopping, "not the highest");
     net.at.lock().unwrap().remove(&address(23));
     net.put(21, At::Looking(NodeId(21)));
-    assert_eq!(look(22, 200), Decision::Stopping, "the third may hold the data of an earlier cluster");
+    assert_eq!(search(22, 200), Decision::Stopping, "the third may hold the data of an earlier cluster");
     assert!(matches!(look_at(&net, 22, &[21, 22]), Decision::Bootstrapped { .. }), "it was taken out of peers");
 }
 
 /// Looks with these hosts in `peers`.
 fn look_at(net: &Net, id: u64, hosts: &[u64]) -> Decision {
     let settings = Settings { peers: hosts.iter().map(|id| address(*id)).collect(), ..net.settings() };
-    net.look_with(id, 5000, None, false, &settings).unwrap()
+    net.search_with(id, 5000, None, false, &settings).unwrap()
 }
 
 /// Two of three hosts lost their disks: no cluster may be created beside the data of the third.
@@ -396,7 +399,7 @@ fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
     let settings = Settings { peers: [21, 22, 23].map(address).to_vec(), ..net.settings() };
     net.put(21, At::Looking(NodeId(21)));
     net.put(23, At::Member { cluster: CLUSTER, leader: None, refuses_joins: 0 });
-    assert_eq!(net.look_with(22, 300, None, false, &settings).unwrap(), Decision::Stopping);
+    assert_eq!(net.search_with(22, 300, None, false, &settings).unwrap(), Decision::Stopping);
     assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
@@ -404,38 +407,38 @@ fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
 fn a_node_whose_peers_remember_more_joins_again_and_waits_while_nobody_leads() {
     let net = Net::new();
     let settings = Settings { election_timeout_ms: 20, ..net.settings() };
-    let look = |for_ms| net.look_with(2, for_ms, Some(CLUSTER), true, &settings).unwrap();
+    let search = |for_ms| net.search_with(2, for_ms, Some(CLUSTER), true, &settings).unwrap();
     let remember = |term, index| {
         let promise = Promise { term: Term(term), index: Index(index), ..Promise::default() };
         net.remembered.lock().unwrap().insert(NodeId(24), promise);
     };
-    assert_eq!(look(1000), Decision::Resume, "nobody to ask");
+    assert_eq!(search(1000), Decision::Resume, "nobody to ask");
     net.leads(24, CLUSTER);
     // No node can have promised the last ones.
     for (term, index) in [(0, 0), (0, 900), (1, 100), (u64::MAX, 1), ((1 << 32) + 2, 1), (1, u64::MAX)] {
         remember(term, index);
-        assert_eq!(look(1000), Decision::Resume, "term {term} index {index}");
+        assert_eq!(search(1000), Decision::Resume, "term {term} index {index}");
     }
     for (term, index) in [(1, 101), (2, 1)] {
         remember(term, index);
-        assert_eq!(look(1000), Decision::Outdated, "term {term} index {index}");
+        assert_eq!(search(1000), Decision::Outdated, "term {term} index {index}");
     }
     net.steps_down.store(true, Ordering::Relaxed);
     assert_eq!(
-        look(300),
+        search(300),
         Decision::Stopping,
         "a leader that steps down had lost its quorum: nothing is given up for it"
     );
-    assert_eq!(look(300), Decision::Stopping, "no leader: a majority may be outdated");
+    assert_eq!(search(300), Decision::Stopping, "no leader: a majority may be outdated");
     net.leads(24, OTHER);
-    assert_eq!(look(1000), Decision::Resume, "another cluster's word is nothing");
+    assert_eq!(search(1000), Decision::Resume, "another cluster's word is nothing");
 }
 
 #[test]
 fn a_log_is_not_set_aside_on_one_word() {
     let net = Net::new();
     let settings = Settings { election_timeout_ms: 20, ..net.settings() };
-    let look = |settings: &Settings| net.look_with(2, 500, Some(CLUSTER), true, settings).unwrap();
+    let search = |settings: &Settings| net.search_with(2, 500, Some(CLUSTER), true, settings).unwrap();
     let follows = |leader| net.put(23, At::Member { cluster: CLUSTER, leader, refuses_joins: 0 });
     let remember = |id, term| {
         net.remembered.lock().unwrap().insert(NodeId(id), Promise { term: Term(term), ..Promise::default() });
@@ -443,25 +446,25 @@ fn a_log_is_not_set_aside_on_one_word() {
     *net.voters.lock().unwrap() = [2, 23, 24].map(|id| (NodeId(id), who(id).uuid)).into();
     net.leads(24, CLUSTER);
     remember(24, 1000);
-    assert_eq!(look(&settings), Decision::Stopping, "it says that it leads, and nobody else is there");
+    assert_eq!(search(&settings), Decision::Stopping, "it says that it leads, and nobody else is there");
     follows(None);
-    assert_eq!(look(&settings), Decision::Stopping, "nobody follows it");
+    assert_eq!(search(&settings), Decision::Stopping, "nobody follows it");
     follows(Some(NodeId(24)));
     net.terms.lock().unwrap().insert(NodeId(24), 1000);
-    assert_eq!(look(&settings), Decision::Stopping, "it was followed in an earlier term");
+    assert_eq!(search(&settings), Decision::Stopping, "it was followed in an earlier term");
     net.terms.lock().unwrap().clear();
-    assert_eq!(look(&settings), Decision::Outdated, "another voter follows it");
+    assert_eq!(search(&settings), Decision::Outdated, "another voter follows it");
     follows(None);
     remember(23, 3);
-    assert_eq!(look(&settings), Decision::Outdated, "another voter remembers more as well");
+    assert_eq!(search(&settings), Decision::Outdated, "another voter remembers more as well");
     // The other voter's number under another identity does not count, unless that node has proved the secret.
     net.voters.lock().unwrap().insert(NodeId(23), Uuid::nil());
-    assert_eq!(look(&settings), Decision::Stopping);
-    assert_eq!(look(&Settings { cluster_secret: Some("s".into()), ..settings.clone() }), Decision::Outdated);
+    assert_eq!(search(&settings), Decision::Stopping);
+    assert_eq!(search(&Settings { cluster_secret: Some("s".into()), ..settings.clone() }), Decision::Outdated);
     net.voters.lock().unwrap().remove(&NodeId(23));
-    assert_eq!(look(&settings), Decision::Outdated, "with two voters there is no other");
+    assert_eq!(search(&settings), Decision::Outdated, "with two voters there is no other");
     remember(24, 0);
-    assert_eq!(look(&settings), Decision::Stopping, "the leader itself remembers nothing of the kind");
+    assert_eq!(search(&settings), Decision::Stopping, "the leader itself remembers nothing of the kind");
 }
 
 /// The cluster that has the front door is heard of nowhere else, or not where the newcomer belongs.
@@ -479,7 +482,7 @@ fn no_node_joins_or_bootstraps_beside_another_clusters_front_door() {
         }
         let before = net.named();
         let has_log = cluster.is_some();
-        let refused = net.look_with(1, 5000, cluster, has_log, &net.settings()).unwrap_err();
+        let refused = net.search_with(1, 5000, cluster, has_log, &net.settings()).unwrap_err();
         assert!(matches!(refused, DiscoveryError::FrontTaken { .. }), "{why}: {refused}");
         let text = refused.to_string();
         for word in ["\"the first\"", &CLUSTER.to_string(), &net.settings().front_door(), "service_port"] {
@@ -495,16 +498,16 @@ fn the_front_door_of_the_cluster_that_is_joined_keeps_nobody_out() {
     let net = Net::new();
     *net.front.lock().unwrap() = Some(CLUSTER);
     net.leads(2, CLUSTER);
-    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, .. }));
+    assert!(matches!(net.search(1, 5000).unwrap(), Decision::Joined { cluster: CLUSTER, .. }));
     let settings = net.settings();
-    assert_eq!(net.look_with(1, 0, Some(CLUSTER), true, &settings).unwrap(), Decision::Resume);
+    assert_eq!(net.search_with(1, 0, Some(CLUSTER), true, &settings).unwrap(), Decision::Resume);
     // Its nodes are slow to answer, or decline: it is waited for, and no cluster is created.
     net.leave_config(CLUSTER, 3600);
     net.at.lock().unwrap().clear();
-    assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
+    assert_eq!(net.search(1, 500).unwrap(), Decision::Stopping);
     std::fs::remove_file(settings.config_file_path).unwrap();
     net.put(2, At::Declining);
-    assert_eq!(net.look(1, 500).unwrap(), Decision::Stopping);
+    assert_eq!(net.search(1, 500).unwrap(), Decision::Stopping);
     assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
@@ -514,7 +517,7 @@ fn a_stranger_that_declines_keeps_no_cluster_from_being_founded() {
     let net = Net::new();
     net.put(3, At::Unproved);
     let settings = Settings { cluster_secret: Some("s".into()), ..net.settings() };
-    assert!(matches!(net.look_with(1, 5000, None, false, &settings).unwrap(), Decision::Bootstrapped { .. }));
+    assert!(matches!(net.search_with(1, 5000, None, false, &settings).unwrap(), Decision::Bootstrapped { .. }));
 
     // Without a secret no node can prove its identity: a declining node counts at an address where a founder may be,
     // which `peers` decides.
@@ -523,7 +526,7 @@ fn a_stranger_that_declines_keeps_no_cluster_from_being_founded() {
         net.put(1, At::Looking(NodeId(1)));
         net.put(declining, At::Declining);
         let settings = Settings { peers: peers.clone(), ..net.settings() };
-        let decision = net.look_with(2, 2000, None, false, &settings).unwrap();
+        let decision = net.search_with(2, 2000, None, false, &settings).unwrap();
         let is_founded = matches!(decision, Decision::Bootstrapped { .. });
         assert_eq!(is_founded, declining == 3 && !peers.is_empty(), "{declining} declines: {decision:?}");
     }
@@ -533,9 +536,9 @@ fn a_stranger_that_declines_keeps_no_cluster_from_being_founded() {
 fn a_held_lock_delays_the_bootstrap() {
     let net = Net::new();
     let held = Lock::take(&net.settings().config_file_path, &|_| true).unwrap();
-    assert_eq!(net.look(1, 300).unwrap(), Decision::Stopping);
+    assert_eq!(net.search(1, 300).unwrap(), Decision::Stopping);
     drop(held);
-    assert!(matches!(net.look(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
+    assert!(matches!(net.search(1, 5000).unwrap(), Decision::Bootstrapped { .. }));
 }
 
 /// A hundred times five nodes at once: one bootstrap each time, and everyone is in its cluster. In every other run no
@@ -553,7 +556,7 @@ fn five_at_once_never_found_two_clusters() {
             let nodes: Vec<_> = (1..=5u64)
                 .map(|id| {
                     let (net, settings) = (&net, &settings);
-                    scope.spawn(move || net.look_with(id, 20_000, None, false, settings).unwrap())
+                    scope.spawn(move || net.search_with(id, 20_000, None, false, settings).unwrap())
                 })
                 .collect();
             nodes.into_iter().map(|node| node.join().unwrap()).collect()
@@ -582,5 +585,5 @@ fn a_node_without_room_to_lead_leaves_the_bootstrap_to_others() {
     let door = Door { net: &net, me: me.id, until, bootstrap_fails: false };
     assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);
-    assert!(matches!(net.look(2, 5_000).unwrap(), Decision::Bootstrapped { .. }));
+    assert!(matches!(net.search(2, 5_000).unwrap(), Decision::Bootstrapped { .. }));
 }

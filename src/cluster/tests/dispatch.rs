@@ -81,8 +81,8 @@ fn a_restarted_worker_begins_anew() {
     assert_eq!(d.workers[&NodeId(1)].estimate(), 0);
 }
 
-/// Five nodes, of which node `leader` leads, the other four are workers. `clients` arrive at random nodes at
-/// random times within `span_ms`; hand-outs and gossip rows are known elsewhere 10 ms later; a client reaches its worker
+/// Five nodes, of which node `leader` leads, the other four are workers. `clients` arrive at random nodes at random
+/// times within `span_ms`; hand-outs and gossip rows are known elsewhere 10 ms later; a client reaches its worker
 /// within 1 to 5 ms. Returns the loads at the end.
 fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64> {
     let mut rng = fastrand::Rng::with_seed(seed);

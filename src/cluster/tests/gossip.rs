@@ -12,8 +12,8 @@ fn identity(id: u64) -> Identity {
     Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) }
 }
 
-fn row(who: Identity, counter: u64) -> Row {
-    Row {
+fn row(who: Identity, counter: u64) -> GossipRow {
+    GossipRow {
         promise: Default::default(),
         prepared_load: 0,
         id: who.id,
@@ -36,8 +36,8 @@ fn row(who: Identity, counter: u64) -> Row {
     }
 }
 
-fn told(rows: &[Row]) -> Table {
-    Table { rows: rows.to_vec(), ..Table::default() }
+fn told(rows: &[GossipRow]) -> GossipTable {
+    GossipTable { rows: rows.to_vec(), ..GossipTable::default() }
 }
 
 fn gossip(id: u64) -> Gossip {
@@ -199,7 +199,7 @@ fn a_virtual_cluster_finds_its_dead_and_only_them() {
         let ids: Vec<NodeId> = (1..=7).map(NodeId).collect();
         let mut nodes: BTreeMap<NodeId, Gossip> = ids.iter().map(|id| (*id, gossip(id.0))).collect();
         let mut edges: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
-        let mut mail: BTreeMap<u64, Vec<(NodeId, NodeId, Table)>> = BTreeMap::new();
+        let mut mail: BTreeMap<u64, Vec<(NodeId, NodeId, GossipTable)>> = BTreeMap::new();
         for t in 0..30_000u64 {
             let now_ms = START_MS + t;
             let is_dead = |id: NodeId| id == NodeId(3) && (10_000..18_000).contains(&t);

@@ -61,7 +61,7 @@ pub(crate) fn ready(request: &Request) -> ApiResult {
     })
 }
 
-/// A node whose cluster refuses writes still serves reads: it is ready, and says what does not work.
+/// A node of a cluster that refuses writes still serves reads: it is ready, and reports what does not work.
 fn ready_text(cluster: &ClusterStatus) -> String {
     let mut text = "[+] knows a leader\n[+] has caught up\n".to_string();
     if cluster.verdict == Verdict::Unavailable {
@@ -70,7 +70,7 @@ fn ready_text(cluster: &ClusterStatus) -> String {
     text + "ready\n"
 }
 
-/// `GET /metrics` in Prometheus' text format 0.0.4: figures of one name stand together under one heading.
+/// `GET /metrics` in Prometheus' text format 0.0.4: figures of one name are grouped under one heading.
 pub(crate) fn metrics(request: &Request) -> ApiResult {
     let (mut figures, counts) = (request.server.host.metrics(), &request.server.counts);
     figures.push(gauge("phalanx_http_connections_open", "Open HTTP connections.", counts.open.load(Relaxed)));
@@ -92,11 +92,11 @@ pub(crate) fn metrics(request: &Request) -> ApiResult {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(figures)));
     let mut text = String::with_capacity(4096);
-    prometheus_text::encode(&mut text, &registry).expect("a String takes all");
+    prometheus_text::encode(&mut text, &registry).expect("a String takes every write");
     Ok(Response { content_type: prometheus_text::CONTENT_TYPE, ..Response::text(200, text) })
 }
 
-/// The figures of one scrape, by name. A collector, because registered metrics would get a full stop behind their help.
+/// The figures of one scrape, by name. A collector, because registered metrics would get a full stop after their help.
 #[derive(Debug)]
 struct Scrape(Vec<Metric>);
 

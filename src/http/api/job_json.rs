@@ -3,9 +3,9 @@
 //! Output is text if it is UTF-8, else base64, and the object says which.
 //! Not here: submitting a job (`jobs.rs`), output while the job runs (`job_output.rs`).
 
-use crate::http::protocol::response::as_text;
+use crate::http::protocol::response::put_bytes;
 use crate::services::jobs::{Job, JobId, Past, State, Verdict};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 /// The node that runs the job or ran it.
 pub(crate) fn worker_of(job: &Job) -> Option<u64> {
@@ -36,27 +36,20 @@ fn past_to_json(past: &Past) -> Json {
     if let Some(why) = &past.not_started {
         row["error"] = why.as_str().into();
     }
-    if let Json::Object(row) = &mut row {
-        put_output(row, &past.stdout, &past.stderr);
-    }
+    put_output(&mut row, &past.stdout, &past.stderr);
     row
 }
 
-fn put_output(row: &mut Map<String, Json>, stdout: &[u8], stderr: &[u8]) {
-    for (name, encoding, bytes) in [("stdout", "stdout_encoding", stdout), ("stderr", "stderr_encoding", stderr)] {
-        let (text, is_base64) = as_text(bytes.to_vec());
-        row.insert(name.to_string(), text.into());
-        if is_base64 {
-            row.insert(encoding.to_string(), "base64".into());
-        }
-    }
+fn put_output(row: &mut Json, stdout: &[u8], stderr: &[u8]) {
+    put_bytes(row, "stdout", "stdout_encoding", stdout.to_vec());
+    put_bytes(row, "stderr", "stderr_encoding", stderr.to_vec());
 }
 
 /// A job without its sources: its request, progress and end, and the output of its attempts.
-pub(crate) fn with_output(id: JobId, job: &Job) -> Map<String, Json> {
-    let mut all = to_json(id, job);
+pub(crate) fn with_output(id: JobId, job: &Job) -> Json {
+    let mut all = to_json(id, job, true);
     if !job.past.is_empty() {
-        all.insert("earlier".to_string(), job.past.iter().map(|past| past_to_json(past)).collect());
+        all["earlier"] = job.past.iter().map(|past| past_to_json(past)).collect();
     }
     if let State::Ended { end, .. } = &job.state {
         put_output(&mut all, &end.stdout, &end.stderr);
@@ -78,15 +71,17 @@ pub(crate) fn shown_bytes(job: &Job) -> usize {
     past + if let State::Ended { end, .. } = &job.state { of(&end.stdout) + of(&end.stderr) } else { 0 }
 }
 
-/// A job without its sources and output.
-pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
+/// A job without its sources and output, and maybe without its arguments.
+pub(crate) fn to_json(id: JobId, job: &Job, has_args: bool) -> Json {
     let request = &job.request;
     let files: Vec<&String> = request.files.iter().map(|(name, _)| name).collect();
     let mut all = json!({
         "id": id, "language": request.language, "state": state_word(job), "attempt": job.attempt,
-        "worker": worker_of(job), "submitted_ms": job.submitted_ms, "files": files, "args": request.args,
-        "limits": request.limits,
+        "worker": worker_of(job), "submitted_ms": job.submitted_ms, "files": files, "limits": request.limits,
     });
+    if has_args {
+        all["args"] = request.args.clone().into();
+    }
     if let State::Assigned { since_ms, .. } = &job.state {
         all["since_ms"] = (*since_ms).into();
     }
@@ -102,8 +97,5 @@ pub(crate) fn to_json(id: JobId, job: &Job) -> Map<String, Json> {
             all["error"] = why.as_str().into();
         }
     }
-    match all {
-        Json::Object(all) => all,
-        _ => unreachable!("it was made as an object"),
-    }
+    all
 }

@@ -12,7 +12,7 @@
 //! Not here: the pieces (`node/views/live_output.rs`), the job's outcome (`jobs.rs`).
 
 use super::job_json::{to_json, why_over, worker_of};
-use super::jobs::{look, number, why_waiting};
+use super::jobs::{number, read_job, why_waiting};
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::lines::{Lines, Next};
@@ -31,7 +31,6 @@ use crate::types::{Index, NodeId};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_millis(20);
 /// Longest wait for the first bytes of another node's response.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a job may wait before its reader is told why.
+/// How long a job may wait before its reader is informed why.
 const WAIT_UNEXPLAINED: Duration = Duration::from_millis(1500);
 /// Longest silence on an NDJSON stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
@@ -54,7 +53,6 @@ struct OutputParams {
     only: Option<node::Stream>,
     /// Another node requests the output that this node has of this attempt.
     attempt: Option<u32>,
-    is_chunked: bool,
 }
 
 impl OutputParams {
@@ -74,7 +72,7 @@ impl OutputParams {
         let attempt = params.number("attempt")?.map(u32::try_from).transpose();
         let attempt = attempt.map_err(|_| ApiError::refused(400, "attempt must be a number"))?;
         let (id, is_followed) = (number(request.args.0)?, params.flag("follow")?);
-        Ok(OutputParams { id, is_followed, is_lines, only, attempt, is_chunked: request.head.is_http11 })
+        Ok(OutputParams { id, is_followed, is_lines, only, attempt })
     }
 }
 
@@ -123,25 +121,23 @@ fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) 
     if let Some(attempt) = params.attempt {
         let output = find_soon(server, params.id, attempt)
             .ok_or_else(|| ApiError::refused(404, "this node does not have this attempt"))?;
-        if begin(server, conn, &head, params).is_err() {
+        if conn.begin_stream(head, server.origin()).is_err() {
             return Ok(());
         }
         let shown = Shown { attempt, ..Shown::default() };
         let mut follower = Follower { server, conn, params, shown, said_at, waits: None };
-        if follower.pass_on(&output, || true).is_ok() {
-            let _ = follower.line(&json!({"over": true})).and_then(|()| follower.finish());
+        if follower.pass_on(&output, || true).is_ok() && follower.line(&json!({"over": true})).is_ok() {
+            let _ = conn.end_stream();
         }
         return Ok(());
     }
-    let (index, job) = look(server, params.id, Level::Linearizable, server.deadline())?;
-    if begin(server, conn, &head, params).is_err() {
+    let (index, job) = read_job(server, params.id, Level::Linearizable, server.deadline())?;
+    if conn.begin_stream(head, server.origin()).is_err() {
         return Ok(());
     }
-    let shown = Shown::default();
-    let mut follower = Follower { server, conn, params, shown, said_at, waits: None };
-    // On failure the stream stays without its proper end, which tells the client that it was cut short.
+    let mut follower = Follower { server, conn, params, shown: Shown::default(), said_at, waits: None };
     if follower.follow(index, job).is_ok() {
-        let _ = follower.finish();
+        let _ = conn.end_stream();
     }
     Ok(())
 }
@@ -160,13 +156,6 @@ fn find_soon(server: &Server, id: JobId, attempt: u32) -> Option<Arc<Output>> {
     }
 }
 
-fn begin(server: &Server, conn: &mut Conn, head: &Response, params: &OutputParams) -> io::Result<()> {
-    head.write_stream_head(conn.output(), params.is_chunked, server.origin());
-    conn.flush()?;
-    conn.free_buffers();
-    Ok(())
-}
-
 impl Follower<'_> {
     fn follow(&mut self, index: Index, mut job: Job) -> Result<(), Cut> {
         loop {
@@ -179,7 +168,10 @@ impl Follower<'_> {
                     let is_mine = worker == self.server.host.identity().id;
                     let output = self.server.host.live_output(self.params.id, job.attempt).filter(|_| is_mine);
                     match output {
-                        Some(output) => self.pass_on_while_current(&output, job.attempt)?,
+                        Some(output) => {
+                            let (server, id, attempt) = (self.server, self.params.id, job.attempt);
+                            self.pass_on(&output, || is_current(server, id, attempt))?;
+                        }
                         None if !is_mine => self.fetch(worker, job.attempt)?,
                         None => {}
                     }
@@ -194,7 +186,7 @@ impl Follower<'_> {
             self.server.host.await_job(self.params.id, index, Instant::now() + pause);
             self.check()?;
             self.keep_alive()?;
-            match look(self.server, self.params.id, Level::Eventual, self.server.deadline()) {
+            match read_job(self.server, self.params.id, Level::Eventual, self.server.deadline()) {
                 Ok((_, next)) => job = next,
                 // Forgotten meanwhile: all of its output was sent long ago.
                 Err(_) => return Ok(()),
@@ -245,12 +237,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Forwards pieces until the attempt is over, or is no longer the job's present one.
-    fn pass_on_while_current(&mut self, output: &Output, attempt: u32) -> Result<(), Cut> {
-        let (server, id) = (self.server, self.params.id);
-        self.pass_on(output, || is_current(server, id, attempt))
-    }
-
+    /// Forwards pieces until the attempt is over, or its output is no longer wanted.
     fn pass_on(&mut self, output: &Output, is_wanted: impl Fn() -> bool) -> Result<(), Cut> {
         // Without `follow`, a client gets the output that exists now, even while the program prints more.
         let until = if self.params.is_followed { usize::MAX } else { output.bytes() };
@@ -315,7 +302,7 @@ impl Follower<'_> {
         if self.shown.attempt != job.attempt {
             self.turn_to(&job, worker_of(&job).unwrap_or(0))?;
         }
-        let last = self.params.is_lines.then(|| to_json(self.params.id, &job));
+        let last = self.params.is_lines.then(|| to_json(self.params.id, &job, true));
         // Dropped so that a client that reads slowly keeps nothing in memory that the services have forgotten.
         drop(job);
         for stream in [node::Stream::Out, node::Stream::Err] {
@@ -323,7 +310,7 @@ impl Follower<'_> {
                 self.piece(stream, bytes)?;
             }
         }
-        last.map_or(Ok(()), |last| self.line(&Json::Object(last)))
+        last.map_or(Ok(()), |last| self.line(&last))
     }
 
     /// The next piece of an ended job's output.
@@ -370,22 +357,7 @@ impl Follower<'_> {
     }
 
     fn chunk(&self, bytes: &[u8]) -> Result<(), Cut> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let size = format!("{:x}\r\n", bytes.len());
-        let sent = match self.params.is_chunked {
-            true => self.conn.send(&[size.as_bytes(), bytes, b"\r\n"]),
-            false => self.conn.send(&[bytes]),
-        };
-        sent.map_err(|_| Cut::Client)
-    }
-
-    fn finish(&self) -> Result<(), Cut> {
-        match self.params.is_chunked {
-            true => self.conn.send(&[b"0\r\n\r\n"]).map_err(|_| Cut::Client),
-            false => Ok(()),
-        }
+        self.conn.send_piece(&[bytes]).map_err(|_| Cut::Client)
     }
 }
 

@@ -1,13 +1,13 @@
-//! Why a job waits, and why workers offer nothing, in words: from what the nodes have told the log.
+//! Sentences about why a job waits, and why workers offer nothing, from what the workers have reported in the log.
 //!
-//! Not here: who gets which job (`services/jobs/`), the answers that carry these words (`jobs.rs`, `job_output.rs`).
+//! Not here: assigning jobs (`services/jobs/`), responses with these sentences (`jobs.rs`, `job_output.rs`).
 
 use crate::node::views::status::WorkerRow;
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Why a job in this language waits. `None`: nothing speaks against that it begins at once.
+/// Why a job in this language waits. `None`: it can begin at once.
 pub(crate) fn why(language: &str, workers: &[Arc<WorkerRow>]) -> Option<String> {
     let offering: Vec<&WorkerRow> = here(workers).filter(|worker| offers(worker, language)).collect();
     if offering.is_empty() {
@@ -20,7 +20,7 @@ pub(crate) fn why(language: &str, workers: &[Arc<WorkerRow>]) -> Option<String> 
     })
 }
 
-/// What there is where no worker that is there offers this language.
+/// What the workers offer, where none that is online offers this language.
 pub(crate) fn what_there_is(language: &str, workers: &[Arc<WorkerRow>]) -> String {
     if workers.is_empty() {
         return "no worker has joined yet".to_string();
@@ -41,7 +41,7 @@ pub(crate) fn what_there_is(language: &str, workers: &[Arc<WorkerRow>]) -> Strin
     words.join("; ")
 }
 
-/// What keeps workers that are there from running anything: each trouble once, with the nodes that have it.
+/// Why workers that are online can run nothing: each problem once, with its nodes.
 pub(crate) fn troubles(workers: &[Arc<WorkerRow>]) -> Vec<String> {
     let all = grouped(here(workers).filter_map(|worker| Some((worker.id, worker.trouble.as_ref()?))));
     all.into_iter().map(|(trouble, ids)| format!("{}: {trouble}", nodes(&ids))).collect()

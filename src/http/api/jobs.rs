@@ -77,7 +77,7 @@ fn hand_in_until(server: &Server, now: Instant, wait: Option<Duration>) -> Insta
     server.deadline().max(now + wait.unwrap_or_default())
 }
 
-/// Submits a job through the log; an error says why it is not there.
+/// Submits a job through the log.
 fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Index, JobId), ApiError> {
     let tag = idempotency::tag_without_params(request.head, request.body)?;
     // The rest of the time is for the command itself: else a lack of workers would look like a lack of a leader.
@@ -129,7 +129,7 @@ fn no_runtime(server: &Server, wanted: &str, there: &[String]) -> String {
 
 /// Why a job waits for a worker; `None` if it does not, or if the reason is unknown.
 fn why_it_waits(server: &Server, id: JobId) -> Option<String> {
-    let (_, job) = look(server, id, Level::Eventual, server.deadline()).ok()?;
+    let (_, job) = read_job(server, id, Level::Eventual, server.deadline()).ok()?;
     why_waiting(server, &job)
 }
 
@@ -226,18 +226,19 @@ fn with_origin(response: Response, id: JobId, job: &Job) -> Response {
 
 fn described(server: &Server, id: JobId, job: &Job) -> Response {
     let mut all = with_output(id, job);
-    all.extend(why_waiting(server, job).map(|why| ("waiting".to_string(), why.into())));
-    with_origin(Response::json(200, &Json::Object(all)), id, job)
+    if let Some(why) = why_waiting(server, job) {
+        all["waiting"] = why.into();
+    }
+    with_origin(Response::json(200, &all), id, job)
 }
 
 /// A job's number in a path.
 pub(crate) fn number(text: &str) -> Result<JobId, ApiError> {
-    let id = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    id.ok_or_else(|| ApiError::refused(400, "the path needs the id of a job: /v1/jobs/17"))
+    params::digits(text).ok_or_else(|| ApiError::refused(400, "the path needs the id of a job: /v1/jobs/17"))
 }
 
 /// A job as of everything that this level includes; 404 if there is none.
-pub(crate) fn look(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), ApiError> {
+pub(crate) fn read_job(server: &Server, id: JobId, level: Level, until: Instant) -> Result<(Index, Job), ApiError> {
     let (index, _) = answered(server.host.query(JobTable::encode_query(&Query::Glance(id)), level, until))?;
     let job = server.host.job(id).ok_or_else(|| refusal(server, &Refusal::NoSuchJob(id)))?;
     Ok((index, job))
@@ -248,11 +249,11 @@ pub(crate) fn show(request: &Request) -> ApiResult {
     let server = request.server;
     let id = number(request.args.0)?;
     let wait = request.params().duration("wait", WAIT_MAX)?;
-    let (mut index, mut job) = look(server, id, request.level()?, server.deadline())?;
+    let (mut index, mut job) = read_job(server, id, request.level()?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
         let news = ended(request, id, index, Instant::now() + wait);
         // Its present state: it may at least have begun.
-        (index, job) = news.map_or_else(|| look(server, id, Level::Eventual, server.deadline()), Ok)?;
+        (index, job) = news.map_or_else(|| read_job(server, id, Level::Eventual, server.deadline()), Ok)?;
     }
     request.hold(shown_bytes(&job)).map_err(|full| ApiError::refused(503, full.to_string()))?;
     Ok(described(server, id, &job).at(index))
@@ -269,15 +270,8 @@ pub(crate) fn list(request: &Request) -> ApiResult {
     let (index, bytes) = request.read(query, request.level()?)?;
     let jobs = decode_list(&bytes).ok_or_else(unexpected)?;
     let next = jobs.last().filter(|_| jobs.len() as u64 == limit).map(|(id, _)| *id);
-    let rows: Vec<Map<String, Json>> = jobs
-        .iter()
-        .map(|(id, job)| {
-            let mut row = to_json(*id, job);
-            // A list omits fields that may be large.
-            row.remove("args");
-            row
-        })
-        .collect();
+    // A list omits fields that may be large.
+    let rows: Vec<Json> = jobs.iter().map(|(id, job)| to_json(*id, job, false)).collect();
     Ok(Response::json(200, &json!({"jobs": rows, "next": next})).at(index))
 }
 

@@ -1,16 +1,15 @@
 //! `/v1/kv`: the key-value store over HTTP, with raw bodies, compare-and-set, ranges and reads that wait.
 //!
-//! A key is the rest of the path, decoded: any bytes, slashes as they are or escaped. A value is the body, any bytes. An
-//! unknown parameter is refused: with `?cas_index=7` misspelt, a write that was meant to be careful would not be.
-//! Conditions that are not met are 412, with the index that the key has. Not here: what the store does
-//! (`services/kv/`), locks (`locks.rs`), waking those who wait (`node/threads/watch.rs`).
+//! A key is the rest of the path, decoded: any bytes, slashes as they are or escaped. A value is the body, any bytes.
+//! A condition that is not met is answered with 412 and the index of the key. Not here: what the store does
+//! (`services/kv/`), locks (`locks.rs`), notifying watchers (`node/threads/watch.rs`).
 
 use crate::http::outcome::{answered, unexpected};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::{self, Params};
 use crate::http::protocol::parse::{percent_decode, percent_encode};
-use crate::http::protocol::response::{Response, as_text};
+use crate::http::protocol::response::{Response, put_bytes};
 use crate::http::request::{ApiResult, Request};
 use crate::node::{Ack, Level, Operation};
 use crate::outcome::Coded;
@@ -27,10 +26,10 @@ use std::time::{Duration, Instant};
 const LIMIT: (u64, u64) = (100, 1000);
 /// Default and maximum time that a read waits.
 const WATCH: Duration = Duration::from_secs(30);
-/// Header that says a key's revision.
+/// Header with a key's revision.
 const KEY_INDEX: &str = "X-Phalanx-Key-Index";
 
-/// The key that the path names.
+/// The key in the path.
 fn key_of(request: &Request) -> Result<Bytes, ApiError> {
     match percent_decode(request.args.0) {
         Some(key) if key.is_empty() => Err(ApiError::refused(400, "the path needs a key: /v1/kv/{key}")),
@@ -43,8 +42,8 @@ fn condition(params: &Params) -> Result<Condition, ApiError> {
     Ok(params.number("cas")?.map_or(Condition::Always, Condition::Revision))
 }
 
-/// `GET /v1/kv/{key}`: the value, with its index and remaining time in headers; with `watch`, once that index is no longer
-/// this one.
+/// `GET /v1/kv/{key}`: the value, with its index and remaining time in headers; with `watch`, once its index differs
+/// from the given one.
 pub(crate) fn read(request: &Request) -> ApiResult {
     let (server, key, params) = (request.server, key_of(request)?, request.params());
     let mut level = request.level()?;
@@ -68,7 +67,7 @@ pub(crate) fn read(request: &Request) -> ApiResult {
             other => return Err(refusal(other)),
         };
         if known == Some(revision) {
-            // From now on this node tells: asking the leader each time would make watchers expensive.
+            // From now on this node's own state is read: asking the leader each time would make watchers expensive.
             if !server.host.wait_key(&key, revision, ends) {
                 return Ok(Response::empty(304).with(KEY_INDEX, revision.to_string()).at(index));
             }
@@ -87,7 +86,7 @@ pub(crate) fn read(request: &Request) -> ApiResult {
     }
 }
 
-/// `GET /v1/kv`: a page of keys by `prefix`, `after` (what `next` of the page before says), `limit`.
+/// `GET /v1/kv`: a page of keys by `prefix`, `after` (the `next` of the previous page) and `limit`.
 pub(crate) fn range(request: &Request) -> ApiResult {
     let params = request.params();
     let level = request.level()?;
@@ -102,7 +101,7 @@ pub(crate) fn range(request: &Request) -> ApiResult {
         Some(Value::List(rows)) => rows,
         other => return Err(refusal(other)),
     };
-    // The store cuts a page of large values short, and says so by a last row that is none.
+    // The store ends a page of large values early, with a last row that is nil.
     let is_full = rows.pop_if(|row| *row == Value::Nil).is_some() || rows.len() as u64 == limit;
     let mut next = Json::Null;
     let mut keys = Vec::with_capacity(rows.len());
@@ -114,22 +113,12 @@ pub(crate) fn range(request: &Request) -> ApiResult {
         if is_full {
             next = percent_encode(&key).into();
         }
-        keys.push(entry(key.into_vec(), value.into_vec(), revision));
+        let mut entry = json!({"index": revision});
+        put_bytes(&mut entry, "key", "key_encoding", key.into_vec());
+        put_bytes(&mut entry, "value", "encoding", value.into_vec());
+        keys.push(entry);
     }
     Ok(Response::json(200, &json!({"keys": keys, "next": next})).at(index))
-}
-
-/// Text as it is; what is no text in base64, and says so.
-fn entry(key: Vec<u8>, value: Vec<u8>, revision: i64) -> Json {
-    let mut entry = json!({"index": revision});
-    for (name, encoding, bytes) in [("key", "key_encoding", key), ("value", "encoding", value)] {
-        let (text, is_base64) = as_text(bytes);
-        entry[name] = text.into();
-        if is_base64 {
-            entry[encoding] = "base64".into();
-        }
-    }
-    entry
 }
 
 /// `PUT /v1/kv/{key}`
@@ -166,7 +155,7 @@ pub(crate) fn remove(request: &Request) -> ApiResult {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Add {
-    /// What is added to the number that the value is; 0 if there is none.
+    /// Number that is added to the value; a missing value is 0.
     incr: i64,
 }
 
@@ -181,8 +170,8 @@ pub(crate) fn add(request: &Request) -> ApiResult {
     })
 }
 
-/// Runs a change and, in the same step, asks for the index that the key has then. `done` makes the body of what the
-/// operation answered when it did its work, with the key's index if that says it (else -1).
+/// Runs a change and, in the same step, reads the key's new index. `done` makes the body from the operation's result,
+/// with the key's index if the result contains it (otherwise -1).
 fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option<(Json, i64)>) -> ApiResult {
     let tag = idempotency::tag(request.head, request.body)?;
     let is_certain =
@@ -226,13 +215,13 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
     Err(error.with(KEY_INDEX, revision.to_string()).at(index))
 }
 
-/// Asks the store; one value per operation.
+/// Queries the store; one value per operation.
 pub(crate) fn query(request: &Request, ops: Vec<Op>, level: Level) -> Result<(Index, Vec<Value>), ApiError> {
     let (index, bytes) = request.read(Store::encode_command(&Batch { watched: Vec::new(), ops }), level)?;
     Ok((index, values(&bytes)?))
 }
 
-/// The values of a run that nothing could abort.
+/// The values of a batch without watched keys, which cannot be aborted.
 pub(crate) fn values(bytes: &[u8]) -> Result<Vec<Value>, ApiError> {
     match BatchReply::decode(bytes) {
         Some(BatchReply::Values(values)) => Ok(values),
@@ -240,7 +229,7 @@ pub(crate) fn values(bytes: &[u8]) -> Result<Vec<Value>, ApiError> {
     }
 }
 
-/// Why an operation could not be done.
+/// The error of an operation.
 pub(crate) fn refusal(value: Option<Value>) -> ApiError {
     match value {
         Some(Value::Error(why)) => {

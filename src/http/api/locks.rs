@@ -1,7 +1,7 @@
 //! `/v1/lock`: locks with a time to live and fencing tokens.
 //!
-//! A token is a number that grows with every lock that is ever acquired: a resource that remembers the highest token it
-//! has seen can reject a holder whose lock has expired unnoticed. Names are escaped like keys.
+//! A token is a number that grows with every lock that is acquired: a resource that remembers the highest token it has
+//! seen can reject a holder that has not noticed that its lock has expired. Names are escaped like keys.
 //! Not here: how log time advances (`services/kv/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
 
 use super::kv;
@@ -27,14 +27,14 @@ const RETRY_MS_MAX: i64 = 1000;
 /// Body of all three operations.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct LockBody {
     /// How long the lock is held unless it is renewed, in milliseconds.
     ttl_ms: Option<u64>,
     /// The token that `acquire` returned.
     token: Option<u64>,
 }
 
-/// The lock that the path names.
+/// The name of the lock in the path.
 fn name_of(request: &Request) -> Result<Bytes, ApiError> {
     match percent_decode(request.args.0) {
         Some(name) if !name.is_empty() && name.len() <= KEY_BYTES_MAX => Ok(Bytes::from(name)),
@@ -42,7 +42,7 @@ fn name_of(request: &Request) -> Result<Bytes, ApiError> {
     }
 }
 
-fn ttl(body: &Body) -> Result<u64, ApiError> {
+fn ttl(body: &LockBody) -> Result<u64, ApiError> {
     let ttl = body.ttl_ms.filter(|ms| (1..=TTL_MS_MAX).contains(ms));
     ttl.ok_or_else(|| ApiError::refused(400, format!("ttl_ms must be 1 to {TTL_MS_MAX}")))
 }
@@ -66,7 +66,7 @@ pub(crate) fn show(request: &Request) -> ApiResult {
 /// `POST /v1/lock/{name}/acquire`
 pub(crate) fn acquire(request: &Request) -> ApiResult {
     let name = name_of(request)?;
-    let parsed: Body = params::object(request.body)?;
+    let parsed: LockBody = params::object(request.body)?;
     if parsed.token.is_some() {
         return Err(ApiError::refused(400, "acquire takes no token: it returns one"));
     }
@@ -92,7 +92,7 @@ pub(crate) fn acquire(request: &Request) -> ApiResult {
 /// `POST /v1/lock/{name}/renew`
 pub(crate) fn renew(request: &Request) -> ApiResult {
     let name = name_of(request)?;
-    let parsed: Body = params::object(request.body)?;
+    let parsed: LockBody = params::object(request.body)?;
     let op = Op::LockRenew { name, token: token(&parsed)?, ttl_ms: ttl(&parsed)? };
     change_held(request, op, &json!({"renewed": true}))
 }
@@ -100,7 +100,7 @@ pub(crate) fn renew(request: &Request) -> ApiResult {
 /// `POST /v1/lock/{name}/release`
 pub(crate) fn release(request: &Request) -> ApiResult {
     let name = name_of(request)?;
-    let parsed: Body = params::object(request.body)?;
+    let parsed: LockBody = params::object(request.body)?;
     let token = token(&parsed)?;
     if parsed.ttl_ms.is_some() {
         return Err(ApiError::refused(400, "release takes no ttl_ms"));
@@ -108,7 +108,7 @@ pub(crate) fn release(request: &Request) -> ApiResult {
     change_held(request, Op::LockRelease { name, token }, &json!({"released": true}))
 }
 
-fn token(body: &Body) -> Result<u64, ApiError> {
+fn token(body: &LockBody) -> Result<u64, ApiError> {
     body.token.ok_or_else(|| ApiError::refused(400, "token is required: it is returned by acquire"))
 }
 

@@ -1,4 +1,5 @@
-//! `/v1/members`, `/v1/leader/transfer`, `/v1/digests`: who belongs to the cluster, who leads it, and whether they agree.
+//! `/v1/members`, `/v1/leader/transfer`, `/v1/digests`: the members of the cluster, its leader, and whether their
+//! states agree.
 //!
 //! Not here: which change is allowed (`raft/membership.rs`), comparing digests (`node/snapshots/checkpoints.rs`).
 
@@ -12,7 +13,7 @@ use crate::types::{Identity, NodeId};
 use serde::Deserialize;
 use serde_json::json;
 
-/// `GET /v1/members`: the members that Raft has, and what this node knows of each.
+/// `GET /v1/members`: the members by the log, and what this node knows of each.
 pub(crate) fn list(request: &Request) -> ApiResult {
     let frame = request.server.host.fresh_frame().frame;
     let (cluster, nodes) = (&frame.status.cluster, &frame.status.nodes);
@@ -42,20 +43,20 @@ struct Member {
     id: Option<u64>,
     /// `add` (the default), `promote`, `demote`, `remove`.
     action: Option<String>,
-    /// The same in other words: what the node shall be, `voter` or `learner`.
+    /// Alternative to `action`: the new membership, `voter` or `learner`.
     membership: Option<String>,
-    /// For `add`: the identity that the newcomer was started with.
+    /// For `add`: the identity of the new node.
     uuid: Option<uuid::Uuid>,
 }
 
-/// `POST /v1/members`: the body says which node.
+/// `POST /v1/members`: the body names the node.
 pub(crate) fn change(request: &Request) -> ApiResult {
     let member: Member = params::object(request.body)?;
     let id = member.id.map(NodeId);
     change_to(request, id, &member)
 }
 
-/// `POST /v1/members/{id}`: if the body names a node too, it is the same one.
+/// `POST /v1/members/{id}`: if the body names a node too, it must be the same one.
 pub(crate) fn change_one(request: &Request) -> ApiResult {
     let member: Member = params::object(request.body)?;
     let id = node_id(request.args.0).filter(|id| member.id.is_none_or(|other| id.0 == other));
@@ -116,7 +117,7 @@ pub(crate) fn digests(request: &Request) -> ApiResult {
 #[serde(deny_unknown_fields)]
 struct Checkpoint {}
 
-/// `POST /v1/digests`: has every node digest its state at the index that is answered.
+/// `POST /v1/digests`: has every node digest its state at the index that is returned.
 pub(crate) fn checkpoint(request: &Request) -> ApiResult {
     if !request.body.is_empty() {
         params::object::<Checkpoint>(request.body)?;
@@ -130,5 +131,5 @@ fn not_a_node() -> ApiError {
 }
 
 fn node_id(text: &str) -> Option<NodeId> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten().map(NodeId)
+    params::digits(text).map(NodeId)
 }

@@ -15,9 +15,9 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewJob {
     language: String,
-    /// One file, under the language's usual name.
+    /// One file, which gets the language's default name.
     source: Option<String>,
-    /// Several, or one with a name; the first is the one that is run.
+    /// One or more files with names; the first is run.
     files: Option<Vec<NewFile>>,
     #[serde(default)]
     stdin: String,
@@ -42,7 +42,7 @@ enum Encoding {
     Base64,
 }
 
-/// What is left out is as usual.
+/// A missing limit has its default.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewLimits {
@@ -86,7 +86,7 @@ impl NewJob {
     pub(crate) fn read(self, server: &Server, keep_ms: u64) -> Result<Request, ApiError> {
         let files = match (self.source, self.files) {
             (Some(source), None) => {
-                // A language that no settings here know may be known elsewhere: the jobs themselves say who has it.
+                // Other nodes may have a language that is not in this node's settings: the job service knows.
                 let name = server.file_name(&self.language).unwrap_or("main").to_string();
                 vec![(name, source.into_bytes().into())]
             }

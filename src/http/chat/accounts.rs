@@ -73,7 +73,7 @@ pub(crate) fn log_in(request: &Request) -> ApiResult {
     }
 }
 
-/// The account whose password this is; if it is not that of this name, the failure has been counted.
+/// The account, if this is its password; otherwise the failure has been counted.
 fn compare(
     server: &Server,
     key: String,

@@ -1,4 +1,4 @@
-//! What all of the chat's paths share: who asks, bodies, answers of the service as statuses.
+//! What all paths of the chat share: tokens, bodies, refusals of the service as errors.
 //!
 //! Not here: what any path does (`accounts.rs`, `conversations.rs`).
 
@@ -17,10 +17,10 @@ use crate::services::sessions::Tag;
 use crate::types::Index;
 use serde::de::DeserializeOwned;
 
-/// Value of `WWW-Authenticate` where a token is missing or holds no longer.
+/// Value of `WWW-Authenticate` where a token is missing or no longer valid.
 const AUTHENTICATE: &str = "Bearer realm=\"chat\"";
 
-/// The hash of the token that a request shows.
+/// The hash of the token of a request.
 pub(crate) fn token(head: &Head) -> Result<TokenHash, ApiError> {
     let given = head.authorization.as_deref().and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
@@ -41,11 +41,10 @@ pub(crate) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 
 /// A number in a path.
 pub(crate) fn number(text: &str) -> Result<u64, ApiError> {
-    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| ApiError::refused(400, "the ids of conversations and messages are numbers"))
+    params::digits(text).ok_or_else(|| ApiError::refused(400, "the ids of conversations and messages are numbers"))
 }
 
-/// Carries a command out, once if it has a tag.
+/// Runs a command, once if it has a tag.
 pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Result<(Index, Answer), ApiError> {
     let work = Operation::Command { tag, command: Chat::encode_command(command), ack: Ack::Applied };
     let (index, bytes) = answered(server.host.ask(work, server.deadline()))?;
@@ -56,13 +55,13 @@ pub(crate) fn run(server: &Server, tag: Option<Tag>, command: &Command) -> Resul
     }
 }
 
-/// Asks the service, as fresh as the request says.
+/// Queries the service at the level of the request.
 pub(crate) fn ask(request: &Request, query: &Query) -> Result<(Index, View), ApiError> {
     let (index, bytes) = request.read(Chat::encode_query(query), request.level()?)?;
     Ok((index, view(&bytes)?))
 }
 
-/// The same at a level.
+/// Queries the service at this level.
 pub(crate) fn ask_at(server: &Server, level: Level, query: &Query) -> Result<(Index, View), ApiError> {
     let (index, bytes) = answered(server.host.query(Chat::encode_query(query), level, server.deadline()))?;
     Ok((index, view(&bytes)?))

@@ -22,7 +22,6 @@ use crate::node::views::chat_feed::{ChatReader, ChatView};
 use crate::node::views::chat_lines;
 use crate::services::chat::{AccountId, Query, TokenHash, View};
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Longest time without a line.
@@ -35,7 +34,6 @@ struct Login {
     position: u64,
     /// The chat's turn at which the log-in was found valid.
     turn: u64,
-    is_chunked: bool,
 }
 
 /// `GET /v1/chat/stream`: checks the log-in and the position.
@@ -53,7 +51,7 @@ pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
         ));
     }
     let position = after.unwrap_or(position);
-    let login = Login { token, who: account, position, turn, is_chunked: request.head.is_http11 };
+    let login = Login { token, who: account, position, turn };
     let head = Response::stream("application/x-ndjson").with("X-Accel-Buffering", "no");
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, login)) })
 }
@@ -73,17 +71,12 @@ fn run(server: &Server, conn: &mut Conn, head: Response, login: Login) -> Result
             None => return Err(ApiError::refused(503, "this node is behind: try again")),
         }
     }
-    head.write_stream_head(conn.output(), login.is_chunked, server.origin());
-    if conn.flush().is_err() {
+    if conn.begin_stream(head, server.origin()).is_err() {
         return Ok(());
     }
-    conn.free_buffers();
     conn.bound_system_buffer(CHAT_SOCKET_BYTES);
     let mut reader = Reader { conn, position: login.position, login, epoch };
-    let result = reader.stream(server, &feed, view);
-    if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
-        server.counts.slow_readers_dropped.fetch_add(1, Relaxed);
-    }
+    server.count_slow_reader(&reader.stream(server, &feed, view));
     Ok(())
 }
 
@@ -101,19 +94,19 @@ impl Reader<'_> {
         let mut said_at = Instant::now();
         loop {
             if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
-                return self.end();
+                return self.conn.end_stream();
             }
             let turn = view.chat.turn();
             if view.chat.who(&self.login.token) != Some(self.login.who) {
-                self.send("{\"type\":\"logged_out\"}\n")?;
-                return self.end();
+                self.conn.send_piece(&[b"{\"type\":\"logged_out\"}\n"])?;
+                return self.conn.end_stream();
             }
             let (piece, until) = self.next(&view);
             let is_behind = until < view.chat.position();
             // Dropped before sending, so that a slow reader keeps no old view in memory.
             drop(view);
             if !piece.is_empty() {
-                self.send(&piece)?;
+                self.conn.send_piece(&[piece.as_bytes()])?;
                 said_at = Instant::now();
             }
             drop(piece);
@@ -124,7 +117,7 @@ impl Reader<'_> {
             }
             loop {
                 if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
-                    return self.end();
+                    return self.conn.end_stream();
                 }
                 if let Some(newer) = feed.wait(turn, said_at + BEAT) {
                     view = newer;
@@ -167,18 +160,6 @@ impl Reader<'_> {
     }
 
     fn beat(&self) -> io::Result<()> {
-        self.send(&format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position))
-    }
-
-    fn send(&self, text: &str) -> io::Result<()> {
-        let bytes = match self.login.is_chunked {
-            true => format!("{:x}\r\n{text}\r\n", text.len()),
-            false => text.to_string(),
-        };
-        self.conn.send(&[bytes.as_bytes()])
-    }
-
-    fn end(&self) -> io::Result<()> {
-        if self.login.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
+        self.conn.send_piece(&[format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position).as_bytes()])
     }
 }

@@ -1,8 +1,9 @@
 //! `/db/backup` and `/db/load`: the whole database out of a node, and into all of them.
 //!
-//! A backup is as fresh as its `level`, and leaves piece by piece: one that breaks off without its last chunk is not whole. A
-//! file that is loaded goes through the log in pieces as it arrives; they wait in the database until the last command puts the
-//! file in place, so that a load that fails in the middle has changed no table. One load at a time on a node.
+//! A backup is as fresh as its `level`, and is sent piece by piece: one that ends without its last chunk is incomplete.
+//! A file that is loaded goes through the log in pieces as it arrives; they are kept in the database until the last
+//! command puts the file in place, so that a load that fails in the middle has changed no table. A node runs one load
+//! at a time.
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
 use super::statements::{level, seed};
@@ -24,18 +25,17 @@ use crate::types::Index;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Media type of a load; no form of another site can send it.
 pub(crate) const MEDIA: &str = "application/octet-stream";
 /// Bytes of one chunk of a backup.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Longest that a backup may take: a slow reader would keep old pages from being written over.
+/// Longest duration of a backup: until it ends, SQLite cannot reuse old pages.
 const BACKUP_TIME_MAX: Duration = Duration::from_secs(600);
-/// Longest that a whole file may take through the log.
+/// Longest duration of a load.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(1800);
-/// How a database file begins.
+/// The first bytes of a database file.
 const FILE_MARK: &[u8] = b"SQLite format 3\0";
 
 /// `GET /db/backup`
@@ -47,69 +47,45 @@ pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
         Some(_) => return Err(ApiError::refused(400, "fmt must be binary or sql")),
     };
     let _ = params.flag("redirect")?;
-    let (level, is_chunked) = (level(&params)?, request.head.is_http11);
+    let level = level(&params)?;
     let head = Response::stream(media).with("Content-Disposition", format!("attachment; filename=\"{name}\""));
-    Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, (form, level), is_chunked)) })
+    Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, form, level)) })
 }
 
-/// Sends a backup; an error if it came to nothing before its first byte.
-fn send(
-    server: &Server,
-    conn: &mut Conn,
-    head: Response,
-    (form, level): (BackupForm, ReadLevel),
-    is_chunked: bool,
-) -> Result<(), ApiError> {
+/// Sends a backup; an error if it failed before its first byte.
+fn send(server: &Server, conn: &mut Conn, head: Response, form: BackupForm, level: ReadLevel) -> Result<(), ApiError> {
     let ends = Instant::now() + BACKUP_TIME_MAX;
-    let mut out = Pieces { server, conn, head, is_chunked, gathered: Vec::new(), has_begun: false, ends };
+    let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), ends };
     let outcome = server.host.sql_backup(form, level, server.deadline(), &mut out);
     if matches!(outcome, Outcome::Done(_)) {
-        let _ = out.finish();
+        let _ = out.send().and_then(|()| out.conn.end_stream());
         return Ok(());
     }
-    // One that has begun breaks off: without its end the client knows.
-    if out.has_begun { Ok(()) } else { done(outcome).map(|_| ()) }
+    // A backup that has begun is cut short.
+    if out.head.is_none() { Ok(()) } else { done(outcome).map(|_| ()) }
 }
 
 /// The body of a backup on its way out.
 struct Pieces<'a> {
     server: &'a Server,
     conn: &'a mut Conn,
-    head: Response,
-    is_chunked: bool,
+    /// `None`: it was sent.
+    head: Option<Response>,
     gathered: Vec<u8>,
-    has_begun: bool,
     ends: Instant,
 }
 
 impl Pieces<'_> {
-    fn begin(&mut self) -> io::Result<()> {
-        self.has_begun = true;
-        self.head.write_stream_head(self.conn.output(), self.is_chunked, self.server.origin());
-        self.conn.flush()
-    }
-
     fn send(&mut self) -> io::Result<()> {
-        if !self.has_begun {
-            self.begin()?;
+        if let Some(head) = self.head.take() {
+            self.conn.begin_stream(head, self.server.origin())?;
         }
         if Instant::now() > self.ends || self.server.host.is_stopping() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        if !self.gathered.is_empty() {
-            let head = format!("{:x}\r\n", self.gathered.len());
-            match self.is_chunked {
-                true => self.conn.send(&[head.as_bytes(), &self.gathered, b"\r\n"])?,
-                false => self.conn.send(&[&self.gathered])?,
-            }
-            self.gathered.clear();
-        }
+        self.conn.send_piece(&[&self.gathered])?;
+        self.gathered.clear();
         Ok(())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        self.send()?;
-        if self.is_chunked { self.conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
     }
 }
 
@@ -129,36 +105,19 @@ impl Write for Pieces<'_> {
     }
 }
 
-/// The right to load, until it is dropped.
-struct LoadPermit<'a>(&'a Server);
-
-impl LoadPermit<'_> {
-    /// Before the body is read.
-    fn take(server: &Server) -> Result<LoadPermit<'_>, ApiError> {
-        match server.is_loading.swap(true, Ordering::Acquire) {
-            false => Ok(LoadPermit(server)),
-            true => Err(ApiError::refused(503, "another load is in progress on this node: try again later")),
-        }
-    }
-}
-
-impl Drop for LoadPermit<'_> {
-    fn drop(&mut self) {
-        self.0.is_loading.store(false, Ordering::Release);
-    }
-}
-
-/// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
+/// `POST /db/load`: a SQLite file replaces all tables; SQL text is executed, all or nothing.
 pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
-    let _permit = match Params::of(head).flag("redirect").and_then(|_| LoadPermit::take(server)) {
-        Ok(turn) => turn,
-        Err(error) => return Upload::Unread(error),
+    if let Err(error) = Params::of(head).flag("redirect") {
+        return Upload::Unread(error);
+    }
+    let Ok(_loading) = server.loading.try_lock() else {
+        return Upload::Unread(ApiError::refused(503, "another load is in progress on this node: try again later"));
     };
     let mut body = match conn.begin_body(head, limits::HTTP_LOAD_BYTES_MAX) {
         Ok(body) => body,
         Err(broken) => return broken.into(),
     };
-    // A piece, and what was read beyond it.
+    // For a piece, and for bytes that were read beyond it.
     let begun = body.hold(2 * STAGE_BYTES_MAX).and_then(|()| conn.read_body(&mut body, FILE_MARK.len()));
     if let Err(broken) = begun {
         return broken.into();
@@ -185,9 +144,8 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
         return Err(ApiError::refused(413, why));
     }
     let tag = idempotency::tag(head, body)?;
-    let text = std::str::from_utf8(body);
-    let sql = text
-        .map_err(|_| ApiError::refused(400, "the body is the body is neither a SQLite file nor SQL text in UTF-8"))?
+    let sql = std::str::from_utf8(body)
+        .map_err(|_| ApiError::refused(400, "the body is neither a SQLite file nor SQL text in UTF-8"))?
         .to_string();
     if sql.trim().is_empty() {
         return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));

@@ -1,8 +1,8 @@
-//! `/db`: the database in the shape that rqlite's clients know, on any node.
+//! `/db`: the database over the API of rqlite, on any node.
 //!
-//! The tour: `statements.rs` runs statements, in the spelling of `rqlite_json.rs`; `files.rs` takes whole databases out and in.
-//! A request that was understood is answered with 200, and a statement that failed with an `error` in its place, as rqlite
-//! does.
+//! The tour: `statements.rs` runs statements, in the JSON of `rqlite_json.rs`; `files.rs` is backup and load of whole
+//! databases. A valid request is answered with 200, and a statement that has failed with an `error` as its result, as
+//! in rqlite.
 //! Not here: what SQL does (`services/sql/`).
 
 pub(crate) mod files;

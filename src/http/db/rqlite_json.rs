@@ -1,9 +1,10 @@
-//! rqlite's spelling of statements and results, as its clients send and read them.
+//! Statements and results in the JSON of rqlite, as its clients send and read them.
 //!
-//! A body is a JSON array of statements; each is a string, or an array of the string and its parameters. What SQLite has and
-//! JSON has not is written as rqlite writes it: blobs in base64 (or as arrays of bytes), columns declared `boolean` as true and
-//! false, columns declared `date`, `datetime` or `timestamp` in RFC 3339, as far as their values are such times.
-//! Not here: which path takes what (`statements.rs`). Source: rqlite.io/docs/api, `http/` and `db/` of rqlite 8.
+//! A body is a JSON array of statements; each is a string, or an array of the string and its parameters. Types of
+//! SQLite that JSON lacks are written as rqlite writes them: blobs in base64 (or as arrays of bytes), columns declared
+//! `boolean` as true and false, columns declared `date`, `datetime` or `timestamp` in RFC 3339, if their values are
+//! such times.
+//! Not here: the paths (`statements.rs`). Source: rqlite.io/docs/api, `http/` and `db/` of rqlite 8.
 
 use crate::services::sql::Outcome;
 use crate::services::sql::commands::{Bytes, Params, Statement, Value};
@@ -88,11 +89,11 @@ pub(crate) struct Style {
 pub(crate) struct Results<'a> {
     pub outcomes: &'a [Outcome],
     pub style: Style,
-    /// What each took, if it is wanted, as far as it is known.
+    /// Time of each statement, if requested and known.
     pub times: &'a [Duration],
-    /// What the whole took, if it is wanted.
+    /// Time of the whole request, if requested.
     pub time: Option<Duration>,
-    /// Log index, if it is wanted under this name.
+    /// Log index with its name in the answer, if requested.
     pub index: Option<(&'static str, u64)>,
 }
 
@@ -158,7 +159,7 @@ impl Serialize for One<'_> {
         let mut map = to.serialize_map(None)?;
         match self.outcome {
             Outcome::Failed(why) => map.serialize_entry("error", why)?,
-            // As rqlite does: what is zero is left out.
+            // As in rqlite, zeros are left out.
             Outcome::Changed { last_insert_id, rows_affected } => {
                 if *last_insert_id != 0 {
                     map.serialize_entry("last_insert_id", last_insert_id)?;
@@ -171,7 +172,7 @@ impl Serialize for One<'_> {
                 }
             }
             Outcome::Rows { columns, types, values } if self.style.is_associative => {
-                // Of columns with one name the last counts, as in a map.
+                // Of columns with the same name the last counts, as in a map.
                 let kept: Vec<usize> =
                     (0..columns.len()).filter(|at| !columns[at + 1..].contains(&columns[*at])).collect();
                 let name_of = |at: &usize| (columns[*at].as_str(), types[*at].as_str());
@@ -241,7 +242,7 @@ impl Serialize for Cell<'_> {
             },
             Value::Integer(number) => to.serialize_i64(*number),
             Value::Real(number) if number.is_finite() => to.serialize_f64(*number),
-            // JSON has no word for it; SQLite itself prints it so.
+            // JSON has no infinity; SQLite prints it like this.
             Value::Real(number) => to.serialize_str(if *number > 0.0 { "Inf" } else { "-Inf" }),
             Value::Text(text) if is_time => match rfc3339(text) {
                 Some(written) => to.serialize_str(&written),
@@ -254,14 +255,15 @@ impl Serialize for Cell<'_> {
     }
 }
 
-/// A time in one of rqlite's forms, `2026-11-26 14:05:06.25+01:00` or shorter, in RFC 3339; `None` if it is none.
+/// A time in one of rqlite's forms, `2026-11-26 14:05:06.25+01:00` or shorter, in RFC 3339; `None`: it is not a time.
 fn rfc3339(text: &str) -> Option<String> {
     let (civil, offset) = match text.len().checked_sub(6).and_then(|at| text.split_at_checked(at)) {
         Some((civil, offset)) if offset.starts_with(['+', '-']) && civil.len() >= 19 => (civil, offset),
         _ => (text.strip_suffix('Z').unwrap_or(text), "+00:00"),
     };
     let written = civil.parse::<DateTime>().ok()?.to_string();
-    // jiff reads more than these forms, and a second 60 as 59: only what it writes as it was read is one.
+    // jiff parses more than these forms, and a second of 60 as 59: only a time that it writes as it was read is
+    // accepted.
     let whole = civil.split_once('.').map_or(civil, |(whole, _)| whole);
     if !matches!(whole.len(), 10 | 16 | 19) || !written.starts_with(&whole.replacen(' ', "T", 1)) {
         return None;

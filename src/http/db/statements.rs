@@ -66,7 +66,7 @@ impl QueryParams {
                 return Err(ApiError::refused(400, format!("{name} is not available: {why}")));
             }
         }
-        // These have no effect here; their values are validated all the same.
+        // These have no effect here; only their values are validated.
         let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
         let mut most = server.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {

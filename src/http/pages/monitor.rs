@@ -1,12 +1,12 @@
-//! `GET /`: the page around the stream, and the same figures as a table for people with curl.
+//! `GET /`: the monitor page, and the same figures as a table for users of curl.
 //!
-//! A browser gets style and script inside the first chunk, so that one viewer is one connection (and one unit of load) and
-//! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts that carry this
-//! answer's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a policy
-//! that would run none of them, and after each frame a comment that a person can read.
+//! A browser gets style and script in the first chunk, so that one viewer is one connection (and one unit of load) and
+//! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts with this
+//! response's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a
+//! policy that would run none of them, and after each frame a comment with the table.
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
-use super::static_files::{PAGE, SCRIPTS, STYLE, policy};
+use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
 use crate::http::protocol::parse::Head;
 use crate::http::server::Server;
 use crate::node::Published;
@@ -35,33 +35,39 @@ impl Page {
     pub(crate) fn of(server: &Server, head: &Head, session_id: &str) -> Page {
         let is_browser = head.accept.as_deref().is_some_and(|accept| accept.contains("text/html"));
         let addresses = server.host.http_addresses();
-        let nodes: Vec<_> = addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect();
+        let nodes = nodes_json(&addresses);
         let hello = json!({"node": server.host.identity().id, "session": session_id, "nodes": nodes});
         let hello = hello.to_string().replace('<', "\\u003c");
         if is_browser {
             let nonce = uuid::Uuid::new_v4().simple().to_string();
             Page {
-                html: fill(&[
-                    ("{{style}}", &format!("<style nonce=\"{nonce}\">{STYLE}</style>")),
-                    ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", SCRIPTS.concat())),
-                    ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
-                ]),
-                policy: policy(&addresses.iter().map(|(_, address)| address.as_str()).collect::<Vec<_>>(), &nonce),
+                html: fill(
+                    PAGE,
+                    &[
+                        ("{{style}}", &format!("<style nonce=\"{nonce}\">{STYLE}</style>")),
+                        ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", SCRIPTS.concat())),
+                        ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
+                    ],
+                ),
+                policy: policy(&addresses, &nonce),
                 before_frame: format!("<script nonce=\"{nonce}\">update("),
                 after_frame: ")</script>",
                 has_table: false,
             }
         } else {
             Page {
-                html: fill(&[
-                    ("{{style}}", "<link rel=\"stylesheet\" href=\"/static/style.css\">"),
-                    (
-                        "{{script}}",
-                        "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
-                         <script src=\"/static/app.js\"></script>",
-                    ),
-                    ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
-                ]),
+                html: fill(
+                    PAGE,
+                    &[
+                        ("{{style}}", "<link rel=\"stylesheet\" href=\"/static/style.css\">"),
+                        (
+                            "{{script}}",
+                            "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
+                             <script src=\"/static/app.js\"></script>",
+                        ),
+                        ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
+                    ],
+                ),
                 policy: "default-src 'none'; frame-ancestors 'none'".to_owned(),
                 before_frame: "<script>update(".to_owned(),
                 after_frame: ")</script>\n",
@@ -71,25 +77,11 @@ impl Page {
     }
 }
 
-/// Fills the placeholders of the page, each of which appears once and in this order.
-fn fill(values: &[(&str, &str)]) -> String {
-    let mut html = String::with_capacity(PAGE.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>());
-    let mut rest = PAGE;
-    for (name, value) in values {
-        let (before, after) = rest.split_once(name).expect("static/index.html has each placeholder once, in order");
-        html.push_str(before);
-        html.push_str(value);
-        rest = after;
-    }
-    html.push_str(rest);
-    html
-}
-
-/// The frame as a table inside a comment, made once for all who want it.
+/// The frame as a table inside a comment, made once for all clients.
 pub(crate) fn table(server: &Server, published: &Published) -> Arc<str> {
     let mut newest = server.table.lock().expect("no holder of this lock panics");
     if newest.0 != published.seq {
-        // Two dashes and a bracket would end the comment; texts come from nodes, so they are not trusted.
+        // Two dashes and a bracket would end the comment, and texts of nodes are not trusted.
         let text = render(&published.frame).replace("--", "- ");
         *newest = (published.seq, format!("<!--\n{text}-->\n").into());
     }
@@ -136,7 +128,7 @@ fn render(frame: &MonitorFrame) -> String {
     text
 }
 
-/// How many jobs there are and who works on them, and the newest result. Nothing where no worker ever joined.
+/// Numbers of jobs, the workers, and the newest result. Nothing if no worker has joined.
 fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
     if jobs.workers.is_empty() {
         return;

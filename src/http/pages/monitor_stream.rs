@@ -1,42 +1,41 @@
-//! The answers that never end: frames to the monitor page and to `/v1/stream`, each encoded once for all viewers.
+//! Endless responses: frames to the monitor page and to `/v1/stream`, each encoded once for all viewers.
 //!
-//! A node holds thousands of these, so a streaming connection keeps no buffer, only a small stack; a frame leaves in
-//! one system call; a reader that does not keep up skips frames (only the newest one is ever sent), and one that takes
-//! nothing at all is dropped at the write deadline.
+//! A node serves thousands of these, so a streaming connection has no buffer, only a small stack; a frame is sent in
+//! one system call; a reader that does not keep up skips frames (only the newest one is sent), and a reader that
+//! accepts nothing is disconnected at the write deadline.
 //! Not here: the page and its table (`monitor.rs`), when a frame is due (`node/threads/monitor.rs`).
 
 use super::monitor;
+use super::static_files::with_page_headers;
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
 use crate::http::request::{Request, Stream};
 use crate::http::server::Server;
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// How long to wait for a frame before looking whether the node is stopping.
+/// How long to wait for a frame before checking whether the node is stopping.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Its connections are no load.
+/// Its connections do not count as load.
 pub(crate) const HOLD_PATH: &str = "/v1/hold";
-/// Between two line feeds of a held request, which find out that the client is gone.
+/// Time between two line feeds of a held request, by which a client that is gone is noticed.
 const HOLD_BEAT: Duration = Duration::from_secs(2);
 
-/// What goes around each frame.
-struct Shape {
-    /// What comes before the first frame.
+/// The text around each frame.
+struct FrameStyle {
+    /// Sent before the first frame.
     opening: String,
     before: String,
     after: &'static str,
-    /// Adds the frame as a table: the client shows text.
+    /// Sends each frame as a table, too.
     has_table: bool,
-    is_chunked: bool,
     since: u64,
 }
 
-/// `GET /v1/hold`: says nothing, and ends when the node does. A browser does not tell a page that its own document broke
-/// off (a killed node ends it without a last chunk), but it does tell it about a request like this one.
+/// `GET /v1/hold`: sends only line feeds, and ends when the node does. A browser does not notify a page when its own
+/// document is cut short (a killed node sends no last chunk), but it does so for a request like this one.
 pub(crate) fn hold(_: &Request) -> Result<Stream, ApiError> {
     let run = |server: &Server, conn: &mut Conn, _| {
         let head =
@@ -64,14 +63,7 @@ pub(crate) fn frames(request: &Request) -> Result<Stream, ApiError> {
         return Err(ApiError::refused(400, "since must be the sequence number of a frame"));
     };
     let head = head_of("application/x-ndjson", &session_id(request));
-    let shape = Shape {
-        opening: String::new(),
-        before: String::new(),
-        after: "\n",
-        has_table: false,
-        is_chunked: request.head.is_http11,
-        since,
-    };
+    let shape = FrameStyle { opening: String::new(), before: String::new(), after: "\n", has_table: false, since };
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
 }
 
@@ -79,16 +71,12 @@ pub(crate) fn frames(request: &Request) -> Result<Stream, ApiError> {
 pub(crate) fn page(request: &Request) -> Result<Stream, ApiError> {
     let session_id = session_id(request);
     let page = monitor::Page::of(request.server, request.head, &session_id);
-    let head = head_of("text/html; charset=utf-8", &session_id)
-        .with("Content-Security-Policy", page.policy)
-        .with("Referrer-Policy", "same-origin")
-        .with("X-Frame-Options", "DENY");
-    let shape = Shape {
+    let head = with_page_headers(head_of("text/html; charset=utf-8", &session_id), page.policy);
+    let shape = FrameStyle {
         opening: page.html,
         before: page.before_frame,
         after: page.after_frame,
         has_table: page.has_table,
-        is_chunked: request.head.is_http11,
         since: 0,
     };
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
@@ -103,27 +91,18 @@ fn head_of(content_type: &'static str, session_id: &str) -> Response {
 }
 
 /// Streams until the client goes away, does not keep up, or the node stops.
-fn run(server: &Server, conn: &mut Conn, head: Response, mut shape: Shape) -> Result<(), ApiError> {
-    head.write_stream_head(conn.output(), shape.is_chunked, server.origin());
-    drop(head);
-    if conn.flush().is_err() {
-        return Ok(());
-    }
-    conn.free_buffers();
-    let result = stream(server, conn, &mut shape);
-    if result.is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
-        server.counts.slow_readers_dropped.fetch_add(1, Relaxed);
+fn run(server: &Server, conn: &mut Conn, head: Response, mut shape: FrameStyle) -> Result<(), ApiError> {
+    if conn.begin_stream(head, server.origin()).is_ok() {
+        server.count_slow_reader(&stream(server, conn, &mut shape));
     }
     Ok(())
 }
 
-fn stream(server: &Server, conn: &Conn, shape: &mut Shape) -> io::Result<()> {
-    if !shape.opening.is_empty() {
-        send(conn, shape.is_chunked, &[shape.opening.as_bytes()])?;
-        shape.opening = String::new();
-    }
+fn stream(server: &Server, conn: &Conn, shape: &mut FrameStyle) -> io::Result<()> {
+    conn.send_piece(&[shape.opening.as_bytes()])?;
+    shape.opening = String::new();
     let newest = server.host.frame();
-    // A number from another process, or from before a restart, means nothing here: start with what there is.
+    // A number from another process, or from before a restart, has no meaning here: start with the newest frame.
     let mut seq = if shape.since > newest.seq { 0 } else { shape.since };
     let mut waited = Some(newest);
     loop {
@@ -131,26 +110,11 @@ fn stream(server: &Server, conn: &Conn, shape: &mut Shape) -> io::Result<()> {
             seq = published.seq;
             let table = if shape.has_table { monitor::table(server, &published) } else { "".into() };
             let parts = [shape.before.as_bytes(), published.json.as_bytes(), shape.after.as_bytes(), table.as_bytes()];
-            send(conn, shape.is_chunked, &parts)?;
+            conn.send_piece(&parts)?;
         }
         if server.host.is_stopping() {
-            // A proper end tells the client that this was no accident.
-            return if shape.is_chunked { conn.send(&[b"0\r\n\r\n"]) } else { Ok(()) };
+            return conn.end_stream();
         }
         waited = server.host.wait_frame(seq, Instant::now() + WAIT);
     }
-}
-
-/// One chunk.
-fn send(conn: &Conn, is_chunked: bool, parts: &[&[u8]]) -> io::Result<()> {
-    if !is_chunked {
-        return conn.send(parts);
-    }
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let size = format!("{length:x}\r\n");
-    let mut framed: [&[u8]; 8] = [b""; 8];
-    framed[0] = size.as_bytes();
-    framed[1..=parts.len()].copy_from_slice(parts);
-    framed[parts.len() + 1] = b"\r\n";
-    conn.send(&framed[..parts.len() + 2])
 }

@@ -7,6 +7,8 @@ use crate::http::protocol::guard::split_authority;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
+use crate::types::NodeId;
+use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -66,11 +68,38 @@ fn named(name: &str, head: &Head) -> ApiResult {
     Ok(response.with("ETag", tag).with("Cache-Control", "no-cache"))
 }
 
-/// Only this answer's own scripts and style; connections to this node and to the hosts of the others, on any port, since
-/// nodes may join while the page is open.
-pub(crate) fn policy(addresses: &[&str], nonce: &str) -> String {
+/// Fills the placeholders of a page, each of which it has once and in this order.
+pub(crate) fn fill(page: &str, values: &[(&str, &str)]) -> String {
+    let mut html = String::with_capacity(page.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>());
+    let mut rest = page;
+    for (name, value) in values {
+        let (before, after) = rest.split_once(name).expect("a page has each placeholder once, in order");
+        html.push_str(before);
+        html.push_str(value);
+        rest = after;
+    }
+    html.push_str(rest);
+    html
+}
+
+/// The nodes as a list for the page's script.
+pub(crate) fn nodes_json(addresses: &[(NodeId, String)]) -> Json {
+    addresses.iter().map(|(id, http)| json!({"id": id, "http": http})).collect()
+}
+
+/// Adds the headers of a page.
+pub(crate) fn with_page_headers(response: Response, policy: String) -> Response {
+    response
+        .with("Content-Security-Policy", policy)
+        .with("Referrer-Policy", "same-origin")
+        .with("X-Frame-Options", "DENY")
+}
+
+/// A policy that allows only scripts and styles with this nonce, and connections to this node and to the hosts of the
+/// others, on any port: nodes may join while the page is open.
+pub(crate) fn policy(addresses: &[(NodeId, String)], nonce: &str) -> String {
     let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
-    for address in addresses {
+    for (_, address) in addresses {
         match split_authority(address) {
             Some((name, _)) if !name.contains(':') => hosts.insert(format!("http://{name}:*")),
             // A policy cannot name an IPv6 address.

@@ -11,6 +11,7 @@
 //! Not here: what requests mean (`http/router.rs`), which requests are allowed (`guard.rs`).
 
 use super::parse::{self, Chunked, Fault, Framing, Head};
+use super::response::{Origin, Response};
 use crate::limits;
 use crate::node::shared::memory;
 use crate::node::{Reservation, Slot};
@@ -60,7 +61,7 @@ impl Default for Deadlines {
 
 /// The result of waiting for a request.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextRequest {
     Head(Box<Head>),
     /// The client has disconnected, or stayed idle for too long.
     Gone,
@@ -191,6 +192,8 @@ pub struct Conn {
     /// The socket's present receive timeout: saves a system call per request.
     read_timeout: Option<Duration>,
     is_first: bool,
+    /// The present request is HTTP/1.1, so a stream is sent in chunks.
+    is_chunked: bool,
     slot: Slot,
     /// The reservation for both buffers.
     memory: Reservation,
@@ -213,8 +216,18 @@ impl Conn {
             deadlines.body = deadlines.body.min(longest);
             deadlines.write = deadlines.write.min(longest);
         }
-        let (input, output) = (Vec::new(), Vec::new());
-        Ok(Conn { stream, peer, deadlines, input, output, read_timeout: None, is_first: true, slot, memory })
+        Ok(Conn {
+            stream,
+            peer,
+            deadlines,
+            input: Vec::new(),
+            output: Vec::new(),
+            read_timeout: None,
+            is_first: true,
+            is_chunked: false,
+            slot,
+            memory,
+        })
     }
 
     /// Its slot among all connections.
@@ -249,23 +262,23 @@ impl Conn {
     }
 
     /// Waits for the next request head.
-    pub fn next_request(&mut self) -> Next {
+    pub fn next_request(&mut self) -> NextRequest {
         let mut deadline = None;
         let mut is_worth_parsing = !self.input.is_empty();
         loop {
             if is_worth_parsing {
                 match parse::head(&self.input) {
-                    Err(fault) => return Next::Fault(fault),
+                    Err(fault) => return NextRequest::Fault(fault),
                     Ok(Some((head, length))) => {
                         self.input.drain(..length);
-                        self.is_first = false;
-                        return Next::Head(Box::new(head));
+                        (self.is_first, self.is_chunked) = (false, head.is_http11);
+                        return NextRequest::Head(Box::new(head));
                     }
                     Ok(None) => {}
                 }
             }
             if (!self.output.is_empty() || self.input.is_empty()) && self.flush().is_err() {
-                return Next::Gone;
+                return NextRequest::Gone;
             }
             let is_idle = self.input.is_empty() && !self.is_first;
             if is_idle {
@@ -279,15 +292,15 @@ impl Conn {
             };
             let before = self.input.len();
             match self.fill(until) {
-                Ok(0) => return Next::Gone,
+                Ok(0) => return NextRequest::Gone,
                 Ok(_) if self.memory.resize(self.input.capacity() + self.output.capacity()).is_err() => {
-                    return Next::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
+                    return NextRequest::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
                 }
                 Ok(_) => {}
                 Err(error) if is_timeout(&error) && !self.input.is_empty() => {
-                    return Next::Fault(Fault { status: 408, why: "the request head took too long" });
+                    return NextRequest::Fault(Fault { status: 408, why: "the request head took too long" });
                 }
-                Err(_) => return Next::Gone,
+                Err(_) => return NextRequest::Gone,
             }
             // Without a new line feed a head can only get too long, not complete.
             is_worth_parsing =
@@ -395,14 +408,37 @@ impl Conn {
         self.output.shrink_to(OUTPUT_BYTES_GATHERED);
         self.account();
         if result.is_ok() {
-            self.stream.set_write_timeout(Some(self.deadlines.write)).ok()
-        } else {
-            None
-        };
+            let _ = self.stream.set_write_timeout(Some(self.deadlines.write));
+        }
         result
     }
 
-    /// Writes one piece of a stream in one system call, by the write deadline. Bytes that the socket does not accept at
+    /// Begins a response whose length is not known: sends its head, then frees the buffers.
+    pub fn begin_stream(&mut self, head: Response, origin: Origin) -> io::Result<()> {
+        let head = if self.is_chunked { head.with("Transfer-Encoding", "chunked") } else { head };
+        head.write(&mut self.output, false, false, Some(origin));
+        self.flush()?;
+        self.free_buffers();
+        Ok(())
+    }
+
+    /// Sends a piece of a stream, as a chunk if the client speaks HTTP/1.1. An empty one, which would end the stream,
+    /// is not sent.
+    pub fn send_piece(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        match (length, self.is_chunked) {
+            (0, _) => Ok(()),
+            (_, false) => self.send(parts),
+            (_, true) => self.send(&[&[format!("{length:x}\r\n").as_bytes()], parts, &[b"\r\n"]].concat()),
+        }
+    }
+
+    /// Ends a stream that is complete. Without this, the client knows that it was cut short.
+    pub fn end_stream(&self) -> io::Result<()> {
+        if self.is_chunked { self.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
+    }
+
+    /// Writes bytes of a stream in one system call, by the write deadline. Bytes that the socket does not accept at
     /// once are reserved in the memory budget; without room there, the call fails as at the deadline.
     pub fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
         let deadline = Instant::now() + self.deadlines.write;
@@ -453,7 +489,7 @@ impl Conn {
 
     /// Limits the system's send buffer to about so many bytes.
     pub fn bound_system_buffer(&self, bytes: usize) {
-        // The stream works without it as well.
+        // The stream also works without it.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*self.stream, bytes);
     }
 
@@ -478,7 +514,7 @@ impl Conn {
     }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
@@ -571,7 +607,7 @@ mod tests {
         let mut ask = |conn: &mut Conn, more: &str, body: &[u8]| {
             client.write_all(head(more).as_bytes()).unwrap();
             client.write_all(body).unwrap();
-            let Next::Head(head) = conn.next_request() else { panic!("no head") };
+            let NextRequest::Head(head) = conn.next_request() else { panic!("no head") };
             conn.body(&head, 8 << 20)
         };
         // The whole declared length is reserved from the start, before it has arrived.

@@ -1,7 +1,7 @@
 //! Why a request has no result: a status, a sentence for people, and whether anything may have been done.
 //!
-//! The body is `{"error", "outcome", "leader", "retry_after_ms"}`. `outcome` is `refused` (certainly not done) or `unknown`
-//! (it may or may not have been done), and one is never reported as the other.
+//! The body is `{"error", "outcome", "leader", "retry_after_ms"}`. `outcome` is `refused` (certainly not done) or
+//! `unknown` (it may or may not have been done), and one is never reported as the other.
 //! Not here: which outcome of the node has which status (`http/outcome.rs`).
 
 use super::parse::Fault;
@@ -10,13 +10,12 @@ use crate::types::Index;
 use serde_json::json;
 use std::borrow::Cow;
 
-/// Advice when to ask again where nothing better is known.
+/// Time after which a client should try again, if nothing better is known.
 const RETRY_MS: u64 = 200;
 
 /// Why a request has no result.
 #[derive(Clone, Debug)]
 pub struct ApiError {
-    /// Status code.
     pub status: u16,
     why: Cow<'static, str>,
     is_unknown: bool,
@@ -47,13 +46,13 @@ impl ApiError {
         ApiError { is_unknown: true, ..ApiError::refused(status, why) }
     }
 
-    /// Has the body name the leader that this node knows: for what the node or its services decided.
+    /// The body names the leader that this node knows: for errors of the node or its services.
     pub fn with_leader(mut self) -> ApiError {
         self.names_leader = true;
         self
     }
 
-    /// Says when asking again makes sense.
+    /// Sets after which time the client should try again.
     pub fn retry_after(mut self, ms: u64) -> ApiError {
         self.retry_after_ms = Some(ms);
         self
@@ -65,7 +64,7 @@ impl ApiError {
         self
     }
 
-    /// Says which log index it speaks of.
+    /// Sets the log index of the error.
     pub fn at(mut self, index: Index) -> ApiError {
         self.index = Some(index.0);
         self

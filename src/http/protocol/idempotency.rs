@@ -1,9 +1,10 @@
 //! `Idempotency-Key`: a write that is sent twice under one key takes effect once, on whichever nodes the two arrive.
 //!
-//! The key becomes the command's tag, so the session table of the services answers the second copy with the first one's
-//! reply, for an hour at least. The tag is drawn from the whole request, not from the key alone: the same key with another
-//! method, path or body is another request and is carried out. Rejected: refusing it (422), because the table would have
-//! to keep every request to know, and a client that reuses a key has a bug that hiding its second write would make worse.
+//! The key becomes the command's tag, so the session table of the services answers the second copy with the reply to
+//! the first, for at least an hour. The tag is a hash of the whole request, not of the key alone: the same key with
+//! another method, path or body is another request and is executed. Rejected: refusing it (422), because the table
+//! would have to keep every request, and a client that reuses a key has a bug that ignoring its second write would make
+//! worse.
 //! Not here: the table (`services/sessions.rs`).
 
 use super::error::ApiError;
@@ -20,7 +21,7 @@ pub(crate) fn tag(head: &Head, body: &[u8]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, &head.target, body, b"")
 }
 
-/// The same for a body that is not held as a whole: of its SHA-256.
+/// The same for a body that is not in memory as a whole, by its SHA-256.
 pub(crate) fn tag_of_hash(head: &Head, hash: &[u8; 32]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, &head.target, hash, b"hash")
 }
@@ -30,7 +31,7 @@ pub(crate) fn tag_without_params(head: &Head, body: &[u8]) -> Result<Option<Tag>
     tag_of(head, head.path(), body, b"")
 }
 
-/// The same where two people may choose one key: their requests are two.
+/// The same where two users may choose the same key: their requests are different.
 pub(crate) fn tag_for(head: &Head, who: &[u8], body: &[u8]) -> Result<Option<Tag>, ApiError> {
     tag_of(head, &head.target, body, who)
 }
@@ -40,14 +41,10 @@ fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<T
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(ApiError::refused(400, "Idempotency-Key must have 1 to 255 bytes"));
     }
-    let method = match head.method {
-        Some(Method::Put) => "PUT",
-        Some(Method::Delete) => "DELETE",
-        _ => "POST",
-    };
+    let method = head.method.map_or("", Method::name);
     let mut hasher = Sha256::new();
     hasher.update(b"phalanx idempotency 1");
-    // Lengths first: no two requests give the same bytes.
+    // With lengths, so that different requests never give the same bytes.
     let parts = [key.as_bytes(), method.as_bytes(), target.as_bytes(), body, who];
     for part in parts.into_iter().take(if who.is_empty() { 4 } else { 5 }) {
         hasher.update((part.len() as u64).to_le_bytes());

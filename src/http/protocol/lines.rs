@@ -1,17 +1,18 @@
 //! Reading a stream of lines from a node, as another node and the command line do.
 //!
-//! The request says HTTP/1.0, so the body comes as it is and ends with the connection; a read that brings nothing within the
-//! read timeout is no error, for the caller may have something to look after meanwhile.
-//! Not here: what the lines say.
+//! The request is HTTP/1.0, so the body is not chunked and ends with the connection. A read timeout is not an error:
+//! the caller may have something else to do meanwhile.
+//! Not here: what the lines contain.
 
+use super::conn::is_timeout;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// Longest line: a piece of output is as long as an output may be, in base64.
+/// Longest line: a piece of output may be as long as the whole output, in base64.
 const LINE_BYTES_MAX: usize = 16 << 20;
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// A line, without its line feed.
@@ -26,7 +27,7 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Lines {
     from: BufReader<TcpStream>,
-    /// The beginning of a line that is not whole yet.
+    /// The beginning of a line that is incomplete.
     begun: Vec<u8>,
 }
 
@@ -63,7 +64,7 @@ impl Lines {
         }
     }
 
-    /// The next line, if one is there by the read timeout.
+    /// The next line, if it arrives within the read timeout.
     ///
     /// # Errors
     /// The connection broke, or a line is longer than any that a node sends.
@@ -71,9 +72,7 @@ impl Lines {
         loop {
             let buffer = match self.from.fill_buf() {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    return Ok(Next::Nothing);
-                }
+                Err(e) if is_timeout(&e) => return Ok(Next::Nothing),
                 buffer => buffer?,
             };
             if buffer.is_empty() {

@@ -1,7 +1,8 @@
-//! What a request asks for: behind the question mark, none of it unknown or twice, and in a body of JSON.
+//! Parameters of a request: its query, in which no parameter may be unknown or given twice, and a body of JSON.
 //!
-//! An unknown parameter is refused: with `?cas_index=7` misspelt, a write that was meant to be careful would not be.
-//! Not here: which are known (`http/routes.rs`), what a parameter means (each handler).
+//! An unknown parameter is refused: with a misspelt `?cas_index=7`, a write that is meant to be conditional would not
+//! be.
+//! Not here: which parameters are known (`http/routes.rs`), what they mean (each handler).
 
 use super::error::ApiError;
 use super::parse::{Head, percent_decode};
@@ -9,18 +10,18 @@ use crate::time::parse_duration;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// What a request asks for in its query, none of it unknown or twice.
+/// The parameters in the query of a request.
 pub(crate) struct Params<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Params<'a> {
-    /// All that is asked for. The router has checked it.
+    /// All parameters. The router has checked them.
     pub(crate) fn of(head: &'a Head) -> Params<'a> {
         let query = head.target.split_once('?').map_or("", |(_, query)| query);
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         Params(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect())
     }
 
-    /// Refuses what is not among the known ones, or there twice.
+    /// Refuses parameters that are unknown or given twice.
     pub(crate) fn check(head: &Head, known: impl Iterator<Item = &'static str>) -> Result<(), ApiError> {
         if !head.target.contains('?') {
             return Ok(());
@@ -42,11 +43,10 @@ impl<'a> Params<'a> {
 
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        number.map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} must be a number")))
+        digits(text).map(Some).ok_or_else(|| ApiError::refused(400, format!("{name} must be a number")))
     }
 
-    /// Whether it is there, with `true`, `1` or nothing as its value.
+    /// Whether it is given, with `true`, `1` or no value.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.get(name) {
             None | Some("false" | "0") => Ok(false),
@@ -69,7 +69,12 @@ impl<'a> Params<'a> {
     }
 }
 
-/// What a body of JSON says, which is an object: without this look an array of the fields' values would do, too.
+/// A number of decimal digits alone: `parse` would also accept a plus sign.
+pub(crate) fn digits(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+/// A body that is a JSON object. serde would also accept an array of the fields' values.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
         return Err(ApiError::refused(400, "body: expected a JSON object"));

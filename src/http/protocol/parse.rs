@@ -1,11 +1,12 @@
 //! Bytes to a request head, and chunked bodies to bytes: pure, and strict where leniency has let requests be smuggled.
 //!
-//! httparse finds the tokens; this file adds what it leaves open: sizes, bare line feeds, `Host`, how the body is
-//! framed. Whatever two programs could read in two ways is refused, never repaired (RFC 9112 sections 2.2, 5, 6, 7, 11.2).
+//! httparse finds the tokens; this file adds what it does not check: sizes, bare line feeds, `Host`, how the body is
+//! framed. Whatever two programs could interpret differently is refused, never repaired (RFC 9112 sections 2.2, 5, 6,
+//! 7, 11.2).
 //!
-//! Invariants: P1 a [`Head`] holds no byte below 0x20 in any value and only visible ASCII in its target, so both may be
-//! reflected. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
-//! Not here: reading and deadlines (`conn.rs`), which hosts and origins are welcome (`guard.rs`).
+//! Invariants: P1 a [`Head`] contains no byte below 0x20 in any value and only visible ASCII in its target, so both may
+//! be copied into a response. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
+//! Not here: reading and deadlines (`conn.rs`), which hosts and origins are allowed (`guard.rs`).
 
 use crate::limits;
 use std::fmt::Write;
@@ -33,15 +34,10 @@ fn fault<T>(status: u16, why: &'static str) -> Result<T, Fault> {
 /// Methods that the server knows; others are answered with 501. Those in `Other` are never allowed (405).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// `GET`
     Get,
-    /// `HEAD`: as `GET`, without the body.
     Head,
-    /// `POST`
     Post,
-    /// `PUT`
     Put,
-    /// `DELETE`
     Delete,
     /// `OPTIONS`: the preflight request of a browser before a page of another node may use the chat.
     Options,
@@ -50,6 +46,9 @@ pub enum Method {
 }
 
 impl Method {
+    const ALLOWED: [Method; 6] =
+        [Method::Get, Method::Head, Method::Post, Method::Put, Method::Delete, Method::Options];
+
     /// The method's name; empty for methods that are never allowed.
     pub fn name(self) -> &'static str {
         match self {
@@ -65,8 +64,9 @@ impl Method {
 }
 
 /// How the body is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
+    #[default]
     Empty,
     /// So many bytes, at least one.
     Length(usize),
@@ -74,9 +74,9 @@ pub enum Framing {
 }
 
 /// One request head, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// Method; `None`: a valid but unknown token (501).
+    /// `None`: a valid but unknown token (501).
     pub method: Option<Method>,
     /// Path and query as sent, visible ASCII, starting with `/`.
     pub target: String,
@@ -84,32 +84,23 @@ pub struct Head {
     pub is_http11: bool,
     /// `Host` as sent (or the authority of an absolute target, which must agree).
     pub host: String,
-    /// How the body is framed.
     pub framing: Framing,
     /// The connection may be used again.
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// `Origin`
     pub origin: Option<String>,
-    /// `Sec-Fetch-Site`
     pub fetch_site: Option<String>,
     /// `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest: document`, or `Upgrade-Insecure-Requests` from a browser that
     /// sends neither: the response is for a window of its own.
     pub is_navigation: bool,
     /// `User-Agent` begins as that of every web browser.
     pub is_browser: bool,
-    /// `Referer`
     pub referer: Option<String>,
-    /// `Content-Type`
     pub content_type: Option<String>,
-    /// `Accept`
     pub accept: Option<String>,
-    /// `If-None-Match`
     pub if_none_match: Option<String>,
-    /// `Idempotency-Key`
     pub idempotency_key: Option<String>,
-    /// `Authorization`
     pub authorization: Option<String>,
 }
 
@@ -194,14 +185,8 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
         fields.take(header.name, header.value)?;
     }
     let method = match request.method.unwrap_or_default() {
-        "GET" => Some(Method::Get),
-        "HEAD" => Some(Method::Head),
-        "POST" => Some(Method::Post),
-        "PUT" => Some(Method::Put),
-        "DELETE" => Some(Method::Delete),
-        "OPTIONS" => Some(Method::Options),
         "PATCH" | "TRACE" | "CONNECT" => Some(Method::Other),
-        _ => None,
+        name => Method::ALLOWED.into_iter().find(|method| method.name() == name),
     };
     fields.finish(method, target, is_http11).map(|head| Some((head, length)))
 }
@@ -223,27 +208,19 @@ fn check_unfinished(bytes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The header fields that the server looks at; the others are checked and dropped.
+/// A head whose header fields are being read; fields that the server does not use are checked and dropped.
 #[derive(Default)]
 struct Fields {
+    /// What is known already; `host` is `None` until its field was read.
+    head: Head,
     host: Option<String>,
     content_length: Option<usize>,
     has_transfer_encoding: bool,
     wants_close: bool,
     wants_keep_alive: bool,
-    expects_continue: bool,
-    origin: Option<String>,
-    fetch_site: Option<String>,
     fetch_mode: Option<String>,
     fetch_dest: Option<String>,
     wants_secure: bool,
-    is_browser: bool,
-    referer: Option<String>,
-    content_type: Option<String>,
-    accept: Option<String>,
-    if_none_match: Option<String>,
-    idempotency_key: Option<String>,
-    authorization: Option<String>,
 }
 
 impl Fields {
@@ -253,7 +230,20 @@ impl Fields {
         }
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let text = || String::from_utf8_lossy(value).trim_matches([' ', '\t']).to_owned();
-        if is("host") {
+        let plain = [
+            ("origin", &mut self.head.origin),
+            ("sec-fetch-site", &mut self.head.fetch_site),
+            ("sec-fetch-mode", &mut self.fetch_mode),
+            ("sec-fetch-dest", &mut self.fetch_dest),
+            ("referer", &mut self.head.referer),
+            ("content-type", &mut self.head.content_type),
+            ("accept", &mut self.head.accept),
+            ("if-none-match", &mut self.head.if_none_match),
+            ("authorization", &mut self.head.authorization),
+        ];
+        if let Some((_, field)) = plain.into_iter().find(|(other, _)| is(other)) {
+            *field = Some(text());
+        } else if is("host") {
             if self.host.replace(text()).is_some() {
                 return fault(400, "more than one Host");
             }
@@ -283,39 +273,21 @@ impl Fields {
             if !text().eq_ignore_ascii_case("100-continue") {
                 return fault(417, "the only supported expectation is 100-continue");
             }
-            self.expects_continue = true;
-        } else if is("origin") {
-            self.origin = Some(text());
-        } else if is("sec-fetch-site") {
-            self.fetch_site = Some(text());
-        } else if is("sec-fetch-mode") {
-            self.fetch_mode = Some(text());
-        } else if is("sec-fetch-dest") {
-            self.fetch_dest = Some(text());
+            self.head.expects_continue = true;
         } else if is("upgrade-insecure-requests") {
             self.wants_secure = true;
         } else if is("user-agent") {
-            self.is_browser |= value.starts_with(b"Mozilla/");
-        } else if is("referer") {
-            self.referer = Some(text());
-        } else if is("content-type") {
-            self.content_type = Some(text());
+            self.head.is_browser |= value.starts_with(b"Mozilla/");
         } else if is("content-encoding") {
             if !text().eq_ignore_ascii_case("identity") {
                 return fault(415, "Content-Encoding is not supported");
             }
-        } else if is("accept") {
-            self.accept = Some(text());
-        } else if is("if-none-match") {
-            self.if_none_match = Some(text());
         } else if is("idempotency-key") {
             let key = text();
-            if self.idempotency_key.as_ref().is_some_and(|known| *known != key) {
+            if self.head.idempotency_key.as_ref().is_some_and(|known| *known != key) {
                 return fault(400, "two different Idempotency-Key headers");
             }
-            self.idempotency_key = Some(key);
-        } else if is("authorization") {
-            self.authorization = Some(text());
+            self.head.idempotency_key = Some(key);
         }
         Ok(())
     }
@@ -352,20 +324,12 @@ impl Fields {
             host,
             framing,
             keep_alive: if is_http11 { !self.wants_close } else { self.wants_keep_alive && !self.wants_close },
-            expects_continue: self.expects_continue && is_http11 && framing != Framing::Empty,
-            origin: self.origin,
+            expects_continue: self.head.expects_continue && is_http11 && framing != Framing::Empty,
             is_navigation: match (&self.fetch_mode, &self.fetch_dest) {
                 (None, None) => self.wants_secure,
                 (mode, dest) => mode.as_deref() == Some("navigate") && dest.as_deref() == Some("document"),
             },
-            fetch_site: self.fetch_site,
-            is_browser: self.is_browser,
-            referer: self.referer,
-            content_type: self.content_type,
-            accept: self.accept,
-            if_none_match: self.if_none_match,
-            idempotency_key: self.idempotency_key,
-            authorization: self.authorization,
+            ..self.head
         })
     }
 }

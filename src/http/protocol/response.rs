@@ -1,16 +1,17 @@
-//! One bounded answer: status, headers, body, written into a buffer in one piece.
+//! A response: status, headers, body, written into a buffer.
 //!
-//! Invariant: R1 no header value leaves with a control character, whatever a handler put into it, so nothing that a
-//! client sent can start a header of its own.
-//! Not here: never-ending answers (`http/pages/monitor_stream.rs`), sockets (`conn.rs`).
+//! Invariant: R1 header values contain no control characters, whatever a handler has put into them, so nothing that a
+//! client sent can begin another header.
+//! Not here: responses that are sent while they are produced, and sockets (`conn.rs`).
 
 use crate::types::Index;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::io::Write;
 
-/// Where an answer came from: the `X-Phalanx-*` headers.
+/// The origin of a response: the `X-Phalanx-*` headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin {
     /// This node.
@@ -19,29 +20,26 @@ pub struct Origin {
     pub leader: Option<u64>,
     /// Its term.
     pub term: u64,
-    /// Index of the write or read that this answers, else what this node has applied.
+    /// Index of the write or read, otherwise the index that this node has applied.
     pub index: u64,
 }
 
-/// One answer.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// Status code.
     pub status: u16,
     /// Media type of the body.
     pub content_type: &'static str,
-    /// Headers beside the usual ones.
+    /// Headers beyond those of every response.
     pub headers: Vec<(&'static str, String)>,
-    /// Body.
     pub body: Cow<'static, [u8]>,
     /// The length of the body is not known beforehand.
     pub is_stream: bool,
-    /// Log index that it speaks of, if that is not simply what this node has applied.
+    /// Log index of the result; `None`: what this node has applied.
     pub index: Option<u64>,
 }
 
 impl Response {
-    /// An answer without a body.
+    /// A response without a body.
     pub fn empty(status: u16) -> Response {
         Response {
             status,
@@ -58,38 +56,36 @@ impl Response {
         Response { content_type, is_stream: true, ..Response::empty(200) }
     }
 
-    /// Plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Response {
         Response { body: Cow::Owned(text.into().into_bytes()), ..Response::empty(status) }
     }
 
-    /// JSON, with a line feed at its end for people with curl.
+    /// JSON, with a line feed at its end for users of curl.
     pub fn json(status: u16, value: &impl serde::Serialize) -> Response {
         let mut body = serde_json::to_vec(value).expect("our own types serialize");
         body.push(b'\n');
         Response { content_type: "application/json", body: Cow::Owned(body), ..Response::empty(status) }
     }
 
-    /// Bytes that a client stored: never shown as anything else than bytes.
+    /// Bytes that a client has stored: a browser must not interpret them.
     pub fn bytes(body: Vec<u8>) -> Response {
         Response { content_type: "application/octet-stream", body: Cow::Owned(body), ..Response::empty(200) }
     }
 
-    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Says which log index it speaks of.
+    /// Sets the log index of the result.
     pub fn at(mut self, index: Index) -> Response {
         self.index = Some(index.0);
         self
     }
 
-    /// Appends the whole answer to `out`. `has_body` is false for HEAD.
+    /// Appends the response to `out`. `has_body` is false for HEAD and for the head of a stream.
     pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, has_body: bool, origin: Option<Origin>) {
-        status_line(out, self.status);
+        write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).expect("a Vec takes every write");
         if self.is_stream {
             header(out, "Content-Type", self.content_type);
         } else if self.status != 304 && self.status != 204 {
@@ -116,28 +112,11 @@ impl Response {
             out.extend_from_slice(&self.body);
         }
     }
-
-    /// Appends the head of a stream; what follows ends with the connection.
-    pub fn write_stream_head(&self, out: &mut Vec<u8>, is_chunked: bool, origin: Origin) {
-        status_line(out, self.status);
-        header(out, "Content-Type", self.content_type);
-        header(out, "Cache-Control", "no-store");
-        header(out, "X-Content-Type-Options", "nosniff");
-        origin.write(out);
-        for (name, value) in &self.headers {
-            header(out, name, value);
-        }
-        if is_chunked {
-            header(out, "Transfer-Encoding", "chunked");
-        }
-        header(out, "Connection", "close");
-        out.extend_from_slice(b"\r\n");
-    }
 }
 
 impl Origin {
     /// Appends the `X-Phalanx-*` headers.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>) {
         let leader = self.leader.map_or("none".to_owned(), |leader| leader.to_string());
         write!(
             out,
@@ -148,7 +127,7 @@ impl Origin {
     }
 }
 
-/// Text as it is, other bytes in base64; and whether they are.
+/// Bytes as text: UTF-8 as it is, anything else in base64; and whether it is base64.
 pub(crate) fn as_text(bytes: Vec<u8>) -> (String, bool) {
     match String::from_utf8(bytes) {
         Ok(text) => (text, false),
@@ -156,13 +135,17 @@ pub(crate) fn as_text(bytes: Vec<u8>) -> (String, bool) {
     }
 }
 
-/// Appends the status line.
-pub fn status_line(out: &mut Vec<u8>, status: u16) {
-    write!(out, "HTTP/1.1 {status} {}\r\n", reason(status)).expect("a Vec takes every write");
+/// Adds a field with these bytes: as text if they are UTF-8, otherwise in base64, which the field `encoding` then says.
+pub(crate) fn put_bytes(row: &mut Json, name: &str, encoding: &str, bytes: Vec<u8>) {
+    let (text, is_base64) = as_text(bytes);
+    row[name] = text.into();
+    if is_base64 {
+        row[encoding] = "base64".into();
+    }
 }
 
 /// Appends one header; control characters in its value become spaces (R1).
-pub fn header(out: &mut Vec<u8>, name: &str, value: &str) {
+fn header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend(value.bytes().map(|byte| if byte < 0x20 || byte == 0x7f { b' ' } else { byte }));

@@ -1,18 +1,19 @@
-//! Incoming half of the peer port: takes connections, shakes hands, and reads frames for the threads they concern.
+//! Incoming half of the peer port: accepts connections, does the handshake, and reads frames for the other threads.
 //!
-//! Everything here comes from outside: a frame that cannot be decoded or does not belong costs the connection and one
-//! log line, never more. When a peer's connection ends, the outgoing half is asked to look whether the peer is gone.
+//! All input is from outside: a frame that cannot be decoded or is not expected ends the connection, with one log line
+//! at most. When a peer's connection ends, the outgoing half is asked to check whether the peer is gone.
 //!
-//! Frames are taken only from a node of this cluster: its identity is in the membership, or was vouched for (`raft/guard.rs`);
-//! with a `cluster_secret` the handshake has proved as much. Anyone else may ask who leads, and ask to join. Frames of a
-//! stranger are dropped as they arrive, as if the wire had lost them, and the connection stays for some seconds: a member of
-//! which this node has not heard yet is known within a round of gossip.
-//! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages mean
-//! (`node/threads/core/`, `node/threads/gossip.rs`).
+//! Frames are accepted only from a node of this cluster: its identity is in the membership, or was vouched for
+//! (`raft/guard.rs`); with a `cluster_secret` the handshake has proved it. Anyone else may ask who leads, and ask to
+//! join. Frames of a stranger are dropped as they arrive, as if the network had lost them, and the connection stays
+//! open for some seconds: a member that this node does not know yet becomes known within a round of gossip.
+//! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages
+//! mean (`node/threads/core/`, `node/threads/gossip.rs`).
 
 use super::join::{self, whereabouts};
-use super::limits::{Place, Places};
+use super::limits::{ConnectionEntry, ConnectionTable};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
+use crate::node::accept::{self, Arrival};
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
@@ -34,49 +35,45 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A peer that says nothing for so long is half open: gossip alone speaks more often.
+/// A connection without a frame for so long is half open: gossip alone sends more often.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// How long a node that is not known yet may wait to be, before it must dial again: gossip takes a second.
+/// How long the connection of an unknown node stays open: gossip makes a member known within a second.
 const STRANGER_MAX: Duration = Duration::from_secs(10);
-/// A node that is not known so long after it connected is worth a line in the log. Newcomers are not: their first frames
-/// may overtake the news of them.
+/// A node that is unknown for longer than this after it connected is logged. The first frames of a new node may arrive
+/// before the membership change that names it.
 const NEWCOMER_MAX: Duration = Duration::from_secs(2);
-/// Bytes that are read at once from a known node, and from a stranger, whose frames are dropped as they arrive.
+/// Bytes that are read at once from a known node, and from a stranger, of which frames are dropped as they arrive.
 const READ_BYTES: (usize, usize) = (64 << 10, 1 << 10);
-/// Pause after an accept that failed for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Pause after the system has refused a thread.
+const SPAWN_PAUSE: Duration = Duration::from_millis(20);
 /// Stack of a connection's thread: postcard decodes on the heap.
 const STACK_BYTES: usize = 512 << 10;
 
 /// Body of the `peers` thread: accepts until the node stops.
 pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
-    let places = Arc::new(Places::default());
-    loop {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => Arc::new(stream),
-            Err(_) if shared.is_stopped() => return,
-            Err(e) => {
-                warn_seldom!("peer accept failed err={e}");
-                std::thread::sleep(ACCEPT_PAUSE);
-                continue;
+    let places = Arc::new(ConnectionTable::default());
+    accept::accept_all(
+        listener,
+        "peers",
+        || shared.is_stopped(),
+        |arrival| {
+            // The peer tries again.
+            let Arrival::Client(stream, _) = arrival else { return };
+            let stream = Arc::new(stream);
+            let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
+            let started = spawn::spawn_with_stack("recv", STACK_BYTES, move || {
+                serve(&shared, &stream, &place);
+                let _ = stream.shutdown(Shutdown::Both);
+            });
+            if let Err(e) = started {
+                warn_seldom!("cannot start a thread for a peer connection err={e}");
+                std::thread::sleep(SPAWN_PAUSE);
             }
-        };
-        if shared.is_stopped() {
-            return;
-        }
-        let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
-        let started = spawn::spawn_small("recv", STACK_BYTES, move || {
-            serve(&shared, &stream, &place);
-            let _ = stream.shutdown(Shutdown::Both);
-        });
-        if let Err(e) = started {
-            warn_seldom!("cannot start a thread for a peer connection err={e}");
-            std::thread::sleep(ACCEPT_PAUSE);
-        }
-    }
+        },
+    );
 }
 
-fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Place) {
+fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
     let _ = stream.set_nodelay(true);
     let key = shared.peer_key.as_ref();
     let (hello, mut seals) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, |hello| {
@@ -121,14 +118,14 @@ fn serve_peer(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     hello: Hello,
-    place: &Place,
+    place: &ConnectionEntry,
     seal: &mut Seal,
 ) -> Result<(), WireError> {
     let from = hello.from;
     let is_proved = shared.peer_key.is_some();
     shared.inboxes.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
     let Err(ended) = read_all(shared, stream, from, place, seal);
-    // The end of a connection in a member's name says nothing while that member is heard over another.
+    // The end of a connection in a member's name means nothing while that member is heard over another connection.
     if !place.is_one_of_many(from, &Purpose::Peer) {
         shared.inboxes.to_core(CoreInput::PeerClosed(from));
     }
@@ -140,7 +137,7 @@ fn read_all(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     from: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
     seal: &mut Seal,
 ) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {
@@ -159,7 +156,7 @@ fn read_all(
     }
 }
 
-/// Drops the frames of a node until it is known, by the deadline at most; what it has sent of the frames after them.
+/// Drops the frames of a node until it is known, by the deadline at most; returns the bytes that were read beyond them.
 fn await_acquaintance(
     shared: &Shared,
     stream: &TcpStream,
@@ -170,7 +167,7 @@ fn await_acquaintance(
     let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
     let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
     loop {
-        // Operation as late as can be: it may have become known while nothing came from it.
+        // Waits before it checks: the node may become known while it sends nothing.
         let has_more = !reader.fill_buf()?.is_empty();
         if belongs(shared, from) {
             return Ok(io::Cursor::new(reader.buffer().to_vec()));
@@ -187,7 +184,7 @@ fn await_acquaintance(
     }
 }
 
-/// Where a known node's frames come from: while one has a deadline, no read lasts longer.
+/// The frames of a known node. While a frame has a deadline, no read lasts longer.
 struct Source<'a> {
     stream: &'a TcpStream,
     deadline: &'a Cell<Option<Instant>>,
@@ -206,7 +203,7 @@ impl Read for Source<'_> {
     }
 }
 
-/// Reads one frame for the thread that it concerns. A large one waits for its share of memory, and has a deadline for the whole.
+/// Reads one frame for the thread that it is for. A large frame waits for memory, and has one deadline in total.
 fn read_one(
     shared: &Arc<Shared>,
     reader: &mut dyn Read,
@@ -233,7 +230,7 @@ fn read_one(
     take(shared, from, frame).inspect_err(|e| warn_seldom!("protocol error of peer peer={} err={e}", from.id))
 }
 
-/// Whether frames of this identity are taken. The handshake is over: where there is a secret, it has proved to know it.
+/// Whether frames of this identity are accepted. If there is a secret, the handshake has proved that the node knows it.
 fn belongs(shared: &Shared, who: Identity) -> bool {
     shared.peer_key.is_some() || shared.view().known.contains(&who)
 }
@@ -241,7 +238,7 @@ fn belongs(shared: &Shared, who: Identity) -> bool {
 fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireError> {
     match frame {
         Frame::Raft(message) => {
-            // The handshake said who speaks; a message in another's name is dropped.
+            // The handshake has established the sender; a message in another node's name is an error.
             if message.from != from {
                 return Err(WireError::Unexpected("message in another node's name"));
             }

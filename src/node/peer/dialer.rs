@@ -1,7 +1,9 @@
-//! Outgoing half of each pair of nodes: `send-m` dials node m and keeps the connection, on which others write.
+//! Outgoing half of the peer port: the thread `send-m` dials node m and keeps the connection, to which other threads
+//! write.
 //!
-//! A dead process is known at once: its kernel closes the connection it had to us, the reading half (`acceptor.rs`) asks
-//! this thread to look, and the redial is refused. That is what [`CoreInput::LinkLost`] means: not slow, gone.
+//! The death of a process is noticed at once: its kernel closes its connection to this node, the reading half
+//! (`acceptor.rs`) has this thread check, and the next dial is refused. That is what [`CoreInput::LinkLost`] means: the
+//! process is gone, not slow.
 //! Not here: how frames get into a connection and when they are dropped (`node/shared/link.rs`), who gets a link
 //! (`node/threads/core/`), the reading half (`acceptor.rs`).
 
@@ -9,7 +11,7 @@ use crate::limits::SEND_INBOX_MAX;
 use crate::node::shared::link::{Link, LinkInput, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, lock};
-use crate::types::{Addresses, Identity};
+use crate::types::Identity;
 use crate::wire::codec::WireError;
 use crate::wire::handshake::{self, Welcomed};
 use crate::wire::seal::{Seal, Seals};
@@ -23,11 +25,11 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A peer that takes nothing for so long (frozen, cut off) loses the connection.
+/// The connection to a peer that accepts nothing for so long (frozen, cut off) is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
-/// A process that dies (or one that is just starting) may take a connection and drop it: dial again so often, at once.
+/// A process that is dying (or just starting) may accept a connection and drop it: so many more dials follow at once.
 const DYING_DIALS: u32 = 20;
 
 /// Starts the thread of one link; it ends when the last [`Link`] is dropped.
@@ -52,7 +54,7 @@ struct Dialer {
 }
 
 enum Ended {
-    /// Look again at once.
+    /// Dial again at once.
     Broken,
     /// The link is no longer needed.
     Unneeded,
@@ -65,7 +67,7 @@ impl Dialer {
         let mut last_why = String::new();
         let mut quick_dials = DYING_DIALS;
         loop {
-            // Whatever asked for a look so far is answered by this one.
+            // The next dial answers every check that was requested so far.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
                 Ok((stream, seal)) => {
@@ -123,7 +125,7 @@ impl Dialer {
 
     fn connect(&self) -> Result<(TcpStream, Seal), WireError> {
         let (stream, welcomed, seals) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
-        // Before the link stands: a vote of an outdated disk must not reach a node that knows better.
+        // Before the link is used: a vote from an outdated disk must not reach a node that remembers later promises.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
         self.shared.inboxes.to_core(CoreInput::Remembered { by: self.who, promise, compared: Some(compared) });
@@ -161,13 +163,13 @@ impl Dialer {
     }
 }
 
-/// How a dying process answers: it takes the connection and hangs up.
+/// Errors of a dial to a dying process: it accepts the connection and closes it.
 fn is_hang_up(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
-/// Waits for `pause` (or until asked to look); `false` when the link is no longer needed.
+/// Waits for `pause`, or until a check is requested; `false` when the link is no longer needed.
 fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     let until = Instant::now() + pause;
     loop {
@@ -184,10 +186,10 @@ pub fn resolve(address: &str) -> io::Result<std::net::SocketAddr> {
     address.to_socket_addrs()?.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
 }
 
-/// Dials a node of this cluster, and verifies that the one that answers is the one that is meant.
+/// Dials a node of this cluster, and verifies its identity.
 ///
 /// # Errors
-/// When no node answers in time, the handshake fails, or it is another.
+/// When no node answers in time, the handshake fails, or another node answers.
 pub fn dial_as(
     shared: &Shared,
     to: Identity,
@@ -200,8 +202,8 @@ pub fn dial_as(
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),
         Err(WireError::Other { who, cluster }) => {
-            // The member whose disk was replaced, or the member itself after another one of its number: it answers where we
-            // know our cluster to live.
+            // The same member with a replaced disk, or the member itself after another identity of its number: it
+            // answers at a known address of this cluster.
             if who.id == to.id && cluster == Some(shared.cluster) {
                 shared.inboxes.to_core(CoreInput::Answers(who));
             }
@@ -211,14 +213,13 @@ pub fn dial_as(
     }
 }
 
-/// Our first word on any connection; the handshake fills in the opening.
+/// The first frame of a connection; the handshake fills in the opening.
 fn hello(shared: &Shared, purpose: Purpose) -> Hello {
-    let addresses: Addresses = shared.settings.addresses(shared.me.id);
     Hello {
         protocol: PROTOCOL,
         cluster: Some(shared.cluster),
         from: shared.me,
-        addresses,
+        addresses: shared.settings.addresses(shared.me.id),
         opening: Vec::new(),
         purpose,
     }

@@ -1,13 +1,16 @@
-//! The peer protocol as discovery needs it: ask an address who leads, ask a leader to join, and answer those who ask us
-//! while we are still looking ourselves.
+//! The peer protocol as discovery needs it: ask an address who leads, ask a leader to join, and answer other nodes that
+//! ask while this node is still looking for its cluster.
 //!
-//! Not here: whom to ask, how often, and what follows from the answers (`cluster/discovery.rs`).
+//! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery.rs`).
 
 use super::dialer;
 use crate::cluster::config_file;
+use crate::cluster::discovery::JoinAnswer;
+use crate::limits::HANDSHAKE_DEADLINE;
+use crate::node::shared::Shared;
 use crate::raft::Promise;
 use crate::settings::Settings;
-use crate::types::{Addresses, Identity, NodeId};
+use crate::types::{Addresses, Identity};
 use crate::wire::codec::{WireError, read_sealed, write_sealed};
 use crate::wire::handshake::{self, DeadlineReader, Welcomed};
 use crate::wire::seal::{Key, Seals};
@@ -19,15 +22,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Longest wait for a connection while looking.
+/// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 /// Largest answer to a question.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Who asks.
+/// A node that asks others.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    /// This node.
     pub me: Identity,
     /// The cluster it must find, if it was in one.
     pub cluster: Option<Uuid>,
@@ -41,16 +43,12 @@ pub struct Asker {
     pub join_timeout: Duration,
 }
 
-/// A leader's answer to a node that wants to join.
-#[derive(Debug)]
-pub enum JoinAnswer {
-    /// A learner of this cluster now.
-    Joined { cluster: Uuid, members: Vec<(NodeId, Addresses)>, identities: Vec<Identity> },
-    /// Not the leader; what it knows.
-    Elsewhere(Whereabouts),
-}
-
 impl Asker {
+    /// A running node, which looks for other members of its cluster.
+    pub fn of(shared: &Shared) -> Asker {
+        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.is_gateway)
+    }
+
     /// A node that looks for its cluster, with the key of its settings' secret.
     pub fn new(settings: &Settings, key: Option<Key>, me: Identity, cluster: Option<Uuid>, is_gateway: bool) -> Asker {
         Asker {
@@ -78,16 +76,13 @@ impl Asker {
     /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
         let (stream, _, mut seals) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
-        match read_sealed(&mut self.reader(&stream, self.join_timeout), ANSWER_BYTES_MAX, &mut seals.incoming)? {
+        let mut from = DeadlineReader::new(&stream, Instant::now() + self.join_timeout);
+        match read_sealed(&mut from, ANSWER_BYTES_MAX, &mut seals.incoming)? {
             Frame::Joined { cluster, members, identities } => Ok(JoinAnswer::Joined { cluster, members, identities }),
             Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
             Frame::Reject { why } => Err(WireError::Rejected(why)),
             _ => Err(WireError::Unexpected("answer to a join")),
         }
-    }
-
-    fn reader<'a>(&self, stream: &'a TcpStream, timeout: Duration) -> DeadlineReader<'a> {
-        DeadlineReader::new(stream, Instant::now() + timeout)
     }
 
     /// Who answers at an address, and what it knows.
@@ -96,7 +91,7 @@ impl Asker {
     /// As [`Asker::ask`].
     pub fn who_is_at(&self, address: &str) -> Result<(Welcomed, Whereabouts), WireError> {
         let (stream, welcomed, mut seals) = self.dial(address, Purpose::Ask)?;
-        let mut from = self.reader(&stream, crate::limits::HANDSHAKE_DEADLINE);
+        let mut from = DeadlineReader::new(&stream, Instant::now() + HANDSHAKE_DEADLINE);
         match read_sealed(&mut from, ANSWER_BYTES_MAX, &mut seals.incoming)? {
             Frame::Whereabouts(whereabouts) => Ok((welcomed, whereabouts)),
             _ => Err(WireError::Unexpected("answer to a question")),
@@ -119,7 +114,7 @@ impl Asker {
     }
 }
 
-/// Answers other seekers on the peer port while this node has no cluster yet.
+/// Answers other nodes on the peer port while this node has no cluster yet.
 pub struct Lookout {
     is_over: Arc<AtomicBool>,
     port: std::net::SocketAddr,
@@ -170,11 +165,11 @@ pub fn wake(listening: std::net::SocketAddr) {
 
 fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
     let (hello, mut seals) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
-        // Members dial all the time; they do so again when another node is there.
+        // Members dial again and again, also once this node runs.
         matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
     })?;
     let mut to = stream;
-    // A gateway never bootstraps a cluster: no node waits for its turn.
+    // A gateway never bootstraps a cluster, so no node needs to wait for it.
     let id = (!asker.is_gateway).then_some(asker.me.id);
     let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
     match hello.purpose {

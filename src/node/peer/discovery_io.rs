@@ -1,8 +1,8 @@
-//! Joins discovery's decisions to the peer protocol and to this node's folder.
+//! Connects discovery with the peer protocol and with this node's folder.
 //!
-//! Not here: the decisions (`cluster/discovery.rs`), the conversations (`discovery_client.rs`).
+//! Not here: the decisions (`cluster/discovery.rs`), the protocol (`discovery_client.rs`).
 
-use super::discovery_client::{self, Asker};
+use super::discovery_client::Asker;
 use crate::cluster::discovery::{AskError, FrontOwner, JoinAnswer, World};
 use crate::node::process::front_port;
 use crate::node::spawn;
@@ -14,10 +14,10 @@ use std::io;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Founds this node's cluster on disk.
+/// Bootstraps this node's cluster on disk.
 type Bootstrap<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
 
-/// The world of a node that looks for its cluster.
+/// Sockets, clock and disk for a node that looks for its cluster.
 pub struct RealWorld<'a> {
     asker: Asker,
     /// `host:port` of the front door.
@@ -27,7 +27,7 @@ pub struct RealWorld<'a> {
 }
 
 impl<'a> RealWorld<'a> {
-    /// A world in which `bootstrap` writes the initial state.
+    /// `bootstrap` writes the initial state.
     pub fn new(
         asker: Asker,
         front: String,
@@ -43,7 +43,7 @@ impl World for RealWorld<'_> {
         let (to, answers) = bounded(addresses.len().max(1));
         for (place, address) in addresses.iter().cloned().enumerate() {
             let (to, asker) = (to.clone(), self.asker.clone());
-            // Not joined: one that hangs ends at its own deadline.
+            // Not joined: a thread that hangs ends at its own deadline.
             let started = spawn::spawn("ask", move || {
                 let _ = to.send((place, asker.ask(&address).map_err(to_ask_error)));
             });
@@ -61,13 +61,7 @@ impl World for RealWorld<'_> {
     }
 
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError> {
-        let asker = Asker { cluster: Some(cluster), ..self.asker.clone() };
-        match asker.join(address).map_err(to_ask_error)? {
-            discovery_client::JoinAnswer::Joined { cluster, members, identities } => {
-                Ok(JoinAnswer::Joined { cluster, members, identities })
-            }
-            discovery_client::JoinAnswer::Elsewhere(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
-        }
+        Asker { cluster: Some(cluster), ..self.asker.clone() }.join(address).map_err(to_ask_error)
     }
 
     fn bootstrap(&self, cluster: Uuid) -> Result<(), String> {
@@ -79,7 +73,7 @@ impl World for RealWorld<'_> {
     }
 
     fn wait(&self, time: Duration) -> bool {
-        // Only looked at, not taken: the main thread still wants to know why.
+        // The reason stays in the channel for the main thread.
         let until = Instant::now() + time;
         while Instant::now() < until {
             if !self.stop_asked.is_empty() {

@@ -1,6 +1,6 @@
 //! Whether this node is still a member. A node that was removed or replaced while it was stopped finds no trace of that
 //! in its own log, and no member informs it: members only connect to the nodes that the membership names. So it
-//! receives neither appends nor gossip, and would campaign for ever. After a long time without a leader it therefore
+//! receives neither appends nor gossip, and would campaign endlessly. After a long time without a leader it therefore
 //! asks which node leads, and asks that leader which identity has its number.
 //!
 //! Only the leader's own answer counts, twice in a row: a node that is behind may know an older membership, and a
@@ -23,7 +23,7 @@ const LEADERLESS_MIN: Duration = Duration::from_secs(8);
 /// Time between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// Whether this node is a member still, from one call to the next.
+/// Checks whether this node is still a member.
 #[derive(Debug, Default)]
 pub struct MembershipCheck {
     leaderless_since: Option<Instant>,
@@ -34,8 +34,8 @@ pub struct MembershipCheck {
 }
 
 impl MembershipCheck {
-    /// To be called often.
-    pub fn look(&mut self, shared: &Shared, asker: &Asker) {
+    /// Checks if it is time; to be called often.
+    pub fn maybe_check(&mut self, shared: &Shared, asker: &Asker) {
         if shared.view().raft.leader.is_some() {
             *self = MembershipCheck::default();
             return shared.set_outsider(None);
@@ -63,7 +63,7 @@ impl MembershipCheck {
     }
 }
 
-/// What it means for a node that its number is this holder's.
+/// What this node is if the leader says that this identity has its number.
 fn outsider(me: Identity, holder: Option<Uuid>) -> Option<Outsider> {
     match holder {
         Some(uuid) if uuid == me.uuid => None,

@@ -1,9 +1,9 @@
 //! The leader's side of a join: makes the newcomer a learner, replacing a lost disk's identity under the same id.
 //!
-//! The old identity goes before the new one comes, so one number never votes twice. A number whose holder answers the
-//! leader is in use and stays with it. One whose holder is silent may only be starting again: the newcomer has it when the
-//! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's own address, where no two
-//! can be. Each step is a membership change of its own, committed before the next.
+//! The old identity is removed before the new one is added, so one number never votes twice. A number is in use while
+//! its holder answers the leader. A holder that is silent may only be restarting: the newcomer gets the number when the
+//! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's address, which no two
+//! nodes can have. Each step is a separate membership change, committed before the next.
 //! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
 
 use super::discovery_client::Asker;
@@ -18,9 +18,9 @@ use crate::services::directory::Directory;
 use crate::types::{Identity, NodeId};
 use crate::wire::{Frame, Hello, Whereabouts};
 use log::info;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// What this node tells those who look for a cluster, or for their place in it.
+/// What this node answers to a node that looks for a cluster, or for its place in one.
 pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
     let view = shared.view();
     let members = shared.known_addresses();
@@ -39,9 +39,9 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     if who.id.0 == 0 || who.id.0 > NodeId::MAX {
         return Frame::Reject { why: format!("node ids are 1 to {}", NodeId::MAX) };
     }
-    let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-    let admitted = object(shared, hello).and_then(|()| {
-        // A gateway is known as such before it is a member: so no leader ever makes it a voter.
+    let deadline = shared.request_deadline();
+    let admitted = check_newcomer(shared, hello).and_then(|()| {
+        // A gateway is registered as one before it is a member, so no leader ever makes it a voter.
         if is_gateway {
             register_gateway(shared, hello, deadline)?;
         }
@@ -57,8 +57,8 @@ pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
     }
 }
 
-/// Why the newcomer is not taken in now, if so.
-fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
+/// Checks whether the newcomer is admitted now; the error says why not.
+fn check_newcomer(shared: &Shared, hello: &Hello) -> Result<(), String> {
     let who = hello.from;
     let view = shared.view();
     match view.raft.membership.uuid_of(who.id) {
@@ -71,7 +71,7 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
             }
             let dead_after = shared.settings.dead_after_ticks();
             let is_dead = peer.is_none_or(|peer| peer.silent_ticks >= dead_after);
-            if !is_dead && !stands_in_for(shared, who, holder) {
+            if !is_dead && !is_at_address_of(shared, who, holder) {
                 return Err(format!(
                     "id {} belongs to another data folder, whose node may be restarting: it is replaced when it has \
                      not answered for {} ms (dead_after_ms)",
@@ -87,15 +87,13 @@ fn object(shared: &Shared, hello: &Hello) -> Result<(), String> {
     Err(format!("{SILENT_LEARNERS_MAX} new nodes have not answered since they joined: try again within a minute"))
 }
 
-/// Whether the newcomer itself answers where the holder of its number was: then that one's disk was replaced, or given up by its
-/// user (`--rejoin`), and it cannot come back there.
-fn stands_in_for(shared: &Shared, who: Identity, holder: Identity) -> bool {
+/// Whether the newcomer answers at the address of the holder of its number: then the holder's disk was replaced, or
+/// discarded by its user (`--rejoin`), and the holder cannot return there.
+fn is_at_address_of(shared: &Shared, who: Identity, holder: Identity) -> bool {
     let directory = shared.directory();
     let known = directory.nodes.get(&holder.id).filter(|(uuid, _)| *uuid == holder.uuid);
     let Some((_, addresses)) = known else { return false };
-    let asker =
-        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.is_gateway);
-    asker.who_is_at(&addresses.peer).is_ok_and(|(there, _)| there.who == who)
+    Asker::of(shared).who_is_at(&addresses.peer).is_ok_and(|(there, _)| there.who == who)
 }
 
 fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), String> {

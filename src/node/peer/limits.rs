@@ -1,11 +1,11 @@
-//! How many connections there may be on the peer port.
+//! Limits for the number of connections on the peer port.
 //!
-//! A connection is a stranger's until its handshake has named a known identity. Strangers have few places: beyond them the
-//! oldest is closed, as a member's handshake takes milliseconds and needs one of the newest. A known identity has
-//! places of its own that no other identity can take; beyond those the oldest of its connections that is silent is
-//! closed, which is the one that is half open. Without a `cluster_secret` a process of this machine can claim a
-//! member's identity: it can take that member's places while they are free, and no more bytes than that member may
-//! have, but it closes no connection over which something is heard.
+//! A connection is a stranger's until its handshake has named a known identity. Strangers have few places. When all are
+//! taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of the
+//! newest. A known identity has places of its own that no other identity can take; when they are taken, the oldest of
+//! its connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of
+//! this machine can claim a member's identity: it can take that member's places while they are free, and no more bytes
+//! than that member may have, but it cannot cause a connection to be closed over which something is received.
 //!
 //! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
 //! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
@@ -21,87 +21,87 @@ use std::time::Instant;
 
 /// Connections of strangers. More: the oldest is closed.
 pub const STRANGERS_MAX: usize = 64;
-/// Connections of one known identity for one purpose: the present one, and the one before it that has not been seen to end.
-/// More: the oldest that is silent is closed; if none is, the newcomer, and its dialer tries again.
+/// Connections of one known identity for one purpose: the present one, and an earlier one whose end was not noticed
+/// yet. More: the oldest that is silent is closed; if none is, the new one, and its dialer tries again.
 const OF_ONE_MAX: usize = 2;
-/// A connection over which nothing came (or went, where this node is the one that sends) for so long may be half open: gossip alone
-/// speaks five times a second.
+/// A connection over which nothing was received (or sent, where this node is the sender) for so long may be half open:
+/// gossip alone sends five times a second.
 const SILENT_MS: u64 = 2000;
-/// Connections of known identities. More: the newcomer is closed, and its dialer tries again.
+/// Connections of known identities. More: the new one is closed, and its dialer tries again.
 const KNOWN_MAX: usize = 512;
 
 /// The connections of the peer port.
 #[derive(Debug)]
-pub struct Places {
+pub struct ConnectionTable {
     began: Instant,
-    table: Mutex<Table>,
+    open: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct Connections {
     newest: u64,
-    strangers: VecDeque<Open>,
-    known: BTreeMap<(Identity, u8), VecDeque<Open>>,
+    strangers: VecDeque<OpenConnection>,
+    known: BTreeMap<(Identity, u8), VecDeque<OpenConnection>>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenConnection {
     number: u64,
     stream: Arc<TcpStream>,
     heard_ms: Arc<AtomicU64>,
 }
 
-/// The place of one connection, until it is dropped.
+/// The entry of one connection, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionEntry {
+    table: Arc<ConnectionTable>,
     number: u64,
-    /// When something last came, in the milliseconds of [`Places::now_ms`].
+    /// When something was last received, by [`ConnectionTable::now_ms`].
     heard_ms: Arc<AtomicU64>,
 }
 
-impl Default for Places {
-    fn default() -> Places {
-        Places { began: Instant::now(), table: Mutex::default() }
+impl Default for ConnectionTable {
+    fn default() -> ConnectionTable {
+        ConnectionTable { began: Instant::now(), open: Mutex::default() }
     }
 }
 
-impl Places {
-    /// Milliseconds, ahead of every silence from the start.
+impl ConnectionTable {
+    /// Milliseconds since the start, plus [`SILENT_MS`].
     fn now_ms(&self) -> u64 {
         SILENT_MS + self.began.elapsed().as_millis() as u64
     }
 
-    fn is_silent(&self, open: &Open) -> bool {
+    fn is_silent(&self, open: &OpenConnection) -> bool {
         self.now_ms().saturating_sub(open.heard_ms.load(Ordering::Relaxed)) >= SILENT_MS
     }
 
     /// A stranger's place for a connection that was just accepted.
-    pub fn enter(self: &Arc<Places>, stream: Arc<TcpStream>) -> Place {
+    pub fn enter(self: &Arc<ConnectionTable>, stream: Arc<TcpStream>) -> ConnectionEntry {
         let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
-        let mut table = lock(&self.table);
+        let mut table = lock(&self.open);
         table.newest += 1;
         let number = table.newest;
-        table.strangers.push_back(Open { number, stream, heard_ms: Arc::clone(&heard_ms) });
+        table.strangers.push_back(OpenConnection { number, stream, heard_ms: Arc::clone(&heard_ms) });
         while table.strangers.len() > STRANGERS_MAX {
-            table.strangers.pop_front().iter().for_each(Open::close);
+            table.strangers.pop_front().iter().for_each(OpenConnection::close);
         }
-        Place { places: Arc::clone(self), number, heard_ms }
+        ConnectionEntry { table: Arc::clone(self), number, heard_ms }
     }
 }
 
-impl Place {
-    /// The connection turned out to be of a known identity; whether there is a place for it.
+impl ConnectionEntry {
+    /// The connection is of a known identity; returns whether there is a place for it.
     pub fn recognize(&self, who: Identity, purpose: &Purpose) -> bool {
-        let mut table = lock(&self.places.table);
+        let mut table = lock(&self.table.open);
         let Some(at) = table.strangers.iter().position(|open| open.number == self.number) else {
             // Closed meanwhile, or recognized before.
             return table.known.values().flatten().any(|open| open.number == self.number);
         };
         let key = (who, of(purpose));
         if let Some(own) = table.known.get_mut(&key).filter(|own| own.len() >= OF_ONE_MAX) {
-            let Some(silent) = own.iter().position(|open| self.places.is_silent(open)) else { return false };
-            own.remove(silent).iter().for_each(Open::close);
+            let Some(silent) = own.iter().position(|open| self.table.is_silent(open)) else { return false };
+            own.remove(silent).iter().for_each(OpenConnection::close);
         }
         if table.known.values().map(VecDeque::len).sum::<usize>() >= KNOWN_MAX {
             return false;
@@ -112,22 +112,22 @@ impl Place {
         true
     }
 
-    /// Something came, or went.
+    /// Something was received, or sent.
     pub fn touch(&self) {
-        self.heard_ms.store(self.places.now_ms(), Ordering::Relaxed);
+        self.heard_ms.store(self.table.now_ms(), Ordering::Relaxed);
     }
 
-    /// Whether the identity is heard over another connection for this purpose: that this one ends says nothing then.
+    /// Whether the identity is heard over another connection for this purpose: then the end of this one means nothing.
     pub fn is_one_of_many(&self, who: Identity, purpose: &Purpose) -> bool {
-        let table = lock(&self.places.table);
+        let table = lock(&self.table.open);
         let own = table.known.get(&(who, of(purpose)));
-        own.is_some_and(|own| own.iter().any(|open| open.number != self.number && !self.places.is_silent(open)))
+        own.is_some_and(|own| own.iter().any(|open| open.number != self.number && !self.table.is_silent(open)))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionEntry {
     fn drop(&mut self) {
-        let mut table = lock(&self.places.table);
+        let mut table = lock(&self.table.open);
         table.strangers.retain(|open| open.number != self.number);
         table.known.retain(|_, own| {
             own.retain(|open| open.number != self.number);
@@ -136,8 +136,8 @@ impl Drop for Place {
     }
 }
 
-impl Open {
-    /// Its thread ends by itself.
+impl OpenConnection {
+    /// Closes the connection, so that its thread ends.
     fn close(&self) {
         // Fails if the other side has gone already.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn strangers_push_out_strangers_and_never_a_member() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionTable::default());
         let come = || {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -188,14 +188,14 @@ mod tests {
         let other = come();
         assert!(other.1.recognize(who(2), &Purpose::Snapshot) && !is_closed(&member.0), "another purpose");
         drop((member, strangers, other));
-        let table = lock(&places.table);
+        let table = lock(&places.open);
         assert!(table.strangers.is_empty() && table.known.is_empty());
     }
 
     #[test]
     fn a_member_loses_no_connection_that_is_heard_to_one_that_takes_its_name() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let places = Arc::new(Places::default());
+        let places = Arc::new(ConnectionTable::default());
         let come = || {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_nonblocking(true).unwrap();
@@ -205,7 +205,7 @@ mod tests {
         let member = come();
         assert!(member.1.recognize(who(2), &Purpose::Peer) && !member.1.is_one_of_many(who(2), &Purpose::Peer));
         let claims: Vec<_> = (0..3).map(|_| come()).collect();
-        let has_place = |(_, place): &(TcpStream, Place)| place.recognize(who(2), &Purpose::Peer);
+        let has_place = |(_, place): &(TcpStream, ConnectionEntry)| place.recognize(who(2), &Purpose::Peer);
         assert_eq!(claims.iter().map(has_place).collect::<Vec<_>>(), [true, false, false]);
         assert!(!is_closed(&member.0) && member.1.is_one_of_many(who(2), &Purpose::Peer));
         // What is half open makes room, be it the older or the newer one.
@@ -216,7 +216,7 @@ mod tests {
         member.1.touch();
         assert!(!has_place(&claims[2]) && !is_closed(&member.0), "it has spoken again");
         drop((member, claims));
-        let table = lock(&places.table);
+        let table = lock(&places.open);
         assert!(table.strangers.is_empty() && table.known.is_empty());
     }
 }

@@ -1,13 +1,13 @@
-//! Learners that were taken in and have not been heard of: how many there may be, and for how long.
+//! Limits for learners that were admitted and have not been heard yet: how many there may be, and for how long.
 //!
-//! Without a `cluster_secret` anybody on this machine may ask to join, under any number that is free, and each join costs every
-//! node a thread and a link. A newcomer that means it follows its leader within moments, so few need to be waited for at once.
+//! Without a `cluster_secret` any process of this machine may ask to join, under any free number, and each join costs
+//! every node a thread and a link. A real node follows its leader within moments, so few need to be waited for at once.
 //!
-//! A learner counts as silent if it has acknowledged nothing to this leader, and has never said in the log where it is, or was
-//! taken in by this very process (which writes that of a gateway itself). So one that has been a member for long and is down is
-//! none of them.
-//! Invariants: J1 no learner is taken in while there are [`SILENT_LEARNERS_MAX`] others that are silent. J2 one that answers the
-//! leader is not dropped, however long its first snapshot takes.
+//! A learner counts as silent if it has acknowledged nothing to this leader, and has not registered its addresses in
+//! the log or was admitted by this process (which registers a gateway itself). So a learner that has been a member for
+//! long and is down does not count.
+//! Invariants: J1 no learner is admitted while [`SILENT_LEARNERS_MAX`] others are silent. J2 a learner that answers the
+//! leader is not removed, however long its first snapshot takes.
 //! Not here: the join itself (`join.rs`), who becomes a voter (`cluster/autopilot.rs`).
 
 use crate::raft::View;
@@ -16,19 +16,19 @@ use crate::types::{Identity, Index, NodeId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Learners that have not been heard of. More: a newcomer is refused, and asks again.
+/// Silent learners. More: a newcomer is refused, and asks again.
 pub const SILENT_LEARNERS_MAX: usize = 8;
-/// A learner that was not heard of for so long is removed again.
+/// A learner that is silent for so long is removed.
 const SILENT_MAX: Duration = Duration::from_secs(60);
 /// A join takes no longer than this until the membership names the newcomer.
 const JOIN_MAX: Duration = Duration::from_secs(10);
 
-/// Whom this process has taken in, as the leader, and has not heard of yet.
+/// Nodes that this process has admitted as the leader and that are not heard yet.
 #[derive(Debug, Default)]
 pub struct Newcomers(BTreeMap<Identity, Instant>);
 
 impl Newcomers {
-    /// Whether there is room for one more; then it is counted from here on.
+    /// Whether one more may be admitted; if so, it is counted from now on.
     pub fn try_add(&mut self, who: Identity, view: &View, is_registered: impl Fn(&Identity) -> bool) -> bool {
         let silent = self.silent(view, is_registered);
         self.0.retain(|who, at| match view.membership.is_member(who) {

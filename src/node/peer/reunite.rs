@@ -3,8 +3,8 @@
 //! `config.json` and the member's number for the identity of the node there; a member of this cluster is connected at
 //! that address.
 //!
-//! The same thread looks now and then whether another cluster shares the front door (`node/process/front_port.rs`), and asks,
-//! after a long time without a leader, whether this node is a member still (`former_member.rs`).
+//! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
+//! and, after a long time without a leader, whether this node is still a member (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
 
 use super::discovery_client::{Asker, named_addresses};
@@ -19,22 +19,21 @@ use std::time::{Duration, Instant};
 
 /// Time between two checks.
 const EVERY: Duration = Duration::from_millis(200);
-/// How long a member must be missing before the others ask around: a restart takes less.
+/// How long a member must be missing before other addresses are asked: a restart takes less.
 const MISSING_AFTER: Duration = Duration::from_secs(1);
-/// Time between two rounds of questions while a leader is there; without one every check asks.
+/// Time between two rounds of questions while there is a leader; without one every check asks.
 const PATIENT: Duration = Duration::from_secs(5);
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>) {
-    let asker =
-        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.is_gateway);
+    let asker = Asker::of(shared);
     let mut missing_since: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
     let (mut front, mut outsider) = (front_port::FrontPortCheck::default(), former_member::MembershipCheck::default());
     while !shared.is_stopped() {
         std::thread::sleep(EVERY);
-        front.look(shared);
-        outsider.look(shared, &asker);
+        front.maybe_check(shared);
+        outsider.maybe_check(shared, &asker);
         let missing = missing(shared);
         if missing.is_empty() {
             (missing_since, asked) = (None, None);
@@ -55,16 +54,15 @@ pub fn run(shared: &Arc<Shared>) {
                 && missing.contains(&there.who.id)
             {
                 let own = whereabouts.members.into_iter().find(|(id, _)| *id == there.who.id);
-                let told = own.map(|(_, addresses)| addresses).unwrap_or_default();
-                shared
-                    .inboxes
-                    .to_core(CoreInput::Found { who: there.who, addresses: Addresses { peer: address, ..told } });
+                let own = own.map(|(_, addresses)| addresses).unwrap_or_default();
+                let addresses = Addresses { peer: address, ..own };
+                shared.inboxes.to_core(CoreInput::Found { who: there.who, addresses });
             }
         }
     }
 }
 
-/// Members to which no connection stands.
+/// Members without a connection.
 fn missing(shared: &Shared) -> BTreeSet<NodeId> {
     let (view, links) = (shared.view(), shared.links());
     let is_up = |id: NodeId| links.get(&id).is_some_and(|link| link.is_up());

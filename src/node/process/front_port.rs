@@ -1,7 +1,7 @@
-//! Whose the front door's port is. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the nodes of another cluster
-//! share it as well, and spreads the clients of both over both. A node asks the process that answers there which
-//! cluster it is in before it looks for its own, and again before it listens, and refuses to start beside another; a
-//! running node looks now and then, because two clusters may start at the same moment.
+//! Which cluster uses the front door's port. All nodes of a host share it (`SO_REUSEPORT`), so the kernel lets the
+//! nodes of another cluster share it as well, and distributes the clients of both over both. Before a node looks for
+//! its cluster, and again before it listens, it asks the process that answers there for its cluster, and refuses to
+//! start if that is another one. A running node checks now and then, because two clusters may start at the same moment.
 //!
 //! Not here: answering (`http/front.rs`), binding (`start.rs`).
 
@@ -14,18 +14,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Where a front door says which cluster it belongs to.
+/// Path at which a front door reports its cluster.
 pub const PROBE_PATH: &str = "/v1/front";
-/// Each connection reaches any of the listeners: so many questions miss one half of them once in 250 times.
+/// Each connection reaches one of the listeners at random: this many miss one half of them once in 250 times.
 const PROBES: u32 = 8;
-/// A process that does not answer by then is ignored: a frozen node must not keep others from starting.
+/// A process that has not answered by then is ignored: a frozen node must not prevent others from starting.
 const PROBES_MAX: Duration = Duration::from_millis(400);
 /// Longest wait for one answer.
 const PROBE_MAX: Duration = Duration::from_millis(150);
 /// Largest answer.
 const ANSWER_BYTES_MAX: u64 = 4096;
-/// Between two looks of a running node.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two checks of a running node.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// A cluster but this one whose nodes listen at the front door `address`; `None`: any cluster.
 pub fn other_owner(address: &str, but: Option<Uuid>) -> Option<FrontOwner> {
@@ -61,25 +61,25 @@ fn probe(address: &str) -> io::Result<FrontOwner> {
     }
 }
 
-/// Looks now and then whether another cluster has come to share the port; says so once.
+/// Checks now and then whether another cluster shares the port, and reports each cluster once.
 #[derive(Debug, Default)]
 pub struct FrontPortCheck {
-    looked: Option<Instant>,
-    said: Option<Uuid>,
+    checked: Option<Instant>,
+    reported: Option<Uuid>,
 }
 
 impl FrontPortCheck {
-    /// To be called often.
-    pub fn look(&mut self, shared: &Arc<Shared>) {
-        if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+    /// Checks if it is time; to be called often.
+    pub fn maybe_check(&mut self, shared: &Arc<Shared>) {
+        if self.checked.is_some_and(|at| at.elapsed() < CHECK_EVERY) {
             return;
         }
-        self.looked = Some(Instant::now());
+        self.checked = Some(Instant::now());
         let Ok(owner) = probe(&shared.settings.front_door()) else { return };
-        if owner.cluster == shared.cluster || self.said == Some(owner.cluster) {
+        if owner.cluster == shared.cluster || self.reported == Some(owner.cluster) {
             return;
         }
-        self.said = Some(owner.cluster);
+        self.reported = Some(owner.cluster);
         let door = shared.settings.front_door();
         let text = format!(
             "the front door {door} is shared with another cluster, {:?} ({}): clients reach either of them; set \

@@ -3,7 +3,7 @@
 //! Not here: how the parts are found (`start.rs`), what a thread does (its own file).
 
 use super::ports::{Ports, close};
-use super::sql_folder::Folder;
+use super::sql_folder::SqlFolder;
 use super::stop;
 use crate::limits;
 use crate::node::handle::Handle;
@@ -44,9 +44,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// What reads of the database leave free on the disk beyond its reserve.
+/// What reads of the database must leave free on the disk beyond its reserve, in MiB.
 const READS_LEAVE_MB: u64 = 64;
-/// A whole stop takes no longer.
+/// Longest duration of a stop.
 const STOP_MAX: Duration = Duration::from_millis(4500);
 
 /// The body of an endpoint's thread.
@@ -69,7 +69,7 @@ pub enum LaunchError {
     /// The data folder.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The newest snapshot passed its checksums and still makes no sense.
+    /// The newest snapshot passed its checksums and still cannot be decoded.
     #[error(
         "the newest snapshot cannot be read: {0}; `phalanx node --id N --rejoin` fetches the state from the leader"
     )]
@@ -90,27 +90,23 @@ pub enum LaunchError {
 
 /// A node that has found its cluster, before its threads run.
 pub struct NodeParts {
-    /// Settings of this process.
     pub settings: Settings,
     /// Made of `cluster_secret`, for the peer port.
     pub peer_key: Option<Key>,
     /// Identity, cluster and known peers, as on disk.
     pub me: Me,
-    /// The data folder, locked.
+    /// The data folder.
     pub dir: PathBuf,
-    /// Keeps other processes out of it.
+    /// Locks it against other processes.
     pub folder: FolderLock,
     /// The log and the snapshots.
     pub store: Store,
-    /// What they say of raft.
+    /// The state of raft in them.
     pub durable: Durable,
-    /// Bound sockets.
     pub ports: Ports,
-    /// Ends this process.
     pub stopper: Stopper,
     /// Serve clients only: never vote, never run jobs.
     pub is_gateway: bool,
-    /// What the console may do.
     pub console: ConsoleOptions,
     /// Members that the leader named, if this node has just joined.
     pub members: Vec<Identity>,
@@ -130,7 +126,7 @@ pub struct Running {
 struct Services {
     registry: Registry,
     readers: ReaderPool,
-    /// What had to be done to the database.
+    /// Repairs of the database.
     news: Vec<String>,
 }
 
@@ -141,7 +137,7 @@ impl Services {
         let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
         let files: Arc<dyn sql::Files> = {
             let reserve_bytes = (settings.disk_reserve_mb + READS_LEAVE_MB) << 20;
-            let folder = Folder::open(dir, owner, reserve_bytes, Arc::clone(&timings), Arc::clone(&prepared));
+            let folder = SqlFolder::open(dir, owner, reserve_bytes, Arc::clone(&timings), Arc::clone(&prepared));
             Arc::new(folder.map_err(LaunchError::Database)?)
         };
         if let Err(e) = sql::sort_in(&dir.join("sql")) {
@@ -157,8 +153,8 @@ impl Services {
             None => registry.begin_anew().map_err(LaunchError::Database)?,
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let told = registry.take_news().into_iter().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
-        let news = told.collect();
+        let news = registry.take_news().into_iter().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
+        let news = news.collect();
         Ok(Services { registry, readers: ReaderPool::new(files, timings, prepared), news })
     }
 }
@@ -203,8 +199,8 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         warn!("{news}");
         shared.event("database", Some(who.id), news);
     }
-    // Only now: a node that still looks for its cluster must not swallow its share of the front door's clients. Until it
-    // has heard who else is online, it sends them to itself.
+    // Only now: a node that is still looking for its cluster must not accept clients of the front door. Until it knows
+    // which other nodes are online, it redirects them to itself.
     let own_http = shared.settings.addresses(who.id).http;
     lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
@@ -215,7 +211,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     threads.start_owners(registry, store, anchor, core, &members, receivers)?;
     threads.start_endpoints(ports, endpoints)?;
     let threads = threads.started;
-    // Not joined: it waits on a terminal that may never say anything again.
+    // Not joined: it waits for a terminal that may never send anything again.
     let s = Arc::clone(&shared);
     spawn::spawn("console", move || console::run(&s, io::stdin().lock(), console)).map_err(LaunchError::Thread)?;
     Ok(Running { shared, listening, threads, _folder: folder })
@@ -234,7 +230,7 @@ impl Threads<'_> {
         Ok(())
     }
 
-    /// The node's own threads. `core` makes the last but one, when those that it feeds run.
+    /// The node's own threads. `core` makes the core thread's state, when the threads that it sends to run.
     fn start_owners(
         &mut self,
         registry: Registry,
@@ -292,13 +288,13 @@ pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
     }
 }
 
-/// Long enough for the node of higher id to win before the next one stands, short against the election timeout.
+/// Long enough for the node of the highest id to win before the next one campaigns, short against the election timeout.
 fn rank_delay(settings: &Settings) -> Ticks {
     to_ticks((settings.election_timeout_ms / 20).max(10))
 }
 
 impl Running {
-    /// Waits until the node is told to stop, and stops it; why.
+    /// Waits until the node is to stop, and stops it; returns the reason.
     pub fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> &'static str {
         let why = stop_asked.recv().unwrap_or("its control channel closed");
         let begun = Instant::now();
@@ -306,7 +302,7 @@ impl Running {
         let inboxes = &shared.inboxes;
         info!("stopping: {why}");
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
-        // First of all: while it still has a leader to tell, its jobs go on elsewhere.
+        // First, while there is a leader: so its jobs continue on other nodes.
         let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
         stop::transfer_leadership(shared);
         shared.begin_stop();

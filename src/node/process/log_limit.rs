@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Lines of one kind in one [`WINDOW`].
 const LINES_MAX: u32 = 5;
-/// See [`LINES_MAX`].
+/// Period over which lines are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Which lines of one kind are written. One `static` for each kind.
@@ -25,7 +25,7 @@ struct State {
     left_out: u64,
 }
 
-/// Behind a line that may be written: how many before it were not.
+/// How many lines were left out before one that may be written.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LeftOut(u64);
 
@@ -39,7 +39,6 @@ impl fmt::Display for LeftOut {
 }
 
 impl LineLimit {
-    /// Nothing written yet.
     #[allow(clippy::new_without_default, reason = "for statics")]
     pub const fn new() -> LineLimit {
         LineLimit(Mutex::new(State { since: None, written: 0, left_out: 0 }))
@@ -60,13 +59,13 @@ impl LineLimit {
     }
 }
 
-/// As `log::warn!`, a few times a minute from this place.
+/// As `log::warn!`, a few times a minute from each place in the code.
 #[macro_export]
 macro_rules! warn_seldom {
-    ($($told:tt)+) => {{
+    ($($text:tt)+) => {{
         static LIMIT: $crate::node::process::log_limit::LineLimit = $crate::node::process::log_limit::LineLimit::new();
         if let Some(left_out) = LIMIT.pass(std::time::Instant::now()) {
-            log::warn!("{}{left_out}", format_args!($($told)+));
+            log::warn!("{}{left_out}", format_args!($($text)+));
         }
     }};
 }

@@ -1,9 +1,9 @@
-//! Where log lines go: a bounded queue and a thread that writes them, for each place that keeps them.
+//! Outputs for log lines: each has a bounded queue and a thread that writes.
 //!
-//! A thread that logs never waits: a terminal that was stopped (Ctrl+S), a pipe that is not read and a slow disk hold
-//! up the thread of that place alone. What does not fit into its queue is dropped and counted, and a line says so as
-//! soon as lines flow again. The log file is bounded while the node runs: a full one is kept as `.1` and begun anew;
-//! one that was moved away (logrotate) is let go.
+//! A thread that logs never waits: a terminal that was stopped (Ctrl+S), a pipe that is not read and a slow disk only
+//! block the thread of that output. Lines that do not fit into its queue are dropped and counted, and a later line
+//! reports the count. The size of the log file is bounded while the node runs: a full file is renamed to `.1`, and a
+//! new one begun; if the file was moved away (logrotate), a new one is opened.
 //! Not here: what a line looks like (`logging.rs`).
 
 use crate::node::spawn;
@@ -17,54 +17,55 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Lines that wait for a place; with their longest length this bounds the memory. Full: dropped and counted.
+/// Lines that wait for an output; with their longest length this bounds the memory. Full: dropped and counted.
 const QUEUE_LINES_MAX: usize = 2048;
 /// A longer line is cut.
 const LINE_BYTES_MAX: usize = 8 << 10;
 /// A log file of this size is kept as `.1` (one older file is kept), and a new one begun.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
-/// Between two looks whether the file still has its name.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two checks whether the file still has its name.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Lines that were dropped, at all places, since the start.
+/// Lines that were dropped since the start, of all outputs.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Lines that were dropped since the start because a terminal, pipe or disk did not take them.
+/// Lines that were dropped since the start because a terminal, pipe or disk was too slow.
 pub fn dropped_total() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-enum Order {
+enum SinkInput {
     Write(Vec<u8>),
     Reopen,
-    Tell(Sender<()>),
+    /// Report when everything before this is written.
+    Flush(Sender<()>),
 }
 
-/// A place that keeps lines.
-pub trait Place: Send + 'static {
-    /// Takes whole lines. Errors are the place's own: there is no other place to report them to.
+/// Where lines are written.
+pub trait LogOutput: Send + 'static {
+    /// Writes whole lines. Errors are ignored: there is nowhere to report them.
     fn write(&mut self, lines: &[u8]);
-    /// Opens it anew.
+    /// Opens it again by its name.
     fn reopen(&mut self) {}
 }
 
-/// A place behind its queue.
+/// An output with its queue.
 pub struct Sink {
-    orders: Sender<Order>,
+    inbox: Sender<SinkInput>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Sink {
-    /// Starts its thread. `told` makes the line that says how many were dropped.
+    /// Starts its thread. `dropped_line` makes the line that reports how many were dropped.
     ///
     /// # Errors
     /// When the system refuses the thread.
-    pub fn start(name: &str, place: impl Place, told: fn(u64) -> String) -> io::Result<Sink> {
-        let (orders, inbox) = bounded(QUEUE_LINES_MAX);
+    pub fn start(name: &str, output: impl LogOutput, dropped_line: fn(u64) -> String) -> io::Result<Sink> {
+        let (to, inbox) = bounded(QUEUE_LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&dropped);
-        spawn::spawn(name, move || run(place, &inbox, &count, told))?;
-        Ok(Sink { orders, dropped })
+        spawn::spawn(name, move || run(output, &inbox, &count, dropped_line))?;
+        Ok(Sink { inbox: to, dropped })
     }
 
     /// Queues a line, its end included.
@@ -73,35 +74,36 @@ impl Sink {
         if bytes.len() > LINE_BYTES_MAX {
             line.extend_from_slice(" ...\n".as_bytes());
         }
-        if self.orders.try_send(Order::Write(line)).is_err() {
+        if self.inbox.try_send(SinkInput::Write(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Lets the file go and opens it by its name again.
+    /// Closes the file and opens it by its name again.
     pub fn reopen(&self) {
-        let _ = self.orders.try_send(Order::Reopen); // a full queue: the look at its name does it a second later
+        // If the queue is full, the next check of the file's name does it.
+        let _ = self.inbox.try_send(SinkInput::Reopen);
     }
 
-    /// Asks to be told when everything queued so far is written; `None` if the queue stays full for so long.
-    pub fn ask(&self, by: Instant) -> Option<Receiver<()>> {
-        let (tell, told) = bounded(1);
-        self.orders.send_deadline(Order::Tell(tell), by).ok().map(|()| told)
+    /// Sends a message when everything queued so far is written; `None` if the queue stays full until then.
+    pub fn flush(&self, by: Instant) -> Option<Receiver<()>> {
+        let (done, is_done) = bounded(1);
+        self.inbox.send_deadline(SinkInput::Flush(done), by).ok().map(|()| is_done)
     }
 }
 
-fn run(mut place: impl Place, inbox: &Receiver<Order>, dropped: &AtomicU64, told: fn(u64) -> String) {
-    for order in inbox {
-        match order {
-            Order::Write(line) => place.write(&line),
-            Order::Reopen => place.reopen(),
-            Order::Tell(tell) => drop(tell.try_send(())),
+fn run(mut output: impl LogOutput, inbox: &Receiver<SinkInput>, dropped: &AtomicU64, dropped_line: fn(u64) -> String) {
+    for input in inbox {
+        match input {
+            SinkInput::Write(line) => output.write(&line),
+            SinkInput::Reopen => output.reopen(),
+            SinkInput::Flush(done) => drop(done.try_send(())),
         }
         if inbox.is_empty() {
             match dropped.swap(0, Ordering::Relaxed) {
                 0 => {}
-                lines => place.write(told(lines).as_bytes()),
+                lines => output.write(dropped_line(lines).as_bytes()),
             }
         }
     }
@@ -110,7 +112,7 @@ fn run(mut place: impl Place, inbox: &Receiver<Order>, dropped: &AtomicU64, told
 /// Standard error.
 pub struct Terminal;
 
-impl Place for Terminal {
+impl LogOutput for Terminal {
     fn write(&mut self, lines: &[u8]) {
         // A terminal that was closed must not end the node.
         let _ = io::stderr().write_all(lines);
@@ -123,7 +125,7 @@ pub struct LogFile {
     file: File,
     bytes: u64,
     bytes_max: u64,
-    looked: Instant,
+    checked: Instant,
 }
 
 impl LogFile {
@@ -133,10 +135,10 @@ impl LogFile {
     /// The system's.
     pub fn open(path: &Path, bytes_max: u64) -> io::Result<LogFile> {
         let (file, bytes) = open(path)?;
-        Ok(LogFile { path: path.to_path_buf(), file, bytes, bytes_max, looked: Instant::now() })
+        Ok(LogFile { path: path.to_path_buf(), file, bytes, bytes_max, checked: Instant::now() })
     }
 
-    /// Whether standard error goes to this very file.
+    /// Whether standard error goes to this same file.
     pub fn is_stderr(&self) -> bool {
         let ours = self.file.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
         let theirs = rustix::fs::fstat(io::stderr()).map(|meta| (meta.st_dev, meta.st_ino)).ok();
@@ -153,37 +155,38 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = open_regular(OpenOptions::new().create(true).append(true).mode(0o600), path)?;
     let meta = file.metadata()?;
     if meta.is_file() && meta.mode() & 0o077 != 0 {
-        let _ = file.set_permissions(Permissions::from_mode(0o600)); // another's file: it stays as they gave it
+        // Fails for a file of another user, which keeps its permissions.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
     }
     let bytes = meta.len();
     Ok((file, bytes))
 }
 
-impl Place for LogFile {
+impl LogOutput for LogFile {
     fn write(&mut self, lines: &[u8]) {
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.looked = Instant::now();
+        if self.checked.elapsed() >= CHECK_EVERY {
+            self.checked = Instant::now();
             if !self.has_its_name() {
                 self.reopen();
             }
         }
         let lines = without_colours(lines);
         if self.bytes > 0 && self.bytes + lines.len() as u64 > self.bytes_max {
-            // If it cannot be moved it is emptied: it was opened for appending, so nothing is left behind its end.
+            // A file that cannot be renamed is truncated: it was opened for appending, so no hole remains.
             if std::fs::rename(&self.path, self.path.with_extension("log.1")).is_ok() {
                 self.reopen();
             } else if self.file.set_len(0).is_ok() {
                 self.bytes = 0;
             }
         }
-        // A full disk must not cost the terminal its lines.
+        // On a full disk, lines still appear on the terminal.
         if self.file.write_all(&lines).is_ok() {
             self.bytes += lines.len() as u64;
         }
     }
 
     fn reopen(&mut self) {
-        // Where it cannot be opened, the old one goes on.
+        // If it cannot be opened, the old file stays in use.
         if let Ok((file, bytes)) = open(&self.path) {
             (self.file, self.bytes) = (file, bytes);
         }
@@ -214,16 +217,17 @@ mod tests {
     }
 
     fn wait_for(sink: &Sink) {
-        let asked = sink.ask(Instant::now() + Duration::from_secs(10)).expect("it takes lines");
+        let asked = sink.flush(Instant::now() + Duration::from_secs(10)).expect("it takes lines");
         asked.recv_timeout(Duration::from_secs(10)).expect("it writes");
     }
 
     /// Takes a line when it is let.
     struct Blocked(Held<()>, SyncSender<String>);
 
-    impl Place for Blocked {
+    impl LogOutput for Blocked {
         fn write(&mut self, lines: &[u8]) {
-            let _ = self.0.recv(); // the sender is gone: it flows freely
+            // An error means that the sender is gone: lines are written without waiting.
+            let _ = self.0.recv();
             let _ = self.1.send(String::from_utf8_lossy(lines).into_owned());
         }
     }
@@ -235,13 +239,14 @@ mod tests {
         let sink = Sink::start("blocked", Blocked(held, taken), told).unwrap();
         let before = dropped_total();
         sink.line(b"line 0\n");
-        while !sink.orders.is_empty() {
-            std::thread::yield_now(); // until the thread holds that line
+        while !sink.inbox.is_empty() {
+            // Until the thread holds that line.
+            std::thread::yield_now();
         }
         for n in 1..QUEUE_LINES_MAX + 101 {
             sink.line(format!("line {n}\n").as_bytes());
         }
-        assert!(sink.ask(Instant::now()).is_none(), "a wait for a full queue ends in time");
+        assert!(sink.flush(Instant::now()).is_none(), "a wait for a full queue ends in time");
         drop(let_go);
         wait_for(&sink);
         sink.line(b"flows\n");
@@ -296,7 +301,7 @@ mod tests {
         let mut file = LogFile::open(&path, 1000).unwrap();
         file.write(b"one\n");
         std::fs::rename(&path, &moved).unwrap();
-        file.looked -= LOOK_EVERY;
+        file.checked -= CHECK_EVERY;
         file.write(b"two\n");
         std::fs::rename(&path, &moved).unwrap();
         file.reopen();

@@ -1,4 +1,5 @@
-//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data folder.
+//! Log lines: `12:04:07.123 info  n2 t7 follower  following leader=n1`. To stderr, and to `node.log` in the data
+//! folder.
 //!
 //! The prefix names the node, its term and its role, so that the lines of several nodes can be compared. Control
 //! characters are escaped whatever their source, and each message is one line. A thread that logs never waits for the
@@ -11,7 +12,6 @@ use crate::raft::Role;
 use crate::text;
 use crate::time::time_of_day;
 use crate::types::{NodeId, Term};
-use log::Level;
 use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::path::Path;
@@ -48,17 +48,17 @@ pub fn start() {
         .write_style(if is_colourful { env_logger::WriteStyle::Always } else { env_logger::WriteStyle::Never })
         .format(|out, record| {
             let style = out.default_level_style(record.level());
-            let level = level_word(record.level());
+            let level = record.level().as_str().to_ascii_lowercase();
             let text = text::plain(&record.args().to_string());
             writeln!(out, "{} {style}{level:<5}{style:#} {} {text}", clock(), place())
         })
         .try_init();
-    // Only a second logger in one process fails here, and then the first one serves.
+    // Fails only if the process has a logger already, which stays in use.
     drop(started);
     panic::set_hook(Box::new(on_panic));
 }
 
-/// From now on lines also go to this file.
+/// From now on lines are also written to this file.
 pub fn also_to(path: &Path) {
     let opened = LogFile::open(path, FILE_BYTES_MAX).and_then(|file| {
         let is_stderr = file.is_stderr();
@@ -80,12 +80,12 @@ pub fn reopen() {
     }
 }
 
-/// A line for people, without time and place, whatever the filter says.
+/// Writes a line without time and prefix, whatever the filter is.
 pub fn say(text: &str) {
     queue(format!("{}\n", text::plain_lines(text)).as_bytes());
 }
 
-/// Ends the process once its last lines are written, or once the time for writing them is over.
+/// Ends the process once its last lines are written, or after [`FLUSH_MAX`].
 pub fn exit(code: i32) -> ! {
     flush();
     std::process::exit(code);
@@ -95,13 +95,14 @@ pub fn exit(code: i32) -> ! {
 pub fn flush() {
     let by = Instant::now() + FLUSH_MAX;
     // The file first: a terminal may take nothing.
-    let asked = [FILE.get(), STDERR.get()].map(|sink| sink.and_then(|sink| sink.ask(by)));
-    for told in asked.iter().flatten() {
-        let _ = told.recv_deadline(by); // late: the process ends all the same
+    let asked = [FILE.get(), STDERR.get()].map(|sink| sink.and_then(|sink| sink.flush(by)));
+    for is_done in asked.iter().flatten() {
+        // After the deadline the process ends without these lines.
+        let _ = is_done.recv_deadline(by);
     }
 }
 
-/// Lines go to both places; each waits for its own reader.
+/// Writes lines to both outputs.
 struct Tee;
 
 impl Write for Tee {
@@ -124,13 +125,14 @@ fn queue(line: &[u8]) {
     }
 }
 
-/// The library's own hook writes to a terminal that may take nothing, and the process would never end.
+/// The standard hook would wait for a terminal that does not accept output.
 fn on_panic(info: &panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let at = info.location().map_or("?".to_string(), ToString::to_string);
     let what = info.payload_as_str().unwrap_or("(no message)");
     say(&format!("{} error {} thread {} panicked at {at}: {what}", clock(), place(), thread.name().unwrap_or("?")));
-    let backtrace = std::backtrace::Backtrace::capture(); // with RUST_BACKTRACE=1
+    // Captured if RUST_BACKTRACE is set.
+    let backtrace = std::backtrace::Backtrace::capture();
     if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
         say(&backtrace.to_string());
     }
@@ -168,16 +170,6 @@ fn role() -> &'static str {
         1 => "follower",
         2 => "candidate",
         _ => "leader",
-    }
-}
-
-fn level_word(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
     }
 }
 

@@ -1,15 +1,16 @@
-//! A new cluster out of one surviving folder (`phalanx recover`), after the disks of a majority of the voters were lost for good.
+//! A new cluster from one surviving folder (`phalanx recover`), after the disks of a majority of the voters were lost.
 //!
-//! The former cluster can never commit again, and only a person can know that its other voters will not come back. So
-//! the folder gets a new identity in a new cluster: its log continues with one entry that makes that identity the only
-//! voter, which then commits all that the log holds. Nodes of the two clusters reject each other at the handshake, so
-//! what comes back of the former one joins nothing.
+//! The former cluster can never commit again, and only a person can know that its other voters will not return. So the
+//! folder gets a new identity in a new cluster: its log continues with one entry that makes that identity the only
+//! voter, which then commits everything in the log. Nodes of the two clusters reject each other at the handshake, so a
+//! node of the former cluster that returns cannot join.
 //!
-//! Invariants: N1 the former state stays, in a copy that no node can be started on. N2 each step can be followed by a crash: the
-//! copy is whole before anything changes; after the entry the former identity is not a member in its own log and cannot
-//! win an election, and a repeated run has the result of one run. N3 it is refused while the folders beside this one
-//! hold a majority or a newer log, and while a node of that cluster, or another cluster, answers at a known address.
-//! Not here: the words for people (`cli/local/recover.rs`), how others join the new cluster (`cluster/discovery.rs`).
+//! Invariants: N1 the former state is kept in a copy on which no node can be started. N2 the process may crash after
+//! each step: the copy is complete before anything changes; after the entry, the former identity is not a member in its
+//! own log and cannot win an election, and running it again has the same result. N3 it is refused while the folders
+//! beside this one contain a majority or a newer log, and while a node of that cluster, or another cluster, answers at
+//! a known address.
+//! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery.rs`).
 
 use crate::cluster::config_file::{self, ConfigFileError, Lock, Projection};
 use crate::cluster::folders::{self, LOCAL_IDS};
@@ -37,27 +38,22 @@ use uuid::Uuid;
 /// Name of `identity.json` in a copy: without the right name no node starts there.
 const FORMER_IDENTITY: &str = "identity.json.former";
 
-/// Why a folder is not made a new cluster. Nothing was changed then.
+/// Why no new cluster was made from a folder. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// The folder holds no log, or does not say of which cluster it is.
+    /// The folder contains no log, or does not name its cluster.
     #[error("{} contains no log of a cluster: nothing to recover; choose another node", .0.display())]
     NoState(PathBuf),
-    /// What is written would belong to another user.
+    /// Files that are written now would belong to another user than the folder.
     #[error("{} belongs to the user with id {owner}: run this command as that user", .dir.display())]
-    OtherUser {
-        /// Folder of the node whose state was to be recovered.
-        dir: PathBuf,
-        /// Number of the user that the folder belongs to.
-        owner: u32,
-    },
-    /// Its user has given it up.
+    OtherUser { dir: PathBuf, owner: u32 },
+    /// Its user has discarded it.
     #[error("{}: its state was being discarded (--rejoin) when its process ended; choose another node", .0.display())]
     Discarding(PathBuf),
-    /// Its log names this node as the only voter, so it can lead without the others.
+    /// This node is the only voter in its log, so it can lead without the others.
     #[error("node {} is the only voter of its cluster, so a majority is available: start it", .0.0)]
     OnlyVoter(NodeId),
-    /// Those who are not lost suffice.
+    /// The other folders are enough for a majority.
     #[error(
         "the folders of nodes {0} are available, which is a majority of the voters: nothing is lost, start these nodes"
     )]
@@ -67,83 +63,46 @@ pub enum RecoverError {
         "{0} is running and belongs to the same cluster: stop all nodes first, so that none continues next to the new cluster"
     )]
     Running(String),
-    /// Another cluster has come in its place, perhaps created by nodes whose disks were wiped.
+    /// Another cluster answers, perhaps created by nodes with wiped disks.
     #[error("another cluster, {cluster}, answers at {address}, an address of this cluster: stop its nodes first")]
-    OtherCluster {
-        /// Id of the cluster that answers.
-        cluster: Uuid,
-        /// Where.
-        address: String,
-    },
-    /// It may be one of the cluster.
+    OtherCluster { cluster: Uuid, address: String },
+    /// A node of the same cluster may be running.
     #[error("a node at {address} rejects this one and may belong to the same cluster; it says {why:?}")]
-    Declines {
-        /// Where.
-        address: String,
-        /// The reason that it gave at the handshake.
-        why: String,
-    },
-    /// A better one is at hand.
+    Declines { address: String, why: String },
+    /// Another folder has a newer log.
     #[error(
         "node {} has a newer log: {} ends at entry {} of term {}, that of node {} at entry {} of term {}; recover \
          from the newer one, which contains more acknowledged writes",
         .newer.0, .folder.display(), .theirs.1, .theirs.0, .me.0, .ours.1, .ours.0
     )]
-    Newer {
-        /// Whose it is.
-        newer: NodeId,
-        /// Where it is.
-        folder: PathBuf,
-        /// Where it ends.
-        theirs: End,
-        /// Number of the node whose state was to be recovered.
-        me: NodeId,
-        /// Where its own ends.
-        ours: End,
-    },
-    /// The file speaks of another cluster.
+    Newer { newer: NodeId, folder: PathBuf, theirs: LogEnd, me: NodeId, ours: LogEnd },
+    /// `config.json` is of another cluster.
     #[error("{} names cluster {theirs}, but this folder belongs to cluster {ours}: move the file away if that \
         cluster is gone", .file.display())]
-    OtherFile {
-        /// `config.json`.
-        file: PathBuf,
-        /// Cluster that the file names.
-        theirs: Uuid,
-        /// Cluster that the folder belongs to.
-        ours: Uuid,
-    },
-    /// The folder, or one beside it.
+    OtherFile { file: PathBuf, theirs: Uuid, ours: Uuid },
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// `config.json`.
     #[error(transparent)]
     ConfigFile(#[from] ConfigFileError),
-    /// The copy.
     #[error("cannot copy the former state to {}: {source}", .to.display())]
-    Copy {
-        /// Where.
-        to: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Copy { to: PathBuf, source: io::Error },
 }
 
-/// Last entry of a log: its term and index.
-pub type End = (Term, Index);
+/// Term and index of the last entry of a log.
+pub type LogEnd = (Term, Index);
 
-/// A folder that a new cluster may be made of, locked.
+/// A folder from which a new cluster may be made, locked.
 pub struct Survivor {
-    /// Who it was.
+    /// Its former identity.
     pub me: Me,
     /// Its former cluster.
     pub cluster: Uuid,
-    /// Where its log ends.
-    pub end: End,
+    pub end: LogEnd,
     /// The members that its log names.
     pub membership: Membership,
     /// Whether its state was found to differ from the majority's.
     pub is_corrupt: bool,
-    /// Where its former state goes.
+    /// Folder for the copy of its former state.
     pub copy: PathBuf,
     settings: Settings,
     dir: PathBuf,
@@ -153,7 +112,7 @@ pub struct Survivor {
 }
 
 impl Survivor {
-    /// Locks and reads the folder of node `id` and looks for whatever speaks against a new cluster.
+    /// Locks and reads the folder of node `id`, and checks that a new cluster may be made.
     ///
     /// # Errors
     /// See [`RecoverError`].
@@ -161,17 +120,17 @@ impl Survivor {
         let dir = settings.node_dir(id);
         let files: Arc<dyn Files> = Arc::new(RealFiles);
         let nothing = || RecoverError::NoState(dir.clone());
-        // Locking a folder makes it.
+        // Before the lock, which would create the folder.
         if !identity::holds_log(&*files, &dir)? {
             return Err(nothing());
         }
-        // Files that root makes would keep the node out.
+        // The node could not use files that root creates.
         let owner = std::fs::metadata(&dir).map_err(|e| StoreError::io("look at", &dir, e))?.uid();
         if owner != rustix::process::geteuid().as_raw() {
             return Err(RecoverError::OtherUser { dir, owner });
         }
         let lock = identity::lock_patiently(&dir)?;
-        // Not loaded, which would finish a discard.
+        // `load` would finish a discard.
         let Some(mut me) = identity::peek(&*files, &dir)? else {
             identity::missing_beside_a_log(&*files, &dir)?;
             return Err(nothing());
@@ -189,14 +148,13 @@ impl Survivor {
         let settings = settings.clone();
         let survivor =
             Survivor { me, cluster, end, membership, is_corrupt, copy, settings, dir, store, durable, _lock: lock };
-        survivor.object_to_folders(&*files)?;
-        survivor.object_to_config_file()?;
-        survivor.object_to_the_living()?;
+        survivor.check_other_folders(&*files)?;
+        survivor.check_config_file()?;
+        survivor.check_running_nodes()?;
         Ok(survivor)
     }
 
-    /// What lies in the folders beside this one.
-    fn object_to_folders(&self, files: &dyn Files) -> Result<(), RecoverError> {
+    fn check_other_folders(&self, files: &dyn Files) -> Result<(), RecoverError> {
         let id = self.me.id;
         let voters = &self.membership.voters;
         if voters.len() == 1 && voters.get(&id) == Some(&self.me.uuid) {
@@ -231,19 +189,19 @@ impl Survivor {
         }
     }
 
-    fn object_to_config_file(&self) -> Result<(), RecoverError> {
+    fn check_config_file(&self) -> Result<(), RecoverError> {
         let file = self.settings.config_file_path.clone();
         match config_file::read(&file) {
             Ok(Some(named)) if named.cluster_info.id != self.cluster => {
                 Err(RecoverError::OtherFile { file, theirs: named.cluster_info.id, ours: self.cluster })
             }
-            // One that cannot be read is set aside like one that can.
+            // A file that cannot be read is set aside later like one that can.
             _ => Ok(()),
         }
     }
 
-    /// Who answers at the addresses where nodes of the cluster have been.
-    fn object_to_the_living(&self) -> Result<(), RecoverError> {
+    /// Asks all addresses where nodes of the cluster have been.
+    fn check_running_nodes(&self) -> Result<(), RecoverError> {
         let settings = &self.settings;
         // Asks without a cluster id, so that the node that answers reports its own.
         let key = settings.cluster_secret.as_deref().map(Key::of);
@@ -279,10 +237,10 @@ impl Survivor {
         self.membership.members().filter(|who| who.id != self.me.id).collect()
     }
 
-    /// Makes the new cluster; its id.
+    /// Makes the new cluster; returns its id.
     ///
     /// # Errors
-    /// See [`RecoverError`]; it may be tried again.
+    /// See [`RecoverError`]; another try may succeed.
     pub fn recover(mut self) -> Result<Uuid, RecoverError> {
         self.keep_copy().map_err(|source| RecoverError::Copy { to: self.copy.clone(), source })?;
         let wait = |pause: Duration| {
@@ -305,7 +263,7 @@ impl Survivor {
         Ok(cluster)
     }
 
-    /// Copies what this folder has promised, its identity last; a copy that is whole already stays.
+    /// Copies log, snapshots and identity, in this order; a copy that is complete already is kept.
     fn keep_copy(&self) -> io::Result<()> {
         if self.copy.join(FORMER_IDENTITY).exists() {
             return Ok(());
@@ -347,8 +305,8 @@ fn look_into(files: &dyn Files, folder: &Path) -> Result<Option<Me>, StoreError>
     }
 }
 
-/// Where the log in another folder ends; `None` if it cannot be read, or has none.
-fn end_of_folder(folder: &Path, is_own: bool, own: End) -> Option<End> {
+/// The end of the log in another folder; `None` if it cannot be read, or is empty.
+fn end_of_folder(folder: &Path, is_own: bool, own: LogEnd) -> Option<LogEnd> {
     if is_own {
         return Some(own);
     }
@@ -369,7 +327,7 @@ fn short(cluster: Uuid) -> String {
     cluster.simple().to_string()[..8].to_string()
 }
 
-/// Members by number, for people: `1, 2 and 3`.
+/// Numbers of members as text: `1, 2 and 3`.
 pub fn numbers(members: impl IntoIterator<Item = NodeId>) -> String {
     let all: BTreeSet<NodeId> = members.into_iter().collect();
     let all: Vec<String> = all.into_iter().map(|id| id.0.to_string()).collect();

@@ -1,7 +1,8 @@
-//! What a node finds in its folder when it starts: who it is, and its log.
+//! What a node finds in its folder when it starts: its identity and its log.
 //!
-//! A log is removed unasked in one case only: when it can be nothing but what an unfinished bootstrap left behind. Any
-//! other log whose identity is missing, or knows of no cluster, is refused: its promises were made to others.
+//! A log is removed without being asked in one case only: when it is certainly the rest of an unfinished bootstrap. Any
+//! other log without an identity, or with one that names no cluster, is refused, because other nodes rely on its
+//! promises.
 //! Not here: reading the log (`store/`), what follows from it (`start.rs`).
 
 use crate::raft::{self, Durable, HardState};
@@ -14,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Reads who this node is; a new folder gets an identity. `must_discard`: its state goes first, as the user asked.
+/// Reads this node's identity; a new folder gets one. `must_discard`: its state is discarded first, as the user asked.
 pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_discard: bool) -> Result<Me, StoreError> {
     if must_discard {
         let me = identity::discard(files, dir, id, Uuid::new_v4())?;
@@ -31,8 +32,8 @@ pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_disc
     }
 }
 
-/// Opens the store. What a node left that crashed during its bootstrap is removed, for no other node has seen it, and
-/// the node looks for a cluster as any newcomer.
+/// Opens the store. The rest of an unfinished bootstrap is removed, because no other node has seen it, and the node
+/// looks for a cluster like any new node.
 pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
     let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
     if me.cluster.is_some() || durable == Durable::default() {
@@ -47,8 +48,8 @@ pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(S
     identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
-/// Whether a log is the one that this identity began when it bootstrapped a cluster, or the beginning of it: a node
-/// that is in a cluster writes more before it promises anything to anybody.
+/// Whether a log is the one that this identity wrote when it bootstrapped a cluster, or the beginning of it: a member
+/// of a cluster writes more before it promises anything.
 fn is_unfinished_bootstrap(durable: &Durable, me: Identity) -> bool {
     let first = raft::bootstrap_state(me);
     durable.snapshot.is_none()
@@ -109,7 +110,7 @@ mod tests {
             let dir = leave(data.path(), uuid, left.clone());
             let refused = start(&dir).unwrap_err();
             assert!(matches!(refused, StoreError::IdentityLost { .. }), "{refused}");
-            // With the right identity all is there.
+            // With the right identity the folder is complete.
             let right = Me { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
             identity::save(&RealFiles, &dir, &right).unwrap();
             assert_eq!(start(&dir).unwrap(), left);

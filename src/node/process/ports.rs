@@ -1,6 +1,7 @@
-//! The listening sockets of a node, bound before anything starts; the endpoints listen once there is a cluster to serve.
+//! The listening sockets of a node, bound before anything is started; clients can connect once the node has a cluster.
 //!
-//! Not here: who accepts (`node/accept.rs`, `node/peer/acceptor.rs`), other clusters on the front door (`front_port.rs`).
+//! Not here: who accepts (`node/accept.rs`, `node/peer/acceptor.rs`), other clusters on the front door
+//! (`front_port.rs`).
 
 use crate::node::peer::discovery_client::wake;
 use crate::settings::Settings;
@@ -11,7 +12,7 @@ use std::net::{TcpListener, ToSocketAddrs};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// The system's rule for a port that several processes listen on.
+/// A rule of the system for ports that several processes share.
 const SHARED_PORT_HINT: &str = ". If other nodes of this host use it: a port can be shared only by processes of one \
      user, so start all nodes as the same user";
 
@@ -24,17 +25,16 @@ const SHARED_PORT_HINT: &str = ". If other nodes of this host use it: a port can
 pub struct PortError {
     /// `host:port`.
     address: String,
-    /// What for.
+    /// What the port is used for.
     what: &'static str,
-    /// Setting that moves it.
+    /// The setting that changes it.
     key: &'static str,
-    /// What else may be the cause.
+    /// Another possible cause.
     hint: &'static str,
-    /// What the system said.
     source: io::Error,
 }
 
-/// One for each port of a node.
+/// A listener for each port of a node.
 pub struct Ports {
     pub peer: TcpListener,
     pub http: TcpListener,
@@ -81,7 +81,8 @@ impl Ports {
     }
 }
 
-/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports back.
+/// `SO_REUSEPORT` lets all nodes of a host share the front door; `SO_REUSEADDR` lets a restarted node have its ports
+/// back.
 fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
     let at = address.to_socket_addrs()?.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
@@ -93,8 +94,8 @@ fn bind_one(address: &str, is_shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Ends a listener and the `accept` that waits on it. A connection to the front door could reach any node of this host,
-/// so waking by connecting would not do; where the system does not know this shutdown (macOS), it has to.
+/// Closes a listener and ends the `accept` that waits on it. Connecting to wake it is only done where the system does
+/// not support this shutdown (macOS): a connection to the front door may reach another node of this host.
 pub fn close(listener: TcpListener) {
     if rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).is_err()
         && let Ok(address) = listener.local_addr()

@@ -1,12 +1,13 @@
-//! What a node does whose data folder is older than what it has promised: it was replaced by an older copy, or the disk lost
-//! what it had synced.
+//! What a node does if its data folder is older than what it has promised: it was replaced by an older copy, or the
+//! disk has lost what it had synced.
 //!
-//! Its votes and acknowledgements since then are forgotten, so its old identity must never speak again. While a leader is
-//! known the node sets its log aside, takes a new identity and joins again: it learns, catches up and becomes a voter. Without
-//! a leader it waits and says why, because it may be the majority that is outdated, and then a person must choose.
-//! A node that finds out while it runs stops in order and starts itself again; the start does the rest.
+//! The node's votes and acknowledgements since then are lost, so its old identity must not be used again. While a
+//! leader is known, the node sets its log aside, takes a new identity and joins again as a learner, which catches up
+//! and becomes a voter. Without a leader it waits and logs why, because the majority may be outdated, and then a person
+//! must decide. A node that notices this while it runs stops and restarts itself; the start does the rest.
 //!
-//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files (`store/identity.rs`).
+//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files
+//! (`store/identity.rs`).
 
 use super::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
@@ -19,7 +20,7 @@ use std::process::Command;
 /// Why a node stops to start itself again.
 pub const OUTDATED: &str = "the data folder is an older copy";
 
-/// How a folder falls short, for people.
+/// What a folder lacks, as text.
 pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> String {
     let (me, by) = (me.0, by.0);
     let lost = match known.is_broken {
@@ -36,8 +37,8 @@ pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> Stri
     )
 }
 
-/// The leader offers other entries than those that are committed here: a majority lost what it had acknowledged. To follow
-/// would be to lose them as well, without a word; to go on beside it would be to answer with them.
+/// The leader has other entries than those that are committed here: a majority has lost what it had acknowledged. If
+/// this node followed, it would silently lose them as well; if it continued, it would answer with them.
 pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     error!(
         "the leader, node {}, has another entry {index} than the one that is committed here: the data folders of a \
@@ -50,10 +51,10 @@ pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
     logging::exit(EXIT_DISK);
 }
 
-/// Starts this program again in place of itself; returns the exit code if that cannot be done.
+/// Replaces this process by a new one of the same program; returns the exit code if that fails.
 pub fn start_again() -> u8 {
     info!("restarting, to join under a new identity");
-    // The folder was to be discarded only once.
+    // The folder must be discarded only once.
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--rejoin");
     let why = match std::env::current_exe() {
         Ok(exe) => Command::new(exe).args(args).exec(),

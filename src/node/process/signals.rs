@@ -1,7 +1,7 @@
-//! What the system tells this process: Ctrl+C, SIGTERM and SIGHUP, each by its name.
+//! Signals to this process: Ctrl+C, SIGTERM and SIGHUP, distinguished.
 //!
-//! A SIGHUP that was ignored when the process began (`nohup`) stays ignored, here and in what it starts.
-//! Not here: what a signal means to whom (`start.rs`, `cli/`).
+//! A SIGHUP that was ignored when the process began (`nohup`) stays ignored, here and in child processes.
+//! Not here: the effect of a signal (`start.rs`, `cli/`).
 
 use crate::node::spawn;
 use signal_hook::consts::{
@@ -13,7 +13,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// Ctrl+C (SIGINT).
@@ -24,15 +23,15 @@ pub enum Signal {
     HangUp,
 }
 
-/// Calls `obey` for each signal from now on, on threads of its own.
+/// Calls `on_signal` for each signal from now on, on separate threads.
 ///
 /// # Errors
-/// When the system refuses; signals end the process then, as ever.
-pub fn listen(obey: impl Fn(Signal) + Send + Sync + 'static) -> io::Result<()> {
-    let obey = Arc::new(obey);
-    let on_interrupt = Arc::clone(&obey);
+/// When the system refuses; signals have their default effect then.
+pub fn listen(on_signal: impl Fn(Signal) + Send + Sync + 'static) -> io::Result<()> {
+    let on_signal = Arc::new(on_signal);
+    let on_interrupt = Arc::clone(&on_signal);
     ctrlc::set_handler(move || on_interrupt(Signal::Interrupt)).map_err(io::Error::other)?;
-    // A file that has reached the limit of its size (ulimit -f) is an error of the disk, told as such.
+    // Writing to a file that has reached its size limit (ulimit -f) is then an error, not the end of the process.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let mut signals = Signals::new([SIGTERM])?;
     if !is_ignored(SIGHUP) {
@@ -40,25 +39,25 @@ pub fn listen(obey: impl Fn(Signal) + Send + Sync + 'static) -> io::Result<()> {
     }
     spawn::spawn("signals", move || {
         for signal in signals.forever() {
-            obey(if signal == SIGHUP { Signal::HangUp } else { Signal::Terminate });
+            on_signal(if signal == SIGHUP { Signal::HangUp } else { Signal::Terminate });
         }
     })?;
     Ok(())
 }
 
-/// From now on signals to end or to stop this process, which it gets with all of its process group, do nothing here.
+/// From now on signals that would end or stop this process, which go to its whole process group, have no effect on it.
 ///
 /// # Errors
 /// When the system refuses.
 pub fn withstand() -> io::Result<()> {
-    let nobody_asks = Arc::new(AtomicBool::new(false));
+    let unused = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGALRM] {
-        signal_hook::flag::register(signal, Arc::clone(&nobody_asks))?;
+        signal_hook::flag::register(signal, Arc::clone(&unused))?;
     }
     Ok(())
 }
 
-/// Whether a terminal controls this process: one that was closed does no more.
+/// Whether this process has a controlling terminal that was not closed.
 pub fn has_terminal() -> bool {
     std::fs::File::open("/dev/tty").is_ok()
 }
@@ -71,8 +70,8 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// The same where there is no /proc, as a shell has it from this process: what was ignored when it began it can neither catch nor
-/// be ended by (POSIX, `trap`).
+/// The same where there is no /proc, from a shell that inherits it from this process: a signal that was ignored when a
+/// shell began can neither be caught by it nor end it (POSIX, `trap`).
 fn is_ignored_by_shells(signal: i32) -> bool {
     let script = format!("trap 'exit 1' {signal}; kill -{signal} $$; exit 0");
     let mut shell = std::process::Command::new("/bin/sh");
@@ -80,7 +79,7 @@ fn is_ignored_by_shells(signal: i32) -> bool {
     shell.status().is_ok_and(|status| status.success())
 }
 
-/// The mask of ignored signals in the words of proc(5).
+/// The mask of ignored signals, as in proc(5).
 fn ignored(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! The folder of a node's database: where its files are, and what becomes of one that cannot be used.
+//! The folder of a node's database: where its files are, and what happens to a file that cannot be used.
 //!
-//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` when a file that was loaded
-//! has taken its place: then `current` says so. `temporary-N` while an image is on its way, `damaged` when the node gave up
-//! because of the file, and `set-aside.sqlite` for what was of no use.
+//! Layout: `<data dir>/sql/db.sqlite` with SQLite's own `-wal` and `-shm` beside it, or `db-N.sqlite` after a load,
+//! whose name is in `current`. `temporary-N` while an image is being written, `damaged` if the node has stopped because
+//! of the file, and `set-aside.sqlite` for a file that could not be used.
 //! Not here: what the file holds (`services/sql/`).
 
 use super::logging::{self, EXIT_DISK};
@@ -22,31 +22,31 @@ use std::time::{Duration, Instant};
 
 /// A file up to this size is checked page by page at the start: some 0.2 s.
 const CHECK_BYTES_MAX: u64 = 64 << 20;
-/// The database, until a file that was loaded takes its place.
+/// The database, until a loaded file replaces it.
 const FIRST: &str = "db.sqlite";
-/// Says which file is the database, if it is not the first.
+/// Contains the name of the database's file, if it is not the first.
 const CURRENT: &str = "current";
-/// Time between two pieces of a long copy.
+/// Pause between two pieces of a long copy.
 const BREATH: Duration = Duration::from_millis(2);
 /// Time between two checks of the disk while a statement writes: in this time it can write some ten megabytes.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const CHECK_EVERY: Duration = Duration::from_millis(2);
 /// Free bytes on the disk below which a node whose SQL statement writes stops (exit 3).
 const ROOM_MIN: u64 = 48 << 20;
 /// What SQLite keeps beside a file.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// See the module.
+/// The database's folder of one node.
 #[derive(Debug)]
-pub struct Folder {
+pub struct SqlFolder {
     path: PathBuf,
     /// The file that is the database.
     current: Mutex<PathBuf>,
     owner: String,
     next: AtomicU64,
-    /// Room that reads leave on the disk.
+    /// What reads must leave free on the disk.
     reserve_bytes: u64,
     started: Instant,
-    /// Microseconds since then.
+    /// When the free space was last checked, in microseconds since the start.
     looked_us: AtomicU64,
     timings: Arc<StatementTimings>,
     /// Name of the newest load that is prepared, for the other nodes.
@@ -54,18 +54,18 @@ pub struct Folder {
     long_rows: LongRows,
 }
 
-impl Folder {
-    /// Makes the folder if it is not there, and removes what a crash has left half done.
+impl SqlFolder {
+    /// Creates the folder if it does not exist, and removes incomplete files that a crash has left.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// On a disk error.
     pub fn open(
         data: &Path,
         owner: String,
         reserve_bytes: u64,
         timings: Arc<StatementTimings>,
         prepared: Arc<AtomicU64>,
-    ) -> io::Result<Folder> {
+    ) -> io::Result<SqlFolder> {
         let path = data.join("sql");
         create_private_dir(&path).map_err(|e| at("create", &path, e))?;
         let current = current(&path)?;
@@ -73,7 +73,7 @@ impl Folder {
         let (current, looked_us) = (Mutex::new(path.join(current)), AtomicU64::new(0));
         let (started, long_rows) = (Instant::now(), LongRows::default());
         let folder =
-            Folder { path, current, owner, next, reserve_bytes, started, looked_us, timings, prepared, long_rows };
+            SqlFolder { path, current, owner, next, reserve_bytes, started, looked_us, timings, prepared, long_rows };
         let kept = folder.path();
         for entry in fs::read_dir(&folder.path)? {
             let entry = entry?;
@@ -84,7 +84,7 @@ impl Folder {
                 fs::remove_file(entry.path()).map_err(|e| at("remove", &entry.path(), e))?;
             }
         }
-        let mark = folder.mark();
+        let mark = folder.damage_mark();
         if let Ok(why) = fs::read_to_string(&mark) {
             folder.set_aside(&why);
             fs::remove_file(&mark)?;
@@ -92,8 +92,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Says that the file is damaged, for the next start.
-    fn mark(&self) -> PathBuf {
+    /// A file that marks the database as damaged, for the next start.
+    fn damage_mark(&self) -> PathBuf {
         self.path.join("damaged")
     }
 }
@@ -118,14 +118,14 @@ fn number(name: &str) -> u64 {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// Where a file goes that is of no use. A folder of that name is not of the node's making: another name is used.
+/// Path for a file that cannot be used. If there is a folder of that name, another name is used.
 fn aside(folder: &Path) -> PathBuf {
     let name = |n| if n == 1 { "set-aside.sqlite".to_string() } else { format!("set-aside-{n}.sqlite") };
     let is_usable = |path: &PathBuf| !BESIDE.into_iter().chain([""]).any(|suffix| beside(path, suffix).is_dir());
     (1u64..).map(|n| folder.join(name(n))).find(is_usable).expect("a folder holds fewer names than there are numbers")
 }
 
-/// Names the file in what the system says about it.
+/// Adds the file to an error of the system.
 fn at(doing: &str, path: &Path, e: io::Error) -> io::Error {
     io::Error::new(e.kind(), format!("cannot {doing} {}: {e}", path.display()))
 }
@@ -136,7 +136,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-impl Files for Folder {
+impl Files for SqlFolder {
     fn path(&self) -> PathBuf {
         lock(&self.current).clone()
     }
@@ -163,7 +163,7 @@ impl Files for Folder {
         let written = fs::write(&new, name)
             .and_then(|()| self.sync(&new))
             .and_then(|()| fs::rename(&new, &file))
-            // The names of the database and of its log last as well from here on.
+            // Makes the names of the database and of its log durable, too.
             .and_then(|()| self.sync(&self.path));
         if let Err(e) = written {
             self.give_up(&format!("{} cannot be written: {e}", file.display()), false);
@@ -204,7 +204,7 @@ impl Files for Folder {
     }
 
     fn set_aside(&self, why: &str) {
-        // One is kept for people to look at, the newest.
+        // The newest file that was set aside is kept for inspection.
         let aside = aside(&self.path);
         self.remove(&aside);
         let from = self.path();
@@ -223,8 +223,9 @@ impl Files for Folder {
         error!("{why}, this node stops");
         if is_damaged {
             error!("the database is rebuilt from snapshot and log at the next start");
-            if let Err(e) = fs::write(self.mark(), why).and_then(|()| File::open(self.mark())?.sync_all()) {
-                error!("{} cannot be written: {e}; remove {} yourself", self.mark().display(), self.path().display());
+            let mark = self.damage_mark();
+            if let Err(e) = fs::write(&mark, why).and_then(|()| self.sync(&mark)) {
+                error!("{} cannot be written: {e}; remove {} yourself", mark.display(), self.path().display());
             }
         }
         logging::exit(EXIT_DISK);
@@ -233,7 +234,7 @@ impl Files for Folder {
     fn look_at_room(&self, is_certain: bool) {
         let now_us = self.started.elapsed().as_micros() as u64;
         let looked_us = self.looked_us.load(Ordering::Relaxed);
-        if !is_certain && now_us.saturating_sub(looked_us) < LOOK_EVERY.as_micros() as u64 {
+        if !is_certain && now_us.saturating_sub(looked_us) < CHECK_EVERY.as_micros() as u64 {
             return;
         }
         self.looked_us.store(now_us, Ordering::Relaxed);
@@ -276,8 +277,8 @@ impl Files for Folder {
 mod tests {
     use crate::node::process::sql_folder::*;
 
-    fn open(data: &Path) -> Folder {
-        Folder::open(data, "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap()
+    fn open(data: &Path) -> SqlFolder {
+        SqlFolder::open(data, "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap()
     }
 
     fn names(data: &Path) -> Vec<String> {
@@ -324,7 +325,7 @@ mod tests {
         assert_eq!(names(home.path()), ["set-aside-2.sqlite-wal", "set-aside-3.sqlite", "set-aside.sqlite"]);
 
         fs::create_dir(sql.join("temporary-7")).unwrap();
-        let refused = Folder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap_err();
+        let refused = SqlFolder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap_err();
         assert!(refused.to_string().contains("sql/temporary-7"), "{refused}");
     }
 

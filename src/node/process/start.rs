@@ -1,8 +1,10 @@
-//! How a node comes to life: folder and ports first, then its cluster, then its threads.
+//! The start of a node: folder and ports first, then its cluster, then its threads.
 //!
-//! Everything that may be refused (a taken port, a locked folder, damaged data, a foreign `config.json`) is tried before
-//! anything is started, so a node never half starts. The peer port answers other seekers while this node looks itself.
-//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends (`stop.rs`).
+//! Everything that may fail (a port in use, a locked folder, damaged data, the `config.json` of another cluster) is
+//! tried before anything is started, so a node never starts partly. The peer port answers other nodes that look for a
+//! cluster while this one does.
+//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends
+//! (`stop.rs`).
 
 use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
 use super::ports::{PortError, Ports};
@@ -26,18 +28,18 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// File descriptors that a node keeps for itself at least: files of the log, snapshots and database, listeners, strangers and
-/// peers on the peer port, reserved slots, pipes of jobs. Of a larger limit an eighth, for more peers.
+/// File descriptors that a node needs itself at least: files of the log, snapshots and database, listeners, strangers
+/// and peers on the peer port, reserved slots, pipes of jobs. Of a larger limit it is an eighth, for more peers.
 const OWN_FILES: u64 = 256;
 
-/// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and snapshot
-/// needs more.
+/// The fewest file descriptors with which a node starts: an idle node of three holds 40, and each worker, client and
+/// snapshot needs more.
 const FILES_MIN: u64 = 128;
-/// The least address space with which a node starts, in bytes: an idle node of three reserves 1.1 GiB, most of it for the stacks
-/// and heaps of its threads, and uses 50 MiB of it.
+/// The least address space with which a node starts, in bytes: an idle node of three reserves 1.1 GiB, most of it for
+/// the stacks and heaps of its threads, and uses 50 MiB of it.
 const ADDRESS_SPACE_MIN: u64 = 2 << 30;
 
-/// What the command line says beyond the settings.
+/// Options of the command line beyond the settings.
 #[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     /// Number of this node; `None`: the lowest free one.
@@ -48,14 +50,14 @@ pub struct NodeOptions {
     pub is_gateway: bool,
     /// Stop when standard input ends.
     pub ends_with_input: bool,
-    /// Obey console commands of a lab, which damage this node.
+    /// Accept console commands of tests, which damage this node.
     pub is_lab: bool,
 }
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be had.
+    /// A port cannot be used.
     #[error("{0}")]
     Port(#[from] PortError),
     /// The data folder.
@@ -64,7 +66,7 @@ pub enum StartError {
     /// No cluster could be found, joined or bootstrapped.
     #[error("{0}")]
     Discovery(#[from] DiscoveryError),
-    /// Its parts do not make a node.
+    /// The threads could not be started.
     #[error("{0}")]
     Launch(#[from] LaunchError),
     /// Stopped before it was up.
@@ -101,7 +103,7 @@ impl StartError {
     }
 }
 
-/// Runs a node until it is told to stop; the exit code (STYLE section 4).
+/// Runs a node until it is stopped; returns the exit code.
 pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) -> u8 {
     store::make_all_private();
     logging::start();
@@ -127,7 +129,7 @@ pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) 
     code
 }
 
-/// Ctrl+C and SIGTERM stop the node, and so does its terminal when it is closed. Any other SIGHUP opens the log file anew.
+/// Ctrl+C, SIGTERM and closing its terminal stop the node. Any other SIGHUP reopens the log file.
 fn obey_signals(stopper: &Stopper) {
     let (on_signal, had_terminal) = (stopper.clone(), signals::has_terminal());
     let obey = move |signal| match signal {
@@ -194,7 +196,7 @@ fn start(
     if found == Found::Bootstrapped {
         durable = raft::bootstrap_state(me.identity());
     }
-    // Again: the search may have taken long.
+    // Checked again, because the search may have taken long.
     let ours = me.cluster.unwrap_or_else(Uuid::nil);
     if let Some(owner) = front_port::other_owner(&settings.front_door(), Some(ours)) {
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
@@ -219,21 +221,19 @@ fn start(
     Ok(launch(parts, endpoints)?)
 }
 
-/// What discovery makes of a node.
+/// How a node belongs to its cluster, as discovery has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
-    /// It bootstrapped it.
+    /// It has bootstrapped the cluster.
     Bootstrapped,
-    /// One of it, or soon.
-    Member {
-        /// Members that the leader named, if this node has just joined.
-        identities: Vec<Identity>,
-    },
-    /// One of it, with a folder that is older than what the others remember.
+    /// It is a member, or will be one soon. `identities`: the members that the leader named, if this node has just
+    /// joined.
+    Member { identities: Vec<Identity> },
+    /// It is a member with a data folder that is older than what the others remember.
     Outdated,
 }
 
-/// What a node has while it looks for its cluster, beside what the search changes.
+/// The input of the search for the cluster.
 struct Search<'a> {
     settings: &'a Settings,
     key: Option<&'a Key>,
@@ -299,13 +299,14 @@ fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, clus
     let first = raft::bootstrap_state(me.identity());
     let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
     store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())?;
-    // Last, so that a crash in between leaves a new node.
+    // Last, so that a crash before leaves a new node.
     me.cluster = Some(cluster);
     identity::save(files, dir, me).map_err(|e| e.to_string())
 }
 
-/// Thousands of clients need thousands of descriptors and threads. Raises the soft limit of descriptors to the hard one, and
-/// keeps clients from taking what the node needs for its own files, peers and threads.
+/// Raises the soft limit of descriptors to the hard one, because thousands of clients need thousands of descriptors,
+/// and lowers `connections_max` so that enough descriptors and threads remain for the node's own files, peers and
+/// threads.
 ///
 /// # Errors
 ///
@@ -342,7 +343,7 @@ fn bound_connections(settings: &mut Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-/// How many of `wanted` connections leave the node what it needs itself, with so many descriptors, and threads of the user.
+/// How many of `wanted` connections are possible with these limits of descriptors and of the user's threads.
 fn connections_within(wanted: u32, files: Option<u64>, threads: Option<u64>) -> u32 {
     let by_files = files.map(|max| max.saturating_sub((max / 8).max(OWN_FILES)).max(max / 4));
     let by_threads = threads.map(|max| max / 2);

@@ -1,6 +1,6 @@
-//! How a node ends: refuse clients, transfer leadership, let answers leave, sync, join, within five seconds.
+//! The stop of a node: refuse clients, transfer leadership, send the last answers, sync, join, within five seconds.
 //!
-//! Not here: who may ask for it (`node/shared/stopper.rs`), what each thread does on its way out.
+//! Not here: how a stop is requested (`node/shared/stopper.rs`), what each thread does at its end.
 
 use crate::node::shared::Shared;
 use crate::node::shared::request::{Operation, transferred_to};
@@ -14,7 +14,7 @@ const TRANSFER_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for client connections to end.
 const CLIENTS_MAX: Duration = Duration::from_millis(1500);
 
-/// Gives the leadership to the best live voter, if this node has it.
+/// Transfers leadership to the best live voter, if this node leads.
 pub fn transfer_leadership(shared: &Shared) {
     if shared.view().raft.role != Role::Leader || shared.view().raft.membership.voters.len() < 2 {
         return;
@@ -29,7 +29,7 @@ pub fn transfer_leadership(shared: &Shared) {
     }
 }
 
-/// Waits until the clients have been told goodbye.
+/// Waits until the client connections are closed.
 pub fn drain_clients(shared: &Arc<Shared>) {
     let deadline = Instant::now() + CLIENTS_MAX;
     while shared.sessions.count() > 0 && Instant::now() < deadline {

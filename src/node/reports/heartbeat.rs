@@ -1,18 +1,17 @@
-//! This node's row in its heartbeats.
+//! This node's own row in its heartbeats.
 //!
 //! Not here: when they are sent (`node/threads/gossip.rs`), how rows travel (`wire/heartbeat.rs`).
 
-use crate::cluster::gossip::Row;
+use crate::cluster::gossip::GossipRow;
 use crate::node::shared::Shared;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::types::{NodeId, Standing};
 
-/// This node's row, first hand.
-pub fn own_row(shared: &Shared) -> Row {
-    // The view may be some milliseconds old; what is applied meanwhile is in the log, and committed, all the same.
+pub fn own_row(shared: &Shared) -> GossipRow {
+    // The view may be some milliseconds old; what was applied since is in the log and committed.
     let (view, applied) = (shared.view(), shared.applied());
     let raft = &view.raft;
-    Row {
+    GossipRow {
         id: shared.me.id,
         uuid: shared.me.uuid,
         counter: 0,

@@ -40,7 +40,6 @@ pub enum MetricValue {
     },
 }
 
-/// All of them.
 pub fn all(shared: &Shared) -> Vec<Metric> {
     let view = shared.view();
     let raft = &view.raft;
@@ -163,12 +162,10 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     rows
 }
 
-/// A figure that shows the present.
 pub fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
     Metric { name, help, labels: Vec::new(), value: MetricValue::Gauge(value as f64) }
 }
 
-/// A figure that only grows.
 pub fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
     Metric { name, help, labels: Vec::new(), value: MetricValue::Counter(value as f64) }
 }

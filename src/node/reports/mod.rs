@@ -1,5 +1,5 @@
-//! What a node tells of itself and its cluster, gathered from what its threads publish: the row of its heartbeats, the status
-//! with the monitor frame, and the metrics.
+//! Reports about a node and its cluster, from what its threads publish: the row of its heartbeats, the status with the
+//! monitor frame, and the metrics.
 
 pub(crate) mod heartbeat;
 pub(crate) mod metrics;

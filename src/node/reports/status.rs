@@ -4,7 +4,7 @@
 //! (`cluster/health.rs`).
 
 use super::heartbeat::{own_row, standing};
-use crate::cluster::gossip::Row;
+use crate::cluster::gossip::GossipRow;
 use crate::cluster::integrity::Difference;
 use crate::limits::SESSIONS_SHOWN_MAX;
 use crate::node::shared::cluster_state::is_member_online;
@@ -14,7 +14,7 @@ use crate::node::views::status::{
     ClusterStatus, DifferenceRow, DigestRow, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status,
 };
 use crate::services::digests::part_name;
-use crate::types::{Index, NodeId};
+use crate::types::NodeId;
 use crate::wire::heartbeat::Pace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// Events in one frame.
 const EVENTS_SHOWN_MAX: usize = 30;
 
-/// The frame as things stand.
+/// The present frame.
 pub fn frame(shared: &Shared, seq: u64) -> Published {
     let frame = MonitorFrame {
         seq,
@@ -102,7 +102,7 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
 fn rows(shared: &Shared) -> Vec<NodeRow> {
     let view = shared.view();
     let now_ms = shared.now_ms();
-    let mut heard: BTreeMap<NodeId, (Row, bool, Option<u64>)> = BTreeMap::new();
+    let mut heard: BTreeMap<NodeId, (GossipRow, bool, Option<u64>)> = BTreeMap::new();
     {
         let gossip = lock(&shared.gossip);
         for (row, _, age_ms) in gossip.all(now_ms) {
@@ -118,8 +118,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     clocks.insert(shared.me.id, 0);
     let mut rows = Vec::new();
     for (id, addresses) in shared.known_addresses() {
-        let unheard = || (unheard_row(shared, id, addresses.clone()), false, None);
-        let (row, is_online, heartbeat_age_ms) = heard.remove(&id).unwrap_or_else(unheard);
+        let (row, is_online, heartbeat_age_ms) = heard.remove(&id).unwrap_or_default();
         let status = match (is_online, view.raft.leader == Some(id)) {
             (true, true) => Liveness::Leader,
             (true, false) => Liveness::Online,
@@ -136,7 +135,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             commit_index: row.commit_index,
             applied_index: row.applied_index,
             lag: commit.0.saturating_sub(row.applied_index.0),
-            // What a dead node last said of its clients is not what they get now.
+            // The last figures of a dead node are out of date.
             pace: if is_online { row.pace } else { Pace::default() },
             pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
@@ -152,33 +151,8 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     rows
 }
 
-/// Whether a node is reached at the address of this one's host: only then its process is one of this host's.
+/// Whether a node has the same host in its address as this one: only then its pid is one of this host.
 fn is_beside(shared: &Shared, http: &str) -> bool {
     let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
     host(http) == host(&shared.settings.addresses(shared.me.id).http)
-}
-
-/// A member that was never heard of.
-fn unheard_row(shared: &Shared, id: NodeId, addresses: crate::types::Addresses) -> Row {
-    Row {
-        id,
-        uuid: uuid::Uuid::nil(),
-        counter: 0,
-        load: 0,
-        sessions_opened_total: 0,
-        role: crate::raft::Role::Follower,
-        standing: standing(shared, id),
-        term: crate::types::Term(0),
-        last_index: Index(0),
-        promise: Default::default(),
-        prepared_load: 0,
-        commit_index: Index(0),
-        applied_index: Index(0),
-        pace: Pace::default(),
-        state: Default::default(),
-        jobs: Default::default(),
-        is_disk_low: false,
-        pid: 0,
-        addresses,
-    }
 }

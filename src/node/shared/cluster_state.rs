@@ -1,5 +1,5 @@
-//! What follows for the cluster from what this node's threads have published: who is online and where, whether the cluster is
-//! healthy, and if it is not, why.
+//! The state of the cluster, derived from what this node's threads have published: which nodes are online and where,
+//! and whether the cluster is healthy, and why not.
 //!
 //! Not here: the published values (`state.rs`), the rules for health (`cluster/health.rs`).
 
@@ -12,28 +12,28 @@ use crate::node::quota;
 use crate::outcome::{NoLeader, Outsider};
 use crate::raft::{Membership, Promise, Role, View, quorum};
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::heartbeat::Row;
+use crate::wire::heartbeat::GossipRow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
 impl Shared {
-    /// Whether there is room for a node that asks to join; then it is counted.
+    /// Whether one more node may join; if so, it is counted.
     pub fn try_add_newcomer(&self, who: Identity) -> bool {
         lock(&self.newcomers).try_add(who, &self.view().raft, |who| self.is_registered(who))
     }
 
-    /// A learner that was never heard of and that the leader is to remove, if there is one.
+    /// A learner that was never heard and that the leader must remove, if there is one.
     pub fn overdue_newcomer(&self, view: &View) -> Option<NodeId> {
         lock(&self.newcomers).overdue(view, |who| self.is_registered(who))
     }
 
-    /// Whether the log says where it is.
+    /// Whether the directory has its addresses.
     fn is_registered(&self, who: &Identity) -> bool {
         self.directory().nodes.get(&who.id).is_some_and(|(uuid, _)| *uuid == who.uuid)
     }
 
-    /// Where every known node can be reached, this one included, by id.
+    /// Addresses of every known node, this one included, by id.
     pub fn known_addresses(&self) -> Vec<(NodeId, Addresses)> {
         let peer_addresses = self.peer_addresses();
         let mut all: BTreeMap<NodeId, Addresses> =
@@ -64,7 +64,7 @@ impl Shared {
         is_member_online(&lock(&self.gossip), &self.view().raft.membership, self.me.id, id)
     }
 
-    /// Every node that is known to be corrupt, by its own word or by what this node has found.
+    /// Every node that is known to be corrupt, by its own report or by what this node has found.
     pub fn corrupt_nodes(&self) -> BTreeMap<NodeId, Difference> {
         let mut corrupt = self.integrity.findings().corrupt.clone();
         if let Some(own) = &self.integrity.report().corrupt {
@@ -91,7 +91,7 @@ impl Shared {
                 || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
         };
         let now_ms = self.now_ms();
-        let is_named = |row: &Row| raft.membership.uuid_of(row.id) == Some(row.uuid);
+        let is_named = |row: &GossipRow| raft.membership.uuid_of(row.id) == Some(row.uuid);
         let rows = gossip.all(now_ms).into_iter().filter(|(row, is_online, _)| *is_online && is_named(row));
         let mut disk_low: BTreeSet<NodeId> = rows.filter(|(row, ..)| row.is_disk_low).map(|(row, ..)| row.id).collect();
         if self.is_disk_low() {

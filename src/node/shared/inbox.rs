@@ -1,7 +1,7 @@
 //! Waiting for an inbox without spinning first.
 //!
-//! A channel's own `recv` yields the processor several times before it parks, in the hope that a message comes at once. Under
-//! load that hope is worth it; an idle node would pay for it a hundred times a second.
+//! A channel's own `recv` yields the processor several times before it parks, in the hope that a message comes at once.
+//! Under load that hope is worth it; an idle node would pay for it a hundred times a second.
 //! Not here: what the inboxes carry (each thread's own file).
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select};

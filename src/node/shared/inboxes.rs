@@ -92,19 +92,19 @@ impl Inboxes {
         let _ = self.gossip.try_send(input);
     }
 
-    /// Tells `monitor` that something worth a frame has changed.
+    /// Wakes `monitor`, because something that a frame shows has changed.
     pub fn poke_monitor(&self) {
         // A full inbox means that a frame is due anyway.
         let _ = self.monitor.try_send(());
     }
 
-    /// Tells `checkpoints` that there is something to compare.
+    /// Wakes `checkpoints`, because there are new digests to compare.
     pub fn poke_checkpoints(&self) {
-        // A full inbox means that a look is due anyway.
+        // A full inbox means that the thread will check anyway.
         let _ = self.checkpoints.try_send(());
     }
 
-    /// Changes one part of the state without a log entry: for a node of a lab.
+    /// Changes one part of the state without a log entry: for tests of the comparison of states.
     pub fn alter(&self, part: u8) {
         let _ = self.apply.send_timeout(ApplyJob::Alter { part }, Duration::from_secs(1));
     }
@@ -135,8 +135,7 @@ impl Inboxes {
         self.ask(Operation::Command { tag: None, command, ack: Ack::Applied }, deadline)
     }
 
-    /// Waits until a job has ended, or until the services know at `at_least` that there is none; answers the job as the
-    /// services have it: `Option<Job>`.
+    /// Waits until a job has ended, or until the services have applied `at_least` without it.
     pub fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
         let (reply, answer) = bounded(1);
         let wait = ApplyJob::Await { job, at_least, deadline, reply: ReplyTo::Local(reply) };

@@ -1,8 +1,8 @@
 //! One outgoing connection to a peer, for all who write to it.
 //!
 //! A thread that has a frame writes it to the socket itself, without waiting: waking a thread costs more than writing
-//! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. A connection
-//! that is down or too far behind drops the frame; raft and gossip treat it like a loss on the wire.
+//! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. If the
+//! connection is down or too far behind, the frame is dropped; raft and gossip treat that like a loss on the network.
 //!
 //! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 no thread holds the wire's lock
 //! while it waits for a socket, so `core` never waits for a peer.
@@ -25,49 +25,48 @@ use std::sync::{Arc, Mutex};
 /// A turn that queues more than this writes in between.
 const FLUSH_BYTES: usize = 256 << 10;
 
-/// Frames that were dropped because no node would take them.
+/// Frames that were dropped because no node would accept them.
 static TOO_LARGE: AtomicU64 = AtomicU64::new(0);
 
-/// How many frames were dropped because they were larger than any node takes.
+/// How many frames were dropped because they were larger than any node accepts.
 pub fn too_large_total() -> u64 {
     TOO_LARGE.load(Ordering::Relaxed)
 }
 
-/// What a `send-m` thread is told.
+/// Messages to a `send-m` thread.
 #[derive(Clone, Copy, Debug)]
 pub enum LinkInput {
-    /// Bytes are left that the socket did not take.
+    /// Bytes are left that the socket did not accept.
     Drain,
-    /// The peer closed its connection to us, or a write failed: look whether it is still there.
+    /// The peer has closed its connection to us, or a write has failed: check whether it is still there.
     Check,
 }
 
-/// Whether a connection stands, and what is to be written to it.
+/// The connection, and what is to be written to it.
 #[derive(Debug, Default)]
 pub struct Wire {
     /// `None` while there is no connection.
     pub stream: Option<Arc<TcpStream>>,
     /// Tags of its frames, in the order of `rest`.
     pub seal: Seal,
-    /// Whole frames, but for the first, of which a part may have left already.
+    /// Whole frames; a part of the first one may have been sent already.
     pub rest: Vec<u8>,
     /// `send-m` is writing what came before `rest`.
     pub is_draining: bool,
 }
 
-/// One outgoing link, for all who write to it.
+/// One outgoing link.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// Whom it leads to.
+    /// The peer.
     pub who: Identity,
-    /// Where.
     pub address: String,
     wire: Arc<Mutex<Wire>>,
     inbox: Sender<LinkInput>,
 }
 
 impl Link {
-    /// A link without a thread, over which nothing goes.
+    /// A link without a thread, over which nothing is sent.
     #[cfg(test)]
     pub fn idle(who: Identity) -> Link {
         Link { who, address: String::new(), wire: Arc::default(), inbox: crossbeam_channel::bounded(1).0 }
@@ -78,7 +77,7 @@ impl Link {
         Link { who, address, wire, inbox }
     }
 
-    /// Writes a frame, now or as soon as the socket takes it; drops it when the connection is down or far behind.
+    /// Writes a frame, now or as soon as the socket accepts it; drops it if the connection is down or far behind.
     pub fn send(&self, frame: &Frame) {
         self.queue(frame);
         self.flush();
@@ -91,7 +90,8 @@ impl Link {
         }
     }
 
-    /// The same for a frame that its owner keeps if it is not taken. Half of the room stays free for others.
+    /// The same for a frame that the caller keeps if this returns false. Half of the buffer stays free for other
+    /// frames.
     pub fn try_queue(&self, frame: &Frame) -> bool {
         self.queue_within(frame, LINK_BYTES_MAX / 2)
     }
@@ -113,7 +113,7 @@ impl Link {
         queued.is_ok()
     }
 
-    /// Writes what was queued as far as the socket takes it without waiting; `send-m` writes the rest.
+    /// Writes what was queued as far as the socket accepts it without waiting; `send-m` writes the rest.
     pub fn flush(&self) {
         self.write(&mut lock(&self.wire));
     }
@@ -133,19 +133,18 @@ impl Link {
         if !wire.rest.is_empty() {
             wire.is_draining = self.inbox.try_send(LinkInput::Drain).is_ok();
         } else if wire.rest.capacity() > 4 * FLUSH_BYTES {
-            // A burst must not hold its memory for ever.
+            // Frees the memory after a burst.
             wire.rest = Vec::new();
         }
     }
 
-    /// Whether the connection stands.
     pub fn is_up(&self) -> bool {
         lock(&self.wire).stream.is_some()
     }
 
-    /// Asks the thread to look whether the peer is still there.
+    /// Has the thread check whether the peer is still there.
     pub fn check(&self) {
-        // A full queue means that the thread has been told already.
+        // A full inbox means that the thread will check anyway.
         let _ = self.inbox.try_send(LinkInput::Check);
     }
 }

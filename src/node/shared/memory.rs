@@ -1,13 +1,14 @@
 //! The one budget for the bytes that all connections of this node hold, in and out.
 //!
-//! Everything that grows with what a client sends, or with what it does not read, holds a [`Reservation`]: bodies that arrive, the
-//! queue of a transaction, replies that wait for their socket. So a stranger may fill the budget, and no more than that.
+//! Everything that grows with what a client sends, or with what it does not read, holds a [`Reservation`]: bodies that
+//! arrive, the queue of a transaction, replies that wait for their socket. So clients cannot use more than the budget.
 //!
-//! Invariants: M1 `used` is the sum of all reservations that live. M2 what [`Reservation::resize`] grants keeps `used` within the
-//! share of the reservation's size: a large one is refused while there is room for small ones, and these while there is room for
-//! request heads. So a client that fills the budget with large requests cannot block health checks. M3 the first bytes
-//! of a connection are granted always, as health checks need no more: `connections_max` bounds them.
-//! Not here: bounds of one connection (`limits.rs`), its place among all connections (`node/handle.rs`).
+//! Invariants: M1 `used` is the sum of all reservations that exist. M2 what [`Reservation::resize`] grants keeps `used`
+//! within the share for a reservation of this size: a large one is refused while there is room for small ones, and
+//! these while there is room for request heads. So a client that fills the budget with large requests cannot block
+//! health checks. M3 the first bytes of a connection are always granted, and health checks need no more:
+//! `connections_max` bounds them.
+//! Not here: limits of one connection (`limits.rs`), the number of connections (`node/handle.rs`).
 
 use crate::outcome::MEMORY_FULL;
 use std::fs;
@@ -15,13 +16,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// What every connection may hold, whatever others do: its first buffers, in which a health check fits.
+/// Bytes that every connection may hold, whatever others hold: its first buffers, which suffice for a health check.
 pub const FIRST_BYTES: usize = 8 << 10;
 /// A request head with the buffer that it is read into.
 const HEAD_BYTES: usize = 20 << 10;
-/// What is larger than that is large.
+/// The largest reservation that counts as small.
 const SMALL_BYTES: usize = 64 << 10;
-/// The budget by default: at most this, and a quarter of the machine's memory.
+/// The default budget is a quarter of the machine's memory, and at most this.
 const DEFAULT_BYTES_MAX: u64 = 1 << 30;
 
 /// The budget has no room for this many bytes now.
@@ -38,12 +39,11 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// For so many bytes.
     pub fn new(bytes_max: usize) -> Arc<MemoryBudget> {
         Arc::new(MemoryBudget { bytes_max, used: AtomicUsize::new(0), refused: AtomicU64::new(0) })
     }
 
-    /// As the setting says, which is in MiB; without it a quarter of the memory that this process may use, at most 1 GiB.
+    /// From the setting, in MiB; without it a quarter of the memory that this process may use, at most 1 GiB.
     pub fn of_setting(megabytes: Option<u64>) -> Arc<MemoryBudget> {
         let bytes = match megabytes {
             Some(megabytes) => megabytes << 20,
@@ -52,17 +52,16 @@ impl MemoryBudget {
         MemoryBudget::new(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
-    /// A reservation of nothing yet.
+    /// An empty reservation.
     pub fn reservation(self: &Arc<MemoryBudget>) -> Reservation {
         Reservation { budget: Arc::clone(self), bytes: 0 }
     }
 
-    /// How much there is.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// How much is held now.
+    /// Bytes that are held now.
     pub fn used(&self) -> usize {
         self.used.load(Relaxed)
     }
@@ -72,7 +71,7 @@ impl MemoryBudget {
         self.refused.load(Relaxed)
     }
 
-    /// Up to where reservations of so many bytes may fill the budget.
+    /// Up to which sum reservations of so many bytes are granted.
     fn share(&self, bytes: usize) -> usize {
         if bytes <= FIRST_BYTES {
             usize::MAX
@@ -94,17 +93,16 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// How many.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Another one of the same budget.
+    /// An empty reservation of the same budget.
     pub fn another(&self) -> Reservation {
         self.budget.reservation()
     }
 
-    /// Holds so many from now on; to hold less is always granted.
+    /// Changes the size of the reservation; a smaller one is always granted.
     ///
     /// # Errors
     /// When the budget has no room for them: the reservation keeps its size.
@@ -124,7 +122,8 @@ impl Reservation {
         Ok(())
     }
 
-    /// Holds so many, for what is there already; whether there is room for it. If not, its owner must soon hold less.
+    /// Changes the size for bytes that exist already; returns whether there is room for them. If not, the owner must
+    /// soon free some.
     pub fn force(&mut self, bytes: usize) -> bool {
         if self.resize(bytes).is_ok() {
             return true;
@@ -141,14 +140,14 @@ impl Drop for Reservation {
     }
 }
 
-/// Resident memory of this process in bytes; 0 where the system does not tell.
+/// Resident memory of this process in bytes; 0 where the system does not report it.
 pub fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
-/// Memory that this process may use: the machine's, or less where a control group says so. `None`: the system does not say.
+/// Memory that this process may use: the machine's, or a lower limit of a control group. `None`: unknown.
 fn memory_bytes() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_meminfo(&text));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -161,8 +160,8 @@ fn of_meminfo(text: &str) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// Limits of this process' group and of all groups around it: in version 2 of control groups (`0::/a/b`) and in version 1
-/// (`5:memory:/a/b`). In a container the path may be one of the host's, and the limit stands at the root.
+/// Limits of this process' control group and of its parents, in version 2 (`0::/a/b`) and in version 1
+/// (`5:memory:/a/b`). In a container the path may be one of the host, and the limit is at the root.
 fn group_limits(root: &Path, groups: &str) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {

@@ -3,7 +3,7 @@
 //! Not here: how an inbox is reached (`inboxes.rs`), what a thread does with its messages (`node/threads/`).
 
 use super::request::{Question, ReplyTo, Request};
-use crate::cluster::gossip::Table;
+use crate::cluster::gossip::GossipTable;
 use crate::raft::{Entry, Message, Persist, Promise, SnapshotMeta};
 use crate::services::directory::Nodes;
 use crate::services::jobs::{End, JobId};
@@ -23,53 +23,53 @@ use std::time::Instant;
 pub enum CoreInput {
     /// A message from a peer, its sender verified.
     Raft(Message),
-    /// The outgoing connection to a peer stands.
+    /// There is an outgoing connection to the peer.
     LinkUp(NodeId),
     /// The peer's process is gone: its connection broke and dialing again was refused.
     LinkLost(NodeId),
     /// The peer's connection to us ended.
     PeerClosed(Identity),
-    /// What a peer remembers of this node's promises.
+    /// What a peer remembers of this node's promises. `compared` gets a message if the link may be used.
     Remembered { by: Identity, promise: Promise, compared: Option<Sender<()>> },
-    /// A member answers at this address, which is not the one that is known.
+    /// A member answers at this address, which may differ from the known one.
     Found { who: Identity, addresses: Addresses },
-    /// A node said who and where it is; `is_proved`: and that it knows the cluster's secret.
+    /// A node has connected. `is_proved`: it knows the cluster's secret.
     Met { who: Identity, addresses: Addresses, is_proved: bool },
     /// A peer that this node trusts names a node of this cluster (`raft/guard.rs`).
     Vouched(Identity),
-    /// This identity answered at the address of the member whose number it has, where another was expected.
+    /// This identity answered at the address of a member of the same number, where another identity was expected.
     Answers(Identity),
     /// The directory changed.
     Directory(Arc<Nodes>),
-    /// The disk has everything up to this job; the promises that rest on it have left.
+    /// Everything up to this job is synced, and its promises were sent.
     Synced(u64),
     /// The services' snapshot at this index is on disk.
     SnapshotSaved(Index),
-    /// A leader's snapshot arrived whole and is on disk beside the log.
+    /// A leader's snapshot is complete on disk beside the log.
     SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta, done: Sender<bool> },
     /// Streaming a snapshot to a follower ended.
     SnapshotSent { to: NodeId, ok: bool },
-    /// A client of this node asks.
+    /// A request of a client of this node.
     Request(Request),
-    /// Clients of another node ask, through it.
+    /// Requests of clients of another node.
     Forward { from: Identity, asks: Vec<(u64, Ask)> },
-    /// The leader answers what this node forwarded.
+    /// The leader's answers to what this node forwarded.
     Forwarded(Vec<(u64, Forwarded)>),
     /// Another node asks for this node's state.
     CopyState { reply: Sender<(SnapshotMeta, Registry)> },
-    /// A state that another node gave is on disk beside the log, to replace this node's, which is wrong. `reply`: whether the log
-    /// holds what comes after it; then `apply` waits for the bytes in `data`, and says `done`.
+    /// A state from another node is on disk beside the log, to replace this node's, which is wrong. `reply`: whether
+    /// the log contains all entries after it; if so, `apply` waits for the bytes in `data`, and then sends `done`.
     ReplaceState {
         meta: SnapshotMeta,
         data: Receiver<SnapshotReader>,
         reply: Sender<Result<(), String>>,
         done: Sender<Result<(), String>>,
     },
-    /// This node's state is, or is no longer, known to be wrong.
+    /// Whether this node's state is known to be wrong.
     Corrupt(bool),
-    /// Console `L`.
+    /// Console command `L`.
     Lead,
-    /// The disk is, or is no longer, below its reserve.
+    /// Whether less than the reserve is free on the disk.
     DiskLow(bool),
     /// End the thread.
     Stop,
@@ -78,14 +78,14 @@ pub enum CoreInput {
 /// For `disk`.
 #[derive(Debug)]
 pub enum DiskJob {
-    /// Write, sync, then let the promises go.
+    /// Write, sync, then send the promises.
     Persist { persist: Persist, promises: Vec<Message> },
     /// The same for a received snapshot that replaces the log; it goes to `data`, to be read, once it is in place.
     Install { persist: Persist, promises: Vec<Message>, data: Sender<SnapshotReader> },
     /// The services' state at this index is durable: drop the log below it from the store; the thread that asked
     /// removes the files.
     Compact { index: Index, job: Sender<CutJob> },
-    /// The log's next segment, made beforehand.
+    /// The log's next segment, prepared in advance.
     Spare(Result<Spare, StoreError>),
     /// End the thread after what is queued.
     Stop,
@@ -94,32 +94,23 @@ pub enum DiskJob {
 /// For `apply`.
 #[derive(Debug)]
 pub enum ApplyJob {
-    /// Committed entries in order, each with those who wait for its commands; then a snapshot, if one is due.
+    /// Committed entries in order, each with the requests that wait for it; then a snapshot, if one is due.
     Entries { run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta> },
-    /// Questions for a state that has applied `at_least`.
+    /// Queries for a state that has applied `at_least`.
     Queries { at_least: Index, queries: Vec<Question> },
     /// Replace the services' state by a snapshot, once the disk has it.
     Install { meta: SnapshotMeta, data: Receiver<SnapshotReader> },
     /// Give a copy of the state as it is at this index.
     Copy { meta: SnapshotMeta, reply: Sender<(SnapshotMeta, Registry)> },
-    /// Replace a state that is wrong by the one that comes in `data`, of the index of `meta`, and apply again what this node
-    /// had applied after it.
+    /// Replace a state that is wrong by the one in `data`, of the index of `meta`, and apply the later entries again.
     Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
     /// Change one part of the state without a log entry: only in a lab.
     Alter { part: u8 },
-    /// Answer the job when it has ended, or when a state of `at_least` has no such job (any more).
-    Await {
-        /// The job.
-        job: JobId,
-        /// An index that the caller knows to be applied on some node.
-        at_least: Index,
-        /// When the caller gives up.
-        deadline: Instant,
-        /// Gets one answer.
-        reply: ReplyTo,
-    },
-    /// The node stops: each client that waits for a job is answered with the job's present state.
-    LetGo,
+    /// Answer when the job has ended, or when a state of `at_least` (an index that the caller knows to be applied on
+    /// some node) does not contain it.
+    Await { job: JobId, at_least: Index, deadline: Instant, reply: ReplyTo },
+    /// The node stops: answer every client that waits for a job.
+    AnswerWaiting,
     /// End the thread.
     Stop,
 }
@@ -128,10 +119,10 @@ pub enum ApplyJob {
 #[derive(Debug)]
 pub enum GossipInput {
     /// A peer's table.
-    Heard { from: NodeId, table: Table },
+    Heard { from: NodeId, table: GossipTable },
     /// A peer's port refuses connections.
     Refused(NodeId),
-    /// The front door of this node sent a client there: tell the other front doors.
+    /// The front door of this node has redirected a client to that worker: inform the other front doors.
     HandedOut(NodeId),
     /// The leader, the members or their addresses have changed.
     Changed,
@@ -144,18 +135,9 @@ pub enum GossipInput {
 pub enum WatchInput {
     /// Something was applied.
     Applied,
-    /// A client waits until the key's revision is another than this one.
-    Watch {
-        /// The key.
-        key: Bytes,
-        /// What the client knows.
-        revision: u64,
-        /// When it gives up.
-        deadline: Instant,
-        /// Gets one message.
-        changed: Sender<()>,
-    },
-    /// The node has begun to stop, or its threads are to end: see which.
+    /// A client waits until the key has another revision than this one; `changed` gets one message then.
+    Watch { key: Bytes, revision: u64, deadline: Instant, changed: Sender<()> },
+    /// The node has begun to stop, or its threads are to end: `Shared` says which.
     Stop,
 }
 
@@ -164,40 +146,31 @@ pub enum WatchInput {
 pub enum ChatInput {
     /// The chat has changed, or a client has begun to follow it.
     Changed,
-    /// The node stops: check how far the stop has progressed.
+    /// The node has begun to stop, or its threads are to end: `Shared` says which.
     Stop,
 }
 
 /// For `worker`.
 #[derive(Debug)]
 pub enum WorkerInput {
-    /// The jobs have changed.
-    Look,
-    /// What this machine has was found out: a way to sandbox programs, or why there is none, and its languages.
+    JobsChanged,
+    /// The machine was probed: how programs are sandboxed, or why they cannot be, and which languages were found.
     Ready {
-        /// How programs are shut in.
         sandbox: Result<Sandbox, String>,
-        /// What it can run.
         found: Vec<Found>,
     },
-    /// A program has ended.
+    /// A program has ended, or (`Err`) was not started.
     Ended {
-        /// Of which job.
         job: JobId,
-        /// In which attempt.
         attempt: u32,
-        /// How; or why the program never began.
         end: Result<End, String>,
     },
-    /// Whether sandboxes can be built now, asked again because one did not start.
+    /// Whether a sandbox can be built now, probed again because one did not start.
     Sandbox(Result<Sandbox, String>),
-    /// What became of an end that was proposed.
+    /// The end that was proposed was answered. `is_taken`: the log contains it.
     EndAnswered {
-        /// Of which job.
         job: JobId,
-        /// In which attempt.
         attempt: u32,
-        /// The log has it, whatever the jobs said to it.
         is_taken: bool,
     },
     /// A linearizable read was answered: this node follows the log.

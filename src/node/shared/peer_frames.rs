@@ -1,23 +1,23 @@
 //! The memory for large frames of peers that are being received.
 //!
-//! A connection is read by a thread of its own, so without a bound every peer could make this node hold its largest frame at once.
-//! A process that claims a member's identity gets no more bytes than that member may have.
+//! Each connection is read by its own thread, so without a bound every peer could make this node hold its largest frame
+//! at once. A process that claims a member's identity gets no more bytes than that member may have.
 //!
-//! Invariant: F1 of large frames one per identity is received at a time, and all of them together have at most
+//! Invariant: F1 one large frame per identity is received at a time, and all of them together have at most
 //! [`FRAMES_BYTES_MAX`] bytes.
 //! Not here: how many connections there are (`node/peer/limits.rs`), the budget of clients (`memory.rs`).
 
-use super::lock::lock;
+use super::lock::{lock, wait_while};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Identity;
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
-/// Bytes of large frames that are being received. Full: the next one waits, and so does its sender.
+/// Bytes of large frames that are being received. Full: the next frame waits, and so does its sender.
 pub const FRAMES_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
-/// Frames up to here are never waited for: heartbeats, votes, gossip, short appends.
+/// Frames up to this size need not wait: heartbeats, votes, gossip, short appends.
 pub const SMALL_FRAME_BYTES: usize = 64 << 10;
 
 /// Large frames that known identities are sending.
@@ -33,7 +33,7 @@ struct Received {
     by: BTreeSet<Identity>,
 }
 
-/// The bytes of a frame, until they are taken apart.
+/// The reservation for a frame, until it is decoded.
 #[derive(Debug)]
 pub struct FrameBytes<'a> {
     frames: &'a PeerFrames,
@@ -45,13 +45,10 @@ impl PeerFrames {
     /// Waits until there is room for a large frame; `None`: not by the deadline.
     pub fn hold(&self, who: Identity, bytes: usize, deadline: Instant) -> Option<FrameBytes<'_>> {
         assert!(bytes <= FRAMES_BYTES_MAX, "a frame of {bytes} bytes");
-        let mut received = lock(&self.received);
-        while received.bytes + bytes > FRAMES_BYTES_MAX || received.by.contains(&who) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            received = self.freed.wait_timeout(received, left).unwrap_or_else(PoisonError::into_inner).0;
+        let is_full = |it: &mut Received| it.bytes + bytes > FRAMES_BYTES_MAX || it.by.contains(&who);
+        let mut received = wait_while(&self.freed, lock(&self.received), deadline, is_full);
+        if is_full(&mut received) {
+            return None;
         }
         received.bytes += bytes;
         received.by.insert(who);

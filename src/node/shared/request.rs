@@ -1,6 +1,6 @@
 //! A request to the node, from the endpoint or thread that makes it to the one that answers it.
 //!
-//! Not here: where it waits meanwhile (`node/threads/core/pending_requests.rs`), what goes to other nodes (`wire/`).
+//! Not here: requests that wait (`node/threads/core/pending_requests.rs`), what is sent to other nodes (`wire/`).
 
 use super::link::Link;
 use crate::outcome::Outcome;
@@ -30,47 +30,33 @@ pub enum Level {
 pub enum Ack {
     /// When a quorum has it and it is applied; the answer is the service's reply.
     Applied,
-    /// When the leader has taken it into its log, which a quorum may never hold; the answer is an empty reply.
+    /// When the leader has appended it to its log, before a quorum has it; the answer is an empty reply.
     Taken,
 }
 
-/// What a client wants done.
+/// What a client requests.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    /// Run this service command through the log, once.
-    Command {
-        /// Its name among all that were ever sent; `None`: this node gives it one.
-        tag: Option<Tag>,
-        /// With its routing byte.
-        command: Vec<u8>,
-        /// When to answer.
-        ack: Ack,
-    },
+    /// Run this service command, which begins with its routing byte, through the log, once. `tag`: `None`: this node
+    /// assigns one.
+    Command { tag: Option<Tag>, command: Vec<u8>, ack: Ack },
     /// Change the membership by one step.
     Change(raft::Change),
     /// Transfer leadership; `None`: to the best live voter.
     Transfer(Option<NodeId>),
-    /// A question to the services.
-    Query {
-        /// With its routing byte.
-        query: Vec<u8>,
-        /// How fresh.
-        level: Level,
-    },
+    /// Query the services; `query` begins with its routing byte.
+    Query { query: Vec<u8>, level: Level },
 }
 
-/// One request.
 #[derive(Debug)]
 pub struct Request {
-    /// What is to be done.
     pub operation: Operation,
     /// When the client gives up.
     pub deadline: Instant,
-    /// Where the answer goes.
     pub reply: ReplyTo,
 }
 
-/// Takes the answer to one request on whichever thread has it: it must not wait for anything.
+/// Receives the answer to one request, on whichever thread has it: it must not wait for anything.
 pub trait Waiter: Send + Debug {
     /// Called once.
     fn answer(self: Box<Self>, answered: Answered);
@@ -90,7 +76,7 @@ pub enum ReplyTo {
 }
 
 impl ReplyTo {
-    /// Sends the answer, the first time; a client that has gone is no concern.
+    /// Sends the answer; only the first call has an effect. A client that has disconnected is ignored.
     pub fn answer(&mut self, answered: Answered) {
         match std::mem::replace(self, ReplyTo::Nobody) {
             ReplyTo::Local(to) => {

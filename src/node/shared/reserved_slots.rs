@@ -23,19 +23,19 @@ const THREADS_MAX: usize = 4 * OF_ONE_MAX;
 
 /// The connections, oldest first.
 #[derive(Debug, Default)]
-pub struct ReservedSlots(Mutex<Table>);
+pub struct ReservedSlots(Mutex<SlotTable>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct SlotTable {
     newest: u64,
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, Holder>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct Holder {
     share: IpAddr,
     stream: Arc<TcpStream>,
-    /// It has given way: nothing more is read from it.
+    /// It has lost its slot: nothing more is read from it.
     is_leaving: bool,
 }
 
@@ -57,12 +57,12 @@ impl ReservedSlots {
         }
         table.newest += 1;
         let number = table.newest;
-        table.open.insert(number, Open { share, stream, is_leaving: false });
+        table.open.insert(number, Holder { share, stream, is_leaving: false });
         Some(ReservedSlot { slots: Arc::clone(self), number })
     }
 }
 
-impl Table {
+impl SlotTable {
     /// Whether there is room for one more of this share, if need be by asking another connection to leave.
     fn make_room(&mut self, share: IpAddr) -> bool {
         let mut held: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -75,8 +75,9 @@ impl Table {
         let own = held.get(&share).copied().unwrap_or_default();
         let most = held.into_iter().max_by_key(|(whose, count)| (*count, *whose == share));
         let Some((whose, count)) = most else { return false };
+        // Otherwise the new connection would be the next to lose its slot.
         if whose != share && count <= own + 1 {
-            return false; // it would have to give way itself
+            return false;
         }
         let oldest = self.open.values_mut().find(|open| open.share == whose && !open.is_leaving);
         let Some(oldest) = oldest else { return false };
@@ -93,7 +94,8 @@ impl Drop for ReservedSlot {
     }
 }
 
-/// What counts as one address: this host with all its loopback addresses, and a whole IPv6 network, whose hosts choose their own.
+/// What counts as one address: all loopback addresses of this host, and a whole IPv6 network, in which each host
+/// chooses its addresses.
 fn share_of(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         ip if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),

@@ -29,7 +29,7 @@ use crate::node::views::latency::Recorder;
 use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
 use crate::outcome::Outsider;
-use crate::raft::{Refused, View};
+use crate::raft::{Refused, Role, View};
 use crate::services::directory::Nodes;
 use crate::settings::Settings;
 use crate::store::mark::Mark;
@@ -51,13 +51,12 @@ const REFUSED_FRAME_LINE_GAP: Duration = Duration::from_secs(10);
 /// What `core` publishes after each change.
 #[derive(Clone, Debug)]
 pub struct CoreView {
-    /// Raft, seen from outside.
     pub raft: View,
     /// Identities whose frames are accepted: see `raft/guard.rs`.
     pub known: BTreeSet<Identity>,
 }
 
-/// Figures for `/metrics` that no owner keeps.
+/// Figures for `/metrics` that belong to no thread.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Handshakes on the peer port that failed.
@@ -74,11 +73,11 @@ pub struct Counters {
     pub syncs: Recorder,
     /// Redirects by the front door.
     pub dispatched: AtomicU64,
-    /// Leaders that followed one another, as this node saw it.
+    /// Changes of leader that this node has seen.
     pub failovers: AtomicU64,
 }
 
-/// Everything that more than one thread of a node looks at.
+/// Everything that more than one thread of a node uses.
 pub struct Shared {
     /// Settings of this process.
     pub settings: Settings,
@@ -100,15 +99,14 @@ pub struct Shared {
     pub events: Events,
     /// Changes of leader.
     pub failovers: FailoverLog,
-    /// What heartbeats say of the others.
+    /// The heartbeats of the other nodes.
     pub gossip: Mutex<Gossip>,
-    /// Which nodes do not catch up.
+    /// Nodes that do not catch up.
     pub lags: Mutex<Lags>,
-    /// Log time, as this node keeps it.
     pub log_clock: Mutex<LogClock>,
     /// How far the others' wall clocks are ahead of this node's.
     pub skews: Mutex<Skews>,
-    /// Whom the front door sends clients to.
+    /// The choice of workers to which the front door redirects clients.
     pub dispatch: Mutex<Dispatch>,
     /// Counters for the metrics.
     pub counters: Counters,
@@ -124,17 +122,17 @@ pub struct Shared {
     pub live: Live,
     /// The chat as the services have it, and who follows it.
     pub chat: Arc<ChatFeed>,
-    /// This process as a worker: each process of a node is another.
+    /// This process as a worker: each process of a node has another identity.
     pub worker: Identity,
-    /// This node serves clients, and neither votes nor runs jobs.
+    /// This node serves clients only, and neither votes nor runs jobs.
     pub is_gateway: bool,
     /// Connections that read the database.
     pub sql: Option<ReaderPool>,
     /// When another node was last heard as the leader, in milliseconds of uptime plus one; 0: never.
     leader_heard_ms: AtomicU64,
-    /// What is known of differences between the nodes' states.
+    /// Known differences between the nodes' states.
     pub integrity: Integrity,
-    /// What this node missed, and how long it takes to make up for it.
+    /// How long this node takes to apply what it has missed.
     pub recovery: Recovery,
     /// Less than `disk_reserve_mb` is free.
     is_disk_low: AtomicBool,
@@ -146,7 +144,7 @@ pub struct Shared {
     pub incoming_snapshot: Mutex<()>,
     /// Memory for large frames that peers are sending.
     pub peer_frames: PeerFrames,
-    /// Members that this node has taken in and that were not heard of yet.
+    /// Members that this node has admitted and that were not heard yet.
     pub newcomers: Mutex<Newcomers>,
     started: Instant,
     started_ms: u64,
@@ -157,11 +155,11 @@ pub struct Shared {
     peer_addresses: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
     links: Mutex<Arc<BTreeMap<NodeId, Link>>>,
     applied: AtomicU64,
-    /// What this process must have applied before it is ready; 0: not known yet.
+    /// Index that this process must have applied before it is ready; 0: not known yet.
     must_reach: AtomicU64,
     /// Log time in milliseconds at which a key or lock expires next; `u64::MAX`: none will.
     next_expiry_ms: AtomicU64,
-    /// Index of the newest state, if it holds what is over and was not removed yet; else 0.
+    /// Index of the newest state, if it contains expired keys that were not removed yet; else 0.
     left_at: AtomicU64,
     snapshots: Snapshots,
     is_stopping: AtomicBool,
@@ -257,7 +255,7 @@ impl Shared {
         }
     }
 
-    /// Milliseconds since 1970 by this node's clock at start; never goes back.
+    /// Milliseconds since 1970, by this node's clock at its start and the time since then: never decreases.
     pub fn now_ms(&self) -> u64 {
         self.started_ms + self.uptime_ms()
     }
@@ -268,7 +266,7 @@ impl Shared {
         lock(&self.log_clock).stamp(mono_us(), wall_ms)
     }
 
-    /// Log time, as far as this node knows; while no log time is kept, the time that the clocks show.
+    /// Log time, as far as this node knows; if it knows none, the time by the wall clocks.
     pub fn log_now_ms(&self) -> u64 {
         let now_ms_kept = lock(&self.log_clock).now(mono_us());
         now_ms_kept.unwrap_or_else(|| lock(&self.skews).middle(now_ms()))
@@ -279,18 +277,23 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// The leader has just been heard.
+    /// Deadline of a request that this node makes itself now.
+    pub fn request_deadline(&self) -> Instant {
+        Instant::now() + Duration::from_millis(self.settings.request_timeout_ms)
+    }
+
+    /// A message from the leader has just arrived.
     pub fn set_leader_heard(&self) {
         self.leader_heard_ms.store(self.uptime_ms() + 1, Ordering::Relaxed);
     }
 
-    /// How long ago a leader was heard: not at all, if this node leads; `None` if none ever was.
-    pub fn leader_age(&self) -> Option<std::time::Duration> {
-        if self.view().raft.role == crate::raft::Role::Leader {
-            return Some(std::time::Duration::ZERO);
+    /// Time since a leader was last heard: zero if this node leads, `None` if none was ever heard.
+    pub fn leader_age(&self) -> Option<Duration> {
+        if self.view().raft.role == Role::Leader {
+            return Some(Duration::ZERO);
         }
         let heard_ms = self.leader_heard_ms.load(Ordering::Relaxed);
-        (heard_ms > 0).then(|| std::time::Duration::from_millis((self.uptime_ms() + 1).saturating_sub(heard_ms)))
+        (heard_ms > 0).then(|| Duration::from_millis((self.uptime_ms() + 1).saturating_sub(heard_ms)))
     }
 
     /// What the services hold, as applied.
@@ -298,7 +301,6 @@ impl Shared {
         *lock(&self.sizes)
     }
 
-    /// Publishes what they hold.
     pub fn set_sizes(&self, sizes: Sizes) {
         *lock(&self.sizes) = sizes;
     }
@@ -327,14 +329,13 @@ impl Shared {
         Arc::clone(&lock(&self.directory))
     }
 
-    /// Publishes the directory's node table.
     pub fn set_directory(&self, nodes: Arc<Nodes>) {
         *lock(&self.directory) = nodes;
         self.inboxes.to_gossip(GossipInput::Changed);
         self.inboxes.poke_monitor();
     }
 
-    /// Counts a stranger's frame that was not taken.
+    /// Counts a stranger's frame that was dropped.
     pub fn count_stranger(&self) {
         self.counters.frames_of_strangers.fetch_add(1, Ordering::Relaxed);
     }
@@ -370,7 +371,6 @@ impl Shared {
         Arc::clone(&lock(&self.links))
     }
 
-    /// Publishes the outgoing links.
     pub fn set_links(&self, links: &BTreeMap<NodeId, Link>) {
         *lock(&self.links) = Arc::new(links.clone());
     }
@@ -380,7 +380,6 @@ impl Shared {
         Arc::clone(&lock(&self.peer_addresses))
     }
 
-    /// Publishes where peers can be reached.
     pub fn set_peer_addresses(&self, peer_addresses: &BTreeMap<NodeId, Addresses>) {
         let mut published = lock(&self.peer_addresses);
         if **published != *peer_addresses {
@@ -394,23 +393,21 @@ impl Shared {
         Arc::clone(&lock(&self.jobs))
     }
 
-    /// Publishes them.
     pub fn set_jobs(&self, view: JobsView) {
         let view = Arc::new(view);
         let before = std::mem::replace(&mut *lock(&self.jobs), Arc::clone(&view));
         if !view.is_same_work(&before) {
-            // A full inbox means that a look is due anyway.
-            let _ = self.inboxes.worker.try_send(WorkerInput::Look);
+            // A full inbox means that the thread will check anyway.
+            let _ = self.inboxes.worker.try_send(WorkerInput::JobsChanged);
         }
         self.inboxes.poke_monitor();
     }
 
-    /// What this node says of the jobs that it can run.
+    /// Which jobs this node can run, for its heartbeats.
     pub fn job_report(&self) -> Arc<JobReport> {
         Arc::clone(&lock(&self.job_report))
     }
 
-    /// Publishes it, for the heartbeats.
     pub fn set_job_report(&self, report: JobReport) {
         *lock(&self.job_report) = Arc::new(report);
     }
@@ -420,19 +417,19 @@ impl Shared {
         Index(self.applied.load(Ordering::Acquire))
     }
 
-    /// Publishes it, also to those who wait for a key to change.
+    /// Publishes the index, also to clients that wait for a key to change.
     pub fn set_applied(&self, index: Index) {
         self.applied.store(index.0, Ordering::SeqCst);
         if self.watchers.load(Ordering::SeqCst) > 0 {
-            // A full inbox means that a look is due anyway.
+            // A full inbox means that the thread will check anyway.
             let _ = self.inboxes.watch.try_send(WatchInput::Applied);
         }
     }
 
-    /// What this process must have applied before it is ready: the leader's commit index when it was first known.
+    /// Index that this process must have applied before it is ready: the leader's commit index when it was first known.
     pub fn must_reach(&self, committed: Option<Index>) -> Option<Index> {
         if let Some(committed) = committed {
-            // Fails if it is known already, which is as well.
+            // Fails if it is known already.
             let _ = self.must_reach.compare_exchange(0, committed.0, Ordering::AcqRel, Ordering::Acquire);
         }
         Some(Index(self.must_reach.load(Ordering::Acquire))).filter(|index| index.0 > 0)
@@ -443,17 +440,15 @@ impl Shared {
         Some(self.next_expiry_ms.load(Ordering::Acquire)).filter(|at_ms| *at_ms != u64::MAX)
     }
 
-    /// The newest state that was published, if it holds what is over and was not removed yet.
+    /// Index of the newest state, if it contains expired keys that were not removed yet.
     pub fn left_at(&self) -> Option<Index> {
         Some(Index(self.left_at.load(Ordering::Acquire))).filter(|index| index.0 > 0)
     }
 
-    /// Publishes it.
     pub fn set_left_at(&self, index: Option<Index>) {
         self.left_at.store(index.map_or(0, |index| index.0), Ordering::Release);
     }
 
-    /// The services moved on.
     pub fn set_next_expiry_ms(&self, at_ms: Option<u64>) {
         self.next_expiry_ms.store(at_ms.unwrap_or(u64::MAX), Ordering::Release);
     }
@@ -463,7 +458,6 @@ impl Shared {
         self.is_disk_low.load(Ordering::Acquire)
     }
 
-    /// The disk thread has looked.
     pub fn set_disk_low(&self, is_low: bool) {
         self.is_disk_low.store(is_low, Ordering::Release);
         self.inboxes.poke_monitor();
@@ -474,7 +468,6 @@ impl Shared {
         *lock(&self.outsider)
     }
 
-    /// The leader has been asked.
     pub fn set_outsider(&self, outsider: Option<Outsider>) {
         let before = std::mem::replace(&mut *lock(&self.outsider), outsider);
         if before != outsider {
@@ -487,18 +480,18 @@ impl Shared {
         self.snapshots.clone()
     }
 
-    /// Records an event for people.
+    /// Records an event for the page.
     pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
         self.events.push(self.now_ms(), kind, node, text);
         self.inboxes.poke_monitor();
     }
 
-    /// Which workers another front door has sent clients to.
+    /// Another front door has redirected clients to these workers.
     pub fn heard_handed_out(&self, choices: &[(NodeId, u32)]) {
         lock(&self.dispatch).handed_out(self.now_ms(), choices);
     }
 
-    /// The value, or the end of the process: a disk that failed once is never asked again.
+    /// The value; an error ends the process, because a disk that has failed once is not used again.
     pub fn disk_or_exit<T>(&self, result: Result<T, StoreError>) -> T {
         match result {
             Ok(value) => value,
@@ -523,7 +516,7 @@ impl Shared {
         self.events.wake();
         self.chat.stop();
         self.stop_watching();
-        let _ = self.inboxes.apply.send_timeout(ApplyJob::LetGo, Duration::from_millis(200));
+        let _ = self.inboxes.apply.send_timeout(ApplyJob::AnswerWaiting, Duration::from_millis(200));
     }
 
     /// Whether the node's own threads are to end now.
@@ -538,9 +531,9 @@ impl Shared {
         self.stop_watching();
     }
 
-    /// Tells `watch` to look how far the stop has come.
+    /// Informs `watch` about the progress of the stop.
     fn stop_watching(&self) {
-        // Should it be full for so long, the thread finds out by itself within a second.
+        // If the inbox stays full for so long, the thread checks by itself within a second.
         let _ = self.inboxes.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
     }
 

@@ -15,9 +15,9 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// Different causes this close to each other are one event.
 const SAME_EVENT_MAX: Duration = Duration::from_secs(1);
 
-/// What one more wish to stop asks for.
+/// The effect of a call of [`Stopper::stop`].
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+enum StopStep {
     Begin,
     SameEvent,
     AtOnce,
@@ -37,29 +37,31 @@ impl Stopper {
         (Stopper { first, asked: Arc::default() }, wait)
     }
 
-    /// Begins an orderly stop; the second call ends the process at once. Another cause within [`SAME_EVENT_MAX`] is the same
-    /// event told twice: a terminal that is closed hangs up and ends the input, a service manager follows SIGTERM with SIGHUP.
+    /// Begins an orderly stop; the second call ends the process at once. Another cause within [`SAME_EVENT_MAX`] is the
+    /// same event: a terminal that is closed sends SIGHUP and ends the input, a service manager sends SIGHUP after
+    /// SIGTERM.
     pub fn stop(&self, why: &'static str) {
         match self.note(why, Instant::now()) {
-            Step::Begin => {}
-            Step::SameEvent => return,
-            Step::AtOnce => {
+            StopStep::Begin => {}
+            StopStep::SameEvent => return,
+            StopStep::AtOnce => {
                 logging::say("phalanx: stopped at once, as asked twice");
                 logging::exit(EXIT_INTERRUPTED);
             }
         }
-        let _ = self.first.try_send(why); // an empty channel of one place takes the first word
+        // Succeeds: this is the only message that is ever sent.
+        let _ = self.first.try_send(why);
     }
 
-    fn note(&self, why: &'static str, now: Instant) -> Step {
+    fn note(&self, why: &'static str, now: Instant) -> StopStep {
         let mut asked = lock(&self.asked);
         match *asked {
             None => {
                 *asked = Some((why, now));
-                Step::Begin
+                StopStep::Begin
             }
-            Some((first, at)) if first != why && now.duration_since(at) < SAME_EVENT_MAX => Step::SameEvent,
-            Some(_) => Step::AtOnce,
+            Some((first, at)) if first != why && now.duration_since(at) < SAME_EVENT_MAX => StopStep::SameEvent,
+            Some(_) => StopStep::AtOnce,
         }
     }
 }
@@ -73,10 +75,10 @@ mod tests {
         let second = Duration::from_secs(1);
         let (stopper, _wait) = Stopper::new();
         let begun = Instant::now();
-        assert_eq!(stopper.note("hangup", begun), Step::Begin);
-        assert_eq!(stopper.note("termination", begun + second / 2), Step::SameEvent);
-        assert_eq!(stopper.note("end of input", begun + second / 2), Step::SameEvent);
-        assert_eq!(stopper.note("hangup", begun + second / 2), Step::AtOnce);
-        assert_eq!(stopper.note("termination", begun + second), Step::AtOnce);
+        assert_eq!(stopper.note("hangup", begun), StopStep::Begin);
+        assert_eq!(stopper.note("termination", begun + second / 2), StopStep::SameEvent);
+        assert_eq!(stopper.note("end of input", begun + second / 2), StopStep::SameEvent);
+        assert_eq!(stopper.note("hangup", begun + second / 2), StopStep::AtOnce);
+        assert_eq!(stopper.note("termination", begun + second), StopStep::AtOnce);
     }
 }

@@ -6,8 +6,8 @@
 //! in its heartbeats. Every node compares for itself, so a leader whose own state is wrong detects it as any other node
 //! does. A node that differs from the majority marks itself as corrupt, on disk first, transfers leadership and fetches
 //! the state of a node that agrees; when it has that, it asks for another checkpoint, which must find nothing.
-//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the transfer
-//! (`rebuild.rs`).
+//! Not here: who is wrong (`cluster/integrity.rs`), what the mark means to clients (`node/views/integrity.rs`), the
+//! transfer (`rebuild.rs`).
 
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge};
@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// The same while a node differs, to notice soon when none differs any more.
 const CHECKPOINT_SOON: Duration = Duration::from_secs(10);
-/// Time between two checks of what the others say.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two checks of the reported digests.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Time between two tries to fetch another node's state.
 const REBUILD_AGAIN: Duration = Duration::from_secs(2);
 
@@ -41,7 +41,7 @@ struct Checkpoints {
     /// Which nodes were reported as corrupt.
     reported: BTreeMap<NodeId, Difference>,
     rebuild_after: Instant,
-    /// What went wrong with the last try to rebuild: logged once.
+    /// Error of the last try to rebuild, which is logged once.
     rebuild_failed: Option<String>,
     last_proposed: Option<Instant>,
 }
@@ -60,31 +60,31 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<()>) {
         shared.event("state", Some(shared.me.id), format!("node {}: {why}", shared.me.id.0));
     }
     loop {
-        match inbox.recv_timeout(LOOK_EVERY) {
+        match inbox.recv_timeout(CHECK_EVERY) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         if shared.is_stopping() {
             return;
         }
-        checkpoints.look();
+        checkpoints.check();
     }
 }
 
 impl Checkpoints {
-    fn look(&mut self) {
+    fn check(&mut self) {
         let findings = Arc::new(self.find());
         self.shared.integrity.set_findings(Arc::clone(&findings));
         self.judge_split(&findings);
         self.judge_own(&findings);
-        self.tell();
+        self.report_corrupt_nodes();
         if self.shared.integrity.is_corrupt() && Instant::now() >= self.rebuild_after {
             self.rebuild(&findings);
         }
         self.maybe_propose(&findings);
     }
 
-    /// Draws the findings from what all members say.
+    /// Compares the digests that all members report.
     fn find(&self) -> Findings {
         let view = self.shared.view();
         let membership: &Membership = &view.raft.membership;
@@ -140,7 +140,7 @@ impl Checkpoints {
     fn judge_own(&self, findings: &Findings) {
         let (integrity, id) = (&self.shared.integrity, self.shared.me.id);
         let Some(difference) = findings.corrupt.get(&id).filter(|_| !integrity.is_corrupt()) else { return };
-        // In this order: no read is served from here on, and none after a restart.
+        // In this order: from now on no read is served, also after a restart.
         integrity.set_corrupt(Some(difference.clone()));
         self.save(Some((Kind::Corrupt, difference)));
         self.shared.inboxes.to_core(CoreInput::Corrupt(true));
@@ -161,8 +161,8 @@ impl Checkpoints {
         self.shared.disk_or_exit(mark::save(&RealFiles, &self.shared.dir, mark.as_ref()));
     }
 
-    /// Says who is corrupt, and who no longer is.
-    fn tell(&mut self) {
+    /// Reports which nodes are corrupt, and which no longer are.
+    fn report_corrupt_nodes(&mut self) {
         let corrupt = self.shared.corrupt_nodes();
         for (id, difference) in &corrupt {
             if !self.reported.contains_key(id) {
@@ -211,7 +211,7 @@ impl Checkpoints {
 
     fn rebuilt(&mut self, from: Identity, index: Index, took: Duration) {
         let shared = Arc::clone(&self.shared);
-        writer::let_go(&shared, index);
+        writer::remove_covered_log(&shared, index);
         shared.integrity.set_corrupt(None);
         self.save(shared.integrity.split().as_ref().map(|split| (Kind::Split, split)));
         shared.inboxes.to_core(CoreInput::Corrupt(false));
@@ -223,7 +223,7 @@ impl Checkpoints {
         );
         warn!("{text}");
         shared.event("state", Some(shared.me.id), text);
-        // Whether that has healed it is for the next checkpoint to say.
+        // The next checkpoint shows whether the state is correct now.
         shared.integrity.set_findings(Arc::default());
         self.propose();
     }
@@ -237,7 +237,7 @@ impl Checkpoints {
         }
     }
 
-    /// Who is asked for the state: not the leader, if another agrees.
+    /// Which node is asked for the state: not the leader, if another one agrees.
     fn source(&self, findings: &Findings) -> Option<(Identity, String)> {
         let view = self.shared.view();
         let sound =
@@ -271,7 +271,7 @@ impl Checkpoints {
 
     fn propose(&mut self) {
         self.last_proposed = Some(Instant::now());
-        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = self.shared.request_deadline();
         if let Err(why) = self.shared.inboxes.run(checkpoint_command(), deadline).into_result() {
             log::debug!("no checkpoint err={why:?}");
         }

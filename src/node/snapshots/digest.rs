@@ -10,12 +10,12 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// A digest rests so many times as long as each piece of it took, and no longer than this.
+/// After each piece a digest pauses so many times as long as the piece took, and no longer than [`REST_MAX`].
 const REST_TIMES: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(50);
-/// The digest of a database that took longer than this is told again while no entry changes the database,
+/// The digest of a database that took longer than this is reported again while no entry changes the database.
 const SLOW_SQL: Duration = Duration::from_secs(2);
-/// and no longer than this: a disk may change it, too.
+/// After this time it is computed again: a disk may change the database, too.
 const SLOW_SQL_KEPT: Duration = Duration::from_secs(600);
 
 /// The digest of a large database.

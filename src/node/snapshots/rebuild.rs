@@ -1,15 +1,16 @@
-//! A node's services' state from another node: what heals a node whose own state is wrong.
+//! The services' state from another node, to replace a state that is wrong.
 //!
-//! The log is not touched. The giver streams its state as it is now; the receiver writes it beside its log as if it had saved a
-//! snapshot there itself, puts it in place of its services' state, and applies what its own log has after it again. So
-//! membership, term, vote and every entry that this node has promised to hold stay as they are.
-//! Not here: who needs it and who may give it (`checkpoints.rs`), snapshots that a follower needs for want of a log
-//! (`transfer.rs`).
+//! The log is not changed. The sender streams its present state; the receiver writes it beside its log as if it had
+//! saved a snapshot there itself, replaces its services' state by it, and applies the later entries of its own log
+//! again. So membership, term, vote and every entry that this node has acknowledged stay as they are.
+//! Not here: which node needs a state and which may send it (`checkpoints.rs`), snapshots for a follower that is too
+//! far behind (`transfer.rs`).
 
-use super::writer::{Count, Pace};
+use super::transfer;
+use super::writer::{Count, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
-use crate::node::peer::limits::Place;
+use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::types::{Identity, Index};
@@ -25,25 +26,25 @@ use std::time::{Duration, Instant};
 
 /// Longest silence in the middle of a transfer.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// Longest wait for its beginning: a large database is copied first.
+/// Longest wait for the head: a large database is copied first.
 const HEAD_MAX: Duration = Duration::from_secs(120);
-/// How long this node's own log may take to come as far as the state that it was given.
+/// How long this node's own log may take to reach the index of the state.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at that.
+/// Time between two checks for that.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Bytes of one chunk on the wire.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The giving side of one connection.
+/// The sending side of one connection.
 ///
 /// # Errors
-/// When this node's own state is not sound, or the other stalls.
+/// When this node's own state may be wrong, or the receiver stalls.
 pub fn give(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     seals: &mut Seals,
     to: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     let Seals { outgoing, incoming } = seals;
     let mut out = stream;
@@ -67,29 +68,24 @@ pub fn give(
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
     write_sealed(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
-    let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), Pace::begin());
+    let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), SavePace::begin());
     let mut chunks = Chunks { stream, place, seal: outgoing, offset: 0, buffer, pace };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);
-    match read_sealed(&mut out, SNAPSHOT_FRAME_BYTES_MAX, incoming)? {
-        Frame::SnapshotDone { ok: true, .. } => {
-            info!("state sent peer={} bytes={}", to.id, bytes.0);
-            Ok(())
-        }
-        Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
-        _ => Err(WireError::Unexpected("answer to a state")),
-    }
+    transfer::await_done(&mut out, incoming)?;
+    info!("state sent peer={} bytes={}", to.id, bytes.0);
+    Ok(())
 }
 
-/// Gathers what a snapshot writes into frames.
+/// Sends what is written as frames.
 struct Chunks<'a> {
     stream: &'a TcpStream,
-    place: &'a Place,
+    place: &'a ConnectionEntry,
     seal: &'a mut Seal,
     offset: u64,
     buffer: Vec<u8>,
-    pace: Pace,
+    pace: SavePace,
 }
 
 impl Chunks<'_> {
@@ -124,13 +120,13 @@ impl Write for Chunks<'_> {
     }
 }
 
-/// Fetches the state of a node and puts it in place of this node's; the index that it was of. This node must be marked as
-/// corrupt: nothing else saves or serves its state meanwhile.
+/// Fetches the state of a node and replaces this node's state by it; returns the index of the state. This node must be
+/// marked as corrupt, so that nothing else saves or serves its state meanwhile.
 ///
 /// # Errors
-/// A sentence: the state is as before, and another try may work.
+/// A sentence: the state is unchanged, and another try may work.
 pub fn fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, String> {
-    assert!(shared.integrity.is_corrupt(), "a state that nobody doubts is replaced");
+    assert!(shared.integrity.is_corrupt(), "only a corrupt state may be replaced");
     try_fetch(shared, from, address).map_err(|e| e.to_string())
 }
 
@@ -139,12 +135,8 @@ fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Inde
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(HEAD_MAX))?;
     let done = receive(shared, &socket, &mut seals.incoming);
-    let (ok, why) = match &done {
-        Ok(_) => (true, String::new()),
-        Err(e) => (false, e.to_string()),
-    };
-    // The giver is done either way.
-    let _ = write_sealed(&mut socket, &Frame::SnapshotDone { ok, why }, &mut seals.outgoing);
+    // The sender needs the answer for its log only.
+    let _ = write_sealed(&mut socket, &transfer::done_frame(&done), &mut seals.outgoing);
     done
 }
 
@@ -161,14 +153,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, seal: &mut Seal) -> Result<
         .try_lock()
         .map_err(|_| WireError::Rejected("a snapshot is being received".to_string()))?;
     let snapshots = shared.snapshots();
-    let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
-    while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_sealed(&mut reader, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
-            return Err(WireError::Unexpected("frame in the middle of a state"));
-        };
-        receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
-    }
-    let meta = receiver.finish().map_err(io::Error::other)?;
+    let meta = transfer::receive_chunks(&snapshots, (&meta, bytes), &mut reader, seal, || ())?;
     let begun = Instant::now();
     loop {
         let (data, ready) = bounded(1);
@@ -177,7 +162,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, seal: &mut Seal) -> Result<
         shared.inboxes.to_core(CoreInput::ReplaceState { meta: meta.clone(), data: ready, reply, done });
         match answer.recv_timeout(STALL_MAX) {
             Ok(Ok(())) => {
-                // `apply` waits for it: from here on it is this node's newest snapshot.
+                // `apply` waits for it. From now on it is this node's newest snapshot.
                 let reader = shared.disk_or_exit(snapshots.adopt(&meta));
                 let _ = data.send(reader);
                 return match is_done.recv() {

@@ -5,40 +5,40 @@
 use crate::settings::Settings;
 use crate::types::NodeId;
 
-/// Into how many parts the way between two snapshots is divided, for nodes to take turns.
+/// Number of parts into which the interval between two snapshots is divided, so that nodes take turns.
 const TURNS: u64 = 5;
 
-/// See the module.
+/// Counts towards the next snapshot.
 #[derive(Debug)]
-pub struct SnapshotPace {
+pub struct SnapshotSchedule {
     bytes: u64,
     entries: u64,
     bytes_max: u64,
     entries_max: u64,
 }
 
-impl SnapshotPace {
-    /// All nodes apply the same entries; each begins its count elsewhere, so that they do not take their snapshots at one moment.
-    pub fn new(settings: &Settings, me: NodeId) -> SnapshotPace {
+impl SnapshotSchedule {
+    /// All nodes apply the same entries. Each begins its count at another number, so that they do not take their
+    /// snapshots at the same moment.
+    pub fn new(settings: &Settings, me: NodeId) -> SnapshotSchedule {
         let bytes_max = settings.snapshot_every_mb << 20;
         let entries_max = settings.snapshot_every_entries.unwrap_or(u64::MAX);
         let head_start = |most: u64| most / TURNS * (me.0 % TURNS);
-        SnapshotPace { bytes: head_start(bytes_max), entries: head_start(entries_max), bytes_max, entries_max }
+        SnapshotSchedule { bytes: head_start(bytes_max), entries: head_start(entries_max), bytes_max, entries_max }
     }
 
-    /// So much of the log was handed on to be applied.
+    /// So much of the log was given to `apply`.
     pub fn count(&mut self, entries: u64, bytes: u64) {
         self.entries = self.entries.saturating_add(entries);
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Whether enough went by.
     pub fn is_due(&self) -> bool {
         self.bytes >= self.bytes_max || self.entries >= self.entries_max
     }
 
     /// A snapshot is taken.
-    pub fn begin_anew(&mut self) {
+    pub fn reset(&mut self) {
         (self.bytes, self.entries) = (0, 0);
     }
 }
@@ -49,12 +49,12 @@ mod tests {
 
     /// After how many entries of this size the first snapshots of a node are taken.
     fn due_at(settings: &Settings, me: u64, bytes: u64) -> Vec<u64> {
-        let mut pace = SnapshotPace::new(settings, NodeId(me));
+        let mut pace = SnapshotSchedule::new(settings, NodeId(me));
         let mut due = Vec::new();
         for entry in 1..=100_000 {
             pace.count(1, bytes);
             if pace.is_due() {
-                pace.begin_anew();
+                pace.reset();
                 due.push(entry);
             }
         }

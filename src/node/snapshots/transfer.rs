@@ -1,17 +1,17 @@
 //! Snapshots between nodes, each over a connection of its own, so that heartbeats never queue behind them.
 //!
 //! The sender streams the newest snapshot file in chunks; the receiver writes them beside its log, makes them durable,
-//! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender makes sure that a majority
-//! of the voters has the state that it gives away: otherwise a difference that no node has found yet could spread to
-//! the majority.
+//! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender checks that a
+//! majority of the voters has the state that it sends: otherwise a difference that no node has found yet could spread
+//! to the majority.
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer;
-use crate::node::peer::limits::Place;
+use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
-use crate::raft::{View, quorum};
+use crate::raft::{SnapshotMeta, View, quorum};
 use crate::services::registry::checkpoint_command;
 use crate::store::{SnapshotReader, Snapshots};
 use crate::types::{Identity, Index, NodeId, Term};
@@ -62,14 +62,44 @@ fn try_stream(
         write_sealed(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk }, &mut seals.outgoing)?;
         offset += len;
     }
-    match read_sealed(&mut socket, SNAPSHOT_FRAME_BYTES_MAX, &mut seals.incoming)? {
-        Frame::SnapshotDone { ok: true, .. } => Ok(bytes),
+    await_done(&mut socket, &mut seals.incoming).map(|()| bytes)
+}
+
+/// Waits until the receiver reports that what was sent is in place there.
+pub(super) fn await_done(from: &mut dyn io::Read, seal: &mut Seal) -> Result<(), WireError> {
+    match read_sealed(from, SNAPSHOT_FRAME_BYTES_MAX, seal)? {
+        Frame::SnapshotDone { ok: true, .. } => Ok(()),
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("answer to a snapshot")),
     }
 }
 
-/// Opens the newest snapshot before `wait` asks about it: one that is saved meanwhile may hold what no majority agreed on.
+/// What the receiver reports.
+pub(super) fn done_frame<T>(result: &Result<T, WireError>) -> Frame {
+    let why = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    Frame::SnapshotDone { ok: result.is_ok(), why }
+}
+
+/// Receives the chunks of a snapshot into a file beside the log, and makes it durable.
+pub(super) fn receive_chunks(
+    snapshots: &Snapshots,
+    (meta, bytes): (&SnapshotMeta, u64),
+    from: &mut dyn io::Read,
+    seal: &mut Seal,
+    on_chunk: impl Fn(),
+) -> Result<SnapshotMeta, WireError> {
+    let mut receiver = snapshots.receive(meta, bytes).map_err(io::Error::other)?;
+    while receiver.received() < bytes {
+        let Frame::SnapshotChunk { offset, bytes } = read_sealed(from, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
+            return Err(WireError::Unexpected("frame in the middle of a snapshot"));
+        };
+        receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
+        on_chunk();
+    }
+    Ok(receiver.finish().map_err(io::Error::other)?)
+}
+
+/// Opens the newest snapshot, then has `wait` check it: a snapshot that is saved meanwhile may have no majority.
 fn newest_agreed(
     snapshots: &Snapshots,
     wait: impl FnOnce(Index) -> Result<(), WireError>,
@@ -80,7 +110,8 @@ fn newest_agreed(
     Ok(reader)
 }
 
-/// Waits until a majority of the voters is known to have the state that this node had at `index` or later, if so many could tell.
+/// Waits until a majority of the voters is known to have the state that this node had at `index` or later, as long as
+/// so many voters could report it.
 fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     let until = Instant::now() + AGREED_WITHIN;
     let mut has_asked = false;
@@ -108,8 +139,8 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
     }
 }
 
-/// Whether a majority of the voters has come to `index`, as far as the leader knows. One that has not answered for a moment
-/// counts as long as it is online: a whole machine may have stood still.
+/// Whether a majority of the voters has reached `index`, as far as the leader knows. A voter that has not answered for
+/// a moment counts while it is online: a whole machine may have been paused.
 fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeId) -> bool) -> bool {
     let has_come = |who: &Identity| {
         let peer = view.peers.iter().find(|peer| peer.who == *who && peer.match_index >= index);
@@ -122,22 +153,19 @@ fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeI
 /// The receiving side of one connection.
 ///
 /// # Errors
-/// When the sender stalls or speaks out of turn, or the disk refuses; the log is untouched then.
+/// When the sender stalls or sends an unexpected frame, or on a disk error; the log is unchanged then.
 pub fn receive(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     seals: &mut Seals,
     from: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     stream.set_read_timeout(Some(STALL_MAX))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let (ok, why) = match take(shared, &mut reader, &mut seals.incoming, from, place) {
-        Ok(()) => (true, String::new()),
-        Err(e) => (false, e.to_string()),
-    };
+    let received = take(shared, &mut reader, &mut seals.incoming, from, place);
     let mut to = stream;
-    write_sealed(&mut to, &Frame::SnapshotDone { ok, why }, &mut seals.outgoing)
+    write_sealed(&mut to, &done_frame(&received), &mut seals.outgoing)
 }
 
 fn take(
@@ -145,7 +173,7 @@ fn take(
     from_wire: &mut dyn io::Read,
     seal: &mut Seal,
     from: Identity,
-    place: &Place,
+    place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     let Frame::SnapshotHead { term, meta, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
@@ -154,16 +182,7 @@ fn take(
         .incoming_snapshot
         .try_lock()
         .map_err(|_| WireError::Rejected("another snapshot is being received".to_string()))?;
-    let snapshots = shared.snapshots();
-    let mut receiver = snapshots.receive(&meta, bytes).map_err(io::Error::other)?;
-    while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
-            return Err(WireError::Unexpected("frame in the middle of a snapshot"));
-        };
-        receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
-        place.touch();
-    }
-    let meta = receiver.finish().map_err(io::Error::other)?;
+    let meta = receive_chunks(&shared.snapshots(), (&meta, bytes), from_wire, seal, || place.touch())?;
     let (done, answer) = crossbeam_channel::bounded(1);
     shared.inboxes.to_core(CoreInput::SnapshotReceived { from, term, meta, done });
     match answer.recv_timeout(STALL_MAX) {

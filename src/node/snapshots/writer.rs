@@ -3,8 +3,8 @@
 //! No other thread waits for it, but other threads use the same disk: it streams the state instead of building it in
 //! memory, writes each piece to the disk separately, pauses for as long as the piece took, and removes large files in
 //! steps. The log's syncs run in between.
-//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file (`store/snapshot.rs`),
-//! snapshots between nodes (`transfer.rs`).
+//! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file
+//! (`store/snapshot.rs`), snapshots between nodes (`transfer.rs`).
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, DiskJob};
@@ -18,17 +18,17 @@ use log::{info, warn};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// The longest rest, however slow the disk is.
+/// The longest pause, however slow the disk is.
 const REST_MAX: Duration = Duration::from_millis(50);
 
-/// Does all of it; what goes wrong with the disk ends the process, lack of room does not.
+/// Saves a snapshot and removes the log that it covers. A disk error ends the process, a full disk does not.
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     let mut bytes = Count(0);
     if let Err(e) = registry.snapshot(&mut bytes) {
         return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");
     }
     let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
-        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: Pace::begin(), synced: 0 }))
+        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: SavePace::begin(), synced: 0 }))
     });
     if saved.is_ok() {
         registry.saved();
@@ -43,18 +43,18 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
     }
     info!("snapshot index={} bytes={}", meta.index, bytes.0);
     shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
-    let_go(shared, meta.index);
+    remove_covered_log(shared, meta.index);
 }
 
-/// The snapshot at this index is in use and durable: the log that it covers goes.
-pub fn let_go(shared: &Shared, index: Index) {
+/// Removes the log that is covered by the snapshot at this index, which is durable.
+pub fn remove_covered_log(shared: &Shared, index: Index) {
     shared.inboxes.to_core(CoreInput::SnapshotSaved(index));
     let (job, to_remove) = bounded(1);
-    // Either fails only when the disk thread has ended, and then the next start removes what is left.
+    // Either fails only when the disk thread has ended; the next start removes the rest then.
     if shared.inboxes.disk.send(DiskJob::Compact { index, job }).is_ok()
         && let Ok(job) = to_remove.recv()
     {
-        let mut pace = Pace::begin();
+        let mut pace = SavePace::begin();
         shared.disk_or_exit(job.run(&mut || pace.rest()));
     }
 }
@@ -73,10 +73,10 @@ impl Write for Count {
     }
 }
 
-/// A writer that rests after each piece that has reached the disk.
+/// A writer that pauses after each piece that has reached the disk.
 struct Resting<'a> {
     saver: &'a mut SnapshotSaver,
-    pace: Pace,
+    pace: SavePace,
     synced: u64,
 }
 
@@ -95,15 +95,15 @@ impl Write for Resting<'_> {
     }
 }
 
-/// Leaves disk and processor to others for as long as each piece took.
-pub struct Pace {
+/// Pauses after each piece for as long as the piece took, so that others can use disk and processor.
+pub struct SavePace {
     resumed: Instant,
 }
 
-impl Pace {
+impl SavePace {
     /// Begins a piece.
-    pub fn begin() -> Pace {
-        Pace { resumed: Instant::now() }
+    pub fn begin() -> SavePace {
+        SavePace { resumed: Instant::now() }
     }
 
     /// A piece is done.

@@ -1,12 +1,13 @@
 //! The database as endpoints use it: writes through the log, reads beside it.
 //!
 //! Reads run on the thread that asks, on one of a few read-only connections to this node's file. A read that must see
-//! every acknowledged write first asks `apply` whether the read index is applied; what is applied is committed in the file.
-//! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`), the file's
-//! folder (`node/process/sql_folder.rs`).
+//! every acknowledged write first asks `apply` whether the read index is applied; what is applied is committed in the
+//! file.
+//! Not here: the connections (`reader_pool.rs`), what a statement does (`services/sql/`), rqlite's JSON (`http/db/`),
+//! the file's folder (`node/process/sql_folder.rs`).
 
 use super::load_permit::LoadPermit;
-use super::reader_pool::{ReaderGuard, ReaderPool};
+use super::reader_pool::ReaderPool;
 use crate::node::handle::Handle;
 use crate::node::interface::Requests;
 use crate::node::shared::Shared;
@@ -34,26 +35,26 @@ pub struct SqlRead {
     pub statements: Vec<Statement>,
     /// How fresh.
     pub level: ReadLevel,
-    /// With level `None`: refuse if this node has heard from no leader for longer.
+    /// With level `None`: refuse if this node has not heard a leader for longer.
     pub freshness: Option<Duration>,
     /// What `random()` is made from.
     pub seed: u64,
 }
 
-/// In which form the whole database is given away.
+/// The form of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupForm {
     /// A SQLite file.
     File,
-    /// The statements that make it anew, as `.dump` of sqlite3 gives them.
+    /// The statements that recreate it, as by `.dump` of sqlite3.
     Sql,
 }
 
-/// Rows are in memory as they were read, and as text in a buffer that may have twice the room.
+/// Rows are in memory as they were read, and as text in a buffer of up to twice the size.
 const ROWS_TIMES: usize = 3;
 
-/// Whether a request can free so much that it matters: as the sizes of the database's file and of its log tell, without a
-/// reader.
+/// Whether the database is so large that a request could free too much of it: by the sizes of its file and SQLite's
+/// log.
 fn is_large(path: &Path) -> bool {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
@@ -79,8 +80,8 @@ fn excess_freed(
 
 /// The database as endpoints use it.
 pub trait Sql {
-    /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run them,
-    /// because the same request was answered before or a snapshot brought what they did.
+    /// Runs statements through the log. `times` gets how long each took on this node: nothing, if this node did not run
+    /// them, because the request was a repetition, or a snapshot contained its effects.
     fn sql_run(
         &self,
         run: Run,
@@ -88,10 +89,10 @@ pub trait Sql {
         times: Option<&mut Vec<Duration>>,
         deadline: Instant,
     ) -> Outcome<(Index, Answer)>;
-    /// Runs a command of the database through the log, on whichever node leads. `tag`: its name, if the client chose one.
+    /// Runs a command of the database through the log. `tag`: from the `Idempotency-Key`, if the client sent one.
     fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
-    /// Reads. Whatever its level, a statement that could change anything fails in its place. `times` gets how long each took.
-    /// `held` is for the rows and for the form in which they go on, until they have it.
+    /// Reads. A statement that could change anything fails, whatever the level. `times` gets how long each took. `held`
+    /// reserves memory for the rows and for their encoded form.
     fn sql_read(
         &self,
         read: SqlRead,
@@ -99,11 +100,11 @@ pub trait Sql {
         held: &mut Reservation,
         deadline: Instant,
     ) -> Outcome<(Index, Answer)>;
-    /// Whether none of these can change anything: such a request needs no log.
+    /// Whether none of these can change anything: such a request need not go through the log.
     fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool;
-    /// Writes the whole database out, as it is at the index that is answered or a little later.
+    /// Writes the whole database out, as it is at the index that is returned, or a little later.
     fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index>;
-    /// Fingerprints of this node's tables, and the newest entry of the database that they are of.
+    /// Digests of this node's tables, and the newest entry of the database that they include.
     fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest>;
 }
 
@@ -117,7 +118,7 @@ impl Sql for Handle {
     ) -> Outcome<(Index, Answer)> {
         match excess_freed(self.shared(), &run.statements, run.seed, deadline) {
             Ok(None) => {}
-            // Nothing of the request is done, with the reason in the place of each statement.
+            // No statement is executed; the result of each is the reason.
             Ok(Some(why)) => {
                 let count = if run.is_transaction { 1 } else { run.statements.len() };
                 let answer = Answer::Results(vec![SqlOutcome::Failed(why); count]);
@@ -133,7 +134,7 @@ impl Sql for Handle {
         if let Outcome::Done((_, Answer::Results(results))) = &outcome {
             *times = timed.times();
             if times.len() < results.len() {
-                // Another node has answered, and this one may be about to apply it, or in the middle of it.
+                // Another node has answered, and this one has not applied the command completely.
                 let _ = self.sql_barrier(ReadLevel::Linearizable, None, deadline);
                 *times = timed.times();
             }
@@ -156,7 +157,7 @@ impl Sql for Handle {
         }
         let (mut tag, mut permit) = (tag, None);
         loop {
-            // Encoded anew for each try: nearly every command needs one only, and none is copied.
+            // Encoded again for each try: nearly every command needs only one, and so none is copied.
             let command = Operation::Command { tag, command: Database::encode_command(command), ack: Ack::Applied };
             let after_ms = match understood(self.ask(command, deadline)) {
                 Outcome::Done((_, Answer::Busy { after_ms })) => after_ms,
@@ -168,7 +169,8 @@ impl Sql for Handle {
             if permit.as_ref().and_then(|permit: &LoadPermit<'_>| permit.wait(time, deadline)).is_none() {
                 return Outcome::Refused(Reason::DatabaseBusy);
             }
-            // What was told to come again is known by its name: a copy of the request comes by the same names.
+            // The refused attempt is in the session table under its tag. A repetition of the request uses the same
+            // tags.
             tag = tag.map(|tag| Tag { number: tag.number + 1, ..tag });
         }
     }
@@ -181,14 +183,11 @@ impl Sql for Handle {
         deadline: Instant,
     ) -> Outcome<(Index, Answer)> {
         let SqlRead { statements, level, freshness, seed } = read;
-        if let Some(why) = self.shared().integrity.no_reads() {
-            return Outcome::Refused(why);
-        }
-        let index = match self.sql_barrier(level, freshness, deadline) {
+        let shared = self.shared();
+        let index = match self.readable_index(level, freshness, deadline) {
             Ok(index) => index,
             Err(why) => return Outcome::Refused(why),
         };
-        let shared = self.shared();
         let begun = Instant::now();
         let mut reader = match pool(shared).and_then(|pool| pool.take(deadline)) {
             Ok(reader) => reader,
@@ -216,7 +215,7 @@ impl Sql for Handle {
     fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {
         match all_read(statements) {
             Some(is_read) => is_read,
-            // SQLite tells, from a schema that has what was acknowledged before.
+            // SQLite decides, with a schema that includes every acknowledged change.
             None => {
                 self.sql_barrier(ReadLevel::Linearizable, None, deadline).is_ok()
                     && pool(self.shared())
@@ -227,28 +226,18 @@ impl Sql for Handle {
     }
 
     fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index> {
-        if let Some(why) = self.shared().integrity.no_reads() {
-            return Outcome::Refused(why);
-        }
-        let index = match self.sql_barrier(level, None, deadline) {
-            Ok(index) => index,
-            Err(why) => return Outcome::Refused(why),
-        };
-        let pool = match pool(self.shared()) {
-            Ok(pool) => pool,
-            Err(why) => return Outcome::Refused(why),
-        };
-        let written = match form {
-            BackupForm::File => bare_image(&pool.files, out).map_err(|e| Reason::NoBackup(e.to_string())),
-            BackupForm::Sql => {
-                let dump = |reader: ReaderGuard<'_>| reader.dump(out).map_err(|e| Reason::NoBackup(e.to_string()));
-                pool.take(deadline).and_then(dump)
+        let mut backup = || {
+            let index = self.readable_index(level, None, deadline)?;
+            let pool = pool(self.shared())?;
+            match form {
+                BackupForm::File => bare_image(&pool.files, out).map_err(|e| Reason::NoBackup(e.to_string()))?,
+                BackupForm::Sql => {
+                    pool.take(deadline)?.dump(out).map_err(|e| Reason::NoBackup(e.to_string()))?;
+                }
             }
+            Ok(index)
         };
-        match written {
-            Ok(()) => Outcome::Done(index),
-            Err(why) => Outcome::Refused(why),
-        }
+        done_or_refused(backup())
     }
 
     fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {
@@ -256,15 +245,30 @@ impl Sql for Handle {
             .sql_barrier(level, None, deadline)
             .and_then(|_| pool(self.shared())?.take(deadline))
             .and_then(|reader| reader.digest().map_err(|e| Reason::Unreadable(e.to_string())));
-        match digest {
-            Ok(digest) => Outcome::Done(digest),
-            Err(why) => Outcome::Refused(why),
-        }
+        done_or_refused(digest)
+    }
+}
+
+fn done_or_refused<T>(result: Result<T, Reason>) -> Outcome<T> {
+    match result {
+        Ok(done) => Outcome::Done(done),
+        Err(why) => Outcome::Refused(why),
     }
 }
 
 impl Handle {
-    /// Waits until this node's file is as fresh as asked for; the index that it has then at least.
+    /// As [`Handle::sql_barrier`], but refuses if this node's state is wrong.
+    fn readable_index(
+        &self,
+        level: ReadLevel,
+        freshness: Option<Duration>,
+        deadline: Instant,
+    ) -> Result<Index, Reason> {
+        self.shared().integrity.no_reads().map_or(Ok(()), Err)?;
+        self.sql_barrier(level, freshness, deadline)
+    }
+
+    /// Waits until this node's file is as fresh as required; returns an index that it includes.
     fn sql_barrier(&self, level: ReadLevel, freshness: Option<Duration>, deadline: Instant) -> Result<Index, Reason> {
         if level == ReadLevel::None {
             let age = self.shared().leader_age();

@@ -1,8 +1,8 @@
-//! A database file through the log, as an endpoint sends it: its pieces, the preparing, and the step that puts it in place.
+//! Loading a database file through the log: its pieces, the preparation, and the step that puts it in place.
 //!
-//! Each node prepares the file beside its log and says so with its heartbeats. Only when those that others wait for are ready is
-//! the last step put into the log: the leader, whose `apply` answers clients, and a majority; for the rest some time is allowed.
-//! A node that is not ready then waits by itself, and is behind for as long.
+//! Each node prepares the file beside its log and reports that with its heartbeats. The last step is proposed when the
+//! leader, whose `apply` answers clients, and a majority are ready, and after some more time for the others. A node
+//! that is not ready then waits when it applies the step, and is behind for that time.
 //! Not here: what a node does with these commands (`services/sql/loading.rs`).
 
 use crate::node::handle::Handle;
@@ -18,18 +18,18 @@ use crate::types::{Index, NodeId};
 use std::time::{Duration, Instant};
 
 /// Time between two checks for which nodes are ready.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 /// How long a majority that is ready waits for the others, beyond as long as it took itself.
 const OTHERS_MIN: Duration = Duration::from_secs(10);
 /// Longest that one small command of a load may take.
 const COMMAND_MAX: Duration = Duration::from_secs(30);
 
-/// A file whose pieces were all sent.
+/// A file of which all pieces were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentFile {
-    /// Its name, drawn by the endpoint.
+    /// A random number that identifies the load.
     pub load: u64,
-    /// How long it is.
+    /// Its length.
     pub bytes: u64,
     /// CRC-32 of all of it.
     pub crc: u32,
@@ -37,12 +37,12 @@ pub struct SentFile {
 
 /// Putting a database file in place of all tables.
 pub trait SqlFiles {
-    /// Sends a piece of a file, which begins at `offset`. Whatever becomes of it, no table has changed.
+    /// Sends a piece of a file, which begins at `offset`. It changes no table.
     fn sql_stage(&self, load: u64, offset: u64, piece: &[u8]) -> Outcome<(Index, Answer)>;
-    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: names this last step, if the client chose a
-    /// name.
+    /// Has all nodes prepare a file, and puts it in place of all tables. `tag`: for this last step, if the client sent
+    /// an `Idempotency-Key`.
     fn sql_put_in_place(&self, file: SentFile, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
-    /// Removes what is left of a file, and of other loads that failed: piece by piece, so that no request waits for it.
+    /// Removes the pieces of a file, and of other loads that failed, in small steps, so that no request waits for it.
     fn sql_unstage(&self, load: u64);
 }
 
@@ -92,7 +92,7 @@ fn wait_until_prepared(shared: &Shared, load: u64, deadline: Instant) -> Result<
         if shared.is_stopping() || Instant::now() >= deadline {
             return Err(Reason::NotPrepared);
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_EVERY);
     }
 }
 

@@ -1,9 +1,10 @@
-//! Permits for requests that would load the database for long: they were told to try again, and do so one at a time.
+//! Permits for requests that would load the database for long: they were refused for now, and are tried again one at a
+//! time.
 //!
-//! Not here: which are told so (`services/sql/budget/allowance.rs`).
+//! Not here: which requests are refused (`services/sql/budget/allowance.rs`).
 
-use crate::node::shared::lock;
-use std::sync::{Condvar, Mutex, PoisonError};
+use crate::node::shared::{lock, wait_while};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// One permit on this node, so that such requests do not take the log's time from each other.
@@ -20,14 +21,8 @@ pub struct LoadPermit<'a>(&'a LoadPermits);
 impl LoadPermits {
     /// Waits for the permit until the deadline.
     pub fn take(&self, deadline: Instant) -> Option<LoadPermit<'_>> {
-        let mut is_taken = lock(&self.is_taken);
-        while *is_taken {
-            let left = deadline.checked_duration_since(Instant::now())?;
-            let (again, _) = self.freed.wait_timeout(is_taken, left).unwrap_or_else(PoisonError::into_inner);
-            is_taken = again;
-        }
-        *is_taken = true;
-        Some(LoadPermit(self))
+        let mut is_taken = wait_while(&self.freed, lock(&self.is_taken), deadline, |is_taken| *is_taken);
+        (!std::mem::replace(&mut *is_taken, true)).then_some(LoadPermit(self))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The read-only connections to this node's database, and the limits on what reads may take.
 //!
-//! Not here: what a read is and when it is fresh enough (`handle.rs`), what a statement does (`services/sql/reader.rs`).
+//! Not here: what a read is and when it is fresh enough (`handle.rs`), what a statement does
+//! (`services/sql/reader.rs`).
 
 use super::load_permit::LoadPermits;
 use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
-use crate::node::shared::lock;
 use crate::node::shared::memory::resident_bytes;
+use crate::node::shared::{lock, wait_while};
 use crate::node::views::statement_timings::StatementTimings;
 use crate::outcome::Reason;
 use crate::services::sql::{Files, Reader};
@@ -34,12 +35,11 @@ pub struct ReaderPool {
     pub timings: Arc<StatementTimings>,
     /// Name of the newest load that this node has prepared.
     prepared: Arc<AtomicU64>,
-    /// For requests that would load the log for long.
     pub load_permits: LoadPermits,
 }
 
-/// Ends reads that take too long, or too much memory or disk: SQLite bounds neither the memory of a statement nor the files
-/// that it sorts with.
+/// Interrupts reads that take too long, or too much memory or disk: SQLite bounds neither the memory of a statement nor
+/// its temporary files for sorting.
 struct ReadLimits {
     files: Arc<dyn Files>,
     started: Instant,
@@ -112,8 +112,8 @@ impl fmt::Debug for ReaderPool {
 }
 
 impl ReaderPool {
-    /// Connections are opened when they are needed. `timings`: of the writer of the same files; `prepared`: the newest load that
-    /// it has prepared.
+    /// Connections are opened when they are needed. `timings`: of the writer of the same files; `prepared`: the newest
+    /// load that it has prepared.
     pub fn new(files: Arc<dyn Files>, timings: Arc<StatementTimings>, prepared: Arc<AtomicU64>) -> ReaderPool {
         let limits = ReadLimits {
             files: Arc::clone(&files),
@@ -157,29 +157,18 @@ impl ReaderPool {
         if connections.idle.len() == connections.open {
             self.limits.note_idle();
         }
-        let pooled = loop {
-            if connections.open - connections.idle.len() < most {
-                match connections.idle.pop() {
-                    // A file that was loaded has taken the place of the one that it reads.
-                    Some(pooled) if pooled.path != self.files.path() => {
-                        connections.open -= 1;
-                        continue;
-                    }
-                    Some(pooled) => break Some(pooled),
-                    None => {
-                        connections.open += 1;
-                        break None;
-                    }
-                }
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Reason::TooManyReads);
-            }
-            let (again, _) =
-                self.freed.wait_timeout(connections, left).unwrap_or_else(std::sync::PoisonError::into_inner);
-            connections = again;
-        };
+        let is_full = |it: &mut Connections| it.open - it.idle.len() >= most;
+        connections = wait_while(&self.freed, connections, deadline, is_full);
+        if is_full(&mut connections) {
+            return Err(Reason::TooManyReads);
+        }
+        let mut pooled = connections.idle.pop();
+        // A file that was loaded has replaced the one that this connection reads.
+        while pooled.take_if(|pooled| pooled.path != self.files.path()).is_some() {
+            connections.open -= 1;
+            pooled = connections.idle.pop();
+        }
+        connections.open += usize::from(pooled.is_none());
         drop(connections);
         let mut guard = ReaderGuard { pool: self, pooled };
         if guard.pooled.is_none() {
@@ -197,7 +186,7 @@ impl ReaderPool {
         self.prepared.load(Ordering::Relaxed)
     }
 
-    /// Closes what reads a file whose place another one has taken: as long as it is open it takes room on the disk.
+    /// Closes connections to a file that another one has replaced: while it is open it takes space on the disk.
     pub fn close_old(&self, path: &Path) {
         let mut connections = lock(&self.connections);
         let before = connections.idle.len();
@@ -214,7 +203,7 @@ impl ReaderPool {
             let path = self.files.path();
             match Reader::open(&path, Arc::clone(&is_over)) {
                 Ok(reader) => return Ok(PooledReader { reader, path, ends_us }),
-                // Another file has taken its place in between.
+                // Another file has replaced it meanwhile.
                 Err(_) if path != self.files.path() => {}
                 Err(error) => return Err(error),
             }
@@ -230,7 +219,7 @@ impl Drop for ReaderGuard<'_> {
             None => connections.open -= 1,
         }
         drop(connections);
-        // Those that wait have different bounds.
+        // All of them: the waiting threads have different bounds.
         self.pool.freed.notify_all();
     }
 }
@@ -251,13 +240,13 @@ impl DerefMut for ReaderGuard<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::process::sql_folder::Folder;
+    use crate::node::process::sql_folder::SqlFolder;
     use crate::node::sql::reader_pool::*;
 
     #[test]
     fn reads_that_take_long_hold_up_no_check_of_a_write() {
         let home = tempfile::tempdir().unwrap();
-        let files = Folder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap();
+        let files = SqlFolder::open(home.path(), "n1".to_string(), 0, Arc::default(), Arc::default()).unwrap();
         rusqlite::Connection::open(files.path()).unwrap().execute_batch("CREATE TABLE t (n)").unwrap();
         let pool = ReaderPool::new(Arc::new(files), Arc::default(), Arc::default());
         let soon = || Instant::now() + Duration::from_millis(20);

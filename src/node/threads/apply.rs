@@ -7,7 +7,7 @@
 //! (`node/snapshots/schedule.rs`), what follows from a digest (`node/snapshots/checkpoints.rs`).
 
 use super::large_reads::{self, LargeRead};
-use super::publish::{self, JobWaiter, JobWaiters, Publish};
+use super::publish::{JobWaiter, JobWaiters, Publisher};
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::shared::clock::mono_us;
@@ -36,7 +36,7 @@ struct Apply {
     large_reads: Sender<LargeRead>,
     /// Queries ahead of what is applied.
     waiting: BTreeMap<Index, Vec<Question>>,
-    publishers: Vec<Box<dyn Publish>>,
+    publisher: Publisher,
     job_waiters: JobWaiters,
     /// The newest digest of the database that took long.
     slow_sql: Arc<Mutex<Option<SlowDigest>>>,
@@ -49,7 +49,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
         registry,
         large_reads,
         waiting: BTreeMap::new(),
-        publishers: publish::publishers(),
+        publisher: Publisher::default(),
         job_waiters: JobWaiters::default(),
         slow_sql: Arc::default(),
     };
@@ -75,21 +75,21 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
                 }
             }
             ApplyJob::Alter { part } => apply.registry.alter(part),
-            ApplyJob::LetGo => apply.job_waiters.answer_all(&apply.registry, &apply.shared),
+            ApplyJob::AnswerWaiting => apply.job_waiters.answer_all(&apply.registry, &apply.shared),
             ApplyJob::Stop => return,
         }
     }
 }
 
-/// Answers on their way to other nodes: those of one peer leave together.
+/// Answers to other nodes, gathered by peer so that one frame carries them.
 #[derive(Default)]
-struct Answers {
+struct PeerAnswers {
     by_peer: BTreeMap<NodeId, (Link, Vec<(u64, Forwarded)>)>,
     bytes: usize,
 }
 
-impl Answers {
-    fn give(&mut self, to: ReplyTo, answered: Answered) {
+impl PeerAnswers {
+    fn add(&mut self, to: ReplyTo, answered: Answered) {
         match to {
             ReplyTo::Peer(link, number) => {
                 let answer = Forwarded::from(answered).within(FRAME_BYTES_MAX / 2);
@@ -114,14 +114,14 @@ impl Answers {
 
 impl Apply {
     fn entries(&mut self, run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta>) {
-        let mut answers = Answers::default();
+        let mut answers = PeerAnswers::default();
         for (entry, waiting) in run {
             let replies = self.entry(&entry);
             if self.registry.take_checkpoint() {
                 self.checkpoint();
             }
             for (to, reply) in waiting.into_iter().zip(replies) {
-                answers.give(to, Outcome::Done(reply));
+                answers.add(to, Outcome::Done(reply));
             }
         }
         answers.send();
@@ -150,7 +150,7 @@ impl Apply {
         let integrity = &self.shared.integrity;
         integrity.set_checkpoint(self.registry.applied().index);
         if !integrity.begin_digest() {
-            // The one under way takes long: this checkpoint is left out.
+            // The previous digest takes long: this checkpoint is left out.
             return;
         }
         let (shared, registry, slow_sql) =
@@ -167,11 +167,11 @@ impl Apply {
         }
     }
 
-    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own, piece by piece: neither commands
-    /// nor the log's syncs wait for long.
+    /// Takes a copy of the state, which costs nothing, and writes it on a thread of its own, piece by piece: neither
+    /// commands nor the log's syncs wait for long.
     fn save_snapshot(&mut self, meta: SnapshotMeta) {
         if !self.shared.integrity.begin_saving() {
-            // The one under way is nearly as good, and the next is due after as many bytes again; or this state is wrong.
+            // The one that is being saved is nearly as new; or this state is wrong.
             return;
         }
         let registry = self.registry.clone();
@@ -194,7 +194,7 @@ impl Apply {
         for entry in run {
             self.entry(entry);
         }
-        // None of these checkpoints is told of: the next one is soon.
+        // No digest is taken for these checkpoints: the next one is soon.
         self.registry.take_checkpoint();
         let applied = self.registry.applied().index;
         assert!(
@@ -203,7 +203,8 @@ impl Apply {
             meta.index,
             run.len()
         );
-        self.publishers.iter_mut().for_each(|publisher| publisher.reset());
+        // Equal versions may stand for different content.
+        self.publisher = Publisher::default();
         self.publish();
         Ok(())
     }
@@ -215,7 +216,7 @@ impl Apply {
             return;
         }
         if let Some(why) = self.shared.integrity.no_reads() {
-            // Operation before this state was found to be wrong.
+            // They were sent before this state was found to be wrong.
             return queries.into_iter().for_each(|(_, mut reply)| reply.answer(Outcome::Refused(why.clone())));
         }
         for question in queries {
@@ -223,7 +224,7 @@ impl Apply {
         }
     }
 
-    /// Its bytes are never in memory as a whole: those of a large database go from file to file.
+    /// Its bytes are never in memory as a whole: a large database is copied from file to file.
     fn install(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader) {
         if let Err(e) = self.registry.restore(&mut snapshot) {
             error!("the leader's snapshot cannot be read, this node stops: {e}");
@@ -237,16 +238,14 @@ impl Apply {
         self.publish();
     }
 
-    /// Tells the rest of the node how far the services are and what they show; answers queries that waited.
+    /// Publishes how far the services are and what they show; answers queries that waited.
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
-        if let Some(told) = self.shared.recovery.applied(applied, self.shared.me.id) {
-            info!("{told}");
-            self.shared.event("recovery", Some(self.shared.me.id), told);
+        if let Some(text) = self.shared.recovery.applied(applied, self.shared.me.id) {
+            info!("{text}");
+            self.shared.event("recovery", Some(self.shared.me.id), text);
         }
-        for publisher in &mut self.publishers {
-            publisher.publish(&self.registry, &self.shared);
-        }
+        self.publisher.publish(&self.registry, &self.shared);
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());
         lock(&self.shared.log_clock).applied(self.registry.applied().at_ms, mono_us());
         // Last: a thread that sees an index as applied also sees its effects.

@@ -1,8 +1,9 @@
-//! The `chat` thread: tells everyone who follows the chat, however many there are, what has just happened.
+//! The `chat` thread: publishes the events of the chat as lines for all clients that follow it.
 //!
-//! It takes the newest copy of the chat that `apply` has published, has what happened since the one before written into lines,
-//! and wakes the readers. The more readers, the less often: what a message to a thousand sockets costs is the writes, so several
-//! messages share one. One reader hears within milliseconds, a thousand within a tenth of a second.
+//! It takes the newest copy of the chat that `apply` has published, has the events since the previous one written as
+//! lines, and wakes the readers. The more readers there are, the less often it does so: a message to a thousand sockets
+//! costs a thousand writes, so several messages share them. One reader gets an event within milliseconds, a thousand
+//! within a tenth of a second.
 //! Not here: the published chat and its readers (`node/views/chat_feed.rs`).
 
 use crate::node::shared::Shared;
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 
 /// Shortest time between two runs of lines.
 const GAP: Duration = Duration::from_millis(4);
-/// What each reader adds to it. A write to a socket takes some 20 us of a processor.
+/// What each reader adds to it: a write to a socket takes some 20 us of a processor.
 const GAP_PER_READER: Duration = Duration::from_micros(60);
-/// Longest time between two runs, when there is something to tell.
+/// Longest time between two runs while there are events.
 const GAP_MAX: Duration = Duration::from_millis(100);
-/// Between two looks whether the node has stopped.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two checks whether the node has stopped.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>, inbox: &Receiver<ChatInput>) {
@@ -31,7 +32,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<ChatInput>) {
             last = Some(Instant::now());
             feed.publish();
         }
-        match inbox.recv_deadline(due.unwrap_or_else(|| Instant::now() + LOOK_EVERY)) {
+        match inbox.recv_deadline(due.unwrap_or_else(|| Instant::now() + CHECK_EVERY)) {
             Ok(ChatInput::Changed) => {
                 let now = Instant::now();
                 let gap = (GAP + GAP_PER_READER * feed.readers() as u32).min(GAP_MAX);

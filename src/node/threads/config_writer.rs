@@ -1,6 +1,7 @@
-//! The `config` thread: while this node leads, keeps `config.json` true.
+//! The `config` thread: while this node leads, keeps `config.json` up to date.
 //!
-//! A thread of its own, because the file's lock may be held by a process that is frozen; nothing else may wait for it.
+//! A separate thread, because the file's lock may be held by a process that is frozen, and nothing else may wait for
+//! it.
 //! Not here: the file's format, lock and rules (`cluster/config_file.rs`).
 
 use crate::cluster::config_file::{ConfigFileError, Keeper, Projection, Written};
@@ -32,13 +33,13 @@ pub fn run(shared: &Arc<Shared>) {
     while wait(LOOK_EVERY) {
         let view = shared.view();
         if view.raft.role != Role::Leader || !view.raft.has_committed_own_term {
-            // Another leader may write the file now: what this node wrote last is out of date.
+            // Another leader may write the file now, so what this node wrote last is out of date.
             keeper = Keeper::default();
             report.no_leader();
             continue;
         }
         let path = &shared.settings.config_file_path;
-        // Nothing was due: that says neither that the last problem is over nor that it lasts.
+        // `None`: nothing was due, so it is unknown whether the last problem persists.
         let Some(outcome) = keeper.keep(shared.now_ms(), path, projection(shared), &wait) else { continue };
         match report.edge(Instant::now(), path, outcome) {
             Some(problem) if problem.is_empty() => info!("config.json is written again"),
@@ -48,18 +49,18 @@ pub fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// What was said of the file.
+/// What was reported about the file.
 struct Report {
     last_problem: String,
     /// Since when the file was found to be of a newer term, and how often.
     ahead: Option<(Instant, u32)>,
-    /// How long and how often that must be seen before it says something of the file rather than of this leader.
+    /// How long and how often that must be found before the file is assumed to be wrong, not this leader.
     ahead_min: (Duration, u32),
 }
 
 impl Report {
     fn new(ahead_min: Duration) -> Report {
-        // More than one look: a process that is frozen between two looks has let no time pass.
+        // More than one check: a process may have been frozen between two checks.
         Report { last_problem: String::new(), ahead: None, ahead_min: (ahead_min, 3) }
     }
 
@@ -68,15 +69,14 @@ impl Report {
         self.ahead = None;
     }
 
-    /// The new problem, if it is another than before; empty: it is over.
+    /// The problem, if it differs from the last one; empty: it is over.
     fn edge(&mut self, now: Instant, path: &Path, outcome: Result<Written, ConfigFileError>) -> Option<String> {
         match outcome {
             Ok(Written::NotWritten { .. }) => {
-                let (since, looks) = self.ahead.get_or_insert((now, 0));
-                *looks += 1;
-                // A leader that was frozen or cut off while another was elected believes for a moment that it still
-                // leads.
-                if now.saturating_duration_since(*since) < self.ahead_min.0 || *looks < self.ahead_min.1 {
+                let (since, checks) = self.ahead.get_or_insert((now, 0));
+                *checks += 1;
+                // A leader that was frozen or cut off while another one was elected does not know that for a moment.
+                if now.saturating_duration_since(*since) < self.ahead_min.0 || *checks < self.ahead_min.1 {
                     return None;
                 }
             }
@@ -91,7 +91,7 @@ impl Report {
     }
 }
 
-/// What stands in the way and what a person can do about it; empty if nothing does.
+/// Why the file was not written and what a person can do about it; empty if it was.
 fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
     let path = path.display();
     match outcome {
@@ -108,9 +108,7 @@ fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
             format!("{e}; stop or continue that process (fuser shows its pid)")
         }
         Err(e @ (ConfigFileError::Io { .. } | ConfigFileError::Mangled { .. })) => {
-            format!(
-                "{e}; move away what stands there, or give this user the right to write there, and it is written anew"
-            )
+            format!("{e}; move it away, or give this user permission to write there, and it is written again")
         }
     }
 }

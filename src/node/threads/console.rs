@@ -1,7 +1,7 @@
 //! The `console` thread: commands typed into a running node's terminal.
 //!
-//! End of input only ends this thread: a node without a terminal runs on. But a program that starts nodes of its own, and gives
-//! them a pipe as input, may ask that they end with it: however it ends, none is left.
+//! The end of the input only ends this thread: a node without a terminal continues. But a program that starts nodes
+//! with a pipe as input may ask that they stop when it ends, however it ends.
 //! Not here: the command line that talks to a node from outside (`cli/`).
 
 use crate::node::reports::status::status;
@@ -19,7 +19,7 @@ const HELP: &str = "commands: L or lead (take the leadership), status, peers, he
 pub struct ConsoleOptions {
     /// Stop the node when the input ends.
     pub ends_with_input: bool,
-    /// Obey the commands of a lab, which damage this node.
+    /// Accept the commands of tests, which damage this node.
     pub is_lab: bool,
 }
 
@@ -55,7 +55,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
 }
 
-/// In a lab: does to this node's state what a fault would.
+/// For tests: changes this node's state as a fault would.
 fn alter(shared: &Shared, part: &str) {
     match part_number(part) {
         Some(number) => {

@@ -1,10 +1,10 @@
-//! The `disk` thread: owner of the store. Takes every job that waits, writes them, syncs once, then reports to `core`.
+//! The `disk` thread: owner of the store. Writes all jobs that wait, syncs once, then reports to `core`.
 //!
-//! The jobs' promises leave from here, straight after the sync that they rest on and never before it: a follower's answer
-//! that went back through `core` would wait for another thread to wake.
-//! A failed write or sync ends the process (exit 3): what a disk says after that cannot be trusted, and another node
-//! has every acknowledged entry. Folder and free space are looked at while the thread is idle: a full disk is seen before it bites,
-//! and a node whose folder was removed or replaced ends (exit 3) rather than acknowledge what no restart would find.
+//! The jobs' promises are sent from here, directly after the sync on which they depend and never before it: a
+//! follower's answer that went back through `core` would wait for another thread to wake. A failed write or sync ends
+//! the process (exit 3): a disk cannot be trusted after that, and other nodes have every acknowledged entry. Folder and
+//! free space are checked between jobs: a full disk is noticed before a write fails, and a node whose folder was
+//! removed or replaced ends (exit 3), because no restart would find what it acknowledges.
 //! Not here: formats and recovery (`store/`).
 
 use crate::node::process::logging::{self, EXIT_DISK};
@@ -17,7 +17,7 @@ use crate::store::anchor::Anchor;
 use crate::store::{self, SpareJob, Store, StoreError};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use log::{error, info, warn};
+use log::{Level, error, info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,9 +26,9 @@ const SPACE_EVERY: Duration = Duration::from_millis(500);
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, inbox: &Receiver<DiskJob>) {
-    let mut space = Space { shared: Arc::clone(shared), anchor, looked: None, is_low: false, has_warned: false };
+    let mut space = Space { shared: Arc::clone(shared), anchor, checked: None, is_low: false, has_warned: false };
     loop {
-        space.look(&store);
+        space.maybe_check(&store);
         let first = match inbox.recv_timeout(SPACE_EVERY) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => continue,
@@ -43,7 +43,7 @@ pub fn run(shared: &Arc<Shared>, mut store: Store, anchor: Anchor, inbox: &Recei
     }
 }
 
-/// Has the log's next segment made on a thread of its own: a batch that comes meanwhile does not wait for its zeros.
+/// Has the log's next segment made on a separate thread: a batch that comes meanwhile does not wait until it is zeroed.
 fn make_spare(shared: &Arc<Shared>, store: &mut Store, job: SpareJob) {
     let to = shared.inboxes.disk.clone();
     let started = spawn::spawn("spare", move || {
@@ -56,7 +56,7 @@ fn make_spare(shared: &Arc<Shared>, store: &mut Store, job: SpareJob) {
     }
 }
 
-/// Takes `first` and all that waits behind it; `false` when the thread is to end.
+/// Handles `first` and all jobs that wait after it; `false` when the thread is to end.
 fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receiver<DiskJob>) -> bool {
     let mut group = Group::default();
     let mut next = Some(first);
@@ -73,7 +73,7 @@ fn take(shared: &Arc<Shared>, store: &mut Store, first: DiskJob, inbox: &Receive
             }
             DiskJob::Compact { index, job } => {
                 group.finish(shared, store);
-                // It waits for nothing else.
+                // Fails only if the asking thread has ended.
                 let _ = job.send(shared.disk_or_exit(store.cut_job(index)));
             }
             DiskJob::Spare(made) => shared.disk_or_exit(store.take_spare(made)),
@@ -121,20 +121,20 @@ impl Group {
 struct Space {
     shared: Arc<Shared>,
     anchor: Anchor,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
     is_low: bool,
     /// The warning that the free space cannot be read was logged.
     has_warned: bool,
 }
 
 impl Space {
-    fn look(&mut self, store: &Store) {
-        if self.looked.is_some_and(|at| at.elapsed() < SPACE_EVERY) {
+    fn maybe_check(&mut self, store: &Store) {
+        if self.checked.is_some_and(|at| at.elapsed() < SPACE_EVERY) {
             return;
         }
-        self.looked = Some(Instant::now());
+        self.checked = Some(Instant::now());
         let reserve_mb = self.shared.settings.disk_reserve_mb;
-        let folder = self.anchor.look().and_then(|()| store.look());
+        let folder = self.anchor.check().and_then(|()| store.check_folder());
         let free = match folder.and_then(|()| store::free_bytes(&self.shared.dir)) {
             Ok(free) => free,
             Err(e @ StoreError::FolderGone { .. }) => {
@@ -164,10 +164,7 @@ impl Space {
             }
             false => format!("disk has space again: {free_mb} MiB free"),
         };
-        match is_low {
-            true => warn!("{text}"),
-            false => info!("{text}"),
-        }
+        log::log!(if is_low { Level::Warn } else { Level::Info }, "{text}");
         self.shared.event("disk", Some(self.shared.me.id), text);
         self.shared.set_disk_low(is_low);
         self.shared.inboxes.to_core(CoreInput::DiskLow(is_low));

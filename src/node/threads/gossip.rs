@@ -4,7 +4,7 @@
 //!
 //! Not here: what a table contains and when a node counts as failed (`cluster/gossip.rs`).
 
-use crate::cluster::gossip::{Edge, Row, Table};
+use crate::cluster::gossip::{Edge, GossipRow, GossipTable};
 use crate::cluster::log_clock::SkewNews;
 use crate::node::reports::heartbeat::own_row;
 use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
@@ -30,8 +30,8 @@ struct Beats {
     shared: Arc<Shared>,
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
-    /// Why the addresses could not be registered when that was last said: the tries that follow say only what is new.
-    told_why_not: Arc<Mutex<Option<String>>>,
+    /// Why the addresses could not be registered, as it was last logged: later tries log only another reason.
+    logged_error: Arc<Mutex<Option<String>>>,
     last_register: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         shared: Arc::clone(shared),
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
-        told_why_not: Arc::default(),
+        logged_error: Arc::default(),
         last_register: None,
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
@@ -56,7 +56,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 beats.beat();
-                // After a pause of the process the missed beats are not made up for.
+                // After a pause of the process the missed heartbeats are not sent.
                 next = (next + every).max(Instant::now());
             }
         }
@@ -71,26 +71,26 @@ impl Beats {
         let peers: Vec<NodeId> = links.keys().copied().collect();
         let row = own_row(&self.shared);
         let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
-        let is_member = |row: &&Row| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
+        let is_member = |row: &&GossipRow| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
         let rows = || beat.table.rows.iter().filter(is_member);
         let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
         let ends = rows().map(|row| (row.id, row.last_index));
         lock(&self.shared.lags).note(now_ms, committed, ends);
         let log_ms = lock(&self.shared.log_clock).now(mono_us());
-        let table = Frame::Gossip(Table { wall_ms: wall_ms(), log_ms, ..beat.table });
+        let table = Frame::Gossip(GossipTable { wall_ms: wall_ms(), log_ms, ..beat.table });
         for id in &beat.to {
             if let Some(link) = links.get(id) {
                 link.send(&table);
             }
         }
-        self.tell(&beat.edges);
+        self.report(&beat.edges);
         self.refresh_dispatch(now_ms);
         self.register();
     }
 
-    fn heard(&mut self, from: NodeId, table: &Table) {
+    fn heard(&mut self, from: NodeId, table: &GossipTable) {
         let now_ms = self.shared.now_ms();
-        // Whom a node of this cluster names belongs to it: tables of strangers do not come this far.
+        // A node that is named by a node of this cluster belongs to it: tables of strangers are dropped before.
         let view = self.shared.view();
         for row in &table.rows {
             let who = Identity { id: row.id, uuid: row.uuid };
@@ -110,15 +110,14 @@ impl Beats {
             }
             edges
         };
-        self.tell(&edges);
-        // Also without an edge: a node that is heard of for the first time is a worker at once, not at the next
-        // heartbeat. A front door that learns of it while clients arrive restarts its turns, and the unfinished turns
-        // of five front doors add up.
+        self.report(&edges);
+        // Also without an edge: a new node is a worker at once, not at the next heartbeat. A front door that learns of
+        // it while clients arrive restarts its rotation, and the unfinished rotations of five front doors add up.
         self.refresh_dispatch(now_ms);
     }
 
-    /// A node's beat brings its clock, and the leader's brings log time.
-    fn compare_clocks(&self, from: NodeId, table: &Table) {
+    /// A node's heartbeat contains its wall clock, and the leader's contains log time.
+    fn compare_clocks(&self, from: NodeId, table: &GossipTable) {
         let view = self.shared.view();
         if let Some(log_ms) = table.log_ms {
             lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());
@@ -145,12 +144,12 @@ impl Beats {
         let now_ms = self.shared.now_ms();
         let edge = lock(&self.shared.gossip).refused(now_ms, id);
         if let Some(edge) = edge {
-            self.tell(&[edge]);
+            self.report(&[edge]);
             self.refresh_dispatch(now_ms);
         }
     }
 
-    fn tell(&self, edges: &[Edge]) {
+    fn report(&self, edges: &[Edge]) {
         for edge in edges {
             if matches!(edge, Edge::Failed { .. }) {
                 lock(&self.shared.skews).forget(edge.id());
@@ -160,15 +159,15 @@ impl Beats {
         }
     }
 
-    /// The dispatcher knows who is online, and this node's own load first hand.
+    /// Updates the online workers and this node's own load.
     fn refresh_dispatch(&self, now_ms: u64) {
         let view = self.shared.view();
-        // A node that was removed still has its share of the front door: it sends clients to those that are left.
+        // A node that was removed still gets some clients of the front door: it redirects them to the others.
         let is_removed = is_removed(&view.raft, self.shared.me);
         let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
         // A node that serves no reads does not count as a worker.
         let corrupt = self.shared.corrupt_nodes();
-        // Workers get the clients; who comes to a gateway came there on purpose.
+        // Clients are not redirected to gateways.
         let gateways = &self.shared.directory().gateways;
         let online: Vec<(NodeId, String)> = self
             .shared
@@ -184,7 +183,7 @@ impl Beats {
         dispatch.report(now_ms, self.shared.me.id, sessions.count() as u64, sessions.opened_total());
     }
 
-    /// Sends this front door's choices to all others, those that queued up meanwhile in one frame; returns what came after.
+    /// Sends this front door's choices to all others, those in the inbox in one frame; returns the first other input.
     fn send_choices(&self, worker: NodeId, inbox: &Receiver<GossipInput>) -> Option<GossipInput> {
         let mut choices: BTreeMap<NodeId, u32> = BTreeMap::from([(worker, 1)]);
         let mut next = None;
@@ -204,7 +203,7 @@ impl Beats {
         next
     }
 
-    /// Every member says in the log where it can be reached, once and whenever that changes.
+    /// Registers this node's addresses in the log, once and whenever they change.
     fn register(&mut self) {
         let me = self.shared.me;
         let addresses: Addresses = self.shared.settings.addresses(me.id);
@@ -221,18 +220,16 @@ impl Beats {
         self.last_register = Some(Instant::now());
         // Waiting for the answer here would stop the heartbeats.
         let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
-        let told_why_not = Arc::clone(&self.told_why_not);
+        let logged_error = Arc::clone(&self.logged_error);
         let started = crate::node::spawn::spawn("register", move || {
             let command =
                 Directory::encode_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
-            let deadline = Instant::now() + Duration::from_millis(shared.settings.request_timeout_ms);
-            let why_not = shared.inboxes.run(command, deadline).into_result().err();
-            let mut told = lock(&told_why_not);
-            if let Some(why) = why_not.as_ref().filter(|_| *told != why_not) {
+            let deadline = shared.request_deadline();
+            let error = shared.inboxes.run(command, deadline).into_result().err();
+            let before = std::mem::replace(&mut *lock(&logged_error), error.clone());
+            if let Some(why) = error.filter(|error| before.as_ref() != Some(error)) {
                 info!("addresses not registered yet err={why:?}");
             }
-            *told = why_not;
-            drop(told);
             registering.store(false, Ordering::Release);
         });
         if let Err(e) = started {

@@ -1,10 +1,10 @@
 //! The `large-reads` thread: answers queries that take long, of any service, from a copy of the service.
 //!
-//! Copying megabytes out of a state would hold every command up that waits to be applied. The copy shares its trees with the
-//! original and costs nothing.
+//! Copying megabytes out of a state would delay every command that waits to be applied. The copy of the service shares
+//! its trees with the original and costs nothing.
 //!
-//! Invariant: L1 answers that no client's thread has taken yet stay within [`UNTAKEN_BYTES_MAX`] and one answer: until
-//! then they do not count against the memory budget.
+//! Invariant: L1 answers that no client's thread has received yet have at most [`UNTAKEN_BYTES_MAX`] and one answer:
+//! until then they do not count against the memory budget.
 //! Not here: what a query costs (`Service::read_cost`).
 
 use crate::limits::LARGE_READS_MAX;
@@ -20,14 +20,14 @@ use std::time::Duration;
 const INLINE_COST_MAX: usize = 128 << 10;
 /// See L1.
 const UNTAKEN_BYTES_MAX: usize = 16 << 20;
-/// Time between two checks whether answers were taken.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Time between two checks whether answers were received.
+const CHECK_EVERY: Duration = Duration::from_millis(1);
 
 /// One query.
 pub struct LargeRead {
     service: Box<dyn Service>,
     at: Stamp,
-    /// With its routing byte. It is decoded beside as well: that may take long, too.
+    /// With its routing byte. It is decoded on this thread, because that may take long, too.
     query: Vec<u8>,
     reply: ReplyTo,
 }
@@ -44,7 +44,7 @@ impl Untaken {
             if self.0.iter().map(|(_, bytes)| bytes).sum::<usize>() <= UNTAKEN_BYTES_MAX {
                 return;
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(CHECK_EVERY);
         }
     }
 }
@@ -53,7 +53,7 @@ impl LargeRead {
     fn answer(mut self, untaken: &mut Untaken) {
         untaken.wait();
         let answer = self.service.query(self.at, &self.query[1..]);
-        // What it alone keeps of the state goes before its client is told.
+        // The copy is dropped before the client gets the answer: it may hold old parts of the state.
         drop(self.service);
         if let (ReplyTo::Local(to), Reply::Ok(bytes)) = (&self.reply, &answer) {
             untaken.0.push((to.clone(), bytes.len()));
@@ -73,7 +73,7 @@ pub fn run(inbox: &Receiver<LargeRead>) {
     inbox.iter().for_each(|read| read.answer(&mut untaken));
 }
 
-/// Answers a query, or hands it over if that takes long.
+/// Answers a query, or gives it to the thread if that takes long.
 pub fn answer(to: &Sender<LargeRead>, registry: &Registry, (query, mut reply): Question) {
     let at = registry.applied();
     let is_long = query.len() > INLINE_COST_MAX || registry.read_cost(&query, INLINE_COST_MAX) > INLINE_COST_MAX;

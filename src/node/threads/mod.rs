@@ -1,8 +1,8 @@
-//! The bodies of a node's threads. Each owns its state and reads one inbox; they know [`Shared`](super::shared::Shared), not each
-//! other.
+//! The bodies of a node's threads. Each owns its state and reads one inbox; they know
+//! [`Shared`](super::shared::Shared), not each other.
 //!
-//! Not here: threads of connections (`node/peer/`, endpoints), of snapshots and digests (`node/snapshots/`); who starts them all
-//! (`node/process/launch.rs`).
+//! Not here: threads of connections (`node/peer/`, endpoints), of snapshots and digests (`node/snapshots/`); who starts
+//! them all (`node/process/launch.rs`).
 
 pub(crate) mod apply;
 pub(crate) mod chat;

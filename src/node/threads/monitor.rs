@@ -34,8 +34,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<()>) {
         if !is_due {
             continue;
         }
-        // A burst of changes is one frame: sleep out the gap, then take all that came meanwhile. Waiting on the inbox would wake
-        // this thread at each of them.
+        // A burst of changes is one frame: the thread sleeps until the next frame is due, then empties its inbox.
+        // Waiting on the inbox would wake it at each change.
         std::thread::sleep((last + FRAME_GAP.0).saturating_duration_since(Instant::now()));
         inbox.try_iter().for_each(drop);
         sessions_seen = sessions;

@@ -1,6 +1,6 @@
-//! What `apply` shows the rest of the node of each service, whenever the service has changed.
+//! What `apply` publishes of each service for the rest of the node, whenever the service has changed.
 //!
-//! A row of [`publishers`] is all that a service needs which shows something outside of replies to queries.
+//! [`Publisher::publish`] is the place for a service that shows more than replies to queries.
 //! Not here: the views themselves (`node/views/`), when they are published (`apply.rs`).
 
 use crate::node::quota::{LOOK_EVERY_MS, Sizes};
@@ -17,117 +17,64 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Shows one part of the state.
-pub trait Publish: Send {
-    /// Shows it, if it differs from what was shown last.
-    fn publish(&mut self, registry: &Registry, shared: &Shared);
-    /// The state was replaced: equal versions may stand for different content.
-    fn reset(&mut self) {}
+/// What was published last of each service, and publishes what has changed since.
+#[derive(Default)]
+pub struct Publisher {
+    /// Versions, as each service counts them; `None`: nothing yet.
+    directory: Option<u64>,
+    jobs: Option<u64>,
+    chat: Option<u64>,
+    /// When the database is next asked for its size, in milliseconds since the start.
+    sizes_due_ms: u64,
 }
 
-/// One publisher for each part of the state that others look at.
-pub fn publishers() -> Vec<Box<dyn Publish>> {
-    vec![
-        Box::new(Keys),
-        Box::<Space>::default(),
-        Box::new(Directory { version: u64::MAX }),
-        Box::new(Jobs { turn: u64::MAX }),
-        Box::new(Chat { turn: u64::MAX }),
-    ]
-}
-
-/// How many keys there are, and whether something waits to be removed.
-struct Keys;
-
-impl Publish for Keys {
-    fn publish(&mut self, registry: &Registry, shared: &Shared) {
+impl Publisher {
+    /// Publishes what differs from what was published last.
+    pub fn publish(&mut self, registry: &Registry, shared: &Shared) {
         let (kv, applied) = (registry.kv(), registry.applied());
         shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
         shared.set_left_at(kv.is_left(applied).then_some(applied.index));
+        self.publish_sizes(registry, shared);
+        let nodes = registry.directory().nodes();
+        if is_new(&mut self.directory, nodes.version) {
+            let nodes = Arc::new(nodes.clone());
+            shared.set_directory(Arc::clone(&nodes));
+            shared.inboxes.to_core(CoreInput::Directory(nodes));
+        }
+        let jobs = registry.jobs();
+        if is_new(&mut self.jobs, jobs.turn()) {
+            let before = shared.jobs();
+            shared.set_jobs(JobsView::of(jobs, shared.worker, &before));
+        }
+        let chat = registry.chat();
+        if is_new(&mut self.chat, chat.turn()) {
+            shared.chat.set(chat.clone());
+        }
     }
-}
 
-/// What quotas are compared with.
-#[derive(Default)]
-struct Space {
-    /// When the database is asked for its size next, in milliseconds since the start.
-    due_ms: u64,
-}
-
-impl Publish for Space {
-    fn publish(&mut self, registry: &Registry, shared: &Shared) {
+    /// What quotas are compared with.
+    fn publish_sizes(&mut self, registry: &Registry, shared: &Shared) {
         let known = shared.sizes();
-        // Close to the quota each change is looked at: the last one may have made room, and no other is let in before that is seen.
+        // Close to the quota the size is read after each change: the change may have freed space, and the next write is
+        // refused or accepted by this size.
         let is_close = known.sql_bytes.saturating_mul(10) >= (shared.settings.quota_db_mb << 20).saturating_mul(9);
-        let is_due = is_close || shared.uptime_ms() >= self.due_ms;
+        let is_due = is_close || shared.uptime_ms() >= self.sizes_due_ms;
         if is_due {
-            self.due_ms = shared.uptime_ms() + LOOK_EVERY_MS;
+            self.sizes_due_ms = shared.uptime_ms() + LOOK_EVERY_MS;
         }
         shared.set_sizes(Sizes::of(registry, (!is_due).then_some(known)));
     }
 }
 
-struct Directory {
-    version: u64,
-}
-
-impl Publish for Directory {
-    fn publish(&mut self, registry: &Registry, shared: &Shared) {
-        let nodes = registry.directory().nodes();
-        if nodes.version != self.version {
-            self.version = nodes.version;
-            let nodes = Arc::new(nodes.clone());
-            shared.set_directory(Arc::clone(&nodes));
-            shared.inboxes.to_core(CoreInput::Directory(nodes));
-        }
-    }
-
-    fn reset(&mut self) {
-        self.version = u64::MAX;
-    }
-}
-
-struct Jobs {
-    turn: u64,
-}
-
-impl Publish for Jobs {
-    fn publish(&mut self, registry: &Registry, shared: &Shared) {
-        let turn = registry.jobs().turn();
-        if turn != self.turn {
-            self.turn = turn;
-            let before = shared.jobs();
-            shared.set_jobs(JobsView::of(registry.jobs(), shared.worker, &before));
-        }
-    }
-
-    fn reset(&mut self) {
-        self.turn = u64::MAX;
-    }
-}
-
-struct Chat {
-    turn: u64,
-}
-
-impl Publish for Chat {
-    fn publish(&mut self, registry: &Registry, shared: &Shared) {
-        let chat = registry.chat();
-        if chat.turn() != self.turn {
-            self.turn = chat.turn();
-            shared.chat.set(chat.clone());
-        }
-    }
-
-    fn reset(&mut self) {
-        self.turn = u64::MAX;
-    }
+/// Notes a version; whether it differs from the one before.
+fn is_new(published: &mut Option<u64>, version: u64) -> bool {
+    published.replace(version) != Some(version)
 }
 
 /// A client that waits for a job to end.
 #[derive(Debug)]
 pub struct JobWaiter {
-    /// What it knows of was applied here once this index is.
+    /// Once this index is applied, this node knows every job that the client knows.
     pub at_least: Index,
     /// When it gives up.
     pub deadline: Instant,
@@ -136,16 +83,11 @@ pub struct JobWaiter {
 }
 
 /// Clients that wait for jobs to end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct JobWaiters {
     waiting: BTreeMap<JobId, Vec<JobWaiter>>,
-    turn: u64,
-}
-
-impl Default for JobWaiters {
-    fn default() -> JobWaiters {
-        JobWaiters { waiting: BTreeMap::new(), turn: u64::MAX }
-    }
+    /// Version of the jobs at the last check.
+    turn: Option<u64>,
 }
 
 impl JobWaiters {
@@ -161,7 +103,7 @@ impl JobWaiters {
 
     /// Answers for the jobs that have ended since.
     pub fn answer(&mut self, registry: &Registry, shared: &Shared) {
-        if std::mem::replace(&mut self.turn, registry.jobs().turn()) == self.turn {
+        if !is_new(&mut self.turn, registry.jobs().turn()) {
             return;
         }
         let now = Instant::now();
@@ -177,7 +119,7 @@ impl JobWaiters {
     /// Answers all, however far their jobs are.
     pub fn answer_all(&mut self, registry: &Registry, shared: &Shared) {
         for mut waiter in std::mem::take(&mut self.waiting).into_values().flatten() {
-            waiter.reply.answer(told(registry, shared));
+            waiter.reply.answer(over(registry, shared));
         }
     }
 }
@@ -191,12 +133,13 @@ fn answer_if_ended(job: JobId, mut waiter: JobWaiter, registry: &Registry, share
     if !has_ended {
         return Some(waiter);
     }
-    waiter.reply.answer(told(registry, shared));
+    waiter.reply.answer(over(registry, shared));
     None
 }
 
-/// That the wait is over: the job, which may have megabytes of output, was published before.
-fn told(registry: &Registry, shared: &Shared) -> Answered {
+/// The answer that a wait is over. It does not contain the job, which may have megabytes of output and was published
+/// before.
+fn over(registry: &Registry, shared: &Shared) -> Answered {
     if let Some(why) = shared.integrity.no_reads() {
         return Outcome::Refused(why);
     }

@@ -1,8 +1,8 @@
 //! The `watch` thread: notifies clients that wait for a key to change, without polling by the clients.
 //!
-//! It looks when something was applied, at all keys that anyone waits for at once, with one question to the services, and
-//! at most fifty times a second: a thousand watchers of busy keys cost `apply` a fiftieth of a second's worth of look-ups,
-//! not one round for each entry. On a quiet cluster a watcher hears within a millisecond.
+//! When something was applied, it reads the revisions of all watched keys with one query, at most fifty times a second:
+//! so watchers of busy keys do not cost `apply` a round of look-ups for each entry. On a quiet cluster a watcher is
+//! notified within a millisecond.
 //!
 //! Invariants: W1 a change that is applied after a watcher arrived is followed by a check: the watcher is counted
 //! before it is sent to this thread, and `apply` wakes this thread whenever the count is not zero. W2 no watcher waits
@@ -23,14 +23,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Shortest time between two looks.
-const LOOK_GAP: Duration = Duration::from_millis(20);
+/// Shortest time between two checks.
+const CHECK_GAP: Duration = Duration::from_millis(20);
 /// Time between two checks for watchers whose time is up.
 const PRUNE_EVERY: Duration = Duration::from_secs(1);
-/// Time for the services to answer one look.
+/// Time for the services to answer one check.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// Keys, and bytes of keys, in one question.
-const QUESTION_MAX: (usize, usize) = (1000, 1 << 20);
+/// Keys, and bytes of keys, in one query.
+const QUERY_MAX: (usize, usize) = (1000, 1 << 20);
 
 #[derive(Debug)]
 struct Watcher {
@@ -39,25 +39,25 @@ struct Watcher {
     changed: Sender<()>,
 }
 
-/// Who waits for what. A key without watchers is not in it.
-type Table = BTreeMap<Bytes, Vec<Watcher>>;
+/// The watchers of each key; a key without watchers is not in it.
+type Watchers = BTreeMap<Bytes, Vec<Watcher>>;
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
-    let mut table = Table::new();
-    let (mut last_look, mut last_prune) = (None::<Instant>, Instant::now());
-    let mut look_at = None;
+    let mut table = Watchers::new();
+    let (mut last_check, mut last_prune) = (None::<Instant>, Instant::now());
+    let mut check_at = None;
     loop {
-        if look_at.is_some_and(|at| at <= Instant::now()) {
-            look(shared, &mut table);
-            last_look = Some(Instant::now());
-            look_at = None;
+        if check_at.is_some_and(|at| at <= Instant::now()) {
+            notify_watchers(shared, &mut table);
+            last_check = Some(Instant::now());
+            check_at = None;
         }
-        match inbox.recv_deadline(look_at.unwrap_or_else(|| Instant::now() + PRUNE_EVERY)) {
+        match inbox.recv_deadline(check_at.unwrap_or_else(|| Instant::now() + PRUNE_EVERY)) {
             Err(RecvTimeoutError::Disconnected) => return,
             Ok(WatchInput::Stop) if shared.is_stopped() => return,
-            // From now on no client is kept waiting. The thread itself runs until all clients have gone: a message in
-            // an inbox without a reader would stay there, and its sender would wait.
+            // From now on no client waits. The thread itself runs until all clients have gone: without it, a message
+            // would stay in the inbox, and its sender would wait.
             Ok(WatchInput::Stop) => table.clear(),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(WatchInput::Watch { .. }) if shared.is_stopping() => {}
@@ -67,14 +67,14 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
                 }
                 if !table.is_empty() {
                     let now = Instant::now();
-                    look_at.get_or_insert(last_look.map_or(now, |last| now.max(last + LOOK_GAP)));
+                    check_at.get_or_insert(last_check.map_or(now, |last| now.max(last + CHECK_GAP)));
                 }
             }
         }
         if last_prune.elapsed() >= PRUNE_EVERY {
             last_prune = Instant::now();
             prune(&mut table, last_prune);
-            // In case the word of the stop found the inbox full.
+            // In case the inbox was full when the stop was sent.
             if shared.is_stopped() {
                 return;
             }
@@ -85,8 +85,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WatchInput>) {
     }
 }
 
-/// Lets those go whose time is up; they have given up by themselves.
-fn prune(table: &mut Table, now: Instant) {
+/// Removes watchers whose deadline has passed; they have given up by themselves.
+fn prune(table: &mut Watchers, now: Instant) {
     table.retain(|_, watchers| {
         watchers.retain(|watcher| watcher.deadline > now);
         !watchers.is_empty()
@@ -94,18 +94,18 @@ fn prune(table: &mut Table, now: Instant) {
 }
 
 /// Reads the revision of every watched key and notifies the watchers that know another one.
-fn look(shared: &Shared, table: &mut Table) {
-    let mut questions: Vec<(usize, Vec<Bytes>)> = Vec::new();
+fn notify_watchers(shared: &Shared, table: &mut Watchers) {
+    let mut queries: Vec<(usize, Vec<Bytes>)> = Vec::new();
     for key in table.keys() {
-        match questions.last_mut() {
-            Some((bytes, keys)) if keys.len() < QUESTION_MAX.0 && *bytes + key.len() <= QUESTION_MAX.1 => {
+        match queries.last_mut() {
+            Some((bytes, keys)) if keys.len() < QUERY_MAX.0 && *bytes + key.len() <= QUERY_MAX.1 => {
                 *bytes += key.len();
                 keys.push(key.clone());
             }
-            _ => questions.push((key.len(), vec![key.clone()])),
+            _ => queries.push((key.len(), vec![key.clone()])),
         }
     }
-    for (_, keys) in questions {
+    for (_, keys) in queries {
         let query = Store::encode_command(&Batch { watched: Vec::new(), ops: vec![Op::Revisions(keys.clone())] });
         let operation = Operation::Query { query, level: Level::Eventual };
         if let Outcome::Done((_, Reply::Ok(bytes))) = shared.inboxes.ask(operation, Instant::now() + ANSWER_WITHIN)
@@ -113,13 +113,13 @@ fn look(shared: &Shared, table: &mut Table) {
             && let [Value::List(revisions)] = &values[..]
         {
             for (key, revision) in keys.iter().zip(revisions) {
-                tell(table, key, revision);
+                notify(table, key, revision);
             }
         }
     }
 }
 
-fn tell(table: &mut Table, key: &Bytes, revision: &Value) {
+fn notify(table: &mut Watchers, key: &Bytes, revision: &Value) {
     let Some(watchers) = table.get_mut(key) else { return };
     watchers.retain(|watcher| {
         let is_news = *revision != Value::Int(i64::try_from(watcher.revision).unwrap_or(i64::MAX));

@@ -1,21 +1,21 @@
-//! The `worker` thread: runs the jobs that the log gives to this node, each on a thread of its own, and reports how
-//! they ended. On a gateway, or where jobs are off, it only ensures that no earlier process of this node keeps any.
+//! The `worker` thread: runs the jobs that the log assigns to this node, each on its own thread, and reports how they
+//! ended. On a gateway, or where jobs are off, it only ensures that no earlier process of this node keeps any.
 //!
-//! It learns its work from what `apply` publishes after each entry, and compares: an attempt that is assigned to it and
-//! does not run is started; one that runs and is no longer assigned to it is stopped at once. So a node that was
-//! declared lost and comes back drops the jobs that other nodes have by now without any message. Ends are proposed
-//! until the log has them or gives the job to another.
+//! `apply` publishes the jobs after each change. An attempt that is assigned to this process and does not run is
+//! started; one that runs and is no longer assigned to it is stopped at once. So a node that was declared lost and
+//! returns drops the jobs that other nodes have by now. Ends are proposed until the log has them or assigns the job to
+//! another worker.
 //!
-//! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also while
-//! one that was stopped takes its time to die. W3 nothing of a program outlives this thread, but for a process that is
-//! killed: then the system ends the programs with it (`work/sandbox.rs`).
-//! Not here: who gets which job (`services/jobs/`), who is lost (`node/threads/core/`), sandboxes and compilers (`work/`).
+//! Invariants: W1 an attempt is begun once by a process. W2 no more programs run at once than there are slots, also
+//! while one that was stopped has not ended yet. W3 no program runs longer than this thread; if the process is killed,
+//! the system ends its programs (`work/sandbox.rs`).
+//! Not here: assigning jobs (`services/jobs/`), lost workers (`node/threads/core/`), sandboxes and compilers (`work/`).
 
 use crate::node::shared::Shared;
 use crate::node::shared::messages::WorkerInput;
 use crate::node::shared::request::{Ack, Answered, Level, Operation, ReplyTo, Waiter};
 use crate::node::spawn;
-use crate::node::views::jobs::{JobsView, Task};
+use crate::node::views::jobs::{AssignedAttempt, JobsView};
 use crate::node::views::live_output::Output;
 use crate::outcome::Outcome;
 use crate::services::Replicated;
@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 /// Time between two tries to join, and to report an end that was not accepted.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Time between two checks when nothing is to be tried again.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Time between two tries whether a sandbox can be built where none could.
 const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long programs that were stopped may take to end when the node stops.
@@ -53,12 +53,13 @@ struct Running {
     is_cancelled: Arc<AtomicBool>,
 }
 
-/// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
+/// How an attempt ended, or what it had printed when it was stopped, until the log has it.
 struct PendingEnd {
     command: Vec<u8>,
-    /// The attempt is this worker's no more: the log needs no more than to have it.
+    /// The attempt is no longer this worker's: its output is dropped as soon as it is in the log.
     is_past: bool,
-    /// `None`: the log has it. It is kept until this node's copy of the jobs shows it: else its attempt would begin again.
+    /// `None`: it is in the log, and is kept until this node's copy of the jobs shows it: otherwise the attempt would
+    /// be started again.
     next_try: Option<Instant>,
 }
 
@@ -71,11 +72,11 @@ struct Worker {
     found: BTreeMap<String, Found>,
     /// Why this node can run nothing.
     trouble: Option<String>,
-    /// What the machine has is known.
+    /// The machine was probed.
     is_ready: bool,
     next_join: Instant,
     next_leave: Instant,
-    /// When it is tried again whether a sandbox can be built; `None`: nothing speaks against it, or it is being tried.
+    /// When it is tried again whether a sandbox can be built; `None`: one can be, or this is being tried.
     next_probe: Option<Instant>,
     is_probing: bool,
     running: BTreeMap<(JobId, u32), Running>,
@@ -108,26 +109,28 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
     match (shared.is_gateway, shared.settings.has_jobs()) {
         (true, _) => info!("this node is a gateway: it serves clients, but does not vote or run jobs"),
         (_, false) => info!("jobs are disabled (setting jobs_enabled)"),
-        (false, true) => worker.find_out(),
+        (false, true) => worker.probe(),
     }
     loop {
-        match inbox.recv_deadline(worker.next_look()) {
-            Ok(WorkerInput::Look) | Err(RecvTimeoutError::Timeout) => {}
+        match inbox.recv_deadline(worker.next_check()) {
+            Ok(WorkerInput::JobsChanged) | Err(RecvTimeoutError::Timeout) => {}
             Ok(WorkerInput::Ready { sandbox, found }) => worker.on_ready(sandbox, found),
             Ok(WorkerInput::Ended { job, attempt, end }) => worker.on_ended(job, attempt, end),
             Ok(WorkerInput::EndAnswered { job, attempt, is_taken }) => {
                 worker.on_end_answered((job, attempt), is_taken);
             }
             Ok(WorkerInput::Sandbox(sandbox)) => worker.on_sandbox(sandbox),
-            Ok(WorkerInput::Current) => worker.join(),
+            Ok(WorkerInput::Current) if shared.jobs().am_here => {}
+            Ok(WorkerInput::Current) => worker.propose_join(),
             Ok(WorkerInput::Stop) | Err(RecvTimeoutError::Disconnected) => return worker.wind_down(inbox),
         }
-        worker.look();
+        worker.reconcile();
     }
 }
 
 impl Worker {
-    /// What a process before this one left, which was killed: programs end now, folders in the background.
+    /// Cleans up after an earlier process that was killed: ends its programs now, and removes its folders in the
+    /// background.
     fn clear_scratch(&self) {
         let old = match scratch::clear(&self.scratch) {
             Ok(old) => old,
@@ -142,9 +145,8 @@ impl Worker {
         }
     }
 
-    /// Tries the sandbox and looks for compilers. For these the thread gives way to others: a node that starts has more
-    /// to do.
-    fn find_out(&self) {
+    /// Tries the sandbox, then looks for compilers at low priority, because a node that starts has more urgent work.
+    fn probe(&self) {
         let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
         let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
@@ -183,11 +185,11 @@ impl Worker {
         info!("jobs: {} slots, runtimes [{}]{limit}", self.shared.settings.slots(), languages.join(", "));
         if self.shared.jobs().am_here {
             // It joined when no sandbox could be built.
-            self.say_join();
+            self.propose_join();
         }
     }
 
-    /// For the other nodes: what this one can run.
+    /// Reports to the other nodes which jobs this one can run.
     fn publish_runtimes(&self) {
         let found = self.found.values().filter(|_| self.sandbox.is_some());
         let runtimes = found.map(|found| (found.runtime.language.clone(), found.version.clone())).collect();
@@ -216,7 +218,7 @@ impl Worker {
         let had_trouble = self.trouble.is_some();
         match sandbox {
             // No sandbox could be built until now, so compilers were not searched for yet.
-            Ok(_) if self.found.is_empty() => return self.find_out(),
+            Ok(_) if self.found.is_empty() => return self.probe(),
             Ok(sandbox) => (self.sandbox, self.trouble) = (Some(sandbox), None),
             Err(why) => {
                 self.next_probe = Some(Instant::now() + PROBE_AGAIN_AFTER);
@@ -229,11 +231,11 @@ impl Worker {
         }
         if had_trouble != self.trouble.is_some() {
             self.publish_runtimes();
-            self.say_join();
+            self.propose_join();
         }
     }
 
-    fn next_look(&self) -> Instant {
+    fn next_check(&self) -> Instant {
         let view = self.shared.jobs();
         let join = (self.is_ready && !view.am_here).then_some(self.next_join);
         let leave = self.previous_incarnation(&view).map(|_| self.next_leave);
@@ -245,11 +247,11 @@ impl Worker {
             .chain(leave)
             .chain(self.next_probe)
             .min();
-        soonest.unwrap_or_else(|| Instant::now() + LOOK_EVERY)
+        soonest.unwrap_or_else(|| Instant::now() + CHECK_EVERY)
     }
 
-    /// Compares what runs with what the log says.
-    fn look(&mut self) {
+    /// Starts and stops attempts so that what runs is what the log assigns to this process.
+    fn reconcile(&mut self) {
         let view = self.shared.jobs();
         let mine: BTreeSet<(JobId, u32)> = view.mine.iter().map(|task| (task.job, task.attempt)).collect();
         for (_, running) in self.running.iter().filter(|(key, _)| !mine.contains(key)) {
@@ -285,39 +287,30 @@ impl Worker {
         }
     }
 
-    /// The process of this node before this one, if it still counts as there: the leader cannot see that another answers in
-    /// its place, and this one may take its time to join, or never will.
+    /// The earlier process of this node, if it is still registered as a worker: the leader cannot see that another
+    /// process answers in its place, and this one may join late or never.
     fn previous_incarnation(&self, view: &JobsView) -> Option<Identity> {
         let me = self.shared.worker;
         view.here.iter().copied().find(|worker| worker.id == me.id && *worker != me)
     }
 
-    /// A node that cannot follow the log (its disk hangs) would get jobs that it never hears of: it joins only after it has
-    /// answered a question that needs all of it.
+    /// A node that cannot follow the log (its disk hangs) would be assigned jobs of which it never hears: it joins only
+    /// after a linearizable query has succeeded.
     fn ask_to_join(&mut self, now: Instant) {
         self.next_join = now + AGAIN_AFTER;
         let raft = &self.shared.view().raft;
         if raft.leader.is_none() || raft.membership.uuid_of(self.shared.me.id) != Some(self.shared.me.uuid) {
             return;
         }
-        let deadline = now + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = self.shared.request_deadline();
         self.next_join = deadline;
         let operation =
             Operation::Query { query: JobTable::encode_query(&Query::Glance(0)), level: Level::Linearizable };
-        self.shared.inboxes.submit(
-            operation,
-            deadline,
-            ReplyTo::Callback(Box::new(ReadWaiter { inbox: self.inbox.clone() })),
-        );
+        let reply = ReplyTo::Callback(Box::new(ReadWaiter { inbox: self.inbox.clone() }));
+        self.shared.inboxes.submit(operation, deadline, reply);
     }
 
-    fn join(&mut self) {
-        if !self.shared.jobs().am_here {
-            self.say_join();
-        }
-    }
-
-    fn say_join(&self) {
+    fn propose_join(&self) {
         let found = self.found.keys().filter(|_| self.sandbox.is_some());
         let command = Command::Join {
             worker: self.shared.worker,
@@ -333,12 +326,12 @@ impl Worker {
     }
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
-        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = self.shared.request_deadline();
         self.shared.inboxes.submit(Operation::Command { tag: None, command, ack: Ack::Applied }, deadline, reply);
     }
 
-    /// Begins an attempt if there is a slot; else it waits for one that was stopped to end.
-    fn begin(&mut self, task: &Task) {
+    /// Begins an attempt if there is a free slot; otherwise it begins when an attempt that was stopped has ended.
+    fn begin(&mut self, task: &AssignedAttempt) {
         let taken: BTreeSet<u32> = self.running.values().map(|running| running.slot).collect();
         let Some(slot) = (0..self.shared.settings.slots()).find(|slot| !taken.contains(slot)) else { return };
         let (Some(sandbox), Some(found)) = (self.sandbox.clone(), self.found.get(&task.request.language).cloned())
@@ -410,7 +403,7 @@ impl Worker {
         self.pending_ends.insert((job, attempt), pending);
     }
 
-    /// The log has what was told, or may not have it.
+    /// Whether the log has an end that was proposed.
     fn on_end_answered(&mut self, key: (JobId, u32), is_taken: bool) {
         let Some(pending) = self.pending_ends.get_mut(&key) else { return };
         pending.next_try = (!is_taken).then(|| Instant::now() + AGAIN_AFTER);
@@ -428,7 +421,8 @@ impl Worker {
         self.propose_encoded(command, ReplyTo::Callback(Box::new(waiter)));
     }
 
-    /// Kills all programs, and reports that this process is no longer a worker: its jobs restart elsewhere at once.
+    /// Kills all programs, and reports that this process is no longer a worker, so that its jobs restart on others at
+    /// once.
     fn wind_down(&mut self, inbox: &Receiver<WorkerInput>) {
         if self.shared.jobs().am_here {
             self.propose(&Command::Leave { worker: self.shared.worker, is_lost: false });
@@ -461,7 +455,7 @@ impl Worker {
 
 /// Everything that one attempt's thread needs.
 struct Job {
-    task: Task,
+    task: AssignedAttempt,
     sandbox: Sandbox,
     found: Found,
     scratch: PathBuf,
@@ -472,7 +466,7 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<End, WorkError> {
-        let mut hear = |from, bytes: &[u8]| self.output.say(from, bytes);
+        let mut hear = |stream, bytes: &[u8]| self.output.say(stream, bytes);
         let attempt = Attempt {
             sandbox: &self.sandbox,
             found: &self.found,
@@ -499,7 +493,7 @@ struct EndWaiter {
 
 impl Waiter for EndWaiter {
     fn answer(self: Box<Self>, answered: Answered) {
-        // What the jobs say to it shows in the next look. A full inbox: it is told again later, by the clock, which is harmless.
+        // If the inbox is full, the end is proposed again later, which is harmless.
         let is_taken = matches!(answered, Outcome::Done(_));
         let _ = self.inbox.try_send(WorkerInput::EndAnswered { job: self.job, attempt: self.attempt, is_taken });
     }
@@ -519,7 +513,7 @@ impl Waiter for ReadWaiter {
     }
 }
 
-/// An end for people: `finished, exit code 0`.
+/// An end as text: `finished, exit code 0`.
 fn in_words(end: &End) -> String {
     let how = match &end.verdict {
         Verdict::Failed(why) => return format!("failed ({why})"),

@@ -48,12 +48,12 @@ impl Activity {
         self.answers.record(took, commands);
     }
 
-    /// Bytes of which no value in this node's store has more.
+    /// An upper bound of the bytes of each value in this node's store.
     pub fn largest_value(&self) -> u64 {
         self.largest_value.load(Ordering::Relaxed)
     }
 
-    /// Publishes the number of keys, and the bytes of which none of their values has more.
+    /// Publishes the number of keys, and an upper bound of the bytes of each value.
     pub fn set_store(&self, keys: u64, largest_value: u64) {
         self.largest_value.store(largest_value, Ordering::Relaxed);
         self.keys.store(keys, Ordering::Relaxed);

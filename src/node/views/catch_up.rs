@@ -10,14 +10,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Without a word from a leader for so long a node was away.
+/// A node that has not heard a leader for so long was away.
 const AWAY_AFTER: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Measures how long this node takes to catch up.
 #[derive(Debug)]
 pub struct Recovery {
     state: Mutex<State>,
-    /// Whether there is anything to look at: asked after every entry.
+    /// Whether a recovery is in progress: read after every entry.
     is_under_way: AtomicBool,
 }
 
@@ -25,20 +25,23 @@ pub struct Recovery {
 enum State {
     /// This process has not heard a leader yet.
     Started,
-    /// All that was missed is applied.
+    /// Everything that was missed is applied.
     Done,
-    /// It is being applied.
-    UnderWay { begun: Instant, from: Index, to: Index },
+    UnderWay {
+        begun: Instant,
+        from: Index,
+        to: Index,
+    },
 }
 
 impl Recovery {
-    /// The node starts. `has_past`: with what an earlier process left.
+    /// The node starts. `has_past`: it has the log of an earlier process.
     pub fn new(has_past: bool) -> Recovery {
         let state = if has_past { State::Started } else { State::Done };
         Recovery { state: Mutex::new(state), is_under_way: AtomicBool::new(false) }
     }
 
-    /// A leader says that so much is committed. `silence`: how long none was heard before, if ever.
+    /// A leader reports its commit index. `silence`: time since a leader was heard before, if ever.
     pub fn heard(&self, commit: Index, applied: Index, silence: Option<Duration>) {
         let was_away = silence.is_none_or(|silence| silence >= AWAY_AFTER);
         if self.is_under_way.load(Ordering::Relaxed) {
@@ -64,7 +67,7 @@ impl Recovery {
         }
     }
 
-    /// So much is applied now; what is worth telling.
+    /// The applied index has advanced; returns a sentence for the log when the recovery is complete.
     pub fn applied(&self, applied: Index, me: NodeId) -> Option<String> {
         if !self.is_under_way.load(Ordering::Relaxed) {
             return None;
@@ -82,7 +85,7 @@ impl Recovery {
     }
 }
 
-/// A number as people write it: `1,204`.
+/// A number with separators: `1,204`.
 fn in_thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

@@ -6,19 +6,19 @@
 //! Invariants: F1 the newest runs of lines that are kept here follow each other without a gap. F2 a client that has
 //! begun to follow is sent every later change: it is counted before it asks, and `apply` wakes the thread whenever the
 //! count is not zero.
-//! Not here: when that is done (`node/threads/chat.rs`), who may hear what (`http/chat/stream.rs`), how a line is written
-//! (`chat_lines.rs`).
+//! Not here: when that is done (`node/threads/chat.rs`), who may hear what (`http/chat/stream.rs`), how a line is
+//! written (`chat_lines.rs`).
 
 use super::chat_lines;
-use crate::node::shared::lock;
 use crate::node::shared::messages::ChatInput;
+use crate::node::shared::{lock, wait_while};
 use crate::services::chat::{Chat, ConversationId};
 use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Events in one run. More (after a snapshot from the leader): each reader finds out for itself.
+/// Events in one run. More (after a snapshot from the leader): each reader asks the chat itself.
 const RUN_EVENTS_MAX: usize = 2000;
 /// Runs that are kept for readers that are a little behind.
 const RUNS_KEPT: usize = 32;
@@ -76,7 +76,7 @@ impl ChatFeed {
     pub fn set(&self, chat: Chat) {
         *lock(&self.newest) = Arc::new(chat);
         if self.readers.load(Ordering::SeqCst) > 0 {
-            // A full inbox means that a look is due anyway.
+            // A full inbox means that the thread will check anyway.
             let _ = self.inbox.try_send(ChatInput::Changed);
         }
     }
@@ -98,13 +98,13 @@ impl ChatFeed {
         self.readers.load(Ordering::Relaxed)
     }
 
-    /// The node stops: readers are let go.
+    /// The node stops: no reader waits any longer.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         // Under the lock, so that no reader is between its check and its wait.
         drop(lock(&self.view));
         self.changed.notify_all();
-        // Should it be full for so long, the thread finds out by itself within a second.
+        // If the inbox stays full for so long, the thread checks by itself within a second.
         let _ = self.inbox.send_timeout(ChatInput::Stop, Duration::from_millis(200));
     }
 
@@ -126,7 +126,7 @@ impl ChatFeed {
                     });
                     runs.push(Arc::new(Run { from, to, lines: lines.collect() }));
                 }
-                // Too much, or the first look: readers ask the chat itself (F1: what follows stands alone).
+                // Too much, or the first call: readers ask the chat itself (F1: later runs do not follow earlier ones).
                 _ => runs.clear(),
             }
         }
@@ -138,23 +138,13 @@ impl ChatFeed {
 }
 
 impl ChatReader {
-    /// The chat when it has made a further turn than this one; `None` at the deadline or when the node stops.
+    /// The chat once it has changed after this turn; `None` at the deadline or when the node stops.
     pub fn wait(&self, turn: u64, deadline: Instant) -> Option<Arc<ChatView>> {
         let feed = &self.0;
-        let mut view = lock(&feed.view);
-        loop {
-            if feed.is_stopping.load(Ordering::Acquire) {
-                return None;
-            }
-            if view.chat.turn() > turn {
-                return Some(Arc::clone(&view));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            view = feed.changed.wait_timeout(view, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
+        let is_stopping = || feed.is_stopping.load(Ordering::Acquire);
+        let must_wait = |view: &mut Arc<ChatView>| view.chat.turn() <= turn && !is_stopping();
+        let view = wait_while(&feed.changed, lock(&feed.view), deadline, must_wait);
+        (view.chat.turn() > turn && !is_stopping()).then(|| Arc::clone(&view))
     }
 
     /// The chat as it was published last.

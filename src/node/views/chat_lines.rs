@@ -1,7 +1,7 @@
 //! Chat events as lines of JSON, for the clients that follow the chat.
 //!
 //! Each line contains its position; a client that has read it continues after that position. Text of users is in JSON
-//! strings, with `<` not escaped: a page must insert it as text only.
+//! strings in which `<` is not escaped: a page must insert it as text only.
 //! Not here: which lines a reader gets (`http/chat/stream.rs`).
 
 use crate::services::chat::commands::{Row, Said};

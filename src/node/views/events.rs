@@ -1,11 +1,11 @@
 //! The newest events and changes of leader, for the page and the API.
 //!
-//! Not here: the texts of events (each thread's own; for raft's events `node/threads/core/leadership_events.rs`), how they reach a
-//! browser (`http/pages/monitor_stream.rs`).
+//! Not here: the texts of events (each thread's own; for raft's events `node/threads/core/leadership_events.rs`), how
+//! they reach a browser (`http/pages/monitor_stream.rs`).
 
 use super::status::{EventLine, Failover};
 use crate::limits::{EVENTS_MAX, FAILOVERS_MAX};
-use crate::node::shared::lock;
+use crate::node::shared::{lock, wait_while};
 use crate::types::{NodeId, Term};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -50,15 +50,9 @@ impl Events {
 
     /// Waits for an event newer than `after`; as [`Events::since`], empty at the deadline.
     pub fn wait(&self, after: u64, deadline: Instant, is_over: impl Fn() -> bool) -> Vec<EventLine> {
-        let mut ring = lock(&self.ring);
-        while ring.newest_seq <= after && !is_over() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Vec::new();
-            }
-            ring = self.changed.wait_timeout(ring, left).unwrap_or_else(|e| e.into_inner()).0;
-        }
-        ring.lines.iter().filter(|line| line.seq > after).cloned().collect()
+        let has_none = |ring: &mut Ring| ring.newest_seq <= after && !is_over();
+        drop(wait_while(&self.changed, lock(&self.ring), deadline, has_none));
+        self.since(after)
     }
 
     /// Wakes all who wait.
@@ -68,7 +62,7 @@ impl Events {
 }
 
 #[derive(Default)]
-struct Leadership {
+struct LeaderChanges {
     leader: Option<NodeId>,
     /// Since when there is none, whom we lost, and why.
     lost: Option<(Instant, NodeId, String)>,
@@ -78,7 +72,7 @@ struct Leadership {
 /// Changes of leader as this node saw them.
 #[derive(Default)]
 pub struct FailoverLog {
-    leadership: Mutex<Leadership>,
+    leadership: Mutex<LeaderChanges>,
 }
 
 impl FailoverLog {

@@ -3,7 +3,7 @@
 //! Not here: what is in a frame (`status.rs`), who builds it (`node/threads/monitor.rs`).
 
 use super::status::MonitorFrame;
-use crate::node::shared::lock;
+use crate::node::shared::{lock, wait_while};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
@@ -39,17 +39,10 @@ impl Frames {
 
     /// Waits for a frame newer than `after`; `None` at the deadline or when the node stops.
     pub fn wait(&self, after: u64, deadline: Instant, is_over: impl Fn() -> bool) -> Option<Arc<Published>> {
-        let mut newest = lock(&self.newest);
-        loop {
-            if let Some(frame) = newest.as_ref().filter(|frame| frame.seq > after) {
-                return Some(Arc::clone(frame));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || is_over() {
-                return None;
-            }
-            newest = self.changed.wait_timeout(newest, left).unwrap_or_else(|e| e.into_inner()).0;
-        }
+        let is_newer = |frame: &Arc<Published>| frame.seq > after;
+        let must_wait = |newest: &mut Option<_>| !newest.as_ref().is_some_and(is_newer) && !is_over();
+        let newest = wait_while(&self.changed, lock(&self.newest), deadline, must_wait);
+        newest.clone().filter(is_newer)
     }
 
     /// Wakes all who wait.

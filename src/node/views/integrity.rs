@@ -5,9 +5,9 @@
 //! no majority the cluster is split: every node refuses the writes of clients, because it is unknown which state is
 //! right.
 //!
-//! Invariants: I1 a digest is told only of the state that is in place: a replacement begins a new epoch, and what was taken
-//! of the state before is dropped. I2 no snapshot is being saved while a corrupt state is replaced.
-//! Not here: the thread that finds out and acts (`node/snapshots/checkpoints.rs`), the transfer (`node/snapshots/rebuild.rs`).
+//! Invariants: I1 digests are reported only of the present state: a replacement begins a new epoch, and digests of the
+//! earlier state are dropped. I2 no snapshot is being saved while a corrupt state is replaced.
+//! Not here: comparing and acting on it (`node/snapshots/checkpoints.rs`), the transfer (`node/snapshots/rebuild.rs`).
 
 use crate::cluster::integrity::{Difference, Findings, StateReport};
 use crate::node::shared::lock;
@@ -19,10 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Digests told of: two checkpoints that others wait for, and two more for late nodes.
+/// Digests that are reported: of two checkpoints that others wait for, and of two more for late nodes.
 const DIGESTS_KEPT: usize = 4;
 
-/// See the module.
+/// Whether this node's state and those of the others agree.
 #[derive(Debug)]
 pub struct Integrity {
     state: Mutex<State>,
@@ -53,7 +53,7 @@ struct State {
 }
 
 impl Integrity {
-    /// What a node starts with: what an earlier process knew.
+    /// `mark`: what an earlier process knew.
     pub fn new(mark: Option<Mark>) -> Integrity {
         let found = |kind: Kind| {
             let mark = mark.as_ref().filter(|mark| mark.kind == kind)?;
@@ -89,27 +89,26 @@ impl Integrity {
         self.is_split.load(Ordering::SeqCst)
     }
 
-    /// What this node says of itself.
+    /// What this node reports about itself.
     pub fn report(&self) -> Arc<StateReport> {
         Arc::clone(&lock(&self.state).report)
     }
 
-    /// Where the cluster is split.
+    /// The difference for which no majority agrees.
     pub fn split(&self) -> Option<Difference> {
         lock(&self.state).split.clone()
     }
 
-    /// What is known of everyone.
+    /// The newest comparison of all nodes.
     pub fn findings(&self) -> Arc<Findings> {
         Arc::clone(&lock(&self.state).findings)
     }
 
-    /// Publishes it.
     pub fn set_findings(&self, findings: Arc<Findings>) {
         lock(&self.state).findings = findings;
     }
 
-    /// Marks this node, or takes the mark away.
+    /// Marks this node as corrupt, or removes the mark.
     pub fn set_corrupt(&self, difference: Option<Difference>) {
         let mut state = lock(&self.state);
         self.is_corrupt.store(difference.is_some(), Ordering::SeqCst);
@@ -144,7 +143,7 @@ impl Integrity {
         self.epoch.load(Ordering::SeqCst)
     }
 
-    /// The services' state was replaced: what was told of the one before is void.
+    /// The services' state was replaced: reports about the earlier one are dropped.
     pub fn begin_epoch(&self) {
         let mut state = lock(&self.state);
         self.epoch.fetch_add(1, Ordering::SeqCst);
@@ -178,7 +177,6 @@ impl Integrity {
         true
     }
 
-    /// It is saved, or not.
     pub fn end_saving(&self) {
         self.is_saving.store(false, Ordering::SeqCst);
     }
@@ -193,7 +191,6 @@ impl Integrity {
         !self.is_digesting.swap(true, Ordering::SeqCst)
     }
 
-    /// It is taken.
     pub fn end_digest(&self) {
         self.is_digesting.store(false, Ordering::SeqCst);
     }
@@ -203,12 +200,12 @@ impl Integrity {
         self.is_corrupt().then(|| self.report().corrupt.clone()).flatten()
     }
 
-    /// Why no reads are served; `None`: they are.
+    /// Why no reads are served, if they are not.
     pub fn no_reads(&self) -> Option<Reason> {
         self.corrupt().map(Reason::Corrupt)
     }
 
-    /// Why no writes are taken; `None`: they are.
+    /// Why no writes are accepted, if they are not.
     pub fn no_writes(&self) -> Option<Reason> {
         if !self.is_split() {
             return None;

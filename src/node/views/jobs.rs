@@ -1,6 +1,6 @@
 //! What `apply` publishes of the jobs: this process's own tasks, the workers, and what the page shows.
 //!
-//! Rebuilt whenever the jobs have changed; `worker` compares it with what runs, `core` looks for workers that are gone.
+//! Rebuilt whenever the jobs have changed; `worker` compares it with what runs, `core` finds workers that are gone.
 //! Not here: the jobs themselves (`services/jobs/`).
 
 use super::status::{JobRow, JobsStatus, WorkerRow};
@@ -9,44 +9,45 @@ use crate::types::Identity;
 use imbl::OrdMap;
 use std::sync::Arc;
 
-/// Results that a look shows.
+/// Results on the page.
 const LAST_SHOWN: usize = 12;
-/// Characters of output in one line of it.
+/// Characters of output in the line of a result.
 const SAYS_MAX: usize = 60;
 
-/// One attempt that the log gave to this process.
+/// One attempt that the log assigns to this process.
 #[derive(Clone, Debug)]
-pub struct Task {
-    /// The job.
+pub struct AssignedAttempt {
     pub job: JobId,
-    /// Which attempt at it.
     pub attempt: u32,
-    /// What to run.
+    /// The program to run.
     pub request: Arc<Request>,
 }
 
-/// One look at the jobs.
+/// The jobs at one index.
 #[derive(Clone, Debug, Default)]
 pub struct JobsView {
     /// All of them: a copy that shares everything with the state.
     pub all: OrdMap<JobId, Job>,
-    /// What the log gives to this process.
-    pub mine: Vec<Task>,
-    /// Whether this process has joined as a worker, and was not declared gone since.
+    /// Attempts that the log assigns to this process.
+    pub mine: Vec<AssignedAttempt>,
+    /// Whether this process is a worker: it has joined, and was not declared lost since.
     pub am_here: bool,
-    /// Processes that are there.
+    /// All workers.
     pub here: Vec<Identity>,
     /// For the page.
     pub status: JobsStatus,
-    /// Of each worker's row: whose it is, and the turns in which its work and what it offers have changed last.
+    /// For each worker's row: its identity, the versions at which its work and what it offers have last changed, and
+    /// whether it is there.
     stamps: Vec<(Identity, u64, u64, bool)>,
 }
 
 impl JobsView {
-    /// The jobs as the process `me` sees them. What has not changed since the look `before` is taken from there: under load
-    /// there are hundreds of looks a second, and texts to copy for each would be most of their cost.
+    /// The jobs for the process `me`. Rows that have not changed are taken from the view `before`: under load there are
+    /// hundreds of views a second, and copying texts would be most of their cost.
     pub fn of(board: &JobTable, me: Identity, before: &JobsView) -> JobsView {
-        let task = |(job, attempt): (JobId, u32)| Some(Task { job, attempt, request: board.job(job)?.request.clone() });
+        let assigned = |(job, attempt): (JobId, u32)| {
+            Some(AssignedAttempt { job, attempt, request: board.job(job)?.request.clone() })
+        };
         let here: Vec<Identity> = board.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let (queued, running) = board.counts();
         let stamps: Vec<_> =
@@ -63,11 +64,11 @@ impl JobsView {
             .filter_map(|(id, job)| known(id).cloned().or_else(|| row(id, job).map(Arc::new)))
             .collect();
         let status = JobsStatus { queued, running, workers, last };
-        let mine = board.work_of(me).into_iter().filter_map(task).collect();
+        let mine = board.work_of(me).into_iter().filter_map(assigned).collect();
         JobsView { all: board.parts().0.clone(), mine, am_here: here.contains(&me), here, status, stamps }
     }
 
-    /// Whether a worker that has seen `before` has nothing new to look at.
+    /// Whether nothing has changed for a worker since `before`.
     pub fn is_same_work(&self, before: &JobsView) -> bool {
         let keys = |view: &JobsView| view.mine.iter().map(|task| (task.job, task.attempt)).collect::<Vec<_>>();
         self.am_here == before.am_here && self.here == before.here && keys(self) == keys(before)

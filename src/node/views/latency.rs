@@ -1,7 +1,7 @@
 //! How long things took, in log-linear buckets: exact below 64 microseconds, within 1.6 % above.
 //!
-//! [`Histogram`] belongs to one thread; [`Recorder`] is shared by all that give answers and costs two additions each.
-//! A bucket's bounds depend on its number alone, so any two can be added up or taken apart.
+//! [`Histogram`] belongs to one thread; [`Recorder`] is shared by all threads that answer, and costs two additions
+//! each. A bucket's bounds depend on its number alone, so the counts of any two can be added or subtracted.
 //! Not here: what is measured and when a window ends (`activity.rs`, `bench/load.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ pub fn bucket_of(us: u64) -> usize {
     ((shift as usize) << FINE_BITS) + (us >> shift) as usize
 }
 
-/// The highest value of a bucket, in microseconds: what a percentile that falls into it is given as.
+/// The highest value of a bucket, in microseconds: the value of a percentile that falls into it.
 pub fn highest_in(bucket: usize) -> u64 {
     if bucket < 1 << FINE_BITS {
         return bucket as u64;
@@ -118,7 +118,8 @@ impl Recorder {
         self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
     }
 
-    /// Upper bounds in seconds, each twice the one before, and how many durations lie between a bound and the one before it.
+    /// Upper bounds in seconds, each twice the one before, and how many durations lie between a bound and the one
+    /// before it.
     pub fn by_doubling(&self) -> Vec<(f64, u64)> {
         let counts = self.counts();
         let mut from = 0;

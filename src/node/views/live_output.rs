@@ -1,10 +1,11 @@
 //! Output of the programs on this node, while they run.
 //!
-//! An attempt's output is kept here from its first word until its end is in the log, which then has all of it. Readers wait
-//! for what comes next; a reader that came in time reads to the end, also when the attempt is forgotten meanwhile.
-//! Not here: the programs (`work/`), whose output is shown to whom (`http/api/jobs.rs`).
+//! An attempt's output is kept here from its first byte until its end is in the log, which then has all of it. Readers
+//! wait for more output. A reader that holds an output can read it to the end, also if the attempt is forgotten
+//! meanwhile.
+//! Not here: the programs (`work/`), sending output to clients (`http/api/job_output.rs`).
 
-use crate::node::shared::lock;
+use crate::node::shared::{lock, wait_while};
 use crate::services::jobs::JobId;
 pub use crate::work::run::Stream;
 use std::collections::BTreeMap;
@@ -24,11 +25,11 @@ pub fn first_piece(bytes: &[u8]) -> &[u8] {
     &bytes[..end.unwrap_or(PIECE_BYTES_MAX)]
 }
 
-/// A piece of output and where it was said.
+/// A piece of output and its stream.
 pub type Piece = (Stream, Vec<u8>);
 
 #[derive(Debug, Default)]
-struct Said {
+struct Printed {
     bytes: Vec<u8>,
     /// Where each run of bytes of one stream ends.
     runs: Vec<(Stream, usize)>,
@@ -38,12 +39,12 @@ struct Said {
 /// The output of one attempt so far. It is as long as the attempt's limits let it be.
 #[derive(Debug, Default)]
 pub struct Output {
-    said: Mutex<Said>,
+    said: Mutex<Printed>,
     changed: Condvar,
 }
 
 impl Output {
-    /// Adds what was said.
+    /// Adds bytes that the program has printed.
     pub fn say(&self, from: Stream, bytes: &[u8]) {
         let mut said = lock(&self.said);
         said.bytes.extend_from_slice(bytes);
@@ -55,28 +56,22 @@ impl Output {
         self.changed.notify_all();
     }
 
-    /// Nothing more will be said.
+    /// The program prints nothing more.
     pub fn end(&self) {
         lock(&self.said).is_over = true;
         self.changed.notify_all();
     }
 
-    /// How many bytes were said so far.
+    /// Bytes printed so far.
     pub fn bytes(&self) -> usize {
         lock(&self.said).bytes.len()
     }
 
-    /// What was said next after the first `seen` bytes, at most [`PIECE_BYTES_MAX`] of one stream, and whether that is all there
-    /// will be. Waits for more until the deadline.
+    /// What was printed after the first `seen` bytes, at most [`PIECE_BYTES_MAX`] of one stream, and whether the output
+    /// ends with it. Waits for more until the deadline.
     pub fn read(&self, seen: usize, deadline: Instant) -> (Option<Piece>, bool) {
-        let mut said = lock(&self.said);
-        while said.bytes.len() <= seen && !said.is_over {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            said = self.changed.wait_timeout(said, left).unwrap_or_else(|e| e.into_inner()).0;
-        }
+        let has_no_more = |said: &mut Printed| said.bytes.len() <= seen && !said.is_over;
+        let said = wait_while(&self.changed, lock(&self.said), deadline, has_no_more);
         let run = said.runs[said.runs.partition_point(|(_, end)| *end <= seen)..].first();
         let piece = run.map(|(stream, end)| (*stream, first_piece(&said.bytes[seen..*end]).to_vec()));
         let until = seen + piece.as_ref().map_or(0, |(_, bytes)| bytes.len());

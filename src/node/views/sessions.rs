@@ -16,7 +16,7 @@ struct Open {
     since: Instant,
 }
 
-/// All of them.
+/// All client connections.
 #[derive(Default)]
 pub struct Sessions {
     open: Mutex<BTreeMap<u64, Open>>,
@@ -25,7 +25,7 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Registers a connection; its key, for the calls below.
+    /// Registers a connection; returns its key for the methods below.
     pub fn open(&self, kind: &'static str, peer: SocketAddr) -> u64 {
         let key = self.opened_total.fetch_add(1, Ordering::Relaxed) + 1;
         lock(&self.open).insert(key, Open { kind, peer, since: Instant::now() });
@@ -33,7 +33,6 @@ impl Sessions {
         key
     }
 
-    /// Says what a connection turned out to be.
     pub fn set_kind(&self, key: u64, kind: &'static str) {
         if let Some(open) = lock(&self.open).get_mut(&key) {
             open.kind = kind;
@@ -47,7 +46,7 @@ impl Sessions {
         self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections now: the load.
+    /// Present number of connections: the load.
     pub fn count(&self) -> usize {
         lock(&self.open).len()
     }
@@ -57,7 +56,7 @@ impl Sessions {
         self.opened_total.load(Ordering::Relaxed)
     }
 
-    /// Moves with every change.
+    /// Grows with every change.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)
     }
@@ -108,7 +107,7 @@ impl Drop for SessionGuard {
     }
 }
 
-/// Eight hexadecimal digits that look nothing like a counter, distinct for 2^32 sessions: an odd factor is a bijection.
+/// Eight hexadecimal digits that do not look like a counter, distinct for 2^32 sessions: an odd factor is a bijection.
 pub fn id_of(key: u64) -> String {
     let mixed = (key as u32).wrapping_mul(0x9e37_79b1).rotate_left(15).wrapping_mul(0x85eb_ca77);
     format!("{mixed:08x}")

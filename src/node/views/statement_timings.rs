@@ -1,8 +1,8 @@
 //! How long statements of replicated commands took on this node, for the requests that asked.
 //!
-//! An endpoint says which command it wants to have timed before it sends it; `apply` marks the time as it goes through the
-//! statements. Nothing of this is in a state or in the log: another node needs another time.
-//! Not here: reads, whose thread takes the times itself (`node/sql/handle.rs`).
+//! An endpoint registers a command to be timed before it sends it; `apply` marks the time after each statement. The
+//! times are neither in the state nor in the log: they differ between nodes.
+//! Not here: reads, which are timed by their own thread (`node/sql/handle.rs`).
 
 use crate::node::shared::lock;
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// When the statements of each timed command ended, by the seed of the command. There are no more than requests under way.
+/// When the statements of each timed command ended, by the seed of the command. There are no more than requests under
+/// way.
 #[derive(Debug, Default)]
 pub struct StatementTimings {
     count: AtomicUsize,
@@ -33,7 +34,7 @@ impl StatementTimings {
         TimedCommand { timings: self, seed }
     }
 
-    /// The command begins, or one of its statements is over.
+    /// The command begins, or one of its statements has ended.
     pub fn mark(&self, seed: u64) {
         if self.count.load(Ordering::Relaxed) > 0
             && let Some(marks) = lock(&self.marks).get_mut(&seed)
@@ -44,7 +45,7 @@ impl StatementTimings {
 }
 
 impl TimedCommand<'_> {
-    /// How long each statement took that is over.
+    /// How long each statement took that has ended.
     pub fn times(&self) -> Vec<Duration> {
         lock(&self.timings.marks).get(&self.seed).map(|marks| between(marks)).unwrap_or_default()
     }

@@ -1,8 +1,8 @@
-//! What a node tells the outside about itself and its cluster: the shapes of `/v1/status`, events and monitor frames.
+//! The types of `/v1/status`, events and monitor frames: what a node reports about itself and its cluster.
 //!
-//! Built by the `monitor` thread, published once, read by every endpoint; the command line parses the same types back.
-//! Names and shapes are promises (`docs/interfaces` of the README): add fields, never rename them.
-//! Not here: how the figures are gathered (`node/threads/monitor.rs`), how they are shown (`http/`, `cli/`, `static/`).
+//! Built by the `monitor` thread, published once, read by every endpoint; the command line parses the same types.
+//! Names and types are an interface for users: fields may be added, never renamed.
+//! Not here: how the figures are gathered (`node/reports/status.rs`), how they are shown (`http/`, `cli/`, `static/`).
 
 pub use crate::cluster::health::Verdict;
 use crate::raft::Role;
@@ -36,14 +36,14 @@ pub struct Status {
     pub jobs: JobsStatus,
 }
 
-/// The jobs, as far as one look shows them.
+/// The jobs, as the page shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobsStatus {
     /// Jobs that wait for a worker.
     pub queued: usize,
     /// Jobs that a worker has.
     pub running: usize,
-    /// Who works, by id.
+    /// By id.
     pub workers: Vec<Arc<WorkerRow>>,
     /// The last results, newest first.
     pub last: Vec<Arc<JobRow>>,
@@ -92,14 +92,12 @@ pub struct JobRow {
     pub at_ms: u64,
 }
 
-/// Languages of one node, as its heartbeats tell.
+/// Languages of one node, from its heartbeats.
 #[derive(Clone, Debug)]
 pub struct NodeRuntimes {
     /// Its number.
     pub id: NodeId,
-    /// Whether it was heard of lately.
     pub is_online: bool,
-    /// What it says of them.
     pub jobs: Arc<JobReport>,
 }
 
@@ -139,9 +137,9 @@ pub struct ClusterStatus {
     pub learners: Vec<NodeId>,
     /// How many more voters may fail before the cluster stops serving.
     pub failure_tolerance: u32,
-    /// Serves, and how safely.
+    /// The cluster's health.
     pub verdict: Verdict,
-    /// In words, unless the health is `healthy`.
+    /// Sentences, unless the health is `healthy`.
     pub reasons: Vec<String>,
     /// Whether the nodes hold the same state.
     #[serde(default)]
@@ -157,7 +155,7 @@ pub struct IntegrityStatus {
     pub checkpoint_index: Index,
     /// How long ago that was, or the start.
     pub checkpoint_age_ms: u64,
-    /// Who differs from the majority, where.
+    /// The nodes that differ from the majority.
     pub corrupt: Vec<DifferenceRow>,
     /// In which parts of the state no majority agrees: nothing is written until one does.
     pub split: Option<DifferenceRow>,
@@ -171,16 +169,15 @@ pub struct IntegrityStatus {
 pub struct DifferenceRow {
     /// The node that differs; `None`: all nodes.
     pub node: Option<NodeId>,
-    /// At which checkpoint.
+    /// Of the checkpoint.
     pub index: Index,
-    /// In which parts: `directory`, `key-value`, `jobs`, `sql`, `chat`, `sessions`.
+    /// The parts that differ: `directory`, `key-value`, `jobs`, `sql`, `chat`, `sessions`.
     pub parts: Vec<String>,
 }
 
 /// Digests at one checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestRow {
-    /// Which.
     pub index: Index,
     /// By part, in hexadecimal.
     pub parts: BTreeMap<String, String>,
@@ -223,7 +220,7 @@ pub struct NodeRow {
     /// It serves clients, and neither votes nor runs jobs.
     #[serde(default)]
     pub is_gateway: bool,
-    /// Its process, if it has the same host as the node that answers.
+    /// Its process id, if it is on the same host as the node that answers.
     #[serde(default)]
     pub pid: Option<u32>,
     /// Its state differs from the majority's: it serves no reads and rebuilds itself.
@@ -232,7 +229,8 @@ pub struct NodeRow {
     /// Its disk is nearly full: as the leader it refuses writes.
     #[serde(default)]
     pub is_disk_low: bool,
-    /// How far its wall clock is ahead of that of the node that answers (negative: behind); `None`: it has not been heard.
+    /// How far its wall clock is ahead of that of the node that answers (negative: behind); `None`: it has not been
+    /// heard.
     #[serde(default)]
     pub clock_ahead_ms: Option<i64>,
 }

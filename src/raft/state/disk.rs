@@ -1,7 +1,7 @@
 //! What was handed to the disk and what is known to be durable.
 //!
-//! Invariants: D1 sequence numbers grow by one. D2 `durable` never passes the last index, nor covers an entry that was cut
-//! and rewritten since. D3 `pending` ascends and lies within `synced_seq+1 ..= last_seq`.
+//! Invariants: D1 sequence numbers grow by one. D2 `durable` never passes the last index, nor covers an entry that was
+//! cut and rewritten since. D3 `pending` ascends and lies within `synced_seq+1 ..= last_seq`.
 //! Not here: what a step writes, and which messages wait for it (`raft/persist.rs`).
 
 use crate::raft::HardState;
@@ -53,7 +53,7 @@ impl Disk {
         self.last_seq > self.synced_seq
     }
 
-    /// Whether term and vote are on disk as they stand in memory.
+    /// Whether term and vote on disk equal those in memory.
     pub(crate) fn is_hard_synced(&self, hard: &HardState) -> bool {
         self.hard_written == *hard && self.hard_seq <= self.synced_seq
     }

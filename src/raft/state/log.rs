@@ -1,10 +1,10 @@
 //! The entries in memory: everything after the compacted prefix, and the memberships they carry.
 //!
-//! The log starts after `base`, an entry that is no longer held but whose term is known. The newest snapshot stands at or
+//! The log starts after `base`, an entry that is no longer held but whose term is known. The newest snapshot is at or
 //! after `base`: a short tail below it is kept, so that a follower that is only a little behind needs no snapshot.
 //!
-//! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends by
-//! index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
+//! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends
+//! by index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
 //! Not here: what may be cut or kept (`raft/follower.rs`, `raft/snapshot.rs`), disk (`raft/persist.rs`).
 
 use crate::raft::{Entry, Membership, Payload, SnapshotMeta};
@@ -24,7 +24,7 @@ pub(crate) struct Log {
     entries: Vec<Entry>,
     /// Memberships by the index from which they are in force, newest last.
     memberships: Vec<(Index, Arc<Membership>)>,
-    /// Where the newest snapshot stands (0: none).
+    /// Index of the newest snapshot (0: none).
     snapshot_index: Index,
 }
 
@@ -157,7 +157,7 @@ impl Log {
         (self.base, self.base_term) = (base, base_term);
     }
 
-    /// A received snapshot stands in place of the log's beginning; the suffix survives if `keep_suffix`.
+    /// A received snapshot replaces the log's beginning; the suffix survives if `keep_suffix`.
     pub(crate) fn install(&mut self, meta: &SnapshotMeta, keep_suffix: bool) {
         let suffix = if keep_suffix { self.slice(meta.index.next(), self.last_index()).to_vec() } else { Vec::new() };
         *self = Log::new(Some(meta.clone()), suffix);

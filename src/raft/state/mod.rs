@@ -37,7 +37,7 @@ pub(crate) enum State {
 /// One node's consensus state.
 pub struct Raft {
     pub(crate) config: Config,
-    /// Term and vote as they stand in memory; `disk` knows whether they are durable.
+    /// Term and vote in memory; `disk` knows whether they are durable.
     pub(crate) hard: HardState,
     pub(crate) log: Log,
     pub(crate) commit: Index,
@@ -57,7 +57,8 @@ pub struct Raft {
     pub(crate) deadline: Option<u64>,
     /// Campaigns since a leader was last heard: each waits longer.
     pub(crate) attempts: u64,
-    /// Peers whose process counts as gone: their link broke and reconnecting was refused, or they led and fell silent.
+    /// Peers with a process that counts as gone: the link broke and reconnecting was refused, or they led and fell
+    /// silent.
     pub(crate) lost: BTreeSet<NodeId>,
     /// Pre-votes refused because the leader seemed alive, with their tick: asked again when its link breaks.
     pub(crate) deferred: Vec<(u64, Message)>,
@@ -93,7 +94,7 @@ impl Envelope {
         self.send_at(cx, to, self.term, body);
     }
 
-    /// Queues a message that speaks of another term than the current one (pre-votes).
+    /// Queues a message for another term than the current one (pre-votes).
     pub(crate) fn send_at(self, cx: &mut Cx<'_>, to: Identity, term: Term, body: Body) {
         cx.fx.send_now.push(Message { from: self.me, to, term, body });
     }

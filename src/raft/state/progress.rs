@@ -3,8 +3,8 @@
 //! *Probe* looks for the common point with one append at a time; *stream* sends ahead, bounded by bytes in flight;
 //! *snapshot* waits until the host has streamed a snapshot to a follower that needs compacted entries.
 //!
-//! Invariants: P1 `match_index < next_index`. P2 only an answer of this identity, in this leader's term and in the current
-//! session, moves `match_index`, and never back. P3 bytes in flight are those of `inflight`.
+//! Invariants: P1 `match_index < next_index`. P2 only an answer of this identity, in this leader's term and in the
+//! current session, moves `match_index`, and never back. P3 bytes in flight are those of `inflight`.
 //! Not here: choosing what to send (`raft/leader.rs`), counting copies (`raft/commit.rs`).
 
 use super::log::Log;
@@ -25,14 +25,14 @@ pub(crate) enum Mode {
 
 /// One follower as its leader sees it.
 pub(crate) struct Progress {
-    /// The one identity whose answers count.
+    /// The only identity with answers that count.
     pub(crate) who: Identity,
     /// Echoed by answers; an answer to an earlier session is dropped.
     pub(crate) session: u64,
     /// Known equal and durable up to here.
     pub(crate) match_index: Index,
-    /// `match_index` when the session began: a refusal in this session of anything up to there was sent after the follower had
-    /// acknowledged it.
+    /// `match_index` when the session began: a refusal in this session of anything up to there was sent after the
+    /// follower had acknowledged it.
     proven_index: Index,
     /// Its log lacks what it acknowledged: it counts as a copy of nothing and is not fed.
     pub(crate) has_forgotten: bool,
@@ -188,12 +188,12 @@ impl Progress {
         self.mode == Mode::Stream && !self.inflight.is_empty() && now - self.moved_at >= ticks
     }
 
-    /// Whether it holds committed entries without knowing it, and nothing is on the way that would tell.
+    /// Whether it holds committed entries without knowing it, and no message is under way that would say so.
     pub(crate) fn lacks_commit(&self, commit: Index) -> bool {
         self.mode == Mode::Stream && self.inflight.is_empty() && self.told_commit < commit.min(self.match_index)
     }
 
-    /// Whether a peer that left the membership has learnt so, or cannot be told.
+    /// Whether a peer that left the membership knows it, or cannot be reached.
     pub(crate) fn has_left(&self, now: u64) -> bool {
         self.leaving.is_some_and(|(since, until)| self.told_commit >= since || now >= until)
     }

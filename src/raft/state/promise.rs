@@ -1,12 +1,13 @@
-//! What a node has promised, as those it promised it to remember it.
+//! What a node has promised, as remembered by the nodes that received the promise.
 //!
-//! A data folder that was replaced by an older copy of itself has forgotten votes and acknowledgements, so it must not vote
-//! or acknowledge under its old identity. It cannot know that by itself; its peers can: term, vote and the acknowledged
-//! index of a term only grow on a disk that keeps what it syncs, so a disk that falls short of what a peer remembers is an
-//! older one. The comparison has no false alarms: within a term only that term's leader truncates a log, and never
-//! below what the node acknowledged to it.
+//! A data folder that was replaced by an older copy of itself has forgotten votes and acknowledgements, so it must not
+//! vote or acknowledge under its old identity. It cannot detect that itself; its peers can: term, vote and the
+//! acknowledged index of a term only grow on a disk that keeps what it syncs, so a disk that falls short of what a peer
+//! remembers is an older one. The comparison has no false alarms: within a term only that term's leader truncates a
+//! log, and never below what the node acknowledged to it.
 //!
-//! Not here: how peers learn, tell and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does (`node/`).
+//! Not here: how peers learn, spread and remember it (`node/`, `cluster/gossip.rs`), what an outdated node does
+//! (`node/`).
 
 use super::bounds::{INDEX_MAX, TERM_JUMP_MAX, TERM_MAX};
 use super::{Raft, State};
@@ -35,7 +36,8 @@ impl Promise {
                 && (known.is_broken || (known.has_voted && !self.has_voted) || known.index > self.index))
     }
 
-    /// Whether an honest sequence of elections can have led from what a disk holds to this: as for terms in messages (`guard.rs`).
+    /// Whether an honest sequence of elections can have led from what a disk holds to this: as for terms in messages
+    /// (`guard.rs`).
     pub fn is_possible_after(&self, kept: &Promise) -> bool {
         self.term <= TERM_MAX && self.term.0.saturating_sub(kept.term.0) <= TERM_JUMP_MAX && self.index <= INDEX_MAX
     }
@@ -67,8 +69,8 @@ impl Raft {
         self.disk.is_hard_synced(&self.hard).then_some(Promise { term, has_voted, index, is_broken: false })
     }
 
-    /// What this node still holds, to be compared with what others remember. Memory is never behind the disk, and what left
-    /// was on the disk before.
+    /// What this node still holds, to be compared with what others remember. Memory is never behind the disk, and what
+    /// left was on the disk before.
     pub fn kept(&self) -> Promise {
         let (term, has_voted) = (self.hard.term, self.hard.vote.is_some());
         Promise { term, has_voted, index: self.log.last_index(), is_broken: false }

@@ -1,7 +1,7 @@
 //! A small deterministic cluster: real cores, model disks, a network that delivers at once unless told otherwise.
 //!
-//! After every step each core checks its invariants, and the world asserts what only an onlooker can see: one leader per
-//! term, and committed entries that never change.
+//! After every step each core checks its invariants, and the world asserts what only an onlooker can see: one leader
+//! per term, and committed entries that never change.
 
 use crate::planted_bugs::RaftBugs;
 use crate::raft::*;
@@ -178,8 +178,8 @@ impl World {
         self.images.insert(id, self.nodes[&id].durable.clone());
     }
 
-    /// Starts a node from the copy of its disk, under its old identity. What was committed since may be gone: the world no
-    /// longer asserts that it stays.
+    /// Starts a node from the copy of its disk, under its old identity. What was committed since may be gone: the world
+    /// no longer asserts that it stays.
     pub(crate) fn restore(&mut self, id: NodeId) -> Result<(), &'static str> {
         self.kill(id);
         self.nodes.get_mut(&id).ok_or("no such node")?.durable = self.images.get(&id).ok_or("no image")?.clone();

@@ -1,19 +1,20 @@
-//! Commands about the connection itself: who the client is, which protocol it speaks, how fresh its reads shall be.
+//! Commands about the connection itself: authentication, the client's name, the protocol version, the consistency of
+//! reads.
 //!
-//! When `cluster_secret` is set, it is the password of the Redis port as well, on every address: a client names it with AUTH
-//! or HELLO before anything else. Without one the node listens on loopback only.
-//! Not here: transactions (`resp/conn.rs`), facts about the node (`server.rs`).
+//! If `cluster_secret` is set, it is also the password of the Redis port, on every address: a client must send it with
+//! AUTH or HELLO first. Without a secret the node listens on loopback only.
+//! Not here: transactions (`resp/conn.rs`), information about the node (`server.rs`).
 
-use super::{glob, scripts};
+use super::scripts;
 use crate::node::Addressing;
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto, wrong_number};
-use crate::services::kv::OpError;
+use crate::services::kv::{OpError, glob};
 use std::sync::Arc;
 
-/// The Redis release whose behaviour the door follows: clients choose their ways by it.
+/// The Redis release that this server behaves like: some clients depend on it.
 pub const REDIS_VERSION: &str = "7.0.15";
 
 const SYNTAX: &str = "ERR syntax error";
@@ -56,15 +57,15 @@ pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>)
         2 => return reply::error(out, "ERR consistency must be strong or eventual"),
         _ => return reply::error(out, &wrong_number("consistency")),
     };
-    // What came before goes the way that was chosen for it.
+    // Earlier commands keep their consistency.
     conn.submit();
     conn.is_eventual = is_eventual;
     reply::ok(out);
 }
 
-// ---- who the client is ----
+// ---- authentication ----
 
-/// Compares without telling by its time where the difference is.
+/// Compares in constant time.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     let differing = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
     one.len() == other.len() && differing == 0
@@ -142,7 +143,7 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time";
         return reply::error(out, why);
     }
-    // Replies to what came before keep the version that it came in.
+    // Replies to earlier commands keep their protocol version.
     conn.submit();
     conn.proto = proto;
     let mut profile = conn.client.profile();
@@ -171,7 +172,7 @@ fn write_hello(out: &mut Vec<u8>, proto: Proto, id: u64) {
         reply::bulk(out, key.as_bytes());
         reply::int(out, value);
     }
-    // Any node takes any command, so to a client each of them stands alone and may be written to.
+    // Any node accepts any command, so each looks like a single master to a client.
     for (key, value) in [("mode", "standalone"), ("role", "master")] {
         reply::bulk(out, key.as_bytes());
         reply::bulk(out, value.as_bytes());
@@ -291,12 +292,14 @@ pub(crate) fn script(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     }
 }
 
-/// Which of these pairs the words from `from` on ask for, each once: as the client spelled it, or by a pattern.
+/// The pairs that the words from `from` on name, each once: exactly, as the client spells it, or by a pattern.
 pub(crate) fn matching<'a, V>(pairs: &'a [(&'static str, V)], request: &Request, from: usize) -> Vec<(String, &'a V)> {
     let mut found: Vec<(String, &V)> = Vec::new();
     for (name, value) in pairs {
         let mut words = request.words().skip(from);
-        if let Some(word) = words.find(|word| glob::matches(word, name.as_bytes())) {
+        let matches =
+            |word: &[u8]| glob::matches(&word.to_ascii_lowercase(), name.as_bytes(), &mut { u64::MAX }) == Some(true);
+        if let Some(word) = words.find(|word| matches(word)) {
             let is_pattern = word.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
             found.push((if is_pattern { name.to_string() } else { text(word) }, value));
         }

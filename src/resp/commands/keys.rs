@@ -1,7 +1,8 @@
-//! Commands on keys and locks: from the words of a request to one operation of the store, or to Redis' words of refusal.
+//! Commands on keys and locks: translates a request to one operation of the store, or to an error of Redis.
 //!
-//! Pure: nothing but the words, the place a SCAN has come to and, to refuse times that no clock reaches, the time.
-//! Not here: what an operation does (`services/kv/`), how its answer looks (`resp/reply_plan.rs`), commands of the door's own.
+//! Pure: the input is the request, the position of a SCAN, and the time, which is needed to refuse impossible expiries.
+//! Not here: what an operation does (`services/kv/`), the form of its reply (`resp/reply_plan.rs`), the other commands
+//! (`connection.rs`, `server.rs`).
 
 use super::scripts::{self, Script};
 use crate::resp::cursors::Cursors;
@@ -10,9 +11,9 @@ use crate::resp::reply_plan::Shape;
 use crate::services::kv::OpError;
 use crate::services::kv::{Bytes, Condition, ExpireIf, Expiry, Op};
 
-/// What the words alone do not say.
+/// The input of a translation beyond the request.
 pub struct Context<'a> {
-    /// Places of SCANs.
+    /// Positions of SCANs.
     pub cursors: &'a Cursors,
     /// Scripts that were loaded.
     pub scripts: &'a scripts::Loaded,
@@ -23,7 +24,7 @@ pub struct Context<'a> {
 /// An operation and the form of its reply, or an error text.
 pub type Translated = Result<(Op, Shape), String>;
 
-/// Most keys that one page of a SCAN looks at.
+/// Maximum number of keys that one page of a SCAN examines.
 const SCAN_COUNT_MAX: u64 = 10_000;
 
 const SYNTAX: &str = "ERR syntax error";
@@ -87,7 +88,7 @@ pub(crate) fn keys(request: &Request, _: &Context) -> Translated {
 }
 
 pub(crate) fn scan(request: &Request, context: &Context) -> Translated {
-    // Redis takes a minus sign, too; no cursor of ours has one.
+    // Redis accepts a minus sign, too.
     let text = std::str::from_utf8(request.word(1)).unwrap_or_default();
     let cursor = text
         .strip_prefix('-')
@@ -165,7 +166,7 @@ impl TimeUnit {
             .find_map(|(name, unit)| is(word, name).then_some(unit))
     }
 
-    /// The time that goes with a write, which must lie ahead of zero.
+    /// The expiry of a write, which must be greater than 0.
     fn expiry(self, value: &[u8], command: &str, context: &Context) -> Result<Expiry, String> {
         let value = number(value)?;
         if value <= 0 {
@@ -259,7 +260,7 @@ pub(crate) fn append(request: &Request, _: &Context) -> Translated {
 }
 
 pub(crate) fn flush(request: &Request, _: &Context) -> Translated {
-    // Whether memory is freed at once is Redis' question; both words are taken.
+    // In Redis these choose when memory is freed; here they have no effect.
     let is_fine = |word: &[u8]| is(word, "async") || is(word, "sync");
     match request.len() {
         1 => plain(Op::FlushAll),
@@ -289,7 +290,7 @@ pub(crate) fn pexpireat(request: &Request, context: &Context) -> Translated {
 fn expire_in(request: &Request, context: &Context, unit: TimeUnit, command: &str) -> Translated {
     let condition = expire_condition(request)?;
     let (ms, is_absolute) = unit.ms(number(request.word(2))?, command, context)?;
-    // A time before 1970 has passed like any other that has.
+    // A time before 1970 is in the past.
     let ms = u64::try_from(ms).ok();
     let expiry = match (ms, is_absolute) {
         (Some(ms), true) => Expiry::At(ms),
@@ -316,7 +317,7 @@ fn expire_condition(request: &Request) -> Result<ExpireIf, String> {
     match (nx, xx, gt, lt) {
         (_, _, true, true) => Err("ERR GT and LT options at the same time are not compatible".to_string()),
         (true, ..) => Ok(ExpireIf::HasNone),
-        // No time counts as infinite, which nothing is later than: GT asks for one by itself.
+        // No expiry counts as infinite, so nothing is later than it: GT implies XX.
         (_, _, true, _) => Ok(ExpireIf::Later),
         (_, true, _, true) => Ok(ExpireIf::EarlierThanOne),
         (_, _, _, true) => Ok(ExpireIf::Earlier),

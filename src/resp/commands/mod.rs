@@ -1,11 +1,10 @@
-//! Every command of the Redis server: its name, what it takes, what it is for, and who carries it out.
+//! Every command of the Redis server: its name, its arguments, its purpose and its handler.
 //!
-//! One table feeds the dispatch of requests, their checks, and what COMMAND tells clients.
+//! One table is used to dispatch and check requests, and for the replies to COMMAND.
 //! Invariant: T1 the table is in the order of names, which are in lower case.
 //! Not here: what the commands do (`keys.rs` for the store's, `connection.rs` and `server.rs` for the server's own).
 
 pub(crate) mod connection;
-pub(crate) mod glob;
 pub(crate) mod keys;
 pub(crate) mod scripts;
 pub(crate) mod server;
@@ -17,21 +16,21 @@ use super::protocol::reply::{self, Proto, wrong_number};
 
 /// Longest name of a command.
 const NAME_BYTES_MAX: usize = 16;
-/// How much of a client's word an error shows.
+/// Bytes of a client's word that an error shows.
 pub(crate) const WORD_BYTES_SHOWN: usize = 128;
 
-/// Carries a command out.
+/// How a command is executed.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// The key-value store: translates the request to one operation of it.
     Store(fn(&Request, &Context) -> Translated),
     /// The server itself: writes a reply.
     Server(fn(&mut Conn, &Request, &mut Vec<u8>)),
-    /// Changes what happens to other requests.
+    /// Changes the state of the connection: transactions, and its end.
     Control(Control),
 }
 
-/// Commands that change what happens to others.
+/// Commands that change how the connection handles other commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Control {
@@ -47,34 +46,32 @@ pub enum Control {
 pub struct Spec {
     /// In lower case.
     pub name: &'static str,
-    /// Words in all, its name among them; negative: at least so many.
+    /// Number of words, its name included; negative: at least so many.
     pub arity: i64,
     /// Its subcommands, each with its own arity. Empty: it has none.
     pub subs: &'static [(&'static str, i64)],
-    /// In Redis' words; `no_auth`: also before the secret is named.
-    pub flags: &'static [&'static str],
+    /// As Redis names them, separated by blanks; `no_auth`: allowed before authentication.
+    pub flags: &'static str,
     /// Which words are keys: first, last (negative: from the end), step; zeros: none.
     pub keys: (i64, i64, i64),
     /// As Redis groups its documentation.
     pub group: &'static str,
     /// Version of Redis that this behaves like.
     pub since: &'static str,
-    /// Who carries it out.
     pub handler: Handler,
-    /// For people.
     pub summary: &'static str,
 }
 
 impl Spec {
-    /// Whether a request has words as this takes them.
+    /// Checks the number of words and the subcommand of a request.
     ///
     /// # Errors
-    /// Redis' words for too few or too many, or for a subcommand that is not there.
+    /// The error text of Redis.
     pub fn check(&self, request: &Request) -> Result<(), String> {
         if !takes(self.arity, request.len()) {
             return Err(wrong_number(self.name));
         }
-        // A name alone stands for itself, where that is allowed.
+        // Without a subcommand, where that is allowed.
         if self.subs.is_empty() || request.len() == 1 {
             return Ok(());
         }
@@ -89,18 +86,46 @@ impl Spec {
         }
     }
 
-    /// Whether it may be used before the secret is named.
+    /// Whether it may be used before authentication.
     pub fn is_open(&self) -> bool {
-        self.flags.contains(&"no_auth")
+        self.has_flag("no_auth")
+    }
+
+    fn has_flag(&self, name: &str) -> bool {
+        self.flags.split(' ').any(|flag| flag == name)
+    }
+
+    const fn subs(mut self, subs: &'static [(&'static str, i64)]) -> Spec {
+        self.subs = subs;
+        self
     }
 }
+
+#[allow(clippy::too_many_arguments, reason = "a row of the table")]
+const fn spec(
+    name: &'static str,
+    arity: i64,
+    flags: &'static str,
+    keys: (i64, i64, i64),
+    group: &'static str,
+    since: &'static str,
+    handler: Handler,
+    summary: &'static str,
+) -> Spec {
+    Spec { name, arity, subs: &[], flags, keys, group, since, handler, summary }
+}
+
+const NO_KEYS: (i64, i64, i64) = (0, 0, 0);
+const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
+const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
+const PAIRS: (i64, i64, i64) = (1, -1, 2);
 
 fn takes(arity: i64, words: usize) -> bool {
     let words = words as i64;
     if arity >= 0 { words == arity } else { words >= -arity }
 }
 
-/// The command of this name, in any case of letters.
+/// The command of this name, ignoring case.
 pub fn find(name: &[u8]) -> Option<&'static Spec> {
     let mut lower = [0u8; NAME_BYTES_MAX];
     let lower = lower.get_mut(..name.len())?;
@@ -113,72 +138,128 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
 /// All commands.
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
-    Spec { name: "append", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "2.0.0", handler: Handler::Store(keys::append), summary: "Append to a value" },
-    Spec { name: "auth", arity: -2, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "1.0.0", handler: Handler::Server(connection::auth), summary: "Authenticate with the cluster secret" },
-    Spec { name: "cas", arity: 4, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "7.0.0", handler: Handler::Store(keys::cas), summary: "Set a key if it has the old value given: returns 1, else 0; keeps its time to live" },
-    Spec { name: "client", arity: -2, subs: &[("getname", 2), ("id", 2), ("info", 2), ("list", -2), ("no-evict", 3), ("no-touch", 3), ("setinfo", 4), ("setname", 3)], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "connection", since: "2.4.0", handler: Handler::Server(connection::client), summary: "Show and name connections" },
-    Spec { name: "cluster", arity: -2, subs: &[("info", 2), ("nodes", 2), ("myid", 2), ("slots", 2), ("shards", 2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "3.0.0", handler: Handler::Server(server::cluster), summary: "Cluster mode is disabled: any node accepts any command" },
-    Spec { name: "command", arity: -1, subs: &[("count", 2), ("docs", -2), ("info", -2), ("list", -2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "server", since: "2.8.13", handler: Handler::Server(command), summary: "List the commands" },
-    Spec { name: "config", arity: -2, subs: &[("get", -3)], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "server", since: "2.0.0", handler: Handler::Server(server::config), summary: "GET: show settings by their names in Redis" },
-    Spec { name: "consistency", arity: -1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "connection", since: "7.0.0", handler: Handler::Server(connection::consistency), summary: "Set the consistency of this connection: strong or eventual" },
-    Spec { name: "dbsize", arity: 1, subs: &[], flags: &["readonly", "fast"], keys: (0, 0, 0), group: "server", since: "1.0.0", handler: Handler::Store(keys::dbsize), summary: "Number of keys" },
-    Spec { name: "decr", arity: 2, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::decr), summary: "Subtract one from a number" },
-    Spec { name: "decrby", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::decrby), summary: "Subtract from a number" },
-    Spec { name: "del", arity: -2, subs: &[], flags: &["write"], keys: (1, -1, 1), group: "generic", since: "1.0.0", handler: Handler::Store(keys::del), summary: "Delete keys" },
-    Spec { name: "discard", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "2.0.0", handler: Handler::Control(Control::Discard), summary: "Discard the transaction" },
-    Spec { name: "echo", arity: 2, subs: &[], flags: &["fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", handler: Handler::Server(connection::echo), summary: "Return the argument" },
-    Spec { name: "eval", arity: -3, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", handler: Handler::Store(keys::eval), summary: "Run one of redis-py's lock scripts" },
-    Spec { name: "evalsha", arity: -3, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", handler: Handler::Store(keys::evalsha), summary: "Run one of redis-py's lock scripts by its SHA-1" },
-    Spec { name: "exec", arity: 1, subs: &[], flags: &["noscript", "loading", "stale"], keys: (0, 0, 0), group: "transactions", since: "1.2.0", handler: Handler::Control(Control::Exec), summary: "Run the transaction as one log entry" },
-    Spec { name: "exists", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "generic", since: "1.0.0", handler: Handler::Store(keys::exists), summary: "Count which of the keys exist" },
-    Spec { name: "expire", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", handler: Handler::Store(keys::expire), summary: "Set the time to live of a key in seconds" },
-    Spec { name: "expireat", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "1.2.0", handler: Handler::Store(keys::expireat), summary: "Set the expiry of a key in seconds since 1970" },
-    Spec { name: "flushall", arity: -1, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "server", since: "1.0.0", handler: Handler::Store(keys::flush), summary: "Delete all keys" },
-    Spec { name: "flushdb", arity: -1, subs: &[], flags: &["write"], keys: (0, 0, 0), group: "server", since: "1.0.0", handler: Handler::Store(keys::flush), summary: "Delete all keys" },
-    Spec { name: "get", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::get), summary: "Get the value of a key" },
-    Spec { name: "getdel", arity: 2, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "string", since: "6.2.0", handler: Handler::Store(keys::getdel), summary: "Get the value of a key and delete it" },
-    Spec { name: "getset", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::getset), summary: "Set a key and get its old value" },
-    Spec { name: "hello", arity: -1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "6.0.0", handler: Handler::Server(connection::hello), summary: "Select the protocol version; authenticate; name the connection" },
-    Spec { name: "incr", arity: 2, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::incr), summary: "Add one to a number" },
-    Spec { name: "incrby", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::incrby), summary: "Add to a number" },
-    Spec { name: "info", arity: -1, subs: &[], flags: &["loading", "stale"], keys: (0, 0, 0), group: "server", since: "1.0.0", handler: Handler::Server(server::info), summary: "Information about this node" },
-    Spec { name: "keys", arity: 2, subs: &[], flags: &["readonly"], keys: (0, 0, 0), group: "generic", since: "1.0.0", handler: Handler::Store(keys::keys), summary: "List the keys that match a pattern" },
-    Spec { name: "leader", arity: 1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", handler: Handler::Server(server::leader), summary: "Id and address of the leader, or nil" },
-    Spec { name: "lock.acquire", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", handler: Handler::Store(keys::lock_acquire), summary: "Acquire a lock for a time in milliseconds: returns its fencing token, or nil while it is held" },
-    Spec { name: "lock.info", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", handler: Handler::Store(keys::lock_info), summary: "Show fencing token and remaining milliseconds of a lock, or nil" },
-    Spec { name: "lock.release", arity: 3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", handler: Handler::Store(keys::lock_release), summary: "Release a lock: returns 1, or 0 if it is not held under this token" },
-    Spec { name: "lock.renew", arity: 4, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "7.0.0", handler: Handler::Store(keys::lock_renew), summary: "Extend a lock to a time in milliseconds from now: returns 1, or 0 if it is not held under this token" },
-    Spec { name: "mget", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::mget), summary: "Get the values of keys" },
-    Spec { name: "mset", arity: -3, subs: &[], flags: &["write", "denyoom"], keys: (1, -1, 2), group: "string", since: "1.0.1", handler: Handler::Store(keys::mset), summary: "Set several keys at once" },
-    Spec { name: "multi", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "1.2.0", handler: Handler::Control(Control::Multi), summary: "Start a transaction" },
-    Spec { name: "persist", arity: 2, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.2.0", handler: Handler::Store(keys::persist), summary: "Remove the time to live of a key" },
-    Spec { name: "pexpire", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", handler: Handler::Store(keys::pexpire), summary: "Set the time to live of a key in milliseconds" },
-    Spec { name: "pexpireat", arity: -3, subs: &[], flags: &["write", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", handler: Handler::Store(keys::pexpireat), summary: "Set the expiry of a key in milliseconds since 1970" },
-    Spec { name: "phalanx", arity: -2, subs: &[("status", -2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", handler: Handler::Server(server::phalanx), summary: "STATUS: health of the cluster and its nodes; STATUS JSON for programs" },
-    Spec { name: "ping", arity: -1, subs: &[], flags: &["fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", handler: Handler::Server(connection::ping), summary: "Check that the node answers" },
-    Spec { name: "psetex", arity: 4, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "2.6.0", handler: Handler::Store(keys::psetex), summary: "Set a key with a time to live in milliseconds" },
-    Spec { name: "pttl", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "2.6.0", handler: Handler::Store(keys::pttl), summary: "Time to live of a key in milliseconds" },
-    Spec { name: "quit", arity: -1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "1.0.0", handler: Handler::Control(Control::Quit), summary: "Close the connection" },
-    Spec { name: "raft", arity: -2, subs: &[("info", 2), ("leader", 2)], flags: &["loading", "stale"], keys: (0, 0, 0), group: "cluster", since: "7.0.0", handler: Handler::Server(server::raft), summary: "LEADER: address of the leader; INFO: this node's view of the log" },
-    Spec { name: "reset", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast", "no_auth"], keys: (0, 0, 0), group: "connection", since: "6.2.0", handler: Handler::Control(Control::Reset), summary: "Reset the connection" },
-    Spec { name: "role", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "server", since: "2.8.12", handler: Handler::Server(server::role), summary: "Role of the node: master, as every node accepts writes" },
-    Spec { name: "scan", arity: -2, subs: &[], flags: &["readonly"], keys: (0, 0, 0), group: "generic", since: "2.8.0", handler: Handler::Store(keys::scan), summary: "Iterate over the keys" },
-    Spec { name: "script", arity: -2, subs: &[("exists", -3), ("load", 3)], flags: &["noscript"], keys: (0, 0, 0), group: "scripting", since: "2.6.0", handler: Handler::Server(connection::script), summary: "LOAD, EXISTS: for the lock scripts of redis-py" },
-    Spec { name: "select", arity: 2, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "connection", since: "1.0.0", handler: Handler::Server(connection::select), summary: "Select the database: only 0 exists" },
-    Spec { name: "set", arity: -3, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::set), summary: "Set the value of a key, optionally with a condition or a time to live" },
-    Spec { name: "setex", arity: 4, subs: &[], flags: &["write", "denyoom"], keys: (1, 1, 1), group: "string", since: "2.0.0", handler: Handler::Store(keys::setex), summary: "Set a key with a time to live in seconds" },
-    Spec { name: "setnx", arity: 3, subs: &[], flags: &["write", "denyoom", "fast"], keys: (1, 1, 1), group: "string", since: "1.0.0", handler: Handler::Store(keys::setnx), summary: "Set a key only if it does not exist" },
-    Spec { name: "strlen", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "string", since: "2.2.0", handler: Handler::Store(keys::strlen), summary: "Length of a value" },
-    Spec { name: "time", arity: 1, subs: &[], flags: &["loading", "stale", "fast"], keys: (0, 0, 0), group: "server", since: "2.6.0", handler: Handler::Server(server::time), summary: "Time of this node's clock" },
-    Spec { name: "touch", arity: -2, subs: &[], flags: &["readonly", "fast"], keys: (1, -1, 1), group: "generic", since: "3.2.1", handler: Handler::Store(keys::exists), summary: "Count which of the keys exist" },
-    Spec { name: "ttl", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", handler: Handler::Store(keys::ttl), summary: "Time to live of a key in seconds" },
-    Spec { name: "type", arity: 2, subs: &[], flags: &["readonly", "fast"], keys: (1, 1, 1), group: "generic", since: "1.0.0", handler: Handler::Store(keys::kind), summary: "Type of the value of a key" },
-    Spec { name: "unlink", arity: -2, subs: &[], flags: &["write", "fast"], keys: (1, -1, 1), group: "generic", since: "4.0.0", handler: Handler::Store(keys::del), summary: "Delete keys" },
-    Spec { name: "unwatch", arity: 1, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (0, 0, 0), group: "transactions", since: "2.2.0", handler: Handler::Server(connection::unwatch), summary: "Forget the watched keys" },
-    Spec { name: "watch", arity: -2, subs: &[], flags: &["noscript", "loading", "stale", "fast"], keys: (1, -1, 1), group: "transactions", since: "2.2.0", handler: Handler::Control(Control::Watch), summary: "Run the next transaction only if these keys have not changed" },
+    spec("append", 3, "write denyoom fast", ONE_KEY, "string", "2.0.0", Handler::Store(keys::append),
+        "Append to a value"),
+    spec("auth", -2, "noscript loading stale fast no_auth", NO_KEYS, "connection", "1.0.0",
+        Handler::Server(connection::auth), "Authenticate with the cluster secret"),
+    spec("cas", 4, "write denyoom fast", ONE_KEY, "string", "7.0.0", Handler::Store(keys::cas),
+        "Set a key if it has the old value given: returns 1, else 0; keeps its time to live"),
+    spec("client", -2, "noscript loading stale", NO_KEYS, "connection", "2.4.0", Handler::Server(connection::client),
+        "Show and name connections")
+        .subs(&[("getname", 2), ("id", 2), ("info", 2), ("list", -2),
+            ("no-evict", 3), ("no-touch", 3), ("setinfo", 4), ("setname", 3)]),
+    spec("cluster", -2, "loading stale", NO_KEYS, "cluster", "3.0.0", Handler::Server(server::cluster),
+        "Cluster mode is disabled: any node accepts any command")
+        .subs(&[("info", 2), ("nodes", 2), ("myid", 2), ("slots", 2), ("shards", 2)]),
+    spec("command", -1, "loading stale", NO_KEYS, "server", "2.8.13", Handler::Server(command),
+        "List the commands").subs(&[("count", 2), ("docs", -2), ("info", -2), ("list", -2)]),
+    spec("config", -2, "noscript loading stale", NO_KEYS, "server", "2.0.0", Handler::Server(server::config),
+        "GET: show settings by their names in Redis").subs(&[("get", -3)]),
+    spec("consistency", -1, "loading stale fast", NO_KEYS, "connection", "7.0.0",
+        Handler::Server(connection::consistency), "Set the consistency of this connection: strong or eventual"),
+    spec("dbsize", 1, "readonly fast", NO_KEYS, "server", "1.0.0", Handler::Store(keys::dbsize), "Number of keys"),
+    spec("decr", 2, "write denyoom fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::decr),
+        "Subtract one from a number"),
+    spec("decrby", 3, "write denyoom fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::decrby),
+        "Subtract from a number"),
+    spec("del", -2, "write", ALL_KEYS, "generic", "1.0.0", Handler::Store(keys::del), "Delete keys"),
+    spec("discard", 1, "noscript loading stale fast", NO_KEYS, "transactions", "2.0.0",
+        Handler::Control(Control::Discard), "Discard the transaction"),
+    spec("echo", 2, "fast", NO_KEYS, "connection", "1.0.0", Handler::Server(connection::echo), "Return the argument"),
+    spec("eval", -3, "write", NO_KEYS, "scripting", "2.6.0", Handler::Store(keys::eval),
+        "Run one of redis-py's lock scripts"),
+    spec("evalsha", -3, "write", NO_KEYS, "scripting", "2.6.0", Handler::Store(keys::evalsha),
+        "Run one of redis-py's lock scripts by its SHA-1"),
+    spec("exec", 1, "noscript loading stale", NO_KEYS, "transactions", "1.2.0", Handler::Control(Control::Exec),
+        "Run the transaction as one log entry"),
+    spec("exists", -2, "readonly fast", ALL_KEYS, "generic", "1.0.0", Handler::Store(keys::exists),
+        "Count which of the keys exist"),
+    spec("expire", -3, "write fast", ONE_KEY, "generic", "1.0.0", Handler::Store(keys::expire),
+        "Set the time to live of a key in seconds"),
+    spec("expireat", -3, "write fast", ONE_KEY, "generic", "1.2.0", Handler::Store(keys::expireat),
+        "Set the expiry of a key in seconds since 1970"),
+    spec("flushall", -1, "write", NO_KEYS, "server", "1.0.0", Handler::Store(keys::flush), "Delete all keys"),
+    spec("flushdb", -1, "write", NO_KEYS, "server", "1.0.0", Handler::Store(keys::flush), "Delete all keys"),
+    spec("get", 2, "readonly fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::get), "Get the value of a key"),
+    spec("getdel", 2, "write fast", ONE_KEY, "string", "6.2.0", Handler::Store(keys::getdel),
+        "Get the value of a key and delete it"),
+    spec("getset", 3, "write denyoom fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::getset),
+        "Set a key and get its old value"),
+    spec("hello", -1, "noscript loading stale fast no_auth", NO_KEYS, "connection", "6.0.0",
+        Handler::Server(connection::hello), "Select the protocol version; authenticate; name the connection"),
+    spec("incr", 2, "write denyoom fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::incr),
+        "Add one to a number"),
+    spec("incrby", 3, "write denyoom fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::incrby),
+        "Add to a number"),
+    spec("info", -1, "loading stale", NO_KEYS, "server", "1.0.0", Handler::Server(server::info),
+        "Information about this node"),
+    spec("keys", 2, "readonly", NO_KEYS, "generic", "1.0.0", Handler::Store(keys::keys),
+        "List the keys that match a pattern"),
+    spec("leader", 1, "loading stale fast", NO_KEYS, "cluster", "7.0.0", Handler::Server(server::leader),
+        "Id and address of the leader, or nil"),
+    spec("lock.acquire", 3, "write denyoom fast", ONE_KEY, "generic", "7.0.0", Handler::Store(keys::lock_acquire),
+        "Acquire a lock for a time in milliseconds: returns its fencing token, or nil while it is held"),
+    spec("lock.info", 2, "readonly fast", ONE_KEY, "generic", "7.0.0", Handler::Store(keys::lock_info),
+        "Show fencing token and remaining milliseconds of a lock, or nil"),
+    spec("lock.release", 3, "write fast", ONE_KEY, "generic", "7.0.0", Handler::Store(keys::lock_release),
+        "Release a lock: returns 1, or 0 if it is not held under this token"),
+    spec("lock.renew", 4, "write fast", ONE_KEY, "generic", "7.0.0", Handler::Store(keys::lock_renew),
+        "Extend a lock to a time in milliseconds from now: returns 1, or 0 if it is not held under this token"),
+    spec("mget", -2, "readonly fast", ALL_KEYS, "string", "1.0.0", Handler::Store(keys::mget),
+        "Get the values of keys"),
+    spec("mset", -3, "write denyoom", PAIRS, "string", "1.0.1", Handler::Store(keys::mset), "Set several keys at once"),
+    spec("multi", 1, "noscript loading stale fast", NO_KEYS, "transactions", "1.2.0", Handler::Control(Control::Multi),
+        "Start a transaction"),
+    spec("persist", 2, "write fast", ONE_KEY, "generic", "2.2.0", Handler::Store(keys::persist),
+        "Remove the time to live of a key"),
+    spec("pexpire", -3, "write fast", ONE_KEY, "generic", "2.6.0", Handler::Store(keys::pexpire),
+        "Set the time to live of a key in milliseconds"),
+    spec("pexpireat", -3, "write fast", ONE_KEY, "generic", "2.6.0", Handler::Store(keys::pexpireat),
+        "Set the expiry of a key in milliseconds since 1970"),
+    spec("phalanx", -2, "loading stale", NO_KEYS, "cluster", "7.0.0", Handler::Server(server::phalanx),
+        "STATUS: health of the cluster and its nodes; STATUS JSON for programs").subs(&[("status", -2)]),
+    spec("ping", -1, "fast", NO_KEYS, "connection", "1.0.0", Handler::Server(connection::ping),
+        "Check that the node answers"),
+    spec("psetex", 4, "write denyoom", ONE_KEY, "string", "2.6.0", Handler::Store(keys::psetex),
+        "Set a key with a time to live in milliseconds"),
+    spec("pttl", 2, "readonly fast", ONE_KEY, "generic", "2.6.0", Handler::Store(keys::pttl),
+        "Time to live of a key in milliseconds"),
+    spec("quit", -1, "noscript loading stale fast no_auth", NO_KEYS, "connection", "1.0.0",
+        Handler::Control(Control::Quit), "Close the connection"),
+    spec("raft", -2, "loading stale", NO_KEYS, "cluster", "7.0.0", Handler::Server(server::raft),
+        "LEADER: address of the leader; INFO: this node's view of the log").subs(&[("info", 2), ("leader", 2)]),
+    spec("reset", 1, "noscript loading stale fast no_auth", NO_KEYS, "connection", "6.2.0",
+        Handler::Control(Control::Reset), "Reset the connection"),
+    spec("role", 1, "noscript loading stale fast", NO_KEYS, "server", "2.8.12", Handler::Server(server::role),
+        "Role of the node: master, as every node accepts writes"),
+    spec("scan", -2, "readonly", NO_KEYS, "generic", "2.8.0", Handler::Store(keys::scan), "Iterate over the keys"),
+    spec("script", -2, "noscript", NO_KEYS, "scripting", "2.6.0", Handler::Server(connection::script),
+        "LOAD, EXISTS: for the lock scripts of redis-py").subs(&[("exists", -3), ("load", 3)]),
+    spec("select", 2, "loading stale fast", NO_KEYS, "connection", "1.0.0", Handler::Server(connection::select),
+        "Select the database: only 0 exists"),
+    spec("set", -3, "write denyoom", ONE_KEY, "string", "1.0.0", Handler::Store(keys::set),
+        "Set the value of a key, optionally with a condition or a time to live"),
+    spec("setex", 4, "write denyoom", ONE_KEY, "string", "2.0.0", Handler::Store(keys::setex),
+        "Set a key with a time to live in seconds"),
+    spec("setnx", 3, "write denyoom fast", ONE_KEY, "string", "1.0.0", Handler::Store(keys::setnx),
+        "Set a key only if it does not exist"),
+    spec("strlen", 2, "readonly fast", ONE_KEY, "string", "2.2.0", Handler::Store(keys::strlen), "Length of a value"),
+    spec("time", 1, "loading stale fast", NO_KEYS, "server", "2.6.0", Handler::Server(server::time),
+        "Time of this node's clock"),
+    spec("touch", -2, "readonly fast", ALL_KEYS, "generic", "3.2.1", Handler::Store(keys::exists),
+        "Count which of the keys exist"),
+    spec("ttl", 2, "readonly fast", ONE_KEY, "generic", "1.0.0", Handler::Store(keys::ttl),
+        "Time to live of a key in seconds"),
+    spec("type", 2, "readonly fast", ONE_KEY, "generic", "1.0.0", Handler::Store(keys::kind),
+        "Type of the value of a key"),
+    spec("unlink", -2, "write fast", ALL_KEYS, "generic", "4.0.0", Handler::Store(keys::del), "Delete keys"),
+    spec("unwatch", 1, "noscript loading stale fast", NO_KEYS, "transactions", "2.2.0",
+        Handler::Server(connection::unwatch), "Forget the watched keys"),
+    spec("watch", -2, "noscript loading stale fast", ALL_KEYS, "transactions", "2.2.0",
+        Handler::Control(Control::Watch), "Run the next transaction only if these keys have not changed"),
 ];
 
-/// `COMMAND`: what this table holds, as Redis tells it.
+/// `COMMAND`: the table, in the form of Redis.
 fn command(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let proto = conn.proto;
     let named = || request.words().skip(2).map(find);
@@ -216,13 +297,13 @@ fn write_spec(out: &mut Vec<u8>, proto: Proto, spec: &Spec) {
     reply::array(out, 10);
     reply::bulk(out, spec.name.as_bytes());
     reply::int(out, spec.arity);
-    reply::set(out, proto, spec.flags.len());
-    spec.flags.iter().for_each(|flag| reply::simple(out, flag));
+    reply::set(out, proto, spec.flags.split(' ').count());
+    spec.flags.split(' ').for_each(|flag| reply::simple(out, flag));
     for place in [first, last, step] {
         reply::int(out, place);
     }
-    let kind = if spec.flags.contains(&"write") { "@write" } else { "@read" };
-    let speed = if spec.flags.contains(&"fast") { "@fast" } else { "@slow" };
+    let kind = if spec.has_flag("write") { "@write" } else { "@read" };
+    let speed = if spec.has_flag("fast") { "@fast" } else { "@slow" };
     let categories: &[&str] = if spec.keys.0 > 0 { &[kind, speed] } else { &[speed] };
     reply::set(out, proto, categories.len());
     categories.iter().for_each(|category| reply::simple(out, category));

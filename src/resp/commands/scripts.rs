@@ -1,8 +1,8 @@
-//! The three Lua scripts of redis-py's `Lock`, known by their text: each is one operation of the store.
+//! The three Lua scripts of redis-py's `Lock`, recognized by their text: each is one operation of the store.
 //!
-//! Phalanx runs no Lua. These texts have been the same in every redis-py from 4 to 8; blanks and line breaks may differ.
-//! A script's name is the SHA-1 of the very text that a client has, so a text with other blanks is remembered under its
-//! own name when it is loaded.
+//! Phalanx runs no Lua. These texts are the same in every redis-py from 4 to 8; blanks and line breaks may differ. A
+//! script's name is the SHA-1 of the exact text, so a text with other blanks is remembered under its own name when it
+//! is loaded.
 //! Not here: what they do to a key (`services/kv/`), their arguments (`keys.rs`).
 
 use crate::node::shared::lock;
@@ -13,11 +13,11 @@ use std::sync::{LazyLock, Mutex};
 /// Length of a script's name.
 pub const NAME_BYTES: usize = 40;
 
-/// What is said to any other script.
+/// The error for any other script.
 pub const UNKNOWN: &str =
     "ERR Lua scripts are not supported, except for the lock scripts of redis-py; use LOCK.ACQUIRE or CAS";
 
-/// Texts with other blanks that are remembered by name. More: the client sends the text again.
+/// Texts with other blanks that are remembered by name. More: one is dropped, and its client sends the text again.
 const OTHERS_MAX: usize = 64;
 
 /// Deletes the key if its value is the token.
@@ -77,12 +77,12 @@ const ALL: [(&str, Script); 3] = [(RELEASE, Script::Release), (EXTEND, Script::E
 static NAMES: LazyLock<BTreeMap<String, Script>> =
     LazyLock::new(|| ALL.into_iter().map(|(text, script)| (name_of(text.as_bytes()), script)).collect());
 
-/// SHA-1 of a text in hexadecimal digits: what EVALSHA names it by.
+/// SHA-1 of a text in hexadecimal digits: its name in EVALSHA.
 pub fn name_of(text: &[u8]) -> String {
     Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Which script a text is, whatever its blanks.
+/// The script with this text, ignoring blanks.
 pub fn recognise(text: &[u8]) -> Option<Script> {
     let text = std::str::from_utf8(text).ok()?;
     let is_same = |known: &str| known.split_whitespace().eq(text.split_whitespace());
@@ -94,7 +94,7 @@ pub fn recognise(text: &[u8]) -> Option<Script> {
 pub struct Loaded(Mutex<BTreeMap<String, Script>>);
 
 impl Loaded {
-    /// Remembers a text; its name, or `None` if it is not known.
+    /// Remembers a text; returns its name, or `None` if it is not one of the scripts.
     pub fn load(&self, text: &[u8]) -> Option<String> {
         let (script, name) = (recognise(text)?, name_of(text));
         if !NAMES.contains_key(&name) {

@@ -1,7 +1,7 @@
-//! Commands about the node, its cluster and the door's own commands: INFO, CONFIG, ROLE, LEADER, PHALANX, RAFT.
+//! Commands about the node and its cluster: INFO, CONFIG, TIME, ROLE, CLUSTER, LEADER, PHALANX, RAFT.
 //!
-//! Every node takes every command, so to a Redis client each is a lone master that is not loading; what it is among its
-//! peers stands under names of our own.
+//! Every node accepts every command, so to a Redis client each looks like a single master; its state in the cluster is
+//! in fields and commands that Redis does not have.
 //! Not here: the connection's own state (`connection.rs`), keys (`keys.rs`).
 
 use super::connection::{REDIS_VERSION, matching};
@@ -14,7 +14,6 @@ use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is};
 use crate::resp::protocol::reply;
 use crate::services::kv::{Op, Value};
-use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,9 +42,9 @@ pub(crate) fn info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         let mut title = section.to_string();
         title[..1].make_ascii_uppercase();
         let title = if section == "cpu" { "CPU".to_string() } else { title };
-        let _ = write!(text, "# {title}\r\n"); // into memory
+        text += &format!("# {title}\r\n");
         for (name, value) in section_of(conn, section, &status) {
-            let _ = write!(text, "{name}:{value}\r\n"); // into memory
+            text += &format!("{name}:{value}\r\n");
         }
     }
     reply::verbatim(out, conn.proto, &text);
@@ -102,7 +101,7 @@ fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static 
     }
 }
 
-/// A unit variant by the word that it has in JSON.
+/// The name of a unit variant in JSON.
 fn word_of(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
@@ -116,7 +115,7 @@ pub(crate) fn config(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let settings = conn.shared.handle.settings();
     let port = u64::from(settings.kv_port_base) + conn.shared.handle.identity().id.0;
     let text = |value: &str| value.to_string();
-    // The log is on disk and synced before anything is acknowledged: Redis would say appendonly with fsync always.
+    // The log is synced before anything is acknowledged, as in Redis with appendonly and fsync always.
     let all = [
         ("appendfsync", text("always")),
         ("appendonly", text("yes")),
@@ -195,13 +194,13 @@ pub(crate) fn phalanx(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     }
 }
 
-/// The verdict, then a line per node.
+/// The cluster's health, then a line per node.
 fn status_text(status: &Status) -> String {
     let cluster = &status.cluster;
     let leader = cluster.leader.map_or("none".to_string(), |leader| leader.0.to_string());
     let mut text = format!("{} {}: leader {leader}, term {}", cluster.name, word_of(&cluster.verdict), cluster.term);
     for reason in &cluster.reasons {
-        let _ = write!(text, "; {reason}"); // into memory
+        text += &format!("; {reason}");
     }
     text.push('\n');
     for row in &status.nodes {
@@ -210,10 +209,8 @@ fn status_text(status: &Status) -> String {
             Liveness::Online => "ONLINE",
             Liveness::Offline => "OFFLINE",
         };
-        // Into memory.
-        let _ = writeln!(
-            text,
-            "node {} {standing} {} {} applied={} lag={} load={} kv={}",
+        text += &format!(
+            "node {} {standing} {} {} applied={} lag={} load={} kv={}\n",
             row.id.0,
             word_of(&row.role),
             word_of(&row.membership),
@@ -253,7 +250,7 @@ pub(crate) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     ];
     let mut text = "# Raft\r\n".to_string();
     for (name, value) in facts {
-        let _ = write!(text, "{name}:{value}\r\n"); // into memory
+        text += &format!("{name}:{value}\r\n");
     }
     reply::verbatim(out, conn.proto, &text);
 }

@@ -4,8 +4,8 @@
 //! slowly they arrive. Words are returned as ranges of the input; only words of plain lines are copied, because their
 //! quotes must be removed.
 //!
-//! Invariants: P1 nothing is ever allocated from a length that a client declares: memory grows with the bytes that came.
-//! P2 after a fault the connection ends, because the start of the next request is unknown.
+//! Invariants: P1 nothing is ever allocated from a length that a client declares: memory grows with the bytes that
+//! came. P2 after a fault the connection ends, because the start of the next request is unknown.
 //! Not here: what words mean (`resp/commands/mod.rs`, `resp/commands/keys.rs`), reading from a socket (`resp/conn.rs`).
 
 use crate::limits::{RESP_LINE_BYTES_MAX, RESP_REQUEST_BYTES_MAX, RESP_UNKNOWN_BYTES_MAX, RESP_WORDS_MAX};
@@ -16,7 +16,7 @@ const UNKNOWN_WORDS_MAX: i64 = 10;
 /// Overhead of the allocator for one piece of memory, at most; large pieces excepted.
 const ALLOCATION_BYTES: usize = 32;
 
-/// Why a connection must end, in Redis' words.
+/// Why a connection must end: an error text of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
 
@@ -48,7 +48,6 @@ impl<'a> Request<'a> {
         self.spans.len()
     }
 
-    /// Whether there is no word.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
@@ -236,8 +235,8 @@ impl Parser {
 }
 
 /// Splits a plain line as redis-cli and Redis do: words are separated by blanks; in double quotes `\n`, `\x41` and the
-/// like stand for other bytes, in single quotes only `\'` does. `false`: a quote is not closed, or its closing quote is
-/// not followed by a blank.
+/// like are escapes, in single quotes only `\'` is. `false`: a quote is not closed, or its closing quote is not
+/// followed by a blank.
 fn split_words(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> bool {
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     // As Redis reads the line as a C string, a zero byte ends it.

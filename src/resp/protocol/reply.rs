@@ -1,32 +1,30 @@
 //! Writes replies in the Redis protocol, version 2 or 3.
 //!
 //! Everything is appended to a buffer; nothing is allocated for a reply of its own.
-//! Not here: which reply a command gets (`resp/reply_plan.rs` for the store's answers, `resp/commands/connection.rs` and
-//! `resp/commands/server.rs` for the rest).
+//! Not here: which reply a command gets (`resp/reply_plan.rs` for the store's answers, `resp/commands/connection.rs`
+//! and `resp/commands/server.rs` for the rest).
 
 /// Version of the protocol that a client chose with HELLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Proto {
-    /// What every client speaks.
     #[default]
     Two,
-    /// With types for nothing, maps, sets and texts.
+    /// With types for nil, maps, sets and texts.
     Three,
 }
 
-/// Whether a command was done or could not be.
 pub fn ok(out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK\r\n");
 }
 
-/// A word of our own, without line breaks.
+/// A text without line breaks.
 pub fn simple(out: &mut Vec<u8>, text: &str) {
     out.push(b'+');
     out.extend_from_slice(text.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
-/// An error: its code, a blank, a sentence. Line breaks in it would end it, so they become blanks.
+/// An error: its code, a blank, a sentence. Line breaks become blanks.
 pub fn error(out: &mut Vec<u8>, text: &str) {
     out.push(b'-');
     let text = text.trim_end_matches(['\r', '\n']);
@@ -34,19 +32,17 @@ pub fn error(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A number.
 pub fn int(out: &mut Vec<u8>, value: i64) {
     line(out, b':', value);
 }
 
-/// Bytes.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     line(out, b'$', bytes.len() as i64);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
-/// A text for people.
+/// A text that a client should show as it is.
 pub fn verbatim(out: &mut Vec<u8>, proto: Proto, text: &str) {
     match proto {
         Proto::Two => bulk(out, text.as_bytes()),
@@ -59,7 +55,7 @@ pub fn verbatim(out: &mut Vec<u8>, proto: Proto, text: &str) {
     }
 }
 
-/// Nothing, where a value might have been.
+/// Nil in place of a value.
 pub fn nil(out: &mut Vec<u8>, proto: Proto) {
     out.extend_from_slice(match proto {
         Proto::Two => b"$-1\r\n",
@@ -67,7 +63,7 @@ pub fn nil(out: &mut Vec<u8>, proto: Proto) {
     });
 }
 
-/// Nothing, where an array might have been.
+/// Nil in place of an array.
 pub fn nil_array(out: &mut Vec<u8>, proto: Proto) {
     out.extend_from_slice(match proto {
         Proto::Two => b"*-1\r\n",
@@ -75,12 +71,12 @@ pub fn nil_array(out: &mut Vec<u8>, proto: Proto) {
     });
 }
 
-/// So many replies follow, in order.
+/// The head of an array; so many replies follow.
 pub fn array(out: &mut Vec<u8>, count: usize) {
     line(out, b'*', count as i64);
 }
 
-/// So many pairs of replies follow: name, value.
+/// The head of a map; so many pairs of replies follow.
 pub fn map(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
     match proto {
         Proto::Two => line(out, b'*', pairs as i64 * 2),
@@ -88,7 +84,7 @@ pub fn map(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
     }
 }
 
-/// So many replies follow, in no order.
+/// The head of a set; so many replies follow.
 pub fn set(out: &mut Vec<u8>, proto: Proto, count: usize) {
     line(out, if proto == Proto::Two { b'*' } else { b'~' }, count as i64);
 }
@@ -99,7 +95,7 @@ fn line(out: &mut Vec<u8>, kind: u8, value: i64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Decimal digits, without the detour of a formatter: every reply has some.
+/// Decimal digits. Not with `write!`, which is slower: every reply has some.
 fn digits(out: &mut Vec<u8>, value: i64) {
     if value < 0 {
         out.push(b'-');
@@ -118,7 +114,7 @@ fn digits(out: &mut Vec<u8>, value: i64) {
     out.extend_from_slice(&text[from..]);
 }
 
-/// Redis' words for too few or too many words.
+/// The error of Redis for too few or too many words.
 pub(crate) fn wrong_number(command: &str) -> String {
     format!("ERR wrong number of arguments for '{command}' command")
 }

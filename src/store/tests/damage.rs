@@ -50,8 +50,8 @@ fn open_with(disk: &FaultFiles, path: &Path, bytes: Vec<u8>, options: &Options) 
     opened
 }
 
-/// Flips every bit of every file; each flip is refused with file and place, or costs nothing, or (`may_lose`) only the newest
-/// batch. Says which bits went unpunished.
+/// Flips every bit of every file; each flip is refused with file and place, or costs nothing, or (`may_lose`) only the
+/// newest batch. Says which bits went unpunished.
 fn flip_everything(options: &Options, is_sealed: bool) -> Result<(), String> {
     let (disk, all, before) = disk(options, is_sealed);
     for path in disk.paths() {

@@ -1,9 +1,9 @@
 //! A faulty disk in memory, for the tests of this module: it counts operations and fails or crashes at the n-th.
 //!
-//! What is not synced may be lost at a power cut, wholly or sector by sector and in any order, and a write may be torn at any
-//! byte. Names that were made, renamed or removed since the folder's last sync may be lost too, in any pattern. A failed sync
-//! forgets what it should have made durable, as Linux does: later syncs succeed without it. A killed process loses nothing that
-//! it has written. Not here: scripted workloads (the other files here).
+//! What is not synced may be lost at a power cut, wholly or sector by sector and in any order, and a write may be torn
+//! at any byte. Names that were made, renamed or removed since the folder's last sync may be lost too, in any pattern.
+//! A failed sync forgets what it should have made durable, as Linux does: later syncs succeed without it. A killed
+//! process loses nothing that it has written. Not here: scripted workloads (the other files here).
 
 use crate::store::{File, Files};
 use std::collections::{BTreeMap, BTreeSet};
@@ -318,7 +318,8 @@ impl Files for FaultFiles {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        // Folders are durable at once: a lost one would take its files with it, which `sync_dir` of the parent prevents.
+        // Folders are durable at once: a lost one would take its files with it, which `sync_dir` of the parent
+        // prevents.
         self.with(|disk| {
             disk.step(|disk| {
                 disk.folders.insert(dir.to_path_buf());
@@ -387,7 +388,8 @@ impl File for FaultFile {
             let fails = disk.fails_now();
             let has_crashed = matches!(disk.fault, Some(Fault::Crash(_))) && fails;
             if has_crashed {
-                return disk.step(|_| Ok(())); // What was pending may or may not be on disk: `lose` decides.
+                // What was pending may or may not be on disk: `lose` decides.
+                return disk.step(|_| Ok(()));
             }
             if fails {
                 disk.inodes[self.1].pending.clear();

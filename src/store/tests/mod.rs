@@ -1,7 +1,8 @@
 //! Scripted workloads against a model, over a treacherous disk.
 //!
-//! `crash.rs` stops the machine at every operation; `damage.rs` cuts and flips what lies on disk; `failing.rs` lets operations
-//! fail and the disk run full. All judge by the model below: what was synced is there, and what is there was written.
+//! `crash.rs` stops the machine at every operation; `damage.rs` cuts and flips what lies on disk; `failing.rs` lets
+//! operations fail and the disk run full. All judge by the model below: what was synced is there, and what is there was
+//! written.
 
 mod crash;
 mod damage;
@@ -90,8 +91,8 @@ pub fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Persist {
     Persist { entries: range.map(|index| entry(index, term)).collect(), ..Persist::default() }
 }
 
-/// A script that does everything: appends, overwritten suffixes, votes, rotation, own snapshots, an install, a snapshot ahead
-/// of the synced log.
+/// A script that does everything: appends, overwritten suffixes, votes, rotation, own snapshots, an install, a snapshot
+/// ahead of the synced log.
 pub fn script() -> Vec<Step> {
     use Step::{Prepare, Receive, Save, Sync, Write};
     let state = |term, vote| Persist { hard_state: Some(hard_state(term, vote)), ..Persist::default() };

@@ -4,11 +4,11 @@
 //! u32 length of the payload | u32 CRC-32 | u64 sequence | u32 place in its batch | payload (postcard)
 //! ```
 //! All numbers are little-endian. The CRC covers the number of the segment, every other byte of the frame and the payload,
-//! so damage to a length is seen, and a record that lies in another segment's file is none.
-//! The sequence counts records over the life of the log. The place says how many records were written since the last
-//! sync: *every record before `sequence - place` was synced before this one was written*. That is what tells a torn tail
-//! from damage: a record that can be read proves that all earlier batches had been on disk.
-//! Not here: what a run of records means (`replay.rs`), which damage is forgiven (`writer.rs`).
+//! so damage to a length is detected, and a record in the file of another segment is invalid.
+//! The sequence counts records over the life of the log. The place is the number of records that were written since the
+//! last sync: *every record before `sequence - place` was synced before this one was written*. This distinguishes a torn
+//! tail from damage: a record that can be read proves that all earlier batches had been on disk.
+//! Not here: what a sequence of records means (`replay.rs`), which damage is tolerated (`writer.rs`).
 
 use crate::raft::{Entry, HardState, Membership, Payload, SnapshotMeta};
 use crate::types::{Index, Term};
@@ -21,7 +21,8 @@ pub const FRAME_BYTES: usize = 20;
 /// What one record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// First of each segment: all that older segments would tell, so that they can go once a snapshot covers their entries.
+    /// First of each segment: the state after all older segments, so that they can be removed once a snapshot covers
+    /// their entries.
     Header(Header),
     /// Term and vote, together.
     HardState(HardState),
@@ -66,7 +67,7 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> {
     to.serialize_bytes(bytes)
 }
 
-/// Where a record stands in the log.
+/// Position of a record in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// Number of its segment.
@@ -131,19 +132,19 @@ fn checksum(segment: u64, framed: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// What stands at some offset of a segment.
+/// What is at some offset of a segment.
 #[derive(Debug)]
 pub enum Found<'a> {
     /// A whole record, its payload still encoded, and the bytes that it takes with its frame.
     Record { at: Position, payload: &'a [u8], bytes: usize },
     /// Zeros, or too few bytes for any record: preallocated room.
     Nothing,
-    /// Not a record; says why.
+    /// Not a record; the reason.
     Garbage(String),
 }
 
-/// Looks at the bytes from some offset of a segment on.
-pub fn look(segment: u64, bytes: &[u8]) -> Found<'_> {
+/// Reads what is at the beginning of `bytes`, a rest of the segment.
+pub fn read_at(segment: u64, bytes: &[u8]) -> Found<'_> {
     let Some(head) = bytes.get(..FRAME_BYTES) else {
         return match bytes.iter().all(|b| *b == 0) {
             true => Found::Nothing,
@@ -168,7 +169,8 @@ pub fn look(segment: u64, bytes: &[u8]) -> Found<'_> {
     Found::Record { at, payload: &framed[FRAME_BYTES..], bytes: framed.len() }
 }
 
-/// Whether a record with a matching checksum and a sequence after `after` could begin here; cheap enough for every byte.
+/// Whether a record with a matching checksum and a sequence after `after` could begin here; cheap enough for every
+/// byte.
 pub fn may_begin(bytes: &[u8], after: u64) -> bool {
     let Some(head) = bytes.get(..FRAME_BYTES) else { return false };
     let (length, sequence, place) = (u32_at(head, 0) as usize, u64_at(head, 8), u32_at(head, 16));
@@ -179,7 +181,7 @@ pub fn may_begin(bytes: &[u8], after: u64) -> bool {
         && u64::from(place) <= sequence
 }
 
-/// Decodes a payload whose checksum was right; `Err` says why it makes no sense all the same.
+/// Decodes a payload with a correct checksum; `Err`: why it is invalid nevertheless.
 pub fn decode(payload: &[u8]) -> Result<Record, String> {
     let (shape, rest) = postcard::take_from_bytes::<Shape<'_>>(payload).map_err(|e| format!("unreadable: {e}"))?;
     if !rest.is_empty() {
@@ -232,7 +234,9 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            let Found::Record { at, payload, bytes: taken } = look(3, &bytes) else { panic!("{record:?} not found") };
+            let Found::Record { at, payload, bytes: taken } = read_at(3, &bytes) else {
+                panic!("{record:?} not found")
+            };
             assert_eq!((at, taken), (AT, bytes.len()));
             assert_eq!(decode(payload), Ok(record));
         }
@@ -243,10 +247,10 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            assert!(matches!(look(4, &bytes), Found::Garbage(_)), "another segment's record was taken");
+            assert!(matches!(read_at(4, &bytes), Found::Garbage(_)), "another segment's record was taken");
             for bit in 0..bytes.len() * 8 {
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                assert!(matches!(look(3, &bytes), Found::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
+                assert!(matches!(read_at(3, &bytes), Found::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
         }
@@ -254,8 +258,8 @@ mod tests {
 
     #[test]
     fn preallocated_zeros_are_not_records() {
-        assert!(matches!(look(0, &[0; 100]), Found::Nothing));
-        assert!(matches!(look(0, &[0; 5]), Found::Nothing));
+        assert!(matches!(read_at(0, &[0; 100]), Found::Nothing));
+        assert!(matches!(read_at(0, &[0; 5]), Found::Nothing));
         assert!(!may_begin(&[0; 100], 0));
     }
 }

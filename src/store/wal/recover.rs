@@ -1,9 +1,10 @@
 //! Reading the log back after a stop of any kind, and telling a torn tail from damage.
 //!
-//! Everything is read. Where the last segment stops being readable, either a later record proves that the unreadable bytes
-//! had been synced (damage: refuse), or they belong to the batch that was never synced (torn tail: overwrite with zeros, so
-//! that it never reappears). An earlier segment was synced whole before the next one got its name: it must be readable up to
-//! the record before the next one's header. Whatever recovery keeps, it writes again and syncs before anyone builds on it.
+//! Everything is read. Where the last segment stops being readable, either a later record proves that the unreadable
+//! bytes had been synced (damage: refuse), or they belong to the batch that was never synced (torn tail: overwrite with
+//! zeros, so that it never reappears). An earlier segment was synced whole before the next one got its name: it must be
+//! readable up to the record before the next one's header. Whatever recovery keeps, it writes again and syncs before
+//! anyone builds on it.
 //! Not here: what a run of records means (`replay.rs`), how one segment is read (`segment.rs`).
 
 use super::record::{Position, Record};
@@ -18,9 +19,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The log as it lies on disk.
+/// The log as it is on disk.
 pub struct Log {
-    /// The state that its records leave behind.
+    /// The state after its records.
     pub replay: Replay,
     /// Numbers of the segments, oldest first, each with the log's last index at its start.
     pub segments: Vec<(u64, Index)>,
@@ -98,7 +99,7 @@ pub fn read(
     Ok(Log { replay, segments, torn, path, bytes, scan })
 }
 
-/// Judges what stands behind the last record of the last segment.
+/// Determines whether what follows the last record of the last segment is a torn tail or damage.
 fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Option<Torn>, StoreError> {
     if scan.filled <= scan.end {
         return Ok(None);
@@ -118,8 +119,8 @@ fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Opt
 /// Cuts the torn tail, makes sure that the rest is on disk, and opens the log for appending.
 pub fn repair(files: Arc<dyn Files>, dir: &Path, options: &Options, log: Log) -> Result<(Wal, Replay), StoreError> {
     let Log { replay, segments, path, mut bytes, scan, .. } = log;
-    // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part becomes
-    // zeros in the same step, so that it never reappears.
+    // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part
+    // becomes zeros in the same step, so that it never reappears.
     let mut file = files.open(&path).map_err(|e| StoreError::io("open", &path, e))?;
     let filled = scan.filled.max(scan.end);
     bytes[scan.end..].fill(0);

@@ -1,8 +1,9 @@
-//! What a run of records means: the log and the hard state that they leave behind.
+//! The log and the hard state that result from a sequence of records.
 //!
-//! Invariants: R1 the entries have no hole, between each other and against `base`. R2 an entry at index i cuts everything
-//! from i on, so an overwritten suffix never comes back. R3 terms never go back, neither along the log nor in the hard state.
-//! A record that breaks one is damage, although its checksum is right. Not here: reading files (`segment.rs`, `writer.rs`).
+//! Invariants: R1 the entries have no hole, between each other and after `base`. R2 an entry at index i cuts everything
+//! from i on, so an overwritten suffix never returns. R3 terms never decrease, neither along the log nor in the hard
+//! state. A record that violates one is damage, although its checksum is correct. Not here: reading files
+//! (`segment.rs`, `writer.rs`).
 
 use super::record::{Header, Record};
 use crate::planted_bugs::is_planted;
@@ -10,7 +11,7 @@ use crate::raft::{Entry, HardState, SnapshotMeta};
 use crate::store::Options;
 use crate::types::{Index, Term};
 
-/// The state that the records so far leave behind.
+/// The state after the records so far.
 #[derive(Clone, Debug)]
 pub struct Replay {
     /// Newest term and vote.
@@ -60,8 +61,8 @@ impl Replay {
         self.entries.get(usize::try_from(place).ok()?).map(|e| e.term)
     }
 
-    /// The entries after a snapshot that ends at `base`, and whether the log goes on from there. It does not if it is shorter
-    /// or holds another entry there: then nothing of it is valid. `Err`: a hole between the two.
+    /// The entries after a snapshot that ends at `base`, and whether the log continues from there. It does not if it is
+    /// shorter or has another entry there: then nothing of it is valid. `Err`: a hole between the two.
     pub fn entries_after(&mut self, base: (Index, Term)) -> Result<(Vec<Entry>, bool), String> {
         let start = self.base.0;
         if start > base.0 {
@@ -79,7 +80,7 @@ impl Replay {
         Ok((entries, true))
     }
 
-    /// Takes the next record; `Err` says why it cannot follow those before it.
+    /// Applies the next record; `Err`: why it cannot follow the earlier ones.
     pub fn apply(&mut self, record: Record) -> Result<(), String> {
         match record {
             Record::Header(header) => self.on_header(header),

@@ -1,9 +1,9 @@
 //! One segment file: its name, its first bytes, and reading its records up to where they end.
 //!
 //! A segment begins with eight bytes that name the format and the segment's number, then records follow, the first of
-//! them a header. Behind the last record lie zeros: room that was reserved so that a sync writes no metadata.
-//! Reading stops at the first bytes that are no record; [`Scan::proof`] then says whether a later record shows that these
-//! bytes had once been synced. Not here: which stop is forgiven (`writer.rs`).
+//! which is a header. After the last record there are zeros, reserved so that a sync writes no metadata. Reading stops
+//! at the first bytes that are not a record; [`Scan::proof`] then determines whether a later record proves that these
+//! bytes had been synced. Not here: which stop is tolerated (`writer.rs`).
 
 use super::record::{self, Found, Header, Position, Record};
 use crate::store::error::StoreError;
@@ -64,20 +64,20 @@ pub struct Scan {
     pub first_sequence: u64,
     /// Sequence that the next record would have.
     pub next_sequence: u64,
-    /// Offset behind the header.
+    /// Offset after the header.
     pub header_end: usize,
-    /// Offset behind the last record.
+    /// Offset after the last record.
     pub end: usize,
     /// Offset of the first record that no later one proves to have been synced; `end` if there is none.
     pub unproven: usize,
-    /// Offset behind the last byte that is not zero; more than `end` if something stands behind the last record.
+    /// Offset after the last byte that is not zero; more than `end` if something follows the last record.
     pub filled: usize,
     /// Why reading stopped, if not at zeros.
     pub stopped: Option<String>,
 }
 
-/// Reads a segment's records in order and hands each to `each` with its offset. An `Err` of `each` says why a record that
-/// is whole makes no sense: that is damage, never a torn tail.
+/// Reads a segment's records in order and passes each to `each` with its offset. An `Err` of `each` is the reason why a
+/// complete record is invalid: that is damage, never a torn tail.
 pub fn scan(
     source: Source<'_>,
     mut each: impl FnMut(usize, Position, Record) -> Result<(), String>,
@@ -98,7 +98,7 @@ pub fn scan(
     let mut synced_below = 0;
     loop {
         let offset = scan.end;
-        let (at, payload, length) = match record::look(source.number, &bytes[offset..]) {
+        let (at, payload, length) = match record::read_at(source.number, &bytes[offset..]) {
             Found::Record { at, payload, bytes } => (at, payload, bytes),
             Found::Nothing => break,
             Found::Garbage(why) => {
@@ -138,7 +138,7 @@ pub fn scan(
 /// Sequence of a segment's header.
 pub fn first_sequence(source: Source<'_>) -> Result<u64, StoreError> {
     check_preamble(source)?;
-    match record::look(source.number, &source.bytes[PREAMBLE_BYTES..]) {
+    match record::read_at(source.number, &source.bytes[PREAMBLE_BYTES..]) {
         Found::Record { at, .. } => Ok(at.sequence),
         Found::Nothing => Err(source.damaged(PREAMBLE_BYTES, "no header: it is missing")),
         Found::Garbage(why) => Err(source.damaged(PREAMBLE_BYTES, format!("no header: {why}"))),
@@ -163,8 +163,8 @@ fn check_preamble(source: Source<'_>) -> Result<(), StoreError> {
     }
 }
 
-/// Looks behind the place where reading stopped for a record that proves that what should stand there had been synced;
-/// gives its offset and sequence.
+/// Searches after the offset where reading stopped for a record that proves that the bytes there had been synced;
+/// returns its offset and sequence.
 pub fn proof(source: Source<'_>, scan: &Scan) -> Option<(usize, u64)> {
     let missing = scan.next_sequence;
     (scan.end..scan.filled).find_map(|offset| {
@@ -172,7 +172,7 @@ pub fn proof(source: Source<'_>, scan: &Scan) -> Option<(usize, u64)> {
         if !record::may_begin(rest, missing) {
             return None;
         }
-        match record::look(source.number, rest) {
+        match record::read_at(source.number, rest) {
             Found::Record { at, .. } if at.synced_below() > missing => Some((offset, at.sequence)),
             _ => None,
         }

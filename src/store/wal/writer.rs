@@ -1,11 +1,11 @@
 //! The log over its segments: appending, syncing, rotation, recovery and cutting what a snapshot covers.
 //!
-//! Records gather in a buffer; a sync writes them in one piece and then syncs once. When a segment is full it is synced,
-//! and only then does the next one get its name, header first; so only the last segment can have a torn tail.
+//! Records gather in a buffer; a sync writes them in one piece and then syncs once. When a segment is full it is
+//! synced, and only then does the next one get its name, header first; so only the last segment can have a torn tail.
 //!
-//! Invariants: W1 `position` lies behind the last record and before zeros only. W2 records of a batch get their places from
-//! `batch_start`, which moves only after a sync that worked. W3 a segment goes only when a snapshot covers the log's last
-//! index at the next segment's start, and segments go oldest first.
+//! Invariants: W1 `position` is the end of the last record, and only zeros follow it. W2 records of a batch get their
+//! places from `batch_start`, which moves only after a successful sync. W3 a segment is removed only when a snapshot
+//! covers the log's last index at the next segment's start, and segments are removed oldest first.
 //! Not here: reading it back (`recover.rs`), poisoning after an error (`store/store.rs`).
 
 use super::record::{self, Header, Position, Record};
@@ -84,8 +84,8 @@ pub struct SpareJob {
 }
 
 impl SpareJob {
-    /// Reserves the room, so that a full disk shows before a header is written, and fills it with zeros: room that is only
-    /// reserved costs metadata at each sync.
+    /// Reserves the room, so that a full disk shows before a header is written, and fills it with zeros: room that is
+    /// only reserved costs metadata at each sync.
     ///
     /// # Errors
     /// When the disk fails or is full; the file is then worth nothing.
@@ -210,8 +210,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Leaves word that everything so far is on disk, so that later damage to the newest batch is not taken for a torn tail.
-    /// The word itself is not synced: it is the first of the next batch and reaches the disk with it, or by and by.
+    /// Leaves word that everything so far is on disk, so that later damage to the newest batch is not taken for a torn
+    /// tail. The word itself is not synced: it is the first of the next batch and reaches the disk with it, or by and
+    /// by.
     pub fn seal(&mut self) -> Result<(), StoreError> {
         record::encode(&Record::Seal, self.next_position(), &mut self.buffer);
         if self.position + self.buffer.len() as u64 > self.room {
@@ -223,7 +224,7 @@ impl Wal {
         self.flush()
     }
 
-    /// Closes the full segment and goes on in the next one.
+    /// Closes the full segment and continues in the next one.
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.sync_file()?;
@@ -253,7 +254,7 @@ impl Wal {
         Some(self.job(SPARE_NAME))
     }
 
-    /// Takes what a [`SpareJob`] came to. A full disk is no error yet: rotation will say so.
+    /// Takes the result of a [`SpareJob`]. A full disk is not an error yet: rotation will report it.
     pub fn take_spare(&mut self, made: Result<Spare, StoreError>) -> Result<(), StoreError> {
         self.is_making_spare = false;
         match made {
@@ -277,8 +278,8 @@ impl Wal {
         }
     }
 
-    /// Lets go of the oldest segments, as far as the snapshot at `index` covers them; gives their paths, oldest first. They
-    /// must be removed in that order, the folder synced after each: a power cut must not leave a gap.
+    /// Lets go of the oldest segments, as far as the snapshot at `index` covers them; gives their paths, oldest first.
+    /// They must be removed in that order, the folder synced after each: a power cut must not leave a gap.
     pub fn cut_below(&mut self, index: Index) -> Vec<PathBuf> {
         let keep = self.segments.iter().rposition(|(_, last)| *last <= index).unwrap_or(0);
         let covered = self.segments.drain(..keep);

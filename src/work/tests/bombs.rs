@@ -1,5 +1,5 @@
-//! Programs that multiply: they are noticed soon also where the machine is busy, for their watcher goes first and counts them in
-//! one look.
+//! Programs that multiply: they are noticed soon also where the machine is busy, for their watcher goes first and
+//! counts them in one look.
 //!
 //! These run twice: as root, and as a user without rights.
 

@@ -152,7 +152,8 @@ fn root_who_may_not_mount_has_plain_folders() {
     again(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &AGAIN);
 }
 
-/// Root of a user namespace that has no other ids, as in a container that an ordinary user runs without a line in `/etc/subuid`.
+/// Root of a user namespace that has no other ids, as in a container that an ordinary user runs without a line in
+/// `/etc/subuid`.
 #[test]
 fn root_without_users_for_jobs_is_told_what_is_missing() {
     const NAME: &str = "work::tests::places::root_without_users_for_jobs_is_told_what_is_missing";

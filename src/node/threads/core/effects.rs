@@ -1,4 +1,4 @@
-//! A step of raft, and all that follows from it: messages, writes, committed entries, answers, snapshots and events.
+//! A step of raft and its effects: messages, writes, committed entries, answers, snapshots and events.
 //!
 //! Not here: when raft takes a step (`turns.rs`).
 
@@ -6,7 +6,7 @@ use super::leadership_events;
 use super::state::Core;
 use crate::node::process::renew;
 use crate::node::shared::messages::{ApplyJob, DiskJob};
-use crate::node::shared::request::{Ack, Operation, ReplyTo, Request};
+use crate::node::shared::request::ReplyTo;
 use crate::node::snapshots::transfer;
 use crate::node::spawn;
 use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, SnapshotMeta, Token};
@@ -17,13 +17,13 @@ use crate::wire::Frame;
 use crossbeam_channel::{Receiver, Sender};
 use log::warn;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A snapshot calls for a checkpoint, unless the last one was within this time.
+/// A snapshot causes a checkpoint, unless the last one was within this time.
 const CHECKPOINT_GAP: Duration = Duration::from_secs(10);
 
 impl Core {
-    /// One step of raft and all that follows from it.
+    /// One step of raft, with its effects.
     pub(super) fn step(&mut self, input: Input) {
         if self.is_outdated {
             return;
@@ -41,7 +41,7 @@ impl Core {
             self.send(message);
         }
         if let Some(meta) = &effects.install {
-            // `apply` waits for the disk to hand it the snapshot's bytes: entries after it queue up behind.
+            // `apply` waits until the disk thread sends it the snapshot's bytes; later entries wait in its inbox.
             let (data, ready) = crossbeam_channel::bounded(1);
             let persist = effects.persist.expect("an installed snapshot is persisted in the same step");
             self.disk.push(DiskJob::Install { persist, promises: effects.after_sync, data });
@@ -98,7 +98,7 @@ impl Core {
             Event::LeaderForgot { leader, index } => renew::refuse_leader(&self.shared, *leader, *index),
             _ => {}
         }
-        // The line's prefix must already tell the new role.
+        // The prefix of the log line must already show the new role.
         self.publish();
         leadership_events::record(&self.shared, &event, &mut self.hints);
     }
@@ -124,8 +124,8 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// Has `apply` take a given state, unless the log does not reach from there to what is applied. Nothing is promised anew:
-    /// what the log holds stays.
+    /// Has `apply` replace the state by a received one, unless the log does not contain all entries from there to what
+    /// is applied. The log and its promises stay as they are.
     pub(super) fn replace_state(
         &mut self,
         meta: SnapshotMeta,
@@ -148,7 +148,7 @@ impl Core {
         Ok(())
     }
 
-    /// When enough went by since the last snapshot, what the next one must carry.
+    /// If the next snapshot is due, what it must contain beside the state.
     pub(super) fn snapshot_meta_if_due(
         &mut self,
         run: &[(Entry, Vec<ReplyTo>)],
@@ -159,12 +159,10 @@ impl Core {
             return None;
         }
         let meta = self.raft.snapshot_meta(commit)?;
-        self.snapshot_schedule.begin_anew();
+        self.snapshot_schedule.reset();
         if self.shared.integrity.checkpoint_age() >= CHECKPOINT_GAP {
-            // What is about to be kept is compared, too.
-            let operation = Operation::Command { tag: None, command: checkpoint_command(), ack: Ack::Applied };
-            let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-            self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
+            // The state that is about to be saved is compared between the nodes, too.
+            self.requests.hold_own(checkpoint_command());
         }
         Some(meta)
     }
@@ -177,7 +175,7 @@ impl Core {
 
     pub(super) fn send_snapshot(&mut self, to: Identity) {
         if self.streaming.contains(&to.id) {
-            // Its end will be reported, and answers this request too.
+            // The end of the present transfer will be reported, and answers this request too.
             return;
         }
         let link = self.links.get(&to.id).filter(|_| !self.is_corrupt);
@@ -200,7 +198,7 @@ impl Core {
         }
     }
 
-    /// What this turn has for a peer goes out in one write.
+    /// Sends the messages of this turn, those of one peer in one write.
     pub(super) fn flush_links(&self) {
         for link in self.links.values() {
             link.flush();

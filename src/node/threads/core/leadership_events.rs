@@ -1,6 +1,6 @@
 //! The log lines and event texts for raft's events.
 //!
-//! A log line is for the person at this terminal (key=value), an event for viewers of the page.
+//! A log line (key=value) is for the operator of this node, an event for viewers of the page.
 //! Not here: the ring and the failover list (`node/views/events.rs`), gossip's lines (`node/threads/gossip.rs`).
 
 use crate::node::shared::Shared;
@@ -11,7 +11,7 @@ use log::{info, warn};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// What `core` saw on the wire that tells why a leader was lost: a follower that is asked for its vote learns only that
+/// What `core` has received that explains why a leader was lost: a follower that is asked for its vote learns only that
 /// there is a newer term.
 #[derive(Debug, Default)]
 pub struct LossHints {
@@ -22,8 +22,8 @@ pub struct LossHints {
 }
 
 impl LossHints {
-    /// Looks at a message before raft does.
-    pub fn look(&mut self, message: &Message, leader: Option<NodeId>) {
+    /// Takes note of a message before raft handles it.
+    pub fn on_message(&mut self, message: &Message, leader: Option<NodeId>) {
         match message.body {
             Body::Append { .. } | Body::Heartbeat { .. } if leader == Some(message.from.id) => {
                 self.heard = Some(Instant::now());
@@ -34,7 +34,7 @@ impl LossHints {
         }
     }
 
-    /// Since when there is no leader, and why, in words.
+    /// Since when there is no leader, and why.
     fn explain(&self, shared: &Shared, leader: NodeId, cause: LossCause) -> (Instant, &'static str) {
         let now = Instant::now();
         let heard = self.heard.unwrap_or(now);
@@ -83,7 +83,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
         }
         Event::SteppedDown { term, cause } => {
             let why = step_down_in_words(*cause);
-            // Until now it was the leader itself.
+            // Until now this node was the leader.
             shared.set_leader_heard();
             // A leader that stepped down because of a newer term handed over or was deposed.
             shared.failovers.lost(
@@ -119,7 +119,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             warn!("{text}");
             shared.event("disk", Some(id), text);
         }
-        // The process has ended.
+        // `core` has ended the process.
         Event::LeaderForgot { .. } => {}
         Event::TransferAborted { to } => {
             warn!("leadership transfer aborted to={to}");

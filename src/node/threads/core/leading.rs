@@ -1,12 +1,11 @@
-//! What only a leader does beside replication: membership changes by the autopilot, jobs of lost workers, and reminders to
-//! peers that have lost what they acknowledged.
+//! What only a leader does beside replication: membership changes by the autopilot, jobs of lost workers, and reminders
+//! to peers that have lost what they acknowledged.
 //!
 //! Not here: the rules (`cluster/autopilot.rs`, `cluster/worker_liveness.rs`).
 
 use super::state::Core;
 use crate::cluster::autopilot;
 use crate::cluster::worker_liveness::Patience;
-use crate::node::shared::request::{Ack, Operation, ReplyTo, Request};
 use crate::raft::{Change, Input, Role, Token};
 use crate::services::Replicated;
 use crate::services::jobs;
@@ -14,9 +13,8 @@ use crate::services::jobs::JobTable;
 use crate::settings::to_ticks;
 use crate::wire::Frame;
 use log::info;
-use std::time::{Duration, Instant};
 
-/// A worker that was declared gone and still counts as there is declared gone again after so long.
+/// A worker that was declared lost and is still registered is declared lost again after this time.
 const DECLARE_AGAIN_MS: u64 = 1000;
 
 impl Core {
@@ -24,7 +22,7 @@ impl Core {
         if self.raft.role() != Role::Leader || self.autopilot_token.is_some() {
             return;
         }
-        // A gateway is registered before it becomes a learner: who has applied that much knows all of them.
+        // A gateway is registered before it becomes a learner: a node that has applied so much knows all gateways.
         if self.shared.applied() < self.membership_index {
             return;
         }
@@ -40,7 +38,7 @@ impl Core {
             self.next_token += 1;
             let token = Token(self.next_token);
             self.autopilot_token = Some(token);
-            // A learner that is not up to date yet is proposed again and again: that is told once.
+            // The promotion of a learner that is not up to date is proposed again and again, and logged once.
             if self.autopilot_logged.as_ref() != Some(&change) {
                 info!("autopilot {}", in_words(&change));
                 self.autopilot_logged = Some(change.clone());
@@ -50,7 +48,7 @@ impl Core {
         }
     }
 
-    /// On the leader: those whose log lacks what they acknowledged are told so until they return under a new identity.
+    /// On the leader: reminds peers that have lost what they acknowledged, until they return under a new identity.
     pub(super) fn remind_forgetful_peers(&self) {
         if self.raft.role() != Role::Leader {
             return;
@@ -63,7 +61,7 @@ impl Core {
         }
     }
 
-    /// On the leader: workers that are gone lose their jobs to others.
+    /// On the leader: declares workers lost that are gone, so that their jobs are restarted on others.
     pub(super) fn declare_lost_workers(&mut self) {
         let fail_after = to_ticks(self.shared.settings.fail_after_ms);
         let patience = Patience { silent_max: fail_after, still_max: fail_after, again: to_ticks(DECLARE_AGAIN_MS) };
@@ -80,10 +78,7 @@ impl Core {
                 info!("{text}");
                 self.shared.event("failure", Some(worker.id), text);
             }
-            let command = JobTable::encode_command(&jobs::Command::Leave { worker, is_lost: true });
-            let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
-            let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
-            self.requests.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
+            self.requests.hold_own(JobTable::encode_command(&jobs::Command::Leave { worker, is_lost: true }));
         }
     }
 }

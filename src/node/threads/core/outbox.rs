@@ -3,7 +3,7 @@
 use crossbeam_channel::{Sender, TrySendError};
 use std::collections::VecDeque;
 
-/// What the other inbox does not take at once is kept, in order.
+/// Messages that the inbox does not accept at once are kept, in order.
 #[derive(Debug)]
 pub struct Outbox<T> {
     to: Sender<T>,
@@ -16,13 +16,13 @@ impl<T> Outbox<T> {
         Outbox { to, backlog: VecDeque::new() }
     }
 
-    /// Sends a job after those that wait, or keeps it.
+    /// Sends a message after those that wait, or keeps it.
     pub fn push(&mut self, job: T) {
         self.backlog.push_back(job);
         self.flush();
     }
 
-    /// Sends what the inbox takes.
+    /// Sends as many as the inbox accepts.
     pub fn flush(&mut self) {
         while let Some(job) = self.backlog.pop_front() {
             match self.to.try_send(job) {

@@ -1,4 +1,4 @@
-//! Who the peers are and where: one link to each, as membership, handshakes and the directory say.
+//! Identities and addresses of the peers, from membership, handshakes and the directory, and one link to each.
 //!
 //! Not here: a link and its thread (`node/shared/link.rs`, `node/peer/dialer.rs`).
 
@@ -22,7 +22,7 @@ impl Core {
         }
     }
 
-    /// Has raft listen to the identity, and links to it.
+    /// Has raft accept messages of the identity, and links to it.
     pub(super) fn introduce(&mut self, who: Identity) {
         if !self.raft.knows(&who) {
             self.step(Input::Introduce(who));
@@ -31,11 +31,12 @@ impl Core {
         }
     }
 
-    /// A node holds a connection to us. Where a stranger says it is counts for nothing if its number is taken: it could lead us
-    /// away from a member. Under a free number it gets a link, over which it hears gossip and nothing else: so a node that
-    /// was removed while it was away learns that the cluster goes on without it.
+    /// A node has connected. The address of a stranger is ignored if its number is in use: it could divert messages
+    /// from a member. Under a free number it gets a link, over which it receives gossip only: so a node that was
+    /// removed while it was away learns that it is no longer a member.
     ///
-    /// Without a secret the name of a member is soon said. It moves no address while a link to that very member stands.
+    /// Without a secret any process can claim to be a member. The claim changes no address while a link to that member
+    /// is up.
     pub(super) fn meet(&mut self, who: Identity, addresses: Addresses, is_proved: bool) {
         let is_free = self.raft.view().membership.uuid_of(who.id).is_none()
             && self.raft.introduced().all(|known| known.id != who.id)
@@ -57,10 +58,10 @@ impl Core {
         }
     }
 
-    /// A disk that falls short of what it once promised must not vote or acknowledge again under this identity. Returns whether
-    /// that can have been promised at all.
+    /// A node whose disk lacks what it once promised must not vote or acknowledge again under this identity. Returns
+    /// whether the promise is possible at all.
     ///
-    /// Nothing is given up here: the node stops, and starts itself again, and then more than one must say so
+    /// Nothing is discarded here: the node stops and restarts itself, and then more than one peer must confirm it
     /// (`cluster/discovery.rs`).
     pub(super) fn on_remembered(&mut self, by: Identity, promise: &Promise) -> bool {
         let kept = self.raft.kept();
@@ -82,7 +83,7 @@ impl Core {
     pub(super) fn on_directory(&mut self, nodes: &Nodes) {
         let membership = Arc::clone(&self.raft.view().membership);
         for (id, (uuid, addresses)) in &nodes.nodes {
-            // An address told by the member itself is newer than what the log says of an earlier life.
+            // An address that the member itself has sent is newer than the one in the log.
             let is_current = membership.uuid_of(*id).is_none_or(|member| member == *uuid);
             if is_current && self.met.get(id).is_none_or(|met| met.uuid != *uuid) {
                 self.peer_addresses.insert(*id, addresses.clone());
@@ -92,15 +93,15 @@ impl Core {
         self.is_view_stale = true;
     }
 
-    /// One link to each other member, and to each node that has one to this node: a newcomer's log does not name its
-    /// leader yet.
+    /// One link to each other member, and to each node that is connected to this one: the log of a new node does not
+    /// name its leader yet.
     pub(super) fn update_links(&mut self) {
         let view = self.raft.view();
         let mut others = self.met.clone();
         others.extend(view.membership.members().map(|who| (who.id, who)));
-        // Newer than what the membership says of the number: this node is behind.
+        // Newer than the identity in the membership, which is behind.
         others.extend(self.raft.introduced().map(|who| (who.id, who)));
-        // A node that answers is there. Another may have answered in its place for a while, and was introduced then.
+        // The identity that answered last: another one may have answered before, and been introduced.
         let answering = self.answering.values().filter(|who| self.raft.knows(who)).map(|who| (who.id, *who));
         others.extend(answering.filter(|(id, _)| others.contains_key(id)).collect::<Vec<_>>());
         others.remove(&self.shared.me.id);
@@ -108,7 +109,7 @@ impl Core {
         for (id, who) in &others {
             let address = match self.peer_addresses.get(id) {
                 Some(addresses) => addresses.peer.clone(),
-                // Never heard of it: the port that its number stands for, on this host.
+                // Its address is unknown: the default port of its number, on this host.
                 None => self.shared.settings.addresses(*id).peer,
             };
             wanted.insert(*id, (*who, address));

@@ -1,13 +1,14 @@
-//! What clients asked of this node, from the moment `core` takes it until the answer leaves.
+//! The requests of clients, from the moment `core` takes them until they are answered.
 //!
-//! A request is held until a node can take it: this node if it leads, else the leader it knows. One that was sent to
-//! a leader that then died is sent again to the next: its tag makes it take effect once (`services/sessions.rs`). At its
-//! deadline a request that never left is `Refused`, one that did is `Unknown`.
+//! A request is held until a node can take it: this node if it leads, else the leader it knows. If that leader dies,
+//! the request is sent again to the next one: its tag makes it take effect once (`services/sessions.rs`). At its
+//! deadline, a request that was never sent is `Refused`, and one that was sent is `Unknown`.
 //!
-//! Invariants: R1 each request is in exactly one of `held`, `asked`, `waiting`, `forwarded` and `transfers`, and is
-//! answered once. R2 what waits at an index is answered by the entry of the same term, or goes back to `held`. R3 commands
-//! are held in the order in which they came, also those that come back: a client that did not wait for the answer to its
-//! first write must not see it overtake the second. Where large commands wait, small ones of others may be taken first (`overtaking`).
+//! Invariants: R1 each request is in exactly one of the queues (`commands`, `queries`, `others`, `later`, `postponed`),
+//! `asked`, `waiting`, `forwarded` and `transfers`, and is answered once. R2 a request that waits at an index is
+//! answered by the entry of the same term, or is sent again. R3 commands keep the order in which they came, also those
+//! that are sent again: the second write of a client that does not wait for answers must not overtake the first. While
+//! large commands wait, small ones of other clients may be taken first (`overtaking`).
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
@@ -35,10 +36,11 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 /// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
 const CLOCK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Bytes that a command's name adds to it, at most, in an entry and on the way to the leader.
+/// Bytes that a tag adds to a command at most, in an entry and in a frame.
 const TAG_BYTES: usize = 48;
 
-/// A command of at most so many bytes may be taken before a larger one of another client, which may take the disks a second.
+/// A command of at most so many bytes may be taken before a larger one of another client, which may take a second to
+/// write.
 const SMALL_COMMAND_BYTES: usize = 64 << 10;
 
 /// A request with what this node knows of it.
@@ -47,9 +49,9 @@ struct PendingRequest {
     /// Grows with each request that this node takes in.
     number: u64,
     request: Request,
-    /// Whether it left for a log with the present attempt: from then on silence means `Unknown`.
+    /// Whether the present attempt was sent to a log: from then on a request without an answer is `Unknown`.
     was_sent: bool,
-    /// Whether an earlier attempt left for a log that may hold it still: from then on no refusal makes it certain
+    /// Whether an earlier attempt was sent to a log that may still contain it: from then on a refusal does not mean
     /// that it is not applied.
     may_be_logged: bool,
 }
@@ -63,30 +65,29 @@ pub struct PendingRequests {
     /// Numbers of this node's own commands that may still be sent (again).
     open: BTreeSet<u64>,
     commands: VecDeque<PendingRequest>,
-    /// The newest batch left the oldest command behind: the next one begins with that.
+    /// The last batch did not contain the oldest command, so the next one begins with it.
     has_overtaken: bool,
     queries: Vec<PendingRequest>,
     /// Membership changes and leadership transfers: one at a time.
     others: VecDeque<PendingRequest>,
-    /// Refused for now, or sent in vain: tried again in the next turn.
+    /// Refused for now, or sent without an answer: tried again in the next turn.
     later: Vec<PendingRequest>,
-    /// Refused by a leader that has no room, though an earlier attempt may be in its log: tried again by and by.
+    /// Refused, although an earlier attempt may be in the leader's log: tried again after [`EXPIRE_EVERY`].
     postponed: Vec<PendingRequest>,
-    /// Handed to raft, not answered yet.
+    /// Given to raft, not answered yet.
     asked: BTreeMap<Token, Vec<PendingRequest>>,
     /// In the log, not applied yet.
     waiting: BTreeMap<Index, (Term, Vec<PendingRequest>)>,
     /// At the leader, by number.
     forwarded: BTreeMap<u64, (NodeId, PendingRequest)>,
-    /// Hand-overs under way.
+    /// Leadership transfers in progress.
     transfers: Vec<(NodeId, PendingRequest)>,
     last_expire: Instant,
-    /// The expiry that the newest empty batch was proposed for, when, and what was known of what is left of earlier ones.
+    /// The newest empty batch: for which expiry it was proposed, when, and `Shared::left_at` at that time.
     clocked: Option<(u64, Instant, Option<Index>)>,
 }
 
 impl PendingRequests {
-    /// None yet.
     pub fn new(shared: Arc<Shared>) -> PendingRequests {
         PendingRequests {
             shared,
@@ -138,12 +139,19 @@ impl PendingRequests {
         self.put(PendingRequest { number, request, was_sent: false, may_be_logged: false });
     }
 
-    /// Takes in what other nodes' clients ask.
+    /// Takes in a command of this node itself, whose reply is not needed.
+    pub fn hold_own(&mut self, command: Vec<u8>) {
+        let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
+        let deadline = self.shared.request_deadline();
+        self.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
+    }
+
+    /// Takes in requests that other nodes have forwarded.
     pub fn hold_forwarded(&mut self, link: &Link, asks: Vec<(u64, Ask)>) {
-        let deadline = Instant::now() + Duration::from_millis(self.shared.settings.request_timeout_ms);
+        let deadline = self.shared.request_deadline();
         for (number, ask) in asks {
             let operation = match ask {
-                // No endpoint takes one in: it would make an entry that no frame can carry.
+                // Its entry would be larger than any frame.
                 Ask::Command { command, .. } if command.len() > COMMAND_BYTES_MAX => {
                     let why = Reason::TooLarge { bytes: command.len() as u64 };
                     ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
@@ -168,13 +176,13 @@ impl PendingRequests {
         }
     }
 
-    /// Its last answer, on this thread.
+    /// Answers a request, which is then no longer sent.
     fn finish(&mut self, mut held: PendingRequest, answered: Answered) {
         self.open.remove(&held.number);
         held.request.reply.answer(answered);
     }
 
-    /// The present attempt is refused for good; certain only if no earlier one left.
+    /// The present attempt is refused. The request is refused only if no earlier attempt was sent.
     fn refuse(&mut self, mut held: PendingRequest, why: Reason) {
         if held.may_be_logged && matches!(held.request.operation, Operation::Command { .. }) {
             held.was_sent = false;
@@ -184,14 +192,14 @@ impl PendingRequests {
         }
     }
 
-    /// The present attempt may be in a log that this node hears nothing of any more: it is sent again.
+    /// The present attempt may be in a log that this node no longer hears of: the request is sent again.
     fn send_again(&mut self, mut held: PendingRequest) {
         held.may_be_logged |= held.was_sent;
         held.was_sent = false;
         self.later.push(held);
     }
 
-    /// Next input for raft on the leader: commands that wait as one batch, then queries, then one of the others.
+    /// Next input for raft on the leader: the commands that wait as one batch, then queries, then one of the others.
     pub fn next_input(&mut self, next_token: &mut u64) -> Option<Input> {
         *next_token += 1;
         let token = Token(*next_token);
@@ -268,10 +276,11 @@ impl PendingRequests {
         Some(batch)
     }
 
-    /// Places of the small commands that are taken first, every other time when a large one is the oldest: so a small one waits for
-    /// two large entries at most, and a large one for a small entry. A thread of this node that waits for an answer has nothing else
-    /// here, so its command may overtake any other. Those of one node's pipelined connections, and those that another node forwarded,
-    /// keep their order among themselves: which of them are one client's is not known.
+    /// Positions of the small commands that are taken first, every other time when a large one is the oldest: so a
+    /// small one waits for two large entries at most, and a large one for one small entry. A thread that waits for an
+    /// answer has no other command here, so its command may overtake any other. Commands of this node's pipelined
+    /// connections, and those that one other node has forwarded, keep their order: it is not known which of them belong
+    /// to one client.
     fn overtaking(&self) -> BTreeSet<usize> {
         let size = |held: &PendingRequest| command_of(held).1.len() + TAG_BYTES;
         let (mut taken, mut bytes, mut left_behind) = (BTreeSet::new(), 0, BTreeSet::new());
@@ -296,10 +305,10 @@ impl PendingRequests {
         taken
     }
 
-    /// Something is due to expire, and log time moves only with the log: an empty batch carries it on.
+    /// Something is due to expire, and log time advances only with the log: proposes an empty batch.
     fn maybe_move_clock(&mut self, token: Token) -> Option<Input> {
         let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= self.shared.log_now_ms())?;
-        // An entry removes a portion of what is over; the next one follows when it is applied.
+        // An entry removes a part of what has expired; the next one follows when it is applied.
         let left_at = self.shared.left_at();
         let is_new = self.clocked.is_none_or(|(for_ms, at, for_left)| {
             for_ms != due_ms || (left_at.is_some() && left_at != for_left) || at.elapsed() > CLOCK_AGAIN
@@ -312,7 +321,7 @@ impl PendingRequests {
         Some(Input::Propose { token, command: encode_batch(self.shared.stamp_ms(), []).into() })
     }
 
-    /// All linearizable queries that wait, on the leader and on a follower: they share one index.
+    /// One read for all linearizable queries that wait, on the leader and on a follower.
     pub fn next_read(&mut self, token: Token) -> Option<Input> {
         if self.queries.is_empty() {
             return None;
@@ -321,7 +330,7 @@ impl PendingRequests {
         Some(Input::Read { token })
     }
 
-    /// Sends what clients of this node asked to the leader, as far as the link takes it.
+    /// Forwards the requests that wait to the leader, as far as the link accepts them.
     pub fn forward_all(&mut self, link: &Link) {
         loop {
             let (mut asks, mut taken, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -346,7 +355,7 @@ impl PendingRequests {
         }
     }
 
-    /// Tells nodes that took us for the leader to look again.
+    /// Answers other nodes that took this one for the leader.
     pub fn bounce_forwarded(&mut self) {
         let commands = std::mem::take(&mut self.commands);
         let others = std::mem::take(&mut self.others);
@@ -360,7 +369,7 @@ impl PendingRequests {
         }
     }
 
-    /// Raft's answer; returns queries that may be served once an index is applied.
+    /// Raft's answer; returns the queries that may be served once an index is applied.
     pub fn on_answer(&mut self, token: Token, answer: Answer) -> Option<(Index, Vec<Question>)> {
         let mut taken = self.asked.remove(&token)?;
         match answer {
@@ -412,7 +421,7 @@ impl PendingRequests {
         }
     }
 
-    /// Those who wait for the entry at `index`, if it is theirs; else they are held again.
+    /// The requests that wait for the entry at `index`, if it is theirs; otherwise they are sent again.
     pub fn take_waiting(&mut self, index: Index, term: Term) -> Vec<ReplyTo> {
         match self.waiting.remove(&index) {
             Some((expected, taken)) if expected == term => {
@@ -430,7 +439,8 @@ impl PendingRequests {
         }
     }
 
-    /// The log ends here: what waited beyond was cut off by another leader, and is held again.
+    /// The log ends here: requests that waited at a later index are sent again, because another leader has cut them
+    /// off.
     pub fn on_log_end(&mut self, last: Index) {
         while let Some(entry) = self.waiting.last_entry()
             && *entry.key() > last
@@ -440,7 +450,7 @@ impl PendingRequests {
         }
     }
 
-    /// The leader's word on what was forwarded.
+    /// The leader's answers to what was forwarded.
     pub fn on_forwarded(&mut self, answers: Vec<(u64, Forwarded)>) {
         for (number, outcome) in answers {
             let Some((_, held)) = self.forwarded.remove(&number) else { continue };
@@ -448,7 +458,7 @@ impl PendingRequests {
                 Forwarded::Done { index, reply } => self.finish(held, Outcome::Done((index, reply))),
                 Forwarded::Refused { why } => self.refuse(held, why),
                 Forwarded::NotLeader => {
-                    // Not taken: this attempt left no trace.
+                    // This attempt is certainly in no log.
                     self.later.push(PendingRequest { was_sent: false, ..held });
                 }
                 Forwarded::Unknown { why } => self.send_again_or_give_up(held, why),
@@ -456,7 +466,7 @@ impl PendingRequests {
         }
     }
 
-    /// There is a new leader, or the leader is known again: requests that an earlier leader had are sent again.
+    /// There is a new leader, or the leader is known again: requests that were sent to an earlier one are sent again.
     pub fn on_leader(&mut self, leader: NodeId) {
         for (to, held) in std::mem::take(&mut self.transfers) {
             match to == leader {
@@ -464,8 +474,7 @@ impl PendingRequests {
                 false => self.finish(held, Outcome::Refused(Reason::OtherLeads(leader))),
             }
         }
-        // A leadership transfer that was requested from another node has happened, even if that node's answer is still
-        // to come.
+        // A leadership transfer that was forwarded has happened, even if its answer has not arrived yet.
         let is_transferred = |held: &PendingRequest| match &held.request.operation {
             Operation::Transfer(to) => to.is_none_or(|to| to == leader),
             _ => false,
@@ -495,7 +504,7 @@ impl PendingRequests {
         }
     }
 
-    /// A snapshot replaced the entries up to `index`: whether ours were among them cannot be told any more.
+    /// A snapshot replaced the entries up to `index`: it is no longer known whether ours were among them.
     pub fn on_install(&mut self, index: Index) {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
@@ -504,7 +513,7 @@ impl PendingRequests {
         }
     }
 
-    /// Answers those whose time is up, and lets those who were refused for now try again.
+    /// Answers requests whose deadline has passed, and queues those again that were refused for now.
     pub fn expire(&mut self, now: Instant) {
         if !self.later.is_empty() {
             self.later.extend(self.commands.drain(..));
@@ -520,7 +529,7 @@ impl PendingRequests {
         self.later.append(&mut self.postponed);
         let is_late = |held: &PendingRequest| held.request.deadline <= now;
         let mut late: Vec<PendingRequest> = Vec::new();
-        // Mostly none is late: queues are rebuilt only if one is.
+        // Usually none is late: queues are rebuilt only if one is.
         for queue in [&mut self.commands, &mut self.others] {
             if queue.iter().any(is_late) {
                 let (gone, rest) = queue.drain(..).partition::<Vec<_>, _>(is_late);
@@ -532,11 +541,11 @@ impl PendingRequests {
         late.extend(self.later.extract_if(.., |held| is_late(held)));
         late.extend(self.transfers.extract_if(.., |(_, held)| is_late(held)).map(|(_, held)| held));
         late.extend(self.forwarded.extract_if(.., |_, (_, held)| is_late(held)).map(|(_, (_, held))| held));
-        // Rarely asked for, and not for nothing.
+        // Computed only if a request is late: it is expensive.
         let shared = Arc::clone(&self.shared);
         let why = LazyCell::new(|| shared.why_no_leader());
         for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, taken)| taken)) {
-            // A batch keeps its order for `apply`: the late are answered, their places stay.
+            // Late requests are answered and keep their places: `apply` needs the order of a batch.
             for held in taken.iter_mut().filter(|held| is_late(held)) {
                 let answered = too_late(held, *why);
                 held.request.reply.answer(answered);
@@ -564,7 +573,8 @@ impl PendingRequests {
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
-    /// A command's second copy has no effect; a membership change or hand-over is the caller's to look at.
+    /// A command or query may be sent twice; the result of a membership change or leadership transfer is reported as
+    /// unknown.
     fn send_again_or_give_up(&mut self, held: PendingRequest, why: Doubt) {
         match held.request.operation {
             Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
@@ -573,7 +583,7 @@ impl PendingRequests {
     }
 }
 
-/// A command that is held, with its name.
+/// A command that is held, with its tag.
 fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
     match &held.request.operation {
         Operation::Command { tag: Some(tag), command, .. } => (*tag, command),
@@ -581,7 +591,7 @@ fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
     }
 }
 
-/// What to ask the leader for, and how many bytes that takes, about.
+/// A request as it is forwarded, and about how many bytes that takes.
 fn ask_of(operation: &Operation) -> (Ask, usize) {
     match operation {
         Operation::Command { tag: Some(tag), command, ack } => (

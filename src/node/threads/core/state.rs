@@ -10,7 +10,7 @@ use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob};
 use crate::node::shared::state::CoreView;
-use crate::node::snapshots::schedule::SnapshotPace;
+use crate::node::snapshots::schedule::SnapshotSchedule;
 use crate::raft::{Change, Raft, Token};
 use crate::types::{Addresses, Identity, Index, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,13 +26,13 @@ pub struct Core {
     pub(super) apply: Outbox<ApplyJob>,
     pub(super) links: BTreeMap<NodeId, Link>,
     pub(super) peer_addresses: BTreeMap<NodeId, Addresses>,
-    /// Who holds a connection to us, as its own handshake said.
+    /// Nodes that are connected to this one, by their own handshakes.
     pub(super) met: BTreeMap<NodeId, Identity>,
     /// Who answered last under a number where another was expected.
     pub(super) answering: BTreeMap<NodeId, Identity>,
     /// The same of strangers, and where they say they are: it counts when they are vouched for.
     pub(super) strangers: BTreeMap<Identity, Addresses>,
-    /// Where members to which a link stands say that they are, if elsewhere: it counts when the link is lost.
+    /// Addresses that members with a link have stated, if they differ: used when the link is lost.
     pub(super) claimed: BTreeMap<NodeId, Addresses>,
     pub(super) requests: PendingRequests,
     /// Highest index handed to `apply`.
@@ -55,13 +55,14 @@ pub struct Core {
     pub(super) is_disk_low: bool,
     pub(super) is_corrupt: bool,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
-    pub(super) snapshot_schedule: SnapshotPace,
+    pub(super) snapshot_schedule: SnapshotSchedule,
 }
 
 impl Core {
-    /// A core around a recovered raft; `peer_addresses` says where peers were last seen, `applied` what the services hold.
+    /// A core around a recovered raft; `peer_addresses` says where peers were last seen, `applied` what the services
+    /// hold.
     pub fn new(shared: Arc<Shared>, raft: Raft, peer_addresses: BTreeMap<NodeId, Addresses>, applied: Index) -> Core {
-        let snapshot_schedule = SnapshotPace::new(&shared.settings, shared.me.id);
+        let snapshot_schedule = SnapshotSchedule::new(&shared.settings, shared.me.id);
         let mut core = Core {
             requests: PendingRequests::new(Arc::clone(&shared)),
             raft,
@@ -99,7 +100,7 @@ impl Core {
         core
     }
 
-    /// Publishes how raft stands.
+    /// Publishes the state of raft.
     pub(super) fn publish(&mut self) {
         self.is_view_stale = false;
         self.last_publish = Instant::now();

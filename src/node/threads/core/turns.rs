@@ -15,17 +15,18 @@ use log::info;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// Inputs taken in one go before requests are pumped: bounds how long the oldest waits for its batch.
+/// Inputs handled in one turn before requests are proposed: bounds how long the oldest waits for its batch.
 const INPUTS_PER_TURN: usize = 1024;
 /// How often `core` lets others run first before it begins a batch or a round of reads.
 const GATHER_YIELDS: u32 = 4;
 /// A process that was frozen for longer than this does not make up for the ticks it missed.
 const CATCH_UP_MAX: Duration = Duration::from_millis(100);
-/// Most ticks that a quiet node sleeps through at a time: a heartbeat's interval at the default settings.
+/// The most ticks that a quiet node sleeps at a time: the interval of heartbeats at the default settings.
 const QUIET_TICKS_MAX: u64 = 10;
 /// Time between two checks of the autopilot and two publications of an otherwise unchanged view.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
-/// Shortest time between two publications when only indexes have moved: under load they move thousands of times a second.
+/// Shortest time between two publications when only indexes have moved: under load they move thousands of times a
+/// second.
 const PUBLISH_GAP: Duration = Duration::from_millis(20);
 
 impl Core {
@@ -70,7 +71,7 @@ impl Core {
         }
     }
 
-    /// Takes inputs, as many as fit into one turn; `Break`: the thread is to end.
+    /// Handles inputs, as many as fit into one turn; `Break`: the thread is to end.
     pub(super) fn take_all(&mut self, inputs: impl Iterator<Item = CoreInput>) -> ControlFlow<()> {
         for input in inputs.take(INPUTS_PER_TURN) {
             if matches!(input, CoreInput::Stop) {
@@ -82,8 +83,8 @@ impl Core {
     }
 
     /// Lets threads that are about to send a request do so first, so that the next batch, or round of reads, includes
-    /// them: each costs three nodes a dozen wake-ups, whatever it holds. On an idle machine no other thread is ready
-    /// and no time is lost.
+    /// it: each costs three nodes a dozen wake-ups, whatever its size. On an idle machine no other thread is ready and
+    /// no time is lost.
     pub(super) fn gather(&mut self, inbox: &Receiver<CoreInput>) -> ControlFlow<()> {
         for _ in 0..GATHER_YIELDS {
             if !self.requests.has_ready() {
@@ -98,8 +99,8 @@ impl Core {
         ControlFlow::Continue(())
     }
 
-    /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are fed together, and the processor
-    /// sleeps. While there is no leader, or a client waits, every tick counts.
+    /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are given to raft together, and
+    /// the thread sleeps. While there is no leader, or a client waits, it wakes for every tick.
     pub(super) fn ticks_to_skip(&self) -> u32 {
         match self.raft.leader().is_some() && self.requests.is_idle() {
             true => (self.raft.ticks_to_timer().0.min(QUIET_TICKS_MAX) - 1) as u32,
@@ -110,7 +111,7 @@ impl Core {
     pub(super) fn on(&mut self, input: CoreInput) {
         match input {
             CoreInput::Raft(message) => {
-                self.hints.look(&message, self.raft.leader());
+                self.hints.on_message(&message, self.raft.leader());
                 let from = message.from.id;
                 let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
                 let silence = committed.and_then(|_| self.shared.leader_age());
@@ -141,7 +142,7 @@ impl Core {
                 if self.met.get(&who.id) == Some(&who) {
                     self.met.remove(&who.id);
                 }
-                // A stranger that used the number says nothing about the node that has it.
+                // A stranger that used the number says nothing about the node whose number it is.
                 if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
                     link.check();
                 }
@@ -160,7 +161,8 @@ impl Core {
             }
             CoreInput::Remembered { by, promise, compared } => {
                 let is_possible = self.on_remembered(by, &promise);
-                // Not told when outdated, or to one who remembers what cannot be: the link must not stand.
+                // Without this message the link is not used: this node is outdated, or the peer remembers the
+                // impossible.
                 if let (false, true, Some(compared)) = (self.is_outdated, is_possible, compared) {
                     let _ = compared.try_send(());
                 }
@@ -178,7 +180,7 @@ impl Core {
             CoreInput::SnapshotReceived { from, term, meta, done } => {
                 let index = meta.index;
                 self.step(Input::SnapshotReceived { from, term, meta });
-                // Installed, or not needed because the log held as much: either way this node is that far.
+                // It was installed, or not needed because the log contained as much.
                 let _ = done.try_send(self.raft.commit_index() >= index);
             }
             CoreInput::SnapshotSent { to, ok } => {
@@ -219,7 +221,7 @@ impl Core {
         }
     }
 
-    /// Proposes or forwards what waits, now that every input of this turn is in.
+    /// Proposes or forwards the requests that wait, after every input of this turn.
     pub(super) fn propose_or_forward(&mut self, now: Instant) {
         let view = (self.raft.role(), self.raft.leader());
         self.requests.on_log_end(self.raft.last_index());
