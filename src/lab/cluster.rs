@@ -12,7 +12,7 @@ use super::ports::{self, Block, own_folder};
 use super::process::Process;
 use super::web::{self, KeyClient, Response};
 use super::{LabError, Result, poll};
-use crate::node::views::status::{Liveness, Standing, Status, Verdict};
+use crate::node::views::status::{Health, Liveness, Standing, Status};
 use crate::raft::Role;
 use crate::types::NodeId;
 use crate::work::scratch;
@@ -397,10 +397,10 @@ impl Cluster {
             }
         }
         match lead.cluster.verdict {
-            Verdict::Healthy => Ok(leader.0),
-            // One or two voters cannot lose any, and the verdict says so; more is not asked of them.
-            Verdict::Degraded if voters < 3 => Ok(leader.0),
-            verdict => Err(format!("{verdict:?}: {:?}", lead.cluster.reasons)),
+            Health::Healthy => Ok(leader.0),
+            // One or two voters cannot lose any, so they are degraded at best.
+            Health::Degraded if voters < 3 => Ok(leader.0),
+            health => Err(format!("{health:?}: {:?}", lead.cluster.reasons)),
         }
     }
 

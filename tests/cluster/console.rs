@@ -3,7 +3,7 @@
 use crate::EXE;
 use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result};
-use phalanx::node::views::status::Verdict;
+use phalanx::node::views::status::Health;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -43,7 +43,7 @@ fn console_commands_answer_and_l_takes_the_leadership() -> Result<()> {
     let other = (1..=3).find(|id| *id != leader).unwrap_or(1);
     cluster.wait_until("a follower has heard of all", SOON, || {
         let status = cluster.status(other).ok()?;
-        (status.cluster.verdict == Verdict::Healthy).then_some(())
+        (status.cluster.verdict == Health::Healthy).then_some(())
     })?;
     type_and_read(&mut cluster, other, "help", &["status", "peers", "quit"])?;
     type_and_read(&mut cluster, other, "status", &["healthy"])?;

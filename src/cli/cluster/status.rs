@@ -8,7 +8,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour, span};
 use crate::cluster::log_clock::SKEW_WARN_MS;
 use crate::lab::poll;
-use crate::node::views::status::{Liveness, NodeRow, Standing, Status, Verdict};
+use crate::node::views::status::{Health, Liveness, NodeRow, Standing, Status};
 use crate::raft::Role;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
     } else {
         term::out(&render(&answer.value, &answer.from));
     }
-    if args.check && answer.value.cluster.verdict != Verdict::Healthy {
-        let message = format!("the cluster is {}", health_word(answer.value.cluster.verdict));
+    if args.check && answer.value.cluster.verdict != Health::Healthy {
+        let message = format!("the cluster is {}", answer.value.cluster.verdict.word());
         return Err(Fault::new(code::UNHEALTHY, message, "phalanx events shows what happened"));
     }
     Ok(())
@@ -69,35 +69,27 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     }
 }
 
-fn health_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Healthy => "healthy",
-        Verdict::Degraded => "degraded",
-        Verdict::Unavailable => "unavailable",
-    }
-}
-
 /// `healthy: node 5 leads in term 7; can lose 2 more`.
 pub fn health_line(status: &Status) -> String {
     let cluster = &status.cluster;
     let colour = match cluster.verdict {
-        Verdict::Healthy => Colour::Green,
-        Verdict::Degraded => Colour::Yellow,
-        Verdict::Unavailable => Colour::Red,
+        Health::Healthy => Colour::Green,
+        Health::Degraded => Colour::Yellow,
+        Health::Unavailable => Colour::Red,
     };
     let leads = match cluster.leader {
         Some(leader) => format!("node {} leads in term {}", leader.0, cluster.term),
         None => format!("no leader in term {}", cluster.term),
     };
     let mut parts = vec![leads];
-    if cluster.verdict != Verdict::Unavailable {
+    if cluster.verdict != Health::Unavailable {
         parts.push(match cluster.failure_tolerance {
             0 => "cannot lose another voter".into(),
             n => format!("can lose {n} more"),
         });
     }
     parts.extend(cluster.reasons.iter().map(|reason| term::plain(reason)));
-    format!("{}: {}", term::paint(health_word(cluster.verdict), colour), parts.join("; "))
+    format!("{}: {}", term::paint(cluster.verdict.word(), colour), parts.join("; "))
 }
 
 /// The whole answer for a person.
@@ -229,7 +221,7 @@ mod tests {
     #[test]
     fn a_lost_quorum_is_said_with_its_reasons() {
         let mut status = example();
-        status.cluster.verdict = Verdict::Unavailable;
+        status.cluster.verdict = Health::Unavailable;
         status.cluster.leader = None;
         status.cluster.reasons = vec!["2 of 5 voters are reachable, 3 are needed".into()];
         let expected = "unavailable: no leader in term 7; 2 of 5 voters are reachable, 3 are needed";

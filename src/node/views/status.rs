@@ -4,7 +4,7 @@
 //! Names and shapes are promises (`docs/interfaces` of the README): add fields, never rename them.
 //! Not here: how the figures are gathered (`node/threads/monitor.rs`), how they are shown (`http/`, `cli/`, `static/`).
 
-pub use crate::cluster::health::Verdict;
+pub use crate::cluster::health::Health;
 use crate::raft::Role;
 use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
@@ -140,7 +140,7 @@ pub struct ClusterStatus {
     /// How many more voters may fail before the cluster stops serving.
     pub failure_tolerance: u32,
     /// Serves, and how safely.
-    pub verdict: Verdict,
+    pub verdict: Health,
     /// In words, unless the health is `healthy`.
     pub reasons: Vec<String>,
     /// Whether the nodes hold the same state.

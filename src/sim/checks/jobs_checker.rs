@@ -13,7 +13,7 @@
 
 use crate::services::Reply;
 use crate::services::jobs::commands::{LOSSES_MAX, SETBACKS_MAX};
-use crate::services::jobs::{self, Answer, End, Job, JobId, JobTable, State, Verdict};
+use crate::services::jobs::{self, Answer, End, Job, JobId, JobOutcome, JobTable, State};
 use crate::services::sessions::Tag;
 use crate::sim::coverage::Coverage;
 use crate::sim::model::services::{Applied, Body, Command};
@@ -89,7 +89,7 @@ fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
     *job == id
         && (*by, was.attempt) == (Some(worker.id), *attempt)
         && stdout[..] == *says(id, *attempt, *worker).as_bytes()
-        && matches!(&was.state, State::Ended { end, .. } if end.verdict == Verdict::Cancelled && end.bytes() == 0)
+        && matches!(&was.state, State::Ended { end, .. } if end.outcome == JobOutcome::Cancelled && end.bytes() == 0)
         && now.state == expected
 }
 
@@ -292,14 +292,14 @@ impl JobsChecker {
             }
             Some((jobs::Command::Cancel { job }, Answer::Done)) if *job == id => {
                 self.seen.jobs_cancelled += 1;
-                if end.verdict == Verdict::Cancelled { Ok(()) } else { Err("it was taken back".into()) }
+                if end.outcome == JobOutcome::Cancelled { Ok(()) } else { Err("it was taken back".into()) }
             }
             Some((jobs::Command::GiveBack { job, .. }, Answer::Done)) if *job == id && is_lost => {
                 let setbacks = self.setbacks.get(&id).copied().unwrap_or(0);
-                let is_given_up = matches!(end.verdict, Verdict::Failed(_)) && setbacks >= SETBACKS_MAX;
+                let is_given_up = matches!(end.outcome, JobOutcome::Failed(_)) && setbacks >= SETBACKS_MAX;
                 if is_given_up { Ok(()) } else { Err(format!("it was given back {setbacks} times")) }
             }
-            _ if is_lost && was.attempt >= LOSSES_MAX && matches!(end.verdict, Verdict::Failed(_)) => {
+            _ if is_lost && was.attempt >= LOSSES_MAX && matches!(end.outcome, JobOutcome::Failed(_)) => {
                 self.seen.jobs_given_up += 1;
                 Ok(())
             }

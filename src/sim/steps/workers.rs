@@ -12,7 +12,7 @@
 
 use crate::cluster::worker_liveness::{Patience, WorkerLiveness};
 use crate::raft::Input;
-use crate::services::jobs::{self, End, JobId, State, Verdict};
+use crate::services::jobs::{self, End, JobId, JobOutcome, State};
 use crate::services::sessions::Tag;
 use crate::sim::checks::jobs_checker::says;
 use crate::sim::environment::plan::TICK_US;
@@ -129,7 +129,7 @@ impl World {
         let stdout = says(job, attempt, worker_id).into_bytes().into();
         let command = match (has_started, is_cancelled) {
             (true, false) => {
-                let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
+                let end = End { exit_code: Some(0), stdout, ..End::bare(JobOutcome::Finished) };
                 Some(jobs::Command::End { job, worker: worker_id, attempt, end })
             }
             (true, true) => {
@@ -137,7 +137,7 @@ impl World {
                 Some(jobs::Command::Printed { job, worker: worker_id, attempt, stdout, stderr })
             }
             (false, false) if self.bugs.host.failed_sandbox_is_a_result => {
-                let end = End { exit_code: Some(1), ..End::bare(Verdict::Finished) };
+                let end = End { exit_code: Some(1), ..End::bare(JobOutcome::Finished) };
                 Some(jobs::Command::End { job, worker: worker_id, attempt, end })
             }
             (false, false) => {
