@@ -77,12 +77,10 @@ impl World {
         let slew_ms = now_us / 1_000 / SLEW + self.coverage.elections + 2;
         let (least, most) = self.time_begun.expect("whoever keeps log time has it from one who began it");
         if ahead_ms + slew_ms < least || ahead_ms > most + slew_ms {
-            return violation(
+            return violation!(
                 "TimeFlows",
-                format!(
-                    "n{} stamps an entry with {at_ms} ms, {ahead_ms} ahead of the time that has gone by; begun: {least} to {most}",
-                    node + 1
-                ),
+                "n{} stamps an entry with {at_ms} ms, {ahead_ms} ahead of the time that has gone by; begun: {least} to {most}",
+                node + 1
             );
         }
         Ok(at_ms)

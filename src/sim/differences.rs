@@ -109,10 +109,7 @@ impl World {
         for (id, difference) in &findings.corrupt {
             let altered = self.hosts[id.0 as usize - 1].altered;
             if altered.is_none_or(|part| !difference.parts.contains(&part)) {
-                return violation(
-                    "Integrity",
-                    format!("n{id} is called corrupt: {difference:?}, altered is {altered:?}"),
-                );
+                return violation!("Integrity", "n{id} is called corrupt: {difference:?}, altered is {altered:?}");
             }
         }
         // While too few sound voters are heard, no node is called corrupt; that is temporary.
@@ -153,7 +150,7 @@ impl World {
                     process.service.apply(Index(index), &command);
                 }
                 Some(Payload::Noop | Payload::Membership(_)) => process.service.skip(Index(index)),
-                None => return violation("Integrity", format!("n{} has no entry {index} to apply again", node + 1)),
+                None => return violation!("Integrity", "n{} has no entry {index} to apply again", node + 1),
             }
         }
         process.service.take_checkpoint();

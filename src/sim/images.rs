@@ -76,9 +76,10 @@ impl World {
         let is_short = kept.falls_short_of(&known);
         let Some(newest) = self.hosts[node].newest.take() else {
             return match is_short && !self.hosts[node].is_damaged {
-                true => violation(
+                true => violation!(
                     "IdentityOnce",
-                    format!("n{} holds {kept:?}, others remember {known:?}, and nobody put its disk back", node + 1),
+                    "n{} holds {kept:?}, others remember {known:?}, and nobody put its disk back",
+                    node + 1
                 ),
                 false => Ok(true),
             };

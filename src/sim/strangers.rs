@@ -92,7 +92,7 @@ impl World {
         let after = process.raft.view();
         if key(&before) != key(&after) {
             let (before, after) = (key(&before), key(&after));
-            return violation("StrangerHeard", format!("n{} was {before:?} and became {after:?}", node + 1));
+            return violation!("StrangerHeard", "n{} was {before:?} and became {after:?}", node + 1);
         }
         Ok(())
     }

@@ -322,7 +322,7 @@ impl World {
     /// Runs to the end.
     pub fn run(&mut self) -> CheckResult {
         while !self.is_over {
-            let Some(Reverse(next)) = self.queue.pop() else { return violation("Progress", "nothing happens".into()) };
+            let Some(Reverse(next)) = self.queue.pop() else { return violation!("Progress", "nothing happens") };
             self.now = next.at;
             self.coverage.events += 1;
             self.dispatch(next.what)?;
@@ -502,5 +502,5 @@ impl World {
 }
 
 fn failed_to_open<T>(error: StoreError) -> Result<T, Violation> {
-    violation("NoGhostLog", format!("a fresh store fails: {error}"))
+    violation!("NoGhostLog", "a fresh store fails: {error}")
 }

@@ -64,11 +64,11 @@ impl ClientChecker {
         if let Some(sql) = sql
             && self.sql_digests.insert(index, sql).is_some_and(|known| known != sql)
         {
-            return violation("StateDigest", format!("two nodes that have applied {index} hold different databases"));
+            return violation!("StateDigest", "two nodes that have applied {index} hold different databases");
         }
         match self.digests.insert(index, digest) {
             Some(known) if known != digest => {
-                violation("StateDigest", format!("two nodes that have applied {index} hold different states"))
+                violation!("StateDigest", "two nodes that have applied {index} hold different states")
             }
             _ => Ok(()),
         }
@@ -88,7 +88,7 @@ impl ClientChecker {
         board: Option<&JobTable>,
     ) -> CheckResult {
         if index > self.applied + 1 {
-            return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
+            return violation!("ApplyOnceInOrder", "{index} is applied first, before {}", self.applied + 1);
         }
         digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
@@ -101,9 +101,10 @@ impl ClientChecker {
         let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
         if self.refused.contains(&command.attempt) {
-            return violation(
+            return violation!(
                 "RefusedNotApplied",
-                format!("attempt {} was refused and is applied at {index}", command.attempt),
+                "attempt {} was refused and is applied at {index}",
+                command.attempt
             );
         }
         self.kv_model.entry(command.at_ms);
@@ -116,20 +117,21 @@ impl ClientChecker {
         let (tag, at) = (&command.tag, outcome.effect_at.0);
         let Reply::Ok(reply) = &outcome.reply else {
             // Forgotten, as its sender had given it up: so it has no effect.
-            return if at == index { Ok(()) } else { violation("ExactlyOnce", format!("{tag:?} failed at {at}")) };
+            return if at == index { Ok(()) } else { violation!("ExactlyOnce", "{tag:?} failed at {at}") };
         };
         if let Some(known) = known {
             if (known.index, &known.reply) != (at, reply) {
                 let (first, again) = (&known.reply, reply);
-                return violation(
+                return violation!(
                     "ExactlyOnce",
-                    format!("{tag:?} took effect at {} and at {at}, answering {first:?} and {again:?}", known.index),
+                    "{tag:?} took effect at {} and at {at}, answering {first:?} and {again:?}",
+                    known.index
                 );
             }
             return Ok(());
         }
         if at != index {
-            return violation("ExactlyOnce", format!("{tag:?} is said to have taken effect at {at}, it never did"));
+            return violation!("ExactlyOnce", "{tag:?} is said to have taken effect at {at}, it never did");
         }
         self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
         if matches!(command.body, Body::Checkpoint) {
@@ -138,25 +140,25 @@ impl ClientChecker {
         if matches!(command.body, Body::Chat(_)) {
             return match chat::Answer::decode(reply) {
                 Some(_) => Ok(()),
-                None => violation("KvModel", format!("{reply:?} is no answer of the chat")),
+                None => violation!("KvModel", "{reply:?} is no answer of the chat"),
             };
         }
         let Body::Store(ops) = &command.body else {
             return match Answer::decode(reply) {
                 Some(_) => Ok(()),
-                None => violation("KvModel", format!("{reply:?} is no answer of the jobs")),
+                None => violation!("KvModel", "{reply:?} is no answer of the jobs"),
             };
         };
         let Some(ran) = BatchReply::decode(reply) else {
-            return violation("KvModel", format!("{reply:?} is no answer"));
+            return violation!("KvModel", "{reply:?} is no answer");
         };
-        self.kv_model.run(ops, &ran).or_else(|why| violation("KvModel", format!("at {index}: {why}")))
+        self.kv_model.run(ops, &ran).or_else(|why| violation!("KvModel", "at {index}: {why}"))
     }
 
     /// A client was told that an attempt certainly has no effect.
     pub fn on_refused(&mut self, attempt: u64) -> CheckResult {
         if let Some(index) = self.attempts.get(&attempt) {
-            return violation("RefusedNotApplied", format!("attempt {attempt} is refused and was applied at {index}"));
+            return violation!("RefusedNotApplied", "attempt {attempt} is refused and was applied at {index}");
         }
         self.refused.insert(attempt);
         Ok(())
@@ -166,10 +168,10 @@ impl ClientChecker {
     pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> CheckResult {
         let Some(tag) = &operation.tag else { return Ok(()) };
         let Some(effect) = self.effects.get(&name(tag)) else {
-            return violation("AckedDurable", format!("{tag:?} is acknowledged and has no effect"));
+            return violation!("AckedDurable", "{tag:?} is acknowledged and has no effect");
         };
         if effect.reply != reply {
-            return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
+            return violation!("ExactlyOnce", "{tag:?} is answered {:?} and {reply:?}", effect.reply);
         }
         self.acknowledged = self.acknowledged.max(effect.index);
         match operation.operation_kind {
@@ -182,9 +184,9 @@ impl ClientChecker {
     /// A linearizable read was served at an index.
     pub fn on_read(&mut self, floor: u64, index: u64, value: Option<u64>) -> CheckResult {
         if index < floor {
-            return violation(
+            return violation!(
                 "ReadFresh",
-                format!("a read sees {value:?} at {index}, but {floor} was acknowledged before it was asked"),
+                "a read sees {value:?} at {index}, but {floor} was acknowledged before it was asked"
             );
         }
         Ok(())
@@ -219,7 +221,7 @@ impl ClientChecker {
     pub fn judge_history(&self) -> CheckResult {
         let judgement = check::judge(&self.history, 200_000);
         match judgement.verdict {
-            Verdict::Violation => violation("Linearizable", judgement.why.unwrap_or_default()),
+            Verdict::Violation => violation!("Linearizable", "{}", judgement.why.unwrap_or_default()),
             Verdict::Ok | Verdict::Undecided => Ok(()),
         }
     }

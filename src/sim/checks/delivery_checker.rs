@@ -17,10 +17,10 @@ impl DeliveryChecker {
         let Some(Answer::Sent { conversation, number, .. }) = Answer::decode(reply) else { return Ok(()) };
         let place = (conversation, number);
         if let Some(known) = self.by_id.insert((who, id), place).filter(|known| *known != place) {
-            return violation("ChatOnce", format!("message {id} of client {who} is {known:?} and {place:?}"));
+            return violation!("ChatOnce", "message {id} of client {who} is {known:?} and {place:?}");
         }
         match self.by_number.insert(place, (who, id)).filter(|known| *known != (who, id)) {
-            Some(other) => violation("ChatNumber", format!("{place:?} is message {id} of client {who}, and {other:?}")),
+            Some(other) => violation!("ChatNumber", "{place:?} is message {id} of client {who}, and {other:?}"),
             None => Ok(()),
         }
     }

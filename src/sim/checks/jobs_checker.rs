@@ -138,7 +138,7 @@ impl JobsChecker {
         has_changed |= self.judge_new(index, tag, &effect, board)?;
         self.judge_holders(index)?;
         if has_changed && turn_before == board.turn() {
-            return violation("JobTurn", format!("jobs change at {index} and the turn stays {turn_before}"));
+            return violation!("JobTurn", "jobs change at {index} and the turn stays {turn_before}");
         }
         self.looks.insert(index, (board.turn(), board.counts(), self.named(&effect)));
         Ok(())
@@ -153,7 +153,7 @@ impl JobsChecker {
         if is_same {
             return Ok(());
         }
-        violation("StateDigest", format!("two nodes that have applied {index} differ in their jobs: {named:?}"))
+        violation!("StateDigest", "two nodes that have applied {index} differ in their jobs: {named:?}")
     }
 
     /// A worker begins an attempt.
@@ -165,7 +165,7 @@ impl JobsChecker {
         if self.begun.insert((job, attempt)) {
             return Ok(());
         }
-        violation("JobBegunOnce", format!("attempt {attempt} at job {job} is begun a second time, by {who:?}"))
+        violation!("JobBegunOnce", "attempt {attempt} at job {job} is begun a second time, by {who:?}")
     }
 
     /// A client was told that its job was submitted.
@@ -175,7 +175,7 @@ impl JobsChecker {
         if known == Some(&job) {
             return Ok(());
         }
-        violation("JobLost", format!("{tag:?} is told that it is job {job}, it is {known:?}"))
+        violation!("JobLost", "{tag:?} is told that it is job {job}, it is {known:?}")
     }
 
     /// Who is here after a command; those that it makes lose what they had.
@@ -224,9 +224,8 @@ impl JobsChecker {
         effect: &Effect<'_>,
         left: &[Identity],
     ) -> CheckResult {
-        let broken = |rule, what: &str| {
-            violation(rule, format!("job {id} at {index}: {what}: was {was:?}, is {now:?}, by {effect:?}"))
-        };
+        let broken =
+            |rule, what: &str| violation!(rule, "job {id} at {index}: {what}: was {was:?}, is {now:?}, by {effect:?}");
         let Some(now) = now else {
             return match &was.state {
                 State::Ended { at_ms, .. } if at_ms.saturating_add(was.keep_ms) <= self.now_ms => Ok(()),
@@ -321,16 +320,16 @@ impl JobsChecker {
         let next = self.newest + 1;
         let Some((jobs::Command::Submit(_), Answer::Submitted(id))) = effect else {
             if board.job(next).is_some() {
-                violation("OneJobPerSubmission", format!("job {next} comes from nowhere at {index}"))?;
+                violation!("OneJobPerSubmission", "job {next} comes from nowhere at {index}")?;
             }
             return Ok(false);
         };
         let tag = tag.expect("whatever takes effect has a name");
         if let Some(first) = self.by_name.insert(name(&tag), *id) {
-            violation("OneJobPerSubmission", format!("{tag:?} is job {first} and job {id} at {index}"))?;
+            violation!("OneJobPerSubmission", "{tag:?} is job {first} and job {id} at {index}")?;
         }
         let Some(job) = board.job(*id).filter(|_| *id == next) else {
-            return violation("JobLost", format!("{tag:?} is told at {index} that it is job {id}; {next} was to come"));
+            return violation!("JobLost", "{tag:?} is told at {index} that it is job {id}; {next} was to come");
         };
         let now = row(job);
         let is_fresh = match &now.state {
@@ -339,7 +338,7 @@ impl JobsChecker {
             State::Ended { .. } => false,
         };
         if !is_fresh || board.job(next + 1).is_some() {
-            violation("OneJobPerSubmission", format!("job {id} is new at {index} and {now:?}"))?;
+            violation!("OneJobPerSubmission", "job {id} is new at {index} and {now:?}")?;
         }
         self.seen.jobs += 1;
         self.newest = *id;
@@ -353,12 +352,12 @@ impl JobsChecker {
         for (id, row) in &self.rows {
             let Some(holder) = row.holder() else { continue };
             let Some((_, slots)) = self.here.get(&holder.id).filter(|(who, _)| *who == holder) else {
-                return violation("JobHeld", format!("{holder:?} has job {id} at {index} and is not here"));
+                return violation!("JobHeld", "{holder:?} has job {id} at {index} and is not here");
             };
             let count = held.entry(holder).or_default();
             *count += 1;
             if *count > *slots {
-                return violation("JobSlots", format!("{holder:?} has {count} jobs at {index}, and {slots} slots"));
+                return violation!("JobSlots", "{holder:?} has {count} jobs at {index}, and {slots} slots");
             }
         }
         Ok(())

@@ -101,14 +101,13 @@ impl RaftChecker {
             let id = committed.get(meta.index.0.checked_sub(1)? as usize)?.id;
             (id.term == meta.term).then_some(id)
         };
-        let job =
-            record.latest.job(persist, base_id).or_else(|what| violation("LogMatching", format!("{who:?}: {what}")))?;
+        let job = record.latest.job(persist, base_id).or_else(|what| violation!("LogMatching", "{who:?}: {what}"))?;
         if let Some((index, _, membership)) = &job.install {
             let expected = self.committed_members.iter().rev().find(|(at, _)| at <= index).map(|(_, m)| m);
             if expected != Some(membership) {
-                return violation(
+                return violation!(
                     "ConfigFromLog",
-                    format!("{who:?} installs a snapshot at {index} with {membership:?}, committed is {expected:?}"),
+                    "{who:?} installs a snapshot at {index} with {membership:?}, committed is {expected:?}"
                 );
             }
         }
@@ -118,9 +117,10 @@ impl RaftChecker {
             && let Some(old) = record.latest.id_at(first.index)
         {
             if old == first.id {
-                return violation(
+                return violation!(
                     "NoTruncateCommitted",
-                    format!("{who:?} writes entry {} again without a conflict", first.index),
+                    "{who:?} writes entry {} again without a conflict",
+                    first.index
                 );
             }
             // A leader of an older term than the one that committed the entry may still have its late message taken by a
@@ -128,7 +128,7 @@ impl RaftChecker {
             let term = job.hard.unwrap_or(record.latest.hard).term;
             let is_binding = |committed: &Committed| committed.id == old && committed.by_term <= term;
             if self.committed.get(first.index as usize - 1).is_some_and(is_binding) {
-                return violation("NoTruncateCommitted", format!("{who:?} cuts committed entry {}", first.index));
+                return violation!("NoTruncateCommitted", "{who:?} cuts committed entry {}", first.index);
             }
             self.truncations += 1;
         }
@@ -145,9 +145,11 @@ impl RaftChecker {
         for line in &job.lines {
             match self.chains.entry((line.index, line.id.term.0)) {
                 std::collections::btree_map::Entry::Occupied(known) if *known.get() != line.id.chain => {
-                    return violation(
+                    return violation!(
                         "LogMatching",
-                        format!("{who:?} has another entry {} of term {} than others", line.index, line.id.term),
+                        "{who:?} has another entry {} of term {} than others",
+                        line.index,
+                        line.id.term
                     );
                 }
                 std::collections::btree_map::Entry::Occupied(_) => {}
@@ -158,9 +160,10 @@ impl RaftChecker {
                         && line.index > 1
                     {
                         if leads != Some(line.id.term) {
-                            return violation(
+                            return violation!(
                                 "NoopFirst",
-                                format!("{who:?} creates membership {} without leading", line.index),
+                                "{who:?} creates membership {} without leading",
+                                line.index
                             );
                         }
                         check_change(who, line.index, (previous_index, &previous), membership, &self.committed, leads)?;
@@ -204,12 +207,11 @@ impl RaftChecker {
                 Some(id) if id.term == meta.term => {
                     recovered.restart_at(meta.index.0, id, Arc::new(meta.membership.clone()));
                 }
-                _ => return violation("NoGhostLog", format!("{who:?} recovers a snapshot of nothing: {meta:?}")),
+                _ => return violation!("NoGhostLog", "{who:?} recovers a snapshot of nothing: {meta:?}"),
             }
         }
         let persist = Persist { entries: found.entries.clone(), ..Persist::default() };
-        let job =
-            recovered.job(&persist, |_| None).or_else(|what| violation("NoGhostLog", format!("{who:?}: {what}")))?;
+        let job = recovered.job(&persist, |_| None).or_else(|what| violation!("NoGhostLog", "{who:?}: {what}"))?;
         recovered.carry_out(&job);
 
         // Every state that the disk may be in: what is synced, then each job in turn, in parts.
@@ -233,27 +235,25 @@ impl RaftChecker {
             }
         }
         if !is_known {
-            return violation(
+            return violation!(
                 "NoGhostLog",
-                format!(
-                    "{who:?} recovers term {} vote {:?}, log {}..={} ending in term {}: synced were term {} vote {:?}, \
+                "{who:?} recovers term {} vote {:?}, log {}..={} ending in term {}: synced were term {} vote {:?}, \
                      log {}..={}, then {} jobs up to {}",
-                    recovered.hard.term,
-                    recovered.hard.vote,
-                    recovered.base,
-                    recovered.last(),
-                    recovered.id_at(recovered.last()).map_or(Term(0), |id| id.term),
-                    record.durable.hard.term,
-                    record.durable.hard.vote,
-                    record.durable.base,
-                    record.durable.last(),
-                    record.pending.len(),
-                    record.latest.last(),
-                ),
+                recovered.hard.term,
+                recovered.hard.vote,
+                recovered.base,
+                recovered.last(),
+                recovered.id_at(recovered.last()).map_or(Term(0), |id| id.term),
+                record.durable.hard.term,
+                record.durable.hard.vote,
+                record.durable.base,
+                record.durable.last(),
+                record.pending.len(),
+                record.latest.last()
             );
         }
         if recovered.hard.term < recovered.id_at(recovered.last()).map_or(Term(0), |id| id.term) {
-            return violation("NoGhostLog", format!("{who:?} recovers entries of a term that it has not seen"));
+            return violation!("NoGhostLog", "{who:?} recovers entries of a term that it has not seen");
         }
         check_kept(who, "a restart", &record.durable, &recovered, &self.committed)?;
         note_vote(&mut self.votes, who, recovered.hard)?;
@@ -268,7 +268,7 @@ impl RaftChecker {
         let record = self.records.entry(message.from).or_default();
         let durable = &record.durable;
         let hard = durable.hard;
-        let broken = |what: String| violation("PersistBeforeSend", format!("{:?} {what}", message.from));
+        let broken = |what: String| violation!("PersistBeforeSend", "{:?} {what}", message.from);
         let is_binding = !matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { .. });
         if is_binding && message.term > hard.term {
             return broken(format!("sends term {} with term {} on disk: {:?}", message.term, hard.term, message.body));
@@ -298,12 +298,11 @@ impl RaftChecker {
                 let before = Term(message.term.0 - 1);
                 match self.orders.get(&(message.from, before)) {
                     Some(ordered) if ordered <= last_index => Ok(()),
-                    ordered => violation(
+                    ordered => violation!(
                         "LeadershipTransfer",
-                        format!(
-                            "{:?} takes over term {} with a log up to {last_index}, ordered was {ordered:?}",
-                            message.from, message.term
-                        ),
+                        "{:?} takes over term {} with a log up to {last_index}, ordered was {ordered:?}",
+                        message.from,
+                        message.term
                     ),
                 }
             }
@@ -317,7 +316,7 @@ impl RaftChecker {
         if let Some(other) = self.leaders.insert(term, who)
             && other != who
         {
-            return violation("ElectionSafety", format!("two leaders in term {term} ({}, {})", other.id, who.id));
+            return violation!("ElectionSafety", "two leaders in term {term} ({}, {})", other.id, who.id);
         }
         let membership = &view.membership;
         let votes: Vec<NodeId> = membership
@@ -327,9 +326,11 @@ impl RaftChecker {
             .map(|(id, _)| *id)
             .collect();
         if votes.len() <= membership.voters.len() / 2 {
-            return violation(
+            return violation!(
                 "NonVoterSilence",
-                format!("{} leads term {term} with durable votes of {votes:?} among {:?}", who.id, ids(membership)),
+                "{} leads term {term} with durable votes of {votes:?} among {:?}",
+                who.id,
+                ids(membership)
             );
         }
         let log = &self.records.entry(who).or_default().latest;
@@ -338,9 +339,11 @@ impl RaftChecker {
             && log.base < owed
             && log.id_at(owed) != Some(id)
         {
-            return violation(
+            return violation!(
                 "LeaderCompleteness",
-                format!("{} leads term {term} without committed entry {owed} (its log ends at {})", who.id, log.last()),
+                "{} leads term {term} without committed entry {owed} (its log ends at {})",
+                who.id,
+                log.last()
             );
         }
         Ok(())
@@ -356,22 +359,19 @@ impl RaftChecker {
             && log.base < known
             && log.id_at(known) != Some(id)
         {
-            return violation("CommittedPrefix", format!("{who:?} commits another entry {known} than was committed"));
+            return violation!("CommittedPrefix", "{who:?} commits another entry {known} than was committed");
         }
         if to <= known {
             return Ok(());
         }
         let Some(term) = leads else {
-            return violation("CommitRule", format!("{who:?} commits {to} first and does not lead"));
+            return violation!("CommitRule", "{who:?} commits {to} first and does not lead");
         };
         let Some(id) = log.id_at(to) else {
-            return violation("CommitRule", format!("{who:?} commits {to} beyond its log's end {}", log.last()));
+            return violation!("CommitRule", "{who:?} commits {to} beyond its log's end {}", log.last());
         };
         if id.term != term {
-            return violation(
-                "CommitRule",
-                format!("leader {} of term {term} commits {to} of term {}", who.id, id.term),
-            );
+            return violation!("CommitRule", "leader {} of term {term} commits {to} of term {}", who.id, id.term);
         }
         let (_, membership) = log.membership();
         let membership = membership.clone();
@@ -384,9 +384,11 @@ impl RaftChecker {
             }
         }
         if holders.len() <= membership.voters.len() / 2 {
-            return violation(
+            return violation!(
                 "QuorumLog",
-                format!("{} commits {to} with {holders:?} of {:?} holding it on disk", who.id, ids(&membership)),
+                "{} commits {to} with {holders:?} of {:?} holding it on disk",
+                who.id,
+                ids(&membership)
             );
         }
         self.commit(who, term, to);
@@ -408,22 +410,21 @@ impl RaftChecker {
         self.records.entry(who).or_default();
         let log = &self.records[&who].latest;
         if view.last_index.0 != log.last() || view.term != log.hard.term {
-            return violation(
+            return violation!(
                 "NoGhostLog",
-                format!(
-                    "{who:?} is at term {} and {}, its disk was given term {} and {}",
-                    view.term,
-                    view.last_index,
-                    log.hard.term,
-                    log.last()
-                ),
+                "{who:?} is at term {} and {}, its disk was given term {} and {}",
+                view.term,
+                view.last_index,
+                log.hard.term,
+                log.last()
             );
         }
         let (index, membership) = log.membership();
         if *membership != view.membership {
-            return violation(
+            return violation!(
                 "ConfigFromLog",
-                format!("{who:?} works with {:?}, its log says {membership:?} at {index}", view.membership),
+                "{who:?} works with {:?}, its log says {membership:?} at {index}",
+                view.membership
             );
         }
         if view.role != Role::Leader {
@@ -436,14 +437,12 @@ impl RaftChecker {
             let disk = &record.durable;
             let is_in_same_term = disk.hard.term <= view.term && record.latest.hard.term <= view.term;
             if is_in_same_term && disk.base < matched && disk.id_at(matched) != Some(id) {
-                return violation(
+                return violation!(
                     "MatchTruth",
-                    format!(
-                        "leader {} counts on {matched} at {:?}, whose disk ends at {}",
-                        who.id,
-                        peer.who,
-                        disk.last()
-                    ),
+                    "leader {} counts on {matched} at {:?}, whose disk ends at {}",
+                    who.id,
+                    peer.who,
+                    disk.last()
                 );
             }
         }

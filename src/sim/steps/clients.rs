@@ -238,7 +238,7 @@ impl World {
                 }
             }
             ClientResult::Failed(ref why) => {
-                return violation("ExactlyOnce", format!("client {client} waits for {operation:?} and is told: {why}"));
+                return violation!("ExactlyOnce", "client {client} waits for {operation:?} and is told: {why}");
             }
             ClientResult::Done(ref reply) => {
                 self.client_checker.on_acknowledged(operation, reply)?;

@@ -42,11 +42,11 @@ impl World {
                 Event::TransferStarted { .. } => self.coverage.transfers += 1,
                 Event::Membership { .. } => self.coverage.memberships += 1,
                 Event::FollowerForgot { who, matched } => {
-                    return violation("MatchTruth", format!("n{} says that {who:?} forgot up to {matched}", node + 1));
+                    return violation!("MatchTruth", "n{} says that {who:?} forgot up to {matched}", node + 1);
                 }
                 Event::LeaderForgot { leader, index } => {
                     let what = format!("n{} has committed another entry {index} than its leader {leader}", node + 1);
-                    return violation("NoTruncateCommitted", what);
+                    return violation!("NoTruncateCommitted", "{}", what);
                 }
                 _ => {}
             }
@@ -82,7 +82,7 @@ impl World {
             }
             self.kick_disk(node)?;
         } else if !fx.after_sync.is_empty() {
-            return violation("PersistBeforeSend", format!("n{} holds messages back without a persist", node + 1));
+            return violation!("PersistBeforeSend", "n{} holds messages back without a persist", node + 1);
         }
         if !self.is_alive(node, life) || self.boundary(node, &mut boundaries) {
             return Ok(());
@@ -146,7 +146,7 @@ impl World {
             disk.has_failed || disk.faults.write_error || disk.faults.is_full || disk.faults.read_error
         };
         if !is_expected && !self.hosts[node].is_damaged {
-            return violation("NoGhostLog", format!("n{} fails on a healthy disk: {error}", node + 1));
+            return violation!("NoGhostLog", "n{} fails on a healthy disk: {error}", node + 1);
         }
         self.coverage.disk_errors += u64::from(!was_dead);
         let death = if was_dead && self.rng.bool() { Death::PowerCut } else { Death::Killed };
@@ -258,15 +258,15 @@ impl World {
     fn install(&mut self, node: usize, meta: &SnapshotMeta) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some((received, bytes)) = process.received.take().filter(|(received, _)| received == meta) else {
-            return violation(
-                "NoGhostLog",
-                format!("n{} installs a snapshot that it never received: {meta:?}", node + 1),
-            );
+            return violation!("NoGhostLog", "n{} installs a snapshot that it never received: {meta:?}", node + 1);
         };
         if meta.index.0 < process.applied {
-            return violation(
+            return violation!(
                 "ApplyOnceInOrder",
-                format!("n{} installs a snapshot at {} after applying {}", node + 1, meta.index, process.applied),
+                "n{} installs a snapshot at {} after applying {}",
+                node + 1,
+                meta.index,
+                process.applied
             );
         }
         process.service.restore(&mut bytes.as_slice()).expect("its checksum was right");
@@ -306,10 +306,7 @@ impl World {
             }
             let index = process.applied + 1;
             let Some(entry) = process.raft.entries(Index(index), Index(index)).first().cloned() else {
-                return violation(
-                    "ApplyOnceInOrder",
-                    format!("n{} cannot apply {index}: raft no longer holds it", node + 1),
-                );
+                return violation!("ApplyOnceInOrder", "n{} cannot apply {index}: raft no longer holds it", node + 1);
             };
             process.applied = index;
             process.since_snapshot += 1;
@@ -393,12 +390,15 @@ impl World {
         }
         let index = Index(process.applied);
         let Some(mut meta) = process.raft.snapshot_meta(index) else {
-            return violation("NoGhostLog", format!("n{} has applied {index} and cannot describe it", node + 1));
+            return violation!("NoGhostLog", "n{} has applied {index} and cannot describe it", node + 1);
         };
         if meta.membership != *process.applied_membership {
-            return violation(
+            return violation!(
                 "ConfigFromLog",
-                format!("n{} gives {:?} for {index}, applied was {:?}", node + 1, meta, process.applied_membership),
+                "n{} gives {:?} for {index}, applied was {:?}",
+                node + 1,
+                meta,
+                process.applied_membership
             );
         }
         if self.bugs.host.snapshot_without_membership {
@@ -441,7 +441,7 @@ impl World {
     fn on_answer(&mut self, node: usize, token: Token, answer: Answer) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(ask) = process.asks.remove(&token.0) else {
-            return violation("ExactlyOnce", format!("n{} answers a question twice: {answer:?}", node + 1));
+            return violation!("ExactlyOnce", "n{} answers a question twice: {answer:?}", node + 1);
         };
         match answer {
             Answer::Appended { index, term } => {

@@ -131,10 +131,7 @@ impl World {
         let slack = timeout * 2;
         let leader = self.settled_leader();
         if leader.is_none() && since > timeout * 10 + slack && !self.liveness.clients_stopped {
-            return violation(
-                "Progress",
-                format!("no leader ten election timeouts after the faults stopped{}", self.census()),
-            );
+            return violation!("Progress", "no leader ten election timeouts after the faults stopped{}", self.census());
         }
         if !self.liveness.clients_stopped {
             if leader.is_some() && since > timeout * 4 {
@@ -151,17 +148,14 @@ impl World {
             }
             (None, Some(missing)) => {
                 if self.now - self.liveness.stopped_at > timeout * 25 + self.plan.deadline_us * 4 + self.jobs_us() {
-                    return violation("Progress", format!("{missing}{}", self.census()));
+                    return violation!("Progress", "{missing}{}", self.census());
                 }
             }
             (Some((at, term, membership_changes)), missing) => {
                 if top > *term {
                     // Preemption may hand leadership on once more.
                     if !self.plan.preempt || self.now - self.liveness.stopped_at > timeout * 20 {
-                        return violation(
-                            "Progress",
-                            format!("terms grow from {term} to {top} in peace{}", self.census()),
-                        );
+                        return violation!("Progress", "terms grow from {term} to {top} in peace{}", self.census());
                     }
                     self.liveness.settled = None;
                 } else if *membership_changes != self.client_checker.jobs_checker.membership_changes()
@@ -171,7 +165,7 @@ impl World {
                     let bound =
                         timeout * 20 + 2 * self.plan.jobs.as_ref().map_or(0, |plan| plan.fail_after_ticks.0 * TICK_US);
                     if self.now - self.liveness.stopped_at > bound {
-                        return violation("Progress", format!("workers come and go in peace{}", self.census()));
+                        return violation!("Progress", "workers come and go in peace{}", self.census());
                     }
                     self.liveness.settled = None;
                 } else if let Some(missing) = missing {
@@ -179,7 +173,7 @@ impl World {
                         self.liveness.settled = None;
                         return Ok(());
                     }
-                    return violation("Progress", format!("{missing}, in peace{}", self.census()));
+                    return violation!("Progress", "{missing}, in peace{}", self.census());
                 } else if self.now - *at > timeout * 4 {
                     self.coverage.commits += self.raft_checker.committed_len();
                     self.coverage.truncations += self.raft_checker.truncations;

@@ -120,10 +120,7 @@ impl World {
             return Ok(());
         }
         if !self.hosts[node].is_damaged {
-            return violation(
-                "CorruptionNotTorn",
-                format!("n{} refuses a disk that nobody damaged: {error}", node + 1),
-            );
+            return violation!("CorruptionNotTorn", "n{} refuses a disk that nobody damaged: {error}", node + 1);
         }
         // What a person does then: `phalanx node --rejoin`.
         self.coverage.refused_damage += 1;

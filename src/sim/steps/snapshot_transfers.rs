@@ -28,12 +28,12 @@ impl World {
         let (meta, bytes) = match read {
             Ok(Some(read)) => read,
             Ok(None) => {
-                return violation("NoGhostLog", format!("n{} must stream a snapshot and has none", from + 1));
+                return violation!("NoGhostLog", "n{} must stream a snapshot and has none", from + 1);
             }
             Err(error) => {
                 let disk_is_bad = self.hosts[from].is_damaged || self.hosts[from].disk().faults.read_error;
                 if !disk_is_bad {
-                    return violation("NoGhostLog", format!("n{} cannot read its snapshot: {error}", from + 1));
+                    return violation!("NoGhostLog", "n{} cannot read its snapshot: {error}", from + 1);
                 }
                 self.after(1_000, What::Sent { node: from, life: from_life, to: to.id, ok: false });
                 return Ok(());
