@@ -38,8 +38,6 @@ pub enum Fault {
         from: String,
         /// In words.
         why: String,
-        /// When it may be worth another try.
-        retry_after: Option<Duration>,
     },
     /// It may or may not have been done.
     #[error("the outcome is unknown: {0}")]
@@ -372,8 +370,7 @@ fn why(response: &Response) -> String {
 }
 
 fn refused(from: &str, response: &Response) -> Fault {
-    let retry_after = response.header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    Fault::Refused { status: response.status, from: from.to_string(), why: why(response), retry_after }
+    Fault::Refused { status: response.status, from: from.to_string(), why: why(response) }
 }
 
 pub(crate) fn in_words(e: &io::Error) -> String {

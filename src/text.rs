@@ -82,6 +82,17 @@ pub fn escaped(json: &str) -> String {
     text
 }
 
+/// Escapes everything but letters, digits and `-._~` as `%41`, for the path or the parameters of a URL.
+pub fn percent_encode(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
+            _ => write!(text, "%{byte:02X}").expect("a String takes every write"),
+        }
+        text
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

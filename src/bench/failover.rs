@@ -13,7 +13,7 @@ use crate::lab::{Cluster, LabError, Result, poll, web};
 use crate::progress::Progress;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Nodes of the cluster under test.
@@ -56,18 +56,20 @@ impl Part {
 }
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// The program to start.
-    pub exe: PathBuf,
-    /// Which parts; all when empty.
+    /// Run only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<Part>,
-    /// Rounds of each part, instead of its own number.
+    /// Rounds per part [default: kill 20, stop 10, hand-over 10, cold-start 5]
+    #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// Monitor pages to hold.
+    /// Number of open monitor pages
+    #[arg(long, default_value_t = 2000, value_name = "N")]
     pub monitors: usize,
-    /// How long idle nodes are watched.
-    pub idle: Duration,
+    /// Seconds to measure idle nodes
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    pub idle: u64,
 }
 
 /// One figure.
@@ -115,7 +117,7 @@ struct Goal {
 ///
 /// # Errors
 /// Processes do not start, do not settle between rounds, or a fault cannot be proved.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
     monitors::raise_file_limit();
     let wanted = |part: &Part| plan.only.is_empty() || plan.only.contains(part);
     let mut figures = Vec::new();
@@ -124,19 +126,19 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
         let rounds = plan.rounds.unwrap_or(part.rounds()).max(1);
         if part == Part::ColdStart {
             shared = None; // its rounds bring processes of their own
-            figures.push(cold_start(&plan.exe, rounds, progress)?);
+            figures.push(cold_start(exe, rounds, progress)?);
             continue;
         }
         if shared.is_none() {
             progress.begin("starting five nodes");
-            shared = Some(Cluster::ready(&plan.exe, NODES, &defaults())?);
+            shared = Some(Cluster::ready(exe, NODES, &defaults())?);
         }
         let cluster = shared.as_mut().expect("started just above");
         match part {
             Part::Kill => figures.push(kill(cluster, rounds, progress)?),
             Part::Stop => figures.push(stop(cluster, rounds, progress)?),
             Part::HandOver => figures.push(hand_over(cluster, rounds, progress)?),
-            Part::Idle => figures.push(idle(cluster, plan.idle, progress)?),
+            Part::Idle => figures.push(idle(cluster, Duration::from_secs(plan.idle.max(1)), progress)?),
             Part::Monitors => figures.extend(hold_monitors(cluster, plan.monitors, progress)?),
             Part::ColdStart => unreachable!("handled above"),
         }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -36,18 +36,20 @@ const HANDS: usize = 8;
 const OWN_SLOT: u32 = 4999;
 
 /// What to measure, and how often.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// The program whose nodes are started.
-    pub exe: PathBuf,
-    /// Jobs, one after another, whose overhead is taken.
-    pub singles: usize,
-    /// Jobs of the throughput.
-    pub many: usize,
-    /// Workers that are killed.
-    pub kills: usize,
-    /// Jobs in the queue when all nodes are killed; 0: leave that out.
-    pub queue: usize,
+    /// Number of sequential jobs to measure the overhead with
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub singles: u64,
+    /// Number of jobs to measure the throughput with
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub many: u64,
+    /// Number of workers to kill
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub kills: u64,
+    /// Number of queued jobs when all nodes are killed; 0 skips this part
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
+    pub queue: u64,
 }
 
 /// One figure.
@@ -78,20 +80,25 @@ fn finding(
     Finding { what, unit, median, worst, target, is_met: is_met(median, worst) }
 }
 
+/// A figure without a target.
+fn comparison(what: &'static str, unit: &'static str, samples: &[f64]) -> Finding {
+    finding(what, unit, samples, "", |_, _| true)
+}
+
 /// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, programs cannot be sandboxed here, or a job is lost.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
-    let mut cluster = Cluster::ready(&plan.exe, NODES, &settings)?;
+    let mut cluster = Cluster::ready(exe, NODES, &settings)?;
     wait_workers(&cluster, NODES)?;
     let bare = Bare::new()?;
-    let mut findings = overhead(&cluster, &bare, plan.singles, progress)?;
-    findings.extend(throughput(&cluster, &bare, plan.many, progress)?);
+    let mut findings = overhead(&cluster, &bare, plan.singles as usize, progress)?;
+    findings.extend(throughput(&cluster, &bare, plan.many as usize, progress)?);
     findings.push(restarts(&mut cluster, plan.kills, progress)?);
     if plan.queue > 0 {
-        findings.extend(queue(&mut cluster, plan.queue, progress)?);
+        findings.extend(queue(&mut cluster, plan.queue as usize, progress)?);
     }
     Ok(findings)
 }
@@ -197,8 +204,8 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -
     }
     let beyond: Vec<f64> = jobs.iter().zip(&bares).map(|(job, bare)| job - bare).collect();
     Ok(vec![
-        finding("bare command in its sandbox", "ms", &bares, "", |_, _| true),
-        finding("job, from submit to result, through a follower", "ms", &jobs, "", |_, _| true),
+        comparison("bare command in its sandbox", "ms", &bares),
+        comparison("job, from submit to result, through a follower", "ms", &jobs),
         finding("overhead of a job", "ms", &beyond, "median <= 10", |median, _| median <= 10.0),
     ])
 }
@@ -212,22 +219,22 @@ fn throughput(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress)
         let begun = Instant::now();
         let newest = hand_in(cluster, count)?;
         // Waiting costs the nodes nothing; a client that polled every few milliseconds would affect the measurement.
-        let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
+        let mut jobs = Jobs::new(cluster.addresses());
         jobs.ended(newest, Instant::now() + 10 * PATIENCE)?;
         wait_empty(cluster, 10 * PATIENCE)?;
         by_jobs.push(count as f64 / begun.elapsed().as_secs_f64());
     }
     let ratio = 100.0 * median(&by_jobs) / median(&by_xargs);
     Ok(vec![
-        finding("xargs, sandboxed commands", "per s", &by_xargs, "", |_, _| true),
-        finding("jobs", "per s", &by_jobs, "", |_, _| true),
+        comparison("xargs, sandboxed commands", "per s", &by_xargs),
+        comparison("jobs", "per s", &by_jobs),
         finding("jobs against xargs", "%", &[ratio], ">= 80", |median, _| median >= 80.0),
     ])
 }
 
 /// Hands jobs in by several connections, to all nodes in turn; gives the number of the newest.
 fn hand_in(cluster: &Cluster, count: usize) -> Result<u64> {
-    let addresses: Vec<String> = (1..=NODES).map(|id| cluster.http(id)).collect();
+    let addresses = cluster.addresses();
     let (to, done) = crossbeam_channel::bounded(HANDS);
     for hand in 0..HANDS {
         let (address, to) = (addresses[hand % addresses.len()].clone(), to.clone());
@@ -269,12 +276,11 @@ fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
 }
 
 /// A worker with a job is killed: how long until its job restarts elsewhere.
-fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Finding> {
+fn restarts(cluster: &mut Cluster, rounds: u64, progress: &Progress) -> Result<Finding> {
     let mut samples = Vec::new();
     let long = json!({"language": "shell", "source": "sleep 2"});
     for round in 1..=rounds {
-        let addresses: Vec<String> = (1..=NODES).map(|id| cluster.http(id)).collect();
-        let mut jobs = Jobs::new(addresses);
+        let mut jobs = Jobs::new(cluster.addresses());
         let id = jobs.hand_in(&long, Instant::now() + PATIENCE)?;
         let victim = cluster.wait_until("the job runs", PATIENCE, || {
             let job = cluster.get(1, &format!("/v1/jobs/{id}")).ok()?.json();
@@ -302,7 +308,7 @@ fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result
 /// A long queue, then kill -9 of all nodes, then all again: each job ends once.
 fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
     progress.begin(&format!("{count} jobs in the queue, kill -9 of all nodes, restart"));
-    let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
+    let mut jobs = Jobs::new(cluster.addresses());
     let before: usize = jobs.all(Instant::now() + PATIENCE)?.len();
     let begun = Instant::now();
     hand_in(cluster, count)?;
@@ -325,16 +331,10 @@ fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec
     let changed = ended_before.iter().filter(|(id, end)| after.get(*id) != Some(end)).count();
     let lost = (before + count).abs_diff(all.len());
     Ok(vec![
-        finding("submitting the queue", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
-        finding(
-            "in the queue when all were killed",
-            "jobs",
-            &[(before + count - ended_before.len()) as f64],
-            "",
-            |_, _| true,
-        ),
-        finding("all nodes back", "s", &[back], "", |_, _| true),
-        finding("queue done after the restart", "s", &[done], "", |_, _| true),
+        comparison("submitting the queue", "jobs/s", &[count as f64 / handing_in]),
+        comparison("in the queue when all were killed", "jobs", &[(before + count - ended_before.len()) as f64]),
+        comparison("all nodes back", "s", &[back]),
+        comparison("queue done after the restart", "s", &[done]),
         finding(
             "jobs lost, duplicated, wrong or ended twice",
             "jobs",

@@ -4,8 +4,8 @@
 //! quorum has synced before it is answered. Each query reads one row by its key, drawn at random from those that were
 //! filled in before. Not here: the clients (`load.rs`), printing (`cli/lab/bench.rs`).
 
-use super::kv_rates::{self, Rate, Target};
-use super::load::{self, Load};
+use super::kv_rates::{LoadArgs, Rate};
+use super::load;
 use super::monitors;
 use super::protocols::{Dialect, Heard};
 use crate::lab::cluster::Cluster;
@@ -13,7 +13,7 @@ use crate::lab::{LabError, Result, web};
 use crate::progress::Progress;
 use serde_json::json;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 /// Rows that one request of the filling brings.
@@ -22,53 +22,37 @@ const FILL_ROWS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    With --endpoint, the tables bench_grown and bench_read of that database are dropped and created again.")]
 pub struct Plan {
-    /// The program to start.
-    pub exe: PathBuf,
-    /// Nodes to start.
-    pub nodes: u64,
-    /// Who is asked, of the nodes that were started.
-    pub target: Target,
-    /// HTTP addresses of running nodes to drive instead.
-    pub endpoints: Vec<String>,
-    /// Connections.
-    pub clients: usize,
-    /// Size of the text in each row, in bytes.
-    pub value_bytes: usize,
-    /// Number of rows to query.
+    #[command(flatten)]
+    pub common: LoadArgs,
+    /// Size of the text in each row, in bytes
+    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
+    pub value_bytes: u64,
+    /// Number of rows to query
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub rows: u64,
-    /// `level` of the queries.
+    /// Read consistency of the queries
+    #[arg(long, default_value = "linearizable", value_parser = ["none", "weak", "linearizable", "strong"])]
     pub level: String,
-    /// Counted for inserts, and for queries.
-    pub span: Duration,
 }
 
 /// Makes the tables, inserts, and queries; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, or one cannot be driven.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
-    let addresses = if plan.endpoints.is_empty() {
-        kv_rates::start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::http, progress)?
-    } else {
-        plan.endpoints.clone()
-    };
-    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes).collect();
+    let addresses = plan.common.servers(&mut own, exe, Cluster::http, progress)?;
+    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes as usize).collect();
     progress.begin_counted(&format!("filling in {} rows", plan.rows), plan.rows);
     prepare(&addresses[0], plan.rows, &value, progress)?;
-    let load = Load {
-        addresses,
-        clients: plan.clients,
-        pipeline: 1,
-        keys: plan.rows,
-        warm_up: (plan.span / 5).min(Duration::from_secs(2)),
-        span: plan.span,
-    };
-    let (clients, seconds) = (plan.clients, plan.span.as_secs_f64());
+    let load = plan.common.load(addresses, 1, plan.rows);
+    let (clients, seconds) = (plan.common.clients, plan.common.span.as_secs_f64());
     progress.begin(&format!("inserts: {clients} clients for {seconds} s"));
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
     progress.begin(&format!("queries: {clients} clients for {seconds} s"));

@@ -13,7 +13,7 @@ use crate::cli::fault::{Fault, code};
 use crate::client;
 use crate::http::protocol::lines::Lines;
 use crate::outcome::codes::exit_of;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::types::NodeId;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -70,6 +70,11 @@ impl Raw {
     /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The reason that a node gives.
+    pub fn said(&self) -> String {
+        self.json()["error"].as_str().unwrap_or("no reason given").to_string()
     }
 
     /// The refusal of a node as an error.
@@ -272,17 +277,18 @@ fn declined(from: &str, status: u16, said: &str) -> Fault {
 
 /// The settings in force, or all errors in them.
 pub fn settings(file: Option<&Path>) -> Result<Settings, Fault> {
-    match Settings::from_process(file, &[]) {
-        Ok((settings, _)) => Ok(settings),
-        Err(faults) => {
-            let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            Err(Fault::new(
-                code::USAGE,
-                all.join("\n       "),
-                "correct them; phalanx config show prints the settings in use",
-            ))
-        }
-    }
+    Settings::from_process(file, &[]).map(|(settings, _)| settings).map_err(|faults| settings_fault(&faults))
+}
+
+/// All errors in the settings, a line each.
+pub fn settings_fault(faults: &[settings::Fault]) -> Fault {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    let count = match faults.len() {
+        1 => "1 setting is wrong".to_string(),
+        many => format!("{many} settings are wrong"),
+    };
+    let next = "correct them; `phalanx config show` prints the settings in use";
+    Fault::new(code::USAGE, format!("{count}:\n{}", lines.join("\n")), next)
 }
 
 /// Accepts `host:port`, `http://host:port` or `http://host:port/`.
@@ -326,16 +332,16 @@ fn named_in(config_json: &str) -> Vec<String> {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClientArgs {
     /// HTTP addresses of nodes, tried in this order [default: those in config.json, else the local ports]
-    #[arg(short, long, value_delimiter = ',', value_name = "HOST:PORT")]
+    #[arg(short, long, global = true, value_delimiter = ',', value_name = "HOST:PORT")]
     pub endpoints: Vec<String>,
     /// Settings file with the path of config.json and the ports
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Seconds to wait for a node's response [default: 3 for a read, request_timeout_ms + 2 s for a write]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<f64>,
 }
 

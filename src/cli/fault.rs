@@ -14,12 +14,18 @@ pub mod code {
     pub const FAILED: u8 = codes::FAILED.exit;
     /// Wrong usage or settings.
     pub const USAGE: u8 = 2;
+    /// The disk is damaged, or failed to read or write.
+    pub const DISK: u8 = 3;
     /// No quorum, no leader, or no node reachable.
     pub const UNREACHABLE: u8 = codes::UNAVAILABLE.exit;
     /// May or may not be applied.
     pub const UNKNOWN: u8 = codes::UNKNOWN.exit;
     /// `status --check` found the cluster unhealthy.
     pub const UNHEALTHY: u8 = 7;
+    /// A checker found a violation.
+    pub const VIOLATION: u8 = 8;
+    /// A checker could not decide.
+    pub const UNDECIDED: u8 = 9;
 }
 
 /// What ends a command early.
@@ -37,6 +43,11 @@ impl Fault {
     /// An error with its advice.
     pub fn new(code: u8, message: impl fmt::Display, next: impl fmt::Display) -> Fault {
         Fault { code, message: message.to_string(), next: next.to_string() }
+    }
+
+    /// [`code::FAILED`], without advice.
+    pub fn failed(message: impl fmt::Display) -> Fault {
+        Fault::new(code::FAILED, message, "")
     }
 
     /// Prints it to stderr and gives its exit code. A fault without a message only carries its code.

@@ -8,7 +8,7 @@
 
 use super::client::{self, Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
-use super::kv::parse_time;
+use super::kv::{parse_time, put_bytes};
 use super::term;
 use crate::http::protocol::lines::{Lines, Next};
 use crate::node::process::signals;
@@ -45,7 +45,10 @@ static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub struct JobArgs {
     #[command(subcommand)]
     command: JobCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum JobCommand {
     /// Run a program on the cluster, show its output live and exit with its exit code
@@ -55,23 +58,17 @@ enum JobCommand {
         /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Submit a program and print the job's id
     Submit {
         #[command(flatten)]
         program: ProgramArgs,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// List jobs, newest first
     List {
         /// Maximum number of jobs
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
         limit: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Show the state and result of a job
     Show {
@@ -80,8 +77,6 @@ enum JobCommand {
         /// Wait until the job has ended, at most this long (30s, 5m)
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         wait: Option<Duration>,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Print the output of a job
     Logs {
@@ -93,21 +88,14 @@ enum JobCommand {
         /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Cancel a job that is queued or running
     Cancel {
         /// Id of the job
         id: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// List the languages that the cluster can run, with nodes and versions
-    Runtimes {
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    Runtimes,
 }
 
 /// A program.
@@ -134,58 +122,48 @@ fn parse_limit(text: &str) -> Result<(String, u64), String> {
     let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER, for example wall_ms=60000")?;
     Ok((name.to_string(), number.parse().map_err(|_| format!("{number:?} is not a number"))?))
 }
+
 pub fn run(args: &JobArgs) -> Result<(), Fault> {
+    let client = &args.client;
     match &args.command {
-        JobCommand::Run { program, raw, client } => run_program(program, *raw, client),
-        JobCommand::Submit { program, client } => {
+        JobCommand::Run { program, raw } => run_program(program, *raw, client),
+        JobCommand::Submit { program } => {
             let id = submit(&Client::new(client)?, &body_of(program, client)?)?;
-            if client.json {
-                term::json(&json!({"id": id}))
-            } else {
-                term::line(&id.to_string())
-            }
+            term::answer(client.json, &json!({"id": id}), || id.to_string());
             Ok(())
         }
-        JobCommand::List { limit, client } => list(*limit, client),
-        JobCommand::Show { id, wait, client } => show(*id, *wait, client),
-        JobCommand::Logs { id, follow, raw, client } => {
+        JobCommand::List { limit } => list(*limit, client),
+        JobCommand::Show { id, wait } => show(*id, *wait, client),
+        JobCommand::Logs { id, follow, raw } => {
             let asking = Client::new(client)?;
             let follow = if *follow { "follow&" } else { "" };
             let path = format!("/v1/jobs/{id}/output?{follow}format=ndjson");
             Watch::new(&asking, path, !client.json, *raw).follow(|| Ok(())).map(|_| ())
         }
-        JobCommand::Cancel { id, client } => {
-            let done =
-                answered(Client::new(client)?.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None))?)?;
-            if client.json {
-                term::json(&done)
-            } else {
-                term::line(&format!("job {id} is cancelled"))
-            }
+        JobCommand::Cancel { id } => {
+            let done = answered(Client::new(client)?.exchange(&cancellation(*id))?)?;
+            term::answer(client.json, &done, || format!("job {id} is cancelled"));
             Ok(())
         }
-        JobCommand::Runtimes { client } => runtimes(client),
+        JobCommand::Runtimes => runtimes(client),
     }
 }
 
-/// An answer's body, if it is one of success.
+fn cancellation(id: u64) -> Request {
+    Request::once("DELETE", format!("/v1/jobs/{id}"), None)
+}
+
+/// The body of an answer that reports success.
 fn answered(raw: Raw) -> Result<Value, Fault> {
-    match raw.status {
-        200..=299 => Ok(raw.json()),
-        404 => Err(Fault::new(
-            code::FAILED,
-            said(&raw),
-            "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
-        )),
-        409 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job show shows how it ended")),
-        400 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job runtimes lists the languages")),
-        403 => Err(Fault::new(code::FAILED, said(&raw), "name a node where jobs are enabled with -e HOST:PORT")),
-        _ => Err(raw.fault()),
-    }
-}
-
-fn said(raw: &Raw) -> String {
-    raw.json()["error"].as_str().unwrap_or("no reason given").to_string()
+    let next = match raw.status {
+        200..=299 => return Ok(raw.json()),
+        404 => "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
+        409 => "phalanx job show shows how it ended",
+        400 => "phalanx job runtimes lists the languages",
+        403 => "name a node where jobs are enabled with -e HOST:PORT",
+        _ => return Err(raw.fault()),
+    };
+    Err(Fault::new(code::FAILED, raw.said(), next))
 }
 
 /// A request for `POST /v1/jobs`.
@@ -208,16 +186,6 @@ fn body_of(program: &ProgramArgs, client: &ClientArgs) -> Result<Vec<u8>, Fault>
         put_bytes(&mut body, "stdin", "stdin_encoding", read(stdin)?);
     }
     Ok(body.to_string().into_bytes())
-}
-
-fn put_bytes(into: &mut Value, name: &str, encoding: &str, bytes: Vec<u8>) {
-    match String::from_utf8(bytes) {
-        Ok(text) => into[name] = text.into(),
-        Err(e) => {
-            into[name] = BASE64.encode(e.as_bytes()).into();
-            into[encoding] = "base64".into();
-        }
-    }
 }
 
 /// Bytes of a file that are read; no node would take so many, and some files have no end.
@@ -301,9 +269,7 @@ fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result
     let path = format!("/v1/jobs/{id}/output?follow&format=ndjson");
     let interrupt = || match IS_INTERRUPTED.load(Ordering::Relaxed) {
         true => {
-            let taken_back =
-                client.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None)).and_then(answered);
-            let message = match taken_back {
+            let message = match client.exchange(&cancellation(id)).and_then(answered) {
                 Ok(_) => format!("interrupted: job {id} is cancelled"),
                 Err(fault) => format!("interrupted, but job {id} could not be cancelled: {}", fault.message),
             };
@@ -322,24 +288,25 @@ fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result
 fn ending(id: u64, end: &Value) -> Result<(), Fault> {
     let state = end["state"].as_str().unwrap_or("unknown");
     let worker = end["worker"].as_u64().unwrap_or(0);
-    match (state, end["exit_code"].as_i64(), end["signal"].as_i64()) {
-        ("finished", Some(0), _) => Ok(()),
-        ("finished", Some(number), _) => Err(Fault::new(u8::try_from(number).unwrap_or(code::FAILED), "", "")),
+    let exit = |number: i64| u8::try_from(number).unwrap_or(code::FAILED);
+    Err(match (state, end["exit_code"].as_i64(), end["signal"].as_i64()) {
+        ("finished", Some(0), _) => return Ok(()),
+        ("finished", Some(number), _) => Fault::new(exit(number), "", ""),
         ("finished", None, Some(signal)) => {
             let message = format!("job {id} was killed by signal {signal} on node {worker}");
-            Err(Fault::new(u8::try_from(128 + signal).unwrap_or(code::FAILED), message, ""))
+            Fault::new(exit(128 + signal), message, "")
         }
-        ("not_compiled", ..) => Err(Fault::new(code::FAILED, format!("job {id} did not compile"), "")),
+        ("not_compiled", ..) => Fault::failed(format!("job {id} did not compile")),
         ("failed", ..) => {
             let why = end["error"].as_str().unwrap_or("no reason given");
-            Err(Fault::new(code::FAILED, format!("job {id} failed: {why}"), format!("phalanx job show {id}")))
+            Fault::new(code::FAILED, format!("job {id} failed: {why}"), format!("phalanx job show {id}"))
         }
-        ("cancelled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was cancelled"), "")),
+        ("cancelled", ..) => Fault::failed(format!("job {id} was cancelled")),
         (limit, ..) => {
             let next = "raise the limit with --limit NAME=NUMBER; phalanx job show lists the limits of the job";
-            Err(Fault::new(code::FAILED, format!("job {id}: {} on node {worker}", limit.replace('_', " ")), next))
+            Fault::new(code::FAILED, format!("job {id}: {} on node {worker}", limit.replace('_', " ")), next)
         }
-    }
+    })
 }
 
 /// A job's output, from whichever node has it.
@@ -459,7 +426,7 @@ impl<'a> Watch<'a> {
             0 => term::piece(io::stdout(), &bytes[known..], &mut self.pieces[0], self.is_raw),
             _ => term::piece(io::stderr(), &bytes[known..], &mut self.pieces[1], self.is_raw),
         };
-        written.map_err(|e| Fault::new(code::FAILED, format!("cannot write the output: {e}"), ""))
+        written.map_err(|e| Fault::failed(format!("cannot write the output: {e}")))
     }
 }
 

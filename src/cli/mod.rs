@@ -47,7 +47,7 @@ enum Command {
     Events(cluster::events::EventsArgs),
     /// Show the leader, or transfer the leadership
     Leader(cluster::leader::LeaderArgs),
-    /// List and change the members of the cluster of the cluster
+    /// List and change the members of the cluster
     Member(cluster::member::MemberArgs),
     /// Read and write keys
     Kv(kv::KvArgs),
@@ -90,7 +90,6 @@ pub fn run() -> u8 {
     }
     let answer = match command {
         Command::Node(args) => return local::node::run(args),
-        Command::Config(args) => return local::config::run(args),
         Command::Log(args) => return local::log::run(args),
         Command::Sim(args) => return lab::sim::run(args),
         Command::Status(args) => cluster::status::run(&args),
@@ -104,6 +103,7 @@ pub fn run() -> u8 {
         Command::Check(args) => cluster::check::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Recover(args) => local::recover::run(&args),
+        Command::Config(args) => local::config::run(&args),
         Command::Bench(args) => lab::bench::run(&args),
         Command::Dev(args) => lab::dev::run(&args),
         Command::Demo(args) => lab::demo::run(&args),

@@ -81,7 +81,12 @@ pub fn json<T: serde::Serialize>(value: &T) {
     line(&escaped(&text.expect("a status or report always encodes")));
 }
 
-/// Whether a terminal would obey this character, and one is what stdout is.
+/// Writes an answer to stdout: as JSON, or as a line.
+pub fn answer<T: serde::Serialize>(is_json: bool, value: &T, text: impl FnOnce() -> String) {
+    if is_json { json(value) } else { line(&text()) }
+}
+
+/// Whether stdout is a terminal that would obey this character.
 pub fn obeys(c: char) -> bool {
     is_obeyed(c) && io::stdout().is_terminal()
 }

@@ -6,6 +6,7 @@
 //! Not here: the chat's rules (`docs/chat.md`).
 
 use super::{Client, Connection, Fault, Request, refused};
+use crate::text::percent_encode;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -150,7 +151,7 @@ impl Chat {
     }
 
     fn nothing(&self, why: String) -> Fault {
-        Fault::Refused { status: 404, from: self.client.address().to_string(), why, retry_after: None }
+        Fault::Refused { status: 404, from: self.client.address().to_string(), why }
     }
 
     /// Every stored message of a conversation, in order.
@@ -171,10 +172,8 @@ impl Chat {
 
     /// Follows events after a position, or from now on.
     pub fn follow(&self, after: Option<u64>) -> Follower {
-        let mut follower =
-            Follower::new(self.client.addresses().to_vec(), self.client.token.clone().unwrap_or_default(), after);
-        follower.at = self.client.at;
-        follower
+        let token = self.client.token.clone().unwrap_or_default();
+        Follower { at: self.client.at, ..Follower::new(self.client.addresses().to_vec(), token, after) }
     }
 }
 
@@ -187,19 +186,7 @@ fn literal(name: &str) -> String {
         }
         pattern.push(c);
     }
-    escape(&pattern)
-}
-
-/// Escapes text for a path or a parameter.
-pub fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+    percent_encode(pattern.as_bytes())
 }
 
 /// The event stream, read from one node after another.
@@ -251,7 +238,7 @@ impl Follower {
                 if line["type"] == "logged_out" {
                     let why = "this session has ended".to_string();
                     let from = self.address().to_string();
-                    return Err(Fault::Refused { status: 401, from, why, retry_after: None });
+                    return Err(Fault::Refused { status: 401, from, why });
                 }
                 let is_known = position.is_none() || (self.position.is_some() && position <= self.position);
                 self.position = self.position.max(position);

@@ -40,7 +40,7 @@ const BUSY: Does = Does::Answers(
 );
 const LATE: Does = Does::Answers("HTTP/1.1 504 Gateway Timeout\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}");
 const SLOW: Does = Does::Answers(
-    "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 4\r\nConnection: close\r\nContent-Length: 16\r\n\r\n{\"error\":\"wait\"}",
+    "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nContent-Length: 16\r\n\r\n{\"error\":\"wait\"}",
 );
 
 /// The beginning of a stream that breaks off.
@@ -84,11 +84,7 @@ fn refused_unknown_and_unreachable_are_told_apart() {
         (client(vec![address], 150).ask(&request).unwrap_err(), heard)
     };
     let (slow, _) = ask(vec![SLOW], true);
-    let retry_after = Some(Duration::from_secs(4));
-    assert!(
-        matches!(&slow, Fault::Refused { status: 429, why, retry_after: after, .. } if why == "wait" && *after == retry_after),
-        "{slow:?}"
-    );
+    assert!(matches!(&slow, Fault::Refused { status: 429, why, .. } if why == "wait"), "{slow:?}");
     assert!(matches!(ask(vec![BUSY], true).0, Fault::Refused { status: 503, .. }), "declined, then gone");
     assert!(matches!(ask(vec![Does::Dies, BUSY], true).0, Fault::Unknown(_)), "K2");
     assert!(matches!(ask(vec![LATE], true).0, Fault::Unknown(_)));
@@ -130,7 +126,6 @@ fn places_are_read_as_people_write_them() {
     assert_eq!(To::read("#tea"), To::Room("tea".to_string()));
     assert_eq!((To::read("@bob"), To::read("bob")), (To::Person("bob".to_string()), To::Person("bob".to_string())));
     assert_eq!(To::read(":12"), To::Conversation(12));
-    assert_eq!(chat::escape("a b*é"), "a%20b%2A%C3%A9");
 }
 
 #[test]

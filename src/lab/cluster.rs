@@ -23,7 +23,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -174,13 +174,13 @@ impl Cluster {
         if id > ports::NODES_MAX || self.is_running(id) {
             return Err(LabError::Answer(format!("node {id} runs already or has no ports")));
         }
-        let settings = self.settings_path().to_string_lossy().into_owned();
-        let mut args: Vec<String> = ["node", "--id", &id.to_string(), "--settings", &settings].map(String::from).into();
+        let mut command = Command::new(&self.exe);
+        command.args(["node", "--id", &id.to_string(), "--settings"]).arg(self.settings_path());
         if !self.outlives_us {
-            args.push("--until-eof".into());
+            command.arg("--until-eof");
         }
-        args.extend(more.iter().map(ToString::to_string));
-        let process = Process::start(&self.exe, &args, &self.envs, self.dir.path(), &self.log_path(id))?;
+        command.args(more).envs(self.envs.iter().map(|(name, value)| (name, value))).current_dir(self.dir.path());
+        let process = Process::start(&mut command, &self.log_path(id))?;
         self.frozen.remove(&id);
         self.nodes.insert(id, process);
         Ok(())
@@ -362,10 +362,11 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::settle`].
     pub fn settle_as(&self, voters: usize) -> Result<u64> {
-        self.wait_explained("the cluster is healthy and caught up", SETTLE_WITHIN, || self.look(voters))
+        self.wait_explained("the cluster is healthy and caught up", SETTLE_WITHIN, || self.settled(voters))
     }
 
-    fn look(&self, voters: usize) -> std::result::Result<u64, String> {
+    /// The leader of a healthy cluster that has caught up, or what is missing.
+    fn settled(&self, voters: usize) -> std::result::Result<u64, String> {
         let expected = self.nodes.keys().filter(|id| !self.frozen.contains(id)).count();
         // What is committed grows while nodes are asked one after another: each must have applied what was committed before.
         let committed: BTreeMap<_, _> = self

@@ -2,8 +2,9 @@
 //!
 //! Not here: what is asked and expected (`demo/jobs.rs`, `bench/job_rates.rs`, `tests/cluster/jobs/`).
 
+use super::web::answer_until;
 use super::{LabError, Result};
-use crate::client::{Client, Fault, Request, Response};
+use crate::client::{Client, Request, Response};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -73,16 +74,7 @@ impl Jobs {
     }
 
     fn until(&mut self, deadline: Instant, what: &str, patience: Duration, request: &Request) -> Result<Response> {
-        let begun = Instant::now();
-        let within = deadline.saturating_duration_since(begun);
-        (self.client.patience, self.client.within) = (patience, Some(within));
-        self.client.ask(request).map_err(|fault| match fault {
-            Fault::Refused { status, from, why, .. } if !matches!(status, 503 | 504) => {
-                LabError::Answer(format!("{from} answered {status}: {why}"))
-            }
-            in_vain => {
-                LabError::Timeout { what: what.to_string(), after: begun.elapsed(), detail: format!("; {in_vain}") }
-            }
-        })
+        self.client.patience = patience;
+        answer_until(&mut self.client, deadline, what, request, |status| matches!(status, 200..=299))
     }
 }

@@ -3,9 +3,9 @@
 //! Not here: HTTP itself and how a client goes on with the next node (`client.rs`), the server (`http/`).
 
 use super::{LabError, Result};
-use crate::client::chat::escape;
 use crate::client::{Client, Fault, Request};
 pub use crate::client::{Connection, Response};
+use crate::text::percent_encode;
 use serde_json::Value;
 use std::io;
 use std::time::{Duration, Instant};
@@ -79,23 +79,37 @@ impl KeyClient {
     }
 
     fn until(&mut self, deadline: Instant, what: &str, request: &Request) -> Result<Response> {
-        let begun = Instant::now();
-        self.client.within = Some(deadline.saturating_duration_since(begun));
-        let in_vain = |fault: Fault| LabError::Timeout {
-            what: what.into(),
-            after: begun.elapsed(),
-            detail: format!(" (last: {fault})"),
-        };
-        let response = self.client.answer(request).map_err(in_vain)?;
-        match response.status {
-            200..=299 | 404 => Ok(response),
-            status => Err(LabError::Answer(format!("{} says {status}: {}", self.client.address(), response.text()))),
-        }
+        answer_until(&mut self.client, deadline, what, request, |status| matches!(status, 200..=299 | 404))
+    }
+}
+
+/// Sends a request until a node answers it with a status that is expected.
+///
+/// # Errors
+/// An answer with another status, or no answer before the deadline; `what` says what was waited for.
+pub fn answer_until(
+    client: &mut Client,
+    deadline: Instant,
+    what: &str,
+    request: &Request,
+    is_expected: impl Fn(u16) -> bool,
+) -> Result<Response> {
+    let begun = Instant::now();
+    client.within = Some(deadline.saturating_duration_since(begun));
+    let in_vain = |fault: Fault| LabError::Timeout {
+        what: what.into(),
+        after: begun.elapsed(),
+        detail: format!(" (last: {fault})"),
+    };
+    let response = client.answer(request).map_err(in_vain)?;
+    match is_expected(response.status) {
+        true => Ok(response),
+        false => Err(LabError::Answer(format!("{} says {}: {}", client.address(), response.status, response.text()))),
     }
 }
 
 fn path(key: &str) -> String {
-    format!("/v1/kv/{}", escape(key))
+    format!("/v1/kv/{}", percent_encode(key.as_bytes()))
 }
 
 #[cfg(test)]

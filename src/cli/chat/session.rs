@@ -5,6 +5,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client as cluster;
 use crate::client::{Chat, To};
+use crate::text::percent_encode;
 use crate::time::time_of_day;
 use rustix::termios::{self, LocalModes, OptionalActions};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ pub(crate) fn path_of(options: &ChatOptions) -> PathBuf {
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
     let name =
-        options.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", cluster::chat::escape(who)));
+        options.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", percent_encode(who.as_bytes())));
     base.unwrap_or_else(std::env::temp_dir).join("phalanx-chat").join(name)
 }
 

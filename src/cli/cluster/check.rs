@@ -7,7 +7,7 @@
 //! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference (`node/snapshots/checkpoints.rs`).
 
 use crate::cli::client::{Client, ClientArgs, Request};
-use crate::cli::fault::Fault;
+use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::poll;
 use crate::node::views::status::IntegrityStatus;
@@ -30,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct CheckArgs {
     #[command(subcommand)]
     command: CheckCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -39,10 +41,7 @@ enum CheckCommand {
         after_help = "Exit codes: 0 all equal, 4 a member does not answer, 8 a difference was found, 9 no digest in \
             time."
     )]
-    Digest {
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    Digest,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -71,20 +70,16 @@ struct Checkpoint {
 /// # Errors
 /// Those of the exit codes at the top of this file.
 pub fn run(args: &CheckArgs) -> Result<(), Fault> {
-    let CheckCommand::Digest { client: args } = &args.command;
-    let client = Client::new(args)?;
+    let CheckCommand::Digest = args.command;
+    let client = Client::new(&args.client)?;
     let members = client.get::<Members>("/v1/members")?.value.members;
     let clients: Vec<(u64, Client)> = members.iter().map(|member| (member.id, client.only(&member.http))).collect();
     let checkpoint = client.change::<Checkpoint>("POST", "/v1/digests", &json!({}))?.value.index;
     let states = at_checkpoint(&clients, checkpoint)?;
     let parts = compare(&states, checkpoint)?;
-    report(args.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());
+    report(args.client.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());
     Ok(())
 }
-
-/// Exit codes of checkers.
-const VIOLATION: u8 = 8;
-const UNDECIDED: u8 = 9;
 
 /// What each member holds at the checkpoint, by part.
 fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<u64, BTreeMap<String, String>>, Fault> {
@@ -110,7 +105,7 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
                 progress.advance(1);
             } else if begun.elapsed() > DIGEST_WITHIN {
                 let message = format!("node {id} has no digest of its state at index {checkpoint}");
-                return Err(Fault::new(UNDECIDED, message, "the node may be far behind or busy: try again"));
+                return Err(Fault::new(code::UNDECIDED, message, "the node may be far behind or busy: try again"));
             }
         }
         if states.len() < clients.len() {
@@ -122,7 +117,7 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
 
 fn differs(message: String) -> Fault {
     Fault::new(
-        VIOLATION,
+        code::VIOLATION,
         message,
         "see phalanx status and phalanx events: the nodes repair themselves if a majority agrees",
     )

@@ -122,30 +122,38 @@ pub fn render(status: &Status, from: &str) -> String {
     text
 }
 
-fn row(node: &NodeRow) -> Vec<String> {
-    let state = match node.status {
+/// `LEADER`, `ONLINE` or `OFFLINE`.
+pub fn state(node: &NodeRow) -> &'static str {
+    match node.status {
         Liveness::Offline => "OFFLINE",
-        _ if node.is_corrupt => "CORRUPT",
         Liveness::Leader => "LEADER",
         Liveness::Online => "ONLINE",
-    };
+    }
+}
+
+/// `voter`, `learner`, or `-` for a node that is not a member.
+pub fn member(node: &NodeRow) -> &'static str {
+    match node.membership {
+        Standing::Voter => "voter",
+        Standing::Learner => "learner",
+        Standing::None => "-",
+    }
+}
+
+fn row(node: &NodeRow) -> Vec<String> {
+    let is_offline = node.status == Liveness::Offline;
     let is_known = node.heartbeat_age_ms.is_some();
     let number = |n: u64| if is_known { n.to_string() } else { "-".into() };
     vec![
         node.id.0.to_string(),
-        state.into(),
+        if node.is_corrupt && !is_offline { "CORRUPT" } else { state(node) }.into(),
         match node.role {
-            _ if node.status == Liveness::Offline => "-".into(),
+            _ if is_offline => "-".into(),
             Role::Follower => "follower".into(),
             Role::Candidate => "candidate".into(),
             Role::Leader => "leader".into(),
         },
-        match node.membership {
-            _ if node.is_gateway => "gateway".into(),
-            Standing::Voter => "voter".into(),
-            Standing::Learner => "learner".into(),
-            Standing::None => "-".into(),
-        },
+        if node.is_gateway { "gateway" } else { member(node) }.into(),
         number(node.term.0),
         number(node.last_index.0),
         number(node.commit_index.0),

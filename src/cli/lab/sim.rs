@@ -3,12 +3,11 @@
 //! Exit codes: 0 nothing broke, 8 a rule was broken. A failure prints the line that runs its seed again; `replay` prints
 //! the last events before it. Not here: the simulator (`sim/`).
 
+use crate::cli::fault::code;
 use crate::progress::Progress;
 use crate::sim::{self, Coverage, Options};
 use std::time::Instant;
 
-/// A rule was broken.
-const VIOLATION: u8 = 8;
 /// Failures that a sweep prints in full.
 const FAILURES_MAX: usize = 5;
 
@@ -62,7 +61,7 @@ fn one(seed: u64, is_traced: bool) -> u8 {
         }
         Err(failure) => {
             println!("{failure}");
-            VIOLATION
+            code::VIOLATION
         }
     }
 }
@@ -88,7 +87,7 @@ fn sweep(from: u64, seeds: u64) -> u8 {
     }
     let failed: Vec<u64> = result.failures.iter().map(|failure| failure.seed).collect();
     println!("failed: {failed:?}");
-    VIOLATION
+    code::VIOLATION
 }
 
 fn print(coverage: &Coverage) {

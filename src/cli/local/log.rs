@@ -1,7 +1,7 @@
-//! `phalanx log dump|verify DIR`: what a node's log on disk holds, and whether it is whole.
+//! `phalanx log dump|verify DIR`: what a node's log on disk contains, and whether it is intact.
 //!
 //! Both read without changing a byte and work beside a running node. `dump` prints a line per record; `verify` checks every
-//! record and snapshot and says what a start would do. Exit codes: 0 whole, 3 damaged or unreadable, 2 not a node's folder.
+//! record and snapshot and says what a start would do. Exit codes: 0 intact, 3 damaged or unreadable, 2 not a node's folder.
 //! Not here: reading (`store/inspect.rs`).
 
 use crate::cli::fault::{Fault, code};
@@ -15,9 +15,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The disk is damaged or does not answer.
-const DISK: u8 = 3;
-/// Bytes of a command shown to people; JSON has its length alone.
+/// Bytes of a command that are printed; JSON has its length only.
 const SHOWN_BYTES: usize = 48;
 
 /// Arguments of `phalanx log`.
@@ -64,7 +62,7 @@ pub fn run(args: LogArgs) -> u8 {
 /// Prints every record; the exit code.
 pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
     let mut printed = Ok(());
-    let summary = look(dir, |seen| {
+    let summary = read_log(dir, |seen| {
         if printed.is_ok() {
             printed = match json {
                 true => writeln!(out, "{}", record_json(&seen)),
@@ -73,38 +71,38 @@ pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
         }
     })?;
     match printed {
-        // `phalanx log dump ... | head` is a fine way to look.
+        // The reader of a pipe may stop early: `phalanx log dump ... | head`.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
         printed => printed.map_err(printing)?,
     }
     for damage in &summary.damage {
         eprintln!("error: {damage}");
     }
-    Ok(if summary.damage.is_empty() { 0 } else { DISK })
+    Ok(if summary.damage.is_empty() { 0 } else { code::DISK })
 }
 
 /// Checks everything and prints what a start would do; the exit code.
 pub fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
-    let summary = look(dir, |_| {})?;
+    let summary = read_log(dir, |_| {})?;
     let is_running = store::identity::is_in_use(dir);
     match json {
         true => writeln!(out, "{}", summary_json(&summary, is_running)),
         false => write!(out, "{}", summary_text(&summary, is_running)),
     }
     .map_err(printing)?;
-    Ok(if summary.damage.is_empty() { 0 } else { DISK })
+    Ok(if summary.damage.is_empty() { 0 } else { code::DISK })
 }
 
-fn look(dir: &Path, each: impl FnMut(Seen<'_>)) -> Result<Summary, Fault> {
+fn read_log(dir: &Path, each: impl FnMut(Seen<'_>)) -> Result<Summary, Fault> {
     if !dir.join(store::WAL_DIR).is_dir() {
         let message = format!("{} does not contain the log of a node", dir.display());
         return Err(Fault::new(code::USAGE, message, "give the data folder of one node, such as data/node-1"));
     }
-    inspect::inspect(Arc::new(RealFiles), dir, each).map_err(|e| Fault::new(DISK, e, ""))
+    inspect::inspect(Arc::new(RealFiles), dir, each).map_err(|e| Fault::new(code::DISK, e, ""))
 }
 
 fn printing(e: io::Error) -> Fault {
-    Fault::new(code::FAILED, format!("cannot write the output: {e}"), "")
+    Fault::failed(format!("cannot write the output: {e}"))
 }
 
 fn name(file: &Path) -> String {
@@ -285,9 +283,9 @@ mod tests {
         bytes[100] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         let (code, text) = print(|out| verify(&dir, true, out));
-        let verdict: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((code, &verdict["is_whole"]), (DISK, &Value::Bool(false)));
-        assert!(verdict["damage"][0]["message"].as_str().unwrap().contains("--id 7 --rejoin"), "{verdict}");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, &report["is_whole"]), (code::DISK, &Value::Bool(false)));
+        assert!(report["damage"][0]["message"].as_str().unwrap().contains("--id 7 --rejoin"), "{report}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "looking must not repair");
     }
 }

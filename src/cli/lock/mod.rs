@@ -22,18 +22,19 @@ use self::lease::GRACE_MAX;
 use self::process_group::{Group, Step, Word};
 use super::client::{Client, ClientArgs};
 use super::fault::{Fault, code};
-use super::kv::{escape_path, parse_time};
+use super::kv::parse_time;
 use super::term;
 use crate::cli::lock::lease::{Lease, since_boot};
 use crate::lab::poll;
 use crate::node::process::signals;
+use crate::text::percent_encode;
 use crate::time::parse_duration;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::Signal;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -56,7 +57,10 @@ const NOT_RUN: u8 = 126;
 pub struct LockArgs {
     #[command(subcommand)]
     command: LockCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum LockCommand {
     /// Acquire a lock, run a command, release the lock
@@ -77,8 +81,6 @@ enum LockCommand {
         /// How long to wait for the lock; 0 does not wait [default: no limit]
         #[arg(long, value_name = "TIME", value_parser = parse_wait)]
         wait: Option<Duration>,
-        #[command(flatten)]
-        client: ClientArgs,
         /// Command to run, with its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -91,10 +93,11 @@ enum LockCommand {
 fn parse_wait(text: &str) -> Result<Duration, String> {
     if parse_duration(text) == Some(Duration::ZERO) { Ok(Duration::ZERO) } else { parse_time(text) }
 }
+
 pub fn run(args: &LockArgs) -> Result<(), Fault> {
     match &args.command {
-        LockCommand::Keep => crate::cli::lock::guardian::run(),
-        LockCommand::Run { name, ttl, wait, client, command } => run_command(name, *ttl, *wait, client, command),
+        LockCommand::Keep => guardian::run(),
+        LockCommand::Run { name, ttl, wait, command } => run_command(name, *ttl, *wait, &args.client, command),
     }
 }
 
@@ -113,7 +116,7 @@ fn run_command(
         endpoints: patient.endpoints(),
         // A renewal that hangs must leave time for others.
         patience: Duration::from_secs_f64(client.timeout.unwrap_or(3.0)).min(ttl / 3),
-        path: format!("/v1/lock/{}", escape_path(name.clone().into_vec())),
+        path: format!("/v1/lock/{}", percent_encode(name.as_bytes())),
         name: name.to_string_lossy().into_owned(),
         ttl,
         token: 0,
@@ -248,11 +251,7 @@ impl Lock {
         let until = Instant::now() + span;
         while Instant::now() < until {
             if self.signals.try_recv().is_ok() {
-                return Err(Fault::new(
-                    code::FAILED,
-                    format!("interrupted while waiting for lock {:?}", self.lease.name),
-                    "",
-                ));
+                return Err(Fault::failed(format!("interrupted while waiting for lock {:?}", self.lease.name)));
             }
             poll::pause(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
         }
