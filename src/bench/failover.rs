@@ -188,10 +188,26 @@ impl Stream {
     }
 }
 
-fn kill(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
+/// Runs a part's rounds. `run` returns a measurement and describes what happened.
+fn rounds(
+    name: &str,
+    count: usize,
+    progress: &Progress,
+    mut run: impl FnMut(usize) -> Result<(Duration, String)>,
+) -> Result<Vec<f64>> {
+    progress.count(count as u64);
     let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+    for round in 1..=count {
+        let (took, what) = run(round)?;
+        samples.push(ms(took));
+        progress.say(&format!("{name} {round}/{count}: {what}, {:.1} ms", ms(took)));
+        progress.advance(1);
+    }
+    Ok(samples)
+}
+
+fn kill(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("kill", count, progress, |round| {
         let leader = cluster.settle()?;
         let term = cluster.status(leader)?.cluster.term;
         let mut stream = Stream::new(cluster, format!("kill {round}"));
@@ -199,47 +215,41 @@ fn kill(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Fig
         let begun = Instant::now();
         cluster.kill_now(leader)?;
         stream.step()?;
-        samples.push(ms(begun.elapsed()));
+        let took = begun.elapsed();
         let ended = cluster.process(leader)?.wait(Duration::from_secs(5))?;
         let new = cluster.wait_other_leader(leader)?;
         let new_term = cluster.status(new)?.cluster.term;
         if ended.success() || new_term <= term {
             return Err(LabError::Answer(format!("no failover: node {leader} {ended}, term {term} -> {new_term}")));
         }
-        progress.say(&format!("kill {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
-        progress.advance(1);
         cluster.restart(leader)?;
-    }
+        Ok((took, format!("node {leader} -> node {new}")))
+    })?;
     cluster.settle()?;
     let goal = Goal { words: "median <= 50, worst <= 250", median: 50.0, worst: 250.0 };
     Ok(Figure::new(Part::Kill, "leader killed -> next acknowledged command", "ms", samples, goal))
 }
 
-fn stop(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
-    let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+fn stop(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("stop", count, progress, |round| {
         let leader = cluster.settle()?;
         let mut stream = Stream::new(cluster, format!("stop {round}"));
         stream.warm_up()?;
         let begun = Instant::now();
         cluster.freeze(leader)?;
         stream.step()?;
-        samples.push(ms(begun.elapsed()));
+        let took = begun.elapsed();
         let new = cluster.wait_other_leader(leader)?;
         cluster.thaw(leader)?;
-        progress.say(&format!("stop {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
-        progress.advance(1);
-    }
+        Ok((took, format!("node {leader} -> node {new}")))
+    })?;
     cluster.settle()?;
     let goal = Goal { words: "median <= 800", median: 800.0, worst: f64::MAX };
     Ok(Figure::new(Part::Stop, "leader frozen -> next acknowledged command", "ms", samples, goal))
 }
 
-fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
-    let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+fn hand_over(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("leadership transfer", count, progress, |round| {
         let leader = cluster.settle()?;
         let to = (1..=NODES).filter(|id| *id != leader).nth(fastrand::usize(0..4)).expect("four others");
         let mut stream = Stream::new(cluster, format!("transfer {round}"));
@@ -256,27 +266,17 @@ fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Resul
             asking.answer(Instant::now() + Duration::from_secs(5)).map_err(LabError::io("leadership transfer"))?;
         let new = cluster.wait_other_leader(leader)?;
         if answer.status != 200 || new != to {
-            return Err(LabError::Answer(format!(
-                "leadership transfer to node {to}: {} {}",
-                answer.status,
-                answer.text()
-            )));
+            let (status, text) = (answer.status, answer.text());
+            return Err(LabError::Answer(format!("leadership transfer to node {to}: {status} {text}")));
         }
-        samples.push(ms(longest));
-        progress.say(&format!(
-            "leadership transfer {round}/{rounds}: node {leader} -> node {new}, {:.1} ms",
-            samples[round - 1]
-        ));
-        progress.advance(1);
-    }
+        Ok((longest, format!("node {leader} -> node {new}")))
+    })?;
     let goal = Goal { words: "<= 20", median: 20.0, worst: 20.0 };
     Ok(Figure::new(Part::HandOver, "leadership transfer: longest wait of a command", "ms", samples, goal))
 }
 
-fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> {
-    let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+fn cold_start(exe: &Path, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("cold start", count, progress, |_| {
         let mut cluster = Cluster::prepare(exe, &defaults())?;
         let begun = Instant::now();
         for id in 1..=NODES {
@@ -289,10 +289,8 @@ fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> 
             let alive = web::get(&to, "/livez", Duration::from_millis(500)).ok()?;
             (redirect.status == 307 && alive.status == 200).then_some(to)
         })?;
-        samples.push(ms(begun.elapsed()));
-        progress.say(&format!("cold start {round}/{rounds}: worker {worker}, {:.0} ms", samples[round - 1]));
-        progress.advance(1);
-    }
+        Ok((begun.elapsed(), format!("worker {worker}")))
+    })?;
     let goal = Goal { words: "<= 2000", median: 2000.0, worst: 2000.0 };
     Ok(Figure::new(Part::ColdStart, "cold start of five nodes -> redirect to a living worker", "ms", samples, goal))
 }

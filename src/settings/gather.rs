@@ -2,8 +2,8 @@
 //!
 //! Not here: what one key may hold (`rules.rs`).
 
-use super::rules::{KEYS, Raw, Rule};
-use super::{DEFAULT_FILE, Settings};
+use super::rules::{Raw, Rule};
+use super::{DEFAULT_FILE, KEYS, Settings};
 use crate::text::plain;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};

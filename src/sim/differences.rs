@@ -44,7 +44,7 @@ impl World {
         let node = running[self.rng.usize(0..running.len())];
         let host = &mut self.hosts[node];
         if let Some(process) = host.process.as_mut() {
-            process.service.alter(part);
+            process.service.registry.alter(part);
             host.altered = Some(part);
             self.note(|_| format!("n{}: {} is altered", node + 1, part_name(part)));
         }
@@ -67,7 +67,7 @@ impl World {
     /// A node has applied a checkpoint: it reports the digest of its state.
     pub fn tell_digest(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let digest = process.service.state_digest();
+        let digest = process.service.registry.state_digest(&[], &mut || {});
         let digests = &mut process.report.digests;
         digests.push(digest);
         if digests.len() > DIGESTS_KEPT {
@@ -149,11 +149,11 @@ impl World {
                     let command = Command::decode(&bytes).expect("the log holds what was proposed");
                     process.service.apply(Index(index), &command);
                 }
-                Some(Payload::Noop | Payload::Membership(_)) => process.service.skip(Index(index)),
+                Some(Payload::Noop | Payload::Membership(_)) => process.service.registry.skip(Index(index)),
                 None => return violation!("Integrity", "n{} has no entry {index} to apply again", node + 1),
             }
         }
-        process.service.take_checkpoint();
+        process.service.registry.take_checkpoint();
         let (applied, digest, is_leader) =
             (process.applied, process.service.digest(), process.raft.view().role == Role::Leader);
         let altered = self.hosts[node].altered.take();

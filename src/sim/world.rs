@@ -11,8 +11,9 @@ use super::checks::raft_checker::RaftChecker;
 use super::coverage::Coverage;
 use super::environment::disk::Death;
 use super::environment::net::Network;
-use super::environment::plan::{JobsPlan, Plan, TICK_US};
+use super::environment::plan::{JobsPlan, Plan, TICK_US, pick};
 use super::model::host::{Bugs, Host};
+use super::model::liveness::LivenessPhase;
 use super::model::operations::{Client, ClientResult};
 use super::model::snapshot_transfers::Transfers;
 use super::violation::{CheckResult, Hash, Violation, violation};
@@ -21,8 +22,7 @@ use crate::services::jobs::JobId;
 use crate::store::error::StoreError;
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -98,30 +98,6 @@ pub enum What {
     Look,
 }
 
-/// An entry of the queue, ordered by time, then by sequence.
-pub struct Scheduled {
-    at: u64,
-    sequence: u64,
-    what: What,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        self.sequence == other.sequence
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
 /// Events kept for the trace of a failure.
 const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
@@ -141,7 +117,8 @@ pub struct World {
     pub now: u64,
     /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in milliseconds.
     pub time_begun: Option<(u64, u64)>,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    /// What happens, by time and sequence.
+    queue: BTreeMap<(u64, u64), What>,
     next_sequence: u64,
     /// Nodes; node `i` has the number `i + 1`.
     pub hosts: Vec<Host>,
@@ -162,7 +139,7 @@ pub struct World {
     /// Faults have stopped.
     pub is_calm: bool,
     /// State of the calm phase.
-    pub liveness: super::model::liveness::LivenessPhase,
+    pub liveness: LivenessPhase,
     /// The run is over.
     pub is_over: bool,
     /// Commands of workers and leaders so far: each has a number of its own.
@@ -184,12 +161,11 @@ impl World {
         plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
         // The same holds for talk.
-        plan.talk = *super::environment::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
+        plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         // And for older copies of disks, and strangers.
-        plan.restores =
-            *super::environment::plan::pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
+        plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
         let mut strangers = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *super::environment::plan::pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
+        plan.hostile = *pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
         plan.has_secret = strangers.bool();
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
@@ -198,7 +174,7 @@ impl World {
             bugs,
             now: 0,
             time_begun: None,
-            queue: BinaryHeap::new(),
+            queue: BTreeMap::new(),
             next_sequence: 0,
             hosts: Vec::new(),
             old_packets: VecDeque::new(),
@@ -208,7 +184,7 @@ impl World {
             clients: Vec::new(),
             coverage: Coverage::default(),
             is_calm: false,
-            liveness: super::model::liveness::LivenessPhase::default(),
+            liveness: LivenessPhase::default(),
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),
@@ -226,7 +202,7 @@ impl World {
             world.hosts.push(Host::new(identity, seed, tick_us));
         }
         world.set_clocks(seed);
-        world.give_birth()?;
+        world.bootstrap()?;
         for node in 0..nodes {
             let at = world.rng.u64(0..20_000);
             world.start_at(node, at);
@@ -258,26 +234,19 @@ impl World {
         Identity { id: NodeId(node as u64 + 1), uuid }
     }
 
-    /// The first voters are born with the same first entry, agreed upon by definition; spares with nothing.
-    fn give_birth(&mut self) -> CheckResult {
+    /// The first voters start with the same first entry, committed by definition; spares start with nothing.
+    fn bootstrap(&mut self) -> CheckResult {
         let voters = (0..self.plan.voters).map(|node| (self.hosts[node].identity.id, self.hosts[node].identity.uuid));
         let membership = Arc::new(Membership { voters: voters.collect(), learners: BTreeMap::new() });
-        let founder = self.hosts[0].identity;
+        let first = self.hosts[0].identity;
         let entry = Entry { index: Index(1), term: Term(1), payload: Payload::Membership(membership) };
         for node in 0..self.plan.voters {
-            let durable = Durable {
-                hard_state: HardState { term: Term(1), vote: Some(founder) },
-                snapshot: None,
-                entries: vec![entry.clone()],
-            };
+            let hard_state = HardState { term: Term(1), vote: Some(first) };
+            let entries = vec![entry.clone()];
+            let durable = Durable { hard_state, snapshot: None, entries: entries.clone() };
             let host = &self.hosts[node];
-            self.raft_checker.on_birth(host.identity, &durable, node == 0)?;
-            let persist = Persist {
-                seq: 0,
-                hard_state: Some(durable.hard_state),
-                install: None,
-                entries: durable.entries.clone(),
-            };
+            self.raft_checker.on_bootstrap(host.identity, &durable, node == 0)?;
+            let persist = Persist { hard_state: Some(hard_state), entries, ..Persist::default() };
             let (mut store, _) = host.open(&self.plan, &Bugs::default()).or_else(failed_to_open)?;
             store.write(&persist).and_then(|()| store.sync()).or_else(failed_to_open)?;
         }
@@ -306,7 +275,7 @@ impl World {
     pub fn at(&mut self, at: u64, what: What) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.queue.push(Reverse(Scheduled { at: at.max(self.now), sequence, what }));
+        self.queue.insert((at.max(self.now), sequence), what);
     }
 
     /// Schedules an event some time from now.
@@ -322,10 +291,12 @@ impl World {
     /// Runs to the end.
     pub fn run(&mut self) -> CheckResult {
         while !self.is_over {
-            let Some(Reverse(next)) = self.queue.pop() else { return violation!("Progress", "nothing happens") };
-            self.now = next.at;
+            let Some(((at, _), what)) = self.queue.pop_first() else {
+                return violation!("Progress", "nothing happens");
+            };
+            self.now = at;
             self.coverage.events += 1;
-            self.dispatch(next.what)?;
+            self.dispatch(what)?;
         }
         self.coverage += self.client_checker.jobs_checker.seen;
         self.client_checker.judge_history()

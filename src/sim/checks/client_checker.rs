@@ -1,7 +1,7 @@
 //! The client checker: knows what clients were told and what the services did, and asserts that the two agree.
 //!
 //! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each
-//! answer is The right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for
+//! answer is the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for
 //! the whole history, key by key.
 //!
 //! Not here: rules of consensus (`raft_checker.rs`).
@@ -11,8 +11,8 @@ use super::jobs_checker::JobsChecker;
 use super::kv_model::KvModel;
 use crate::check::{self, Action, Verdict};
 use crate::services::jobs::{Answer, JobTable};
-use crate::services::kv::{BatchReply, Value};
-use crate::services::{Reply, chat};
+use crate::services::kv::{BatchReply, Op, Value};
+use crate::services::{Reply, chat, sql};
 use crate::sim::model::operations::{ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
 use crate::sim::violation::{CheckResult, Name, name, violation};
@@ -39,7 +39,7 @@ pub struct ClientChecker {
     /// Knows about jobs.
     pub jobs_checker: JobsChecker,
     /// Knows what was said.
-    ear: DeliveryChecker,
+    delivery_checker: DeliveryChecker,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
@@ -92,11 +92,11 @@ impl ClientChecker {
         }
         digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
-            return board.map_or(Ok(()), |board| self.jobs_checker.look_again(index, board));
+            return board.map_or(Ok(()), |board| self.jobs_checker.on_applied_again(index, board));
         }
         self.applied = index;
         if let Some(board) = board {
-            self.jobs_checker.look(index, applied, board)?;
+            self.jobs_checker.on_applied(index, applied, board)?;
         }
         let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
@@ -134,23 +134,19 @@ impl ClientChecker {
             return violation!("ExactlyOnce", "{tag:?} is said to have taken effect at {at}, it never did");
         }
         self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
-        if matches!(command.body, Body::Checkpoint) {
-            return Ok(());
-        }
-        if matches!(command.body, Body::Chat(_)) {
-            return match chat::Answer::decode(reply) {
-                Some(_) => Ok(()),
-                None => violation!("KvModel", "{reply:?} is no answer of the chat"),
-            };
-        }
-        let Body::Store(ops) = &command.body else {
-            return match Answer::decode(reply) {
-                Some(_) => Ok(()),
-                None => violation!("KvModel", "{reply:?} is no answer of the jobs"),
-            };
+        let is_answer = match &command.body {
+            Body::Checkpoint => true,
+            Body::Chat(_) => chat::Answer::decode(reply).is_some(),
+            Body::Store(ops) => return self.judge_batch(index, ops, reply),
+            Body::Jobs(_) => Answer::decode(reply).is_some(),
+            Body::Sql(_) => sql::Answer::decode(reply).is_some(),
         };
+        if is_answer { Ok(()) } else { violation!("KvModel", "{reply:?} is not an answer to {:?}", command.body) }
+    }
+
+    fn judge_batch(&mut self, index: u64, ops: &[Op], reply: &[u8]) -> CheckResult {
         let Some(ran) = BatchReply::decode(reply) else {
-            return violation!("KvModel", "{reply:?} is no answer");
+            return violation!("KvModel", "{reply:?} is not an answer of the store");
         };
         self.kv_model.run(ops, &ran).or_else(|why| violation!("KvModel", "at {index}: {why}"))
     }
@@ -176,7 +172,7 @@ impl ClientChecker {
         self.acknowledged = self.acknowledged.max(effect.index);
         match operation.operation_kind {
             OperationKind::Submit => self.jobs_checker.on_acknowledged(tag, reply),
-            OperationKind::Say { who, id } => self.ear.on_said(who, id, reply),
+            OperationKind::Say { who, id } => self.delivery_checker.on_said(who, id, reply),
             _ => Ok(()),
         }
     }

@@ -110,7 +110,7 @@ impl JobsChecker {
     }
 
     /// The first node has applied an entry.
-    pub fn look(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> CheckResult {
+    pub fn on_applied(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> CheckResult {
         self.now_ms = self.now_ms.max(applied.map_or(0, |(command, _)| command.at_ms));
         let effect = match applied {
             Some((Command { body: Body::Jobs(command), tag, .. }, Applied { effect_at, reply: Reply::Ok(reply) }))
@@ -125,7 +125,7 @@ impl JobsChecker {
         }
         let tag = effect.as_ref().map(|(tag, _, _)| **tag);
         let effect = effect.map(|(_, command, answer)| (command, answer));
-        let left = self.muster(&effect);
+        let left = self.update_members(&effect);
         let before = std::mem::take(&mut self.rows);
         let turn_before = std::mem::replace(&mut self.turn, board.turn());
         let mut has_changed = false;
@@ -145,7 +145,7 @@ impl JobsChecker {
     }
 
     /// Another node has applied it too.
-    pub fn look_again(&self, index: u64, board: &JobTable) -> CheckResult {
+    pub fn on_applied_again(&self, index: u64, board: &JobTable) -> CheckResult {
         let Some((turn, counts, named)) = self.looks.get(&index) else { return Ok(()) };
         let is_same = *turn == board.turn()
             && *counts == board.counts()
@@ -179,7 +179,7 @@ impl JobsChecker {
     }
 
     /// Who is here after a command; those that it makes lose what they had.
-    fn muster(&mut self, effect: &Effect<'_>) -> Vec<Identity> {
+    fn update_members(&mut self, effect: &Effect<'_>) -> Vec<Identity> {
         let mut left = Vec::new();
         self.membership_changes +=
             u64::from(matches!(effect, Some((jobs::Command::Join { .. } | jobs::Command::Leave { .. }, _))));
@@ -252,10 +252,9 @@ impl JobsChecker {
             }
             State::Queued | State::Assigned { .. } => broken("JobHeld", "nothing has made it change hands"),
             State::Ended { .. } if now.attempt != was.attempt => broken("JobResult", "it ends in another attempt"),
-            State::Ended { end, .. } => match self.judge_end(id, was, end, effect, is_lost) {
-                Ok(()) => Ok(()),
-                Err(what) => broken("JobResult", &what),
-            },
+            State::Ended { end, .. } => {
+                self.judge_end(id, was, end, effect, is_lost).or_else(|what| broken("JobResult", &what))
+            }
         }
     }
 

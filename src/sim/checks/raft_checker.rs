@@ -16,6 +16,7 @@ use crate::raft::{Body, Durable, HardState, Membership, Message, Persist, Role, 
 use crate::sim::checks::log_model::Committed;
 use crate::sim::violation::{CheckResult, violation};
 use crate::types::{Identity, Index, NodeId, Term};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -77,10 +78,10 @@ impl RaftChecker {
         self.committed_members.iter().rev().find(|(at, _)| *at <= index).map(|(_, membership)| membership)
     }
 
-    /// What a node was born with stands on its disk and, if `is_committed`, is agreed upon by definition.
-    pub fn on_birth(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> CheckResult {
-        let persist =
-            Persist { seq: 0, hard_state: Some(durable.hard_state), install: None, entries: durable.entries.clone() };
+    /// The first state of a node is on its disk and, if `is_committed`, committed by definition.
+    pub fn on_bootstrap(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> CheckResult {
+        let (hard_state, entries) = (Some(durable.hard_state), durable.entries.clone());
+        let persist = Persist { hard_state, entries, ..Persist::default() };
         self.on_persist(who, &persist, None)?;
         self.on_synced(who, 0)?;
         if is_committed {
@@ -144,7 +145,7 @@ impl RaftChecker {
         let (mut previous_index, mut previous) = after.membership_below(base_index);
         for line in &job.lines {
             match self.chains.entry((line.index, line.id.term.0)) {
-                std::collections::btree_map::Entry::Occupied(known) if *known.get() != line.id.chain => {
+                Entry::Occupied(known) if *known.get() != line.id.chain => {
                     return violation!(
                         "LogMatching",
                         "{who:?} has another entry {} of term {} than others",
@@ -152,8 +153,8 @@ impl RaftChecker {
                         line.id.term
                     );
                 }
-                std::collections::btree_map::Entry::Occupied(_) => {}
-                std::collections::btree_map::Entry::Vacant(free) => {
+                Entry::Occupied(_) => {}
+                Entry::Vacant(free) => {
                     free.insert(line.id.chain);
                     // A new entry: only a leader may create it, in its own term.
                     if let Some(membership) = &line.membership

@@ -13,7 +13,7 @@ use fastrand::Rng;
 pub const TICK_US: u64 = 5_000;
 
 /// What the network does to packets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NetPlan {
     /// Part of packets that never arrive.
     pub loss: f64,
@@ -34,15 +34,7 @@ pub struct NetPlan {
 impl NetPlan {
     /// A network without faults.
     pub fn without_faults() -> NetPlan {
-        NetPlan {
-            loss: 0.0,
-            duplicate: 0.0,
-            delay_us: (200, 1_000),
-            spike: 0.0,
-            spike_us: 0,
-            is_ordered: true,
-            replay: 0.0,
-        }
+        NetPlan { delay_us: (200, 1_000), is_ordered: true, ..NetPlan::default() }
     }
 }
 

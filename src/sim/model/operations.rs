@@ -56,12 +56,7 @@ impl OperationKind {
             OperationKind::Set { key, value } => Some(services::set(key, value)),
             OperationKind::Swap { key, from, to } => Some(services::set_if(key, from, to)),
             OperationKind::Count => Some(services::count()),
-            OperationKind::Read { .. }
-            | OperationKind::Submit
-            | OperationKind::Cancel { .. }
-            | OperationKind::Sql
-            | OperationKind::Say { .. }
-            | OperationKind::Chat => None,
+            _ => None,
         }
     }
 }
@@ -90,7 +85,7 @@ pub struct Operation {
 }
 
 /// A client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Client {
     /// Its number.
     pub id: u64,
@@ -106,7 +101,7 @@ pub struct Client {
     /// Jobs that it has submitted.
     pub(crate) jobs: Vec<JobId>,
     /// What it said in the chat.
-    pub mouth: ChatClient,
+    pub chat: ChatClient,
     /// What it is doing.
     pub operation: Option<Operation>,
 }
@@ -114,9 +109,7 @@ pub struct Client {
 impl Client {
     /// A client that has not done anything.
     pub fn new(id: u64) -> Client {
-        let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
-        let (jobs, mouth) = (Vec::new(), ChatClient::default());
-        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs, mouth, operation: None }
+        Client { id, origin: Uuid::from_u128(u128::from(id)), ..Client::default() }
     }
 
     /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.

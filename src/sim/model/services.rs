@@ -11,7 +11,6 @@
 use crate::planted_bugs::{ChatBugs, JobsBugs, SqlBugs};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
-use crate::services::digests::StateDigest;
 use crate::services::jobs::JobTable;
 use crate::services::kv::Store;
 use crate::services::kv::{Batch, BatchReply, Condition, Expiry, Op, Value};
@@ -114,7 +113,8 @@ pub struct ServiceBugs {
 /// The services of one node.
 #[derive(Default)]
 pub struct Registers {
-    registry: Registry,
+    /// The real one.
+    pub registry: Registry,
     /// Mistakes in force.
     pub bugs: ServiceBugs,
     /// The node's own clock: nothing that `apply` may look at.
@@ -292,26 +292,6 @@ impl Registers {
         self.registry.digests()
     }
 
-    /// Digests of all parts.
-    pub fn state_digest(&self) -> StateDigest {
-        self.registry.state_digest(&[], &mut || {})
-    }
-
-    /// Whether a checkpoint was applied since this was last asked.
-    pub fn take_checkpoint(&mut self) -> bool {
-        self.registry.take_checkpoint()
-    }
-
-    /// Changes one part behind the log's back.
-    pub fn alter(&mut self, part: u8) {
-        self.registry.alter(part);
-    }
-
-    /// What is left of the database's file when the process dies.
-    pub fn sql_file(&self) -> Vec<u8> {
-        self.registry.sql().image()
-    }
-
     /// Starts with the database's file as an earlier process left it.
     pub fn open_sql(&mut self, file: &[u8]) {
         self.registry.sql = sql::Database::survivor(file);
@@ -322,11 +302,6 @@ impl Registers {
     pub fn settle(&mut self) {
         self.registry.begin_anew().expect("it is in memory");
         self.plant();
-    }
-
-    /// Moves past an entry without a command.
-    pub fn skip(&mut self, index: Index) {
-        self.registry.skip(index);
     }
 
     /// Applies an entry with one command.

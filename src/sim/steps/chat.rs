@@ -26,8 +26,8 @@ impl World {
         let (number, other) = (self.rng.u64(1..8), self.rng.usize(0..self.clients.len()));
         let it = &mut self.clients[client];
         let (who, token) = (it.id, [it.id as u8; 32]);
-        let mouth = &mut it.mouth;
-        if !std::mem::replace(&mut mouth.is_member, true) {
+        let chat = &mut it.chat;
+        if !std::mem::replace(&mut chat.is_member, true) {
             let create =
                 Command::Create { name: name(format!("c{who}")), hash: "h".to_string(), token, token_ms: 1 << 40 };
             return Some((OperationKind::Chat, create));
@@ -38,20 +38,20 @@ impl World {
             4 => Command::Leave { token, room },
             5..8 => Command::Erase { token, conversation: room, number },
             8..10 => Command::Mark { token, conversation: room, number },
-            10..13 if mouth.last.is_some() => {
-                let (id, again) = mouth.last.clone()?;
+            10..13 if chat.last.is_some() => {
+                let (id, again) = chat.last.clone()?;
                 return Some((OperationKind::Say { who, id }, again));
             }
             _ => {
-                mouth.said += 1;
-                let id = mouth.said;
+                chat.said += 1;
+                let id = chat.said;
                 let to = match dice {
                     13..16 => Target::Account(format!("c{other}")),
                     _ => Target::Room("tea".to_string()),
                 };
                 let say =
                     Command::Send { token, to, text: format!("{who} says {id}"), client_id: Some(id.to_string()) };
-                mouth.last = Some((id, say.clone()));
+                chat.last = Some((id, say.clone()));
                 return Some((OperationKind::Say { who, id }, say));
             }
         };

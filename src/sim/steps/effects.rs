@@ -11,7 +11,7 @@ use crate::services::Reply;
 use crate::services::jobs::JobTable;
 use crate::sim::environment::disk::Death;
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
-use crate::sim::model::operations::ClientResult;
+use crate::sim::model::operations::{ClientResult, client_of};
 use crate::sim::model::services::Command;
 use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{Packet, What, World};
@@ -45,8 +45,11 @@ impl World {
                     return violation!("MatchTruth", "n{} says that {who:?} forgot up to {matched}", node + 1);
                 }
                 Event::LeaderForgot { leader, index } => {
-                    let what = format!("n{} has committed another entry {index} than its leader {leader}", node + 1);
-                    return violation!("NoTruncateCommitted", "{}", what);
+                    return violation!(
+                        "NoTruncateCommitted",
+                        "n{} has committed another entry {index} than its leader {leader}",
+                        node + 1
+                    );
                 }
                 _ => {}
             }
@@ -313,9 +316,9 @@ impl World {
             process.service.local_ms = clock_ms;
             let mut applied = None;
             match &entry.payload {
-                Payload::Noop => process.service.skip(entry.index),
+                Payload::Noop => process.service.registry.skip(entry.index),
                 Payload::Membership(membership) => {
-                    process.service.skip(entry.index);
+                    process.service.registry.skip(entry.index);
                     process.applied_membership = membership.clone();
                 }
                 Payload::Command(bytes) => {
@@ -328,7 +331,7 @@ impl World {
             let wants_digest = altered.is_none() && self.client_checker.wants_digest(index);
             let digest = wants_digest.then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
-            let is_checkpoint = process.service.take_checkpoint();
+            let is_checkpoint = process.service.registry.take_checkpoint();
             let board = (altered != Some(JobTable::ID)).then(|| process.service.jobs());
             self.client_checker.on_apply(index, applied.as_ref(), digest, board)?;
             if digest.is_some() {
@@ -474,7 +477,7 @@ impl World {
                 if matches!(told, ClientResult::Refused) {
                     self.client_checker.on_refused(attempt)?;
                 }
-                let client = crate::sim::model::operations::client_of(attempt);
+                let client = client_of(attempt);
                 let delay = self.rng.u64(50..1_000);
                 self.after(delay, What::Reply { client, attempt, told });
             }
@@ -500,7 +503,7 @@ impl World {
         let reads = process.reads.into_iter().map(|(_, ask)| ask);
         for ask in process.asks.into_values().chain(waiting).chain(reads) {
             if let Ask::Command(attempt) | Ask::Read { attempt, .. } = ask {
-                let client = crate::sim::model::operations::client_of(attempt);
+                let client = client_of(attempt);
                 let delay = self.rng.u64(100..2_000);
                 self.after(delay, What::Reply { client, attempt, told: ClientResult::Unknown });
             }

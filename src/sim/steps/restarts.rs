@@ -162,7 +162,7 @@ impl World {
         let was_altered = self.hosts[node].altered.take().is_some();
         if self.plan.sql > 0.0 {
             // A file outlives its process; after a power cut it may be an older one, or none that can be used.
-            let newest = process.service.sql_file();
+            let newest = process.service.registry.sql().image();
             let older = self.hosts[node].sql_older.replace(newest.clone());
             self.hosts[node].sql_file = match self.rng.u8(0..8) {
                 // Without a snapshot the log makes all of it anew.

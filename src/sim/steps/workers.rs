@@ -31,7 +31,12 @@ pub(crate) const FIRST_WORD: u64 = 1 << 63;
 const BROKEN_SANDBOXES: u64 = 8;
 /// A time that does not come.
 const NEVER: u64 = u64::MAX / 2;
+
 impl World {
+    fn worker(&mut self, node: usize) -> Option<&mut Worker> {
+        self.hosts[node].process.as_mut()?.worker.as_mut()
+    }
+
     /// A process that has just started gets its worker.
     pub fn start_worker(&mut self, node: usize) {
         let Some(plan) = &self.plan.jobs else { return };
@@ -62,8 +67,7 @@ impl World {
     /// A worker looks at its work at this time, or before.
     fn look_at(&mut self, node: usize, at: u64) {
         let life = self.hosts[node].life;
-        let Some(process) = self.hosts[node].process.as_mut() else { return };
-        let Some(worker) = process.worker.as_mut() else { return };
+        let Some(worker) = self.worker(node) else { return };
         if worker.look_at.is_none_or(|settled| settled > at) {
             worker.look_at = Some(at);
             self.at(at, What::Work { node, life });
@@ -120,9 +124,8 @@ impl World {
 
     /// A program has ended, or was stopped.
     pub fn on_ended(&mut self, node: usize, key: Key) -> CheckResult {
-        let now = self.now;
-        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let (now, bugs) = (self.now, self.bugs.host);
+        let Some(worker) = self.worker(node) else { return Ok(()) };
         let Some(is_cancelled) = worker.running.remove(&key) else { return Ok(()) };
         let ((job, attempt), worker_id) = (key, worker.who);
         let has_started = !is_sandbox_broken(job, attempt, worker_id);
@@ -136,7 +139,7 @@ impl World {
                 let stderr = Default::default();
                 Some(jobs::Command::Printed { job, worker: worker_id, attempt, stdout, stderr })
             }
-            (false, false) if self.bugs.host.failed_sandbox_is_a_result => {
+            (false, false) if bugs.failed_sandbox_is_a_result => {
                 let end = End { exit_code: Some(1), ..End::bare(JobOutcome::Finished) };
                 Some(jobs::Command::End { job, worker: worker_id, attempt, end })
             }
@@ -160,8 +163,7 @@ impl World {
         let Some(plan) = &self.plan.jobs else { return };
         let is_settled = is_taken || self.bugs.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
-        let Some(process) = self.hosts[node].process.as_mut() else { return };
-        let Some(worker) = process.worker.as_mut() else { return };
+        let Some(worker) = self.worker(node) else { return };
         let Some(untold) = worker.untold.get_mut(&key) else { return };
         untold.next_try = at;
         if is_settled && untold.is_past {
@@ -175,17 +177,13 @@ impl World {
     fn tell_ends(&mut self, node: usize) -> CheckResult {
         let (now, life) = (self.now, self.hosts[node].life);
         let patience = if self.bugs.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
-        let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
-            return Ok(());
-        };
+        let Some(worker) = self.worker(node) else { return Ok(()) };
         let due = worker.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key);
         for key in due.collect::<Vec<_>>() {
             // A node sends a command again under its old name; a worker that has given up waiting proposes it under a
             // new one.
             let is_renamed = self.rng.bool();
-            let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
-                return Ok(());
-            };
+            let Some(worker) = self.worker(node) else { return Ok(()) };
             let fresh = worker.tag();
             let Some(untold) = worker.untold.get_mut(&key) else { continue };
             untold.next_try = now.saturating_add(patience);
@@ -235,9 +233,7 @@ impl World {
 
     /// The worker looks again when there is something to try again.
     fn settle_look(&mut self, node: usize, am_here: bool) {
-        let Some(worker) = self.hosts[node].process.as_ref().and_then(|process| process.worker.as_ref()) else {
-            return;
-        };
+        let Some(worker) = self.worker(node) else { return };
         let join = (!am_here).then_some(worker.next_join);
         let soonest = worker.untold.values().map(|untold| untold.next_try).chain(join).min();
         if let Some(at) = soonest.filter(|at| *at < NEVER) {
@@ -258,8 +254,7 @@ impl World {
     pub fn note_link(&mut self, node: usize, about: usize, is_up: bool) -> CheckResult {
         let life = self.hosts[node].life;
         let is_there = self.hosts[about].process.is_some() && !self.hosts[about].is_left_out;
-        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let Some(worker) = self.worker(node) else { return Ok(()) };
         let id = NodeId(about as u64 + 1);
         if is_up {
             worker.worker_liveness.find(id);
@@ -277,8 +272,7 @@ impl World {
     pub fn maybe_call_the_roll(&mut self, node: usize) -> CheckResult {
         let now = self.now;
         let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
-        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let Some(worker) = process.worker.as_mut().filter(|worker| worker.next_roll <= now) else { return Ok(()) };
+        let Some(worker) = self.worker(node).filter(|worker| worker.next_roll <= now) else { return Ok(()) };
         worker.next_roll = now + again_us;
         self.call_the_roll(node)
     }
@@ -295,9 +289,7 @@ impl World {
         let here: Vec<Identity> = workers.filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let due = worker.worker_liveness.due(&process.raft.view(), now, patience, &here);
         for who in due.into_iter().filter(|_| !bugs.nobody_is_gone) {
-            let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
-                return Ok(());
-            };
+            let Some(worker) = self.worker(node) else { return Ok(()) };
             let tag = worker.tag();
             self.coverage.workers_gone += 1;
             self.say(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
