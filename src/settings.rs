@@ -59,7 +59,7 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Shown to people; means nothing to the protocol.
+    /// Name for display; the protocol does not use it.
     cluster_name: String = "phalanx".into(), Rule::Text(1, 64);
     /// Address that this host's nodes listen on and are reached at.
     host: String = "127.0.0.1".into(), Rule::Host;
@@ -77,7 +77,7 @@ settings! {
     config_file_path: PathBuf = "./config.json".into(), Rule::File;
     /// Holds `node-<id>` folders.
     data_dir: PathBuf = "./data".into(), Rule::File;
-    /// Rounds of asking for a leader before a node may found a cluster.
+    /// Rounds of asking for a leader before a node may bootstrap a cluster.
     connection_attempts: u32 = 3, Rule::Number(1, 100);
     /// Time between two such rounds.
     discovery_interval_ms: u64 = 250, Rule::Number(10, 60_000);
@@ -87,17 +87,17 @@ settings! {
     election_timeout_ms: u64 = 400, Rule::Number(3 * TICK_MS, 60_000);
     /// Time between two gossip tables.
     gossip_ms: u64 = 200, Rule::Number(10, 60_000);
-    /// A gossip counter that stands still for this long marks its node failed.
+    /// A node whose gossip counter does not grow for this long counts as failed.
     fail_after_ms: u64 = 2000, Rule::Number(50, 600_000);
     /// A voter silent to the leader for this long is replaced.
     dead_after_ms: u64 = 10_000, Rule::Number(100, 86_400_000);
-    /// Autopilot never shrinks the voters below this.
+    /// The autopilot keeps at least this many voters.
     voters_min: u32 = 3, Rule::Number(1, 7);
     /// Autopilot promotes learners up to this.
     voters_max: u32 = 5, Rule::Number(1, 7);
     /// Who is preferred as leader.
     leader_preference: LeaderPreference = LeaderPreference::HighestId, Rule::Choice(&["highest-id", "none"]);
-    /// A caught-up node of higher id takes the leadership over.
+    /// A node of higher id that has caught up takes over the leadership.
     preempt: bool = false, Rule::Switch;
     /// How long a client's request may wait.
     request_timeout_ms: u64 = 5000, Rule::Number(50, 600_000);
@@ -123,11 +123,11 @@ settings! {
     quota_jobs: u64 = 10_000, Rule::Number(1, 100_000);
     /// Their programs and files, in MiB.
     quota_jobs_mb: u64 = 512, Rule::Number(1, 512);
-    /// Whether this node takes jobs in and runs them.
+    /// Whether this node accepts and runs jobs.
     jobs_enabled: bool = true, Rule::Switch;
     /// Jobs that this node runs at once; `None`: one per processor.
     job_slots: Option<u32> = None, Rule::NumberOrNull(1, 256);
-    /// How programs are shut in.
+    /// How programs are isolated.
     jobs_cage: SandboxKind = SandboxKind::Full, Rule::Choice(&["full", "limits"]);
     /// How long the result of a job is kept.
     jobs_keep_ms: u64 = 3_600_000, Rule::Number(1000, 30 * 86_400_000);
@@ -148,7 +148,7 @@ impl Settings {
     }
 
     fn to_map(&self) -> Map<String, Value> {
-        match serde_json::to_value(self).expect("settings hold nothing that JSON cannot") {
+        match serde_json::to_value(self).expect("settings can be encoded as JSON") {
             Value::Object(map) => map,
             other => unreachable!("a struct is an object, not {other}"),
         }
@@ -187,8 +187,8 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
-    /// What to say of a secret that is too short, if there is one. A client of a node's peer port gets data that
-    /// guesses can be compared with (`wire/seal.rs`).
+    /// A warning if the secret is too short. A client of a node's peer port gets data that guesses can be verified with
+    /// (`wire/seal.rs`).
     pub fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {
@@ -204,7 +204,7 @@ impl Settings {
         to_ticks(self.dead_after_ms)
     }
 
-    /// Whether jobs may be taken in and run: who runs other people's programs for strangers at least asks for a secret.
+    /// Whether jobs may be accepted and run: beyond loopback, only with a secret.
     pub fn has_jobs(&self) -> bool {
         self.jobs_enabled && (self.is_loopback() || self.cluster_secret.is_some())
     }

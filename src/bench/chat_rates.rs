@@ -1,8 +1,8 @@
-//! The figures of `phalanx bench chat`: many readers in one room on one node, and how long a message takes to each.
+//! The figures of `phalanx bench chat`: many readers in one room on one node, and the delivery time to each.
 //!
-//! Three nodes of its own. All readers follow the stream of one node over sockets of their own, which one thread sweeps; a
-//! sender speaks to another node. A message carries the moment at which it was sent, by this process's clock, and every reader
-//! must have each one, in order.
+//! It starts three nodes. All readers follow the stream of one node, each on its own socket; one thread polls all sockets.
+//! A message contains the time at which it was sent, by this process's clock. Every reader must receive each message, in
+//! order.
 //! Not here: printing (`cli/lab/bench.rs`).
 
 use super::monitors::raise_file_limit;
@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 /// Time for one step of the preparation.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two sweeps over the readers' sockets.
-const SWEEP_EVERY: Duration = Duration::from_millis(1);
-/// Senders, so that a message need not wait for the one before.
+/// Pause between two rounds over the readers' sockets.
+const POLL_EVERY: Duration = Duration::from_millis(1);
+/// Number of senders, so that a message does not wait for the acknowledgement of the one before.
 const SENDERS: usize = 4;
 
 /// What is measured.
@@ -41,24 +41,24 @@ pub struct Plan {
     pub seconds: u64,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Findings {
     /// Readers.
     pub readers: usize,
-    /// Messages that were sent and answered.
+    /// Messages that were sent and acknowledged.
     pub messages: usize,
-    /// Messages in a second that were sent.
+    /// Messages sent per second.
     pub rate: f64,
-    /// Deliveries that came.
+    /// Deliveries.
     pub delivered: usize,
     /// Readers that miss a message, or have one twice or out of order.
     pub readers_wrong: usize,
-    /// Milliseconds from the sending to a reader, of half of the deliveries,
+    /// Median of the delivery time in milliseconds.
     pub p50_ms: f64,
-    /// and of 99 in a hundred.
+    /// 99th percentile of the same.
     pub p99_ms: f64,
-    /// The longest.
+    /// Maximum of the same.
     pub max_ms: f64,
 }
 
@@ -129,7 +129,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
     let mut all_sent_at = None;
     loop {
         for reader in &mut readers {
-            sweep(reader, begun, &mut took_us);
+            receive(reader, begun, &mut took_us);
         }
         if ended.load(SeqCst) == SENDERS {
             let since = *all_sent_at.get_or_insert_with(Instant::now);
@@ -137,7 +137,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
                 break;
             }
         }
-        poll::pause(SWEEP_EVERY);
+        poll::pause(POLL_EVERY);
     }
     let lasted = all_sent_at.map_or(begun.elapsed(), |at| at - begun);
     let messages = sent.load(SeqCst);
@@ -171,8 +171,8 @@ fn open(address: &str, token: &str) -> Result<Reader> {
     Ok(Reader { connection, bytes: Vec::new(), newest: 0, count: 0, is_wrong: false })
 }
 
-/// Takes what has come. Lines are looked for without regard to chunks, whose sizes stand on lines of their own.
-fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
+/// Reads what has arrived. Chunk sizes are on lines of their own, so lines are found without parsing chunks.
+fn receive(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     let mut piece = [0; 16 << 10];
     loop {
         let mut stream = reader.connection.stream();
@@ -187,7 +187,7 @@ fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     let Some(end) = reader.bytes.iter().rposition(|byte| *byte == b'\n') else { return };
     let whole: Vec<u8> = reader.bytes.drain(..=end).collect();
     for line in whole.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
-        // Not parsed as JSON: two hundred thousand lines a second would measure this reader.
+        // Not parsed as JSON: with 200,000 lines a second, the parser would be what is measured.
         let (Some(number), Some(sent_us)) = (number_after(line, b"\"number\":"), number_after(line, b"\"text\":\""))
         else {
             continue;
@@ -199,7 +199,7 @@ fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     }
 }
 
-/// The number that stands behind these bytes.
+/// The number that follows these bytes.
 fn number_after(line: &[u8], what: &[u8]) -> Option<u64> {
     let at = line.windows(what.len()).position(|part| part == what)? + what.len();
     let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit());

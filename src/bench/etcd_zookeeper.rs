@@ -1,11 +1,10 @@
-//! What etcd and ZooKeeper understand, so that the same clients drive them as Phalanx: the few words of their protocols
-//! that a load needs.
+//! The parts of the protocols of etcd and ZooKeeper that a load needs, so that the same clients drive them and Phalanx.
 //!
-//! etcd is spoken to as its own clients do, gRPC on HTTP/2 with one stream per command (RFC 9113, RFC 7541): its JSON
-//! gateway would have cost it a second hop. The header block of a request never changes and uses no dynamic table, and
-//! answers are told apart without decoding theirs: a stream that brought data before it ended was answered, one that did
-//! not was refused. ZooKeeper is spoken to in jute, its own format. Both take commands ahead of replies.
-//! Not here: sockets and stopwatches (`load.rs`).
+//! etcd: gRPC on HTTP/2 with one stream per command (RFC 9113, RFC 7541), as its own clients use; its JSON gateway would
+//! add a hop. The header block of a request is constant and uses no dynamic table. Headers of answers are not decoded: a
+//! stream that brought data before it ended succeeded, one that did not was refused. ZooKeeper: jute, its own format.
+//! Both accept commands before they have answered earlier ones.
+//! Not here: sockets and time measurement (`load.rs`).
 
 use super::protocols::{Dialect, Heard, Verb, key_name};
 use std::collections::BTreeSet;
@@ -21,7 +20,7 @@ const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// Bytes of answers after which the server is told that they were read.
+/// Bytes of answers after which a WINDOW_UPDATE is sent.
 const WINDOW: u32 = 1 << 20;
 
 /// etcd's gRPC: `Put` and linearizable `Range`.
@@ -32,9 +31,9 @@ pub struct Etcd {
     value: Vec<u8>,
     next_stream: u32,
     is_greeted: bool,
-    /// Streams that have brought data.
+    /// Streams that have received data.
     answered: BTreeSet<u32>,
-    /// Bytes read since the server was last told.
+    /// Bytes read since the last WINDOW_UPDATE.
     read: u32,
 }
 
@@ -138,7 +137,7 @@ impl Dialect for Etcd {
                 self.answered.remove(&stream);
                 refused()
             }
-            GOAWAY => return Err("the server says goodbye".to_string()),
+            GOAWAY => return Err("the server closes the connection (GOAWAY)".to_string()),
             _ => Heard::Aside,
         };
         Ok(Some((FRAME_HEAD + length, heard)))
@@ -152,7 +151,7 @@ pub enum Task {
     Create,
     /// `setData`.
     Write,
-    /// `getData`: from the copy of the server that is asked.
+    /// `getData`: from the connected server's copy.
     Read,
 }
 

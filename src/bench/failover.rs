@@ -1,11 +1,11 @@
-//! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or hands over.
+//! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or transfers its leadership.
 //!
-//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a
-//! time, and goes on with the next address when a node fails it. A stopwatch starts right before the fault; it stops
-//! at the acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters
-//! and caught up, and the client moves to a random node, which is the leader's own one time in five.
-//! After each round the fault is proved: the old process is gone or stopped, another node leads in a higher term.
-//! Not here: printing (`cli/lab/bench.rs`), verdicts on histories (`check/`).
+//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a time, and
+//! continues with the next address when a node fails. The measurement starts right before the fault and ends at the
+//! acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters and have
+//! caught up, and the client moves to a random node, which is the leader one time in five. After each round the fault is
+//! verified: the old process is gone or stopped, another node leads in a higher term.
+//! Not here: printing (`cli/lab/bench.rs`), checks of histories (`check/`).
 
 use super::monitors;
 use crate::lab::cluster::SETTLE_WITHIN;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// Nodes of the cluster under test.
 const NODES: u64 = 5;
-/// Between two proposals.
+/// Time between two proposals.
 const PACE: Duration = Duration::from_millis(5);
 /// A round in which nothing is acknowledged for this long has failed.
 const GIVE_UP: Duration = Duration::from_secs(20);
@@ -77,19 +77,19 @@ pub struct Plan {
 pub struct Figure {
     /// What was measured.
     pub part: Part,
-    /// In words.
+    /// Description.
     pub what: String,
     /// `ms`, `% of a core`, `MiB`.
     pub unit: &'static str,
     /// Every measurement, in order.
     pub samples: Vec<f64>,
-    /// Half are at or below.
+    /// Median.
     pub median: f64,
-    /// The highest.
+    /// Maximum.
     pub worst: f64,
-    /// What it should be.
+    /// Target.
     pub target: &'static str,
-    /// Whether it is.
+    /// Whether the target is met.
     pub is_met: bool,
 }
 
@@ -101,7 +101,7 @@ impl Figure {
     }
 }
 
-/// As people start it: with jobs, which the lab's clusters do without unless they are told.
+/// The default settings, that is with jobs: the lab's clusters have them off.
 fn defaults() -> Value {
     json!({"jobs_enabled": true})
 }
@@ -125,7 +125,8 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> 
     for part in Part::ALL.into_iter().filter(wanted) {
         let rounds = plan.rounds.unwrap_or(part.rounds()).max(1);
         if part == Part::ColdStart {
-            shared = None; // its rounds bring processes of their own
+            // Its rounds start their own processes.
+            shared = None;
             figures.push(cold_start(exe, rounds, progress)?);
             continue;
         }
@@ -170,7 +171,7 @@ impl Stream {
         Ok(begun.elapsed())
     }
 
-    /// Goes on for a while; the longest wait of one write.
+    /// Writes for this long; returns the longest wait for one write.
     fn flow(&mut self, span: Duration) -> Result<Duration> {
         let end = Instant::now() + span;
         let mut longest = Duration::ZERO;
@@ -180,7 +181,7 @@ impl Stream {
         Ok(longest)
     }
 
-    /// Warms the connection up, then stands still at a random moment between two proposals.
+    /// Warms the connection up, then pauses for a random time, so that the fault comes at any moment between two writes.
     fn warm_up(&mut self) -> Result<()> {
         self.flow(Duration::from_millis(fastrand::u64(150..300)))?;
         poll::pause(Duration::from_micros(fastrand::u64(0..5000)));
@@ -298,7 +299,8 @@ fn cold_start(exe: &Path, count: usize, progress: &Progress) -> Result<Figure> {
 fn idle(cluster: &mut Cluster, span: Duration, progress: &Progress) -> Result<Figure> {
     cluster.settle()?;
     progress.begin(&format!("idle: watching five nodes for {} s", span.as_secs()));
-    poll::pause(Duration::from_secs(2)); // what went before is written and forgotten
+    // Work that earlier parts left over must be done.
+    poll::pause(Duration::from_secs(2));
     let used = |cluster: &mut Cluster| -> Result<Vec<Duration>> {
         (1..=NODES).map(|id| Ok(cluster.process(id)?.cpu().unwrap_or_default())).collect()
     };

@@ -1,7 +1,7 @@
-//! The figures of `phalanx bench kv` and `phalanx bench read`: commands in a second, and how long each takes.
+//! The figures of `phalanx bench kv` and `phalanx bench read`: commands per second and their latency.
 //!
 //! Without addresses it starts nodes of its own with the default settings and data in a temporary folder, and drives
-//! their Redis port; with addresses it drives whatever stands there. Reads find every key: they are written before.
+//! their Redis port; with addresses it drives the servers there. Reads find every key, because all are written first.
 //! Not here: the clients (`load.rs`), printing (`cli/lab/bench.rs`).
 
 use super::etcd_zookeeper::{Etcd, Task, ZooKeeper};
@@ -16,12 +16,12 @@ use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
 
-/// How many clients write the keys that are read later.
+/// Clients that write the keys to be read.
 const FILL_CLIENTS: usize = 16;
-/// Commands in each of their runs.
+/// Commands in each of their batches.
 const FILL_PIPELINE: usize = 16;
 
-/// What the clients promise themselves from an answer.
+/// The consistency that the clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -31,7 +31,7 @@ pub enum Mode {
     Eventual,
 }
 
-/// What the servers are.
+/// The kind of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Server {
@@ -43,7 +43,7 @@ pub enum Server {
     Zookeeper,
 }
 
-/// Which nodes the clients talk to.
+/// The nodes that the clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
@@ -162,20 +162,20 @@ impl Plan {
     }
 }
 
-/// One line of the answer.
+/// The result of one load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rate {
-    /// How the clients asked, or for what.
+    /// The mode, or the kind of request.
     pub mode: String,
-    /// Commands in a second.
+    /// Commands per second.
     pub per_second: f64,
     /// Mean time of one, in milliseconds.
     pub average_ms: f64,
-    /// Half are at or below.
+    /// Median.
     pub p50_ms: f64,
-    /// 99 of 100 are at or below.
+    /// 99th percentile.
     pub p99_ms: f64,
-    /// The longest.
+    /// Maximum.
     pub max_ms: f64,
     /// Commands that were refused.
     pub errors: u64,
@@ -186,7 +186,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A load's figures by its name.
+    /// The figures of a load.
     pub fn new(mode: impl Into<String>, tally: &Tally) -> Rate {
         let ms = |us: f64| (us / 10.0).round() / 100.0;
         Rate {

@@ -1,8 +1,8 @@
-//! A store of a million keys: its memory use, the cost of a snapshot for clients that write meanwhile, and how soon a
-//! restarted node has all of it.
+//! A store of a million keys: its memory use, the effect of a snapshot on clients that write, and how soon a restarted
+//! node has caught up.
 //!
-//! One client writes a key each millisecond all the while and notes the longest wait; others write enough that snapshots
-//! become due. Every snapshot is proved by the node's own event list.
+//! One client writes a key each millisecond and records the longest wait; others write enough that snapshots become due.
+//! The event list of the node shows whether a snapshot was taken.
 //! Not here: throughput (`kv_rates.rs`), failover (`failover.rs`).
 
 use super::load::{self, Load};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes of a key as `protocols.rs` writes it.
 const KEY_BYTES: u64 = 16;
-/// Connections, and commands per run, of the clients that fill the store.
+/// Connections, and commands per batch, of the clients that fill the store.
 const FILL: (usize, usize) = (32, 32);
 /// A snapshot that no node has reported for this long is not being written.
 const SNAPSHOT_TIME: Duration = Duration::from_secs(5);
@@ -44,13 +44,13 @@ pub struct Plan {
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// In words.
+    /// Description.
     pub what: &'static str,
-    /// Of `value` and `bound`.
+    /// Unit of `value` and `bound`.
     pub unit: &'static str,
-    /// What was measured.
+    /// The measurement.
     pub value: f64,
-    /// What it should not exceed; `None`: said for comparison.
+    /// Target: the maximum; `None`: the figure is only for comparison.
     pub bound: Option<f64>,
 }
 
@@ -96,7 +96,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>>
     let mut seen = snapshots(&cluster, leader)?;
     let deadline = Instant::now() + Duration::from_secs(120);
     let during = loop {
-        // Others fill the log until a snapshot is due, then leave the machine to it.
+        // Other clients fill the log until a snapshot is due, then stop, so that the machine is free for the snapshot.
         let more = Plan { keys: plan.keys / 10, ..plan.clone() };
         progress.count(more.keys);
         fill(&cluster, leader, &more, progress)?;
@@ -123,7 +123,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>>
     let back = begun.elapsed().as_secs_f64();
     findings.push(finding("restarted node is ready", "s", back, Some(3.0)));
 
-    progress.begin(&format!("wiping node {wiped} while writes go on"));
+    progress.begin(&format!("wiping node {wiped} while a client writes"));
     let watched = Watched::start(&cluster.kv(leader))?;
     cluster.kill(wiped)?;
     cluster.wipe(wiped)?;
@@ -158,7 +158,7 @@ fn resident_kib(cluster: &mut Cluster, id: u64) -> Result<u64> {
     cluster.process(id)?.resident_kib().ok_or(LabError::NotRunning(id))
 }
 
-/// How many snapshots the node says it has taken of its own state.
+/// Number of snapshots of its own state in the events of the node.
 fn snapshots(cluster: &Cluster, id: u64) -> Result<usize> {
     let answer = cluster.get(id, "/v1/events")?;
     let events: Value = serde_json::from_slice(&answer.body).map_err(|e| LabError::Answer(e.to_string()))?;
@@ -174,7 +174,7 @@ fn wait_ready(cluster: &Cluster, id: u64, within: Duration) -> Result<()> {
     })
 }
 
-/// A client that writes at a steady pace and notes its longest wait.
+/// A client that writes at a steady pace and records its longest wait.
 struct Watched {
     stop: Arc<AtomicBool>,
     longest: Receiver<std::io::Result<Duration>>,
@@ -186,7 +186,7 @@ impl Watched {
         let (address, told) = (address.to_string(), Arc::clone(&stop));
         let (done, longest) = bounded(1);
         spawn::spawn("watched", move || {
-            // The one place is free.
+            // The channel has room for it.
             let _ = done.try_send(write_until(&address, &told));
         })
         .map_err(LabError::io("start a client"))?;

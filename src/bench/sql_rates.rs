@@ -16,9 +16,9 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Rows that one request of the filling brings.
+/// Rows that one request inserts while the table is filled.
 const FILL_ROWS: u64 = 500;
-/// How long an answer may take while tables are made and filled.
+/// Longest wait for an answer while the tables are created and filled.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What to measure.
@@ -60,7 +60,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
 }
 
-/// Makes both tables anew: one that grows, and one of `rows` rows to be read.
+/// Drops and creates both tables: one that grows, and one of `rows` rows to be read.
 fn prepare(address: &str, rows: u64, value: &str, progress: &Progress) -> Result<()> {
     let execute = |statements: serde_json::Value| -> Result<()> {
         let answer = web::ask(address, "POST", "/db/execute", Some(&statements), PATIENCE)
@@ -95,7 +95,7 @@ struct Database {
     before: String,
     after: String,
     is_keyed: bool,
-    /// What the body of an answer has when all went well.
+    /// A part of the body of each successful answer.
     wanted: &'static str,
 }
 
@@ -144,14 +144,14 @@ impl Dialect for Database {
 
     fn hear(&mut self, input: &[u8], _: &mut Vec<u8>) -> std::result::Result<Option<(usize, Heard)>, String> {
         let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-        let text = std::str::from_utf8(&input[..head]).map_err(|_| "a head that is no text".to_string())?;
+        let text = std::str::from_utf8(&input[..head]).map_err(|_| "a response head that is not text".to_string())?;
         let status = text.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
-        let status = status.ok_or_else(|| format!("no HTTP: {text:?}"))?;
+        let status = status.ok_or_else(|| format!("not HTTP: {text:?}"))?;
         let length = text.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
         });
-        let end = head + 4 + length.ok_or("an answer without a length")?;
+        let end = head + 4 + length.ok_or("an answer without Content-Length")?;
         let Some(body) = input.get(head + 4..end) else { return Ok(None) };
         let body = String::from_utf8_lossy(body);
         if status.starts_with('4') {

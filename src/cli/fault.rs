@@ -1,7 +1,7 @@
 //! An error of the command line: what went wrong, which exit code says so, and what to do next.
 //!
-//! Every message that ends a command passes here, so that each one carries advice and the codes of STYLE section 4
-//! are given in one place. Not here: errors of the modules below, which have enums of their own.
+//! Every message that ends a command passes here, so that each one carries advice, and all exit codes are in one place.
+//! Not here: errors of the modules below, which have enums of their own.
 
 use super::term;
 use std::fmt;
@@ -53,7 +53,7 @@ impl Fault {
     /// Prints it to stderr and gives its exit code. A fault without a message only carries its code.
     pub fn report(&self) -> u8 {
         if !self.message.is_empty() {
-            // A node's words may quote a user's.
+            // A node's message may quote a user's text.
             let message = term::plain_lines_err(&self.message);
             eprintln!("{} {message}", term::paint_err("error:", term::Colour::Red));
         }

@@ -1,10 +1,10 @@
 //! `phalanx job`: runs a program on the cluster with live output, or submits it for later.
 //!
-//! `run` goes on with another node when the one that it speaks to dies: the job is in the log, and its number finds it
-//! anywhere. When its worker dies it is restarted on another node, as a line on stderr says; its output is then shown
-//! again, because it is another run. Ctrl+C cancels the job. Exit codes of `run`: the program's own; 128 + N if signal
-//! N ended it; 1 with a reason if it did not come to its own end.
-//! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
+//! `run` continues with another node when the one that it is connected to dies: the job is in the log, so every node
+//! knows it. When its worker dies, the job is restarted on another node, as a line on stderr says; its output is then
+//! shown again, because it is another run. Ctrl+C cancels the job. Exit codes of `run`: that of the program; 128 + N if
+//! signal N ended it; 1 with a reason otherwise.
+//! Not here: the states of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
 use super::client::{self, Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// How long no node may be reachable before `run` stops following the job.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long nodes that have just started may try what they can run.
+/// How long nodes that have just started may probe their runtimes.
 const WORKERS_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks whether Ctrl+C was pressed.
+/// Between two checks for Ctrl+C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// What a shell answers for a command that Ctrl+C ended.
+/// Exit code of a shell for a command that Ctrl+C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Ctrl+C was pressed.
+/// Whether Ctrl+C was pressed.
 static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `phalanx job`.
@@ -188,7 +188,7 @@ fn body_of(program: &ProgramArgs, client: &ClientArgs) -> Result<Vec<u8>, Fault>
     Ok(body.to_string().into_bytes())
 }
 
-/// Bytes of a file that are read; no node would take so many, and some files have no end.
+/// Bytes of a file that are read: more than any node accepts. Some files have no end.
 const READ_MAX: u64 = 16 << 20;
 
 fn read(file: &Path) -> Result<Vec<u8>, Fault> {
@@ -207,7 +207,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// The language whose usual file has the same ending.
+/// The language whose usual file has the same extension.
 fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
     let ending = file.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
     let ending = match ending.as_str() {
@@ -255,7 +255,7 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
         .ok_or_else(|| Fault::new(code::UNKNOWN, "the response has no job id", "phalanx job list shows the jobs"))
 }
 
-/// How many nodes have said what they can run; `None` without a leader.
+/// Number of workers that have joined; `None` without a leader.
 fn workers(client: &Client) -> Option<usize> {
     let status = client.exchange(&Request::get("/v1/status")).map(|raw| raw.json()).unwrap_or_default();
     status["cluster"]["leader"].as_u64()?;
@@ -264,7 +264,8 @@ fn workers(client: &Client) -> Option<usize> {
 
 fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result<(), Fault> {
     let client = Client::new(args)?;
-    let _ = signals::listen(|_| IS_INTERRUPTED.store(true, Ordering::Relaxed)); // without it, the job goes on alone
+    // If this fails, Ctrl+C ends this command and the job continues.
+    let _ = signals::listen(|_| IS_INTERRUPTED.store(true, Ordering::Relaxed));
     let id = submit(&client, &body_of(program, args)?)?;
     let path = format!("/v1/jobs/{id}/output?follow&format=ndjson");
     let interrupt = || match IS_INTERRUPTED.load(Ordering::Relaxed) {
@@ -284,7 +285,7 @@ fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result
     ending(id, &end)
 }
 
-/// How a job ended, as this command's own end.
+/// The result of this command for how the job ended.
 fn ending(id: u64, end: &Value) -> Result<(), Fault> {
     let state = end["state"].as_str().unwrap_or("unknown");
     let worker = end["worker"].as_u64().unwrap_or(0);
@@ -314,16 +315,16 @@ struct Watch<'a> {
     client: &'a Client,
     path: String,
     is_shown: bool,
-    /// Byte for byte on a terminal as well.
+    /// Whether control characters are not escaped on a terminal.
     is_raw: bool,
     /// Of standard output and standard error, on a terminal.
     pieces: [term::Pieces; 2],
     attempt: u64,
-    /// Why the job waits, as it was said last.
+    /// Why the job waits, as printed last.
     waits_for: String,
     /// Bytes of standard output and standard error of this attempt that were shown.
     shown: [usize; 2],
-    /// The same since the connection was made: each begins anew.
+    /// Bytes received on this connection, which starts with the first byte again.
     heard: [usize; 2],
 }
 
@@ -334,7 +335,7 @@ impl<'a> Watch<'a> {
         Watch { client, path, is_shown, is_raw, pieces, attempt: 0, waits_for, shown: [0; 2], heard: [0; 2] }
     }
 
-    /// Shows everything; the last line of a job that has ended, else `null`.
+    /// Shows all output; returns the last line of a job that has ended, else `null`.
     fn follow(&mut self, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Value, Fault> {
         let mut lost_at: Option<Instant> = None;
         loop {
@@ -359,7 +360,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Shows what one node says; `None` if it broke off.
+    /// Shows the output from one node; `None` if the connection broke.
     fn listen(&mut self, lines: &mut Lines, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Option<Value>, Fault> {
         let mut last_word = Instant::now();
         loop {
@@ -392,7 +393,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Says why the job waits: once, also where other nodes say it again.
+    /// Prints why the job waits, unless that was printed last.
     fn explain(&mut self, why: &str) {
         if self.is_shown && self.waits_for != why {
             let text = format!("waiting: {}", term::plain_err(why));

@@ -1,9 +1,9 @@
 //! `phalanx kv`: keys and values of any bytes, through whichever node answers.
 //!
-//! `get` writes the value to stdout as it is. Where lines are written (`scan`, `watch`), bytes that are no text are escaped as
-//! `\xff`, tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal so is all that it would obey.
-//! Every change carries an `Idempotency-Key`, so that it can go on with the next node when one dies, and takes effect once. Exit
-//! codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
+//! `get` writes the value to stdout unchanged. `scan` and `watch` write lines: they escape bytes that are not text as
+//! `\xff`, tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal also control characters.
+//! Every change carries an `Idempotency-Key`, so that it can be sent to the next node when one dies, and takes effect
+//! once. Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as for all commands.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
 use super::client::{Client, ClientArgs, Raw, Request};
@@ -179,7 +179,7 @@ fn level_param(level: Level) -> Vec<(&'static str, String)> {
     if level == Level::Eventual { vec![("level", "eventual".to_string())] } else { Vec::new() }
 }
 
-/// A status that is not success as what it means here.
+/// The error for a status other than success.
 fn declined(raw: &Raw) -> Fault {
     let said = raw.said();
     match raw.status {
@@ -211,7 +211,7 @@ fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<
     }
 }
 
-/// A key and what it holds, as `/v1/kv?prefix=` has it.
+/// A key and its value in the form of `/v1/kv?prefix=`.
 fn described(key: Vec<u8>, raw: &Raw) -> Value {
     let mut value = json!({"index": raw.key_index});
     if let Some(ttl_ms) = raw.ttl_ms {
@@ -334,7 +334,7 @@ fn bytes_of(row: &Value, name: &str, encoding: &str) -> Vec<u8> {
     }
 }
 
-/// Text on one line, whatever the bytes are; nothing in it can move a terminal's cursor if it goes to one.
+/// Any bytes as text on one line; on a terminal without control characters.
 fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -357,7 +357,7 @@ fn printable(bytes: &[u8]) -> String {
 
 fn watch(key: &OsString, index: Option<u64>, once: bool, args: &ClientArgs) -> Result<(), Fault> {
     let client = Client::new(args)?;
-    // The answer comes when the wait is over, later than any other.
+    // The answer comes only when the wait is over.
     let client =
         client.waiting(Duration::from_secs_f64(args.timeout.unwrap_or(5.0)) + Duration::from_secs(WATCH_SECONDS));
     let mut known = index;

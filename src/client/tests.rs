@@ -1,4 +1,4 @@
-//! The client against servers that fail in every known way, each following a script of answers.
+//! The client and servers that fail in different ways, each following a script of answers.
 
 use super::*;
 use std::io::{Read, Write};
@@ -77,7 +77,7 @@ fn a_message_has_one_id_and_one_key_on_every_try() {
 }
 
 #[test]
-fn refused_unknown_and_unreachable_are_told_apart() {
+fn refused_unknown_and_unreachable_are_distinguished() {
     let ask = |script: Vec<Does>, is_repeatable: bool| {
         let (address, heard) = serve(script);
         let request = Request { key: None, is_repeatable, ..Request::once("POST", "/x", None) };
@@ -93,11 +93,11 @@ fn refused_unknown_and_unreachable_are_told_apart() {
     let nobody = client(vec!["127.0.0.1:1".into()], 50).ask(&Request::once("POST", "/x", None));
     assert!(matches!(nobody, Err(Fault::Unreachable(_))));
     let (dead, _) = serve(vec![Does::Dies]);
-    assert!(matches!(client(vec![dead], 50).ask(&Request::get("/x")), Err(Fault::Unreachable(_))), "a question");
+    assert!(matches!(client(vec![dead], 50).ask(&Request::get("/x")), Err(Fault::Unreachable(_))), "a query");
 }
 
 #[test]
-fn a_follower_goes_on_behind_what_it_has() {
+fn a_follower_continues_after_its_position() {
     let message = |position: u64| format!("{{\"type\":\"message\",\"position\":{position}}}\n");
     let beat = "{\"type\":\"beat\",\"position\":3}\n".to_string();
     // One line in two chunks, and one line that never ends.
@@ -142,12 +142,12 @@ fn each_node_is_asked_once_without_a_deadline() {
     assert_eq!(once.answer(&Request::once("POST", "/x", None)).unwrap().json()["number"], 7);
     assert_eq!(once.place(), 1);
     let late = once.answer(&Request::get("/x")).unwrap_err();
-    assert!(matches!(late, Fault::Refused { status: 504, .. }), "a question changes nothing: {late:?}");
+    assert!(matches!(late, Fault::Refused { status: 504, .. }), "a query changes nothing: {late:?}");
     assert!(matches!(client(vec![], 50).answer(&Request::get("/x")), Err(Fault::Unreachable(_))));
 }
 
 #[test]
-fn an_idle_connection_that_was_closed_is_no_reason_to_leave_its_node() {
+fn a_closed_idle_connection_is_opened_again() {
     let stays = Does::Answers("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
     let (node, heard) = serve(vec![stays, FINE, stays, FINE]);
     let mut one = client(vec![node], 0);
@@ -165,7 +165,7 @@ fn an_idle_connection_that_was_closed_is_no_reason_to_leave_its_node() {
 }
 
 #[test]
-fn the_front_door_sends_on_and_not_in_circles() {
+fn redirects_are_followed_but_not_in_circles() {
     let (fine, heard) = serve(vec![FINE]);
     let location = format!("Location: http://{fine}/x?y=1");
     let sends_on = format!("HTTP/1.1 307 Temporary Redirect\r\n{location}\r\nContent-Length: 0\r\n\r\n").leak();

@@ -3,9 +3,9 @@
 //! [`Cluster::start`] writes a settings file into a temporary folder and starts the real binary. When a wait fails or
 //! the test panics, each node's last lines are printed and the folder stays; otherwise it is removed.
 //!
-//! Invariants: as in the module's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
-//! several; figures and deadlines would otherwise measure the neighbours.
-//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster/`).
+//! Invariants: L1 and L2 of `mod.rs`, and L3: one cluster at a time on a machine, unless one thread holds several;
+//! otherwise clusters would disturb each other's figures and deadlines.
+//! Not here: faults and expectations (`bench/failover.rs`, `tests/cluster/`).
 
 use super::folders::Folder;
 use super::ports::{self, Block, own_folder};
@@ -27,7 +27,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Time for one node to answer a question of the lab; a frozen one costs this much.
+/// Time for one node to answer a query of the lab; a frozen one costs this much.
 const ASK_WITHIN: Duration = Duration::from_millis(700);
 /// Log lines per node that a failure prints.
 const TAIL_LINES: usize = 40;
@@ -43,7 +43,7 @@ pub struct Cluster {
     nodes: BTreeMap<u64, Process>,
     frozen: BTreeSet<u64>,
     envs: Vec<(String, String)>,
-    /// Nodes started from now on stay when this program ends.
+    /// Nodes started from now on continue when this program ends.
     pub outlives_us: bool,
     has_failed: Cell<bool>,
     /// Keep the folder in any case.
@@ -106,7 +106,7 @@ impl Cluster {
         all.insert("service_port".into(), self.block.front().into());
         all.insert("config_file_path".into(), self.config_path().to_string_lossy().into());
         all.insert("data_dir".into(), self.data_dir().to_string_lossy().into());
-        // Probing for compilers would keep two processors busy while elections are timed: who wants jobs says so.
+        // Off unless overridden: probing for compilers would keep the processors busy while elections are timed.
         all.insert("jobs_enabled".into(), false.into());
         for (key, value) in overrides.as_object().into_iter().flatten() {
             all.insert(key.clone(), value.clone());
@@ -221,7 +221,7 @@ impl Cluster {
         Ok(status)
     }
 
-    /// SIGKILL without a look: for the moment that a stopwatch starts.
+    /// SIGKILL without waiting for the end: for time measurements.
     ///
     /// # Errors
     /// The system refused.
@@ -262,7 +262,7 @@ impl Cluster {
         self.process(id)?.signal(Signal::INT)
     }
 
-    /// Ctrl+C for one node after another, each with so much time to end; those that did not end well, in words.
+    /// Stops one node after another as Ctrl+C does, waiting up to `within` for each; returns those that failed, in words.
     ///
     /// # Errors
     /// One does not end.
@@ -305,7 +305,7 @@ impl Cluster {
         std::fs::remove_dir_all(&folder).map_err(LabError::io(format!("remove {}", folder.display())))
     }
 
-    /// Asks one node how things are.
+    /// The status of one node.
     ///
     /// # Errors
     /// No answer, or not a status.
@@ -315,7 +315,7 @@ impl Cluster {
             .map_err(|e| LabError::Answer(format!("node {id} answered {}: {e}: {}", response.status, response.text())))
     }
 
-    /// Every answer of the nodes that are neither dead nor frozen.
+    /// The status of each node that answers; frozen ones are not asked.
     pub fn statuses(&self) -> BTreeMap<u64, Status> {
         let ids = self.nodes.keys().filter(|id| !self.frozen.contains(id));
         ids.filter_map(|id| self.status(*id).ok().map(|s| (*id, s))).collect()
@@ -352,7 +352,7 @@ impl Cluster {
     /// as the autopilot wants (5 at most).
     ///
     /// # Errors
-    /// It does not come to that; says what was missing.
+    /// That state is not reached in time; the error says what was missing.
     pub fn settle(&self) -> Result<u64> {
         self.settle_as(self.nodes.len().min(5))
     }
@@ -427,7 +427,7 @@ impl Cluster {
         KeyClient::new(self.addresses())
     }
 
-    /// Writes one key through whichever node takes it.
+    /// Writes one key through any node that accepts it.
     ///
     /// # Errors
     /// No node did within ten seconds.
@@ -436,7 +436,7 @@ impl Cluster {
         self.mark(written)
     }
 
-    /// Waits for a condition; a vain wait keeps the folder and prints the logs when the cluster is dropped.
+    /// Waits for a condition; after a timeout, the folder is kept and the logs are printed when the cluster is dropped.
     ///
     /// # Errors
     /// [`LabError::Timeout`].
@@ -467,7 +467,8 @@ impl Cluster {
     /// Kills every node at once and reaps them.
     pub fn kill_all(&mut self) {
         for process in self.nodes.values_mut() {
-            let _ = process.signal(Signal::KILL); // one that is gone already is fine
+            // Fails if it has ended already.
+            let _ = process.signal(Signal::KILL);
         }
         for process in self.nodes.values_mut() {
             let _ = process.wait(Duration::from_secs(10));
@@ -491,7 +492,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
-        // What their nodes had below `/run`; a folder that another program uses is locked.
+        // Removes what the nodes had below `/run`; a folder that another program uses is locked.
         scratch::remove_abandoned();
         let has_failed = std::thread::panicking() || self.has_failed.get();
         if has_failed {
@@ -526,18 +527,18 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_folder_goes_unless_there_is_a_failure_to_be_looked_at() {
+    fn a_folder_is_removed_unless_something_failed() {
         let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();
         let mut cluster = cluster;
-        assert!(cluster.spawn(1, &[]).is_err(), "that is no failure of the cluster");
+        assert!(cluster.spawn(1, &[]).is_err(), "that is not a failure of the cluster");
         let gone = cluster.dir().to_path_buf();
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&gone).unwrap().permissions());
-        assert_eq!(mode & 0o777, 0o700, "it holds settings, with secrets, and is for nobody else");
+        assert_eq!(mode & 0o777, 0o700, "it contains settings with secrets");
         drop(cluster);
         assert!(!gone.exists());
         let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();
         let kept = cluster.dir().to_path_buf();
-        assert!(cluster.wait_until("something that never comes", Duration::ZERO, || None::<()>).is_err());
+        assert!(cluster.wait_until("a condition that never holds", Duration::ZERO, || None::<()>).is_err());
         drop(cluster);
         assert!(kept.join("settings.json").exists(), "the folder says what went wrong");
         std::fs::remove_dir_all(kept).unwrap();

@@ -1,7 +1,7 @@
-//! One node process: started, signalled, watched and read.
+//! One node process: start, signals, state and output.
 //!
-//! Both output streams go to one file, appended over restarts, so that a failure shows what a person would have seen.
-//! A signal needs the [`Process`] value, and that holds the unreaped child: its pid cannot belong to anyone else.
+//! Both output streams are appended to one file over all restarts, so that a failure shows what a user would have seen.
+//! Sending a signal needs the [`Process`], which holds the unreaped child: its pid cannot belong to another process.
 //! Not here: which nodes make a cluster (`cluster.rs`).
 
 use super::{LabError, Result, wait_until};
@@ -17,17 +17,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Time for the system to clear a killed process away.
+/// Time for a killed process to end.
 const REAP_WITHIN: Duration = Duration::from_secs(10);
 
-/// Children that are not reaped yet: their pids cannot belong to anyone else while this is locked.
+/// Children that are not reaped yet: while this is locked, their pids cannot belong to other processes.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// Kills all children of this program; as long as the result is held, no thread starts another.
 pub fn kill_all() -> MutexGuard<'static, BTreeSet<u32>> {
     let running = lock(&RUNNING);
     for pid in running.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
-        let _ = kill_process(pid, Signal::KILL); // one that has just ended is fine
+        // Fails if it has just ended.
+        let _ = kill_process(pid, Signal::KILL);
     }
     running
 }

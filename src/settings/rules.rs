@@ -1,4 +1,4 @@
-//! What each key may hold: types, bounds and words, and how a value that was typed is read.
+//! The values that a key may have: types, bounds and words, and how text from the environment is read.
 //!
 //! Not here: where values come from, and rules between keys (`gather.rs`).
 
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 /// Highest value of a port base: it leaves room for every node id.
 pub(crate) const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
-/// What one key may hold.
+/// The values that one key may have.
 #[derive(Clone, Copy)]
 pub(crate) enum Rule {
     Number(u64, u64),
@@ -25,7 +25,7 @@ pub(crate) enum Rule {
     Runtimes,
 }
 
-/// A value as it was written.
+/// A value as the user wrote it.
 pub(crate) enum Raw {
     /// From a file.
     Json(Value),
@@ -36,7 +36,7 @@ pub(crate) enum Raw {
 impl Raw {
     pub(crate) fn shown(&self, key: &str) -> String {
         match self {
-            // Also where the key is misspelt.
+            // Also if the key is misspelt.
             _ if key.contains("secret") => "********".into(),
             Raw::Json(value) => value.to_string(),
             Raw::Typed(text) => format!("{text:?}"),
@@ -53,7 +53,7 @@ fn is_host(host: &str) -> bool {
                 && !part.starts_with('-')
                 && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         });
-    // What looks like a number and is no address is a slip ("127.0.0"), not a name.
+    // Digits and dots that are not an address are a typing error ("127.0.0"), not a name.
     let is_numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
     host.parse::<IpAddr>().is_ok() || (is_name && !is_numeric)
 }

@@ -1,9 +1,9 @@
-//! `phalanx chat`: talking in a terminal, or from a script.
+//! `phalanx chat`: the chat in a terminal or from a script.
 //!
-//! A log-in is kept in a file that only its owner can read, so that the next command needs no password; `--as NAME` keeps several
-//! apart. Text comes from the arguments or from a pipe; what others wrote is shown without anything a terminal would obey.
-//! Exit codes: 0 done, 1 refused, 4 no node answers, 5 it may or may not have been said.
-//! Not here: what happens when a node dies (`client/`), what the chat is (docs/chat.md).
+//! The session is saved in a file that only its owner can read, so that the next command needs no password; `--as NAME`
+//! selects one of several. Text comes from the arguments or from a pipe; other users' text is shown without control
+//! characters. Exit codes: 0 done, 1 refused, 4 no node answers, 5 the message may or may not have been sent.
+//! Not here: what happens when a node dies (`client/`), the rules of the chat (docs/chat.md).
 
 pub(crate) mod session;
 pub(crate) mod talk;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::{Duration, Instant};
 
-/// Bytes of a line of a pipe that are read: more than any message may have, so that the node refuses what is longer.
+/// Bytes of a line that are read from a pipe: more than any message may have, so that the node refuses a longer one.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Advice when sending lines of a pipe fails.
 const SO_FAR: &str = "the lines before it were sent; send the rest again";
@@ -246,7 +246,7 @@ fn send(options: &ChatOptions, place: &str, text: &str) -> Result<(), Fault> {
         let read = (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
         match read.map_err(|e| at(Fault::new(code::FAILED, format!("cannot read: {e}"), SO_FAR)))? {
             0 => break,
-            // What is longer is cut, and still too long for the node, which says so.
+            // A longer line is cut here, and is still too long for the node, which refuses it.
             _ => {
                 let line = String::from_utf8(line)
                     .map_err(|_| at(Fault::new(code::FAILED, "a message must be UTF-8", SO_FAR)))?;
@@ -265,7 +265,7 @@ fn send(options: &ChatOptions, place: &str, text: &str) -> Result<(), Fault> {
 
 fn follow(options: &ChatOptions, after: Option<u64>) -> Result<(), Fault> {
     let mut chat = member(options)?;
-    // The stream may outlive the nodes that were named.
+    // The stream may last longer than the nodes that were given.
     chat.client.learn().map_err(fault)?;
     let mut stream = chat.follow(after);
     loop {

@@ -1,9 +1,9 @@
-//! `phalanx check digest`: whether all nodes hold the same state.
+//! `phalanx check digest`: compares the state of all nodes.
 //!
-//! A checkpoint goes through the log, and every member is asked for its digests there: of the directory, the keys, the database,
-//! the jobs, the chat and the session table. So all are compared at one index, however much is written meanwhile. Tables of the
-//! database are shown, too, or named if they differ, when the nodes can be seen at one entry of the database.
-//! Exit codes: 0 the same, 4 a member does not answer, 8 not the same, 9 a member has no digest at that index.
+//! A checkpoint goes through the log, and every member is asked for its digests there: of the directory, the keys, the
+//! database, the jobs, the chat and the session table. So all are compared at one index, also while clients write. The
+//! digests of the tables are compared and printed as well if all nodes answer at the same index of the database.
+//! Exit codes: 0 equal, 4 a member does not answer, 8 different, 9 a member has no digest at that index.
 //! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference (`node/snapshots/checkpoints.rs`).
 
 use crate::cli::client::{Client, ClientArgs, Request};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// How long digests may take: a large state is read at a bounded rate.
 const DIGEST_WITHIN: Duration = Duration::from_secs(60);
-/// How often all are asked for the digests of their tables.
+/// Rounds in which all nodes are asked for the digests of their tables.
 const TABLE_ROUNDS: usize = 5;
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -81,7 +81,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What each member holds at the checkpoint, by part.
+/// The digests of each member at the checkpoint, by part.
 fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<u64, BTreeMap<String, String>>, Fault> {
     let begun = Instant::now();
     let mut states = BTreeMap::new();
@@ -123,7 +123,7 @@ fn differs(message: String) -> Fault {
     )
 }
 
-/// The parts that all have; a part that one node could not read, or is not at that index with yet, is not compared.
+/// The parts that all nodes have; a part without a digest on one node is not compared.
 fn compare(states: &BTreeMap<u64, BTreeMap<String, String>>, index: u64) -> Result<BTreeMap<String, String>, Fault> {
     let mut states = states.iter();
     let Some((first, all)) = states.next() else { return Ok(BTreeMap::new()) };
@@ -137,9 +137,9 @@ fn compare(states: &BTreeMap<u64, BTreeMap<String, String>>, index: u64) -> Resu
     Ok(same)
 }
 
-/// The tables, if all nodes are seen at one entry of the database.
+/// The digests of the tables, if all nodes answer at the same index of the database.
 fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
-    // By index, what each node had there.
+    // By index and node.
     let mut seen: BTreeMap<u64, BTreeMap<u64, Digest>> = BTreeMap::new();
     for round in 0..TABLE_ROUNDS {
         if round > 0 {
@@ -219,7 +219,7 @@ mod tests {
         };
         let compare = |second| compare(&BTreeMap::from([(1, state(Some("2"))), (2, state(second))]), 7);
         assert_eq!(compare(Some("2")).unwrap().len(), 2);
-        assert_eq!(compare(None).unwrap().len(), 1, "what one node cannot tell is not compared");
+        assert_eq!(compare(None).unwrap().len(), 1, "a part without a digest is not compared");
         assert_eq!(compare(Some("3")).unwrap_err().message, "nodes 1 and 2 differ at index 7: sql");
     }
 }

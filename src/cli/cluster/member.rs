@@ -1,7 +1,7 @@
 //! `phalanx member`: list the members and change them one step at a time.
 //!
-//! A running node joins by itself; `add` is for one that was removed and shall return. A change is answered when it is
-//! committed. Not here: which changes are safe (`raft/membership.rs`), changes without people (`cluster/autopilot.rs`).
+//! A running node joins by itself; `add` is for one that was removed and is to return. A change is answered when it is
+//! committed. Not here: which changes are safe (`raft/membership.rs`), automatic changes (`cluster/autopilot.rs`).
 
 use crate::cli::client::{self, Client, ClientArgs};
 use crate::cli::cluster::status::{member, state};

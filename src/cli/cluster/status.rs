@@ -46,7 +46,7 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Shows the table again and again. On a terminal it stays in place; in a pipe each one follows the last.
+/// Shows the table repeatedly: in place on a terminal, one after the other in a pipe.
 fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     let in_place = std::io::stdout().is_terminal() && !json;
     loop {
@@ -60,7 +60,7 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
             Err(fault) => return Err(fault),
         };
         if in_place {
-            // Home, each line cleared to its end, and whatever stood below.
+            // Cursor to the top left; clears the rest of each line, and the lines below.
             term::out(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
         } else if !text.is_empty() {
             term::line(&text);
@@ -92,7 +92,7 @@ pub fn health_line(status: &Status) -> String {
     format!("{}: {}", term::paint(cluster.verdict.word(), colour), parts.join("; "))
 }
 
-/// The whole answer for a person.
+/// The status as text.
 pub fn render(status: &Status, from: &str) -> String {
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_quorum_is_said_with_its_reasons() {
+    fn a_lost_quorum_is_shown_with_its_reasons() {
         let mut status = example();
         status.cluster.verdict = Health::Unavailable;
         status.cluster.leader = None;

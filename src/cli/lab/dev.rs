@@ -2,7 +2,7 @@
 //!
 //! Every node is a child process with the settings in force, so `phalanx status` and the browser work as with
 //! `./run.sh`. The nodes' log lines are printed here after the node's number. A key acts on the leader, or on the node
-//! whose number was pressed before it; keys may come from a pipe, and the end of the pipe does not end the program. A
+//! with the number that was pressed before it; keys may come from a pipe, whose end does not end the program. A
 //! signal that a terminal or a shell sends to the whole process group must not reach the nodes: they would count this
 //! program's own signal, which follows, as a second one and exit without a graceful stop. Not here: one terminal for
 //! each node (`run.sh`), measuring (`bench.rs`).
@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// How often keys and logs are read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A node that was told to stop gets this long before it is killed.
+/// Time for a node to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(7);
 /// Beyond this size, the part of a node's output file that was printed is truncated; the node itself keeps `node.log`.
 const LOG_BYTES_MAX: u64 = 4 << 20;

@@ -1,4 +1,4 @@
-//! Commands that start clusters of their own: to try, to break and to measure them.
+//! Commands that start clusters of their own: to try them out, inject faults and measure.
 
 pub(crate) mod bench;
 pub(crate) mod demo;

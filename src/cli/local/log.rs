@@ -46,7 +46,7 @@ pub enum LogCommand {
     },
 }
 
-/// Runs it; the exit code.
+/// Runs it; returns the exit code.
 pub fn run(args: LogArgs) -> u8 {
     let mut out = BufWriter::new(io::stdout().lock());
     let answer = match args.command {
@@ -59,7 +59,7 @@ pub fn run(args: LogArgs) -> u8 {
     }
 }
 
-/// Prints every record; the exit code.
+/// Prints every record; returns the exit code.
 pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
     let mut printed = Ok(());
     let summary = read_log(dir, |seen| {
@@ -81,7 +81,7 @@ pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
     Ok(if summary.damage.is_empty() { 0 } else { code::DISK })
 }
 
-/// Checks everything and prints what a start would do; the exit code.
+/// Checks everything and prints what a start would do; returns the exit code.
 pub fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
     let summary = read_log(dir, |_| {})?;
     let is_running = store::identity::is_in_use(dir);
@@ -116,12 +116,12 @@ fn record_line(seen: &Seen<'_>) -> String {
             format!(
                 "header      segment={} after={index} of_term={term} {}",
                 header.segment,
-                promise(&header.hard_state)
+                hard_state(&header.hard_state)
             )
         }
-        Record::HardState(state) => format!("hard state  {}", promise(state)),
+        Record::HardState(state) => format!("hard state  {}", hard_state(state)),
         Record::Install(meta) => format!("install     snapshot index={} term={}", meta.index, meta.term),
-        Record::Entry(entry) => format!("entry       index={} term={} {}", entry.index, entry.term, carried(entry)),
+        Record::Entry(entry) => format!("entry       index={} term={} {}", entry.index, entry.term, payload(entry)),
         Record::Seal => "seal        everything above is on disk".to_string(),
         #[cfg(test)]
         Record::Vote(vote) => format!("vote {vote:?}"),
@@ -130,11 +130,11 @@ fn record_line(seen: &Seen<'_>) -> String {
     format!("{} +{:<9} #{:<8} batch {batch:<8} {what}", name(seen.file), seen.offset, seen.at.sequence)
 }
 
-fn promise(state: &HardState) -> String {
+fn hard_state(state: &HardState) -> String {
     format!("term={} vote={}", state.term, state.vote.map_or("none".to_string(), |who| who.id.to_string()))
 }
 
-fn carried(entry: &Entry) -> String {
+fn payload(entry: &Entry) -> String {
     match &entry.payload {
         Payload::Noop => "noop".to_string(),
         Payload::Command(bytes) => {
@@ -186,7 +186,7 @@ fn entry_json(entry: &Entry) -> Value {
 fn summary_text(summary: &Summary, is_running: bool) -> String {
     let Summary { segments, records, hard_state, entries, snapshots, torn, damage } = summary;
     let mut lines = vec![
-        format!("log        {segments} segments, {records} records, {}", promise(hard_state)),
+        format!("log        {segments} segments, {records} records, {}", self::hard_state(hard_state)),
         match entries {
             Some((first, last)) => format!("entries    {first} to {last}"),
             None => "entries    none after the snapshot".to_string(),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_shown_and_judged() {
+    fn a_folder_is_printed_and_verified() {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().join("node-7");
         assert_eq!(verify(&dir, false, &mut Vec::new()).unwrap_err().code, code::USAGE);

@@ -1,4 +1,4 @@
-//! `phalanx node`: one node of the cluster, until it is told to stop.
+//! `phalanx node`: one node of the cluster, until it is stopped.
 
 use super::allocator;
 use crate::cli::fault::code;
@@ -38,7 +38,7 @@ pub struct NodeArgs {
     pub set: Vec<String>,
 }
 
-/// Runs the node; the exit code.
+/// Runs the node; returns the exit code.
 pub fn run(args: NodeArgs) -> u8 {
     allocator::bound();
     let mut flags = Vec::new();

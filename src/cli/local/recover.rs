@@ -1,7 +1,7 @@
-//! `phalanx recover`: a new cluster out of the folder of one node, when a majority of the voters' disks is lost for good.
+//! `phalanx recover`: makes a new cluster from the folder of one node after a majority of the voters' disks is lost.
 //!
-//! It says what it would do and what may be lost, and does it with `--yes`. Exit codes: 0 done, 1 refused, 2 not confirmed or wrong
-//! settings, 3 the disk.
+//! It prints what it would do and what may be lost, and does it with `--yes`. Exit codes: 0 done, 1 refused, 2 not
+//! confirmed or wrong settings, 3 disk.
 //! Not here: what it does and when it refuses to (`node/process/new_cluster.rs`).
 
 use crate::cli::client::settings_fault;

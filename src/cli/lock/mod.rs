@@ -1,18 +1,18 @@
 //! `phalanx lock run NAME -- COMMAND`: a command that runs on one machine at a time, as far as clocks allow.
 //!
-//! Three processes: this one takes the lock, starts the others and gives the lock back; the guardian (`guardian.rs`) renews it
-//! at a third of its time; the command runs in the guardian's process group. Either of the first two ends that whole group, with
-//! SIGTERM and then SIGKILL, before the lock can be another's: when it cannot be renewed, and when the other one is gone. Time is
-//! that of a clock that also counts while the machine sleeps.
+//! Three processes: the runner (this one) acquires the lock, starts the others and releases the lock; the guardian
+//! (`guardian.rs`) renews it each third of its time to live; the command runs in the guardian's process group. Runner or
+//! guardian ends that whole group, with SIGTERM and then SIGKILL, before another client can acquire the lock: when it
+//! cannot be renewed, and when the other of the two is gone. The clock also counts while the machine is suspended.
 //!
-//! What cannot be guaranteed: a machine that sleeps, or a command whose guardian and runner are stopped or killed in
-//! one moment, goes on for an instant too long; and a process that leaves the process group (`setsid`) is not found.
-//! What the command writes to must check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with
-//! every lock that is taken.
+//! What cannot be guaranteed: after a suspension, or when guardian and runner are stopped or killed at the same time, the
+//! command may run for a moment too long; a process that leaves the process group (`setsid`) is not found. So the
+//! resource that the command writes to must check the fencing token, which is in `PHALANX_LOCK_TOKEN` and grows each time
+//! the lock is acquired.
 //!
-//! Invariants: L1 the time to live counts from before the request was sent that took or renewed the lock, so this side
-//! always gives up first. L2 a lock that is not lost is given back on every way out but a crash. L3 it is given back only when
-//! no process is left in the command's process group.
+//! Invariants: L1 the time to live counts from before the request that acquired or renewed the lock was sent, so this
+//! side always gives up first. L2 a lock that is not lost is released on every exit but a crash. L3 it is released only
+//! when no process is left in the command's process group.
 //! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
 
 pub(crate) mod guardian;
@@ -39,17 +39,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the command.
+/// Between two checks of the command.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Signals that wait to be passed on; more of them say nothing new.
+/// Signals that wait to be forwarded; more are dropped.
 const SIGNALS_MAX: usize = 16;
-/// A shorter time to live leaves no time to end a command in.
+/// A shorter time to live leaves no time to end a command.
 const TTL_MIN: Duration = Duration::from_millis(500);
 /// Between two tries while no node has a quorum.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
-/// What a shell answers when a command is not found, or cannot be run.
+/// Exit code of a shell when a command is not found.
 const NOT_FOUND: u8 = 127;
-/// See [`NOT_FOUND`].
+/// Exit code of a shell when a command cannot be executed.
 const NOT_RUN: u8 = 126;
 
 /// Arguments of `phalanx lock`.
@@ -123,7 +123,8 @@ fn run_command(
         held_from: since_boot(),
     };
     let (tell, signals) = bounded(SIGNALS_MAX);
-    let _ = signals::listen(move |signal| _ = tell.try_send(signal)); // without it, the lock's time runs out
+    // If this fails, a signal ends the runner and the lock expires.
+    let _ = signals::listen(move |signal| _ = tell.try_send(signal));
     let mut lock = Lock::new(lease, signals);
     lock.acquire(&patient, wait.map(|wait| Instant::now() + wait))?;
     let mut group = match Group::start(command, &lock.lease) {
@@ -188,7 +189,7 @@ impl Lock {
         Lock { client: Client::to(lease.endpoints.clone(), lease.patience), lease, signals }
     }
 
-    /// Tries until it is held, or the deadline (`None`: none) has passed.
+    /// Tries until the lock is held or the deadline has passed; `None`: no deadline.
     fn acquire(&mut self, patient: &Client, deadline: Option<Instant>) -> Result<(), Fault> {
         let body = json!({"ttl_ms": self.lease.ttl.as_millis() as u64});
         let mut request = self.lease.post("acquire", &body);
@@ -203,7 +204,7 @@ impl Lock {
             let (fault, pause) = match patient.exchange(&request) {
                 Ok(raw) if raw.status == 200 => {
                     self.lease.token = raw.json()["token"].as_u64().unwrap_or(0);
-                    // An answer that comes late may be that of a copy whose time has run out: this one is void then.
+                    // A late answer may belong to an attempt that has expired since: then the lock is not held.
                     if self.lease.age() < self.lease.ttl / 2 {
                         return Ok(());
                     }
@@ -277,13 +278,13 @@ impl Lock {
     }
 }
 
-/// Why the lock cannot be kept, and when nothing of the command may go on.
+/// Why the lock is lost, and when the last process of the command must have ended.
 struct Lost {
     why: String,
     kill_at: Duration,
 }
 
-/// Waits for the command's end; what comes for this process goes on to it.
+/// Waits for the end of the command, and forwards signals to it.
 fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
     loop {
         let kill_at = lock.lease.kill_at();
@@ -301,7 +302,7 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
             });
         }
         match group.hear(LOOK_EVERY) {
-            // Only now: after a pause of this process there may be news.
+            // Checked only when no message is left: after a pause of this process, renewals may be unread.
             None if since_boot() >= lock.lease.term_at() => {
                 return lost(format!("it could not be renewed for {:.1?}", lock.lease.age()), kill_at);
             }
@@ -309,7 +310,8 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
             Some(Word::Kept(held_from)) => lock.lease.held_from = lock.lease.held_from.max(held_from),
             Some(Word::Lost) => {
                 let why = "it expired, and another client may have acquired it".to_string();
-                return lost(why, Duration::ZERO); // at once: another may be at work
+                // Immediately: another client may hold the lock.
+                return lost(why, Duration::ZERO);
             }
             Some(Word::Gone) => return lost("the process that renews it (guardian) has exited".to_string(), kill_at),
         }
