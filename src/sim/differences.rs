@@ -38,7 +38,7 @@ impl World {
     pub fn on_alter(&mut self) -> CheckResult {
         let running: Vec<usize> = (0..self.hosts.len()).filter(|node| self.hosts[*node].process.is_some()).collect();
         let part = PARTS[self.rng.usize(0..PARTS.len())].0;
-        if running.is_empty() || self.is_calm {
+        if running.is_empty() || self.in_liveness_phase {
             return Ok(());
         }
         let node = running[self.rng.usize(0..running.len())];
@@ -53,7 +53,7 @@ impl World {
 
     /// The leader puts a checkpoint into the log. Repeated until the liveness phase has begun and no node is altered.
     pub fn on_checkpoint(&mut self) -> CheckResult {
-        if !self.is_calm || self.altered().is_some() {
+        if !self.in_liveness_phase || self.altered().is_some() {
             let delay = self.plan.election_us();
             self.after(delay, What::Checkpoint);
         }
@@ -76,8 +76,8 @@ impl World {
         self.compare(node)
     }
 
-    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. `None`, too, if no
-    /// majority of The voters is there to say so: one was replaced and has not joined yet.
+    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. Also `None` if no
+    /// majority of the voters is sound: one was replaced and has not joined yet.
     pub fn altered(&self) -> Option<usize> {
         let leader = self.hosts[self.newest_leader()?].process.as_ref()?;
         let membership = leader.raft.view().membership;
@@ -112,7 +112,7 @@ impl World {
                 return violation!("Integrity", "n{id} is called corrupt: {difference:?}, altered is {altered:?}");
             }
         }
-        // While too few sound voters are heard, no node is called corrupt; that is temporary.
+        // While too few sound voters report, no node counts as corrupt; that is temporary.
         if self.bugs.host.mismatches_are_not_reported {
             return Ok(());
         }
@@ -137,7 +137,7 @@ impl World {
             .collect();
         let clock_ms = self.clock_ms(node);
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        // A state that is ahead of this node's log waits for the next look.
+        // A state that is ahead of this node's log is not used; the next checkpoint compares again.
         let Some((from, bytes)) = given.into_iter().find(|(index, _)| *index <= process.applied) else { return Ok(()) };
         process.service.restore(&mut bytes.as_slice()).expect("it was just written");
         process.report = Default::default();

@@ -93,7 +93,7 @@ impl fmt::Display for Failure {
 }
 
 thread_local! {
-    /// What an assertion said in a run on this thread; `None` while no run is under way.
+    /// Message of a failed assertion in the run on this thread; `None` outside a run.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -156,7 +156,7 @@ pub struct Sweep {
     pub failures: Vec<Failure>,
 }
 
-/// Runs `count` seeds from `from` on, one after the other; `each` hears of every seed's end at once and may stop the sweep.
+/// Runs `count` seeds from `from` on, one after the other; `each` is called after every seed and may stop the sweep.
 pub fn sweep(from: u64, count: u64, options: &Options, mut each: impl FnMut(Option<&Failure>) -> bool) -> Sweep {
     let mut sweep = Sweep::default();
     for seed in from..from + count {

@@ -45,19 +45,19 @@ fn voters(plan: &mut Plan, count: usize) {
     plan.drift = vec![1.0; count];
 }
 
-/// Strangers that say all sorts of things.
+/// Hostile processes that send all kinds of messages.
 fn strangers(plan: &mut Plan, _: &mut Rng) {
     (plan.hostile, plan.has_secret) = (4.0, false);
 }
 
-/// Hand-overs whose order is lost, and nothing else that would end the term in which it happened.
+/// Leadership transfers whose order is lost, and no other fault that would end the term.
 fn lost_orders(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     plan.net.loss = 0.3;
     only(plan, &[(FaultKind::Transfer, 0.3)]);
 }
 
-/// Hand-over orders that come late.
+/// Transfer orders that arrive late.
 fn late_orders(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     (plan.net.is_ordered, plan.net.replay, plan.net.spike) = (false, 0.05, 0.1);
@@ -107,13 +107,13 @@ fn jobs(plan: &mut Plan, rng: &mut Rng) {
     plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
 }
 
-/// Talk, and nothing else.
+/// Chat only.
 fn talk(plan: &mut Plan, _: &mut Rng) {
     (plan.talk, plan.jobs) = (0.9, None);
     plan.clients = 3;
 }
 
-/// Workers whose heartbeats come late: they are thought lost, and join again while their words are still on the way.
+/// Workers whose heartbeats arrive late: they count as lost, and join again while their messages are still on the way.
 fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
     jobs(plan, rng);
     voters(plan, 3);

@@ -22,7 +22,7 @@ macro_rules! violation {
 }
 pub(crate) use violation;
 
-/// A small hash whose value depends on nothing but what is added (the standard library's may change).
+/// A hash whose value depends only on what is added (the standard library's may change between versions).
 #[derive(Clone, Copy, Debug)]
 pub struct Hash(u64);
 

@@ -1,7 +1,7 @@
 //! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the Raft checker.
 //!
-//! Everything happens in the order of (time, sequence); chance comes from one seed; nothing iterates in hash order and
-//! nothing looks at a real clock. So a seed is a whole run, and a failure is a number.
+//! Events happen in the order of (time, sequence); random numbers come from one seed; nothing iterates in hash order or
+//! reads a real clock. So a seed determines a run.
 //!
 //! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the
 //! end (`sim/steps/liveness.rs`).
@@ -37,7 +37,7 @@ pub enum Packet {
     Forwarded { life: u64, token: u64, told: ClientResult },
 }
 
-/// What may happen next.
+/// An event.
 #[derive(Debug)]
 pub enum What {
     /// A node's tick.
@@ -48,7 +48,7 @@ pub enum What {
     DiskDone { node: usize, life: u64 },
     /// Committed entries reach the service.
     Apply { node: usize, life: u64 },
-    /// A node's worker looks at its work.
+    /// A node's worker checks its assigned jobs.
     Work { node: usize, life: u64 },
     /// A program ends.
     Ended { node: usize, life: u64, job: JobId, attempt: u32 },
@@ -62,11 +62,11 @@ pub enum What {
     Received { node: usize, life: u64, transfer: u64 },
     /// A process starts.
     Start { node: usize },
-    /// A paused process goes on.
+    /// A paused process continues.
     Thaw { node: usize },
-    /// A crash loop goes round.
+    /// The next crash of a crash loop.
     Doom { node: usize, life: u64 },
-    /// Something is said about a link.
+    /// A node is notified about a link.
     Link { node: usize, life: u64, about: usize, is_up: bool },
     /// Strike with a fault, and again later.
     Fault { at: usize },
@@ -82,13 +82,13 @@ pub enum What {
     Reply { client: usize, attempt: u64, told: ClientResult },
     /// A client has waited long enough for an attempt.
     Deadline { client: usize, attempt: u64 },
-    /// The membership driver looks around.
+    /// The membership driver acts.
     Driver,
-    /// A node hears whom others know.
+    /// A node receives gossip.
     Gossip { node: usize, life: u64 },
-    /// A stranger says something.
+    /// A hostile process sends a message.
     Hostile,
-    /// A state is altered behind the log's back.
+    /// A state is altered without a log entry.
     Alter,
     /// The leader puts a checkpoint into the log.
     Checkpoint,
@@ -103,15 +103,15 @@ const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
 const OLD_PACKETS_MAX: usize = 400;
 
-/// See the module.
+/// The world.
 pub struct World {
     /// What this seed chose.
     pub plan: Plan,
     /// Planted bugs.
     pub bugs: Bugs,
-    /// The one source of chance.
+    /// The source of random numbers.
     pub rng: Rng,
-    /// Chance for older copies of disks alone.
+    /// Random numbers for older copies of disks only.
     pub image_rng: Rng,
     /// Virtual time in microseconds.
     pub now: u64,
@@ -124,27 +124,27 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// Links.
     pub net: Network,
-    /// What was said before.
+    /// Old packets.
     pub old_packets: VecDeque<(usize, usize, Packet)>,
     /// Snapshots on their way.
     pub transfers: Transfers,
-    /// The onlooker of nodes.
+    /// The checker of consensus.
     pub raft_checker: RaftChecker,
-    /// The onlooker of clients.
+    /// The checker of what clients see.
     pub client_checker: ClientChecker,
     /// Clients.
     pub clients: Vec<Client>,
     /// How often things happened.
     pub coverage: Coverage,
     /// Faults have stopped.
-    pub is_calm: bool,
-    /// State of the calm phase.
+    pub in_liveness_phase: bool,
+    /// State of the liveness phase.
     pub liveness: LivenessPhase,
     /// The run is over.
     pub is_over: bool,
-    /// Commands of workers and leaders so far: each has a number of its own.
+    /// Number of commands of workers and leaders so far.
     pub words: u64,
-    /// What paused nodes have not taken yet.
+    /// Events of paused nodes.
     pub asleep: BTreeMap<usize, Vec<What>>,
     /// Fingerprint of all that happened.
     pub hash: Hash,
@@ -156,13 +156,13 @@ impl World {
     pub fn new(seed: u64, bugs: Bugs, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
-        // From a source of chance of its own: seeds without jobs are what they were before there were any.
+        // From a separate source: seeds without jobs are what they were before there were any.
         let mut chance = Rng::with_seed(!seed);
         plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
-        // The same holds for talk.
+        // Likewise for chat.
         plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
-        // And for older copies of disks, and strangers.
+        // Likewise for older copies of disks, and hostile processes.
         plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
         let mut strangers = Rng::with_seed(seed.rotate_left(48));
         plan.hostile = *pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
@@ -183,7 +183,7 @@ impl World {
             client_checker: ClientChecker::default(),
             clients: Vec::new(),
             coverage: Coverage::default(),
-            is_calm: false,
+            in_liveness_phase: false,
             liveness: LivenessPhase::default(),
             is_over: false,
             words: 0,
@@ -302,7 +302,7 @@ impl World {
         self.client_checker.judge_history()
     }
 
-    /// Whether an event belongs to a node that stands still; if so it waits.
+    /// The paused node that an event belongs to: then the event waits.
     fn is_asleep(&mut self, what: &What) -> Option<usize> {
         let node = match what {
             What::Tick { node, .. }
@@ -341,7 +341,7 @@ impl World {
                     self.tell_promise(node);
                     self.tell_time(node);
                     self.step(node, Input::Tick)?;
-                    self.maybe_call_the_roll(node)?;
+                    self.maybe_check_workers(node)?;
                 }
                 Ok(())
             }
@@ -379,7 +379,7 @@ impl World {
             }),
             What::Fault { at } => self.on_fault(at),
             What::Mend => {
-                if !self.is_calm {
+                if !self.in_liveness_phase {
                     self.net.whole();
                     self.note(|_| "network whole".into());
                 }
@@ -403,7 +403,7 @@ impl World {
             What::Hostile => self.on_hostile(),
             What::Alter => self.on_alter(),
             What::Checkpoint => self.on_checkpoint(),
-            What::LivenessPhase => self.on_calm(),
+            What::LivenessPhase => self.on_liveness_phase(),
             What::Look => self.on_look(),
         }
     }
@@ -423,7 +423,7 @@ impl World {
             return;
         }
         let arrivals = self.net.send(self.now, from, to, &mut self.rng);
-        // Hosts talk over connections that neither double nor repeat; raft must stand both.
+        // Connections between hosts do not duplicate or replay; raft must tolerate both.
         let copies = if matches!(packet, Packet::Raft(_)) { 2 } else { 1 };
         for at in arrivals.into_iter().take(copies).flatten() {
             self.at(at, What::Packet { from, to, packet: Box::new(packet.clone()) });
@@ -435,7 +435,7 @@ impl World {
             return Ok(());
         }
         let is_kept = self.plan.net.replay > 0.0 || self.plan.hostile > 0.0;
-        if !self.is_calm && is_kept && matches!(packet, Packet::Raft(_)) {
+        if !self.in_liveness_phase && is_kept && matches!(packet, Packet::Raft(_)) {
             if self.old_packets.len() >= OLD_PACKETS_MAX {
                 let at = self.rng.usize(0..self.old_packets.len());
                 self.old_packets.remove(at);

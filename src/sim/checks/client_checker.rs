@@ -1,4 +1,4 @@
-//! The client checker: knows what clients were told and what the services did, and asserts that the two agree.
+//! The client checker: compares the answers that clients received with what the services did.
 //!
 //! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each
 //! answer is the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for
@@ -25,7 +25,7 @@ struct Effect {
     reply: Vec<u8>,
 }
 
-/// See the module.
+/// The checker.
 #[derive(Default)]
 pub struct ClientChecker {
     /// Digest of the service by applied index; the first node to apply writes it.
@@ -36,25 +36,25 @@ pub struct ClientChecker {
     applied: u64,
     effects: BTreeMap<Name, Effect>,
     kv_model: KvModel,
-    /// Knows about jobs.
+    /// The checker of jobs.
     pub jobs_checker: JobsChecker,
-    /// Knows what was said.
+    /// The checker of chat messages.
     delivery_checker: DeliveryChecker,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
-    /// Newest index whose effect a client was told of.
+    /// Newest index that was acknowledged to a client.
     acknowledged: u64,
     history: Vec<check::Operation>,
 }
 
 impl ClientChecker {
-    /// Newest index whose effect any client was told of.
+    /// Newest index that was acknowledged to any client.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Whether a node that has just applied this index shall say what it holds. A digest takes long, and states that
+    /// Whether a node that has just applied this index computes its digest. That takes long, and states that
     /// differ stay different, so every third is enough, and those that some node's snapshot holds.
     pub fn wants_digest(&self, index: u64) -> bool {
         index.is_multiple_of(3) || self.digests.contains_key(&index)
@@ -85,18 +85,18 @@ impl ClientChecker {
         index: u64,
         applied: Option<&(Command, Applied)>,
         digest: Option<(u64, Option<u64>)>,
-        board: Option<&JobTable>,
+        table: Option<&JobTable>,
     ) -> CheckResult {
         if index > self.applied + 1 {
             return violation!("ApplyOnceInOrder", "{index} is applied first, before {}", self.applied + 1);
         }
         digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
-            return board.map_or(Ok(()), |board| self.jobs_checker.on_applied_again(index, board));
+            return table.map_or(Ok(()), |table| self.jobs_checker.on_applied_again(index, table));
         }
         self.applied = index;
-        if let Some(board) = board {
-            self.jobs_checker.on_applied(index, applied, board)?;
+        if let Some(table) = table {
+            self.jobs_checker.on_applied(index, applied, table)?;
         }
         let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
@@ -111,7 +111,7 @@ impl ClientChecker {
         self.judge_effect(index, command, outcome)
     }
 
-    /// A command takes effect once, and says the same whenever it is asked.
+    /// A command takes effect once, and has the same answer each time.
     fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> CheckResult {
         let known = self.effects.get(&name(&command.tag));
         let (tag, at) = (&command.tag, outcome.effect_at.0);
@@ -151,7 +151,7 @@ impl ClientChecker {
         self.kv_model.run(ops, &ran).or_else(|why| violation!("KvModel", "at {index}: {why}"))
     }
 
-    /// A client was told that an attempt certainly has no effect.
+    /// A client received the answer that an attempt has no effect.
     pub fn on_refused(&mut self, attempt: u64) -> CheckResult {
         if let Some(index) = self.attempts.get(&attempt) {
             return violation!("RefusedNotApplied", "attempt {attempt} is refused and was applied at {index}");
@@ -160,7 +160,7 @@ impl ClientChecker {
         Ok(())
     }
 
-    /// A client was told that its write is done.
+    /// A client received the answer that its write is done.
     pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> CheckResult {
         let Some(tag) = &operation.tag else { return Ok(()) };
         let Some(effect) = self.effects.get(&name(tag)) else {
@@ -213,7 +213,7 @@ impl ClientChecker {
         self.history.push(check::Operation { client, key: key.to_string(), call_us, return_us, action });
     }
 
-    /// Whether the history that clients saw is linearizable.
+    /// Whether the history is linearizable.
     pub fn judge_history(&self) -> CheckResult {
         let judgement = check::judge(&self.history, 200_000);
         match judgement.verdict {

@@ -5,9 +5,9 @@
 //! same table at the same index. A sandbox that did not start gives the job back and ends no attempt; the output of a
 //! stopped attempt may be added later.
 //! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
-//! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said),
-//! `JobHeld` (only a worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no
-//! attempt is begun twice, by no process), `JobTurn` (who has seen a turn has seen everything).
+//! end comes from the worker and attempt that had the job at that index, whose program began, with the output of that attempt),
+//! `JobHeld` (only a joined worker has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no
+//! attempt is begun twice, by no process), `JobTurn` (every change increases the turn).
 //! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), the invariants of the job table
 //! (`JobTable::check`).
 
@@ -30,25 +30,26 @@ struct Row {
     keep_ms: u64,
 }
 
-/// What every node must hold at an index: the board's turn, jobs that wait and run, and the job that the entry named.
+/// What every node must have at an index: the table's turn, the numbers of queued and running jobs, and the job that the
+/// entry names.
 type Look = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 
 /// A command of the jobs that took effect with this entry, and what it answered.
 type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
 
-/// See the module.
+/// The checker.
 #[derive(Default)]
 pub struct JobsChecker {
     rows: BTreeMap<JobId, Row>,
     newest: JobId,
     by_name: BTreeMap<Name, JobId>,
-    /// Who is here, with how many slots.
+    /// Joined workers, with their slots.
     here: BTreeMap<NodeId, (Identity, u64)>,
-    /// Commands so far that say who is here.
+    /// Number of joins and leaves so far.
     membership_changes: u64,
     /// Attempts that a worker has begun.
     begun: BTreeSet<(JobId, u32)>,
-    /// Those whose sandbox started.
+    /// Attempts whose sandbox started.
     started: BTreeSet<(JobId, u32)>,
     /// How often a job was given back.
     setbacks: BTreeMap<JobId, usize>,
@@ -59,7 +60,7 @@ pub struct JobsChecker {
     pub seen: Coverage,
 }
 
-/// What an attempt's program says.
+/// The output of an attempt's program.
 pub fn says(job: JobId, attempt: u32, worker: Identity) -> String {
     format!("job {job} in attempt {attempt} by {} of {}", worker.uuid, worker.id)
 }
@@ -94,7 +95,7 @@ fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
 }
 
 impl JobsChecker {
-    /// How often a worker has joined or left, or said so once more.
+    /// Number of joins and leaves, repeated ones included.
     pub fn membership_changes(&self) -> u64 {
         self.membership_changes
     }
@@ -104,13 +105,13 @@ impl JobsChecker {
         self.rows.values().filter(|row| !row.has_ended()).count()
     }
 
-    /// Those.
+    /// The same jobs.
     pub fn open_jobs(&self) -> impl Iterator<Item = JobId> {
         self.rows.iter().filter(|(_, row)| !row.has_ended()).map(|(id, _)| *id)
     }
 
     /// The first node has applied an entry.
-    pub fn on_applied(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> CheckResult {
+    pub fn on_applied(&mut self, index: u64, applied: Option<&(Command, Applied)>, table: &JobTable) -> CheckResult {
         self.now_ms = self.now_ms.max(applied.map_or(0, |(command, _)| command.at_ms));
         let effect = match applied {
             Some((Command { body: Body::Jobs(command), tag, .. }, Applied { effect_at, reply: Reply::Ok(reply) }))
@@ -120,36 +121,36 @@ impl JobsChecker {
             }
             _ => None,
         };
-        if effect.is_none() && board.turn() == self.turn {
+        if effect.is_none() && table.turn() == self.turn {
             return Ok(());
         }
         let tag = effect.as_ref().map(|(tag, _, _)| **tag);
         let effect = effect.map(|(_, command, answer)| (command, answer));
         let left = self.update_members(&effect);
         let before = std::mem::take(&mut self.rows);
-        let turn_before = std::mem::replace(&mut self.turn, board.turn());
+        let turn_before = std::mem::replace(&mut self.turn, table.turn());
         let mut has_changed = false;
         for (id, was) in before {
-            let now = board.job(id).map(row);
+            let now = table.job(id).map(row);
             has_changed |= now.as_ref() != Some(&was);
             self.judge_change(index, id, &was, now.as_ref(), &effect, &left)?;
             self.rows.extend(now.map(|now| (id, now)));
         }
-        has_changed |= self.judge_new(index, tag, &effect, board)?;
+        has_changed |= self.judge_new(index, tag, &effect, table)?;
         self.judge_holders(index)?;
-        if has_changed && turn_before == board.turn() {
+        if has_changed && turn_before == table.turn() {
             return violation!("JobTurn", "jobs change at {index} and the turn stays {turn_before}");
         }
-        self.looks.insert(index, (board.turn(), board.counts(), self.named(&effect)));
+        self.looks.insert(index, (table.turn(), table.counts(), self.named(&effect)));
         Ok(())
     }
 
     /// Another node has applied it too.
-    pub fn on_applied_again(&self, index: u64, board: &JobTable) -> CheckResult {
+    pub fn on_applied_again(&self, index: u64, table: &JobTable) -> CheckResult {
         let Some((turn, counts, named)) = self.looks.get(&index) else { return Ok(()) };
-        let is_same = *turn == board.turn()
-            && *counts == board.counts()
-            && named.as_ref().is_none_or(|(id, named)| board.job(*id).map(row) == *named);
+        let is_same = *turn == table.turn()
+            && *counts == table.counts()
+            && named.as_ref().is_none_or(|(id, named)| table.job(*id).map(row) == *named);
         if is_same {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl JobsChecker {
         violation!("JobBegunOnce", "attempt {attempt} at job {job} is begun a second time, by {who:?}")
     }
 
-    /// A client was told that its job was submitted.
+    /// A client received the answer that its job was submitted.
     pub fn on_acknowledged(&self, tag: &Tag, reply: &[u8]) -> CheckResult {
         let Some(Answer::Submitted(job)) = Answer::decode(reply) else { return Ok(()) };
         let known = self.by_name.get(&name(tag));
@@ -311,14 +312,14 @@ impl JobsChecker {
         index: u64,
         tag: Option<Tag>,
         effect: &Effect<'_>,
-        board: &JobTable,
+        table: &JobTable,
     ) -> Result<bool, crate::sim::Violation> {
         if let Some((jobs::Command::End { job, .. }, Answer::Refused(_))) = effect {
             self.seen.ends_refused += u64::from(*job <= self.newest);
         }
         let next = self.newest + 1;
         let Some((jobs::Command::Submit(_), Answer::Submitted(id))) = effect else {
-            if board.job(next).is_some() {
+            if table.job(next).is_some() {
                 violation!("OneJobPerSubmission", "job {next} comes from nowhere at {index}")?;
             }
             return Ok(false);
@@ -327,7 +328,7 @@ impl JobsChecker {
         if let Some(first) = self.by_name.insert(name(&tag), *id) {
             violation!("OneJobPerSubmission", "{tag:?} is job {first} and job {id} at {index}")?;
         }
-        let Some(job) = board.job(*id).filter(|_| *id == next) else {
+        let Some(job) = table.job(*id).filter(|_| *id == next) else {
             return violation!("JobLost", "{tag:?} is told at {index} that it is job {id}; {next} was to come");
         };
         let now = row(job);
@@ -336,7 +337,7 @@ impl JobsChecker {
             State::Assigned { .. } => now.attempt == 1,
             State::Ended { .. } => false,
         };
-        if !is_fresh || board.job(next + 1).is_some() {
+        if !is_fresh || table.job(next + 1).is_some() {
             violation!("OneJobPerSubmission", "job {id} is new at {index} and {now:?}")?;
         }
         self.seen.jobs += 1;

@@ -1,12 +1,12 @@
-//! The Raft checker: an onlooker who sees every node's memory and disk, and asserts the rules of consensus after every step.
+//! The Raft checker: sees every node's memory and disk, and asserts the rules of consensus after every step.
 //!
-//! It keeps what no node can know: every leader there ever was, each entry that was ever committed (written once),
+//! It records what no node can know: every leader that ever was, each entry that was ever committed (written once),
 //! each vote that ever reached a disk, and for each identity, living or lost, a model of its log as given to the disk
 //! and as synced. Each rule has a name that a failure prints: `ElectionSafety`, `LogMatching`, `CommittedPrefix`,
 //! `LeaderCompleteness`, `QuorumLog`, `OneVotePerTerm`, `PersistBeforeSend`, `CommitRule`, `MatchTruth`,
 //! `NoTruncateCommitted`, `NoGhostLog`, `ConfigFromLog`, `NoopFirst`, `OneInFlight`, `AdjacentOverlap`,
-//! `NonVoterSilence`, `LeadershipTransfer` (only the leader of the term before orders one). Single rules stand in
-//! `raft_rules.rs`; what clients see is judged in `client_checker.rs`.
+//! `NonVoterSilence`, `LeadershipTransfer` (only the leader of the term before orders one). Single rules are in
+//! `raft_rules.rs`; what clients see is checked in `client_checker.rs`.
 //!
 //! Not here: making things go wrong; progress (`sim/steps/liveness.rs`).
 
@@ -20,7 +20,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// What the Raft checker knows of one identity, for ever.
+/// What the Raft checker knows of one identity.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Its log as synced.
@@ -29,22 +29,22 @@ pub struct Record {
     pub latest: LogModel,
     /// Given to the disk and not yet synced.
     pending: VecDeque<Job>,
-    /// The disk of this identity is gone or damaged; it counts as dead for ever.
+    /// The disk of this identity is gone or damaged; it never counts again.
     pub is_destroyed: bool,
 }
 
-/// See the module.
+/// The checker.
 #[derive(Default)]
 pub struct RaftChecker {
     leaders: BTreeMap<Term, Identity>,
-    /// (index, term) to the chain hash that stands there in every log.
+    /// (index, term) to the chain hash that every log has there.
     chains: BTreeMap<(u64, u64), u64>,
     committed: Vec<Committed>,
     /// Memberships among the committed entries.
     committed_members: Vec<(u64, Arc<Membership>)>,
     votes: BTreeMap<(Identity, Term), Identity>,
     records: BTreeMap<Identity, Record>,
-    /// Hand-overs that a leader has ordered: to whom, in which term, and the log's end that they are for.
+    /// Leadership transfers that a leader has ordered: the target and the term, and the required end of its log.
     orders: BTreeMap<(Identity, Term), Index>,
     /// Entries cut from logs, for coverage.
     pub truncations: u64,
@@ -125,7 +125,7 @@ impl RaftChecker {
                 );
             }
             // A leader of an older term than the one that committed the entry may still have its late message taken by a
-            // node that has heard of neither: that node has not acknowledged the entry in the newer term.
+            // node that knows neither: that node has not acknowledged the entry in the newer term.
             let term = job.hard.unwrap_or(record.latest.hard).term;
             let is_binding = |committed: &Committed| committed.id == old && committed.by_term <= term;
             if self.committed.get(first.index as usize - 1).is_some_and(is_binding) {

@@ -1,4 +1,4 @@
-//! Single rules of the Raft checker: each looks at a before and an after, and knows nothing else.
+//! Single rules of the Raft checker: each compares a state before with one after.
 //!
 //! Not here: what the Raft checker remembers (`raft_checker.rs`).
 
@@ -30,7 +30,7 @@ pub fn check_hard(who: Identity, old: &HardState, new: &HardState) -> CheckResul
     Ok(())
 }
 
-/// A vote has reached a disk: for ever.
+/// A vote has reached a disk: it must never change.
 pub fn note_vote(votes: &mut BTreeMap<(Identity, Term), Identity>, who: Identity, hard: HardState) -> CheckResult {
     let Some(vote) = hard.vote else { return Ok(()) };
     match votes.insert((who, hard.term), vote) {

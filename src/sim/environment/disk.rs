@@ -1,4 +1,4 @@
-//! A seeded disk: files whose unsynced bytes a power cut may lose, tear or scatter, and a menu of faults.
+//! A seeded disk: files whose unsynced bytes a power cut may lose, tear or scatter, and injected faults.
 //!
 //! Each file has durable bytes and the bytes that its process sees; the difference is a list of writes not yet synced.
 //! Names are durable only once their directory is synced. A power cut keeps an arbitrary part of what was not synced;
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What survives of unsynced bytes when a page is torn: the unit that a disk writes in one go.
+/// The unit that a disk writes atomically: a torn write keeps or loses whole sectors.
 const SECTOR: usize = 512;
 
 /// A write that no sync has covered yet.

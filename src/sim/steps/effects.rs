@@ -1,7 +1,7 @@
-//! What the host of a raft owes it: each step's effects carried out in order, the disk's reports, entries applied.
+//! The duties of raft's host: carries out each step's effects in order, reports what the disk has done, applies entries.
 //!
 //! A crash may come between any two effects, and between any two operations of the disk. Every step is followed by the
-//! Raft checker's judgement.
+//! Raft checker.
 //!
 //! Not here: snapshots on their way (`snapshot_transfers.rs`), clients (`clients.rs`), workers (`workers.rs`).
 
@@ -69,7 +69,7 @@ impl World {
 
     /// Carries out a step's effects, in order; the process may die at each boundary.
     fn carry_out(&mut self, node: usize, fx: Effects) -> CheckResult {
-        let is_fatal = !self.is_calm && self.rng.f64() < self.plan.boundary_crash;
+        let is_fatal = !self.in_liveness_phase && self.rng.f64() < self.plan.boundary_crash;
         let mut boundaries = if is_fatal { self.rng.u32(0..3) } else { u32::MAX };
         let life = self.hosts[node].life;
         for message in fx.send_now {
@@ -94,7 +94,7 @@ impl World {
             self.install(node, &meta)?;
         }
         if let Some(commit) = fx.commit {
-            let delay = if self.is_calm { 0 } else { self.rng.u64(0..=self.plan.apply_us) };
+            let delay = if self.in_liveness_phase { 0 } else { self.rng.u64(0..=self.plan.apply_us) };
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
             process.commit = commit.0;
             if delay == 0 {
@@ -161,7 +161,7 @@ impl World {
     /// Begins the next job of an idle disk.
     pub fn kick_disk(&mut self, node: usize) -> CheckResult {
         let life = self.hosts[node].life;
-        if !self.is_calm && self.plan.boundary_crash > 0.0 && self.rng.f64() < self.plan.boundary_crash {
+        if !self.in_liveness_phase && self.plan.boundary_crash > 0.0 && self.rng.f64() < self.plan.boundary_crash {
             let operations = self.rng.u32(0..10);
             self.hosts[node].disk().faults.die_after.get_or_insert(operations);
         }
@@ -207,7 +207,7 @@ impl World {
 
     /// How long the disk takes.
     pub fn disk_delay(&mut self, node: usize) -> u64 {
-        let (least, most) = if self.is_calm { (50, 300) } else { self.plan.sync_us };
+        let (least, most) = if self.in_liveness_phase { (50, 300) } else { self.plan.sync_us };
         let mut delay = self.rng.u64(least..=most);
         let host = &self.hosts[node];
         if host.slow_until > self.now {
@@ -238,7 +238,7 @@ impl World {
         if self.is_alive(node, life) { self.kick_disk(node) } else { Ok(()) }
     }
 
-    /// Everything up to `seq` is durable: promises leave, raft is told.
+    /// Everything up to `seq` is durable: promises are sent, raft is notified.
     fn report_synced(&mut self, node: usize, seq: u64) -> CheckResult {
         let (who, life) = (self.hosts[node].identity, self.hosts[node].life);
         if !self.bugs.host.synced_before_sync {
@@ -284,7 +284,7 @@ impl World {
         self.note(|_| format!("n{} installs the snapshot at {applied}", node + 1));
         self.client_checker.on_restart(applied, digest)?;
         self.keep_time(node);
-        self.maybe_look(node);
+        self.maybe_wake_worker(node);
         // What waited below it may or may not have happened.
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let later = process.waiting.split_off(&(applied + 1));
@@ -332,8 +332,8 @@ impl World {
             let digest = wants_digest.then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
             let is_checkpoint = process.service.registry.take_checkpoint();
-            let board = (altered != Some(JobTable::ID)).then(|| process.service.jobs());
-            self.client_checker.on_apply(index, applied.as_ref(), digest, board)?;
+            let table = (altered != Some(JobTable::ID)).then(|| process.service.jobs());
+            self.client_checker.on_apply(index, applied.as_ref(), digest, table)?;
             if digest.is_some() {
                 process.service.check();
             }
@@ -354,7 +354,7 @@ impl World {
             }
         }
         self.keep_time(node);
-        self.maybe_look(node);
+        self.maybe_wake_worker(node);
         self.serve_reads(node)?;
         self.maybe_snapshot(node, false)
     }
@@ -440,11 +440,11 @@ impl World {
         if self.is_alive(node, life) { self.kick_disk(node) } else { Ok(()) }
     }
 
-    /// Raft answered a question.
+    /// Raft answered a request.
     fn on_answer(&mut self, node: usize, token: Token, answer: Answer) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(ask) = process.asks.remove(&token.0) else {
-            return violation!("ExactlyOnce", "n{} answers a question twice: {answer:?}", node + 1);
+            return violation!("ExactlyOnce", "n{} answers a request twice: {answer:?}", node + 1);
         };
         match answer {
             Answer::Appended { index, term } => {
@@ -497,7 +497,7 @@ impl World {
         Ok(())
     }
 
-    /// A dead process's questions: its clients see their connections break.
+    /// Requests of a dead process: its clients see their connections break.
     pub fn forget_asks(&mut self, process: Process) {
         let waiting = process.waiting.into_values().flatten().map(|(_, ask)| ask);
         let reads = process.reads.into_iter().map(|(_, ask)| ask);
