@@ -27,7 +27,7 @@ const HOPS_MAX: usize = 4;
 
 /// Why a request has no successful answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum ClientError {
     /// Certainly not done: a node refused it.
     #[error("{why}")]
     Refused {
@@ -213,8 +213,8 @@ impl Client {
     /// the next node is tried: it may be on the other side of a partition.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn answer(&mut self, request: &Request) -> Result<Response, Fault> {
+    /// See [`ClientError`].
+    pub fn answer(&mut self, request: &Request) -> Result<Response, ClientError> {
         let deadline = self.within.map(|within| Instant::now() + within);
         let (mut failures, mut declined, mut maybe_done) = (Failures::default(), None, None);
         let (mut left, mut hops) = (self.addresses.len(), 0);
@@ -260,17 +260,17 @@ impl Client {
             }
         }
         match (maybe_done, declined) {
-            (Some(why), _) => Err(Fault::Unknown(why)), // K2
+            (Some(why), _) => Err(ClientError::Unknown(why)), // K2
             (None, Some(declined)) => Err(declined),
-            (None, None) => Err(Fault::Unreachable(failures.text())),
+            (None, None) => Err(ClientError::Unreachable(failures.text())),
         }
     }
 
     /// As [`Client::answer`], but a status other than success is an error.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn ask(&mut self, request: &Request) -> Result<Response, Fault> {
+    /// See [`ClientError`].
+    pub fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
         let response = self.answer(request)?;
         match response.status {
             200..=299 => Ok(response),
@@ -281,8 +281,8 @@ impl Client {
     /// As [`Client::ask`]; returns the body as JSON.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn json(&mut self, request: &Request) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn json(&mut self, request: &Request) -> Result<Value, ClientError> {
         Ok(self.ask(request)?.json())
     }
 
@@ -336,8 +336,8 @@ impl Client {
     /// leader's, if there is one.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn learn(&mut self) -> Result<Option<String>, Fault> {
+    /// See [`ClientError`].
+    pub fn learn(&mut self) -> Result<Option<String>, ClientError> {
         let status = self.json(&Request::get("/v1/status"))?;
         let rows = status["nodes"].as_array().cloned().unwrap_or_default();
         for address in rows.iter().filter_map(|row| row["http"].as_str()) {
@@ -368,8 +368,8 @@ fn why(response: &Response) -> String {
     }
 }
 
-fn refused(from: &str, response: &Response) -> Fault {
-    Fault::Refused { status: response.status, from: from.to_string(), why: why(response) }
+fn refused(from: &str, response: &Response) -> ClientError {
+    ClientError::Refused { status: response.status, from: from.to_string(), why: why(response) }
 }
 
 pub(crate) fn in_words(e: &io::Error) -> String {

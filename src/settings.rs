@@ -11,7 +11,7 @@ mod gather;
 mod rules;
 mod runtimes;
 
-pub use gather::{Fault, Source, Sources};
+pub use gather::{SettingsError, Source, Sources};
 pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 
 use crate::limits::TICK_MS;
@@ -240,7 +240,11 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn load(json: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<(Settings, Sources), Vec<Fault>> {
+    fn load(
+        json: &str,
+        env: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("settings.json");
         std::fs::write(&path, json).unwrap();
@@ -296,7 +300,7 @@ mod tests {
     fn a_secret_on_the_command_line_is_refused() {
         for key in ["cluster_secret", "cluster-secret"] {
             let faults = load("{}", &[], &[(key, "abracadabra-abracadabra")]).unwrap_err();
-            let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+            let text = faults.iter().map(SettingsError::to_string).collect::<Vec<_>>().join("\n");
             assert!(text.contains("the command line is visible") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
             assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
             assert!(!text.contains("abracadabra"), "{text}");
@@ -365,7 +369,7 @@ mod tests {
             assert!(seen.contains(&(key.into(), why.into())), "{key}: {why} is missing in {seen:?}");
         }
         assert_eq!(seen.len(), expected.len(), "{seen:?}");
-        let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+        let text = faults.iter().map(SettingsError::to_string).collect::<Vec<_>>().join("\n");
         assert!(
             text.contains("settings.json: voters_max = 9: out of range; allowed: a whole number from 1 to 7"),
             "{text}"

@@ -80,7 +80,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
     let mut cluster = Cluster::ready(exe, 3, &json!({}))?;
     let leader = cluster.wait_leader()?;
     let node = (1..=3).find(|id| *id != leader).unwrap_or(1);
-    let refused = |fault: crate::client::Fault| LabError::Answer(fault.to_string());
+    let refused = |fault: crate::client::ClientError| LabError::Answer(fault.to_string());
     let member = |name: &str| -> Result<Chat> {
         let mut chat = Chat::new(vec![cluster.http(node)]);
         chat.client.within = Some(PATIENCE);

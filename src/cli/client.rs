@@ -201,7 +201,7 @@ impl Client {
             }
             asks.go_on();
         }
-        Err(refusal.unwrap_or_else(|| fault(client::Fault::Unreachable(failures.text()))))
+        Err(refusal.unwrap_or_else(|| fault(client::ClientError::Unreachable(failures.text()))))
     }
 
     /// Switches to the next node, because the connection to the current one broke.
@@ -251,14 +251,14 @@ impl Client {
 }
 
 /// Adds exit code and advice to an error of the client.
-fn fault(fault: client::Fault) -> Fault {
+fn fault(fault: client::ClientError) -> Fault {
     match fault {
-        client::Fault::Refused { status, from, why, .. } => declined(&from, status, &why),
-        client::Fault::Unknown(why) => {
+        client::ClientError::Refused { status, from, why, .. } => declined(&from, status, &why),
+        client::ClientError::Unknown(why) => {
             let next = "check with phalanx status and phalanx events before you try again";
             Fault::new(code::UNKNOWN, format!("{why}; the change may or may not be applied"), next)
         }
-        fault @ client::Fault::Unreachable(_) => Fault::new(code::UNREACHABLE, fault, UNREACHABLE_NEXT),
+        fault @ client::ClientError::Unreachable(_) => Fault::new(code::UNREACHABLE, fault, UNREACHABLE_NEXT),
     }
 }
 
@@ -281,7 +281,7 @@ pub fn settings(file: Option<&Path>) -> Result<Settings, Fault> {
 }
 
 /// All errors in the settings, a line each.
-pub fn settings_fault(faults: &[settings::Fault]) -> Fault {
+pub fn settings_fault(faults: &[settings::SettingsError]) -> Fault {
     let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
     let count = match faults.len() {
         1 => "1 setting is wrong".to_string(),

@@ -84,16 +84,16 @@ fn refused_unknown_and_unreachable_are_distinguished() {
         (client(vec![address], 150).ask(&request).unwrap_err(), heard)
     };
     let (slow, _) = ask(vec![SLOW], true);
-    assert!(matches!(&slow, Fault::Refused { status: 429, why, .. } if why == "wait"), "{slow:?}");
-    assert!(matches!(ask(vec![BUSY], true).0, Fault::Refused { status: 503, .. }), "declined, then gone");
-    assert!(matches!(ask(vec![Does::Dies, BUSY], true).0, Fault::Unknown(_)), "K2");
-    assert!(matches!(ask(vec![LATE], true).0, Fault::Unknown(_)));
+    assert!(matches!(&slow, ClientError::Refused { status: 429, why, .. } if why == "wait"), "{slow:?}");
+    assert!(matches!(ask(vec![BUSY], true).0, ClientError::Refused { status: 503, .. }), "declined, then gone");
+    assert!(matches!(ask(vec![Does::Dies, BUSY], true).0, ClientError::Unknown(_)), "K2");
+    assert!(matches!(ask(vec![LATE], true).0, ClientError::Unknown(_)));
     let (once, heard) = ask(vec![Does::Dies, FINE], false);
-    assert!(matches!(once, Fault::Unknown(_)) && heard.lock().unwrap().len() == 1, "K1");
+    assert!(matches!(once, ClientError::Unknown(_)) && heard.lock().unwrap().len() == 1, "K1");
     let nobody = client(vec!["127.0.0.1:1".into()], 50).ask(&Request::once("POST", "/x", None));
-    assert!(matches!(nobody, Err(Fault::Unreachable(_))));
+    assert!(matches!(nobody, Err(ClientError::Unreachable(_))));
     let (dead, _) = serve(vec![Does::Dies]);
-    assert!(matches!(client(vec![dead], 50).ask(&Request::get("/x")), Err(Fault::Unreachable(_))), "a query");
+    assert!(matches!(client(vec![dead], 50).ask(&Request::get("/x")), Err(ClientError::Unreachable(_))), "a query");
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_follower_continues_after_its_position() {
         }
     };
     assert_eq!(positions, [4, 5, 6], "each once, although the second node repeats one");
-    assert!(matches!(end, Fault::Refused { status: 401, .. }));
+    assert!(matches!(end, ClientError::Refused { status: 401, .. }));
     assert!(heard.lock().unwrap()[0].starts_with("GET /v1/chat/stream?after=5 "));
 }
 
@@ -132,7 +132,7 @@ fn places_are_read_as_people_write_them() {
 fn each_node_is_asked_once_without_a_deadline() {
     let mut once = client(vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()], 0);
     once.within = None;
-    let Err(Fault::Unreachable(why)) = once.answer(&Request::get("/x")) else { panic!("nobody listens there") };
+    let Err(ClientError::Unreachable(why)) = once.answer(&Request::get("/x")) else { panic!("nobody listens there") };
     assert_eq!(why, "connection refused at 127.0.0.1:1, 127.0.0.1:2");
     assert_eq!(once.place(), 0, "the same is asked first the next time");
     let (busy, _) = serve(vec![BUSY]);
@@ -142,8 +142,8 @@ fn each_node_is_asked_once_without_a_deadline() {
     assert_eq!(once.answer(&Request::once("POST", "/x", None)).unwrap().json()["number"], 7);
     assert_eq!(once.place(), 1);
     let late = once.answer(&Request::get("/x")).unwrap_err();
-    assert!(matches!(late, Fault::Refused { status: 504, .. }), "a query changes nothing: {late:?}");
-    assert!(matches!(client(vec![], 50).answer(&Request::get("/x")), Err(Fault::Unreachable(_))));
+    assert!(matches!(late, ClientError::Refused { status: 504, .. }), "a query changes nothing: {late:?}");
+    assert!(matches!(client(vec![], 50).answer(&Request::get("/x")), Err(ClientError::Unreachable(_))));
 }
 
 #[test]

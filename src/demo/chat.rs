@@ -6,7 +6,7 @@
 //! Not here: printing and the exit code (`cli/lab/demo.rs`), what a client does when a node dies (`client/`).
 
 use super::jobs::Account;
-use crate::client::{Chat, Fault, Follower, To};
+use crate::client::{Chat, ClientError, Follower, To};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ struct Said {
     line: Line,
 }
 
-fn trouble(fault: Fault) -> LabError {
+fn trouble(fault: ClientError) -> LabError {
     LabError::Answer(fault.to_string())
 }
 

@@ -5,7 +5,7 @@
 //! the expected one, and the list of jobs with the requests.
 //! Not here: printing and the exit code (`cli/lab/demo.rs`).
 
-use crate::client::{Client, Fault, Request, Response};
+use crate::client::{Client, ClientError, Request, Response};
 use crate::lab::cluster::Cluster;
 use crate::lab::jobs::Jobs;
 use crate::lab::{LabError, Result};
@@ -35,7 +35,7 @@ pub struct Account {
 struct Exchange {
     name: String,
     wanted: String,
-    response: std::result::Result<Response, Fault>,
+    response: std::result::Result<Response, ClientError>,
     took: Duration,
 }
 
@@ -85,7 +85,7 @@ impl Language {
         Exchange { name: format!("request {number:>2}"), wanted, response, took: begun.elapsed() }
     }
 
-    fn send(self, address: &str, number: usize, wanted: &str) -> std::result::Result<Response, Fault> {
+    fn send(self, address: &str, number: usize, wanted: &str) -> std::result::Result<Response, ClientError> {
         let mut request = match self {
             Language::Java => {
                 let source = format!(

@@ -3,7 +3,7 @@
 //! Not here: HTTP itself and how a client continues with the next node (`client.rs`), the server (`http/`).
 
 use super::{LabError, Result};
-use crate::client::{Client, Fault, Request};
+use crate::client::{Client, ClientError, Request};
 pub use crate::client::{Connection, Response};
 use crate::text::percent_encode;
 use serde_json::Value;
@@ -96,7 +96,7 @@ pub fn answer_until(
 ) -> Result<Response> {
     let begun = Instant::now();
     client.within = Some(deadline.saturating_duration_since(begun));
-    let timeout = |fault: Fault| LabError::Timeout {
+    let timeout = |fault: ClientError| LabError::Timeout {
         what: what.into(),
         after: begun.elapsed(),
         detail: format!(" (last: {fault})"),

@@ -86,7 +86,7 @@ impl Sources {
 /// One error in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_of}: {key} = {value}: {why}; allowed: {allowed}")]
-pub struct Fault {
+pub struct SettingsError {
     /// Where the value came from.
     pub source_of: Source,
     /// Which key (`(file)` when the file as a whole is wrong).
@@ -104,7 +104,7 @@ pub struct Fault {
 pub(crate) struct Gather {
     values: Map<String, Value>,
     sources: Sources,
-    faults: Vec<Fault>,
+    faults: Vec<SettingsError>,
 }
 
 impl Settings {
@@ -117,7 +117,7 @@ impl Settings {
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
         flags: &[(String, String)],
-    ) -> Result<(Settings, Sources), Vec<Fault>> {
+    ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut gather = Gather::default();
         for (key, value) in flags {
             gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
@@ -135,7 +135,10 @@ impl Settings {
     ///
     /// # Errors
     /// As [`Settings::load`].
-    pub fn from_process(file: Option<&Path>, flags: &[(String, String)]) -> Result<(Settings, Sources), Vec<Fault>> {
+    pub fn from_process(
+        file: Option<&Path>,
+        flags: &[(String, String)],
+    ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut env = Vec::new();
         for (name, value) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
@@ -163,7 +166,7 @@ impl Gather {
     fn fault(&mut self, source_of: &Source, key: &str, value: String, why: &str, allowed: String) {
         // A file or a variable may contain control characters.
         let (key, value) = (plain(key), plain(&value));
-        let fault = Fault { source_of: source_of.clone(), key, value, why: why.into(), allowed };
+        let fault = SettingsError { source_of: source_of.clone(), key, value, why: why.into(), allowed };
         self.faults.push(fault);
     }
 
@@ -231,7 +234,7 @@ impl Gather {
     }
 
     /// Adds the defaults and checks the rules between keys.
-    pub(crate) fn finish(mut self) -> Result<(Settings, Sources), Vec<Fault>> {
+    pub(crate) fn finish(mut self) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut all = Settings::default().to_map();
         all.append(&mut self.values);
         let settings: Settings = serde_json::from_value(Value::Object(all)).expect("each value passed its rule");

@@ -24,16 +24,16 @@ pub(crate) struct ChatOptions {
     pub(crate) client: ClientArgs,
 }
 
-pub(crate) fn fault(why: cluster::Fault) -> Fault {
+pub(crate) fn fault(why: cluster::ClientError) -> Fault {
     match &why {
-        cluster::Fault::Refused { status: 401, .. } => {
+        cluster::ClientError::Refused { status: 401, .. } => {
             Fault::new(code::FAILED, why, "log in with: phalanx chat login NAME")
         }
-        cluster::Fault::Refused { .. } => Fault::new(code::FAILED, why, ""),
-        cluster::Fault::Unknown(_) => {
+        cluster::ClientError::Refused { .. } => Fault::new(code::FAILED, why, ""),
+        cluster::ClientError::Unknown(_) => {
             Fault::new(code::UNKNOWN, why, "check with phalanx chat read before you send it again")
         }
-        cluster::Fault::Unreachable(_) => {
+        cluster::ClientError::Unreachable(_) => {
             Fault::new(code::UNREACHABLE, why, "start a cluster with ./run.sh, or name a node with -e HOST:PORT")
         }
     }
@@ -180,7 +180,7 @@ pub(crate) fn names(rows: &Value, what: &str) -> String {
 }
 
 /// Marks messages up to a number as read; 0: there are none.
-pub(crate) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::Fault> {
+pub(crate) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::ClientError> {
     match number {
         0 => Ok(()),
         _ => chat.post(&format!("conversations/{id}/read"), &json!({"number": number})).map(drop),

@@ -36,7 +36,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Fault> {
     let loaded = Settings::from_process(args.settings.as_deref(), &[]);
     match (&args.command, loaded) {
         (ConfigCommand::Validate, Err(faults)) if args.json => {
-            let row = |fault: &crate::settings::Fault| {
+            let row = |fault: &crate::settings::SettingsError| {
                 json!({"source": fault.source_of.to_string(), "key": fault.key, "value": fault.value,
                        "why": fault.why, "allowed": fault.allowed})
             };
