@@ -1,12 +1,13 @@
-//! A client of the cluster: it knows every node, and continues with the next when one dies, declines or does not answer.
+//! A client of the cluster: it knows every node, and continues with the next when one dies, declines or does not
+//! answer.
 //!
 //! This file has the loop over the nodes; `client/http.rs` is one connection; `client/chat.rs` is a chat user, with an
 //! event stream that continues on another node.
 //! A change carries a key (`Idempotency-Key`) which is the same on each attempt, so that it takes effect once however
 //! often it is sent. The result is one of three: done; refused, certainly not done; unknown.
 //!
-//! Invariants: K1 a change without a key is never sent again once it may have arrived. K2 after an attempt that may have
-//! taken effect, the result is never a refusal because later attempts fail.
+//! Invariants: K1 a change without a key is never sent again once it may have arrived. K2 after an attempt that may
+//! have taken effect, the result is never a refusal because later attempts fail.
 //! Not here: arguments and output (`cli/`), what is measured (`lab/`).
 
 pub(crate) mod chat;
@@ -209,8 +210,8 @@ impl Client {
         self.go_to(place);
     }
 
-    /// Sends a request until a node answers it, with any status, or the time is up. After an answer that there is no leader,
-    /// the next node is tried: it may be on the other side of a partition.
+    /// Sends a request until a node answers it, with any status, or the time is up. After an answer that there is no
+    /// leader, the next node is tried: it may be on the other side of a partition.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -332,8 +333,8 @@ impl Client {
         headers
     }
 
-    /// Asks for the addresses of all nodes, so that the client can continue when those it was given are gone; returns the
-    /// leader's, if there is one.
+    /// Asks for the addresses of all nodes, so that the client can continue when those it was given are gone; returns
+    /// the leader's, if there is one.
     ///
     /// # Errors
     /// See [`ClientError`].

@@ -3,9 +3,10 @@
 //! The modules, from the top down; imports point down only, and no file imports itself through others (`tests/tidy/`
 //! enforces both):
 //!
-//! - [`cli`]: subcommands to exit codes. [`demo`] and [`bench`]: scripted demonstrations; load generators and measurements.
-//! - [`lab`]: real processes, fault injection and checks. [`sim`]: virtual processes on a simulated network, disk and clock.
-//!   [`check`]: checkers of recorded histories.
+//! - [`cli`]: subcommands to exit codes. [`demo`] and [`bench`]: scripted demonstrations; load generators and
+//!   measurements.
+//! - [`lab`]: real processes, fault injection and checks. [`sim`]: virtual processes on a simulated network, disk and
+//!   clock. [`check`]: checkers of recorded histories.
 //! - [`http`] and [`resp`]: the servers that browsers and scripts, and Redis clients, use.
 //! - [`node`]: the threads of one running node; the only module that spawns threads.
 //! - [`client`]: a client that continues with the next node when one fails, for the command line and the lab.

@@ -72,18 +72,19 @@ pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
 pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an idle keep-alive connection is kept.
 pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
-/// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the address that has
-/// the most of them gives one up (`node/shared/reserved_slots.rs`).
+/// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the
+/// address that has the most of them gives one up (`node/shared/reserved_slots.rs`).
 pub const RESERVED_CONNECTIONS: usize = 64;
 /// Time for the request on such a connection to arrive: the next one waits for its place.
 pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);
 /// Stack of one client connection thread: 12,000 of them must fit, and only touched pages count.
 pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 
-/// Connections that read the database at once. More: reads wait for one until their deadline. Those that were opened stay open,
-/// since that takes milliseconds; each has a cache of pages of some 2 MB.
+/// Connections that read the database at once. More: reads wait for one until their deadline. Those that were opened
+/// stay open, since that takes milliseconds; each has a cache of pages of some 2 MB.
 pub const SQL_READERS_MAX: usize = 32;
-/// Bytes by which reads of the database may make a node's memory grow, all of them together. More: they are interrupted.
+/// Bytes by which reads of the database may make a node's memory grow, all of them together. More: they are
+/// interrupted.
 pub const SQL_READS_BYTES_MAX: u64 = 512 << 20;
 /// Passwords of the chat that are hashed at once: each takes 19 MiB and some 20 ms of a processor. More: wait.
 pub const CHAT_HASHES_MAX: usize = 2;
@@ -93,7 +94,8 @@ pub const CHAT_HASHES_WAITING_MAX: usize = 256;
 pub const CHAT_PIECE_EVENTS_MAX: usize = 64;
 /// Bytes after which a piece takes no further line. A line alone may have some 50 KB.
 pub const CHAT_PIECE_BYTES: usize = 16 << 10;
-/// Bytes that the system may buffer for one reader of the chat; by itself it would go up to some megabytes. Linux doubles it.
+/// Bytes that the system may buffer for one reader of the chat; by itself it would go up to some megabytes. Linux
+/// doubles it.
 pub const CHAT_SOCKET_BYTES: usize = 64 << 10;
 
 /// Events kept in memory for `/v1/events`. Full: the oldest goes.
@@ -110,12 +112,13 @@ pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Largest segment of the log: rotation, which takes three syncs, stays rare. Full: the next one.
 pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
 
-/// One request of the Redis protocol, as sent. A longer one is a protocol error; what is left of [`COMMAND_BYTES_MAX`] is for
-/// the form in which it is forwarded.
+/// One request of the Redis protocol, as sent. A longer one is a protocol error; what is left of [`COMMAND_BYTES_MAX`]
+/// is for the form in which it is forwarded.
 pub const RESP_REQUEST_BYTES_MAX: usize = COMMAND_BYTES_MAX - (64 << 10);
 /// The same from a client that has not named the secret yet.
 pub const RESP_UNKNOWN_BYTES_MAX: usize = 16 << 10;
-/// Time in which a client of the Redis port must have named the secret, if there is one. Later: the connection is closed.
+/// Time in which a client of the Redis port must have named the secret, if there is one. Later: the connection is
+/// closed.
 pub const RESP_AUTH_DEADLINE: Duration = Duration::from_secs(10);
 /// Time in which its first request must be whole. Long enough for a person who types; later: the connection is closed.
 pub const RESP_FIRST_DEADLINE: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
 //! The figures of `phalanx bench chat`: many readers in one room on one node, and the delivery time to each.
 //!
-//! It starts three nodes. All readers follow the stream of one node, each on its own socket; one thread polls all sockets.
-//! A message contains the time at which it was sent, by this process's clock. Every reader must receive each message, in
-//! order.
+//! It starts three nodes. All readers follow the stream of one node, each on its own socket; one thread polls all
+//! sockets. A message contains the time at which it was sent, by this process's clock. Every reader must receive each
+//! message, in order.
 //! Not here: printing (`cli/lab/bench.rs`).
 
 use super::monitors::raise_file_limit;

@@ -1,10 +1,11 @@
-//! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or transfers its leadership.
+//! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or transfers its
+//! leadership.
 //!
-//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a time, and
-//! continues with the next address when a node fails. The measurement starts right before the fault and ends at the
-//! acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters and have
-//! caught up, and the client moves to a random node, which is the leader one time in five. After each round the fault is
-//! verified: the old process is gone or stopped, another node leads in a higher term.
+//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a time,
+//! and continues with the next address when a node fails. The measurement starts right before the fault and ends at the
+//! acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters and
+//! have caught up, and the client moves to a random node, which is the leader one time in five. After each round the
+//! fault is verified: the old process is gone or stopped, another node leads in a higher term.
 //! Not here: printing (`cli/lab/bench.rs`), checks of histories (`check/`).
 
 use super::monitors;
@@ -181,7 +182,8 @@ impl Stream {
         Ok(longest)
     }
 
-    /// Warms the connection up, then pauses for a random time, so that the fault comes at any moment between two writes.
+    /// Warms the connection up, then pauses for a random time, so that the fault comes at any moment between two
+    /// writes.
     fn warm_up(&mut self) -> Result<()> {
         self.flow(Duration::from_millis(fastrand::u64(150..300)))?;
         poll::pause(Duration::from_micros(fastrand::u64(0..5000)));

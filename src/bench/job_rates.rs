@@ -1,6 +1,6 @@
-//! The figures of `phalanx bench job`: the overhead of a job compared with the bare command in the same sandbox, jobs per
-//! second compared with `xargs`, how soon a dead worker's job restarts on another node, and whether a long queue survives
-//! the death of all nodes.
+//! The figures of `phalanx bench job`: the overhead of a job compared with the bare command in the same sandbox, jobs
+//! per second compared with `xargs`, how soon a dead worker's job restarts on another node, and whether a long queue
+//! survives the death of all nodes.
 //!
 //! The bare command is exactly the one that a worker starts; jobs and bare commands alternate, so that noise of the
 //! machine affects both. Data is in a temporary folder.

@@ -1,8 +1,8 @@
 //! A store of a million keys: its memory use, the effect of a snapshot on clients that write, and how soon a restarted
 //! node has caught up.
 //!
-//! One client writes a key each millisecond and records the longest wait; others write enough that snapshots become due.
-//! The event list of the node shows whether a snapshot was taken.
+//! One client writes a key each millisecond and records the longest wait; others write enough that snapshots become
+//! due. The event list of the node shows whether a snapshot was taken.
 //! Not here: throughput (`kv_rates.rs`), failover (`failover.rs`).
 
 use super::load::{self, Load};

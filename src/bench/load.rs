@@ -1,9 +1,10 @@
 //! One thread that drives many clients: the throughput of a server, and the latency of each command.
 //!
 //! Each client sends a batch of commands, waits for all replies, and sends the next batch: no client ever has more than
-//! one batch in flight, and a slow server gets fewer commands. One thread and `poll` serve all clients, so that on a small
-//! machine most of the processor time is left for the server. The latency of a command is the time from writing its batch
-//! to the socket until its reply has been read, or until the reply that ends the batch (to Redis' `WAIT`) if there is one.
+//! one batch in flight, and a slow server gets fewer commands. One thread and `poll` serve all clients, so that on a
+//! small machine most of the processor time is left for the server. The latency of a command is the time from writing
+//! its batch to the socket until its reply has been read, or until the reply that ends the batch (to Redis' `WAIT`) if
+//! there is one.
 //! Not here: the protocols (`protocols.rs`, `etcd_zookeeper.rs`), which servers are driven (`kv_rates.rs`).
 
 use super::protocols::{Dialect, Heard};

@@ -1,4 +1,5 @@
-//! Decides whether a history is linearizable: the algorithm of Wing and Gong with the cache of Lowe (WGL), per register.
+//! Decides whether a history is linearizable: the algorithm of Wing and Gong with the cache of Lowe (WGL), per
+//! register.
 //!
 //! A history is linearizable if each key's is (Herlihy and Wing), so each key is searched alone. The search walks the
 //! calls and returns in time order, tries each operation that may come next, and goes back when an operation returns

@@ -5,8 +5,8 @@
 //!   `term.rs` writes to terminals and pipes.
 //! - `cluster/` asks a running cluster about itself and changes it: status, events, leader, members, digests.
 //! - `kv.rs`, `job.rs`, `lock/`, `sql/` and `chat/` use its services.
-//! - `local/` works on this machine only: a node, its settings, its log, recovery of a lost majority, shell completions,
-//!   manual pages.
+//! - `local/` works on this machine only: a node, its settings, its log, recovery of a lost majority, shell
+//!   completions, manual pages.
 //! - `lab/` starts clusters of its own: bench, demo, dev, sim.
 //!
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.

@@ -1,8 +1,9 @@
 //! Writing to terminals and pipes.
 //!
-//! Text from other users is written to a terminal without control characters; a pipe or a file gets it unchanged, except
-//! for line breaks where each line is a row. Colour is for terminals only, and never with NO_COLOR set or TERM=dumb. A
-//! reader that closes the pipe (`phalanx events | head`) ends the program without an error. Not here: what is written.
+//! Text from other users is written to a terminal without control characters; a pipe or a file gets it unchanged,
+//! except for line breaks where each line is a row. Colour is for terminals only, and never with NO_COLOR set or
+//! TERM=dumb. A reader that closes the pipe (`phalanx events | head`) ends the program without an error. Not here: what
+//! is written.
 
 pub use crate::text::Pieces;
 use crate::text::{self, is_obeyed};
@@ -132,8 +133,8 @@ pub fn piece(mut to: impl Write + IsTerminal, bytes: &[u8], pieces: &mut Pieces,
     to.flush()
 }
 
-/// A table: two spaces between columns, numbers right-aligned, words left-aligned, no blanks at line ends. Its width does
-/// not depend on the terminal, because scripts read it.
+/// A table: two spaces between columns, numbers right-aligned, words left-aligned, no blanks at line ends. Its width
+/// does not depend on the terminal, because scripts read it.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head.to_vec());

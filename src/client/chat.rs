@@ -228,9 +228,8 @@ impl Follower {
 
     /// The next event, each once; `None` at the deadline.
     ///
-    /// # Errors
-    /// [`ClientError::Refused`]: logged out, or the position belongs to another cluster. The failure of a node is not an
-    /// error.
+    /// # Errors [`ClientError::Refused`]: logged out, or the position belongs to another cluster. The failure of a node
+    /// is not an error.
     pub fn next(&mut self, deadline: Instant) -> Result<Option<Value>, ClientError> {
         loop {
             while let Some(line) = self.ready.pop_front() {

@@ -262,7 +262,8 @@ impl Cluster {
         self.process(id)?.signal(Signal::INT)
     }
 
-    /// Stops one node after another as Ctrl+C does, waiting up to `within` for each; returns those that failed, in words.
+    /// Stops one node after another as Ctrl+C does, waiting up to `within` for each; returns those that failed, in
+    /// words.
     ///
     /// # Errors
     /// One does not end.
@@ -368,7 +369,8 @@ impl Cluster {
     /// The leader of a healthy cluster that has caught up, or what is missing.
     fn settled(&self, voters: usize) -> std::result::Result<u64, String> {
         let expected = self.nodes.keys().filter(|id| !self.frozen.contains(id)).count();
-        // What is committed grows while nodes are asked one after another: each must have applied what was committed before.
+        // What is committed grows while nodes are asked one after another: each must have applied what was committed
+        // before.
         let committed: BTreeMap<_, _> = self
             .statuses()
             .into_iter()

@@ -28,8 +28,8 @@ const TRIES: usize = 200;
 /// The highest node id that a block has ports for.
 pub const NODES_MAX: u64 = PER_BASE as u64 - 1;
 
-/// The folder with the locks of this user's labs. In a temporary folder, another user may have made a folder or a link of
-/// this name: it is refused unless only this user can write to it.
+/// The folder with the locks of this user's labs. In a temporary folder, another user may have made a folder or a link
+/// of this name: it is refused unless only this user can write to it.
 ///
 /// # Errors
 /// It cannot be made, or is not ours.

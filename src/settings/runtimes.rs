@@ -1,7 +1,7 @@
 //! How a language is compiled and run: the setting `runtimes`.
 //!
-//! A runtime is data: commands with placeholders. `{file}` is the first source file, `{files}` all of them, `{home}` the
-//! folder that `home` prints, `{class}` the class that a Java source declares.
+//! A runtime is data: commands with placeholders. `{file}` is the first source file, `{files}` all of them, `{home}`
+//! the folder that `home` prints, `{class}` the class that a Java source declares.
 //! Not here: which of them a machine has, and replacing the placeholders (`work/runtimes.rs`).
 
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,8 @@ pub struct Runtime {
     /// Processes and threads that it needs for itself.
     #[serde(default)]
     pub threads: u64,
-    /// Its programs keep what they print in a buffer of the C library while standard output is no terminal: `stdbuf` makes
-    /// them write whole lines at once, where the system has it.
+    /// Its programs keep what they print in a buffer of the C library while standard output is no terminal: `stdbuf`
+    /// makes them write whole lines at once, where the system has it.
     #[serde(default)]
     pub line_buffered: bool,
 }

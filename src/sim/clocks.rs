@@ -20,7 +20,8 @@ const WRONG_MS: u64 = 3_600_000;
 const TELL_EVERY_TICKS: u64 = 8;
 
 impl World {
-    /// In one run of four the clock of one node is an hour ahead or behind. From a separate source, so that other seeds stay what they were.
+    /// In one run of four the clock of one node is an hour ahead or behind. From a separate source, so that other seeds
+    /// stay what they were.
     pub fn set_clocks(&mut self, seed: u64) {
         let mut rng = Rng::with_seed(seed.rotate_left(8));
         if rng.u8(0..4) == 0 {

@@ -8,8 +8,8 @@
 //!
 //! Only a majority of sound voters can detect a change. So one node is altered in a run, and snapshots are off, because
 //! a follower could receive the state of a leader whose difference is not detected yet.
-//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`,
-//! `node/snapshots/rebuild.rs`).
+//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers
+//! (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
 
 use super::model::host::Ask;
 use super::model::services::{Body, Command};
@@ -76,8 +76,8 @@ impl World {
         self.compare(node)
     }
 
-    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. Also `None` if no
-    /// majority of the voters is sound: one was replaced and has not joined yet.
+    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. Also `None` if
+    /// no majority of the voters is sound: one was replaced and has not joined yet.
     pub fn altered(&self) -> Option<usize> {
         let leader = self.hosts[self.newest_leader()?].process.as_ref()?;
         let membership = leader.raft.view().membership;

@@ -1,7 +1,7 @@
 //! Seeds that once found a bug: they always run first.
 //!
-//! A seed means what it meant only as long as the simulator draws the same plan from it; when the simulator changes, old
-//! seeds become ordinary ones. What keeps a bug from coming back for certain is a golden script of its module.
+//! A seed means what it meant only as long as the simulator draws the same plan from it; when the simulator changes,
+//! old seeds become ordinary ones. What keeps a bug from coming back for certain is a golden script of its module.
 
 /// Seeds whose run broke a rule before the bug behind it was fixed; each with what it was.
 pub const REGRESSIONS: &[(u64, &str)] = &[

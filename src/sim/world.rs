@@ -1,10 +1,11 @@
-//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the Raft checker.
+//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the Raft
+//! checker.
 //!
 //! Events happen in the order of (time, sequence); random numbers come from one seed; nothing iterates in hash order or
 //! reads a real clock. So a seed determines a run.
 //!
-//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the
-//! end (`sim/steps/liveness.rs`).
+//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients
+//! (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
 
 use super::checks::client_checker::ClientChecker;
 use super::checks::raft_checker::RaftChecker;
@@ -115,7 +116,8 @@ pub struct World {
     pub image_rng: Rng,
     /// Virtual time in microseconds.
     pub now: u64,
-    /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in milliseconds.
+    /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in
+    /// milliseconds.
     pub time_begun: Option<(u64, u64)>,
     /// What happens, by time and sequence.
     queue: BTreeMap<(u64, u64), What>,

@@ -389,7 +389,7 @@ fn fresh_deletes_nothing_before_it_may_start() {
     let args = ["node", "--id", "7"];
     let log = desk.dir.path().join("by-hand.log");
     let mut by_hand =
-        Process::start(Command::new(EXE).args(&args).envs(envs).current_dir(desk.dir.path()), &log).unwrap();
+        Process::start(Command::new(EXE).args(args).envs(envs).current_dir(desk.dir.path()), &log).unwrap();
     wait_until("node 7 has written its identity", WITHIN, || identity.exists().then_some(())).unwrap();
 
     // A node that a person runs keeps its folder: seen by its lock, and by its pid where there is no flock.

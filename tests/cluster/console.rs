@@ -225,7 +225,7 @@ fn dev_stops_its_nodes_in_order_and_once() -> Result<()> {
     let args = ["dev", "-n", "2", "--settings", &settings];
     for is_told_by_key in [true, false] {
         let log = cluster.dir().join(format!("dev-{is_told_by_key}.log"));
-        let mut dev = Process::start(Command::new(EXE).args(&args).process_group(0).current_dir(cluster.dir()), &log)?;
+        let mut dev = Process::start(Command::new(EXE).args(args).process_group(0).current_dir(cluster.dir()), &log)?;
         cluster.wait_explained("both nodes vote", SOON, || {
             let voters = cluster.status(1).map_err(|e| e.to_string())?.cluster.voters.len();
             if voters == 2 { Ok(()) } else { Err(format!("{voters} voters; {}", dev.output())) }

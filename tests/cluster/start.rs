@@ -159,7 +159,7 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
     let log = cluster.dir().join("twin.log");
     let settings = cluster.settings_path().to_string_lossy().into_owned();
     let args = ["node", "--id", "1", "--settings", &settings];
-    let mut twin = Process::start(Command::new(EXE).args(&args).current_dir(cluster.dir()), &log)?;
+    let mut twin = Process::start(Command::new(EXE).args(args).current_dir(cluster.dir()), &log)?;
     let ended = twin.wait(Duration::from_secs(10))?;
     assert!(!ended.success() && ended.code().is_some(), "{ended}: {}", twin.output());
     assert!(!twin.output().contains("panicked"), "{}", twin.output());
@@ -178,7 +178,7 @@ fn a_node_whose_limits_are_too_low_says_so_at_once() -> Result<()> {
         let start = format!("ulimit {limit}; exec {EXE} node --id 1 --settings {settings}");
         let log = cluster.dir().join("limited.log");
         let args = ["-c", &start];
-        let mut limited = Process::start(Command::new("sh").args(&args).current_dir(cluster.dir()), &log)?;
+        let mut limited = Process::start(Command::new("sh").args(args).current_dir(cluster.dir()), &log)?;
         let ended = limited.wait(Duration::from_secs(10))?;
         assert_eq!(ended.code(), Some(2), "{}", limited.output());
         assert!(limited.output().contains(refusal), "{}", limited.output());

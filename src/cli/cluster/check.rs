@@ -4,7 +4,8 @@
 //! database, the jobs, the chat and the session table. So all are compared at one index, also while clients write. The
 //! digests of the tables are compared and printed as well if all nodes answer at the same index of the database.
 //! Exit codes: 0 equal, 4 a member does not answer, 8 different, 9 a member has no digest at that index.
-//! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference (`node/snapshots/checkpoints.rs`).
+//! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference
+//! (`node/snapshots/checkpoints.rs`).
 
 use crate::cli::client::{Client, ClientArgs, Request};
 use crate::cli::fault::{Fault, code};

@@ -1,6 +1,7 @@
 //! `phalanx demo`: demonstrations on this machine with processes of their own, whose results are checked.
 //!
-//! Exit codes: 0 if all results are correct, 1 otherwise. Not here: the demonstrations (`demo/jobs.rs`, `demo/chat.rs`).
+//! Exit codes: 0 if all results are correct, 1 otherwise. Not here: the demonstrations (`demo/jobs.rs`,
+//! `demo/chat.rs`).
 
 use super::{lab_fault, own_program};
 use crate::cli::fault::{Fault, code};

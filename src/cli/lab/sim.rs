@@ -1,4 +1,5 @@
-//! `phalanx sim run|sweep|replay`: the real consensus code on a simulated network, disk and clock; a seed determines each run.
+//! `phalanx sim run|sweep|replay`: the real consensus code on a simulated network, disk and clock; a seed determines
+//! each run.
 //!
 //! Exit codes: 0 no violation, 8 a violation. A failure prints the command that runs its seed again; `replay` prints
 //! the last events before it. Not here: the simulator (`sim/`).

@@ -1,7 +1,8 @@
 //! `phalanx log dump|verify DIR`: what a node's log on disk contains, and whether it is intact.
 //!
-//! Both read without changing a byte and work beside a running node. `dump` prints a line per record; `verify` checks every
-//! record and snapshot and says what a start would do. Exit codes: 0 intact, 3 damaged or unreadable, 2 not a node's folder.
+//! Both read without changing a byte and work beside a running node. `dump` prints a line per record; `verify` checks
+//! every record and snapshot and says what a start would do. Exit codes: 0 intact, 3 damaged or unreadable, 2 not a
+//! node's folder.
 //! Not here: reading (`store/inspect.rs`).
 
 use crate::cli::fault::{Fault, code};

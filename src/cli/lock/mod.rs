@@ -1,19 +1,20 @@
 //! `phalanx lock run NAME -- COMMAND`: a command that runs on one machine at a time, as far as clocks allow.
 //!
 //! Three processes: the runner (this one) acquires the lock, starts the others and releases the lock; the guardian
-//! (`guardian.rs`) renews it each third of its time to live; the command runs in the guardian's process group. Runner or
-//! guardian ends that whole group, with SIGTERM and then SIGKILL, before another client can acquire the lock: when it
-//! cannot be renewed, and when the other of the two is gone. The clock also counts while the machine is suspended.
+//! (`guardian.rs`) renews it each third of its time to live; the command runs in the guardian's process group. Runner
+//! or guardian ends that whole group, with SIGTERM and then SIGKILL, before another client can acquire the lock: when
+//! it cannot be renewed, and when the other of the two is gone. The clock also counts while the machine is suspended.
 //!
-//! What cannot be guaranteed: after a suspension, or when guardian and runner are stopped or killed at the same time, the
-//! command may run for a moment too long; a process that leaves the process group (`setsid`) is not found. So the
-//! resource that the command writes to must check the fencing token, which is in `PHALANX_LOCK_TOKEN` and grows each time
-//! the lock is acquired.
+//! What cannot be guaranteed: after a suspension, or when guardian and runner are stopped or killed at the same time,
+//! the command may run for a moment too long; a process that leaves the process group (`setsid`) is not found. So the
+//! resource that the command writes to must check the fencing token, which is in `PHALANX_LOCK_TOKEN` and grows each
+//! time the lock is acquired.
 //!
 //! Invariants: L1 the time to live counts from before the request that acquired or renewed the lock was sent, so this
 //! side always gives up first. L2 a lock that is not lost is released on every exit but a crash. L3 it is released only
 //! when no process is left in the command's process group.
-//! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
+//! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group
+//! (`process_group.rs`).
 
 pub(crate) mod guardian;
 pub(crate) mod lease;

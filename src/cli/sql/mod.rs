@@ -1,8 +1,9 @@
 //! `phalanx sql`: a shell for the database, on whichever node answers.
 //!
-//! Each statement is a request of its own under an `Idempotency-Key`: when its node dies, it is sent to the next one, and
-//! takes effect once. So there are no transactions over several requests; the part of a script up to its last COMMIT (as
-//! in a dump) is loaded as a whole, all or nothing. At the prompt, Ctrl+C ends the wait for an answer, not the shell.
+//! Each statement is a request of its own under an `Idempotency-Key`: when its node dies, it is sent to the next one,
+//! and takes effect once. So there are no transactions over several requests; the part of a script up to its last
+//! COMMIT (as in a dump) is loaded as a whole, all or nothing. At the prompt, Ctrl+C ends the wait for an answer, not
+//! the shell.
 //! Exit codes: 0; 1 a statement failed (those before it are applied); 2 usage; 4 and 5 as for all commands.
 //! Not here: where statements end and how rows are printed (`text.rs`), rqlite's format (`http/db/rqlite_json.rs`).
 

@@ -1,8 +1,8 @@
 //! The client checker: compares the answers that clients received with what the services did.
 //!
-//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each
-//! answer is the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for
-//! the whole history, key by key.
+//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel`
+//! (each answer is the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end
+//! `Linearizable` for the whole history, key by key.
 //!
 //! Not here: rules of consensus (`raft_checker.rs`).
 
@@ -15,7 +15,7 @@ use crate::services::kv::{BatchReply, Op, Value};
 use crate::services::{Reply, chat, sql};
 use crate::sim::model::operations::{ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
-use crate::sim::violation::{CheckResult, Name, name, violation};
+use crate::sim::violation::{CheckResult, Name, Violation, name, violation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a tagged command did.
@@ -148,7 +148,8 @@ impl ClientChecker {
         let Some(ran) = BatchReply::decode(reply) else {
             return violation!("KvModel", "{reply:?} is not an answer of the store");
         };
-        self.kv_model.run(ops, &ran).or_else(|why| violation!("KvModel", "at {index}: {why}"))
+        let run = self.kv_model.run(ops, &ran);
+        run.map_err(|why| Violation { rule: "KvModel", what: format!("at {index}: {why}") })
     }
 
     /// A client received the answer that an attempt has no effect.

@@ -4,10 +4,10 @@
 //! command, and derives which changes they allow; every other change is a violation. Other nodes must then have the
 //! same table at the same index. A sandbox that did not start gives the job back and ends no attempt; the output of a
 //! stopped attempt may be added later.
-//! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
-//! end comes from the worker and attempt that had the job at that index, whose program began, with the output of that attempt),
-//! `JobHeld` (only a joined worker has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no
-//! attempt is begun twice, by no process), `JobTurn` (every change increases the turn).
+//! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`,
+//! `JobResult` (an end comes from the worker and attempt that had the job at that index, whose program began, with the
+//! output of that attempt), `JobHeld` (only a joined worker has jobs, and gets a lost one's as another attempt),
+//! `JobSlots`, `JobBegunOnce` (no attempt is begun twice, by no process), `JobTurn` (every change increases the turn).
 //! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), the invariants of the job table
 //! (`JobTable::check`).
 
@@ -30,8 +30,8 @@ struct Row {
     keep_ms: u64,
 }
 
-/// What every node must have at an index: the table's turn, the numbers of queued and running jobs, and the job that the
-/// entry names.
+/// What every node must have at an index: the table's turn, the numbers of queued and running jobs, and the job that
+/// the entry names.
 type Look = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 
 /// A command of the jobs that took effect with this entry, and what it answered.

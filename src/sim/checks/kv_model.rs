@@ -1,8 +1,8 @@
 //! A simple model of the key-value store, updated entry by entry.
 //!
-//! The first node to apply an entry applies it to the model, which knows the operations that virtual clients send and the
-//! right answer to each. A command that counted twice, a swap that should have failed, a key that did not expire, a token
-//! given twice: each differs from the model.
+//! The first node to apply an entry applies it to the model, which knows the operations that virtual clients send and
+//! the right answer to each. A command that counted twice, a swap that should have failed, a key that did not expire, a
+//! token given twice: each differs from the model.
 //!
 //! Not here: whether all nodes hold the same (`client_checker.rs`, by their digests).
 

@@ -1,8 +1,8 @@
 //! A model of one node's log: what its disk was given to write, without payloads.
 //!
 //! Each entry is kept as its term and a chain hash over itself and everything before it, so that two logs are equal up
-//! to an index exactly if their chain hashes there are equal. `raft_checker.rs` keeps two log models per identity: what the disk
-//! was given and what it has synced, and compares with them what a restart recovers.
+//! to an index exactly if their chain hashes there are equal. `raft_checker.rs` keeps two log models per identity: what
+//! the disk was given and what it has synced, and compares with them what a restart recovers.
 //!
 //! Invariants: S1 `ids[i]` belongs to index `base + 1 + i`. S2 `members` is ascending, with all indexes above `base`.
 

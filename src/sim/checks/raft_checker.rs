@@ -14,7 +14,7 @@ use super::log_model::{Id, Job, LogModel};
 use super::raft_rules::{check_change, check_hard, check_kept, ids, is_same_log, note_vote};
 use crate::raft::{Body, Durable, HardState, Membership, Message, Persist, Role, View};
 use crate::sim::checks::log_model::Committed;
-use crate::sim::violation::{CheckResult, violation};
+use crate::sim::violation::{CheckResult, Violation, violation};
 use crate::types::{Identity, Index, NodeId, Term};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
@@ -102,7 +102,8 @@ impl RaftChecker {
             let id = committed.get(meta.index.0.checked_sub(1)? as usize)?.id;
             (id.term == meta.term).then_some(id)
         };
-        let job = record.latest.job(persist, base_id).or_else(|what| violation!("LogMatching", "{who:?}: {what}"))?;
+        let broken = |what| Violation { rule: "LogMatching", what: format!("{who:?}: {what}") };
+        let job = record.latest.job(persist, base_id).map_err(broken)?;
         if let Some((index, _, membership)) = &job.install {
             let expected = self.committed_members.iter().rev().find(|(at, _)| at <= index).map(|(_, m)| m);
             if expected != Some(membership) {
@@ -124,8 +125,8 @@ impl RaftChecker {
                     first.index
                 );
             }
-            // A leader of an older term than the one that committed the entry may still have its late message taken by a
-            // node that knows neither: that node has not acknowledged the entry in the newer term.
+            // A leader of an older term than the one that committed the entry may still have its late message taken by
+            // a node that knows neither: that node has not acknowledged the entry in the newer term.
             let term = job.hard.unwrap_or(record.latest.hard).term;
             let is_binding = |committed: &Committed| committed.id == old && committed.by_term <= term;
             if self.committed.get(first.index as usize - 1).is_some_and(is_binding) {
@@ -212,7 +213,8 @@ impl RaftChecker {
             }
         }
         let persist = Persist { entries: found.entries.clone(), ..Persist::default() };
-        let job = recovered.job(&persist, |_| None).or_else(|what| violation!("NoGhostLog", "{who:?}: {what}"))?;
+        let broken = |what| Violation { rule: "NoGhostLog", what: format!("{who:?}: {what}") };
+        let job = recovered.job(&persist, |_| None).map_err(broken)?;
         recovered.carry_out(&job);
 
         // Every state that the disk may be in: what is synced, then each job in turn, in parts.

@@ -308,7 +308,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes a folder and those above it. Folders are durable at once: losing one is losing its names, which is covered.
+    /// Makes a folder and those above it. Folders are durable at once: losing one is losing its names, which is
+    /// covered.
     pub fn create_dir(&mut self, dir: &Path) -> io::Result<()> {
         self.operate()?;
         self.dirs.extend(dir.ancestors().map(Path::to_path_buf));

@@ -1,11 +1,11 @@
 //! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
 //!
 //! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
-//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock. Commands of the jobs come from clients,
-//! workers and leaders. The whole state is hashed after every entry, so it is kept small.
+//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock. Commands of
+//! the jobs come from clients, workers and leaders. The whole state is hashed after every entry, so it is kept small.
 //!
-//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`,
-//! `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
+//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out
+//! (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
 #[cfg(test)]
 use crate::planted_bugs::{ChatBugs, JobsBugs, SqlBugs};

@@ -1,8 +1,9 @@
-//! Chat clients: each has an account, sends messages to a room and to other clients, deletes some, and sends some again.
+//! Chat clients: each has an account, sends messages to a room and to other clients, deletes some, and sends some
+//! again.
 //!
 //! Sending again is a new command with the same client id, as from a client that continues on another node: the message
-//! must be delivered once. The digest covers the whole state; the rules here concern the answers: `ChatOnce` (one message
-//! per client id), `ChatNumber` (one message per number of a conversation).
+//! must be delivered once. The digest covers the whole state; the rules here concern the answers: `ChatOnce` (one
+//! message per client id), `ChatNumber` (one message per number of a conversation).
 //! Not here: who asks which node (`clients.rs`), what a command does (`services/chat/`).
 
 use crate::services::chat::{Command, Name, Target};

@@ -1,4 +1,5 @@
-//! The duties of raft's host: carries out each step's effects in order, reports what the disk has done, applies entries.
+//! The duties of raft's host: carries out each step's effects in order, reports what the disk has done, applies
+//! entries.
 //!
 //! A crash may come between any two effects, and between any two operations of the disk. Every step is followed by the
 //! Raft checker.

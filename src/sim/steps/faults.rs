@@ -275,7 +275,8 @@ impl World {
         if let Some(newcomer) = newcomer {
             return self.change(leader, Change::AddLearner(newcomer));
         }
-        // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum permanently.
+        // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum
+        // permanently.
         let learners = membership.learners.iter().map(|(&id, &uuid)| Identity { id, uuid });
         if self.plan.has_autopilot {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Lives of nodes: starting from a disk, dying, losing the disk; and how much loss the cluster can bear.
 //!
-//! A start is the real recovery: the Raft checker judges what it found. A node that refuses its damaged disk does what a user
-//! would do (`--rejoin`): it starts empty under a new identity. Raft tolerates the permanent loss of a minority of voters,
-//! so faults that destroy promises ask [`World::can_spare`] first.
+//! A start is the real recovery: the Raft checker judges what it found. A node that refuses its damaged disk does what
+//! a user would do (`--rejoin`): it starts empty under a new identity. Raft tolerates the permanent loss of a minority
+//! of voters, so faults that destroy promises ask [`World::can_spare`] first.
 //!
 //! Not here: when to die (`faults.rs`, `effects.rs`).
 

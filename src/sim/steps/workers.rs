@@ -1,12 +1,13 @@
-//! Virtual workers: each process runs the jobs that the log gives to it, as `node/threads/worker.rs` does, in virtual time.
+//! Virtual workers: each process runs the jobs that the log gives to it, as `node/threads/worker.rs` does, in virtual
+//! time.
 //!
 //! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the
 //! log: otherwise it would be assigned jobs that it never learns of. It compares the jobs that the applied job table
-//! assigns to it with those that it runs: starts new ones, stops those that are no longer assigned to it, and reports ends
-//! until the log has them or the job is assigned elsewhere. All of that is lost with the process. A program is a duration
-//! and an output that names job, attempt and worker. Some never begin, because their sandbox does not start: those are
-//! given back. The output of a stopped one is reported as well. The leader checks workers by the real rule, on its own
-//! evidence: broken links, and silence.
+//! assigns to it with those that it runs: starts new ones, stops those that are no longer assigned to it, and reports
+//! ends until the log has them or the job is assigned elsewhere. All of that is lost with the process. A program is a
+//! duration and an output that names job, attempt and worker. Some never begin, because their sandbox does not start:
+//! those are given back. The output of a stopped one is reported as well. The leader checks workers by the real rule,
+//! on its own evidence: broken links, and silence.
 //! Not here: assignment (`services/jobs/`), liveness of workers (`cluster/worker_liveness.rs`), the checks
 //! (`sim/checks/jobs_checker.rs`).
 
@@ -157,8 +158,8 @@ impl World {
         Ok(())
     }
 
-    /// The result of a reported end: the log has it, or may not have it. In both cases the worker remembers it until its job
-    /// table shows the end: otherwise the attempt would be started again.
+    /// The result of a reported end: the log has it, or may not have it. In both cases the worker remembers it until
+    /// its job table shows the end: otherwise the attempt would be started again.
     pub fn on_end_told(&mut self, node: usize, key: Key, is_taken: bool) {
         let Some(plan) = &self.plan.jobs else { return };
         let is_settled = is_taken || self.bugs.host.ends_are_told_once;
