@@ -1,13 +1,13 @@
-//! A client of the cluster that wants an answer, come what may: it knows every node, and goes on with the next when one dies,
-//! declines or is silent.
+//! A client of the cluster: it knows every node, and continues with the next when one dies, declines or does not
+//! answer.
 //!
-//! The tour: this file holds the loop over the nodes; `client/http.rs` is one connection; `client/chat.rs` what a member of the
-//! chat can do, with the stream that goes on where it was.
-//! A request that changes something carries a key (`Idempotency-Key`) which is the same on each try, so that it takes effect once
-//! however often it is sent. What comes out is one of three things, as everywhere: done; refused, certainly not done; unknown.
+//! This file has the loop over the nodes; `client/http.rs` is one connection; `client/chat.rs` is a chat user, with an
+//! event stream that continues on another node.
+//! A change carries a key (`Idempotency-Key`) which is the same on each attempt, so that it takes effect once however
+//! often it is sent. The result is one of three: done; refused, certainly not done; unknown.
 //!
-//! Invariants: K1 a change without a key is never sent again once it may have arrived. K2 after a try that may have been carried
-//! out no silence is called a refusal.
+//! Invariants: K1 a change without a key is never sent again once it may have arrived. K2 after an attempt that may
+//! have taken effect, the result is never a refusal because later attempts fail.
 //! Not here: arguments and output (`cli/`), what is measured (`lab/`).
 
 pub(crate) mod chat;
@@ -23,63 +23,61 @@ use uuid::Uuid;
 
 /// Connecting to a live node takes far less than this, even across an ocean.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
-/// How often a request may be sent on by the front door and its like.
+/// Maximum number of redirects that are followed, as from the front door.
 const HOPS_MAX: usize = 4;
 
-/// Why there is no answer to be had.
+/// Why a request has no successful answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Certainly not done: a node says why not.
+pub enum ClientError {
+    /// Certainly not done: a node refused it.
     #[error("{why}")]
     Refused {
         /// HTTP status.
         status: u16,
-        /// Which node says so, as `host:port`.
+        /// The node, as `host:port`.
         from: String,
-        /// In words.
+        /// Its reason.
         why: String,
-        /// When it may be worth another try.
-        retry_after: Option<Duration>,
     },
     /// It may or may not have been done.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
-    /// Certainly not done: no node could be reached. Each reason with those it holds for.
+    /// Certainly not done: no node could be reached. Each reason with the nodes it holds for.
     #[error("no node answered: {0}")]
     Unreachable(String),
 }
 
-/// What is asked for.
+/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// `GET`, `PUT`, `POST`, `DELETE`.
     pub method: &'static str,
-    /// From the first slash on, escaped, with its parameters.
+    /// Path, from the first slash on, escaped, with its parameters.
     pub path: String,
     /// JSON, or bytes of any kind.
     pub body: Option<Vec<u8>>,
-    /// What the body is.
+    /// Content type of the body.
     pub media: Option<&'static str>,
-    /// Makes it take effect once.
+    /// Idempotency key: with it, the request takes effect once.
     pub key: Option<String>,
-    /// To do it twice does no harm.
+    /// Sending it twice does no harm.
     pub is_repeatable: bool,
 }
 
 impl Request {
-    /// A question.
+    /// A query.
     pub fn get(path: impl Into<String>) -> Request {
         Request { method: "GET", path: path.into(), body: None, media: None, key: None, is_repeatable: true }
     }
 
-    /// A change that takes effect once, however often it is sent, under a key of its own. What is put is bytes, all else JSON.
+    /// A change with a new key. The body of a `PUT` is bytes, any other is JSON.
     pub fn once(method: &'static str, path: impl Into<String>, body: Option<Vec<u8>>) -> Request {
         let media = (method != "PUT").then_some("application/json");
         let key = Some(Uuid::new_v4().to_string());
         Request { method, path: path.into(), body, media, key, is_repeatable: true }
     }
 
-    /// The same with a body of JSON.
+    /// A change with a new key and a JSON body.
     pub fn change(method: &'static str, path: impl Into<String>, body: &Value) -> Request {
         Request::once(method, path, Some(body.to_string().into_bytes()))
     }
@@ -89,7 +87,7 @@ impl Request {
         Request { key: None, is_repeatable: false, ..self }
     }
 
-    /// Without a key, because to do it twice does no harm.
+    /// Without a key, because sending it twice does no harm.
     pub fn harmless(self) -> Request {
         Request { key: None, is_repeatable: true, ..self }
     }
@@ -98,12 +96,12 @@ impl Request {
         self.key.is_some() || self.is_repeatable
     }
 
-    fn is_question(&self) -> bool {
+    fn is_query(&self) -> bool {
         self.method == "GET"
     }
 }
 
-/// See the module.
+/// A client.
 #[derive(Debug)]
 pub struct Client {
     addresses: Vec<String>,
@@ -113,13 +111,13 @@ pub struct Client {
     pub patience: Duration,
     /// How long all of them may take together; `None`: each is asked once.
     pub within: Option<Duration>,
-    /// Before the next node is tried.
+    /// Pause before the next node is tried.
     pub pause: Duration,
-    /// Shown with each request, if there is one.
+    /// Bearer token, sent with each request.
     pub token: Option<String>,
 }
 
-/// A clone has the same place and a connection of its own.
+/// A clone starts with the same node, on a connection of its own.
 impl Clone for Client {
     fn clone(&self) -> Client {
         let Client { addresses, at, connection: _, patience, within, pause, token } = self;
@@ -128,16 +126,16 @@ impl Clone for Client {
     }
 }
 
-/// What one try came to.
+/// The result of one attempt.
 enum Tried {
     Answer(Response),
-    /// Never arrived.
+    /// It did not arrive.
     NotSent(String),
-    /// Arrived perhaps.
+    /// It may have arrived.
     Lost(String),
 }
 
-/// Who could not be reached, and why, once per node.
+/// The nodes that could not be reached, each with the last reason.
 #[derive(Default)]
 pub(crate) struct Failures(Vec<(String, String)>);
 
@@ -149,8 +147,8 @@ impl Failures {
         }
     }
 
-    /// Each reason once, with those it holds for.
-    pub(crate) fn told(&self) -> String {
+    /// Each reason once, with the nodes it holds for.
+    pub(crate) fn text(&self) -> String {
         let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
         for (address, why) in &self.0 {
             match reasons.iter_mut().find(|(reason, _)| reason == why) {
@@ -164,7 +162,7 @@ impl Failures {
 }
 
 impl Client {
-    /// A client that begins with the first of these `host:port`s of HTTP.
+    /// A client that starts with the first of these `host:port`s of HTTP.
     pub fn new(addresses: Vec<String>) -> Client {
         Client {
             addresses,
@@ -177,7 +175,7 @@ impl Client {
         }
     }
 
-    /// The node that is asked next: after an answer the one that gave it.
+    /// The node that is asked next: after an answer, the one that answered.
     pub fn address(&self) -> &str {
         self.addresses.get(self.at).map_or("", String::as_str)
     }
@@ -192,18 +190,18 @@ impl Client {
         self.at
     }
 
-    /// Goes on with the node at this place of the list.
+    /// Continues with the node at this place of the list.
     pub fn go_to(&mut self, place: usize) {
         self.connection = None;
         self.at = place % self.addresses.len().max(1);
     }
 
-    /// Goes on with the next node.
+    /// Continues with the next node.
     pub fn go_on(&mut self) {
         self.go_to(self.at + 1);
     }
 
-    /// Goes on with this node, known or not.
+    /// Continues with this node, and adds it to the list if it is new.
     fn go_to_address(&mut self, address: &str) {
         let place = self.addresses.iter().position(|known| known == address).unwrap_or_else(|| {
             self.addresses.push(address.to_string());
@@ -212,12 +210,12 @@ impl Client {
         self.go_to(place);
     }
 
-    /// Asks until a node gives an answer of its own, whatever that is, or the time is up. A node that finds no leader is no
-    /// reason to give up: the next one may be on the other side of the cut.
+    /// Sends a request until a node answers it, with any status, or the time is up. After an answer that there is no
+    /// leader, the next node is tried: it may be on the other side of a partition.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn answer(&mut self, request: &Request) -> Result<Response, Fault> {
+    /// See [`ClientError`].
+    pub fn answer(&mut self, request: &Request) -> Result<Response, ClientError> {
         let deadline = self.within.map(|within| Instant::now() + within);
         let (mut failures, mut declined, mut maybe_done) = (Failures::default(), None, None);
         let (mut left, mut hops) = (self.addresses.len(), 0);
@@ -225,7 +223,7 @@ impl Client {
             match self.attempt(request, deadline) {
                 Tried::Answer(response) => {
                     if hops < HOPS_MAX
-                        && let Some(address) = sent_on(&response)
+                        && let Some(address) = redirect(&response)
                     {
                         hops += 1;
                         self.go_to_address(&address);
@@ -233,16 +231,16 @@ impl Client {
                     }
                     let (is_unknown, refusal) = (is_unknown(&response), refused(self.address(), &response));
                     match response.status {
-                        _ if is_unknown && !request.is_question() => {
+                        _ if is_unknown && !request.is_query() => {
                             maybe_done = Some(format!("{}: {}", self.address(), why(&response)));
                         }
-                        500.. if is_unknown || response.status == 503 || request.is_question() => {
+                        500.. if is_unknown || response.status == 503 || request.is_query() => {
                             declined = Some(refusal);
                         }
                         _ => return Ok(response),
                     }
                 }
-                Tried::Lost(why) if !request.is_question() => {
+                Tried::Lost(why) if !request.is_query() => {
                     maybe_done = Some(format!("{} received the request but did not answer ({why})", self.address()));
                 }
                 Tried::NotSent(why) | Tried::Lost(why) => failures.add(self.address(), why),
@@ -263,17 +261,17 @@ impl Client {
             }
         }
         match (maybe_done, declined) {
-            (Some(why), _) => Err(Fault::Unknown(why)), // K2
+            (Some(why), _) => Err(ClientError::Unknown(why)), // K2
             (None, Some(declined)) => Err(declined),
-            (None, None) => Err(Fault::Unreachable(failures.told())),
+            (None, None) => Err(ClientError::Unreachable(failures.text())),
         }
     }
 
-    /// The same; an answer that is no success is an error.
+    /// As [`Client::answer`], but a status other than success is an error.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn ask(&mut self, request: &Request) -> Result<Response, Fault> {
+    /// See [`ClientError`].
+    pub fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
         let response = self.answer(request)?;
         match response.status {
             200..=299 => Ok(response),
@@ -281,18 +279,18 @@ impl Client {
         }
     }
 
-    /// The same for an answer of JSON.
+    /// As [`Client::ask`]; returns the body as JSON.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn json(&mut self, request: &Request) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn json(&mut self, request: &Request) -> Result<Value, ClientError> {
         Ok(self.ask(request)?.json())
     }
 
     fn attempt(&mut self, request: &Request, deadline: Option<Instant>) -> Tried {
         let until = Instant::now() + self.patience;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
-        // The node may have closed an idle connection meanwhile: that is no reason to leave it, if the request may be repeated.
+        // The node may have closed an idle connection: a request that may be repeated is sent to it again.
         let kept = self.connection.take().filter(|_| request.may_be_sent_again());
         let broke = match kept.map(|connection| self.exchange(connection, request, until)) {
             Some(Ok(response)) => return Tried::Answer(response),
@@ -335,12 +333,12 @@ impl Client {
         headers
     }
 
-    /// Learns the addresses of all nodes from whichever answers, so that it can go on when those it was given are gone; the
-    /// leader's, if there is one.
+    /// Asks for the addresses of all nodes, so that the client can continue when those it was given are gone; returns
+    /// the leader's, if there is one.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn learn(&mut self) -> Result<Option<String>, Fault> {
+    /// See [`ClientError`].
+    pub fn learn(&mut self) -> Result<Option<String>, ClientError> {
         let status = self.json(&Request::get("/v1/status"))?;
         let rows = status["nodes"].as_array().cloned().unwrap_or_default();
         for address in rows.iter().filter_map(|row| row["http"].as_str()) {
@@ -353,8 +351,8 @@ impl Client {
     }
 }
 
-/// Where the front door sends a request.
-fn sent_on(response: &Response) -> Option<String> {
+/// The node that a redirect names.
+fn redirect(response: &Response) -> Option<String> {
     let location = matches!(response.status, 307 | 308).then(|| response.header("location"))??;
     let address = location.strip_prefix("http://")?.split('/').next()?;
     address.contains(':').then(|| address.to_string())
@@ -371,9 +369,8 @@ fn why(response: &Response) -> String {
     }
 }
 
-fn refused(from: &str, response: &Response) -> Fault {
-    let retry_after = response.header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    Fault::Refused { status: response.status, from: from.to_string(), why: why(response), retry_after }
+fn refused(from: &str, response: &Response) -> ClientError {
+    ClientError::Refused { status: response.status, from: from.to_string(), why: why(response) }
 }
 
 pub(crate) fn in_words(e: &io::Error) -> String {

@@ -1,21 +1,22 @@
-//! Phalanx: a fault-tolerant cluster in one binary. When the soldier in front falls, the one behind steps forward.
+//! Phalanx: a fault-tolerant cluster in one binary.
 //!
-//! The modules, from the top down; `use` arrows point down only, and no file imports itself by way of others (`tests/tidy/`
+//! The modules, from the top down; imports point down only, and no file imports itself through others (`tests/tidy/`
 //! enforces both):
 //!
-//! - [`cli`]: subcommands to exit codes. [`demo`] and [`bench`]: scripted demonstrations; load generators and measurements.
-//! - [`lab`]: real processes, started, broken and judged. [`sim`]: virtual processes over a seeded network, disk and clock.
-//!   [`check`]: checkers of recorded histories.
+//! - [`cli`]: subcommands to exit codes. [`demo`] and [`bench`]: scripted demonstrations; load generators and
+//!   measurements.
+//! - [`lab`]: real processes, fault injection and checks. [`sim`]: virtual processes on a simulated network, disk and
+//!   clock. [`check`]: checkers of recorded histories.
 //! - [`http`] and [`resp`]: the servers that browsers and scripts, and Redis clients, use.
 //! - [`node`]: the threads of one running node; the only module that spawns threads.
-//! - [`client`]: a client that goes on with the next node when one fails, for the command line, the lab and other programs.
+//! - [`client`]: a client that continues with the next node when one fails, for the command line and the lab.
 //! - [`cluster`]: how nodes find, watch and rank each other.
 //! - [`wire`] and [`store`]: bytes on sockets; bytes that survive a power cut.
-//! - [`outcome`]: what an answer to a client means and why, with the codes that each protocol has for it.
+//! - [`outcome`]: the result of a request and its reason, with the codes of each protocol.
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
-//! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: text of others, made harmless for terminals.
-//!   [`time`]: durations and times as text. [`progress`]: how far something is that a user waits for.
+//! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: escaping for terminals and URLs.
+//!   [`time`]: durations and times as text. [`progress`]: progress of long operations.
 //!   `planted_bugs`: switches of known mistakes, for tests.
 
 pub mod bench;

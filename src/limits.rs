@@ -9,7 +9,7 @@ use std::time::Duration;
 pub const TICK_MS: u64 = 5;
 
 /// Inbox of `core`, in messages. Full: connection threads and `recv-m` wait (back-pressure to their sockets);
-/// `core` itself never waits on anyone, so there is no cycle.
+/// `core` itself never waits for another thread, so there is no cycle.
 pub const CORE_INBOX_MAX: usize = 4096;
 /// Inbox of `disk`, in jobs. Full: `core` keeps the job in its own queue, which flow control bounds.
 pub const DISK_INBOX_MAX: usize = 1024;
@@ -17,17 +17,17 @@ pub const DISK_INBOX_MAX: usize = 1024;
 pub const APPLY_INBOX_MAX: usize = 1024;
 /// Inbox of `large-reads`, in reads. Full: the next one is refused as when the memory budget is in use.
 pub const LARGE_READS_MAX: usize = 1024;
-/// Inbox of each `send-m`, in signals to look at its wire. Full: it has been told already.
+/// Inbox of each `send-m`, in signals to check its queue. Full: a signal is pending already.
 pub const SEND_INBOX_MAX: usize = 16;
 /// Bytes that wait for one peer's socket, twice what raft has on the way to it. More: drop; raft treats it as a loss.
 pub const LINK_BYTES_MAX: usize = 2 * INFLIGHT_BYTES_MAX;
 /// Inbox of `gossip`. Full: drop and count; the next heartbeat replaces what was lost.
 pub const GOSSIP_INBOX_MAX: usize = 256;
-/// Inbox of `watch`. Full: `apply` drops its word, a look is due anyway; clients that come to watch wait.
+/// Inbox of `watch`. Full: `apply` drops its message, because a check is due anyway; new watchers wait.
 pub const WATCH_INBOX_MAX: usize = 256;
-/// Inbox of `chat`. Full: `apply` drops its word, a look is due anyway.
+/// Inbox of `chat`. Full: `apply` drops its message, because a check is due anyway.
 pub const CHAT_INBOX_MAX: usize = 16;
-/// Inbox of `worker`. Full: `apply` drops its word, a look is due anyway; threads of attempts wait.
+/// Inbox of `worker`. Full: `apply` drops its message, because a check is due anyway; threads of attempts wait.
 pub const WORKER_INBOX_MAX: usize = 1024;
 /// Inbox of `monitor`. Full: drop; a frame is built at least once a second anyway.
 pub const MONITOR_INBOX_MAX: usize = 256;
@@ -51,7 +51,7 @@ pub const INFLIGHT_BYTES_MAX: usize = 8 << 20;
 /// larger. With 64 clients and 1, 2 and 4 batches a two-core machine did 24, 22 and 19 thousand writes a second: what a
 /// batch costs three nodes (a sync each, a dozen wake-ups) is worth more than what overlapping hides.
 pub const BATCHES_IN_FLIGHT: usize = 1;
-/// Bytes of one command or query of a door. More: refused.
+/// Bytes of one command or query of a client. More: refused.
 pub const COMMAND_BYTES_MAX: usize = 8 << 20;
 /// Bytes of entries that a leader holds uncommitted. Full: new commands are refused.
 pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
@@ -62,7 +62,7 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HTTP_HEADERS_MAX: usize = 100;
 /// HTTP body. Larger: 413.
 pub const HTTP_BODY_BYTES_MAX: usize = 8 << 20;
-/// A database that is to be loaded: it goes on piece by piece, one file at a time.
+/// A database that is to be loaded: it is forwarded in pieces, one file at a time.
 pub const HTTP_LOAD_BYTES_MAX: usize = 1 << 30;
 /// Total time for a head to arrive, whatever the pace of its bytes.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -72,28 +72,30 @@ pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
 pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an idle keep-alive connection is kept.
 pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
-/// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the address that has
-/// the most of them gives one up (`node/shared/reserved_slots.rs`).
+/// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the
+/// address that has the most of them gives one up (`node/shared/reserved_slots.rs`).
 pub const RESERVED_CONNECTIONS: usize = 64;
 /// Time for the request on such a connection to arrive: the next one waits for its place.
 pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);
 /// Stack of one client connection thread: 12,000 of them must fit, and only touched pages count.
 pub const CONNECTION_STACK_BYTES: usize = 192 << 10;
 
-/// Connections that read the database at once. More: reads wait for one until their deadline. Those that were opened stay open,
-/// since that takes milliseconds; each has a cache of pages of some 2 MB.
+/// Connections that read the database at once. More: reads wait for one until their deadline. Those that were opened
+/// stay open, since that takes milliseconds; each has a cache of pages of some 2 MB.
 pub const SQL_READERS_MAX: usize = 32;
-/// Bytes by which reads of the database may make a node's memory grow, all of them together. More: they are interrupted.
+/// Bytes by which reads of the database may make a node's memory grow, all of them together. More: they are
+/// interrupted.
 pub const SQL_READS_BYTES_MAX: u64 = 512 << 20;
 /// Passwords of the chat that are hashed at once: each takes 19 MiB and some 20 ms of a processor. More: wait.
 pub const CHAT_HASHES_MAX: usize = 2;
 /// Clients that wait for that. More: 503.
 pub const CHAT_HASHES_WAITING_MAX: usize = 256;
-/// Events that a reader of the chat who was away is told in one piece. More: the next piece.
+/// Events that a reader of the chat gets in one piece when it catches up. More: the next piece.
 pub const CHAT_PIECE_EVENTS_MAX: usize = 64;
 /// Bytes after which a piece takes no further line. A line alone may have some 50 KB.
 pub const CHAT_PIECE_BYTES: usize = 16 << 10;
-/// Bytes that the system may buffer for one reader of the chat; by itself it would go up to some megabytes. Linux doubles it.
+/// Bytes that the system may buffer for one reader of the chat; by itself it would go up to some megabytes. Linux
+/// doubles it.
 pub const CHAT_SOCKET_BYTES: usize = 64 << 10;
 
 /// Events kept in memory for `/v1/events`. Full: the oldest goes.
@@ -110,12 +112,13 @@ pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Largest segment of the log: rotation, which takes three syncs, stays rare. Full: the next one.
 pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
 
-/// One request of the Redis door, as sent. A longer one is a protocol error; what is left of [`COMMAND_BYTES_MAX`] is for
-/// the form in which it goes on.
+/// One request of the Redis protocol, as sent. A longer one is a protocol error; what is left of [`COMMAND_BYTES_MAX`]
+/// is for the form in which it is forwarded.
 pub const RESP_REQUEST_BYTES_MAX: usize = COMMAND_BYTES_MAX - (64 << 10);
 /// The same from a client that has not named the secret yet.
 pub const RESP_UNKNOWN_BYTES_MAX: usize = 16 << 10;
-/// Time in which a client of the Redis port must have named the secret, if there is one. Later: the connection is closed.
+/// Time in which a client of the Redis port must have named the secret, if there is one. Later: the connection is
+/// closed.
 pub const RESP_AUTH_DEADLINE: Duration = Duration::from_secs(10);
 /// Time in which its first request must be whole. Long enough for a person who types; later: the connection is closed.
 pub const RESP_FIRST_DEADLINE: Duration = Duration::from_secs(60);
@@ -135,5 +138,5 @@ pub const RESP_RUNS_BYTES_MAX: usize = 32 << 20;
 pub const RESP_UNSENT_BYTES_MAX: usize = 32 << 20;
 /// Inbox of `resp-drain`, in clients that read slowly, each once. Full: the connection is closed.
 pub const RESP_DRAIN_INBOX_MAX: usize = 4096;
-/// Places in a SCAN that a node remembers for its clients. Full: the oldest goes, and that scan begins anew.
+/// Positions of SCANs that a node stores for its clients. Full: the oldest is dropped, and that scan starts again.
 pub const RESP_CURSORS_MAX: usize = 4096;

@@ -1,6 +1,4 @@
-//! The binary: hands the command line to `cli/` and its answer to the system.
-//!
-//! Not here: everything else.
+//! The binary: runs the command line (`cli/`) and returns its exit code.
 
 #![forbid(unsafe_code)]
 

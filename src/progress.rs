@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Time between two pictures while nothing is counted: rare, because it runs beside measurements.
+/// Time between two redraws: long, because measurements may run at the same time.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The step that is being done, at the bottom of the terminal; dropped, it disappears.
+/// The current step, shown at the bottom of the terminal; removed when it is dropped.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -68,17 +68,17 @@ impl Progress {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 
-    /// So many parts more are done.
+    /// This many more parts are done.
     pub fn advance(&self, parts: u64) {
         self.bar.inc(parts);
     }
 
-    /// So many parts are done in all.
+    /// This many parts are done in total.
     pub fn set(&self, parts: u64) {
         self.bar.set_position(parts);
     }
 
-    /// Lets something else write to the terminal.
+    /// Removes the progress while `write` writes to the terminal.
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }

@@ -11,12 +11,12 @@ mod gather;
 mod rules;
 mod runtimes;
 
-pub use gather::{Fault, Source, Sources};
+pub use gather::{SettingsError, Source, Sources};
 pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
-use rules::KEYS;
+use rules::{PORT_BASE_MAX, Rule};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -37,131 +37,104 @@ pub enum LeaderPreference {
     None,
 }
 
-/// Every setting, checked. Times are in milliseconds, as their names say.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Shown to people; means nothing to the protocol.
-    pub cluster_name: String,
-    /// Address that this host's nodes listen on and are reached at.
-    pub host: String,
-    /// `host:port` of nodes on other hosts (their peer ports).
-    pub peers: Vec<String>,
-    /// Peer protocol of node n: this + n.
-    pub leader_port_base: u16,
-    /// The front port, shared by all nodes of a host.
-    pub service_port: u16,
-    /// HTTP of node n: this + n.
-    pub service_port_base: u16,
-    /// Redis protocol of node n: this + n.
-    pub kv_port_base: u16,
-    /// The shared projection of the cluster; its lock is the same path with `.lock` behind it.
-    pub config_file_path: PathBuf,
-    /// Holds `node-<id>` folders.
-    pub data_dir: PathBuf,
-    /// Rounds of asking for a leader before a node may found a cluster.
-    pub connection_attempts: u32,
-    /// Time between two such rounds.
-    pub discovery_interval_ms: u64,
-    /// Time between two heartbeats of a leader.
-    pub heartbeat_ms: u64,
-    /// A follower that hears no leader for this long campaigns.
-    pub election_timeout_ms: u64,
-    /// Time between two gossip tables.
-    pub gossip_ms: u64,
-    /// A gossip counter that stands still for this long marks its node failed.
-    pub fail_after_ms: u64,
-    /// A voter silent to the leader for this long is replaced.
-    pub dead_after_ms: u64,
-    /// Autopilot never shrinks the voters below this.
-    pub voters_min: u32,
-    /// Autopilot promotes learners up to this.
-    pub voters_max: u32,
-    /// Who is preferred as leader.
-    pub leader_preference: LeaderPreference,
-    /// A caught-up node of higher id takes the leadership over.
-    pub preempt: bool,
-    /// How long a client's request may wait.
-    pub request_timeout_ms: u64,
-    /// Log bytes between two snapshots, in MiB.
-    pub snapshot_every_mb: u64,
-    /// A snapshot is also due after so many entries of the log; `None`: only bytes count.
-    pub snapshot_every_entries: Option<u64>,
-    /// Below this much free disk a node refuses new writes, in MiB.
-    pub disk_reserve_mb: u64,
-    /// Client connections of one node.
-    pub connections_max: u32,
-    /// Bytes that all connections of one node may hold, in MiB; `None`: a quarter of the memory, at most 1 GiB.
-    pub memory_budget_mb: Option<u64>,
-    /// Keys, values and locks of the cluster, in MiB: beyond it a leader refuses more. So for all quotas.
-    pub quota_kv_mb: u64,
-    /// The database, in MiB.
-    pub quota_db_mb: u64,
-    /// Messages of the chat, in MiB.
-    pub quota_chat_mb: u64,
-    /// Messages of one account, in MiB.
-    pub quota_chat_account_mb: u64,
-    /// Jobs that wait or run.
-    pub quota_jobs: u64,
-    /// Their programs and files, in MiB.
-    pub quota_jobs_mb: u64,
-    /// Whether this node takes jobs in and runs them.
-    pub jobs_enabled: bool,
-    /// Jobs that this node runs at once; `None`: one per processor.
-    pub job_slots: Option<u32>,
-    /// How programs are shut in.
-    pub jobs_cage: SandboxKind,
-    /// How long the result of a job is kept.
-    pub jobs_keep_ms: u64,
-    /// Languages that jobs may be written in.
-    pub runtimes: Vec<Runtime>,
-    /// Shared by all nodes; proves on the peer port that a node belongs here. Needed beyond loopback.
-    pub cluster_secret: Option<String>,
+/// Declares the settings: a row for each key with its type, its default and its rule.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $rule:expr;)*) => {
+        /// Every setting, checked. Times are in milliseconds, as their names say.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($name: $default,)* }
+            }
+        }
+
+        /// Every key with its rule, in the order of the documentation.
+        const KEYS: &[(&str, Rule)] = &[$((stringify!($name), $rule),)*];
+    };
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            cluster_name: "phalanx".into(),
-            host: "127.0.0.1".into(),
-            peers: Vec::new(),
-            leader_port_base: 5700,
-            service_port: 8080,
-            service_port_base: 6700,
-            kv_port_base: 7700,
-            config_file_path: "./config.json".into(),
-            data_dir: "./data".into(),
-            connection_attempts: 3,
-            discovery_interval_ms: 250,
-            heartbeat_ms: 50,
-            election_timeout_ms: 400,
-            gossip_ms: 200,
-            fail_after_ms: 2000,
-            dead_after_ms: 10_000,
-            voters_min: 3,
-            voters_max: 5,
-            leader_preference: LeaderPreference::HighestId,
-            preempt: false,
-            request_timeout_ms: 5000,
-            snapshot_every_mb: 64,
-            snapshot_every_entries: None,
-            disk_reserve_mb: 256,
-            connections_max: 12_000,
-            memory_budget_mb: None,
-            quota_kv_mb: 2048,
-            quota_db_mb: 16_384,
-            quota_chat_mb: 512,
-            quota_chat_account_mb: 64,
-            quota_jobs: 10_000,
-            quota_jobs_mb: 512,
-            jobs_enabled: true,
-            job_slots: None,
-            jobs_cage: SandboxKind::Full,
-            jobs_keep_ms: 3_600_000,
-            runtimes: runtimes::known(),
-            cluster_secret: None,
-        }
-    }
+settings! {
+    /// Name for display; the protocol does not use it.
+    cluster_name: String = "phalanx".into(), Rule::Text(1, 64);
+    /// Address that this host's nodes listen on and are reached at.
+    host: String = "127.0.0.1".into(), Rule::Host;
+    /// `host:port` of nodes on other hosts (their peer ports).
+    peers: Vec<String> = Vec::new(), Rule::Peers;
+    /// Peer protocol of node n: this + n.
+    leader_port_base: u16 = 5700, Rule::Number(1, PORT_BASE_MAX);
+    /// The front port, shared by all nodes of a host.
+    service_port: u16 = 8080, Rule::Number(1, 65_535);
+    /// HTTP of node n: this + n.
+    service_port_base: u16 = 6700, Rule::Number(1, PORT_BASE_MAX);
+    /// Redis protocol of node n: this + n.
+    kv_port_base: u16 = 7700, Rule::Number(1, PORT_BASE_MAX);
+    /// The shared projection of the cluster; its lock is the same path with `.lock` behind it.
+    config_file_path: PathBuf = "./config.json".into(), Rule::File;
+    /// Holds `node-<id>` folders.
+    data_dir: PathBuf = "./data".into(), Rule::File;
+    /// Rounds of asking for a leader before a node may bootstrap a cluster.
+    connection_attempts: u32 = 3, Rule::Number(1, 100);
+    /// Time between two such rounds.
+    discovery_interval_ms: u64 = 250, Rule::Number(10, 60_000);
+    /// Time between two heartbeats of a leader.
+    heartbeat_ms: u64 = 50, Rule::Number(TICK_MS, 10_000);
+    /// A follower that hears no leader for this long campaigns.
+    election_timeout_ms: u64 = 400, Rule::Number(3 * TICK_MS, 60_000);
+    /// Time between two gossip tables.
+    gossip_ms: u64 = 200, Rule::Number(10, 60_000);
+    /// A node whose gossip counter does not grow for this long counts as failed.
+    fail_after_ms: u64 = 2000, Rule::Number(50, 600_000);
+    /// A voter silent to the leader for this long is replaced.
+    dead_after_ms: u64 = 10_000, Rule::Number(100, 86_400_000);
+    /// The autopilot keeps at least this many voters.
+    voters_min: u32 = 3, Rule::Number(1, 7);
+    /// Autopilot promotes learners up to this.
+    voters_max: u32 = 5, Rule::Number(1, 7);
+    /// Who is preferred as leader.
+    leader_preference: LeaderPreference = LeaderPreference::HighestId, Rule::Choice(&["highest-id", "none"]);
+    /// A node of higher id that has caught up takes over the leadership.
+    preempt: bool = false, Rule::Switch;
+    /// How long a client's request may wait.
+    request_timeout_ms: u64 = 5000, Rule::Number(50, 600_000);
+    /// Log bytes between two snapshots, in MiB.
+    snapshot_every_mb: u64 = 64, Rule::Number(1, 65_536);
+    /// A snapshot is also due after so many entries of the log; `None`: only bytes count.
+    snapshot_every_entries: Option<u64> = None, Rule::NumberOrNull(10, 1_000_000_000);
+    /// Below this much free disk a node refuses new writes, in MiB.
+    disk_reserve_mb: u64 = 256, Rule::Number(0, 1_048_576);
+    /// Client connections of one node.
+    connections_max: u32 = 12_000, Rule::Number(1, 1_000_000);
+    /// Bytes that all connections of one node may hold, in MiB; `None`: a quarter of the memory, at most 1 GiB.
+    memory_budget_mb: Option<u64> = None, Rule::NumberOrNull(16, 1_048_576);
+    /// Keys, values and locks of the cluster, in MiB: beyond it a leader refuses more. So for all quotas.
+    quota_kv_mb: u64 = 2048, Rule::Number(1, 1_048_576);
+    /// The database, in MiB.
+    quota_db_mb: u64 = 16_384, Rule::Number(1, 1_048_576);
+    /// Messages of the chat, in MiB.
+    quota_chat_mb: u64 = 512, Rule::Number(1, 512);
+    /// Messages of one account, in MiB.
+    quota_chat_account_mb: u64 = 64, Rule::Number(1, 512);
+    /// Jobs that wait or run.
+    quota_jobs: u64 = 10_000, Rule::Number(1, 100_000);
+    /// Their programs and files, in MiB.
+    quota_jobs_mb: u64 = 512, Rule::Number(1, 512);
+    /// Whether this node accepts and runs jobs.
+    jobs_enabled: bool = true, Rule::Switch;
+    /// Jobs that this node runs at once; `None`: one per processor.
+    job_slots: Option<u32> = None, Rule::NumberOrNull(1, 256);
+    /// How programs are isolated.
+    jobs_cage: SandboxKind = SandboxKind::Full, Rule::Choice(&["full", "limits"]);
+    /// How long the result of a job is kept.
+    jobs_keep_ms: u64 = 3_600_000, Rule::Number(1000, 30 * 86_400_000);
+    /// Languages that jobs may be written in.
+    runtimes: Vec<Runtime> = runtimes::known(), Rule::Runtimes;
+    /// Shared by all nodes; proves on the peer port that a node belongs here. Needed beyond loopback.
+    cluster_secret: Option<String> = None, Rule::Secret(6, 256);
 }
 
 impl Settings {
@@ -175,7 +148,7 @@ impl Settings {
     }
 
     fn to_map(&self) -> Map<String, Value> {
-        match serde_json::to_value(self).expect("settings hold nothing that JSON cannot") {
+        match serde_json::to_value(self).expect("settings can be encoded as JSON") {
             Value::Object(map) => map,
             other => unreachable!("a struct is an object, not {other}"),
         }
@@ -214,8 +187,8 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
-    /// What to say of a secret that is too short, if there is one. A client of a node's peer port gets data that
-    /// guesses can be compared with (`wire/seal.rs`).
+    /// A warning if the secret is too short. A client of a node's peer port gets data that guesses can be verified with
+    /// (`wire/seal.rs`).
     pub fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {
@@ -231,7 +204,7 @@ impl Settings {
         to_ticks(self.dead_after_ms)
     }
 
-    /// Whether jobs may be taken in and run: who runs other people's programs for strangers at least asks for a secret.
+    /// Whether jobs may be accepted and run: beyond loopback, only with a secret.
     pub fn has_jobs(&self) -> bool {
         self.jobs_enabled && (self.is_loopback() || self.cluster_secret.is_some())
     }
@@ -267,7 +240,11 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn load(json: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<(Settings, Sources), Vec<Fault>> {
+    fn load(
+        json: &str,
+        env: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("settings.json");
         std::fs::write(&path, json).unwrap();
@@ -323,7 +300,7 @@ mod tests {
     fn a_secret_on_the_command_line_is_refused() {
         for key in ["cluster_secret", "cluster-secret"] {
             let faults = load("{}", &[], &[(key, "abracadabra-abracadabra")]).unwrap_err();
-            let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+            let text = faults.iter().map(SettingsError::to_string).collect::<Vec<_>>().join("\n");
             assert!(text.contains("the command line is visible") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
             assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
             assert!(!text.contains("abracadabra"), "{text}");
@@ -392,7 +369,7 @@ mod tests {
             assert!(seen.contains(&(key.into(), why.into())), "{key}: {why} is missing in {seen:?}");
         }
         assert_eq!(seen.len(), expected.len(), "{seen:?}");
-        let text = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n");
+        let text = faults.iter().map(SettingsError::to_string).collect::<Vec<_>>().join("\n");
         assert!(
             text.contains("settings.json: voters_max = 9: out of range; allowed: a whole number from 1 to 7"),
             "{text}"

@@ -1,9 +1,9 @@
-//! Escapes text from outside, so that it is harmless for terminals, logs and their readers.
+//! Escapes text from outside for terminals and logs, and for URLs.
 //!
 //! A terminal obeys control characters: they move its cursor, change its title, or make it send input that the user did
 //! not type. Direction marks show text in another order than it is written, and zero-width characters are invisible.
 //! All of them are shown by their code point. U+200D (which joins emoji) and the characters of all scripts are kept.
-//! Not here: who writes to what (`cli/term.rs`, `node/process/logging.rs`).
+//! Not here: the output itself (`cli/term.rs`, `node/process/logging.rs`).
 
 use std::fmt::Write;
 
@@ -43,15 +43,15 @@ fn shown(text: &str, is_kept: fn(char) -> bool) -> String {
     out
 }
 
-/// Bytes of others that come piece by piece, as [`plain_lines`]; what is not UTF-8 is shown by its numbers.
+/// Escapes bytes that arrive in pieces, as [`plain_lines`]; bytes that are not UTF-8 are shown as `\xff`.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    /// The beginning of a character whose end has not come.
+    /// The beginning of an incomplete character.
     begun: Vec<u8>,
 }
 
 impl Pieces {
-    /// What can be shown now.
+    /// Escapes the next piece, up to its last complete character.
     pub fn next(&mut self, piece: &[u8]) -> String {
         let mut bytes = std::mem::take(&mut self.begun);
         bytes.extend_from_slice(piece);
@@ -76,10 +76,21 @@ impl Pieces {
 pub fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        // All such characters stand in strings; none needs two units.
+        // All such characters are in strings, and none needs two UTF-16 units.
         if is_obeyed(c) && c != '\n' { text += &format!("\\u{:04x}", c as u32) } else { text.push(c) }
     }
     text
+}
+
+/// Escapes everything but letters, digits and `-._~` as `%41`, for the path or the parameters of a URL.
+pub fn percent_encode(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
+            _ => write!(text, "%{byte:02X}").expect("a String takes every write"),
+        }
+        text
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_nothing_that_others_wrote() {
+    fn control_characters_are_escaped() {
         let bad = "a\u{1b}[2J\tb\u{9b}\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\n";
         assert_eq!(plain(bad), r"a\x1b[2J\tb\x9b\u{202e}c\u{2066}\u{200f}\u{61c}\u{2028}\n");
         assert_eq!(plain_lines(bad), "a\\x1b[2J\tb\\x9b\\u{202e}c\\u{2066}\\u{200f}\\u{61c}\\u{2028}\n");

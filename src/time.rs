@@ -1,13 +1,13 @@
 //! Durations and times as text: what users write, and the time of day in logs and on the command line.
 //!
-//! Not here: the clock (`node/shared/clock.rs`), and replicated state: `services/` may not depend on what a library makes of a
-//! calendar, and `tests/tidy/layout.rs` keeps `jiff` away from it.
+//! Not here: the clock (`node/shared/clock.rs`), and replicated state: `services/` may not depend on a library's
+//! calendar, and `tests/tidy/layout.rs` keeps `jiff` out of it.
 
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
-/// A duration as Go writes it, `100ms`, `1.5s` or `1m30s`, largest unit first; a bare number is seconds. `None`: it is none, or
-/// negative.
+/// A duration as Go writes it, `100ms`, `1.5s` or `1m30s`, largest unit first; a bare number is seconds. `None`: not a
+/// duration, or negative.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),

@@ -30,7 +30,7 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// Leadership number; grows for ever, one leader at most in each.
+/// Raft's term: only grows, with at most one leader in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Term(pub u64);
@@ -76,7 +76,7 @@ impl fmt::Display for Index {
 #[serde(transparent)]
 pub struct Ticks(pub u64);
 
-/// Who a node is: its number and the uuid drawn when its data folder was made. A wiped disk is a new identity
+/// Identity of a node: its number and the uuid drawn when its data folder was made. A wiped disk is a new identity
 /// under the old number, so promises (votes, acknowledged entries) of the lost disk are never counted again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
@@ -131,9 +131,9 @@ pub enum Standing {
 pub enum Liveness {
     /// Leads now.
     Leader,
-    /// Heard of lately.
+    /// Its heartbeats arrive.
     Online,
-    /// Not heard of for `fail_after_ms`, or its port refuses.
+    /// No heartbeat for `fail_after_ms`, or its port refuses connections.
     Offline,
 }
 

@@ -1,8 +1,8 @@
-//! The figures of `phalanx bench chat`: many readers in one room on one node, and how long a message takes to each.
+//! The figures of `phalanx bench chat`: many readers in one room on one node, and the delivery time to each.
 //!
-//! Three nodes of its own. All readers follow the stream of one node over sockets of their own, which one thread sweeps; a
-//! sender speaks to another node. A message carries the moment at which it was sent, by this process's clock, and every reader
-//! must have each one, in order.
+//! It starts three nodes. All readers follow the stream of one node, each on its own socket; one thread polls all
+//! sockets. A message contains the time at which it was sent, by this process's clock. Every reader must receive each
+//! message, in order.
 //! Not here: printing (`cli/lab/bench.rs`).
 
 use super::monitors::raise_file_limit;
@@ -12,51 +12,53 @@ use crate::lab::{LabError, Result, poll};
 use crate::progress::Progress;
 use serde_json::json;
 use std::io::{ErrorKind, Read};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// Time for one step of the preparation.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two sweeps over the readers' sockets.
-const SWEEP_EVERY: Duration = Duration::from_millis(1);
-/// Senders, so that a message need not wait for the one before.
+/// Pause between two rounds over the readers' sockets.
+const POLL_EVERY: Duration = Duration::from_millis(1);
+/// Number of senders, so that a message does not wait for the acknowledgement of the one before.
 const SENDERS: usize = 4;
 
 /// What is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// The program.
-    pub exe: PathBuf,
-    /// Readers.
-    pub readers: usize,
-    /// Accounts that they share out among them.
-    pub accounts: usize,
-    /// Messages in a second.
-    pub rate: usize,
-    /// Seconds.
-    pub seconds: usize,
+    /// Number of readers, one connection each
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub readers: u64,
+    /// Number of accounts of the readers
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_000))]
+    pub accounts: u64,
+    /// Messages per second
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=5_000))]
+    pub rate: u64,
+    /// Duration in seconds
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Findings {
     /// Readers.
     pub readers: usize,
-    /// Messages that were sent and answered.
+    /// Messages that were sent and acknowledged.
     pub messages: usize,
-    /// Messages in a second that were sent.
+    /// Messages sent per second.
     pub rate: f64,
-    /// Deliveries that came.
+    /// Deliveries.
     pub delivered: usize,
     /// Readers that miss a message, or have one twice or out of order.
     pub readers_wrong: usize,
-    /// Milliseconds from the sending to a reader, of half of the deliveries,
+    /// Median of the delivery time in milliseconds.
     pub p50_ms: f64,
-    /// and of 99 in a hundred.
+    /// 99th percentile of the same.
     pub p99_ms: f64,
-    /// The longest.
+    /// Maximum of the same.
     pub max_ms: f64,
 }
 
@@ -72,12 +74,13 @@ struct Reader {
 ///
 /// # Errors
 /// Nodes do not start, or an account or a reader is refused.
-pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
     raise_file_limit();
-    let mut cluster = Cluster::ready(&plan.exe, 3, &json!({}))?;
+    let (accounts, readers_wanted) = (plan.accounts as usize, plan.readers as usize);
+    let mut cluster = Cluster::ready(exe, 3, &json!({}))?;
     let leader = cluster.wait_leader()?;
     let node = (1..=3).find(|id| *id != leader).unwrap_or(1);
-    let refused = |fault: crate::client::Fault| LabError::Answer(fault.to_string());
+    let refused = |fault: crate::client::ClientError| LabError::Answer(fault.to_string());
     let member = |name: &str| -> Result<Chat> {
         let mut chat = Chat::new(vec![cluster.http(node)]);
         chat.client.within = Some(PATIENCE);
@@ -85,7 +88,7 @@ pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
         chat.sign_up(name, "bench password").map_err(refused)?;
         Ok(chat)
     };
-    progress.begin_counted(&format!("{} accounts join a room", plan.accounts + SENDERS), plan.accounts as u64);
+    progress.begin_counted(&format!("{} accounts join a room", accounts + SENDERS), plan.accounts);
     let mut senders: Vec<Chat> = (0..SENDERS).map(|n| member(&format!("sender{n}"))).collect::<Result<_>>()?;
     let room = senders[0].post("rooms", &json!({"name": "bench"})).map_err(refused)?["conversation"].clone();
     let join = |chat: &mut Chat| chat.post(&format!("rooms/{room}/join"), &json!({})).map_err(refused);
@@ -93,7 +96,7 @@ pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
         join(sender)?;
     }
     let mut tokens = Vec::new();
-    for n in 0..plan.accounts {
+    for n in 0..accounts {
         let mut chat = member(&format!("reader{n}"))?;
         join(&mut chat)?;
         tokens.push(chat.client.token.unwrap_or_default());
@@ -101,18 +104,18 @@ pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
     }
     progress.begin(&format!("{} readers follow node {node}", plan.readers));
     let mut readers = Vec::new();
-    for n in 0..plan.readers {
+    for n in 0..readers_wanted {
         readers.push(open(&cluster.http(node), &tokens[n % tokens.len()])?);
     }
     let begun = Instant::now();
-    let total = plan.rate * plan.seconds;
+    let total = (plan.rate * plan.seconds) as usize;
     let (sent, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for (place, mut sender) in senders.into_iter().enumerate() {
-        let (sent, ended, plan) = (sent.clone(), ended.clone(), plan.clone());
+        let (sent, ended, rate) = (sent.clone(), ended.clone(), plan.rate as f64);
         let room = To::Conversation(room.as_u64().unwrap_or(0));
         crate::node::spawn::spawn("chatter", move || {
             for n in (place..total).step_by(SENDERS) {
-                poll::pause_until(begun + Duration::from_secs_f64(n as f64 / plan.rate as f64));
+                poll::pause_until(begun + Duration::from_secs_f64(n as f64 / rate));
                 let text = format!("{} the quick brown fox jumps over the lazy dog", begun.elapsed().as_micros());
                 if sender.send(&room, &text).is_ok() {
                     sent.fetch_add(1, SeqCst);
@@ -122,19 +125,19 @@ pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
         })
         .map_err(LabError::io("start a thread"))?;
     }
-    let mut took_us: Vec<u64> = Vec::with_capacity(total * plan.readers);
+    let mut took_us: Vec<u64> = Vec::with_capacity(total * readers_wanted);
     let mut all_sent_at = None;
     loop {
         for reader in &mut readers {
-            sweep(reader, begun, &mut took_us);
+            receive(reader, begun, &mut took_us);
         }
         if ended.load(SeqCst) == SENDERS {
             let since = *all_sent_at.get_or_insert_with(Instant::now);
-            if took_us.len() >= sent.load(SeqCst) * plan.readers || since.elapsed() > Duration::from_secs(10) {
+            if took_us.len() >= sent.load(SeqCst) * readers_wanted || since.elapsed() > Duration::from_secs(10) {
                 break;
             }
         }
-        poll::pause(SWEEP_EVERY);
+        poll::pause(POLL_EVERY);
     }
     let lasted = all_sent_at.map_or(begun.elapsed(), |at| at - begun);
     let messages = sent.load(SeqCst);
@@ -142,7 +145,7 @@ pub fn measure(plan: &Plan, progress: &Progress) -> Result<Findings> {
     let at = |share: f64| took_us.get((took_us.len() as f64 * share) as usize).map_or(0.0, |us| *us as f64 / 1000.0);
     cluster.kill_all();
     Ok(Findings {
-        readers: plan.readers,
+        readers: readers_wanted,
         messages,
         rate: messages as f64 / lasted.as_secs_f64(),
         delivered: took_us.len(),
@@ -168,8 +171,8 @@ fn open(address: &str, token: &str) -> Result<Reader> {
     Ok(Reader { connection, bytes: Vec::new(), newest: 0, count: 0, is_wrong: false })
 }
 
-/// Takes what has come. Lines are looked for without regard to chunks, whose sizes stand on lines of their own.
-fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
+/// Reads what has arrived. Chunk sizes are on lines of their own, so lines are found without parsing chunks.
+fn receive(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     let mut piece = [0; 16 << 10];
     loop {
         let mut stream = reader.connection.stream();
@@ -184,7 +187,7 @@ fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     let Some(end) = reader.bytes.iter().rposition(|byte| *byte == b'\n') else { return };
     let whole: Vec<u8> = reader.bytes.drain(..=end).collect();
     for line in whole.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
-        // Not parsed as JSON: two hundred thousand lines a second would measure this reader.
+        // Not parsed as JSON: with 200,000 lines a second, the parser would be what is measured.
         let (Some(number), Some(sent_us)) = (number_after(line, b"\"number\":"), number_after(line, b"\"text\":\""))
         else {
             continue;
@@ -196,7 +199,7 @@ fn sweep(reader: &mut Reader, begun: Instant, took_us: &mut Vec<u64>) {
     }
 }
 
-/// The number that stands behind these bytes.
+/// The number that follows these bytes.
 fn number_after(line: &[u8], what: &[u8]) -> Option<u64> {
     let at = line.windows(what.len()).position(|part| part == what)? + what.len();
     let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit());

@@ -1,11 +1,10 @@
-//! What etcd and ZooKeeper understand, so that the same clients drive them as Phalanx: the few words of their protocols
-//! that a load needs.
+//! The parts of the protocols of etcd and ZooKeeper that a load needs, so that the same clients drive them and Phalanx.
 //!
-//! etcd is spoken to as its own clients do, gRPC on HTTP/2 with one stream per command (RFC 9113, RFC 7541): its JSON
-//! gateway would have cost it a second hop. The header block of a request never changes and uses no dynamic table, and
-//! answers are told apart without decoding theirs: a stream that brought data before it ended was answered, one that did
-//! not was refused. ZooKeeper is spoken to in jute, its own format. Both take commands ahead of replies.
-//! Not here: sockets and stopwatches (`load.rs`).
+//! etcd: gRPC on HTTP/2 with one stream per command (RFC 9113, RFC 7541), as its own clients use; its JSON gateway
+//! would add a hop. The header block of a request is constant and uses no dynamic table. Headers of answers are not
+//! decoded: a stream that brought data before it ended succeeded, one that did not was refused. ZooKeeper: jute, its
+//! own format. Both accept commands before they have answered earlier ones.
+//! Not here: sockets and time measurement (`load.rs`).
 
 use super::protocols::{Dialect, Heard, Verb, key_name};
 use std::collections::BTreeSet;
@@ -21,7 +20,7 @@ const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
-/// Bytes of answers after which the server is told that they were read.
+/// Bytes of answers after which a WINDOW_UPDATE is sent.
 const WINDOW: u32 = 1 << 20;
 
 /// etcd's gRPC: `Put` and linearizable `Range`.
@@ -32,9 +31,9 @@ pub struct Etcd {
     value: Vec<u8>,
     next_stream: u32,
     is_greeted: bool,
-    /// Streams that have brought data.
+    /// Streams that have received data.
     answered: BTreeSet<u32>,
-    /// Bytes read since the server was last told.
+    /// Bytes read since the last WINDOW_UPDATE.
     read: u32,
 }
 
@@ -42,15 +41,17 @@ impl Etcd {
     /// A connection that writes or reads.
     pub fn new(verb: Verb, value: Vec<u8>) -> Etcd {
         let path: &[u8] = if verb == Verb::Get { b"/etcdserverpb.KV/Range" } else { b"/etcdserverpb.KV/Put" };
-        let mut headers = vec![0x83, 0x86]; // :method POST, :scheme http
+        // Indexes of HPACK's static table: `:method: POST`, `:scheme: http`, then the names `:path`, `:authority` and
+        // `content-type`; `te` is a literal.
+        let mut headers = vec![0x83, 0x86];
         let mut literal = |name: &[u8], value: &[u8]| {
             headers.extend_from_slice(name);
             headers.push(value.len() as u8);
             headers.extend_from_slice(value);
         };
-        literal(&[0x04], path); // :path
-        literal(&[0x01], b"127.0.0.1"); // :authority
-        literal(&[0x0f, 0x10], b"application/grpc"); // content-type
+        literal(&[0x04], path);
+        literal(&[0x01], b"127.0.0.1");
+        literal(&[0x0f, 0x10], b"application/grpc");
         literal(b"\x00\x02te", b"trailers");
         Etcd { headers, verb, value, next_stream: 1, is_greeted: false, answered: BTreeSet::new(), read: 0 }
     }
@@ -138,7 +139,7 @@ impl Dialect for Etcd {
                 self.answered.remove(&stream);
                 refused()
             }
-            GOAWAY => return Err("the server says goodbye".to_string()),
+            GOAWAY => return Err("the server closes the connection (GOAWAY)".to_string()),
             _ => Heard::Aside,
         };
         Ok(Some((FRAME_HEAD + length, heard)))
@@ -152,7 +153,7 @@ pub enum Task {
     Create,
     /// `setData`.
     Write,
-    /// `getData`: from the copy of the server that is asked.
+    /// `getData`: from the connected server's copy.
     Read,
 }
 
@@ -192,11 +193,12 @@ impl Dialect for ZooKeeper {
     fn hello(&mut self) -> (Vec<u8>, usize) {
         let mut out = Vec::new();
         jute_frame(&mut out, |out| {
-            out.extend_from_slice(&[0; 12]); // version, last zxid seen
-            out.extend_from_slice(&30_000u32.to_be_bytes()); // session timeout in milliseconds
-            out.extend_from_slice(&[0; 8]); // a new session
+            // Version and last zxid seen; session timeout in milliseconds; id and password of a new session; not read-only.
+            out.extend_from_slice(&[0; 12]);
+            out.extend_from_slice(&30_000u32.to_be_bytes());
+            out.extend_from_slice(&[0; 8]);
             buffer(out, &[0; 16]);
-            out.push(0); // not read-only
+            out.push(0);
         });
         (out, 1)
     }
@@ -215,18 +217,21 @@ impl Dialect for ZooKeeper {
             out.extend_from_slice(&kind.to_be_bytes());
             buffer(out, path.as_bytes());
             match task {
-                Task::Read => out.push(0), // no watch
+                // Without a watch.
+                Task::Read => out.push(0),
                 Task::Write => {
                     buffer(out, value);
-                    out.extend_from_slice(&(-1i32).to_be_bytes()); // any version
+                    // Any version.
+                    out.extend_from_slice(&(-1i32).to_be_bytes());
                 }
                 Task::Create => {
                     buffer(out, value);
-                    out.extend_from_slice(&1u32.to_be_bytes()); // one entry: everything is allowed to the world
+                    // An ACL of one entry that allows everything to everyone; then the flags of a persistent node.
+                    out.extend_from_slice(&1u32.to_be_bytes());
                     out.extend_from_slice(&31u32.to_be_bytes());
                     buffer(out, b"world");
                     buffer(out, b"anyone");
-                    out.extend_from_slice(&[0; 4]); // persistent
+                    out.extend_from_slice(&[0; 4]);
                 }
             }
         });

@@ -1,11 +1,12 @@
-//! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or hands over.
+//! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes or transfers its
+//! leadership.
 //!
-//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a
-//! time, and goes on with the next address when a node fails it. A stopwatch starts right before the fault; it stops
-//! at the acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters
-//! and caught up, and the client moves to a random node, which is the leader's own one time in five.
-//! After each round the fault is proved: the old process is gone or stopped, another node leads in a higher term.
-//! Not here: printing (`cli/lab/bench.rs`), verdicts on histories (`check/`).
+//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a time,
+//! and continues with the next address when a node fails. The measurement starts right before the fault and ends at the
+//! acknowledgement of the first write that was proposed after the fault. Before each round all nodes are voters and
+//! have caught up, and the client moves to a random node, which is the leader one time in five. After each round the
+//! fault is verified: the old process is gone or stopped, another node leads in a higher term.
+//! Not here: printing (`cli/lab/bench.rs`), checks of histories (`check/`).
 
 use super::monitors;
 use crate::lab::cluster::SETTLE_WITHIN;
@@ -13,12 +14,12 @@ use crate::lab::{Cluster, LabError, Result, poll, web};
 use crate::progress::Progress;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Nodes of the cluster under test.
 const NODES: u64 = 5;
-/// Between two proposals.
+/// Time between two proposals.
 const PACE: Duration = Duration::from_millis(5);
 /// A round in which nothing is acknowledged for this long has failed.
 const GIVE_UP: Duration = Duration::from_secs(20);
@@ -56,18 +57,20 @@ impl Part {
 }
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// The program to start.
-    pub exe: PathBuf,
-    /// Which parts; all when empty.
+    /// Run only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<Part>,
-    /// Rounds of each part, instead of its own number.
+    /// Rounds per part [default: kill 20, stop 10, hand-over 10, cold-start 5]
+    #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// Monitor pages to hold.
+    /// Number of open monitor pages
+    #[arg(long, default_value_t = 2000, value_name = "N")]
     pub monitors: usize,
-    /// How long idle nodes are watched.
-    pub idle: Duration,
+    /// Seconds to measure idle nodes
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    pub idle: u64,
 }
 
 /// One figure.
@@ -75,19 +78,19 @@ pub struct Plan {
 pub struct Figure {
     /// What was measured.
     pub part: Part,
-    /// In words.
+    /// Description.
     pub what: String,
     /// `ms`, `% of a core`, `MiB`.
     pub unit: &'static str,
     /// Every measurement, in order.
     pub samples: Vec<f64>,
-    /// Half are at or below.
+    /// Median.
     pub median: f64,
-    /// The highest.
+    /// Maximum.
     pub worst: f64,
-    /// What it should be.
+    /// Target.
     pub target: &'static str,
-    /// Whether it is.
+    /// Whether the target is met.
     pub is_met: bool,
 }
 
@@ -99,7 +102,7 @@ impl Figure {
     }
 }
 
-/// As people start it: with jobs, which the lab's clusters do without unless they are told.
+/// The default settings, that is with jobs: the lab's clusters have them off.
 fn defaults() -> Value {
     json!({"jobs_enabled": true})
 }
@@ -115,7 +118,7 @@ struct Goal {
 ///
 /// # Errors
 /// Processes do not start, do not settle between rounds, or a fault cannot be proved.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
     monitors::raise_file_limit();
     let wanted = |part: &Part| plan.only.is_empty() || plan.only.contains(part);
     let mut figures = Vec::new();
@@ -123,20 +126,21 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
     for part in Part::ALL.into_iter().filter(wanted) {
         let rounds = plan.rounds.unwrap_or(part.rounds()).max(1);
         if part == Part::ColdStart {
-            shared = None; // its rounds bring processes of their own
-            figures.push(cold_start(&plan.exe, rounds, progress)?);
+            // Its rounds start their own processes.
+            shared = None;
+            figures.push(cold_start(exe, rounds, progress)?);
             continue;
         }
         if shared.is_none() {
             progress.begin("starting five nodes");
-            shared = Some(Cluster::ready(&plan.exe, NODES, &defaults())?);
+            shared = Some(Cluster::ready(exe, NODES, &defaults())?);
         }
         let cluster = shared.as_mut().expect("started just above");
         match part {
             Part::Kill => figures.push(kill(cluster, rounds, progress)?),
             Part::Stop => figures.push(stop(cluster, rounds, progress)?),
             Part::HandOver => figures.push(hand_over(cluster, rounds, progress)?),
-            Part::Idle => figures.push(idle(cluster, plan.idle, progress)?),
+            Part::Idle => figures.push(idle(cluster, Duration::from_secs(plan.idle.max(1)), progress)?),
             Part::Monitors => figures.extend(hold_monitors(cluster, plan.monitors, progress)?),
             Part::ColdStart => unreachable!("handled above"),
         }
@@ -168,7 +172,7 @@ impl Stream {
         Ok(begun.elapsed())
     }
 
-    /// Goes on for a while; the longest wait of one write.
+    /// Writes for this long; returns the longest wait for one write.
     fn flow(&mut self, span: Duration) -> Result<Duration> {
         let end = Instant::now() + span;
         let mut longest = Duration::ZERO;
@@ -178,7 +182,8 @@ impl Stream {
         Ok(longest)
     }
 
-    /// Warms the connection up, then stands still at a random moment between two proposals.
+    /// Warms the connection up, then pauses for a random time, so that the fault comes at any moment between two
+    /// writes.
     fn warm_up(&mut self) -> Result<()> {
         self.flow(Duration::from_millis(fastrand::u64(150..300)))?;
         poll::pause(Duration::from_micros(fastrand::u64(0..5000)));
@@ -186,10 +191,26 @@ impl Stream {
     }
 }
 
-fn kill(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
+/// Runs a part's rounds. `run` returns a measurement and describes what happened.
+fn rounds(
+    name: &str,
+    count: usize,
+    progress: &Progress,
+    mut run: impl FnMut(usize) -> Result<(Duration, String)>,
+) -> Result<Vec<f64>> {
+    progress.count(count as u64);
     let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+    for round in 1..=count {
+        let (took, what) = run(round)?;
+        samples.push(ms(took));
+        progress.say(&format!("{name} {round}/{count}: {what}, {:.1} ms", ms(took)));
+        progress.advance(1);
+    }
+    Ok(samples)
+}
+
+fn kill(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("kill", count, progress, |round| {
         let leader = cluster.settle()?;
         let term = cluster.status(leader)?.cluster.term;
         let mut stream = Stream::new(cluster, format!("kill {round}"));
@@ -197,47 +218,41 @@ fn kill(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Fig
         let begun = Instant::now();
         cluster.kill_now(leader)?;
         stream.step()?;
-        samples.push(ms(begun.elapsed()));
+        let took = begun.elapsed();
         let ended = cluster.process(leader)?.wait(Duration::from_secs(5))?;
         let new = cluster.wait_other_leader(leader)?;
         let new_term = cluster.status(new)?.cluster.term;
         if ended.success() || new_term <= term {
             return Err(LabError::Answer(format!("no failover: node {leader} {ended}, term {term} -> {new_term}")));
         }
-        progress.say(&format!("kill {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
-        progress.advance(1);
         cluster.restart(leader)?;
-    }
+        Ok((took, format!("node {leader} -> node {new}")))
+    })?;
     cluster.settle()?;
     let goal = Goal { words: "median <= 50, worst <= 250", median: 50.0, worst: 250.0 };
     Ok(Figure::new(Part::Kill, "leader killed -> next acknowledged command", "ms", samples, goal))
 }
 
-fn stop(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
-    let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+fn stop(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("stop", count, progress, |round| {
         let leader = cluster.settle()?;
         let mut stream = Stream::new(cluster, format!("stop {round}"));
         stream.warm_up()?;
         let begun = Instant::now();
         cluster.freeze(leader)?;
         stream.step()?;
-        samples.push(ms(begun.elapsed()));
+        let took = begun.elapsed();
         let new = cluster.wait_other_leader(leader)?;
         cluster.thaw(leader)?;
-        progress.say(&format!("stop {round}/{rounds}: node {leader} -> node {new}, {:.1} ms", samples[round - 1]));
-        progress.advance(1);
-    }
+        Ok((took, format!("node {leader} -> node {new}")))
+    })?;
     cluster.settle()?;
     let goal = Goal { words: "median <= 800", median: 800.0, worst: f64::MAX };
     Ok(Figure::new(Part::Stop, "leader frozen -> next acknowledged command", "ms", samples, goal))
 }
 
-fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Figure> {
-    let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+fn hand_over(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("leadership transfer", count, progress, |round| {
         let leader = cluster.settle()?;
         let to = (1..=NODES).filter(|id| *id != leader).nth(fastrand::usize(0..4)).expect("four others");
         let mut stream = Stream::new(cluster, format!("transfer {round}"));
@@ -254,27 +269,17 @@ fn hand_over(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Resul
             asking.answer(Instant::now() + Duration::from_secs(5)).map_err(LabError::io("leadership transfer"))?;
         let new = cluster.wait_other_leader(leader)?;
         if answer.status != 200 || new != to {
-            return Err(LabError::Answer(format!(
-                "leadership transfer to node {to}: {} {}",
-                answer.status,
-                answer.text()
-            )));
+            let (status, text) = (answer.status, answer.text());
+            return Err(LabError::Answer(format!("leadership transfer to node {to}: {status} {text}")));
         }
-        samples.push(ms(longest));
-        progress.say(&format!(
-            "leadership transfer {round}/{rounds}: node {leader} -> node {new}, {:.1} ms",
-            samples[round - 1]
-        ));
-        progress.advance(1);
-    }
+        Ok((longest, format!("node {leader} -> node {new}")))
+    })?;
     let goal = Goal { words: "<= 20", median: 20.0, worst: 20.0 };
     Ok(Figure::new(Part::HandOver, "leadership transfer: longest wait of a command", "ms", samples, goal))
 }
 
-fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> {
-    let mut samples = Vec::new();
-    progress.count(rounds as u64);
-    for round in 1..=rounds {
+fn cold_start(exe: &Path, count: usize, progress: &Progress) -> Result<Figure> {
+    let samples = rounds("cold start", count, progress, |_| {
         let mut cluster = Cluster::prepare(exe, &defaults())?;
         let begun = Instant::now();
         for id in 1..=NODES {
@@ -287,10 +292,8 @@ fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> 
             let alive = web::get(&to, "/livez", Duration::from_millis(500)).ok()?;
             (redirect.status == 307 && alive.status == 200).then_some(to)
         })?;
-        samples.push(ms(begun.elapsed()));
-        progress.say(&format!("cold start {round}/{rounds}: worker {worker}, {:.0} ms", samples[round - 1]));
-        progress.advance(1);
-    }
+        Ok((begun.elapsed(), format!("worker {worker}")))
+    })?;
     let goal = Goal { words: "<= 2000", median: 2000.0, worst: 2000.0 };
     Ok(Figure::new(Part::ColdStart, "cold start of five nodes -> redirect to a living worker", "ms", samples, goal))
 }
@@ -298,7 +301,8 @@ fn cold_start(exe: &Path, rounds: usize, progress: &Progress) -> Result<Figure> 
 fn idle(cluster: &mut Cluster, span: Duration, progress: &Progress) -> Result<Figure> {
     cluster.settle()?;
     progress.begin(&format!("idle: watching five nodes for {} s", span.as_secs()));
-    poll::pause(Duration::from_secs(2)); // what went before is written and forgotten
+    // Work that earlier parts left over must be done.
+    poll::pause(Duration::from_secs(2));
     let used = |cluster: &mut Cluster| -> Result<Vec<Duration>> {
         (1..=NODES).map(|id| Ok(cluster.process(id)?.cpu().unwrap_or_default())).collect()
     };

@@ -1,9 +1,9 @@
-//! The figures of `phalanx bench job`: what a job costs beyond the bare command in the same sandbox, how many run in a
-//! second beside `xargs`, how soon a dead worker's job runs elsewhere, and whether a long queue survives the death of
-//! all.
+//! The figures of `phalanx bench job`: the overhead of a job compared with the bare command in the same sandbox, jobs
+//! per second compared with `xargs`, how soon a dead worker's job restarts on another node, and whether a long queue
+//! survives the death of all nodes.
 //!
-//! The bare command is the one that a worker starts, word for word; jobs and bare commands take turns, so that the noise of
-//! the machine hits both. Data is in a temporary folder.
+//! The bare command is exactly the one that a worker starts; jobs and bare commands alternate, so that noise of the
+//! machine affects both. Data is in a temporary folder.
 //! Not here: printing (`cli/lab/bench.rs`), the client (`lab/jobs.rs`).
 
 use super::failover::median;
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,40 +30,42 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Slots of each of the three nodes.
 const SLOTS: u64 = 2;
 const NODES: u64 = 3;
-/// Connections that hand jobs in.
+/// Connections that submit jobs.
 const HANDS: usize = 8;
 /// A user number of the sandbox that no slot of these nodes has.
 const OWN_SLOT: u32 = 4999;
 
 /// What to measure, and how often.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// The program whose nodes are started.
-    pub exe: PathBuf,
-    /// Jobs, one after another, whose overhead is taken.
-    pub singles: usize,
-    /// Jobs of the throughput.
-    pub many: usize,
-    /// Workers that are killed.
-    pub kills: usize,
-    /// Jobs in the queue when all nodes are killed; 0: leave that out.
-    pub queue: usize,
+    /// Number of sequential jobs to measure the overhead with
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub singles: u64,
+    /// Number of jobs to measure the throughput with
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub many: u64,
+    /// Number of workers to kill
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub kills: u64,
+    /// Number of queued jobs when all nodes are killed; 0 skips this part
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
+    pub queue: u64,
 }
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// In words.
+    /// Description.
     pub what: &'static str,
-    /// Of the figures.
+    /// Unit of the figures.
     pub unit: &'static str,
-    /// Half are at or below.
+    /// Median.
     pub median: f64,
-    /// The highest.
+    /// Maximum.
     pub worst: f64,
-    /// What it should be; empty: said for comparison.
+    /// Target; empty: the figure is only for comparison.
     pub target: &'static str,
-    /// Whether it is.
+    /// Whether the target is met.
     pub is_met: bool,
 }
 
@@ -78,31 +80,36 @@ fn finding(
     Finding { what, unit, median, worst, target, is_met: is_met(median, worst) }
 }
 
+/// A figure without a target.
+fn comparison(what: &'static str, unit: &'static str, samples: &[f64]) -> Finding {
+    finding(what, unit, samples, "", |_, _| true)
+}
+
 /// Runs the plan; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, programs cannot be sandboxed here, or a job is lost.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
-    let mut cluster = Cluster::ready(&plan.exe, NODES, &settings)?;
+    let mut cluster = Cluster::ready(exe, NODES, &settings)?;
     wait_workers(&cluster, NODES)?;
     let bare = Bare::new()?;
-    let mut findings = overhead(&cluster, &bare, plan.singles, progress)?;
-    findings.extend(throughput(&cluster, &bare, plan.many, progress)?);
+    let mut findings = overhead(&cluster, &bare, plan.singles as usize, progress)?;
+    findings.extend(throughput(&cluster, &bare, plan.many as usize, progress)?);
     findings.push(restarts(&mut cluster, plan.kills, progress)?);
     if plan.queue > 0 {
-        findings.extend(queue(&mut cluster, plan.queue, progress)?);
+        findings.extend(queue(&mut cluster, plan.queue as usize, progress)?);
     }
     Ok(findings)
 }
 
-/// Waits until so many workers are there and can run something.
+/// Waits until this many workers have joined and can run jobs.
 ///
 /// # Errors
 /// They are not in time; a worker's own reason, if it has one.
 pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
     let workers = cluster.wait_explained("the workers have joined", PATIENCE, || {
-        let leader = cluster.leader().ok_or("nobody leads")?;
+        let leader = cluster.leader().ok_or("there is no leader")?;
         let workers = cluster.status(leader).map_err(|e| e.to_string())?.jobs.workers;
         let here = workers.iter().filter(|worker| worker.is_here).count() as u64;
         if here >= count { Ok(workers) } else { Err(format!("{here} of {count} have")) }
@@ -117,14 +124,14 @@ pub fn wait_workers(cluster: &Cluster, count: u64) -> Result<()> {
 struct Bare {
     sandbox: Sandbox,
     scratch: Scratch,
-    /// Removed after what is in it.
+    /// Dropped last: it contains the others.
     _folder: Folder,
 }
 
 impl Bare {
     fn new() -> Result<Bare> {
         let folder = Folder::make("phalanx-bare-")?;
-        // The folder of each command is private; the users of jobs have to pass through the one above.
+        // The folder of each command is private, but the users that run jobs must be able to traverse this one.
         let opened = std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711));
         opened.map_err(LabError::io("open a temporary folder"))?;
         let sandbox =
@@ -158,7 +165,7 @@ impl Bare {
         }
     }
 
-    /// `count` of them by `xargs`, `at_once` at a time.
+    /// Runs it `count` times with `xargs`, `at_once` at a time.
     fn by_xargs(&self, count: usize, at_once: u64) -> Result<Duration> {
         let command = self.command();
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"));
@@ -177,7 +184,7 @@ fn job() -> Value {
     json!({"language": "shell", "source": "true"})
 }
 
-/// Each job in turn with the bare command.
+/// Jobs and bare commands, alternating.
 fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
     progress
         .begin_counted(&format!("{count} jobs one after another, each compared with the bare command"), count as u64);
@@ -190,56 +197,56 @@ fn overhead(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -
         let answer = connection.ask("POST", "/v1/jobs?wait=30s", Some(&job()), Instant::now() + PATIENCE);
         let answer = answer.map_err(LabError::io("submit a job"))?;
         if answer.json()["state"] != "finished" {
-            return Err(LabError::Answer(format!("a job came to {}", answer.text())));
+            return Err(LabError::Answer(format!("a job ended with {}", answer.text())));
         }
         jobs.push(ms(begun.elapsed()));
         progress.advance(1);
     }
     let beyond: Vec<f64> = jobs.iter().zip(&bares).map(|(job, bare)| job - bare).collect();
     Ok(vec![
-        finding("bare command in its sandbox", "ms", &bares, "", |_, _| true),
-        finding("job, from submit to result, through a follower", "ms", &jobs, "", |_, _| true),
+        comparison("bare command in its sandbox", "ms", &bares),
+        comparison("job, from submit to result, through a follower", "ms", &jobs),
         finding("overhead of a job", "ms", &beyond, "median <= 10", |median, _| median <= 10.0),
     ])
 }
 
-/// Many at once against `xargs` with as many slots, twice each, in turn.
+/// Many jobs at once compared with `xargs` with as many slots, alternating.
 fn throughput(cluster: &Cluster, bare: &Bare, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
     let (mut by_xargs, mut by_jobs) = (Vec::new(), Vec::new());
     for round in 1..=3 {
         progress.begin(&format!("{count} jobs at once, round {round}: xargs -P {}, then the cluster", NODES * SLOTS));
         by_xargs.push(count as f64 / bare.by_xargs(count, NODES * SLOTS)?.as_secs_f64());
         let begun = Instant::now();
-        let newest = hand_in(cluster, count)?;
+        let newest = submit(cluster, count)?;
         // Waiting costs the nodes nothing; a client that polled every few milliseconds would affect the measurement.
-        let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
+        let mut jobs = Jobs::new(cluster.addresses());
         jobs.ended(newest, Instant::now() + 10 * PATIENCE)?;
         wait_empty(cluster, 10 * PATIENCE)?;
         by_jobs.push(count as f64 / begun.elapsed().as_secs_f64());
     }
     let ratio = 100.0 * median(&by_jobs) / median(&by_xargs);
     Ok(vec![
-        finding("xargs, sandboxed commands", "per s", &by_xargs, "", |_, _| true),
-        finding("jobs", "per s", &by_jobs, "", |_, _| true),
+        comparison("xargs, sandboxed commands", "per s", &by_xargs),
+        comparison("jobs", "per s", &by_jobs),
         finding("jobs against xargs", "%", &[ratio], ">= 80", |median, _| median >= 80.0),
     ])
 }
 
-/// Hands jobs in by several connections, to all nodes in turn; gives the number of the newest.
-fn hand_in(cluster: &Cluster, count: usize) -> Result<u64> {
-    let addresses: Vec<String> = (1..=NODES).map(|id| cluster.http(id)).collect();
+/// Submits jobs on several connections to all nodes in turn; returns the id of the newest.
+fn submit(cluster: &Cluster, count: usize) -> Result<u64> {
+    let addresses = cluster.addresses();
     let (to, done) = crossbeam_channel::bounded(HANDS);
     for hand in 0..HANDS {
         let (address, to) = (addresses[hand % addresses.len()].clone(), to.clone());
         let share = count / HANDS + usize::from(hand < count % HANDS);
-        let work = move || drop(to.send(hand_in_by(&address, share)));
+        let work = move || drop(to.send(submit_on(&address, share)));
         crate::node::spawn::spawn("hand", work).map_err(LabError::io("start a thread"))?;
     }
     drop(to);
     done.iter().try_fold(0, |newest, done| Ok(newest.max(done?)))
 }
 
-fn hand_in_by(address: &str, count: usize) -> Result<u64> {
+fn submit_on(address: &str, count: usize) -> Result<u64> {
     let mut newest = 0;
     let mut connection = Connection::open(address, PATIENCE).map_err(LabError::io("connect"))?;
     for _ in 0..count {
@@ -253,11 +260,11 @@ fn hand_in_by(address: &str, count: usize) -> Result<u64> {
     Ok(newest)
 }
 
-/// Waits until nothing waits or runs.
+/// Waits until all jobs have ended.
 fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
     cluster.wait_explained("every job has ended", within, || {
-        let leader = cluster.leader().ok_or("nobody leads")?;
-        // A leader that has just come back may not have applied all of its log: a read waits until it has.
+        let leader = cluster.leader().ok_or("there is no leader")?;
+        // A leader that has just started may not have applied all of its log: a linearizable read waits until it has.
         let read = cluster.get(leader, "/v1/jobs?limit=1").map_err(|e| e.to_string())?;
         if read.status != 200 {
             return Err(format!("node {leader} answered {}", read.text()));
@@ -268,14 +275,13 @@ fn wait_empty(cluster: &Cluster, within: Duration) -> Result<()> {
     })
 }
 
-/// A worker with a job is killed: how long until its job restarts elsewhere.
-fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result<Finding> {
+/// Kills a worker with a job and measures the time until the job restarts on another node.
+fn restarts(cluster: &mut Cluster, rounds: u64, progress: &Progress) -> Result<Finding> {
     let mut samples = Vec::new();
     let long = json!({"language": "shell", "source": "sleep 2"});
     for round in 1..=rounds {
-        let addresses: Vec<String> = (1..=NODES).map(|id| cluster.http(id)).collect();
-        let mut jobs = Jobs::new(addresses);
-        let id = jobs.hand_in(&long, Instant::now() + PATIENCE)?;
+        let mut jobs = Jobs::new(cluster.addresses());
+        let id = jobs.submit(&long, Instant::now() + PATIENCE)?;
         let victim = cluster.wait_until("the job runs", PATIENCE, || {
             let job = cluster.get(1, &format!("/v1/jobs/{id}")).ok()?.json();
             job["worker"].as_u64()
@@ -283,9 +289,9 @@ fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result
         progress.begin(&format!("kill -9 of node {victim} with a job, round {round}"));
         let killed_ms = now_ms();
         cluster.kill_now(victim)?;
-        let witness = (1..=NODES).find(|id| *id != victim).unwrap_or(1);
+        let other = (1..=NODES).find(|id| *id != victim).unwrap_or(1);
         let since = cluster.wait_until("the job restarts on another node", PATIENCE, || {
-            let job = cluster.get(witness, &format!("/v1/jobs/{id}")).ok()?.json();
+            let job = cluster.get(other, &format!("/v1/jobs/{id}")).ok()?.json();
             job["since_ms"].as_f64().filter(|_| job["attempt"] == 2)
         })?;
         samples.push(since - killed_ms);
@@ -299,13 +305,13 @@ fn restarts(cluster: &mut Cluster, rounds: usize, progress: &Progress) -> Result
     }))
 }
 
-/// A long queue, then kill -9 of all nodes, then all again: each job ends once.
+/// Kills all nodes while a long queue of jobs runs, restarts them, and checks that each job ends once.
 fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec<Finding>> {
     progress.begin(&format!("{count} jobs in the queue, kill -9 of all nodes, restart"));
-    let mut jobs = Jobs::new((1..=NODES).map(|id| cluster.http(id)).collect());
+    let mut jobs = Jobs::new(cluster.addresses());
     let before: usize = jobs.all(Instant::now() + PATIENCE)?.len();
     let begun = Instant::now();
-    hand_in(cluster, count)?;
+    submit(cluster, count)?;
     let handing_in = begun.elapsed().as_secs_f64();
     let ended_before = ends(&jobs.all(Instant::now() + PATIENCE)?);
     for id in 1..=NODES {
@@ -325,16 +331,10 @@ fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec
     let changed = ended_before.iter().filter(|(id, end)| after.get(*id) != Some(end)).count();
     let lost = (before + count).abs_diff(all.len());
     Ok(vec![
-        finding("submitting the queue", "jobs/s", &[count as f64 / handing_in], "", |_, _| true),
-        finding(
-            "in the queue when all were killed",
-            "jobs",
-            &[(before + count - ended_before.len()) as f64],
-            "",
-            |_, _| true,
-        ),
-        finding("all nodes back", "s", &[back], "", |_, _| true),
-        finding("queue done after the restart", "s", &[done], "", |_, _| true),
+        comparison("submitting the queue", "jobs/s", &[count as f64 / handing_in]),
+        comparison("in the queue when all were killed", "jobs", &[(before + count - ended_before.len()) as f64]),
+        comparison("all nodes back", "s", &[back]),
+        comparison("queue done after the restart", "s", &[done]),
         finding(
             "jobs lost, duplicated, wrong or ended twice",
             "jobs",
@@ -345,7 +345,7 @@ fn queue(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec
     ])
 }
 
-/// When each job that has ended did so, in which attempt.
+/// The end time and attempt of each job that has ended.
 fn ends(all: &[Value]) -> BTreeMap<u64, (Value, Value)> {
     let ended = all.iter().filter(|job| !job["ended_ms"].is_null());
     ended.filter_map(|job| Some((job["id"].as_u64()?, (job["ended_ms"].clone(), job["attempt"].clone())))).collect()

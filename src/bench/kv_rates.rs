@@ -1,7 +1,7 @@
-//! The figures of `phalanx bench kv` and `phalanx bench read`: commands in a second, and how long each takes.
+//! The figures of `phalanx bench kv` and `phalanx bench read`: commands per second and their latency.
 //!
 //! Without addresses it starts nodes of its own with the default settings and data in a temporary folder, and drives
-//! their Redis port; with addresses it drives whatever stands there. Reads find every key: they are written before.
+//! their Redis port; with addresses it drives the servers there. Reads find every key, because all are written first.
 //! Not here: the clients (`load.rs`), printing (`cli/lab/bench.rs`).
 
 use super::etcd_zookeeper::{Etcd, Task, ZooKeeper};
@@ -13,15 +13,15 @@ use crate::lab::{LabError, Result};
 use crate::progress::Progress;
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-/// How many clients write the keys that are read later.
+/// Clients that write the keys to be read.
 const FILL_CLIENTS: usize = 16;
-/// Commands in each of their runs.
+/// Commands in each of their batches.
 const FILL_PIPELINE: usize = 16;
 
-/// What the clients promise themselves from an answer.
+/// The consistency that the clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -31,7 +31,7 @@ pub enum Mode {
     Eventual,
 }
 
-/// What the servers are.
+/// The kind of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Server {
@@ -43,7 +43,7 @@ pub enum Server {
     Zookeeper,
 }
 
-/// Which nodes the clients talk to.
+/// The nodes that the clients connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
@@ -55,51 +55,127 @@ pub enum Target {
     All,
 }
 
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The program to start.
-    pub exe: PathBuf,
-    /// Write or read.
-    pub verb: Verb,
-    /// One figure each.
-    pub modes: Vec<Mode>,
-    /// Nodes to start.
-    pub nodes: u64,
-    /// Who is asked, of the nodes that were started.
-    pub target: Target,
-    /// Running servers to drive instead.
-    pub endpoints: Vec<String>,
-    /// What they are.
-    pub server: Server,
-    /// `WAIT n 0` after each run of commands.
-    pub wait: Option<u32>,
-    /// Connections.
-    pub clients: usize,
-    /// Commands in one run.
-    pub pipeline: usize,
-    /// Bytes of a value.
-    pub value_bytes: usize,
-    /// Number of keys.
-    pub keys: u64,
-    /// Counted for each mode.
+/// What the loads of `bench kv`, `bench read` and `bench sql` have in common.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LoadArgs {
+    /// Connections
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub clients: u64,
+    /// Duration in seconds, for each mode or kind of request
+    #[arg(long = "seconds", default_value = "5", value_name = "SECONDS", value_parser = parse_seconds)]
     pub span: Duration,
+    /// Number of nodes to start
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub nodes: u64,
+    /// Nodes that the clients connect to
+    #[arg(long, value_enum, default_value_t = Target::Leader)]
+    pub target: Target,
+    /// Measure running servers instead, at these ports
+    #[arg(long = "endpoint", value_delimiter = ',', value_name = "HOST:PORT")]
+    pub endpoints: Vec<String>,
 }
 
-/// One line of the answer.
+fn parse_seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "give 0.1 to 3600 seconds".to_string())
+}
+
+impl LoadArgs {
+    /// The servers to drive. Without endpoints, nodes are started, which live as long as `own`; those that `target`
+    /// selects are driven, at the address that `address` gives.
+    ///
+    /// # Errors
+    /// Nodes do not start, or none is selected.
+    pub fn servers(
+        &self,
+        own: &mut Option<Cluster>,
+        exe: &Path,
+        address: fn(&Cluster, u64) -> String,
+        progress: &Progress,
+    ) -> Result<Vec<String>> {
+        if !self.endpoints.is_empty() {
+            return Ok(self.endpoints.clone());
+        }
+        progress.begin(&format!("starting {} nodes", self.nodes));
+        let cluster = own.insert(Cluster::ready(exe, self.nodes, &json!({}))?);
+        let leader = cluster.wait_leader()?;
+        let selected = (1..=self.nodes).filter(|id| match self.target {
+            Target::Leader => *id == leader,
+            Target::Follower => *id != leader,
+            Target::All => true,
+        });
+        let addresses: Vec<String> = selected.map(|id| address(cluster, id)).collect();
+        if addresses.is_empty() {
+            return Err(LabError::Answer("a cluster of one node has no follower".to_string()));
+        }
+        for address in &addresses {
+            cluster.wait_until(&format!("{address} takes clients"), SETTLE_WITHIN, || {
+                std::net::TcpStream::connect(address).ok()
+            })?;
+        }
+        Ok(addresses)
+    }
+
+    /// A load on these servers.
+    pub fn load(&self, addresses: Vec<String>, pipeline: usize, keys: u64) -> Load {
+        let warm_up = (self.span / 5).min(Duration::from_secs(2));
+        Load { addresses, clients: self.clients as usize, pipeline, keys, warm_up, span: self.span }
+    }
+}
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    --endpoint accepts any server with the Redis protocol: a running Phalanx, or Redis with\n\
+    --mode strong --wait 1.\n\n\
+    Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
+pub struct Plan {
+    #[command(flatten)]
+    pub common: LoadArgs,
+    /// Commands that each client sends before it waits for the replies
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub pipeline: u64,
+    /// Size of a value in bytes
+    #[arg(long, default_value_t = 256, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    pub value_bytes: u64,
+    /// Number of different keys, chosen at random
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub keys: u64,
+    /// Protocol of the servers at --endpoint; etcd and ZooKeeper have one mode only
+    #[arg(long, value_enum, default_value_t = Server::Redis, requires = "endpoints")]
+    pub server: Server,
+    /// For Redis: send WAIT N 0 after each batch of commands, so that it counts only when N replicas have it
+    #[arg(long, value_name = "N")]
+    pub wait: Option<u32>,
+    /// Measure only this mode
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+}
+
+impl Plan {
+    fn modes(&self) -> Vec<Mode> {
+        match (self.mode, self.server) {
+            (Some(mode), Server::Redis) => vec![mode],
+            (None, Server::Redis) => vec![Mode::Strong, Mode::Eventual],
+            (_, Server::Etcd | Server::Zookeeper) => vec![Mode::Strong],
+        }
+    }
+}
+
+/// The result of one load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rate {
-    /// How the clients asked, or for what.
+    /// The mode, or the kind of request.
     pub mode: String,
-    /// Commands in a second.
+    /// Commands per second.
     pub per_second: f64,
     /// Mean time of one, in milliseconds.
     pub average_ms: f64,
-    /// Half are at or below.
+    /// Median.
     pub p50_ms: f64,
-    /// 99 of 100 are at or below.
+    /// 99th percentile.
     pub p99_ms: f64,
-    /// The longest.
+    /// Maximum.
     pub max_ms: f64,
     /// Commands that were refused.
     pub errors: u64,
@@ -110,7 +186,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A load's figures by its name.
+    /// The figures of a load.
     pub fn new(mode: impl Into<String>, tally: &Tally) -> Rate {
         let ms = |us: f64| (us / 10.0).round() / 100.0;
         Rate {
@@ -127,30 +203,20 @@ impl Rate {
     }
 }
 
-/// Runs the plan; `progress` shows how far it is.
+/// Measures writes or reads; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, or a server cannot be driven.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
+pub fn run(exe: &Path, verb: Verb, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
-    let addresses = if plan.endpoints.is_empty() {
-        start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::kv, progress)?
-    } else {
-        plan.endpoints.clone()
-    };
-    let value: Vec<u8> = std::iter::repeat_with(|| fastrand::alphanumeric() as u8).take(plan.value_bytes).collect();
-    let load = Load {
-        addresses,
-        clients: plan.clients,
-        pipeline: plan.pipeline,
-        keys: plan.keys,
-        warm_up: (plan.span / 5).min(Duration::from_secs(2)),
-        span: plan.span,
-    };
+    let addresses = plan.common.servers(&mut own, exe, Cluster::kv, progress)?;
+    let random = std::iter::repeat_with(|| fastrand::alphanumeric() as u8);
+    let value: Vec<u8> = random.take(plan.value_bytes as usize).collect();
+    let load = plan.common.load(addresses, plan.pipeline as usize, plan.keys);
     // Reads find every key, and ZooKeeper writes only to nodes that exist.
-    if plan.verb == Verb::Get || plan.server == Server::Zookeeper {
+    if verb == Verb::Get || plan.server == Server::Zookeeper {
         progress.begin_counted(&format!("writing {} keys", plan.keys), plan.keys);
         let load = Load { clients: FILL_CLIENTS, pipeline: FILL_PIPELINE, ..load.clone() };
         let speak = || -> Box<dyn Dialect> {
@@ -162,63 +228,24 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
         };
         let tally = load::fill(&load, &speak, progress)?;
         if let Some(why) = tally.first_error {
-            return Err(LabError::Answer(format!(
-                "{} of {} keys could not be written: {why}",
-                tally.errors, plan.keys
-            )));
+            let (failed, all) = (tally.errors, plan.keys);
+            return Err(LabError::Answer(format!("{failed} of {all} keys could not be written: {why}")));
         }
     }
     let mut rates = Vec::new();
-    for mode in &plan.modes {
-        let (clients, pipeline) = (plan.clients, plan.pipeline);
-        progress
-            .begin(&format!("{mode:?}: {clients} clients x {pipeline} for {} s", plan.span.as_secs()).to_lowercase());
+    for mode in plan.modes() {
+        let name = format!("{mode:?}").to_lowercase();
+        let (clients, pipeline, seconds) = (plan.common.clients, plan.pipeline, plan.common.span.as_secs());
+        progress.begin(&format!("{name}: {clients} clients x {pipeline} for {seconds} s"));
         let speak = || -> Box<dyn Dialect> {
-            match (plan.server, plan.verb) {
-                (Server::Redis, verb) => Box::new(Redis::new(verb, value.clone(), *mode == Mode::Eventual, plan.wait)),
+            match (plan.server, verb) {
+                (Server::Redis, verb) => Box::new(Redis::new(verb, value.clone(), mode == Mode::Eventual, plan.wait)),
                 (Server::Etcd, verb) => Box::new(Etcd::new(verb, value.clone())),
                 (Server::Zookeeper, Verb::Set) => Box::new(ZooKeeper::new(Task::Write, value.clone())),
                 (Server::Zookeeper, Verb::Get) => Box::new(ZooKeeper::new(Task::Read, Vec::new())),
             }
         };
-        rates.push(Rate::new(format!("{mode:?}").to_lowercase(), &load::run(&load, &speak)?));
+        rates.push(Rate::new(name, &load::run(&load, &speak)?));
     }
     Ok(rates)
-}
-
-/// Starts nodes, which live as long as `own`; addresses of those that are to be asked, at the port that `door` names.
-///
-/// # Errors
-/// Nodes do not start, or there is none to ask.
-pub fn start(
-    own: &mut Option<Cluster>,
-    exe: &Path,
-    nodes: u64,
-    target: Target,
-    door: fn(&Cluster, u64) -> String,
-    progress: &Progress,
-) -> Result<Vec<String>> {
-    progress.begin(&format!("starting {nodes} nodes"));
-    let cluster = own.insert(Cluster::ready(exe, nodes, &json!({}))?);
-    targets(cluster, nodes, target, door)
-}
-
-/// Addresses of the nodes that are to be asked, once they take connections.
-fn targets(cluster: &Cluster, nodes: u64, target: Target, door: fn(&Cluster, u64) -> String) -> Result<Vec<String>> {
-    let leader = cluster.wait_leader()?;
-    let chosen = (1..=nodes).filter(|id| match target {
-        Target::Leader => *id == leader,
-        Target::Follower => *id != leader,
-        Target::All => true,
-    });
-    let addresses: Vec<String> = chosen.map(|id| door(cluster, id)).collect();
-    if addresses.is_empty() {
-        return Err(LabError::Answer("a cluster of one node has no follower".to_string()));
-    }
-    for address in &addresses {
-        cluster.wait_until(&format!("{address} takes clients"), SETTLE_WITHIN, || {
-            std::net::TcpStream::connect(address).ok()
-        })?;
-    }
-    Ok(addresses)
 }

@@ -1,8 +1,8 @@
-//! A store of a million keys: its memory use, the cost of a snapshot for clients that write meanwhile, and how soon a
-//! restarted node has all of it.
+//! A store of a million keys: its memory use, the effect of a snapshot on clients that write, and how soon a restarted
+//! node has caught up.
 //!
-//! One client writes a key each millisecond all the while and notes the longest wait; others write enough that snapshots
-//! become due. Every snapshot is proved by the node's own event list.
+//! One client writes a key each millisecond and records the longest wait; others write enough that snapshots become
+//! due. The event list of the node shows whether a snapshot was taken.
 //! Not here: throughput (`kv_rates.rs`), failover (`failover.rs`).
 
 use super::load::{self, Load};
@@ -16,14 +16,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes of a key as `protocols.rs` writes it.
 const KEY_BYTES: u64 = 16;
-/// Connections, and commands per run, of the clients that fill the store.
+/// Connections, and commands per batch, of the clients that fill the store.
 const FILL: (usize, usize) = (32, 32);
 /// A snapshot that no node has reported for this long is not being written.
 const SNAPSHOT_TIME: Duration = Duration::from_secs(5);
@@ -31,26 +31,26 @@ const SNAPSHOT_TIME: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(1);
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
-    /// The program whose nodes are started.
-    pub exe: PathBuf,
-    /// Keys in the store.
+    /// Number of keys
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
     pub keys: u64,
-    /// Bytes of each value.
-    pub value_bytes: usize,
+    /// Size of a value in bytes
+    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
+    pub value_bytes: u64,
 }
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// In words.
+    /// Description.
     pub what: &'static str,
-    /// Of `value` and `bound`.
+    /// Unit of `value` and `bound`.
     pub unit: &'static str,
-    /// What was measured.
+    /// The measurement.
     pub value: f64,
-    /// What it should not exceed; `None`: said for comparison.
+    /// Target: the maximum; `None`: the figure is only for comparison.
     pub bound: Option<f64>,
 }
 
@@ -58,9 +58,9 @@ pub struct Finding {
 ///
 /// # Errors
 /// Nodes do not start, no snapshot is taken, or a node does not come back.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     monitors::raise_file_limit();
-    let mut cluster = Cluster::ready(&plan.exe, 3, &json!({}))?;
+    let mut cluster = Cluster::ready(exe, 3, &json!({}))?;
     let leader = cluster.settle()?;
     let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let (restarted, wiped) = (followers[0], followers[1]);
@@ -70,12 +70,10 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     cluster.settle()?;
     let full_kib = resident_kib(&mut cluster, leader)?;
     let beside = (full_kib.saturating_sub(empty_kib) * 1024) as f64 / plan.keys as f64;
-    let mut findings = vec![Finding {
-        what: "resident memory of the leader, per key beside its bytes",
-        unit: "bytes",
-        value: beside - (KEY_BYTES + plan.value_bytes as u64) as f64,
-        bound: Some(300.0),
-    }];
+    let overhead = beside - (KEY_BYTES + plan.value_bytes) as f64;
+    let finding = |what, unit, value, bound| Finding { what, unit, value, bound };
+    let mut findings =
+        vec![finding("resident memory of the leader, per key beside its bytes", "bytes", overhead, Some(300.0))];
 
     progress.begin("waiting for the snapshots of these keys");
     let mut counted = Vec::new();
@@ -92,13 +90,13 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     let watched = Watched::start(&cluster.kv(leader))?;
     poll::pause(Duration::from_secs(5));
     let quiet = watched.finish()?;
-    findings.push(Finding { what: "longest write without a snapshot", unit: "ms", value: quiet, bound: None });
+    findings.push(finding("longest write without a snapshot", "ms", quiet, None));
 
     progress.begin("the same while a snapshot is taken");
     let mut seen = snapshots(&cluster, leader)?;
     let deadline = Instant::now() + Duration::from_secs(120);
     let during = loop {
-        // Others fill the log until a snapshot is due, then leave the machine to it.
+        // Other clients fill the log until a snapshot is due, then stop, so that the machine is free for the snapshot.
         let more = Plan { keys: plan.keys / 10, ..plan.clone() };
         progress.count(more.keys);
         fill(&cluster, leader, &more, progress)?;
@@ -114,12 +112,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
             return Err(LabError::Answer("no snapshot was taken within two minutes of writing".to_string()));
         }
     };
-    findings.push(Finding {
-        what: "longest write while a snapshot is taken",
-        unit: "ms",
-        value: during,
-        bound: Some(20.0),
-    });
+    findings.push(finding("longest write while a snapshot is taken", "ms", during, Some(20.0)));
 
     progress.begin(&format!("restarting node {restarted}"));
     cluster.interrupt(restarted)?;
@@ -128,9 +121,9 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     cluster.spawn(restarted, &[])?;
     wait_ready(&cluster, restarted, Duration::from_secs(60))?;
     let back = begun.elapsed().as_secs_f64();
-    findings.push(Finding { what: "restarted node is ready", unit: "s", value: back, bound: Some(3.0) });
+    findings.push(finding("restarted node is ready", "s", back, Some(3.0)));
 
-    progress.begin(&format!("wiping node {wiped} while writes go on"));
+    progress.begin(&format!("wiping node {wiped} while a client writes"));
     let watched = Watched::start(&cluster.kv(leader))?;
     cluster.kill(wiped)?;
     cluster.wipe(wiped)?;
@@ -139,13 +132,13 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
     wait_ready(&cluster, wiped, Duration::from_secs(120))?;
     let caught_up = begun.elapsed().as_secs_f64();
     let meanwhile = watched.finish()?;
-    findings.push(Finding { what: "wiped node has caught up", unit: "s", value: caught_up, bound: None });
-    findings.push(Finding { what: "longest write meanwhile", unit: "ms", value: meanwhile, bound: None });
+    findings.push(finding("wiped node has caught up", "s", caught_up, None));
+    findings.push(finding("longest write meanwhile", "ms", meanwhile, None));
     Ok(findings)
 }
 
 fn fill(cluster: &Cluster, leader: u64, plan: &Plan, progress: &Progress) -> Result<()> {
-    let value = vec![b'v'; plan.value_bytes];
+    let value = vec![b'v'; plan.value_bytes as usize];
     let load = Load {
         addresses: vec![cluster.kv(leader)],
         clients: FILL.0,
@@ -165,7 +158,7 @@ fn resident_kib(cluster: &mut Cluster, id: u64) -> Result<u64> {
     cluster.process(id)?.resident_kib().ok_or(LabError::NotRunning(id))
 }
 
-/// How many snapshots the node says it has taken of its own state.
+/// Number of snapshots of its own state in the events of the node.
 fn snapshots(cluster: &Cluster, id: u64) -> Result<usize> {
     let answer = cluster.get(id, "/v1/events")?;
     let events: Value = serde_json::from_slice(&answer.body).map_err(|e| LabError::Answer(e.to_string()))?;
@@ -181,7 +174,7 @@ fn wait_ready(cluster: &Cluster, id: u64, within: Duration) -> Result<()> {
     })
 }
 
-/// A client that writes at a steady pace and notes its longest wait.
+/// A client that writes at a steady pace and records its longest wait.
 struct Watched {
     stop: Arc<AtomicBool>,
     longest: Receiver<std::io::Result<Duration>>,
@@ -193,7 +186,7 @@ impl Watched {
         let (address, told) = (address.to_string(), Arc::clone(&stop));
         let (done, longest) = bounded(1);
         spawn::spawn("watched", move || {
-            // The one place is free.
+            // The channel has room for it.
             let _ = done.try_send(write_until(&address, &told));
         })
         .map_err(LabError::io("start a client"))?;

@@ -1,11 +1,11 @@
 //! One thread that drives many clients: the throughput of a server, and the latency of each command.
 //!
-//! Each client sends a run of commands, waits for all replies, and sends the next run: no client ever has more than one
-//! run in flight, and a slow server gets fewer commands. One thread and `poll` serve all clients, so that on a small
-//! machine the processor belongs to the server. A command's time runs from the moment its run is handed to the socket
-//! until its reply has been read; if the run ends in a word that makes the others count (Redis' `WAIT`), until that
-//! one's.
-//! Not here: what is said (`protocols.rs`, `etcd_zookeeper.rs`), which servers are asked (`kv_rates.rs`).
+//! Each client sends a batch of commands, waits for all replies, and sends the next batch: no client ever has more than
+//! one batch in flight, and a slow server gets fewer commands. One thread and `poll` serve all clients, so that on a
+//! small machine most of the processor time is left for the server. The latency of a command is the time from writing
+//! its batch to the socket until its reply has been read, or until the reply that ends the batch (to Redis' `WAIT`) if
+//! there is one.
+//! Not here: the protocols (`protocols.rs`, `etcd_zookeeper.rs`), which servers are driven (`kv_rates.rs`).
 
 use super::protocols::{Dialect, Heard};
 use crate::lab::{LabError, Result};
@@ -16,11 +16,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// Time to connect, and for the first words to be answered.
+/// Time to connect and to get the first answer.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
-/// A server that says nothing at all for this long has failed.
+/// A server that sends nothing for this long has failed.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Bytes asked of a socket at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
 
 /// What the clients do.
@@ -30,33 +30,33 @@ pub struct Load {
     pub addresses: Vec<String>,
     /// Connections.
     pub clients: usize,
-    /// Commands in one run.
+    /// Commands in one batch.
     pub pipeline: usize,
     /// Keys are numbered from 0 to here, drawn at random.
     pub keys: u64,
-    /// Not counted.
+    /// Time at the beginning that is not counted.
     pub warm_up: Duration,
-    /// Counted.
+    /// Time that is counted.
     pub span: Duration,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Commands that were answered well.
+    /// Latencies of the commands that succeeded.
     pub times: Histogram,
-    /// How long was counted.
+    /// Time that was counted.
     pub span: Duration,
     /// Commands that were refused.
     pub errors: u64,
     /// The first such reply.
     pub first_error: Option<String>,
-    /// Share of one core that this process used meanwhile.
+    /// Share of one core that this process used.
     pub own_cpu: f64,
 }
 
 impl Tally {
-    /// Commands in a second.
+    /// Commands per second.
     pub fn rate(&self) -> f64 {
         self.times.count() as f64 / self.span.as_secs_f64()
     }
@@ -66,13 +66,13 @@ struct Client {
     dialect: Box<dyn Dialect>,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// How much of `output` has left.
+    /// Bytes of `output` that are written.
     written: usize,
     sent_at: Instant,
-    /// Replies of this run that are still to come: of commands, and of the run's last word.
+    /// Replies of this batch that are due: to commands, and to what ends the batch.
     commands_due: usize,
     closings_due: usize,
-    /// Commands of this run that were answered well, if they count only when it ends.
+    /// Commands of this batch that succeeded, if they count only at its end.
     fine: u64,
 }
 
@@ -98,7 +98,7 @@ impl Keys {
 /// Runs a load; `speak` gives each connection its dialect.
 ///
 /// # Errors
-/// A server cannot be reached, breaks a connection, talks nonsense or falls silent.
+/// A server cannot be reached, closes a connection, violates the protocol or sends nothing.
 pub fn run(load: &Load, speak: &dyn Fn() -> Box<dyn Dialect>) -> Result<Tally> {
     let keys = Keys::Random(fastrand::Rng::new(), load.keys.max(1));
     drive(load, speak, keys, load.warm_up, Some(load.span), None)
@@ -182,7 +182,7 @@ fn drive(
             progress.set(tally.times.count() + tally.errors);
         }
         if now.saturating_duration_since(last_heard) >= SILENCE_MAX {
-            return Err(LabError::Answer(format!("{} said nothing for {SILENCE_MAX:?}", load.addresses.join(", "))));
+            return Err(LabError::Answer(format!("{} sent nothing for {SILENCE_MAX:?}", load.addresses.join(", "))));
         }
     }
     tally.span = now.saturating_duration_since(counts_from);
@@ -194,7 +194,7 @@ fn drive(
     Ok(tally)
 }
 
-/// Connects and exchanges the first words, waiting; then the socket no longer waits for anything.
+/// Connects and exchanges the first messages; then makes the socket non-blocking.
 fn open(address: &str, mut dialect: Box<dyn Dialect>) -> io::Result<(TcpStream, Client)> {
     let at: SocketAddr = address.to_socket_addrs()?.next().ok_or(ErrorKind::AddrNotAvailable)?;
     let mut stream = TcpStream::connect_timeout(&at, OPEN_WITHIN)?;
@@ -230,7 +230,7 @@ fn open(address: &str, mut dialect: Box<dyn Dialect>) -> io::Result<(TcpStream, 
     Ok((stream, Client { dialect, input, output, written: 0, sent_at, commands_due: 0, closings_due: 0, fine: 0 }))
 }
 
-/// Sends the next run; false if there are no keys left for one.
+/// Sends the next batch; false if no keys are left.
 fn begin_run<'a>(
     client: &mut Client,
     stream: &'a TcpStream,
@@ -252,7 +252,7 @@ fn begin_run<'a>(
     Ok(true)
 }
 
-/// Writes what the socket takes, and asks `poll` for the rest.
+/// Writes as much as the socket accepts; `poll` reports when it accepts the rest.
 fn write_on<'a>(client: &mut Client, stream: &'a TcpStream, fd: &mut PollFd<'a>) -> Result<()> {
     while client.written < client.output.len() {
         match (&*stream).write(&client.output[client.written..]) {
@@ -271,14 +271,14 @@ fn write_on<'a>(client: &mut Client, stream: &'a TcpStream, fd: &mut PollFd<'a>)
     Ok(())
 }
 
-/// Takes in what was read; whether the run is over.
+/// Parses replies; returns whether the batch is over.
 fn take_replies(
     client: &mut Client,
     read: &[u8],
     now: Instant,
     mut tally: Option<&mut Tally>,
 ) -> std::result::Result<bool, String> {
-    // What was cut off last time is rare: mostly replies are read where they lie.
+    // Mostly, whole replies are read, and parsed in place without a copy.
     let spare = std::mem::take(&mut client.input);
     let joined = if spare.is_empty() { None } else { Some([&spare, read].concat()) };
     let mut rest: &[u8] = joined.as_deref().unwrap_or(read);
@@ -319,7 +319,7 @@ fn take_replies(
 }
 
 fn address_of(stream: &TcpStream) -> String {
-    stream.peer_addr().map_or("a server that is gone".to_string(), |at| at.to_string())
+    stream.peer_addr().map_or("a disconnected server".to_string(), |at| at.to_string())
 }
 
 fn own_cpu() -> Duration {
@@ -404,6 +404,6 @@ mod tests {
         std::thread::spawn(move || listener.incoming().for_each(drop));
         let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, vec![b'v'; 5], false, None)) };
         let err = run(&load(address.clone(), 1), &speak).unwrap_err().to_string();
-        assert!(err.contains(&address) || err.contains("gone"), "{err}");
+        assert!(err.contains(&address) || err.contains("disconnected"), "{err}");
     }
 }

@@ -1,6 +1,6 @@
-//! Many monitor pages on one node: all held open, each one heard from, and what that costs in memory.
+//! Many open monitor pages on one node: whether each receives its frames, and the memory that they need.
 //!
-//! One thread holds every socket, non-blocking, and sweeps over them; the node under test is what should be busy.
+//! One thread polls all sockets, which are non-blocking, so that the node under test gets the processor time.
 //! Not here: what the pages show (`http/`, `static/`).
 
 use crate::lab::web::Connection;
@@ -8,12 +8,12 @@ use crate::lab::{Cluster, LabError, Result, poll};
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-/// Between two sweeps over all connections.
+/// Pause between two rounds over all connections.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Time for one page to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What holding many pages showed.
+/// The result.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Findings {
     /// Connections asked for.
@@ -22,7 +22,7 @@ pub struct Findings {
     pub held: usize,
     /// Resident memory of the node at the end, in MiB.
     pub resident_mib: f64,
-    /// Longest time that any page heard nothing, in milliseconds.
+    /// Longest time that any page received nothing, in milliseconds.
     pub longest_silence_ms: u64,
 }
 
@@ -43,7 +43,8 @@ pub fn hold(cluster: &mut Cluster, id: u64, count: usize, span: Duration) -> Res
         })();
         pages.push(opened.map_err(LabError::io(format!("open monitor page {} of {count}", n + 1)))?);
         if n % 100 == 99 {
-            poll::pause(Duration::from_millis(5)); // lets the node accept: its backlog is finite
+            // The node must accept in time: its backlog is finite.
+            poll::pause(Duration::from_millis(5));
         }
     }
     let begun = Instant::now();
@@ -77,10 +78,11 @@ pub fn hold(cluster: &mut Cluster, id: u64, count: usize, span: Duration) -> Res
     })
 }
 
-/// Thousands of sockets need more files than many systems allow at first; the hard limit is the most one may take.
+/// Raises the limit of open files to the hard limit: thousands of sockets need more than many systems allow by default.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit); // when refused, opening the sockets says what is missing
+    // If this fails, opening the sockets fails with a clear error.
+    let _ = setrlimit(Resource::Nofile, limit);
 }

@@ -1,34 +1,34 @@
-//! What the load's clients say and understand: the interface, and the Redis protocol.
+//! The protocols of the load's clients: the trait, and the Redis protocol.
 //!
-//! A dialect belongs to one connection. It reads replies where they lie and keeps no copy of them.
-//! Not here: sockets and stopwatches (`load.rs`), protocols of other stores (`etcd_zookeeper.rs`).
+//! A dialect belongs to one connection. It reads replies in place and does not copy them.
+//! Not here: sockets and time measurement (`load.rs`), protocols of other stores (`etcd_zookeeper.rs`).
 
 use std::io::Write;
 
 /// One connection's protocol.
 pub trait Dialect {
-    /// The first words on a new connection, and how many replies they bring.
+    /// The first bytes on a new connection, and the number of replies to them.
     fn hello(&mut self) -> (Vec<u8>, usize);
     /// Appends one command.
     fn say(&mut self, key: u64, out: &mut Vec<u8>);
-    /// Appends what ends a run; how many replies that brings, after those of the commands.
+    /// Appends what ends a batch; returns the number of replies to it, after those of the commands.
     fn close_run(&mut self, out: &mut Vec<u8>) -> usize;
-    /// Takes the first whole piece of `input`, how long it is and what it means; `None` if more bytes are needed. What
-    /// must be said at once goes to `out`.
+    /// Parses the first complete message in `input`: its length and its meaning; `None` if more bytes are needed. What
+    /// must be sent immediately goes to `out`.
     ///
     /// # Errors
-    /// The server talks nonsense.
+    /// The server violates the protocol.
     fn hear(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String>;
 }
 
-/// What a piece of input means.
+/// The meaning of a message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// A command did what it should.
+    /// A command succeeded.
     Fine,
-    /// It did not.
+    /// A command failed.
     Refused(String),
-    /// Not a reply.
+    /// Not a reply to a command.
     Aside,
 }
 
@@ -52,9 +52,9 @@ pub struct Redis {
     verb: Verb,
     value: Vec<u8>,
     is_eventual: bool,
-    /// Replicas whose word each run waits for.
+    /// Replicas that each batch waits for.
     wait: Option<u32>,
-    /// Commands of this run whose replies are due: then comes that of `WAIT`.
+    /// Commands of this batch whose replies are due; the reply to `WAIT` comes after them.
     due: usize,
 }
 

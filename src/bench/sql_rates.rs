@@ -4,8 +4,8 @@
 //! quorum has synced before it is answered. Each query reads one row by its key, drawn at random from those that were
 //! filled in before. Not here: the clients (`load.rs`), printing (`cli/lab/bench.rs`).
 
-use super::kv_rates::{self, Rate, Target};
-use super::load::{self, Load};
+use super::kv_rates::{LoadArgs, Rate};
+use super::load;
 use super::monitors;
 use super::protocols::{Dialect, Heard};
 use crate::lab::cluster::Cluster;
@@ -13,62 +13,46 @@ use crate::lab::{LabError, Result, web};
 use crate::progress::Progress;
 use serde_json::json;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
-/// Rows that one request of the filling brings.
+/// Rows that one request inserts while the table is filled.
 const FILL_ROWS: u64 = 500;
-/// How long an answer may take while tables are made and filled.
+/// Longest wait for an answer while the tables are created and filled.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
+    With --endpoint, the tables bench_grown and bench_read of that database are dropped and created again.")]
 pub struct Plan {
-    /// The program to start.
-    pub exe: PathBuf,
-    /// Nodes to start.
-    pub nodes: u64,
-    /// Who is asked, of the nodes that were started.
-    pub target: Target,
-    /// HTTP addresses of running nodes to drive instead.
-    pub endpoints: Vec<String>,
-    /// Connections.
-    pub clients: usize,
-    /// Size of the text in each row, in bytes.
-    pub value_bytes: usize,
-    /// Number of rows to query.
+    #[command(flatten)]
+    pub common: LoadArgs,
+    /// Size of the text in each row, in bytes
+    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
+    pub value_bytes: u64,
+    /// Number of rows to query
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub rows: u64,
-    /// `level` of the queries.
+    /// Read consistency of the queries
+    #[arg(long, default_value = "linearizable", value_parser = ["none", "weak", "linearizable", "strong"])]
     pub level: String,
-    /// Counted for inserts, and for queries.
-    pub span: Duration,
 }
 
 /// Makes the tables, inserts, and queries; `progress` shows how far it is.
 ///
 /// # Errors
 /// Nodes do not start, or one cannot be driven.
-pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
+pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
-    let addresses = if plan.endpoints.is_empty() {
-        kv_rates::start(&mut own, &plan.exe, plan.nodes, plan.target, Cluster::http, progress)?
-    } else {
-        plan.endpoints.clone()
-    };
-    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes).collect();
+    let addresses = plan.common.servers(&mut own, exe, Cluster::http, progress)?;
+    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes as usize).collect();
     progress.begin_counted(&format!("filling in {} rows", plan.rows), plan.rows);
     prepare(&addresses[0], plan.rows, &value, progress)?;
-    let load = Load {
-        addresses,
-        clients: plan.clients,
-        pipeline: 1,
-        keys: plan.rows,
-        warm_up: (plan.span / 5).min(Duration::from_secs(2)),
-        span: plan.span,
-    };
-    let (clients, seconds) = (plan.clients, plan.span.as_secs_f64());
+    let load = plan.common.load(addresses, 1, plan.rows);
+    let (clients, seconds) = (plan.common.clients, plan.common.span.as_secs_f64());
     progress.begin(&format!("inserts: {clients} clients for {seconds} s"));
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
     progress.begin(&format!("queries: {clients} clients for {seconds} s"));
@@ -76,7 +60,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
 }
 
-/// Makes both tables anew: one that grows, and one of `rows` rows to be read.
+/// Drops and creates both tables: one that grows, and one of `rows` rows to be read.
 fn prepare(address: &str, rows: u64, value: &str, progress: &Progress) -> Result<()> {
     let execute = |statements: serde_json::Value| -> Result<()> {
         let answer = web::ask(address, "POST", "/db/execute", Some(&statements), PATIENCE)
@@ -111,7 +95,7 @@ struct Database {
     before: String,
     after: String,
     is_keyed: bool,
-    /// What the body of an answer has when all went well.
+    /// A part of the body of each successful answer.
     wanted: &'static str,
 }
 
@@ -160,14 +144,14 @@ impl Dialect for Database {
 
     fn hear(&mut self, input: &[u8], _: &mut Vec<u8>) -> std::result::Result<Option<(usize, Heard)>, String> {
         let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-        let text = std::str::from_utf8(&input[..head]).map_err(|_| "a head that is no text".to_string())?;
+        let text = std::str::from_utf8(&input[..head]).map_err(|_| "a response head that is not text".to_string())?;
         let status = text.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
-        let status = status.ok_or_else(|| format!("no HTTP: {text:?}"))?;
+        let status = status.ok_or_else(|| format!("not HTTP: {text:?}"))?;
         let length = text.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
         });
-        let end = head + 4 + length.ok_or("an answer without a length")?;
+        let end = head + 4 + length.ok_or("an answer without Content-Length")?;
         let Some(body) = input.get(head + 4..end) else { return Ok(None) };
         let body = String::from_utf8_lossy(body);
         if status.starts_with('4') {

@@ -1,4 +1,5 @@
-//! Is this history linearizable? The search of Wing and Gong with the memory of Lowe (WGL), register by register.
+//! Decides whether a history is linearizable: the algorithm of Wing and Gong with the cache of Lowe (WGL), per
+//! register.
 //!
 //! A history is linearizable if each key's is (Herlihy and Wing), so each key is searched alone. The search walks the
 //! calls and returns in time order, tries each operation that may come next, and goes back when an operation returns
@@ -67,7 +68,7 @@ pub fn judge(operations: &[Operation], steps_max: u64) -> Judgement {
     judgement
 }
 
-/// What an operation does to the register; values are numbered, 0 is "nothing there".
+/// What an operation does to the register; values are numbered, 0 is an empty register.
 #[derive(Clone, Copy)]
 enum Step {
     Write(u32),
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_judged_alone() {
+    fn keys_are_checked_separately() {
         let mut other = read(2, None, 2, 3);
         other.key = "other".into();
         let judgement = judge(&[write(1, "a", 0, 1), other, read(2, "a", 4, 5)], STEPS_MAX);
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_no_acquittal() {
+    fn a_bounded_search_can_be_undecided() {
         let many: Vec<Operation> = (0..12).map(|n| write(n, &n.to_string(), 0, 100)).collect();
         let mut history = many.clone();
         history.push(read(99, "nobody's", 200, 300));

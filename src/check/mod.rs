@@ -1,8 +1,8 @@
-//! Judges of recorded histories, used by `sim/` (virtual processes) and `lab/` (real ones) alike.
+//! Checks of recorded histories.
 //!
-//! The tour: `history.rs` is the record of what clients did and were told, one JSON object per line; `linear.rs` decides
-//! whether a history of registers (keys, counters, notes) is linearizable: whether each operation can be given one instant
-//! between its call and its return such that every read sees the newest write before it.
+//! `history.rs` is the record of what clients did and what was answered; `linear.rs` decides whether a history of
+//! registers (keys, counters) is linearizable: whether each operation can be assigned a point in time between its call
+//! and its return such that every read sees the newest write before it.
 //! Not here: invariants of nodes (`sim/checks/raft_checker.rs`), running anything.
 
 pub(crate) mod history;

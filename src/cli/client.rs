@@ -13,7 +13,7 @@ use crate::cli::fault::{Fault, code};
 use crate::client;
 use crate::http::protocol::lines::Lines;
 use crate::outcome::codes::exit_of;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::types::NodeId;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -27,9 +27,9 @@ pub use crate::client::Request;
 /// How many local ports are tried when no address is known.
 const LOCAL_NODES_TRIED: u64 = 9;
 /// A node answers a query from its own state: one that has not answered by then is frozen, and the next one is asked.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 /// A node answers a change at the latest just after `request_timeout_ms`; the response arrives within this time.
-const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Advice when no node answers.
 const UNREACHABLE_NEXT: &str =
     "start a cluster with ./run.sh (or phalanx dev), or name a running node with -e HOST:PORT";
@@ -41,7 +41,7 @@ pub struct Client {
     /// Longest wait for the response to a change.
     change_timeout: Duration,
     /// Longest wait for the response to a query.
-    question_timeout: Duration,
+    query_timeout: Duration,
 }
 
 /// A decoded response and the node that sent it.
@@ -70,6 +70,11 @@ impl Raw {
     /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The reason that a node gives.
+    pub fn said(&self) -> String {
+        self.json()["error"].as_str().unwrap_or("no reason given").to_string()
     }
 
     /// The refusal of a node as an error.
@@ -117,20 +122,20 @@ impl Client {
             }
             return Ok(Client::to(endpoints, Duration::from_secs_f64(seconds)));
         }
-        let change_timeout = Duration::from_millis(settings.request_timeout_ms) + LAST_WORD_TIMEOUT;
-        Ok(Client { change_timeout, ..Client::to(endpoints, QUESTION_TIMEOUT) })
+        let change_timeout = Duration::from_millis(settings.request_timeout_ms) + ANSWER_TIMEOUT;
+        Ok(Client { change_timeout, ..Client::to(endpoints, QUERY_TIMEOUT) })
     }
 
     /// A client of these addresses, each `host:port`.
     pub fn to(endpoints: Vec<String>, timeout: Duration) -> Client {
         let mut asks = client::Client::new(endpoints);
         asks.within = None;
-        Client { asks: RefCell::new(asks), change_timeout: timeout, question_timeout: timeout }
+        Client { asks: RefCell::new(asks), change_timeout: timeout, query_timeout: timeout }
     }
 
     /// A client of the same addresses that waits up to this long for every response.
     pub fn waiting(&self, timeout: Duration) -> Client {
-        Client { change_timeout: timeout, question_timeout: timeout, ..self.clone() }
+        Client { change_timeout: timeout, query_timeout: timeout, ..self.clone() }
     }
 
     /// The addresses that it tries.
@@ -145,7 +150,7 @@ impl Client {
 
     /// A client of this address alone, with the same timeouts.
     pub fn only(&self, endpoint: &str) -> Client {
-        let only = Client::to(vec![endpoint.to_string()], self.question_timeout);
+        let only = Client::to(vec![endpoint.to_string()], self.query_timeout);
         Client { change_timeout: self.change_timeout, ..only }
     }
 
@@ -153,7 +158,7 @@ impl Client {
     /// failed. If no node answers, the known addresses stay.
     pub fn learn(&self) {
         let mut asks = self.asks.borrow_mut();
-        asks.patience = self.question_timeout.min(QUESTION_TIMEOUT);
+        asks.patience = self.query_timeout.min(QUERY_TIMEOUT);
         let _ = asks.learn();
     }
 
@@ -163,7 +168,7 @@ impl Client {
     /// No node reachable, or none with a quorum (4); sent, with an unknown outcome (5).
     pub fn exchange(&self, request: &Request) -> Result<Raw, Fault> {
         let mut asks = self.asks.borrow_mut();
-        asks.patience = if request.method == "GET" { self.question_timeout } else { self.change_timeout };
+        asks.patience = if request.method == "GET" { self.query_timeout } else { self.change_timeout };
         let response = asks.answer(request).map_err(fault)?;
         let number = |name: &str| response.header(name)?.parse().ok();
         let (key_index, ttl_ms) = (number("x-phalanx-key-index"), number("x-phalanx-key-ttl-ms"));
@@ -196,7 +201,7 @@ impl Client {
             }
             asks.go_on();
         }
-        Err(refusal.unwrap_or_else(|| fault(client::Fault::Unreachable(failures.told()))))
+        Err(refusal.unwrap_or_else(|| fault(client::ClientError::Unreachable(failures.text()))))
     }
 
     /// Switches to the next node, because the connection to the current one broke.
@@ -246,14 +251,14 @@ impl Client {
 }
 
 /// Adds exit code and advice to an error of the client.
-fn fault(fault: client::Fault) -> Fault {
+fn fault(fault: client::ClientError) -> Fault {
     match fault {
-        client::Fault::Refused { status, from, why, .. } => declined(&from, status, &why),
-        client::Fault::Unknown(why) => {
+        client::ClientError::Refused { status, from, why, .. } => declined(&from, status, &why),
+        client::ClientError::Unknown(why) => {
             let next = "check with phalanx status and phalanx events before you try again";
             Fault::new(code::UNKNOWN, format!("{why}; the change may or may not be applied"), next)
         }
-        nobody @ client::Fault::Unreachable(_) => Fault::new(code::UNREACHABLE, nobody, UNREACHABLE_NEXT),
+        fault @ client::ClientError::Unreachable(_) => Fault::new(code::UNREACHABLE, fault, UNREACHABLE_NEXT),
     }
 }
 
@@ -272,17 +277,18 @@ fn declined(from: &str, status: u16, said: &str) -> Fault {
 
 /// The settings in force, or all errors in them.
 pub fn settings(file: Option<&Path>) -> Result<Settings, Fault> {
-    match Settings::from_process(file, &[]) {
-        Ok((settings, _)) => Ok(settings),
-        Err(faults) => {
-            let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            Err(Fault::new(
-                code::USAGE,
-                all.join("\n       "),
-                "correct them; phalanx config show prints the settings in use",
-            ))
-        }
-    }
+    Settings::from_process(file, &[]).map(|(settings, _)| settings).map_err(|faults| settings_fault(&faults))
+}
+
+/// All errors in the settings, a line each.
+pub fn settings_fault(faults: &[settings::SettingsError]) -> Fault {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+    let count = match faults.len() {
+        1 => "1 setting is wrong".to_string(),
+        many => format!("{many} settings are wrong"),
+    };
+    let next = "correct them; `phalanx config show` prints the settings in use";
+    Fault::new(code::USAGE, format!("{count}:\n{}", lines.join("\n")), next)
 }
 
 /// Accepts `host:port`, `http://host:port` or `http://host:port/`.
@@ -322,20 +328,20 @@ fn named_in(config_json: &str) -> Vec<String> {
     named.into_iter().map(|(_, endpoint)| endpoint).collect()
 }
 
-/// How to find the cluster and how to answer: the arguments of every subcommand that asks a running node.
+/// How to find the cluster and how to print: the arguments of every subcommand that queries a running node.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ClientArgs {
     /// HTTP addresses of nodes, tried in this order [default: those in config.json, else the local ports]
-    #[arg(short, long, value_delimiter = ',', value_name = "HOST:PORT")]
+    #[arg(short, long, global = true, value_delimiter = ',', value_name = "HOST:PORT")]
     pub endpoints: Vec<String>,
     /// Settings file with the path of config.json and the ports
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Seconds to wait for a node's response [default: 3 for a read, request_timeout_ms + 2 s for a write]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, global = true, value_name = "SECONDS")]
     pub timeout: Option<f64>,
 }
 

@@ -1,7 +1,7 @@
 //! An error of the command line: what went wrong, which exit code says so, and what to do next.
 //!
-//! Every message that ends a command passes here, so that each one carries advice and the codes of STYLE section 4
-//! are given in one place. Not here: errors of the modules below, which have enums of their own.
+//! Every message that ends a command passes here, so that each one carries advice, and all exit codes are in one place.
+//! Not here: errors of the modules below, which have enums of their own.
 
 use super::term;
 use std::fmt;
@@ -14,12 +14,18 @@ pub mod code {
     pub const FAILED: u8 = codes::FAILED.exit;
     /// Wrong usage or settings.
     pub const USAGE: u8 = 2;
+    /// The disk is damaged, or failed to read or write.
+    pub const DISK: u8 = 3;
     /// No quorum, no leader, or no node reachable.
     pub const UNREACHABLE: u8 = codes::UNAVAILABLE.exit;
     /// May or may not be applied.
     pub const UNKNOWN: u8 = codes::UNKNOWN.exit;
     /// `status --check` found the cluster unhealthy.
     pub const UNHEALTHY: u8 = 7;
+    /// A checker found a violation.
+    pub const VIOLATION: u8 = 8;
+    /// A checker could not decide.
+    pub const UNDECIDED: u8 = 9;
 }
 
 /// What ends a command early.
@@ -39,10 +45,15 @@ impl Fault {
         Fault { code, message: message.to_string(), next: next.to_string() }
     }
 
+    /// [`code::FAILED`], without advice.
+    pub fn failed(message: impl fmt::Display) -> Fault {
+        Fault::new(code::FAILED, message, "")
+    }
+
     /// Prints it to stderr and gives its exit code. A fault without a message only carries its code.
     pub fn report(&self) -> u8 {
         if !self.message.is_empty() {
-            // A node's words may quote a user's.
+            // A node's message may quote a user's text.
             let message = term::plain_lines_err(&self.message);
             eprintln!("{} {message}", term::paint_err("error:", term::Colour::Red));
         }

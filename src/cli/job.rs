@@ -1,14 +1,14 @@
 //! `phalanx job`: runs a program on the cluster with live output, or submits it for later.
 //!
-//! `run` goes on with another node when the one that it speaks to dies: the job is in the log, and its number finds it
-//! anywhere. When its worker dies it is restarted on another node, as a line on stderr says; its output is then shown
-//! again, because it is another run. Ctrl+C cancels the job. Exit codes of `run`: the program's own; 128 + N if signal
-//! N ended it; 1 with a reason if it did not come to its own end.
-//! Not here: what becomes of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
+//! `run` continues with another node when the one that it is connected to dies: the job is in the log, so every node
+//! knows it. When its worker dies, the job is restarted on another node, as a line on stderr says; its output is then
+//! shown again, because it is another run. Ctrl+C cancels the job. Exit codes of `run`: that of the program; 128 + N if
+//! signal N ended it; 1 with a reason otherwise.
+//! Not here: the states of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
 use super::client::{self, Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
-use super::kv::parse_time;
+use super::kv::{parse_time, put_bytes};
 use super::term;
 use crate::http::protocol::lines::{Lines, Next};
 use crate::node::process::signals;
@@ -24,14 +24,14 @@ use std::time::{Duration, Instant};
 const SILENCE_MAX: Duration = Duration::from_secs(6);
 /// How long no node may be reachable before `run` stops following the job.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long nodes that have just started may try what they can run.
+/// How long nodes that have just started may probe their runtimes.
 const WORKERS_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks whether Ctrl+C was pressed.
+/// Between two checks for Ctrl+C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// What a shell answers for a command that Ctrl+C ended.
+/// Exit code of a shell for a command that Ctrl+C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Ctrl+C was pressed.
+/// Whether Ctrl+C was pressed.
 static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `phalanx job`.
@@ -45,7 +45,10 @@ static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub struct JobArgs {
     #[command(subcommand)]
     command: JobCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum JobCommand {
     /// Run a program on the cluster, show its output live and exit with its exit code
@@ -55,23 +58,17 @@ enum JobCommand {
         /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Submit a program and print the job's id
     Submit {
         #[command(flatten)]
         program: ProgramArgs,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// List jobs, newest first
     List {
         /// Maximum number of jobs
         #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
         limit: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Show the state and result of a job
     Show {
@@ -80,8 +77,6 @@ enum JobCommand {
         /// Wait until the job has ended, at most this long (30s, 5m)
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         wait: Option<Duration>,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Print the output of a job
     Logs {
@@ -93,21 +88,14 @@ enum JobCommand {
         /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Cancel a job that is queued or running
     Cancel {
         /// Id of the job
         id: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// List the languages that the cluster can run, with nodes and versions
-    Runtimes {
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    Runtimes,
 }
 
 /// A program.
@@ -134,58 +122,48 @@ fn parse_limit(text: &str) -> Result<(String, u64), String> {
     let (name, number) = text.split_once('=').ok_or("expected NAME=NUMBER, for example wall_ms=60000")?;
     Ok((name.to_string(), number.parse().map_err(|_| format!("{number:?} is not a number"))?))
 }
+
 pub fn run(args: &JobArgs) -> Result<(), Fault> {
+    let client = &args.client;
     match &args.command {
-        JobCommand::Run { program, raw, client } => run_program(program, *raw, client),
-        JobCommand::Submit { program, client } => {
+        JobCommand::Run { program, raw } => run_program(program, *raw, client),
+        JobCommand::Submit { program } => {
             let id = submit(&Client::new(client)?, &body_of(program, client)?)?;
-            if client.json {
-                term::json(&json!({"id": id}))
-            } else {
-                term::line(&id.to_string())
-            }
+            term::answer(client.json, &json!({"id": id}), || id.to_string());
             Ok(())
         }
-        JobCommand::List { limit, client } => list(*limit, client),
-        JobCommand::Show { id, wait, client } => show(*id, *wait, client),
-        JobCommand::Logs { id, follow, raw, client } => {
+        JobCommand::List { limit } => list(*limit, client),
+        JobCommand::Show { id, wait } => show(*id, *wait, client),
+        JobCommand::Logs { id, follow, raw } => {
             let asking = Client::new(client)?;
             let follow = if *follow { "follow&" } else { "" };
             let path = format!("/v1/jobs/{id}/output?{follow}format=ndjson");
             Watch::new(&asking, path, !client.json, *raw).follow(|| Ok(())).map(|_| ())
         }
-        JobCommand::Cancel { id, client } => {
-            let done =
-                answered(Client::new(client)?.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None))?)?;
-            if client.json {
-                term::json(&done)
-            } else {
-                term::line(&format!("job {id} is cancelled"))
-            }
+        JobCommand::Cancel { id } => {
+            let done = answered(Client::new(client)?.exchange(&cancellation(*id))?)?;
+            term::answer(client.json, &done, || format!("job {id} is cancelled"));
             Ok(())
         }
-        JobCommand::Runtimes { client } => runtimes(client),
+        JobCommand::Runtimes => runtimes(client),
     }
 }
 
-/// An answer's body, if it is one of success.
+fn cancellation(id: u64) -> Request {
+    Request::once("DELETE", format!("/v1/jobs/{id}"), None)
+}
+
+/// The body of an answer that reports success.
 fn answered(raw: Raw) -> Result<Value, Fault> {
-    match raw.status {
-        200..=299 => Ok(raw.json()),
-        404 => Err(Fault::new(
-            code::FAILED,
-            said(&raw),
-            "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
-        )),
-        409 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job show shows how it ended")),
-        400 => Err(Fault::new(code::FAILED, said(&raw), "phalanx job runtimes lists the languages")),
-        403 => Err(Fault::new(code::FAILED, said(&raw), "name a node where jobs are enabled with -e HOST:PORT")),
-        _ => Err(raw.fault()),
-    }
-}
-
-fn said(raw: &Raw) -> String {
-    raw.json()["error"].as_str().unwrap_or("no reason given").to_string()
+    let next = match raw.status {
+        200..=299 => return Ok(raw.json()),
+        404 => "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
+        409 => "phalanx job show shows how it ended",
+        400 => "phalanx job runtimes lists the languages",
+        403 => "name a node where jobs are enabled with -e HOST:PORT",
+        _ => return Err(raw.fault()),
+    };
+    Err(Fault::new(code::FAILED, raw.said(), next))
 }
 
 /// A request for `POST /v1/jobs`.
@@ -210,17 +188,7 @@ fn body_of(program: &ProgramArgs, client: &ClientArgs) -> Result<Vec<u8>, Fault>
     Ok(body.to_string().into_bytes())
 }
 
-fn put_bytes(into: &mut Value, name: &str, encoding: &str, bytes: Vec<u8>) {
-    match String::from_utf8(bytes) {
-        Ok(text) => into[name] = text.into(),
-        Err(e) => {
-            into[name] = BASE64.encode(e.as_bytes()).into();
-            into[encoding] = "base64".into();
-        }
-    }
-}
-
-/// Bytes of a file that are read; no node would take so many, and some files have no end.
+/// Bytes of a file that are read: more than any node accepts. Some files have no end.
 const READ_MAX: u64 = 16 << 20;
 
 fn read(file: &Path) -> Result<Vec<u8>, Fault> {
@@ -239,7 +207,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// The language whose usual file has the same ending.
+/// The language whose usual file has the same extension.
 fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
     let ending = file.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
     let ending = match ending.as_str() {
@@ -287,7 +255,7 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
         .ok_or_else(|| Fault::new(code::UNKNOWN, "the response has no job id", "phalanx job list shows the jobs"))
 }
 
-/// How many nodes have said what they can run; `None` without a leader.
+/// Number of workers that have joined; `None` without a leader.
 fn workers(client: &Client) -> Option<usize> {
     let status = client.exchange(&Request::get("/v1/status")).map(|raw| raw.json()).unwrap_or_default();
     status["cluster"]["leader"].as_u64()?;
@@ -296,14 +264,13 @@ fn workers(client: &Client) -> Option<usize> {
 
 fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result<(), Fault> {
     let client = Client::new(args)?;
-    let _ = signals::listen(|_| IS_INTERRUPTED.store(true, Ordering::Relaxed)); // without it, the job goes on alone
+    // If this fails, Ctrl+C ends this command and the job continues.
+    let _ = signals::listen(|_| IS_INTERRUPTED.store(true, Ordering::Relaxed));
     let id = submit(&client, &body_of(program, args)?)?;
     let path = format!("/v1/jobs/{id}/output?follow&format=ndjson");
     let interrupt = || match IS_INTERRUPTED.load(Ordering::Relaxed) {
         true => {
-            let taken_back =
-                client.exchange(&Request::once("DELETE", format!("/v1/jobs/{id}"), None)).and_then(answered);
-            let message = match taken_back {
+            let message = match client.exchange(&cancellation(id)).and_then(answered) {
                 Ok(_) => format!("interrupted: job {id} is cancelled"),
                 Err(fault) => format!("interrupted, but job {id} could not be cancelled: {}", fault.message),
             };
@@ -318,28 +285,29 @@ fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result
     ending(id, &end)
 }
 
-/// How a job ended, as this command's own end.
+/// The result of this command for how the job ended.
 fn ending(id: u64, end: &Value) -> Result<(), Fault> {
     let state = end["state"].as_str().unwrap_or("unknown");
     let worker = end["worker"].as_u64().unwrap_or(0);
-    match (state, end["exit_code"].as_i64(), end["signal"].as_i64()) {
-        ("finished", Some(0), _) => Ok(()),
-        ("finished", Some(number), _) => Err(Fault::new(u8::try_from(number).unwrap_or(code::FAILED), "", "")),
+    let exit = |number: i64| u8::try_from(number).unwrap_or(code::FAILED);
+    Err(match (state, end["exit_code"].as_i64(), end["signal"].as_i64()) {
+        ("finished", Some(0), _) => return Ok(()),
+        ("finished", Some(number), _) => Fault::new(exit(number), "", ""),
         ("finished", None, Some(signal)) => {
             let message = format!("job {id} was killed by signal {signal} on node {worker}");
-            Err(Fault::new(u8::try_from(128 + signal).unwrap_or(code::FAILED), message, ""))
+            Fault::new(exit(128 + signal), message, "")
         }
-        ("not_compiled", ..) => Err(Fault::new(code::FAILED, format!("job {id} did not compile"), "")),
+        ("not_compiled", ..) => Fault::failed(format!("job {id} did not compile")),
         ("failed", ..) => {
             let why = end["error"].as_str().unwrap_or("no reason given");
-            Err(Fault::new(code::FAILED, format!("job {id} failed: {why}"), format!("phalanx job show {id}")))
+            Fault::new(code::FAILED, format!("job {id} failed: {why}"), format!("phalanx job show {id}"))
         }
-        ("cancelled", ..) => Err(Fault::new(code::FAILED, format!("job {id} was cancelled"), "")),
+        ("cancelled", ..) => Fault::failed(format!("job {id} was cancelled")),
         (limit, ..) => {
             let next = "raise the limit with --limit NAME=NUMBER; phalanx job show lists the limits of the job";
-            Err(Fault::new(code::FAILED, format!("job {id}: {} on node {worker}", limit.replace('_', " ")), next))
+            Fault::new(code::FAILED, format!("job {id}: {} on node {worker}", limit.replace('_', " ")), next)
         }
-    }
+    })
 }
 
 /// A job's output, from whichever node has it.
@@ -347,16 +315,16 @@ struct Watch<'a> {
     client: &'a Client,
     path: String,
     is_shown: bool,
-    /// Byte for byte on a terminal as well.
+    /// Whether control characters are not escaped on a terminal.
     is_raw: bool,
     /// Of standard output and standard error, on a terminal.
     pieces: [term::Pieces; 2],
     attempt: u64,
-    /// Why the job waits, as it was said last.
+    /// Why the job waits, as printed last.
     waits_for: String,
     /// Bytes of standard output and standard error of this attempt that were shown.
     shown: [usize; 2],
-    /// The same since the connection was made: each begins anew.
+    /// Bytes received on this connection, which starts with the first byte again.
     heard: [usize; 2],
 }
 
@@ -367,7 +335,7 @@ impl<'a> Watch<'a> {
         Watch { client, path, is_shown, is_raw, pieces, attempt: 0, waits_for, shown: [0; 2], heard: [0; 2] }
     }
 
-    /// Shows everything; the last line of a job that has ended, else `null`.
+    /// Shows all output; returns the last line of a job that has ended, else `null`.
     fn follow(&mut self, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Value, Fault> {
         let mut lost_at: Option<Instant> = None;
         loop {
@@ -392,7 +360,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Shows what one node says; `None` if it broke off.
+    /// Shows the output from one node; `None` if the connection broke.
     fn listen(&mut self, lines: &mut Lines, interrupt: impl Fn() -> Result<(), Fault>) -> Result<Option<Value>, Fault> {
         let mut last_word = Instant::now();
         loop {
@@ -425,7 +393,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Says why the job waits: once, also where other nodes say it again.
+    /// Prints why the job waits, unless that was printed last.
     fn explain(&mut self, why: &str) {
         if self.is_shown && self.waits_for != why {
             let text = format!("waiting: {}", term::plain_err(why));
@@ -459,7 +427,7 @@ impl<'a> Watch<'a> {
             0 => term::piece(io::stdout(), &bytes[known..], &mut self.pieces[0], self.is_raw),
             _ => term::piece(io::stderr(), &bytes[known..], &mut self.pieces[1], self.is_raw),
         };
-        written.map_err(|e| Fault::new(code::FAILED, format!("cannot write the output: {e}"), ""))
+        written.map_err(|e| Fault::failed(format!("cannot write the output: {e}")))
     }
 }
 

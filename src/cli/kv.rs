@@ -1,14 +1,15 @@
 //! `phalanx kv`: keys and values of any bytes, through whichever node answers.
 //!
-//! `get` writes the value to stdout as it is. Where lines are written (`scan`, `watch`), bytes that are no text are escaped as
-//! `\xff`, tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal so is all that it would obey.
-//! Every change carries an `Idempotency-Key`, so that it can go on with the next node when one dies, and takes effect once. Exit
-//! codes: 0; 1 no such key, or the condition is not met; 4 and 5 as everywhere.
+//! `get` writes the value to stdout unchanged. `scan` and `watch` write lines: they escape bytes that are not text as
+//! `\xff`, tabs and line breaks as `\t`, `\n` and `\r`, and a backslash as `\\`; on a terminal also control characters.
+//! Every change carries an `Idempotency-Key`, so that it can be sent to the next node when one dies, and takes effect
+//! once. Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as for all commands.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
 use super::client::{Client, ClientArgs, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
+use crate::text::percent_encode;
 use crate::time::parse_duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ const WATCH_SECONDS: u64 = 25;
 pub struct KvArgs {
     #[command(subcommand)]
     command: KvCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// How fresh a read is, or when a write is acknowledged.
@@ -45,6 +48,7 @@ pub enum Level {
     /// A read sees what the asked node has applied; a write is acknowledged by the leader alone
     Eventual,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum KvCommand {
     /// Print the value of a key; on a terminal, control characters are escaped
@@ -57,8 +61,6 @@ enum KvCommand {
         /// Consistency of the read
         #[arg(long, value_enum, default_value_t)]
         level: Level,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Write a key; print its new index
     Put {
@@ -74,8 +76,6 @@ enum KvCommand {
         level: Level,
         #[command(flatten)]
         write: WriteArgs,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Remove a key
     Del {
@@ -84,8 +84,6 @@ enum KvCommand {
         /// Remove only if the key has this index
         #[arg(long, value_name = "INDEX")]
         if_index: Option<u64>,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Add to the number in a key; print the sum
     Incr {
@@ -94,8 +92,6 @@ enum KvCommand {
         /// The number to add
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         by: i64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Write a key only if it has this index (compare and set); print its new index
     Cas {
@@ -107,8 +103,6 @@ enum KvCommand {
         value: Option<OsString>,
         #[command(flatten)]
         write: WriteArgs,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// List keys in order, one line each: index, key, value
     Scan {
@@ -124,8 +118,6 @@ enum KvCommand {
         /// Consistency of the read
         #[arg(long, value_enum, default_value_t)]
         level: Level,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Print a key's value now and after each change, one line each
     Watch {
@@ -137,8 +129,6 @@ enum KvCommand {
         /// Exit after one line
         #[arg(long)]
         once: bool,
-        #[command(flatten)]
-        client: ClientArgs,
     },
 }
 
@@ -159,42 +149,39 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     let why = || format!("{text:?} is not a duration above 0, as in 500ms, 30s, 1m30s or 1h");
     parse_duration(text).filter(is_whole).ok_or_else(why)
 }
+
 pub fn run(args: &KvArgs) -> Result<(), Fault> {
+    let client = &args.client;
     match &args.command {
-        KvCommand::Get { key, raw, level, client } => get(key, *raw, *level, client),
-        KvCommand::Put { key, value, if_index, level, write, client } => {
+        KvCommand::Get { key, raw, level } => get(key, *raw, *level, client),
+        KvCommand::Put { key, value, if_index, level, write } => {
             put(key, value.as_ref(), *if_index, *level, write, client)
         }
-        KvCommand::Del { key, if_index, client } => del(key, *if_index, client),
-        KvCommand::Incr { key, by, client } => incr(key, *by, client),
-        KvCommand::Cas { key, index, value, write, client } => {
+        KvCommand::Del { key, if_index } => del(key, *if_index, client),
+        KvCommand::Incr { key, by } => incr(key, *by, client),
+        KvCommand::Cas { key, index, value, write } => {
             put(key, value.as_ref(), Some(*index), Level::Linearizable, write, client)
         }
-        KvCommand::Scan { prefix, limit, keys_only, level, client } => scan(prefix, *limit, *keys_only, *level, client),
-        KvCommand::Watch { key, index, once, client } => watch(key, *index, *once, client),
+        KvCommand::Scan { prefix, limit, keys_only, level } => scan(prefix, *limit, *keys_only, *level, client),
+        KvCommand::Watch { key, index, once } => watch(key, *index, *once, client),
     }
 }
 
 fn path(key: &OsString, params: &[(&str, String)]) -> String {
-    let mut path = format!("/v1/kv/{}", escape_path(key.clone().into_vec()));
+    let mut path = format!("/v1/kv/{}", percent_encode(key.as_bytes()));
     for (n, (name, value)) in params.iter().enumerate() {
         let _ = write!(path, "{}{name}={value}", if n == 0 { '?' } else { '&' });
     }
     path
 }
 
-/// Everything but letters, digits and `-._~` as `%41`.
-pub fn escape_path(bytes: Vec<u8>) -> String {
-    crate::http::protocol::parse::percent_encode(&bytes)
-}
-
 fn level_param(level: Level) -> Vec<(&'static str, String)> {
     if level == Level::Eventual { vec![("level", "eventual".to_string())] } else { Vec::new() }
 }
 
-/// A status that is not success as what it means here.
+/// The error for a status other than success.
 fn declined(raw: &Raw) -> Fault {
-    let said = raw.json()["error"].as_str().unwrap_or("no reason given").to_string();
+    let said = raw.said();
     match raw.status {
         404 => Fault::new(code::FAILED, said, "phalanx kv scan lists the keys"),
         412 => Fault::new(code::FAILED, format!("condition not met: {said}"), "read the key again before you retry"),
@@ -202,11 +189,14 @@ fn declined(raw: &Raw) -> Fault {
     }
 }
 
+/// Sends a request; an answer other than success is an error.
+fn succeed(client: &Client, request: &Request) -> Result<Raw, Fault> {
+    let raw = client.exchange(request)?;
+    if matches!(raw.status, 200 | 202) { Ok(raw) } else { Err(declined(&raw)) }
+}
+
 fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
-    let raw = Client::new(args)?.exchange(&Request::get(path(key, &level_param(level))))?;
-    if raw.status != 200 {
-        return Err(declined(&raw));
-    }
+    let raw = succeed(&Client::new(args)?, &Request::get(path(key, &level_param(level))))?;
     if args.json {
         term::json(&described(key.clone().into_vec(), &raw));
         return Ok(());
@@ -216,31 +206,34 @@ fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<
         bytes.push(b'\n');
     }
     match term::piece(io::stdout(), &bytes, &mut term::Pieces::default(), is_raw) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Fault::new(code::FAILED, format!("cannot write to stdout: {e}"), ""))
-        }
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Fault::failed(format!("cannot write to stdout: {e}"))),
         _ => Ok(()),
     }
 }
 
-/// A key and what it holds, as `/v1/kv?prefix=` has it.
+/// A key and its value in the form of `/v1/kv?prefix=`.
 fn described(key: Vec<u8>, raw: &Raw) -> Value {
     let mut value = json!({"index": raw.key_index});
     if let Some(ttl_ms) = raw.ttl_ms {
         value["ttl_ms"] = ttl_ms.into();
     }
-    let is_there = raw.status == 200;
-    for (name, encoding, bytes) in [("key", "key_encoding", key), ("value", "encoding", raw.body.clone())] {
-        match String::from_utf8(bytes) {
-            _ if name == "value" && !is_there => value[name] = Value::Null,
-            Ok(text) => value[name] = text.into(),
-            Err(e) => {
-                value[name] = BASE64.encode(e.as_bytes()).into();
-                value[encoding] = "base64".into();
-            }
-        }
+    put_bytes(&mut value, "key", "key_encoding", key);
+    match raw.status {
+        200 => put_bytes(&mut value, "value", "encoding", raw.body.clone()),
+        _ => value["value"] = Value::Null,
     }
     value
+}
+
+/// Adds bytes to a JSON object: as text, or in base64 with a field that says so.
+pub fn put_bytes(into: &mut Value, name: &str, encoding: &str, bytes: Vec<u8>) {
+    match String::from_utf8(bytes) {
+        Ok(text) => into[name] = text.into(),
+        Err(e) => {
+            into[name] = BASE64.encode(e.as_bytes()).into();
+            into[encoding] = "base64".into();
+        }
+    }
 }
 
 /// The bytes to write: from the argument, a file or stdin.
@@ -276,40 +269,31 @@ fn put(
     params.extend(if_index.map(|index| ("cas", index.to_string())));
     params.extend(write.ttl.map(|ttl| ("ttl_ms", ttl.as_millis().to_string())));
     let body = value_of(value, write.file.as_deref())?;
-    let raw = client.exchange(&Request::once("PUT", path(key, &params), Some(body)))?;
+    let raw = succeed(&client, &Request::once("PUT", path(key, &params), Some(body)))?;
     match raw.status {
-        200 if args.json => term::json(&raw.json()),
-        200 => term::line(&raw.json()["index"].to_string()),
-        202 if args.json => term::json(&raw.json()),
+        _ if args.json => term::json(&raw.json()),
         202 => eprintln!("accepted by the leader; not yet on a quorum"),
-        _ => return Err(declined(&raw)),
+        _ => term::line(&raw.json()["index"].to_string()),
     }
     Ok(())
 }
 
 fn del(key: &OsString, if_index: Option<u64>, args: &ClientArgs) -> Result<(), Fault> {
     let params: Vec<_> = if_index.map(|index| ("cas", index.to_string())).into_iter().collect();
-    let raw = Client::new(args)?.exchange(&Request::once("DELETE", path(key, &params), None))?;
-    if raw.status != 200 {
-        return Err(declined(&raw));
-    }
+    let answer = succeed(&Client::new(args)?, &Request::once("DELETE", path(key, &params), None))?.json();
     if args.json {
-        term::json(&raw.json());
+        term::json(&answer);
     }
-    match raw.json()["deleted"] == true {
+    match answer["deleted"] == true {
         true => Ok(()),
         false => Err(Fault::new(code::FAILED, "no such key", "phalanx kv scan lists the keys")),
     }
 }
 
 fn incr(key: &OsString, by: i64, args: &ClientArgs) -> Result<(), Fault> {
-    let body = json!({"incr": by}).to_string().into_bytes();
-    let raw = Client::new(args)?.exchange(&Request::once("POST", path(key, &[]), Some(body)))?;
-    match raw.status {
-        200 if args.json => term::json(&raw.json()),
-        200 => term::line(&raw.json()["value"].to_string()),
-        _ => return Err(declined(&raw)),
-    }
+    let request = Request::change("POST", path(key, &[]), &json!({"incr": by}));
+    let answer = succeed(&Client::new(args)?, &request)?.json();
+    term::answer(args.json, &answer, || answer["value"].to_string());
     Ok(())
 }
 
@@ -318,15 +302,11 @@ fn scan(prefix: &OsString, limit: Option<u64>, keys_only: bool, level: Level, ar
     let mut left = limit.unwrap_or(u64::MAX);
     let mut after = String::new();
     while left > 0 {
-        let mut path = format!("/v1/kv?prefix={}&limit={}", escape_path(prefix.clone().into_vec()), left.min(PAGE));
+        let mut path = format!("/v1/kv?prefix={}&limit={}", percent_encode(prefix.as_bytes()), left.min(PAGE));
         for (name, value) in level_param(level) {
             let _ = write!(path, "&{name}={value}");
         }
-        let raw = client.exchange(&Request::get(path + &after))?;
-        if raw.status != 200 {
-            return Err(declined(&raw));
-        }
-        let page = raw.json();
+        let page = succeed(&client, &Request::get(path + &after))?.json();
         let mut text = String::new();
         for row in page["keys"].as_array().into_iter().flatten() {
             left -= 1;
@@ -354,7 +334,7 @@ fn bytes_of(row: &Value, name: &str, encoding: &str) -> Vec<u8> {
     }
 }
 
-/// Text on one line, whatever the bytes are; nothing in it can move a terminal's cursor if it goes to one.
+/// Any bytes as text on one line; on a terminal without control characters.
 fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -377,7 +357,7 @@ fn printable(bytes: &[u8]) -> String {
 
 fn watch(key: &OsString, index: Option<u64>, once: bool, args: &ClientArgs) -> Result<(), Fault> {
     let client = Client::new(args)?;
-    // The answer comes when the wait is over, later than any other.
+    // The answer comes only when the wait is over.
     let client =
         client.waiting(Duration::from_secs_f64(args.timeout.unwrap_or(5.0)) + Duration::from_secs(WATCH_SECONDS));
     let mut known = index;

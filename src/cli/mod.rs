@@ -1,15 +1,16 @@
 //! The command line: subcommands to exit codes.
 //!
 //! This file declares every subcommand and calls its file.
-//! - `client.rs` talks to nodes over HTTP and tries every address; `fault.rs` is an error with its exit code and what to do next;
+//! - `client.rs` queries nodes over HTTP and tries every address; `fault.rs` is an error with its exit code and advice;
 //!   `term.rs` writes to terminals and pipes.
 //! - `cluster/` asks a running cluster about itself and changes it: status, events, leader, members, digests.
 //! - `kv.rs`, `job.rs`, `lock/`, `sql/` and `chat/` use its services.
-//! - `local/` works on this machine alone: a node, its settings, its log, recovery of a lost majority, shell completions, manual pages.
+//! - `local/` works on this machine only: a node, its settings, its log, recovery of a lost majority, shell
+//!   completions, manual pages.
 //! - `lab/` starts clusters of its own: bench, demo, dev, sim.
 //!
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
-//! Not here: what a node does (`node/`), starting and breaking real processes (`lab/`).
+//! Not here: what a node does (`node/`), real processes and faults (`lab/`).
 
 pub(crate) mod chat;
 pub(crate) mod client;
@@ -47,7 +48,7 @@ enum Command {
     Events(cluster::events::EventsArgs),
     /// Show the leader, or transfer the leadership
     Leader(cluster::leader::LeaderArgs),
-    /// List and change the members of the cluster of the cluster
+    /// List and change the members of the cluster
     Member(cluster::member::MemberArgs),
     /// Read and write keys
     Kv(kv::KvArgs),
@@ -84,13 +85,12 @@ enum Command {
 /// Runs the subcommand that the command line names; returns the exit code.
 pub fn run() -> u8 {
     let command = Cli::parse().command;
-    // What `lock` runs has the umask that its user chose.
+    // The command that `lock` runs keeps the umask of its user.
     if !matches!(command, Command::Lock(_)) {
         crate::store::keep_own_rights();
     }
     let answer = match command {
         Command::Node(args) => return local::node::run(args),
-        Command::Config(args) => return local::config::run(args),
         Command::Log(args) => return local::log::run(args),
         Command::Sim(args) => return lab::sim::run(args),
         Command::Status(args) => cluster::status::run(&args),
@@ -104,6 +104,7 @@ pub fn run() -> u8 {
         Command::Check(args) => cluster::check::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Recover(args) => local::recover::run(&args),
+        Command::Config(args) => local::config::run(&args),
         Command::Bench(args) => lab::bench::run(&args),
         Command::Dev(args) => lab::dev::run(&args),
         Command::Demo(args) => lab::demo::run(&args),

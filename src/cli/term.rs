@@ -1,8 +1,9 @@
-//! Writing to terminals and pipes: colour where a person looks, plain columns everywhere.
+//! Writing to terminals and pipes.
 //!
-//! What others wrote is shown on a terminal without anything that it would obey; a pipe or a file gets it as it is, but for line
-//! breaks where each line is a row. Colour is for a terminal only, and never with NO_COLOR set or TERM=dumb. A reader that closes
-//! the pipe (`phalanx events | head`) ends the program quietly. Not here: what is written.
+//! Text from other users is written to a terminal without control characters; a pipe or a file gets it unchanged,
+//! except for line breaks where each line is a row. Colour is for terminals only, and never with NO_COLOR set or
+//! TERM=dumb. A reader that closes the pipe (`phalanx events | head`) ends the program without an error. Not here: what
+//! is written.
 
 pub use crate::text::Pieces;
 use crate::text::{self, is_obeyed};
@@ -57,7 +58,7 @@ pub fn paint_err(text: &str, colour: Colour) -> String {
     wrap(text, colour, io::stderr().is_terminal() && allows_colour())
 }
 
-/// Writes data to stdout. A closed pipe ends the program: there is no reader.
+/// Writes data to stdout. A closed pipe ends the program.
 pub fn out(text: &str) {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -74,24 +75,29 @@ pub fn line(text: &str) {
     out(&format!("{text}\n"));
 }
 
-/// Writes a value as JSON to stdout: indented for a person at a terminal, one line for a pipe.
+/// Writes a value as JSON to stdout: indented on a terminal, on one line otherwise.
 pub fn json<T: serde::Serialize>(value: &T) {
     let text =
         if io::stdout().is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     line(&escaped(&text.expect("a status or report always encodes")));
 }
 
-/// Whether a terminal would obey this character, and one is what stdout is.
+/// Writes an answer to stdout: as JSON, or as a line.
+pub fn answer<T: serde::Serialize>(is_json: bool, value: &T, text: impl FnOnce() -> String) {
+    if is_json { json(value) } else { line(&text()) }
+}
+
+/// Whether stdout is a terminal that would obey this character.
 pub fn obeys(c: char) -> bool {
     is_obeyed(c) && io::stdout().is_terminal()
 }
 
-/// What others wrote, in one line of stdout.
+/// Other users' text on one line, for stdout.
 pub fn plain(text: &str) -> String {
     one_line(text, io::stdout().is_terminal())
 }
 
-/// What others wrote, in one line of stderr.
+/// Other users' text on one line, for stderr.
 pub fn plain_err(text: &str) -> String {
     one_line(text, io::stderr().is_terminal())
 }
@@ -100,12 +106,12 @@ fn one_line(text: &str, is_terminal: bool) -> String {
     if is_terminal { text::plain(text) } else { text.replace('\r', "\\r").replace('\n', "\\n") }
 }
 
-/// What others wrote, of many lines perhaps, for stdout.
+/// Other users' text with its line breaks, for stdout.
 pub fn plain_lines(text: &str) -> String {
     if io::stdout().is_terminal() { text::plain_lines(text) } else { text.to_string() }
 }
 
-/// The same for stderr.
+/// Other users' text with its line breaks, for stderr.
 pub fn plain_lines_err(text: &str) -> String {
     if io::stderr().is_terminal() { text::plain_lines(text) } else { text.to_string() }
 }
@@ -115,7 +121,7 @@ pub fn escaped(json: &str) -> String {
     if io::stdout().is_terminal() { text::escaped(json) } else { json.to_string() }
 }
 
-/// Writes a piece of what others wrote, byte for byte into a pipe or when it is asked for `raw`; harmless to a terminal else.
+/// Writes other users' bytes: escaped for a terminal, unchanged otherwise or if `is_raw`.
 ///
 /// # Errors
 /// Those of the output.
@@ -127,8 +133,8 @@ pub fn piece(mut to: impl Write + IsTerminal, bytes: &[u8], pieces: &mut Pieces,
     to.flush()
 }
 
-/// Lines up columns: two spaces between them, numbers to the right, words to the left, no blanks at line ends. Its width does not
-/// depend on the terminal: scripts read it.
+/// A table: two spaces between columns, numbers right-aligned, words left-aligned, no blanks at line ends. Its width
+/// does not depend on the terminal, because scripts read it.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(head.to_vec());
@@ -141,7 +147,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     table.trim_fmt() + "\n"
 }
 
-/// A cell that fits into so many columns of a terminal.
+/// A cell cut to `width_max` columns of a terminal.
 pub fn cut(cell: &str, width_max: usize) -> String {
     if cell.width() <= width_max {
         return cell.to_string();
@@ -154,7 +160,7 @@ pub fn cut(cell: &str, width_max: usize) -> String {
     cell.chars().take_while(fits).chain(['…']).collect()
 }
 
-/// A span of time as people say it: `85 ms`, `3.2 s`, `4 min`, `3 h`.
+/// A rounded duration: `85 ms`, `3.2 s`, `4 min`, `3 h`.
 pub fn span(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -181,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_one_line_and_a_terminal_obeys_nothing_in_it() {
+    fn a_row_is_one_line_without_control_characters_on_a_terminal() {
         let theirs = "a\u{1b}[2J\n\u{202e}b\r\tc";
         assert_eq!(one_line(theirs, true), r"a\x1b[2J\n\u{202e}b\r\tc");
         assert_eq!(one_line(theirs, false), "a\u{1b}[2J\\n\u{202e}b\\r\tc");
@@ -194,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_read_like_speech() {
+    fn durations_are_rounded() {
         assert_eq!([span(85), span(3_250), span(61_000), span(7_200_000)], ["85 ms", "3.2 s", "1 min", "2 h"]);
     }
 }

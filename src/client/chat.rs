@@ -5,7 +5,8 @@
 //! once: it knows the position of the newest line, reconnects after that position, and drops lines that it already has.
 //! Not here: the chat's rules (`docs/chat.md`).
 
-use super::{Client, Connection, Fault, Request, refused};
+use super::{Client, ClientError, Connection, Request, refused};
+use crate::text::percent_encode;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -52,8 +53,8 @@ impl Chat {
     /// Makes an account and is logged in.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn sign_up(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn sign_up(&mut self, name: &str, password: &str) -> Result<Value, ClientError> {
         let body = json!({"name": name, "password": password});
         let answer = self.client.json(&Request::change("POST", "/v1/chat/accounts", &body))?;
         Ok(self.take_token(answer))
@@ -62,8 +63,8 @@ impl Chat {
     /// Logs in.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn log_in(&mut self, name: &str, password: &str) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn log_in(&mut self, name: &str, password: &str) -> Result<Value, ClientError> {
         let body = json!({"name": name, "password": password});
         // A session whose token was lost expires.
         let answer = self.client.json(&Request::change("POST", "/v1/chat/login", &body).harmless())?;
@@ -78,32 +79,32 @@ impl Chat {
     /// Sends a query; `path` is relative to `/v1/chat/`.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn get(&mut self, path: &str) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn get(&mut self, path: &str) -> Result<Value, ClientError> {
         self.client.json(&Request::get(format!("/v1/chat/{path}")))
     }
 
     /// Sends a change, which is applied once; `path` is relative to `/v1/chat/`.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, ClientError> {
         self.client.json(&Request::change("POST", format!("/v1/chat/{path}"), body))
     }
 
     /// Sends a deletion, which is applied once.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn delete(&mut self, path: &str) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn delete(&mut self, path: &str) -> Result<Value, ClientError> {
         self.client.json(&Request::once("DELETE", format!("/v1/chat/{path}"), None))
     }
 
     /// Sends a message, which is delivered once.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn send(&mut self, to: &To, text: &str) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn send(&mut self, to: &To, text: &str) -> Result<Value, ClientError> {
         self.send_as(&Uuid::new_v4().to_string(), to, text)
     }
 
@@ -111,8 +112,8 @@ impl Chat {
     /// repeats it under the same id.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn send_as(&mut self, client_id: &str, to: &To, text: &str) -> Result<Value, Fault> {
+    /// See [`ClientError`].
+    pub fn send_as(&mut self, client_id: &str, to: &To, text: &str) -> Result<Value, ClientError> {
         let mut body = json!({"text": text, "client_id": client_id});
         match to {
             To::Conversation(id) => body["conversation"] = (*id).into(),
@@ -125,8 +126,8 @@ impl Chat {
     /// The number of a room, by its name.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn room(&mut self, name: &str) -> Result<u64, Fault> {
+    /// See [`ClientError`].
+    pub fn room(&mut self, name: &str) -> Result<u64, ClientError> {
         let name = name.strip_prefix('#').unwrap_or(name);
         let found = self.get(&format!("rooms?match={}", literal(name)))?;
         found["rooms"][0]["conversation"].as_u64().ok_or_else(|| self.nothing(format!("no such room: {name}")))
@@ -135,8 +136,8 @@ impl Chat {
     /// The number of the direct conversation with a person, if there is one; does not create one.
     ///
     /// # Errors
-    /// See [`Fault`]; no account has this name, or there is no conversation with it.
-    pub fn direct(&mut self, name: &str) -> Result<u64, Fault> {
+    /// See [`ClientError`]; no account has this name, or there is no conversation with it.
+    pub fn direct(&mut self, name: &str) -> Result<u64, ClientError> {
         let found = self.get(&format!("accounts?match={}", literal(name)))?;
         let account = &found["accounts"][0]["account"];
         if account.is_null() {
@@ -149,15 +150,15 @@ impl Chat {
         id.ok_or_else(|| self.nothing(format!("no conversation with {name} yet")))
     }
 
-    fn nothing(&self, why: String) -> Fault {
-        Fault::Refused { status: 404, from: self.client.address().to_string(), why, retry_after: None }
+    fn nothing(&self, why: String) -> ClientError {
+        ClientError::Refused { status: 404, from: self.client.address().to_string(), why }
     }
 
     /// Every stored message of a conversation, in order.
     ///
     /// # Errors
-    /// See [`Fault`].
-    pub fn all_of(&mut self, conversation: u64) -> Result<Vec<Value>, Fault> {
+    /// See [`ClientError`].
+    pub fn all_of(&mut self, conversation: u64) -> Result<Vec<Value>, ClientError> {
         let mut all: Vec<Value> = Vec::new();
         loop {
             let after = all.last().map_or(0, |last| last["number"].as_u64().unwrap_or(0));
@@ -171,10 +172,8 @@ impl Chat {
 
     /// Follows events after a position, or from now on.
     pub fn follow(&self, after: Option<u64>) -> Follower {
-        let mut follower =
-            Follower::new(self.client.addresses().to_vec(), self.client.token.clone().unwrap_or_default(), after);
-        follower.at = self.client.at;
-        follower
+        let token = self.client.token.clone().unwrap_or_default();
+        Follower { at: self.client.at, ..Follower::new(self.client.addresses().to_vec(), token, after) }
     }
 }
 
@@ -187,19 +186,7 @@ fn literal(name: &str) -> String {
         }
         pattern.push(c);
     }
-    escape(&pattern)
-}
-
-/// Escapes text for a path or a parameter.
-pub fn escape(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+    percent_encode(pattern.as_bytes())
 }
 
 /// The event stream, read from one node after another.
@@ -241,17 +228,16 @@ impl Follower {
 
     /// The next event, each once; `None` at the deadline.
     ///
-    /// # Errors
-    /// [`Fault::Refused`]: logged out, or the position belongs to another cluster. The failure of a node is not an
-    /// error.
-    pub fn next(&mut self, deadline: Instant) -> Result<Option<Value>, Fault> {
+    /// # Errors [`ClientError::Refused`]: logged out, or the position belongs to another cluster. The failure of a node
+    /// is not an error.
+    pub fn next(&mut self, deadline: Instant) -> Result<Option<Value>, ClientError> {
         loop {
             while let Some(line) = self.ready.pop_front() {
                 let position = line["position"].as_u64();
                 if line["type"] == "logged_out" {
                     let why = "this session has ended".to_string();
                     let from = self.address().to_string();
-                    return Err(Fault::Refused { status: 401, from, why, retry_after: None });
+                    return Err(ClientError::Refused { status: 401, from, why });
                 }
                 let is_known = position.is_none() || (self.position.is_some() && position <= self.position);
                 self.position = self.position.max(position);
@@ -272,7 +258,7 @@ impl Follower {
     }
 
     /// Opens the stream on the present node; `false` if that node cannot provide it now.
-    fn open(&mut self, deadline: Instant) -> Result<bool, Fault> {
+    fn open(&mut self, deadline: Instant) -> Result<bool, ClientError> {
         let until = (Instant::now() + self.patience).min(deadline.max(Instant::now() + Duration::from_millis(50)));
         let after = self.position.map_or(String::new(), |position| format!("?after={position}"));
         let headers = format!("Authorization: Bearer {}\r\n", self.token);

@@ -1,16 +1,16 @@
-//! HTTP as an outsider speaks it: one connection kept open, bodies by length or in chunks, a deadline on everything.
+//! An HTTP/1.1 client: one persistent connection, bodies by length or in chunks, a deadline for every read.
 //!
-//! Written on a bare socket so that every millisecond is known: no pool, no redirects followed, no hidden second try.
-//! Not here: which node is asked, and what if it fails (`client.rs`), the server (`http/`).
+//! It uses the socket directly, so that latencies can be measured: no pool, no redirects, no hidden retries.
+//! Not here: which node is asked, and retries (`client.rs`), the server (`http/`).
 
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// Heads larger than this are no node's.
+/// Larger heads are refused.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Answers larger than this are refused: a whole database as text is the largest.
+/// Larger answers are refused; a whole database as text is the largest.
 const ANSWER_BYTES_MAX: usize = 2 << 30;
 
 /// One connection to a node.
@@ -20,7 +20,7 @@ pub struct Connection {
     host: String,
     /// Bytes read and not yet used.
     spare: Vec<u8>,
-    /// How long the other side may take nothing in while a request is sent.
+    /// Longest time that the server may read nothing while a request is sent.
     pub write_within: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Body as JSON; `null` if it is none.
+    /// Body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
@@ -68,7 +68,7 @@ impl Connection {
         Ok(Connection { stream, host: address.to_string(), spare: Vec::new(), write_within: Duration::from_secs(5) })
     }
 
-    /// The socket below.
+    /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -76,7 +76,7 @@ impl Connection {
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
-    /// Those of the socket, `TimedOut` at the deadline, `InvalidData` for what is no HTTP.
+    /// Those of the socket, `TimedOut` at the deadline, `InvalidData` if the answer is not HTTP.
     pub fn ask(&mut self, method: &str, path: &str, body: Option<&Value>, deadline: Instant) -> io::Result<Response> {
         self.send(method, path, body)?;
         self.answer(deadline)

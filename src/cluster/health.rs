@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Serves, and how safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Health {
     /// Serves, and can lose as many nodes as it should.
     Healthy,
     /// Serves, but can lose fewer than it should.
@@ -55,9 +55,9 @@ pub struct Situation {
 
 /// The health of the cluster with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct HealthReport {
     /// The word.
-    pub verdict: Verdict,
+    pub health: Health,
     /// In words; empty when healthy.
     pub reasons: Vec<String>,
     /// How many more voters may fail before the cluster stops serving.
@@ -66,31 +66,31 @@ pub struct Judgement {
     pub has_quorum: bool,
 }
 
-impl Judgement {
+impl HealthReport {
     /// `healthy: can lose 2 more`, `degraded: node 3 is offline; ...`
     pub fn line(&self) -> String {
-        let word = self.verdict.word();
-        let rest = match self.verdict {
-            Verdict::Healthy => format!("can lose {} more", self.failure_tolerance),
-            Verdict::Degraded | Verdict::Unavailable => self.reasons.join("; "),
+        let word = self.health.word();
+        let rest = match self.health {
+            Health::Healthy => format!("can lose {} more", self.failure_tolerance),
+            Health::Degraded | Health::Unavailable => self.reasons.join("; "),
         };
         format!("{word}: {rest}")
     }
 }
 
-impl Verdict {
+impl Health {
     /// As in JSON.
     pub fn word(self) -> &'static str {
         match self {
-            Verdict::Healthy => "healthy",
-            Verdict::Degraded => "degraded",
-            Verdict::Unavailable => "unavailable",
+            Health::Healthy => "healthy",
+            Health::Degraded => "degraded",
+            Health::Unavailable => "unavailable",
         }
     }
 }
 
 /// Derives the health.
-pub fn judge(situation: &Situation) -> Judgement {
+pub fn assess(situation: &Situation) -> HealthReport {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
     // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost.
@@ -102,7 +102,7 @@ pub fn judge(situation: &Situation) -> Judgement {
     let mut reasons = Vec::new();
     if let Some(why) = &situation.outsider {
         reasons.push(why.clone());
-        return Judgement { verdict: Verdict::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
+        return HealthReport { health: Health::Unavailable, reasons, failure_tolerance: 0, has_quorum: false };
     }
     if voters > 0 && reachable < needed {
         let level = if stuck > 0 { " and up to date" } else { "" };
@@ -146,15 +146,15 @@ pub fn judge(situation: &Situation) -> Judgement {
         });
     }
     reasons.extend(situation.quotas.iter().cloned());
-    let verdict = match (is_serving, reasons.is_empty()) {
-        (false, _) => Verdict::Unavailable,
-        (true, false) => Verdict::Degraded,
-        (true, true) => Verdict::Healthy,
+    let health = match (is_serving, reasons.is_empty()) {
+        (false, _) => Health::Unavailable,
+        (true, false) => Health::Degraded,
+        (true, true) => Health::Healthy,
     };
     // The last voter with free disk space cannot be lost either: any other leader refuses writes.
     let may_fail = spare.min(roomy.len().saturating_sub(1));
     let failure_tolerance = if is_serving { may_fail as u32 } else { 0 };
-    Judgement { verdict, reasons, failure_tolerance, has_quorum }
+    HealthReport { health, reasons, failure_tolerance, has_quorum }
 }
 
 /// Voters that could lead and take writes.
@@ -231,9 +231,9 @@ mod tests {
             (0, &[], &[], "unavailable: no leader is known", 0),
         ];
         for (leader, voters, learners, line, tolerance) in cases {
-            let judgement = judge(&situation(leader, voters, learners));
-            assert_eq!(judgement.line(), line, "{leader} {voters:?} {learners:?}");
-            assert_eq!(judgement.failure_tolerance, tolerance, "{line}");
+            let report = assess(&situation(leader, voters, learners));
+            assert_eq!(report.line(), line, "{leader} {voters:?} {learners:?}");
+            assert_eq!(report.failure_tolerance, tolerance, "{line}");
         }
     }
 
@@ -241,16 +241,16 @@ mod tests {
     fn states_that_differ_are_told() {
         let corrupt = Situation { corrupt: BTreeSet::from([NodeId(2)]), ..situation(3, &[1, 2, 3], &[]) };
         let line = "degraded: node 2's state differs from the majority's; it is being rebuilt";
-        assert_eq!(judge(&corrupt).line(), line);
+        assert_eq!(assess(&corrupt).line(), line);
         let split = Situation { split: Some("read-only: ...".into()), ..situation(3, &[1, 2, 3], &[]) };
-        assert_eq!(judge(&split).line(), "unavailable: read-only: ...");
+        assert_eq!(assess(&split).line(), "unavailable: read-only: ...");
     }
 
     #[test]
     fn a_nearly_full_disk_is_told_and_a_leader_that_has_one_takes_no_writes() {
         let low = |ids: &[u64], leader: u64, voters: &[i64]| {
             let disk_low = ids.iter().map(|id| NodeId(*id)).collect();
-            judge(&Situation { disk_low, ..situation(leader, voters, &[]) })
+            assess(&Situation { disk_low, ..situation(leader, voters, &[]) })
         };
         let follower = low(&[1], 3, &[1, 2, 3]);
         assert_eq!(follower.line(), "degraded: node 1's disk is nearly full: make room there");
@@ -259,14 +259,14 @@ mod tests {
         assert_eq!(followers.failure_tolerance, 0, "writes end with node 3");
         assert_eq!(followers.reasons[2], "writes need node 3: no other voter that could lead has room");
         let leader = low(&[3], 3, &[1, 2, 3]);
-        assert_eq!((leader.verdict, leader.has_quorum, leader.failure_tolerance), (Verdict::Unavailable, true, 0));
+        assert_eq!((leader.health, leader.has_quorum, leader.failure_tolerance), (Health::Unavailable, true, 0));
         assert_eq!(
             leader.line(),
             "unavailable: writes are refused: the disk of node 3, which leads, is nearly full, \
              until a voter that has room leads: make room there, or lower disk_reserve_mb"
         );
         let all = low(&[1, 2, 3], 3, &[1, 2, 3]);
-        assert_eq!(all.verdict, Verdict::Unavailable);
+        assert_eq!(all.health, Health::Unavailable);
         let why = "is nearly full, and no other voter that could lead has room: make room there";
         assert!(all.reasons[0].contains(why), "{}", all.line());
         assert_eq!(all.reasons[1..], [1, 2].map(|id| format!("node {id}'s disk is nearly full: make room there")));
@@ -278,21 +278,21 @@ mod tests {
     #[test]
     fn a_leader_without_answers_does_not_serve() {
         let quotas = vec!["quota_kv_mb is reached".to_string()];
-        let full = judge(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
+        let full = assess(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
         assert_eq!(full.line(), "degraded: quota_kv_mb is reached");
         let outsider = Some("this node was removed".to_string());
-        let removed = judge(&Situation { outsider, ..situation(0, &[1, 2, 3], &[]) });
+        let removed = assess(&Situation { outsider, ..situation(0, &[1, 2, 3], &[]) });
         assert_eq!(removed.line(), "unavailable: this node was removed");
         assert!(!removed.has_quorum);
         let stuck = BTreeMap::from([(NodeId(3), (Index(10), Index(120)))]);
-        let behind = judge(&Situation { stuck: stuck.clone(), ..situation(1, &[1, 2, 3], &[]) });
-        assert_eq!((behind.verdict, behind.failure_tolerance), (Verdict::Degraded, 0), "{}", behind.line());
+        let behind = assess(&Situation { stuck: stuck.clone(), ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!((behind.health, behind.failure_tolerance), (Health::Degraded, 0), "{}", behind.line());
         assert_eq!(behind.reasons[0], "node 3 does not catch up: its log ends at 10, the commit index is 120");
-        let worse = judge(&Situation { stuck, ..situation(1, &[1, -2, 3], &[]) });
-        assert_eq!((worse.verdict, worse.has_quorum), (Verdict::Unavailable, false), "{}", worse.line());
+        let worse = assess(&Situation { stuck, ..situation(1, &[1, -2, 3], &[]) });
+        assert_eq!((worse.health, worse.has_quorum), (Health::Unavailable, false), "{}", worse.line());
         let cut_off = Situation { has_quorum: Some(false), ..situation(1, &[1, 2, 3], &[]) };
-        let judgement = judge(&cut_off);
-        assert_eq!((judgement.verdict, judgement.has_quorum), (Verdict::Unavailable, false));
-        assert_eq!(judgement.reasons, ["fewer than 2 of 3 voters answer the leader"]);
+        let report = assess(&cut_off);
+        assert_eq!((report.health, report.has_quorum), (Health::Unavailable, false));
+        assert_eq!(report.reasons, ["fewer than 2 of 3 voters answer the leader"]);
     }
 }

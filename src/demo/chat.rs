@@ -6,7 +6,7 @@
 //! Not here: printing and the exit code (`cli/lab/demo.rs`), what a client does when a node dies (`client/`).
 
 use super::jobs::Account;
-use crate::client::{Chat, Fault, Follower, To};
+use crate::client::{Chat, ClientError, Follower, To};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result};
 use serde_json::{Value, json};
@@ -15,40 +15,41 @@ use std::time::{Duration, Instant};
 
 const NODES: u64 = 5;
 const PEOPLE: [&str; 3] = ["alice", "bob", "charlie"];
-/// Longest wait for anything.
+/// Longest wait for each step.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Messages of each person in each act.
+/// Messages of each person in each step.
 const MESSAGES: usize = 4;
 
 struct Person {
     name: &'static str,
     chat: Chat,
     stream: Follower,
-    /// What the stream said.
+    /// Messages from the stream.
     heard: Vec<Line>,
 }
 
 /// Conversation, number, text.
 type Line = (u64, u64, String);
 
-/// What was said and answered.
+/// A message that was acknowledged.
 struct Said {
-    /// Who is to have it; the sender too.
+    /// Who must receive it, the sender included.
     to: Vec<&'static str>,
     line: Line,
 }
 
-fn trouble(fault: Fault) -> LabError {
+fn trouble(fault: ClientError) -> LabError {
     LabError::Answer(fault.to_string())
 }
 
-/// Plays it; `say` gets each line as it happens.
+/// Runs it; `say` gets each line as it happens.
 ///
 /// # Errors
-/// Processes do not start, or the cluster does not come to what a step needs.
+/// Processes do not start, or the cluster does not reach the state that a step needs.
 pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut cluster = Cluster::prepare(exe, &json!({"voters_max": NODES, "cluster_name": "demo chat"}))?;
-    cluster.keep = true; // unless all is well at the end
+    // Reset at the end if nothing is wrong.
+    cluster.keep = true;
     say(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
     for id in 1..=NODES {
         cluster.spawn(id, &[])?;
@@ -59,21 +60,21 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut people = sign_up(&cluster, say)?;
     let mut said: Vec<Said> = Vec::new();
     say("3. They send messages, to the room and to each other");
-    act(&mut people, "all nodes run", &mut said, say)?;
+    talk(&mut people, "all nodes run", &mut said, say)?;
 
     say(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
     cluster.kill(leader)?;
-    act(&mut people, "one node is down", &mut said, say)?;
+    talk(&mut people, "one node is down", &mut said, say)?;
     let next = cluster.wait_other_leader(leader)?;
     say(&format!("   node {next} leads now"));
 
     say(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
     cluster.kill(next)?;
-    act(&mut people, "two nodes are down", &mut said, say)?;
+    talk(&mut people, "two nodes are down", &mut said, say)?;
 
     let mut faults = Vec::new();
     say("6. All inboxes: complete, in order, without duplicates?");
-    judge(&mut people, &said, &mut faults, say)?;
+    check(&mut people, &said, &mut faults, say)?;
 
     say("7. kill -9 of all nodes that are left; then all five start again");
     cluster.kill_all();
@@ -81,9 +82,9 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
         cluster.restart(id)?;
     }
     cluster.settle_as(NODES as usize)?;
-    act(&mut people, "all nodes restarted", &mut said, say)?;
+    talk(&mut people, "all nodes restarted", &mut said, say)?;
     say("8. All inboxes again");
-    judge(&mut people, &said, &mut faults, say)?;
+    check(&mut people, &said, &mut faults, say)?;
 
     say("9. Stopping the nodes");
     drop(people);
@@ -117,8 +118,8 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
     Ok(people)
 }
 
-/// Each says something to the room and to the next person, in turn.
-fn act(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn FnMut(&str)) -> Result<()> {
+/// Each user in turn sends messages to the room and to the next user.
+fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 1..=MESSAGES {
         for at in 0..people.len() {
@@ -144,8 +145,8 @@ fn act(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn Fn
     Ok(())
 }
 
-/// What each person must have, from the stream and from the history.
-fn judge(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
+/// Compares the messages of each user, from the stream and from the history, with those that were acknowledged.
+fn check(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
     for person in people {
         let wanted = wanted(said, person.name);
         listen(person, wanted.len());
@@ -188,7 +189,7 @@ fn compare(wanted: &[Line], got: &[Line]) -> Option<String> {
         |what: &str, (conversation, number, text): &Line| format!("{what}: {number} in {conversation}, {text:?}");
     missing
         .map(|one| told("missing", one))
-        .or_else(|| surplus.map(|one| told("never said, or there twice", one)))
+        .or_else(|| surplus.map(|one| told("never sent, or duplicate", one)))
         .or_else(|| moved.map(|one| told("out of order", one)))
 }
 
@@ -198,7 +199,7 @@ fn line(conversation: u64, message: &Value) -> Line {
     (conversation, message["number"].as_u64().unwrap_or(0), text.to_string())
 }
 
-/// Reads the stream until it has said so many messages, and a moment longer: doubles would come then.
+/// Reads `count` messages from the stream, and then a moment longer, for duplicates.
 fn listen(person: &mut Person, count: usize) {
     let deadline = Instant::now() + PATIENCE;
     let mut until = deadline;
@@ -230,20 +231,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_complete_in_order_and_without_doubles_is_fine() {
+    fn only_complete_ordered_messages_without_duplicates_pass() {
         let wanted = wanted(&said(), "ann");
         let places: Vec<_> = wanted.iter().map(|(conversation, number, _)| (*conversation, *number)).collect();
-        assert_eq!(places, [(2, 1), (2, 2), (2, 3), (5, 1), (5, 2)], "what ann is to have, and nothing of eve's");
+        assert_eq!(places, [(2, 1), (2, 2), (2, 3), (5, 1), (5, 2)], "what ann must receive, and nothing of eve's");
         assert_eq!(compare(&wanted, &wanted), None);
         let mixed: Vec<Line> = [3, 0, 1, 4, 2].map(|at: usize| wanted[at].clone()).to_vec();
-        assert_eq!(compare(&wanted, &mixed), None, "as a stream tells them");
+        assert_eq!(compare(&wanted, &mixed), None, "in the order of a stream");
         for at in 0..wanted.len() {
             let mut got = wanted.clone();
             let one = got.remove(at);
             assert_eq!(compare(&wanted, &got), Some(format!("missing: {} in {}, {:?}", one.1, one.0, one.2)));
             let mut got = wanted.clone();
             got.push(one.clone());
-            assert!(compare(&wanted, &got).unwrap().starts_with("never said, or there twice"), "{one:?} doubled");
+            assert!(compare(&wanted, &got).unwrap().starts_with("never sent, or duplicate"), "{one:?} twice");
             let mut got = wanted.clone();
             got[at].2 += "!";
             assert!(compare(&wanted, &got).is_some(), "another text");

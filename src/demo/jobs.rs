@@ -1,10 +1,11 @@
-//! The play of `phalanx demo jobs`: seven nodes and a gateway, requests, two deaths, and an account of every answer.
+//! The scenario of `phalanx demo jobs`: seven nodes and a gateway, requests, two node failures, and a check of every
+//! answer.
 //!
-//! It starts its own processes on free ports, tells each step in plain words, and believes nothing: every answer is compared
-//! with what its request must give, and the list of jobs with the requests that were made.
+//! It starts its own processes on free ports, reports each step, and verifies the result: every answer is compared with
+//! the expected one, and the list of jobs with the requests.
 //! Not here: printing and the exit code (`cli/lab/demo.rs`).
 
-use crate::client::{Client, Fault, Request, Response};
+use crate::client::{Client, ClientError, Request, Response};
 use crate::lab::cluster::Cluster;
 use crate::lab::jobs::Jobs;
 use crate::lab::{LabError, Result};
@@ -16,25 +17,25 @@ use std::time::{Duration, Instant};
 const NODES: u64 = 7;
 /// The gateway's number.
 const GATEWAY: u64 = NODES + 1;
-/// Requests in each row.
+/// Requests in each step.
 const REQUESTS: usize = 9;
-/// Longest wait for anything.
+/// Longest wait for each step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What came of it.
+/// The result of a demonstration.
 #[derive(Debug)]
 pub struct Account {
-    /// What is not as it must be; empty if all is well.
+    /// What is wrong; empty if nothing is.
     pub faults: Vec<String>,
-    /// Where logs and heartbeats are kept.
+    /// The folder with the logs and heartbeats.
     pub folder: PathBuf,
 }
 
-/// One request and what was answered.
+/// One request and its answer.
 struct Exchange {
     name: String,
     wanted: String,
-    response: std::result::Result<Response, Fault>,
+    response: std::result::Result<Response, ClientError>,
     took: Duration,
 }
 
@@ -69,14 +70,14 @@ impl Exchange {
     }
 }
 
-/// How requests are put: Java if there is a compiler, else a language that is available.
+/// The language of the requests: Java if there is a compiler, else shell.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Tongue {
+enum Language {
     Java,
     Shell,
 }
 
-impl Tongue {
+impl Language {
     fn ask(self, address: &str, number: usize) -> Exchange {
         let wanted = format!("Hello world {number}!");
         let begun = Instant::now();
@@ -84,27 +85,27 @@ impl Tongue {
         Exchange { name: format!("request {number:>2}"), wanted, response, took: begun.elapsed() }
     }
 
-    fn send(self, address: &str, number: usize, wanted: &str) -> std::result::Result<Response, Fault> {
+    fn send(self, address: &str, number: usize, wanted: &str) -> std::result::Result<Response, ClientError> {
         let mut request = match self {
-            Tongue::Java => {
+            Language::Java => {
                 let source = format!(
                     "package demo;\n\npublic class HelloWorld {{\n    public String run() {{\n        return \"{wanted}\";\n    }}\n}}\n"
                 );
                 let request = Request::once("POST", "/compileandrun?wait=60s", Some(source.into_bytes()));
                 Request { media: Some("text/x-java-source"), ..request }
             }
-            Tongue::Shell => {
+            Language::Shell => {
                 let body = json!({"language": "shell", "source": format!("sleep 0.3; printf '{wanted}'")});
                 Request::change("POST", "/v1/jobs?wait=60s", &body)
             }
         };
-        // Where a node dies in the middle, this is the same request once more, and is known as such.
+        // If a node dies meanwhile, the gateway sends the request again under this key.
         request.key = Some(format!("demo-{number}"));
         let mut client = Client::new(vec![address.to_string()]);
-        // The gateway is asked once: it is to drop nothing.
+        // The gateway is asked once: it must not drop a request.
         (client.patience, client.within) = (PATIENCE, None);
         let mut response = client.answer(&request)?;
-        if self == Tongue::Shell
+        if self == Language::Shell
             && let Some(output) = response.json()["stdout"].as_str()
         {
             response.body = output.as_bytes().to_vec();
@@ -113,14 +114,15 @@ impl Tongue {
     }
 }
 
-/// Plays it; `say` gets each line as it happens.
+/// Runs it; `say` gets each line as it happens.
 ///
 /// # Errors
-/// Processes do not start, or the cluster does not come to what a step needs.
+/// Processes do not start, or the cluster does not reach the state that a step needs.
 pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let settings = json!({"jobs_enabled": true, "voters_max": NODES, "cluster_name": "demo jobs"});
     let mut cluster = Cluster::prepare(exe, &settings)?;
-    cluster.keep = true; // unless all is well at the end
+    // Reset at the end if nothing is wrong.
+    cluster.keep = true;
     let mut faults = Vec::new();
     let mut exchanges = Vec::new();
 
@@ -131,18 +133,18 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     cluster.spawn(GATEWAY, &["--gateway"])?;
     let leader = cluster.settle_as(NODES as usize)?;
     let gateway = cluster.http(GATEWAY);
-    let tongue = choose(&cluster, say)?;
+    let language = choose(&cluster, say)?;
     say(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
     tell_roles(&cluster, say)?;
 
     say(&format!("2. {REQUESTS} requests to the gateway, one after another"));
     for number in 1..=REQUESTS {
-        let exchange = tongue.ask(&gateway, number);
+        let exchange = language.ask(&gateway, number);
         say(&exchange.line());
         exchanges.push(exchange);
     }
 
-    // The lowest number that does not lead: the leader's turn comes next.
+    // The leader is killed in the next step.
     let lowest = (1..=NODES).find(|id| *id != leader).unwrap_or(1);
     say(&format!("3. kill -9 of node {lowest}; the logs of the others"));
     cluster.kill(lowest)?;
@@ -156,7 +158,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
 
     say(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
     let asking: Vec<_> =
-        (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_aside(tongue, &gateway, number)).collect::<Result<_>>()?;
+        (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_aside(language, &gateway, number)).collect::<Result<_>>()?;
     cluster.wait_until("a worker has some of them", PATIENCE, || {
         cluster.status(GATEWAY).ok().filter(|status| status.jobs.running > 0).map(|_| ())
     })?;
@@ -168,13 +170,14 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
 
     say("5. All requests with their answers");
     for answer in asking {
-        let exchange = answer.recv().map_err(|_| LabError::Answer("a request's thread has died".to_string()))?;
+        let exchange =
+            answer.recv().map_err(|_| LabError::Answer("the thread of a request has panicked".to_string()))?;
         say(&exchange.line());
         exchanges.push(exchange);
     }
 
     say("6. One more");
-    let exchange = tongue.ask(&gateway, 2 * REQUESTS + 1);
+    let exchange = language.ask(&gateway, 2 * REQUESTS + 1);
     say(&exchange.line());
     exchanges.push(exchange);
 
@@ -198,8 +201,8 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
-/// Java as soon as a worker has it; what there is, if none says that it has within the time that probing takes.
-fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Tongue> {
+/// Java if all workers have it when they have joined, else shell.
+fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
     let workers = cluster.wait_explained("every node has joined as a worker", PATIENCE, || {
         let workers = cluster.status(GATEWAY).map_err(|e| e.to_string())?.jobs.workers;
         let here = workers.iter().filter(|worker| worker.is_here).count();
@@ -209,10 +212,10 @@ fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Tongue> {
         return Err(LabError::Answer(trouble));
     }
     if workers.iter().all(|worker| worker.runtimes.iter().any(|language| language == "java")) {
-        return Ok(Tongue::Java);
+        return Ok(Language::Java);
     }
     say("   This machine has no Java compiler: the requests are shell scripts instead.");
-    Ok(Tongue::Shell)
+    Ok(Language::Shell)
 }
 
 fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
@@ -227,7 +230,7 @@ fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// Whose heartbeats a node has, each with its age.
+/// The nodes whose heartbeats a node has received, with their age.
 fn heard_from(gossip: &Value) -> String {
     let rows = gossip["rows"].as_array().into_iter().flatten();
     let told = rows.map(|row| match row["status"] == "ONLINE" {
@@ -237,15 +240,15 @@ fn heard_from(gossip: &Value) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-fn ask_aside(tongue: Tongue, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {
+fn ask_aside(language: Language, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {
     let (to, answer) = crossbeam_channel::bounded(1);
     let gateway = gateway.to_string();
-    crate::node::spawn::spawn("asker", move || drop(to.send(tongue.ask(&gateway, number))))
+    crate::node::spawn::spawn("asker", move || drop(to.send(language.ask(&gateway, number))))
         .map_err(LabError::io("start a thread"))?;
     Ok(answer)
 }
 
-/// The jobs of the log against the requests: as many, each ended, each named by one answer.
+/// Compares the jobs in the log with the requests: there must be as many, all finished, each named by one answer.
 fn count(gateway: &str, exchanges: &[Exchange]) -> Result<Vec<String>> {
     let all = Jobs::new(vec![gateway.to_string()]).all(Instant::now() + PATIENCE)?;
     let mut faults = Vec::new();

@@ -3,16 +3,16 @@
 //! [`Cluster::start`] writes a settings file into a temporary folder and starts the real binary. When a wait fails or
 //! the test panics, each node's last lines are printed and the folder stays; otherwise it is removed.
 //!
-//! Invariants: as in the module's head (L1, L2), and L3: one cluster at a time on a machine, unless one thread holds
-//! several; figures and deadlines would otherwise measure the neighbours.
-//! Not here: what is done to the nodes and what is expected of them (`bench/failover.rs`, `tests/cluster/`).
+//! Invariants: L1 and L2 of `mod.rs`, and L3: one cluster at a time on a machine, unless one thread holds several;
+//! otherwise clusters would disturb each other's figures and deadlines.
+//! Not here: faults and expectations (`bench/failover.rs`, `tests/cluster/`).
 
 use super::folders::Folder;
 use super::ports::{self, Block, own_folder};
 use super::process::Process;
 use super::web::{self, KeyClient, Response};
 use super::{LabError, Result, poll};
-use crate::node::views::status::{Liveness, Standing, Status, Verdict};
+use crate::node::views::status::{Health, Liveness, Standing, Status};
 use crate::raft::Role;
 use crate::types::NodeId;
 use crate::work::scratch;
@@ -23,11 +23,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Time for one node to answer a question of the lab; a frozen one costs this much.
+/// Time for one node to answer a query of the lab; a frozen one costs this much.
 const ASK_WITHIN: Duration = Duration::from_millis(700);
 /// Log lines per node that a failure prints.
 const TAIL_LINES: usize = 40;
@@ -43,7 +43,7 @@ pub struct Cluster {
     nodes: BTreeMap<u64, Process>,
     frozen: BTreeSet<u64>,
     envs: Vec<(String, String)>,
-    /// Nodes started from now on stay when this program ends.
+    /// Nodes started from now on continue when this program ends.
     pub outlives_us: bool,
     has_failed: Cell<bool>,
     /// Keep the folder in any case.
@@ -106,7 +106,7 @@ impl Cluster {
         all.insert("service_port".into(), self.block.front().into());
         all.insert("config_file_path".into(), self.config_path().to_string_lossy().into());
         all.insert("data_dir".into(), self.data_dir().to_string_lossy().into());
-        // Probing for compilers would keep two processors busy while elections are timed: who wants jobs says so.
+        // Off unless overridden: probing for compilers would keep the processors busy while elections are timed.
         all.insert("jobs_enabled".into(), false.into());
         for (key, value) in overrides.as_object().into_iter().flatten() {
             all.insert(key.clone(), value.clone());
@@ -174,13 +174,13 @@ impl Cluster {
         if id > ports::NODES_MAX || self.is_running(id) {
             return Err(LabError::Answer(format!("node {id} runs already or has no ports")));
         }
-        let settings = self.settings_path().to_string_lossy().into_owned();
-        let mut args: Vec<String> = ["node", "--id", &id.to_string(), "--settings", &settings].map(String::from).into();
+        let mut command = Command::new(&self.exe);
+        command.args(["node", "--id", &id.to_string(), "--settings"]).arg(self.settings_path());
         if !self.outlives_us {
-            args.push("--until-eof".into());
+            command.arg("--until-eof");
         }
-        args.extend(more.iter().map(ToString::to_string));
-        let process = Process::start(&self.exe, &args, &self.envs, self.dir.path(), &self.log_path(id))?;
+        command.args(more).envs(self.envs.iter().map(|(name, value)| (name, value))).current_dir(self.dir.path());
+        let process = Process::start(&mut command, &self.log_path(id))?;
         self.frozen.remove(&id);
         self.nodes.insert(id, process);
         Ok(())
@@ -221,7 +221,7 @@ impl Cluster {
         Ok(status)
     }
 
-    /// SIGKILL without a look: for the moment that a stopwatch starts.
+    /// SIGKILL without waiting for the end: for time measurements.
     ///
     /// # Errors
     /// The system refused.
@@ -262,7 +262,8 @@ impl Cluster {
         self.process(id)?.signal(Signal::INT)
     }
 
-    /// Ctrl+C for one node after another, each with so much time to end; those that did not end well, in words.
+    /// Stops one node after another as Ctrl+C does, waiting up to `within` for each; returns those that failed, in
+    /// words.
     ///
     /// # Errors
     /// One does not end.
@@ -305,7 +306,7 @@ impl Cluster {
         std::fs::remove_dir_all(&folder).map_err(LabError::io(format!("remove {}", folder.display())))
     }
 
-    /// Asks one node how things are.
+    /// The status of one node.
     ///
     /// # Errors
     /// No answer, or not a status.
@@ -315,7 +316,7 @@ impl Cluster {
             .map_err(|e| LabError::Answer(format!("node {id} answered {}: {e}: {}", response.status, response.text())))
     }
 
-    /// Every answer of the nodes that are neither dead nor frozen.
+    /// The status of each node that answers; frozen ones are not asked.
     pub fn statuses(&self) -> BTreeMap<u64, Status> {
         let ids = self.nodes.keys().filter(|id| !self.frozen.contains(id));
         ids.filter_map(|id| self.status(*id).ok().map(|s| (*id, s))).collect()
@@ -352,7 +353,7 @@ impl Cluster {
     /// as the autopilot wants (5 at most).
     ///
     /// # Errors
-    /// It does not come to that; says what was missing.
+    /// That state is not reached in time; the error says what was missing.
     pub fn settle(&self) -> Result<u64> {
         self.settle_as(self.nodes.len().min(5))
     }
@@ -362,12 +363,14 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::settle`].
     pub fn settle_as(&self, voters: usize) -> Result<u64> {
-        self.wait_explained("the cluster is healthy and caught up", SETTLE_WITHIN, || self.look(voters))
+        self.wait_explained("the cluster is healthy and caught up", SETTLE_WITHIN, || self.settled(voters))
     }
 
-    fn look(&self, voters: usize) -> std::result::Result<u64, String> {
+    /// The leader of a healthy cluster that has caught up, or what is missing.
+    fn settled(&self, voters: usize) -> std::result::Result<u64, String> {
         let expected = self.nodes.keys().filter(|id| !self.frozen.contains(id)).count();
-        // What is committed grows while nodes are asked one after another: each must have applied what was committed before.
+        // What is committed grows while nodes are asked one after another: each must have applied what was committed
+        // before.
         let committed: BTreeMap<_, _> = self
             .statuses()
             .into_iter()
@@ -397,10 +400,10 @@ impl Cluster {
             }
         }
         match lead.cluster.verdict {
-            Verdict::Healthy => Ok(leader.0),
-            // One or two voters cannot lose any, and the verdict says so; more is not asked of them.
-            Verdict::Degraded if voters < 3 => Ok(leader.0),
-            verdict => Err(format!("{verdict:?}: {:?}", lead.cluster.reasons)),
+            Health::Healthy => Ok(leader.0),
+            // One or two voters cannot lose any, so they are degraded at best.
+            Health::Degraded if voters < 3 => Ok(leader.0),
+            health => Err(format!("{health:?}: {:?}", lead.cluster.reasons)),
         }
     }
 
@@ -426,7 +429,7 @@ impl Cluster {
         KeyClient::new(self.addresses())
     }
 
-    /// Writes one key through whichever node takes it.
+    /// Writes one key through any node that accepts it.
     ///
     /// # Errors
     /// No node did within ten seconds.
@@ -435,7 +438,7 @@ impl Cluster {
         self.mark(written)
     }
 
-    /// Waits for a condition; a vain wait keeps the folder and prints the logs when the cluster is dropped.
+    /// Waits for a condition; after a timeout, the folder is kept and the logs are printed when the cluster is dropped.
     ///
     /// # Errors
     /// [`LabError::Timeout`].
@@ -466,7 +469,8 @@ impl Cluster {
     /// Kills every node at once and reaps them.
     pub fn kill_all(&mut self) {
         for process in self.nodes.values_mut() {
-            let _ = process.signal(Signal::KILL); // one that is gone already is fine
+            // Fails if it has ended already.
+            let _ = process.signal(Signal::KILL);
         }
         for process in self.nodes.values_mut() {
             let _ = process.wait(Duration::from_secs(10));
@@ -490,7 +494,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
-        // What their nodes had below `/run`; a folder that another program uses is locked.
+        // Removes what the nodes had below `/run`; a folder that another program uses is locked.
         scratch::remove_abandoned();
         let has_failed = std::thread::panicking() || self.has_failed.get();
         if has_failed {
@@ -525,18 +529,18 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_folder_goes_unless_there_is_a_failure_to_be_looked_at() {
+    fn a_folder_is_removed_unless_something_failed() {
         let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();
         let mut cluster = cluster;
-        assert!(cluster.spawn(1, &[]).is_err(), "that is no failure of the cluster");
+        assert!(cluster.spawn(1, &[]).is_err(), "that is not a failure of the cluster");
         let gone = cluster.dir().to_path_buf();
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&gone).unwrap().permissions());
-        assert_eq!(mode & 0o777, 0o700, "it holds settings, with secrets, and is for nobody else");
+        assert_eq!(mode & 0o777, 0o700, "it contains settings with secrets");
         drop(cluster);
         assert!(!gone.exists());
         let cluster = Cluster::prepare("/no/such/program", &json!({})).unwrap();
         let kept = cluster.dir().to_path_buf();
-        assert!(cluster.wait_until("something that never comes", Duration::ZERO, || None::<()>).is_err());
+        assert!(cluster.wait_until("a condition that never holds", Duration::ZERO, || None::<()>).is_err());
         drop(cluster);
         assert!(kept.join("settings.json").exists(), "the folder says what went wrong");
         std::fs::remove_dir_all(kept).unwrap();

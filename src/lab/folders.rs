@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Folders that this program has now. Locked while one is made, and for good once this program is told to end.
+/// Folders that this program has now. Locked while one is made, and permanently once a signal ends this program.
 static FOLDERS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-/// Time for which processes that were killed may continue to write.
+/// Time for which killed processes may continue to write.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A temporary folder, removed when this is dropped.
@@ -35,7 +35,7 @@ impl Folder {
         let mut folders = lock(&FOLDERS);
         let own = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         let made = tempfile::Builder::new().prefix(prefix).permissions(own).tempdir();
-        let path = made.map_err(LabError::io("create a temporary folder"))?.keep(); // `drop` removes it
+        let path = made.map_err(LabError::io("create a temporary folder"))?.keep();
         folders.insert(path.clone());
         Ok(Folder { path, is_kept: false })
     }
@@ -56,13 +56,15 @@ impl Drop for Folder {
         lock(&FOLDERS).remove(&self.path);
         scratch::unmount_below(&self.path);
         if !self.is_kept {
-            let _ = std::fs::remove_dir_all(&self.path); // what stays in the temporary folder hurts nobody
+            // What cannot be removed stays in the temporary folder.
+            let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// From now on Ctrl+C, SIGTERM and SIGHUP end this program as a demo or bench should end: without nodes or folders left behind.
+/// From now on Ctrl+C, SIGTERM and SIGHUP end this program without leaving nodes or folders behind.
 pub fn clean_up_when_told_to_end() {
+    // If this fails, the folders stay.
     let _ = signals::listen(|signal| {
         // Both locks are held until the process ends: a thread that creates a folder or a process waits until then.
         let _running = process::kill_all();
@@ -71,7 +73,7 @@ pub fn clean_up_when_told_to_end() {
             // A process that was killed may still be creating a file.
             let _ = poll::wait_until("the folder is gone", GONE_WITHIN, || {
                 scratch::unmount_below(folder);
-                let _ = std::fs::remove_dir_all(folder); // looked at below
+                let _ = std::fs::remove_dir_all(folder);
                 (!folder.exists()).then_some(())
             });
         }
@@ -81,5 +83,5 @@ pub fn clean_up_when_told_to_end() {
             Signal::Interrupt => 130,
             Signal::Terminate => 143,
         });
-    }); // without it, the folder stays
+    });
 }

@@ -1,9 +1,10 @@
-//! A client of the jobs that wants results, come what may, as `client.rs` gets them.
+//! A client of jobs that retries on other nodes, as `client.rs` does.
 //!
-//! Not here: what is asked and expected (`demo/jobs.rs`, `bench/job_rates.rs`, `tests/cluster/jobs/`).
+//! Not here: which jobs, and the expected results (`demo/jobs.rs`, `bench/job_rates.rs`, `tests/cluster/jobs/`).
 
+use super::web::answer_until;
 use super::{LabError, Result};
-use crate::client::{Client, Fault, Request, Response};
+use crate::client::{Client, Request, Response};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -19,27 +20,27 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// A client that begins with the first of these `host:port`s.
+    /// A client that starts with the first of these `host:port`s.
     pub fn new(addresses: Vec<String>) -> Jobs {
         Jobs { client: Client::new(addresses) }
     }
 
-    /// Begins with the address at this place of the list.
+    /// Continues with the address at this place of the list.
     pub fn go_to(&mut self, place: usize) {
         self.client.go_to(place);
     }
 
-    /// Hands a job in (the body of `POST /v1/jobs`); its number.
+    /// Submits a job (the body of `POST /v1/jobs`); returns its id.
     ///
     /// # Errors
     /// A node says that the request itself is wrong, or no node accepted it before the deadline.
-    pub fn hand_in(&mut self, body: &Value, deadline: Instant) -> Result<u64> {
+    pub fn submit(&mut self, body: &Value, deadline: Instant) -> Result<u64> {
         let request = Request::change("POST", "/v1/jobs", body);
-        let response = self.until(deadline, "a job is taken in", PATIENCE, &request)?;
-        response.json()["id"].as_u64().ok_or_else(|| LabError::Answer(format!("no number in {}", response.text())))
+        let response = self.until(deadline, "a job is accepted", PATIENCE, &request)?;
+        response.json()["id"].as_u64().ok_or_else(|| LabError::Answer(format!("no job id in {}", response.text())))
     }
 
-    /// Waits until a job has ended; all that is known of it.
+    /// Waits until a job has ended; returns it.
     ///
     /// # Errors
     /// There is no such job, or it has not ended by the deadline.
@@ -53,7 +54,7 @@ impl Jobs {
         }
     }
 
-    /// Every job that there is, newest first.
+    /// All jobs, newest first.
     ///
     /// # Errors
     /// No node answers before the deadline.
@@ -73,16 +74,7 @@ impl Jobs {
     }
 
     fn until(&mut self, deadline: Instant, what: &str, patience: Duration, request: &Request) -> Result<Response> {
-        let begun = Instant::now();
-        let within = deadline.saturating_duration_since(begun);
-        (self.client.patience, self.client.within) = (patience, Some(within));
-        self.client.ask(request).map_err(|fault| match fault {
-            Fault::Refused { status, from, why, .. } if !matches!(status, 503 | 504) => {
-                LabError::Answer(format!("{from} answered {status}: {why}"))
-            }
-            in_vain => {
-                LabError::Timeout { what: what.to_string(), after: begun.elapsed(), detail: format!("; {in_vain}") }
-            }
-        })
+        self.client.patience = patience;
+        answer_until(&mut self.client, deadline, what, request, |status| matches!(status, 200..=299))
     }
 }

@@ -1,17 +1,13 @@
 //! Real processes on this machine: starting them, injecting faults, and checking the result.
 //!
-//! The tour: [`poll`] is the one place that waits for something to become true; `ports.rs` finds ports that no other
-//! process uses; `process.rs` is one child process and the signals it can get; [`Cluster`] is a folder full of them,
-//! `folders.rs` such folders and their end; `terminal.rs` is a program that is typed at; `web.rs` speaks HTTP as an
-//! outsider would, and writes keys while nodes die; `bench/failover.rs`, `bench/monitors.rs`, `bench/kv_rates.rs`,
-//! `bench/sql_rates.rs` and `bench/large_store.rs` measure, the last three with the clients of `bench/load.rs`, which
-//! speak what `bench/protocols.rs` and `bench/etcd_zookeeper.rs` teach them; `jobs.rs` is a client of the jobs,
-//! `bench/job_rates.rs` measures them and `demo/jobs.rs` plays them; `bench/chat_rates.rs` and `demo/chat.rs` do the
-//! same with the chat. Tests in `tests/cluster/` and `phalanx bench` stand on the same code.
+//! [`poll`] waits for conditions; `ports.rs` finds ports that no other process uses; `process.rs` is one child process
+//! and its signals; [`Cluster`] is a set of them with their folder; `folders.rs` makes and removes such folders;
+//! `terminal.rs` runs a program on a terminal of its own; `web.rs` sends HTTP requests, and writes keys while nodes
+//! die; `jobs.rs` submits jobs and waits for them. The tests in `tests/cluster/`, `bench/` and `demo/` use this module.
 //!
-//! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
-//! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.
-//! Not here: virtual processes (`sim/`), verdicts on histories (`check/`).
+//! Invariants: L1 a signal is only sent to a child that this process started and has not yet reaped, so its pid cannot
+//! belong to another process. L2 when a cluster is dropped, its children are dead and reaped.
+//! Not here: virtual processes (`sim/`), checks of histories (`check/`).
 
 pub(crate) mod cluster;
 pub(crate) mod folders;
@@ -28,20 +24,20 @@ pub use poll::wait_until;
 use std::io;
 use std::time::Duration;
 
-/// What can go wrong while processes are started, broken and asked.
+/// Errors while processes are started, stopped and queried.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// The probe never said yes.
+    /// A condition did not become true in time.
     #[error("timed out after {after:?} waiting until {what}{detail}")]
     Timeout {
         /// What was waited for.
         what: String,
         /// How long.
         after: Duration,
-        /// What the last look showed, if the probe said.
+        /// What was missing last, if the probe reports it.
         detail: String,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("{what}: {source}")]
     Io {
         /// What was tried.
@@ -55,7 +51,7 @@ pub enum LabError {
     /// The process does not exist here, or has ended.
     #[error("node {0} is not running")]
     NotRunning(u64),
-    /// A node answered what it should not.
+    /// An unexpected answer of a node.
     #[error("{0}")]
     Answer(String),
 }

@@ -1,17 +1,17 @@
-//! Waiting for something to become true, with a deadline: the one place that polls.
+//! Waits for conditions, with a deadline: the only place that polls.
 //!
-//! A test never sleeps and hopes; it says what it waits for, how long that may take, and how to see it.
+//! A test never sleeps for a fixed time; it names the condition, the longest wait and the probe.
 //! Not here: waiting inside a node (channels with timeouts, `node/`).
 
 use super::{LabError, Result};
 use std::time::{Duration, Instant};
 
-/// First wait between two looks; each next one is a little longer, up to [`PAUSE_MAX`].
+/// First pause between two probes; each next one is longer, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(2);
-/// Longest wait between two looks.
+/// Longest pause between two probes.
 const PAUSE_MAX: Duration = Duration::from_millis(25);
 
-/// Looks again and again until `probe` gives a value, at most for `within`.
+/// Calls `probe` repeatedly until it returns a value, at most for `within`.
 ///
 /// # Errors
 /// [`LabError::Timeout`], naming `what`.
@@ -19,10 +19,10 @@ pub fn wait_until<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Op
     wait_explained(what, within, || probe().ok_or_else(String::new))
 }
 
-/// Like [`wait_until`] for a probe that can say what is still missing; the last such word is in the error.
+/// Like [`wait_until`], for a probe that reports what is missing; the last such text is in the error.
 ///
 /// # Errors
-/// [`LabError::Timeout`], naming `what` and what was missing at the last look.
+/// [`LabError::Timeout`], naming `what` and what was missing at the last probe.
 pub fn wait_explained<T>(
     what: &str,
     within: Duration,
@@ -31,7 +31,7 @@ pub fn wait_explained<T>(
     let deadline = Instant::now() + within;
     let mut pause_now = PAUSE_MIN;
     loop {
-        // The probe always runs once more after the deadline's last pause: a slow machine gets a fair look.
+        // The probe always runs once more after the last pause, so that a slow machine does not fail needlessly.
         let is_last = Instant::now() >= deadline;
         match probe() {
             Ok(value) => return Ok(value),
@@ -45,7 +45,7 @@ pub fn wait_explained<T>(
     }
 }
 
-/// Waits for a span of time. For pacing (a command every 5 ms, a table every half second), never for hoping.
+/// Waits for a fixed time. Only for pacing (a command every 5 ms, a table every half second), never for a condition.
 pub fn pause(span: Duration) {
     std::thread::sleep(span);
 }

@@ -1,7 +1,7 @@
 //! Blocks of free ports, so that clusters of several test processes never use the same port.
 //!
-//! A block lies below the range from which the system picks ports for outgoing connections; otherwise a client of one
-//! test could sit on the port that a restarted node of another needs. A process that uses a block holds the lock on a
+//! A block is below the range from which the system picks ports for outgoing connections; otherwise a client of one
+//! test could occupy the port that a restarted node of another needs. A process that uses a block holds the lock on a
 //! file with the block's number in the temporary folder; the system releases the lock when the process dies, however it
 //! dies.
 //! Not here: which node uses which port (`settings.rs`).
@@ -20,7 +20,7 @@ const PER_BASE: u16 = 16;
 const PER_BLOCK: u16 = 3 * PER_BASE + 1;
 /// First port of the first block.
 const LOWEST: u16 = 10_000;
-/// No block reaches this; Linux hands out 32768 and above to clients.
+/// No block reaches this; Linux assigns ports from 32768 to clients.
 const HIGHEST: u16 = 32_000;
 /// Blocks that are tried before giving up.
 const TRIES: usize = 200;
@@ -28,8 +28,8 @@ const TRIES: usize = 200;
 /// The highest node id that a block has ports for.
 pub const NODES_MAX: u64 = PER_BASE as u64 - 1;
 
-/// The folder with the locks of this user's labs. In a temporary folder anyone may have made one of its name, or a link: one that
-/// is not this user's alone is refused.
+/// The folder with the locks of this user's labs. In a temporary folder, another user may have made a folder or a link
+/// of this name: it is refused unless only this user can write to it.
 ///
 /// # Errors
 /// It cannot be made, or is not ours.
@@ -50,7 +50,10 @@ fn own_folder_in(below: &Path) -> Result<PathBuf> {
     let meta = std::fs::symlink_metadata(&folder).map_err(LabError::io(format!("make {}", folder.display())))?;
     match meta.is_dir() && meta.uid() == user && meta.mode() & 0o022 == 0 {
         true => Ok(folder),
-        false => Err(LabError::Answer(format!("{} is not a folder of this user alone: remove it", folder.display()))),
+        false => Err(LabError::Answer(format!(
+            "{} is not a folder that only this user can write to: remove it",
+            folder.display()
+        ))),
     }
 }
 

@@ -1,33 +1,34 @@
-//! One node process: started, signalled, watched and read.
+//! One node process: start, signals, state and output.
 //!
-//! Both output streams go to one file, appended over restarts, so that a failure shows what a person would have seen.
-//! A signal needs the [`Process`] value, and that holds the unreaped child: its pid cannot belong to anyone else.
+//! Both output streams are appended to one file over all restarts, so that a failure shows what a user would have seen.
+//! Sending a signal needs the [`Process`], which holds the unreaped child: its pid cannot belong to another process.
 //! Not here: which nodes make a cluster (`cluster.rs`).
 
 use super::{LabError, Result, wait_until};
 use crate::node::shared::lock;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Time for the system to clear a killed process away.
+/// Time for a killed process to end.
 const REAP_WITHIN: Duration = Duration::from_secs(10);
 
-/// Children that are not reaped yet: their pids cannot belong to anyone else while this is locked.
+/// Children that are not reaped yet: while this is locked, their pids cannot belong to other processes.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// Kills all children of this program; as long as the result is held, no thread starts another.
 pub fn kill_all() -> MutexGuard<'static, BTreeSet<u32>> {
     let running = lock(&RUNNING);
     for pid in running.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
-        let _ = kill_process(pid, Signal::KILL); // one that has just ended is fine
+        // Fails if it has just ended.
+        let _ = kill_process(pid, Signal::KILL);
     }
     running
 }
@@ -42,60 +43,26 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `exe` with these arguments in `dir`; output is appended to `log`. No setting of this process's
-    /// environment reaches the child.
+    /// Starts a program; its output is appended to `log`. Of this process's settings in the environment, it gets those
+    /// that `command` sets. Unless `command` puts it into a process group of its own, a signal to this one reaches it.
     ///
     /// # Errors
     /// The program or the log file cannot be opened.
-    pub fn start(exe: &Path, args: &[String], envs: &[(String, String)], dir: &Path, log: &Path) -> Result<Process> {
-        Process::spawn(Command::new(exe), args, envs, dir, log)
-    }
-
-    /// As [`Process::start`], but not reached by the signals that a terminal or a shell sends to the whole process
-    /// group: a signal that stops this program does not stop the child.
-    ///
-    /// # Errors
-    /// As [`Process::start`].
-    pub fn start_apart(
-        exe: &Path,
-        args: &[String],
-        envs: &[(String, String)],
-        dir: &Path,
-        log: &Path,
-    ) -> Result<Process> {
-        let mut command = Command::new(exe);
-        command.process_group(0);
-        Process::spawn(command, args, envs, dir, log)
-    }
-
-    fn spawn(
-        mut command: Command,
-        args: &[String],
-        envs: &[(String, String)],
-        dir: &Path,
-        log: &Path,
-    ) -> Result<Process> {
-        let open = |log: &Path| -> Result<File> {
+    pub fn start(command: &mut Command, log: &Path) -> Result<Process> {
+        let open = || -> Result<File> {
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
             file.map_err(LabError::io(format!("open {}", log.display())))
         };
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PHALANX_") {
+        let is_ours = |name: &OsString| name.to_string_lossy().starts_with("PHALANX_");
+        for name in std::env::vars_os().map(|(name, _)| name).filter(is_ours) {
+            if !command.get_envs().any(|(set, _)| set == name) {
                 command.env_remove(name);
             }
         }
         let mut running = lock(&RUNNING);
         let started = Instant::now();
-        let child = command
-            .args(args)
-            .env("NO_COLOR", "1")
-            .envs(envs.iter().map(|(k, v)| (k, v)))
-            .current_dir(dir)
-            .stdin(Stdio::piped())
-            .stdout(open(log)?)
-            .stderr(open(log)?)
-            .spawn()
-            .map_err(LabError::io(format!("start {}", Path::new(command.get_program()).display())))?;
+        let child = command.env("NO_COLOR", "1").stdin(Stdio::piped()).stdout(open()?).stderr(open()?).spawn();
+        let child = child.map_err(LabError::io(format!("start {}", command.get_program().display())))?;
         running.insert(child.id());
         Ok(Process { child, log: log.to_path_buf(), started })
     }
@@ -161,7 +128,7 @@ impl Process {
         self.child.stdin = None;
     }
 
-    /// Everything it (and its forerunners under the same log file) wrote.
+    /// Everything it (and earlier processes with the same log file) wrote.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -205,7 +172,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str, log: &Path) -> Process {
-        Process::start(Path::new("/bin/sh"), &["-c".into(), script.into()], &[], Path::new("/"), log).unwrap()
+        Process::start(Command::new("/bin/sh").args(["-c", script]), log).unwrap()
     }
 
     #[test]

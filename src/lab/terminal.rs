@@ -1,4 +1,4 @@
-//! A program on a terminal of its own, typed at and read as a person would.
+//! A program on a terminal of its own: types input and reads output.
 //!
 //! The terminal comes from `script` (Debian package bsdutils), which needs no unsafe code of ours.
 //! Not here: what programs print into pipes and files (`process.rs`).
@@ -11,17 +11,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A person would have given up by then.
+/// Longest wait for expected output.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Stands before the exit code when the program has ended.
+/// Printed before the exit code when the program has ended.
 const ENDED: &str = "[ended with ";
 
-/// See the module; what runs in it is hung up when it is dropped.
+/// A terminal; dropping it hangs up on the program.
 #[derive(Debug)]
 pub struct Terminal {
     child: Child,
     shown: Arc<Mutex<String>>,
-    /// Up to where the output was looked at.
+    /// Position up to which the output was checked.
     seen: usize,
 }
 
@@ -31,7 +31,7 @@ impl Terminal {
     /// # Errors
     /// `script` is missing.
     pub fn start(command: &str, envs: &[(&str, &str)]) -> Result<Terminal> {
-        // The shell around it outlives Ctrl+C, to tell how the program took it.
+        // The shell around the program ignores Ctrl+C, so that it can print the exit code.
         let command = format!("trap : INT; {command}; echo \"{ENDED}$?]\"");
         let mut child = Command::new("script")
             .args(["-qec", &command, "/dev/null"])
@@ -64,7 +64,7 @@ impl Terminal {
         self.press(format!("{line}\r").as_bytes())
     }
 
-    /// Presses keys: what they send.
+    /// Sends the bytes of keys.
     ///
     /// # Errors
     /// The terminal is gone.
@@ -73,10 +73,10 @@ impl Terminal {
         typed.map_err(LabError::io("type on the terminal"))
     }
 
-    /// Waits until this is shown, behind what was waited for before.
+    /// Waits until this text is shown, after the text that was expected last.
     ///
     /// # Errors
-    /// It does not come; the error says what came.
+    /// It is not shown in time; the error has what was shown.
     pub fn expect(&mut self, text: &str) -> Result<()> {
         let seen = self.seen;
         self.seen = poll::wait_explained(&format!("{text:?} on the terminal"), PATIENCE, || {
@@ -89,7 +89,7 @@ impl Terminal {
     /// Waits until the program has ended with this exit code.
     ///
     /// # Errors
-    /// It goes on, or ends with another; the error says what was shown.
+    /// It does not end in time, or with another code; the error has what was shown.
     pub fn expect_end(&mut self, code: i32) -> Result<()> {
         self.expect(&format!("{ENDED}{code}]"))
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_is_typed_at_read_and_seen_to_end() {
+    fn a_program_gets_input_and_its_output_and_end_are_seen() {
         let mut terminal = Terminal::start("read -r line; echo \"$WORD, $line\"; sh -c 'exit 3'", &[("WORD", "hello")])
             .expect("script is there");
         assert!(terminal.is_running());

@@ -1,16 +1,16 @@
 //! Single requests, and the client of tests and of the failover figures.
 //!
-//! Not here: HTTP itself and how a client goes on with the next node (`client.rs`), the server (`http/`).
+//! Not here: HTTP itself and how a client continues with the next node (`client.rs`), the server (`http/`).
 
 use super::{LabError, Result};
-use crate::client::chat::escape;
-use crate::client::{Client, Fault, Request};
+use crate::client::{Client, ClientError, Request};
 pub use crate::client::{Connection, Response};
+use crate::text::percent_encode;
 use serde_json::Value;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// One question on a connection of its own.
+/// One `GET` on a connection of its own.
 ///
 /// # Errors
 /// As [`Connection::ask`].
@@ -29,7 +29,7 @@ pub fn ask(address: &str, method: &str, path: &str, body: Option<&Value>, within
 
 /// How long one node may take before the next is asked.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// Before it is asked: the gap that is measured must be the cluster's.
+/// Pause before it is asked: short, so that the measured gap is that of the cluster.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Writes keys through whichever node takes them, and reads them back. A write may be sent twice: it is the same write.
@@ -44,16 +44,16 @@ impl KeyClient {
         let mut client = Client::new(addresses);
         (client.patience, client.pause) = (PATIENCE, PAUSE);
         let mut keys = KeyClient { client };
-        keys.wander();
+        keys.go_to_random();
         keys
     }
 
-    /// Leaves the present node for a random one.
-    pub fn wander(&mut self) {
+    /// Continues with a random node.
+    pub fn go_to_random(&mut self) {
         self.go_to(fastrand::usize(..));
     }
 
-    /// Leaves the present node for the one at this place of the list.
+    /// Continues with the node at this place of the list.
     pub fn go_to(&mut self, place: usize) {
         self.client.go_to(place);
     }
@@ -79,23 +79,37 @@ impl KeyClient {
     }
 
     fn until(&mut self, deadline: Instant, what: &str, request: &Request) -> Result<Response> {
-        let begun = Instant::now();
-        self.client.within = Some(deadline.saturating_duration_since(begun));
-        let in_vain = |fault: Fault| LabError::Timeout {
-            what: what.into(),
-            after: begun.elapsed(),
-            detail: format!(" (last: {fault})"),
-        };
-        let response = self.client.answer(request).map_err(in_vain)?;
-        match response.status {
-            200..=299 | 404 => Ok(response),
-            status => Err(LabError::Answer(format!("{} says {status}: {}", self.client.address(), response.text()))),
-        }
+        answer_until(&mut self.client, deadline, what, request, |status| matches!(status, 200..=299 | 404))
+    }
+}
+
+/// Sends a request until a node answers it with a status that is expected.
+///
+/// # Errors
+/// An answer with another status, or no answer before the deadline; `what` says what was waited for.
+pub fn answer_until(
+    client: &mut Client,
+    deadline: Instant,
+    what: &str,
+    request: &Request,
+    is_expected: impl Fn(u16) -> bool,
+) -> Result<Response> {
+    let begun = Instant::now();
+    client.within = Some(deadline.saturating_duration_since(begun));
+    let timeout = |fault: ClientError| LabError::Timeout {
+        what: what.into(),
+        after: begun.elapsed(),
+        detail: format!(" (last: {fault})"),
+    };
+    let response = client.answer(request).map_err(timeout)?;
+    match is_expected(response.status) {
+        true => Ok(response),
+        false => Err(LabError::Answer(format!("{} says {}: {}", client.address(), response.status, response.text()))),
     }
 }
 
 fn path(key: &str) -> String {
-    format!("/v1/kv/{}", escape(key))
+    format!("/v1/kv/{}", percent_encode(key.as_bytes()))
 }
 
 #[cfg(test)]
@@ -142,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_goes_on_with_the_next_address() {
+    fn a_write_continues_with_the_next_address() {
         let good = serve(vec!["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"]);
         let busy = serve(vec!["HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}"]);
         let mut keys = KeyClient::new(vec!["127.0.0.1:1".into(), busy, good]);

@@ -1,9 +1,9 @@
-//! Reads the sources from the strongest to the weakest, and gathers everything that is wrong with them.
+//! Reads the sources in the order of their precedence, and collects all errors in them.
 //!
 //! Not here: what one key may hold (`rules.rs`).
 
-use super::rules::{KEYS, Raw, Rule};
-use super::{DEFAULT_FILE, Settings};
+use super::rules::{Raw, Rule};
+use super::{DEFAULT_FILE, KEYS, Settings};
 use crate::text::plain;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -15,14 +15,14 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Environment variables of ours that are no settings.
+/// Environment variables of Phalanx that are not settings.
 const RESERVED: [&str; 6] = [
     "PHALANX_LOG",
     "PHALANX_SEED",
     "PHALANX_TRACE",
     // Of the SQL shell.
     "PHALANX_SQL_HISTORY",
-    // What `phalanx lock` gives to its command, which may be this program.
+    // `phalanx lock` sets these for its command, which may be this program.
     "PHALANX_LOCK_NAME",
     "PHALANX_LOCK_TOKEN",
 ];
@@ -65,7 +65,7 @@ impl Sources {
         self.0.get(key).cloned().unwrap_or(Source::Default)
     }
 
-    /// Where others on this machine can read the secret, and what to do, if so.
+    /// A warning if other users of this machine can read the secret.
     pub fn exposed_secret(&self) -> Option<String> {
         match self.of("cluster_secret") {
             Source::File(path) => {
@@ -77,16 +77,16 @@ impl Sources {
                     )
                 })
             }
-            // A flag is refused; the environment of a process is its user's alone.
+            // A flag is refused; only its user can read the environment of a process.
             Source::Default | Source::Environment(_) | Source::Flag(_) => None,
         }
     }
 }
 
-/// One thing wrong with the settings.
+/// One error in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_of}: {key} = {value}: {why}; allowed: {allowed}")]
-pub struct Fault {
+pub struct SettingsError {
     /// Where the value came from.
     pub source_of: Source,
     /// Which key (`(file)` when the file as a whole is wrong).
@@ -95,16 +95,16 @@ pub struct Fault {
     pub value: String,
     /// `unknown key`, `wrong type`, `out of range`, ...
     pub why: String,
-    /// What would be right.
+    /// The allowed values.
     pub allowed: String,
 }
 
-/// Values and faults while the sources are read, from the strongest to the weakest.
+/// Values and errors while the sources are read, in the order of their precedence.
 #[derive(Default)]
 pub(crate) struct Gather {
     values: Map<String, Value>,
     sources: Sources,
-    faults: Vec<Fault>,
+    faults: Vec<SettingsError>,
 }
 
 impl Settings {
@@ -117,7 +117,7 @@ impl Settings {
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
         flags: &[(String, String)],
-    ) -> Result<(Settings, Sources), Vec<Fault>> {
+    ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut gather = Gather::default();
         for (key, value) in flags {
             gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
@@ -135,7 +135,10 @@ impl Settings {
     ///
     /// # Errors
     /// As [`Settings::load`].
-    pub fn from_process(file: Option<&Path>, flags: &[(String, String)]) -> Result<(Settings, Sources), Vec<Fault>> {
+    pub fn from_process(
+        file: Option<&Path>,
+        flags: &[(String, String)],
+    ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut env = Vec::new();
         for (name, value) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
@@ -161,9 +164,9 @@ fn is_setting(name: &str) -> bool {
 
 impl Gather {
     fn fault(&mut self, source_of: &Source, key: &str, value: String, why: &str, allowed: String) {
-        // A file or a variable may hold anything, also what a terminal would obey.
+        // A file or a variable may contain control characters.
         let (key, value) = (plain(key), plain(&value));
-        let fault = Fault { source_of: source_of.clone(), key, value, why: why.into(), allowed };
+        let fault = SettingsError { source_of: source_of.clone(), key, value, why: why.into(), allowed };
         self.faults.push(fault);
     }
 
@@ -187,7 +190,7 @@ impl Gather {
                 self.fault(&source, name, raw.shown(key), why, allowed);
             }
             Ok(_) if self.sources.0.contains_key(name) => {
-                // The same flag twice: the first would win in silence.
+                // Without this error, the second one would be ignored.
                 if matches!((&source, self.sources.of(name)), (Source::Flag(_), Source::Flag(_))) {
                     self.fault(&source, name, raw.shown(key), "given twice", "one value".into());
                 }
@@ -203,7 +206,7 @@ impl Gather {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
         let source = Source::File(path.clone());
         let mut text = String::new();
-        // A pipe is welcome, as shells make them; what has no end is cut off.
+        // The file may be a pipe, and have no end.
         let opened = std::fs::File::open(&path);
         match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
             Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
@@ -214,7 +217,7 @@ impl Gather {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
         }
-        // Editors on Windows put a byte order mark first.
+        // Editors on Windows write a byte order mark.
         let pairs = match serde_json::from_str::<Pairs>(text.trim_start_matches('\u{feff}')) {
             Ok(Pairs(pairs)) => pairs,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
@@ -230,8 +233,8 @@ impl Gather {
         }
     }
 
-    /// Puts the defaults below what was gathered and checks the rules between keys.
-    pub(crate) fn finish(mut self) -> Result<(Settings, Sources), Vec<Fault>> {
+    /// Adds the defaults and checks the rules between keys.
+    pub(crate) fn finish(mut self) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut all = Settings::default().to_map();
         all.append(&mut self.values);
         let settings: Settings = serde_json::from_value(Value::Object(all)).expect("each value passed its rule");
@@ -260,7 +263,7 @@ impl Gather {
     }
 
     fn relate(&mut self, holds: bool, key: &str, settings: &Settings, allowed: impl Fn() -> String) {
-        // A key that has a fault of its own stands at its default here: a second complaint would only confuse.
+        // A key with an error has its default here: a second error about it would only confuse.
         if holds || self.faults.iter().any(|fault| fault.key == key) {
             return;
         }
@@ -270,7 +273,7 @@ impl Gather {
     }
 }
 
-/// Whether `typed` is most likely a slip for `name`: equal but for separators, a missing or a wrong letter.
+/// Whether `typed` is probably a typing error for `name`: equal but for separators, a missing or a wrong letter.
 fn is_near(name: &str, typed: &str) -> bool {
     let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let (name, typed) = (bare(name), bare(typed));

@@ -1,17 +1,16 @@
-//! What each key may hold: types, bounds and words, and how a value that was typed is read.
+//! The values that a key may have: types, bounds and words, and how text from the environment is read.
 //!
 //! Not here: where values come from, and rules between keys (`gather.rs`).
 
 use super::runtimes::{self, Runtime};
-use crate::limits::TICK_MS;
 use crate::types::NodeId;
 use serde_json::Value;
 use std::net::IpAddr;
 
 /// Highest value of a port base: it leaves room for every node id.
-const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
+pub(crate) const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
-/// What one key may hold.
+/// The values that one key may have.
 #[derive(Clone, Copy)]
 pub(crate) enum Rule {
     Number(u64, u64),
@@ -26,49 +25,7 @@ pub(crate) enum Rule {
     Runtimes,
 }
 
-/// Every key in the order of INTERFACES, with its rule.
-pub(crate) const KEYS: [(&str, Rule); 38] = [
-    ("cluster_name", Rule::Text(1, 64)),
-    ("host", Rule::Host),
-    ("peers", Rule::Peers),
-    ("leader_port_base", Rule::Number(1, PORT_BASE_MAX)),
-    ("service_port", Rule::Number(1, 65_535)),
-    ("service_port_base", Rule::Number(1, PORT_BASE_MAX)),
-    ("kv_port_base", Rule::Number(1, PORT_BASE_MAX)),
-    ("config_file_path", Rule::File),
-    ("data_dir", Rule::File),
-    ("connection_attempts", Rule::Number(1, 100)),
-    ("discovery_interval_ms", Rule::Number(10, 60_000)),
-    ("heartbeat_ms", Rule::Number(TICK_MS, 10_000)),
-    ("election_timeout_ms", Rule::Number(3 * TICK_MS, 60_000)),
-    ("gossip_ms", Rule::Number(10, 60_000)),
-    ("fail_after_ms", Rule::Number(50, 600_000)),
-    ("dead_after_ms", Rule::Number(100, 86_400_000)),
-    ("voters_min", Rule::Number(1, 7)),
-    ("voters_max", Rule::Number(1, 7)),
-    ("leader_preference", Rule::Choice(&["highest-id", "none"])),
-    ("preempt", Rule::Switch),
-    ("request_timeout_ms", Rule::Number(50, 600_000)),
-    ("snapshot_every_mb", Rule::Number(1, 65_536)),
-    ("snapshot_every_entries", Rule::NumberOrNull(10, 1_000_000_000)),
-    ("disk_reserve_mb", Rule::Number(0, 1_048_576)),
-    ("connections_max", Rule::Number(1, 1_000_000)),
-    ("memory_budget_mb", Rule::NumberOrNull(16, 1_048_576)),
-    ("quota_kv_mb", Rule::Number(1, 1_048_576)),
-    ("quota_db_mb", Rule::Number(1, 1_048_576)),
-    ("quota_chat_mb", Rule::Number(1, 512)),
-    ("quota_chat_account_mb", Rule::Number(1, 512)),
-    ("quota_jobs", Rule::Number(1, 100_000)),
-    ("quota_jobs_mb", Rule::Number(1, 512)),
-    ("jobs_enabled", Rule::Switch),
-    ("job_slots", Rule::NumberOrNull(1, 256)),
-    ("jobs_cage", Rule::Choice(&["full", "limits"])),
-    ("jobs_keep_ms", Rule::Number(1000, 30 * 86_400_000)),
-    ("runtimes", Rule::Runtimes),
-    ("cluster_secret", Rule::Secret(6, 256)),
-];
-
-/// A value as it was written.
+/// A value as the user wrote it.
 pub(crate) enum Raw {
     /// From a file.
     Json(Value),
@@ -79,7 +36,7 @@ pub(crate) enum Raw {
 impl Raw {
     pub(crate) fn shown(&self, key: &str) -> String {
         match self {
-            // Also where the key is misspelt.
+            // Also if the key is misspelt.
             _ if key.contains("secret") => "********".into(),
             Raw::Json(value) => value.to_string(),
             Raw::Typed(text) => format!("{text:?}"),
@@ -96,7 +53,7 @@ fn is_host(host: &str) -> bool {
                 && !part.starts_with('-')
                 && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         });
-    // What looks like a number and is no address is a slip ("127.0.0"), not a name.
+    // Digits and dots that are not an address are a typing error ("127.0.0"), not a name.
     let is_numeric = host.chars().all(|c| c.is_ascii_digit() || c == '.');
     host.parse::<IpAddr>().is_ok() || (is_name && !is_numeric)
 }

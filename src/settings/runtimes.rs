@@ -1,8 +1,8 @@
 //! How a language is compiled and run: the setting `runtimes`.
 //!
-//! A runtime is data: commands with places to fill in. `{file}` is the first source file, `{files}` all of them, `{home}` the
-//! folder that `home` prints, `{class}` the class that a Java source declares.
-//! Not here: which of them a machine has, filling the places in (`work/runtimes.rs`).
+//! A runtime is data: commands with placeholders. `{file}` is the first source file, `{files}` all of them, `{home}`
+//! the folder that `home` prints, `{class}` the class that a Java source declares.
+//! Not here: which of them a machine has, and replacing the placeholders (`work/runtimes.rs`).
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -15,24 +15,24 @@ pub struct Runtime {
     pub language: String,
     /// Name of a source that comes without one.
     pub file_name: String,
-    /// Prints the folder of the toolchain; empty: it lies in the system's folders.
+    /// Prints the folder of the toolchain; empty: it is in the system's folders.
     #[serde(default)]
     pub home: Vec<String>,
-    /// Succeeds if it is there; its first line is its version.
+    /// Succeeds if the runtime is installed; its first line of output is the version.
     pub probe: Vec<String>,
-    /// Compiles; empty: nothing to compile.
+    /// Compiles the program; empty: nothing to compile.
     #[serde(default)]
     pub compile: Vec<String>,
-    /// Runs.
+    /// Runs the program.
     pub run: Vec<String>,
-    /// Writable memory that it maps beyond the memory it uses, in MiB: some map much that they never touch.
+    /// Writable memory that the runtime maps but does not use, in MiB.
     #[serde(default)]
     pub reserves_mb: u64,
     /// Processes and threads that it needs for itself.
     #[serde(default)]
     pub threads: u64,
-    /// Its programs keep what they print in a buffer of the C library while standard output is no terminal: `stdbuf` makes
-    /// them write whole lines at once, where the system has it.
+    /// Its programs keep what they print in a buffer of the C library while standard output is no terminal: `stdbuf`
+    /// makes them write whole lines at once, where the system has it.
     #[serde(default)]
     pub line_buffered: bool,
 }
@@ -44,7 +44,7 @@ pub enum SandboxKind {
     /// bubblewrap and limits.
     #[default]
     Full,
-    /// Limits alone: a program sees what this one sees.
+    /// Limits only: a program can access what the node can access.
     Limits,
 }
 

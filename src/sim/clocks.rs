@@ -3,8 +3,8 @@
 //! The nodes keep log time with the real `cluster/log_clock.rs`, on virtual time as their monotonic clock, and send it
 //! to each other as they send heartbeats. A leader that has log time may advance the stamps of entries only by the time
 //! that has passed since log time was first read from a wall clock, with a tolerance of one part in [`SLEW`]. A leader
-//! without log time reads its wall clock and begins a new log time: it has just started and has not heard any other
-//! node. A node that hears of two such times may have any time between them.
+//! without log time reads its wall clock and begins a new log time: it has just started and has no message of another
+//! node. A node that receives two such times may have any time between them.
 //!
 //! Not here: what ends when (`sim/checks/kv_model.rs`).
 
@@ -20,7 +20,8 @@ const WRONG_MS: u64 = 3_600_000;
 const TELL_EVERY_TICKS: u64 = 8;
 
 impl World {
-    /// In one run of four the clock of one node is an hour ahead or behind. Chance of its own: other seeds stay what they were.
+    /// In one run of four the clock of one node is an hour ahead or behind. From a separate source, so that other seeds
+    /// stay what they were.
     pub fn set_clocks(&mut self, seed: u64) {
         let mut rng = Rng::with_seed(seed.rotate_left(8));
         if rng.u8(0..4) == 0 {
@@ -35,14 +36,14 @@ impl World {
         self.now / 1_000 + self.hosts[node].clock_offset_ms
     }
 
-    /// A node has applied entries: it is at least as late as their stamps say.
+    /// A node has applied entries: its log time is not before their stamps.
     pub fn keep_time(&mut self, node: usize) {
         if let Some(process) = self.hosts[node].process.as_mut() {
             process.log_clock.applied(process.service.log_ms(), self.now);
         }
     }
 
-    /// Heartbeats tell the others what a node takes log time for.
+    /// Heartbeats carry a node's log time.
     pub fn tell_time(&mut self, node: usize) {
         let host = &self.hosts[node];
         if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
@@ -73,16 +74,14 @@ impl World {
             return Ok(at_ms);
         }
         self.coverage.stamps_kept += 1;
-        // Every leader rounds once, and cuts what it measures to whole milliseconds.
+        // Every leader rounds once, and truncates to whole milliseconds.
         let slew_ms = now_us / 1_000 / SLEW + self.coverage.elections + 2;
         let (least, most) = self.time_begun.expect("whoever keeps log time has it from one who began it");
         if ahead_ms + slew_ms < least || ahead_ms > most + slew_ms {
-            return violation(
+            return violation!(
                 "TimeFlows",
-                format!(
-                    "n{} stamps an entry with {at_ms} ms, {ahead_ms} ahead of the time that has gone by; begun: {least} to {most}",
-                    node + 1
-                ),
+                "n{} stamps an entry with {at_ms} ms, {ahead_ms} ahead of the time that has gone by; begun: {least} to {most}",
+                node + 1
             );
         }
         Ok(at_ms)

@@ -32,11 +32,11 @@ coverage! {
     events,
     /// Steps of a raft.
     steps,
-    /// Leaders made.
+    /// Elected leaders.
     elections,
-    /// Hand-overs begun.
+    /// Leadership transfers started.
     transfers,
-    /// Memberships that a node took up.
+    /// Memberships that a node adopted.
     memberships,
     /// Processes started.
     starts,
@@ -70,7 +70,7 @@ coverage! {
     snapshots_installed,
     /// Networks cut into a shape.
     partitions,
-    /// Old packets told again.
+    /// Old packets replayed.
     replays,
     /// Messages of strangers.
     hostile_messages,
@@ -78,7 +78,7 @@ coverage! {
     refused_messages,
     /// Commands proposed to a leader.
     proposals,
-    /// Questions that raft refused.
+    /// Requests that raft refused.
     refusals,
     /// Operations that clients finished or gave up.
     operations,
@@ -90,11 +90,11 @@ coverage! {
     jobs,
     /// Attempts that workers began.
     attempts,
-    /// Jobs that ended by the word of their worker.
+    /// Jobs that ended by a report of their worker.
     jobs_finished,
     /// Of those, jobs that had been begun more than once.
     jobs_finished_again,
-    /// Jobs that were taken back.
+    /// Jobs that were cancelled.
     jobs_cancelled,
     /// Jobs that were given up, because their workers were lost again and again.
     jobs_given_up,
@@ -102,23 +102,23 @@ coverage! {
     ends_refused,
     /// Jobs that were given back, because their program never began.
     jobs_given_back,
-    /// Jobs whose worker told later what a stopped attempt had printed.
+    /// Jobs whose worker reported the output of a stopped attempt later.
     jobs_printed,
     /// Times that a leader declared a worker gone.
     workers_gone,
     /// States that were altered without a log entry, found and healed.
     differences_healed,
-    /// Of those, states whose directory was altered,
+    /// Of those, states with an altered directory.
     healed_directory,
-    /// whose keys were,
+    /// With altered keys.
     healed_kv,
-    /// whose jobs were,
+    /// With altered jobs.
     healed_jobs,
-    /// whose database was,
+    /// With an altered database.
     healed_sql,
-    /// whose chat was,
+    /// With an altered chat.
     healed_chat,
-    /// and whose session table was.
+    /// With an altered session table.
     healed_sessions,
     /// Entries stamped by a node that kept log time.
     stamps_kept,

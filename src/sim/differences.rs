@@ -8,8 +8,8 @@
 //!
 //! Only a majority of sound voters can detect a change. So one node is altered in a run, and snapshots are off, because
 //! a follower could receive the state of a leader whose difference is not detected yet.
-//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers (`node/snapshots/checkpoints.rs`,
-//! `node/snapshots/rebuild.rs`).
+//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers
+//! (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
 
 use super::model::host::Ask;
 use super::model::services::{Body, Command};
@@ -38,13 +38,13 @@ impl World {
     pub fn on_alter(&mut self) -> CheckResult {
         let running: Vec<usize> = (0..self.hosts.len()).filter(|node| self.hosts[*node].process.is_some()).collect();
         let part = PARTS[self.rng.usize(0..PARTS.len())].0;
-        if running.is_empty() || self.is_calm {
+        if running.is_empty() || self.in_liveness_phase {
             return Ok(());
         }
         let node = running[self.rng.usize(0..running.len())];
         let host = &mut self.hosts[node];
         if let Some(process) = host.process.as_mut() {
-            process.service.alter(part);
+            process.service.registry.alter(part);
             host.altered = Some(part);
             self.note(|_| format!("n{}: {} is altered", node + 1, part_name(part)));
         }
@@ -53,7 +53,7 @@ impl World {
 
     /// The leader puts a checkpoint into the log. Repeated until the liveness phase has begun and no node is altered.
     pub fn on_checkpoint(&mut self) -> CheckResult {
-        if !self.is_calm || self.altered().is_some() {
+        if !self.in_liveness_phase || self.altered().is_some() {
             let delay = self.plan.election_us();
             self.after(delay, What::Checkpoint);
         }
@@ -67,7 +67,7 @@ impl World {
     /// A node has applied a checkpoint: it reports the digest of its state.
     pub fn tell_digest(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let digest = process.service.state_digest();
+        let digest = process.service.registry.state_digest(&[], &mut || {});
         let digests = &mut process.report.digests;
         digests.push(digest);
         if digests.len() > DIGESTS_KEPT {
@@ -76,8 +76,8 @@ impl World {
         self.compare(node)
     }
 
-    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. `None`, too, if no
-    /// majority of The voters is there to say so: one was replaced and has not joined yet.
+    /// A node whose state is altered and not healed, in a process that runs and belongs to the cluster. Also `None` if
+    /// no majority of the voters is sound: one was replaced and has not joined yet.
     pub fn altered(&self) -> Option<usize> {
         let leader = self.hosts[self.newest_leader()?].process.as_ref()?;
         let membership = leader.raft.view().membership;
@@ -109,13 +109,10 @@ impl World {
         for (id, difference) in &findings.corrupt {
             let altered = self.hosts[id.0 as usize - 1].altered;
             if altered.is_none_or(|part| !difference.parts.contains(&part)) {
-                return violation(
-                    "Integrity",
-                    format!("n{id} is called corrupt: {difference:?}, altered is {altered:?}"),
-                );
+                return violation!("Integrity", "n{id} is called corrupt: {difference:?}, altered is {altered:?}");
             }
         }
-        // While too few sound voters are heard, no node is called corrupt; that is temporary.
+        // While too few sound voters report, no node counts as corrupt; that is temporary.
         if self.bugs.host.mismatches_are_not_reported {
             return Ok(());
         }
@@ -140,7 +137,7 @@ impl World {
             .collect();
         let clock_ms = self.clock_ms(node);
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        // A state that is ahead of this node's log waits for the next look.
+        // A state that is ahead of this node's log is not used; the next checkpoint compares again.
         let Some((from, bytes)) = given.into_iter().find(|(index, _)| *index <= process.applied) else { return Ok(()) };
         process.service.restore(&mut bytes.as_slice()).expect("it was just written");
         process.report = Default::default();
@@ -152,11 +149,11 @@ impl World {
                     let command = Command::decode(&bytes).expect("the log holds what was proposed");
                     process.service.apply(Index(index), &command);
                 }
-                Some(Payload::Noop | Payload::Membership(_)) => process.service.skip(Index(index)),
-                None => return violation("Integrity", format!("n{} has no entry {index} to apply again", node + 1)),
+                Some(Payload::Noop | Payload::Membership(_)) => process.service.registry.skip(Index(index)),
+                None => return violation!("Integrity", "n{} has no entry {index} to apply again", node + 1),
             }
         }
-        process.service.take_checkpoint();
+        process.service.registry.take_checkpoint();
         let (applied, digest, is_leader) =
             (process.applied, process.service.digest(), process.raft.view().role == Role::Leader);
         let altered = self.hosts[node].altered.take();

@@ -3,7 +3,7 @@
 //!
 //! Such a disk lacks votes and acknowledgements that its node has given. Only other nodes can detect that, so every
 //! process remembers the promises of others that it receives (`raft/state/promise.rs`), and a starting node is compared
-//! with all that is remembered. A disk that has less than that is given up for a new identity, like a lost one; hence
+//! with all that is remembered. A disk that has less than that is replaced by a new identity, like a lost one; hence
 //! this fault asks [`World::can_spare`] first. A disk that was not restored from a copy must never have less, whatever
 //! else has happened to it.
 //!
@@ -23,7 +23,7 @@ const TELL_EVERY_TICKS: u64 = 8;
 impl World {
     /// A process has died: perhaps its disk is copied, perhaps an older copy is put in its place.
     pub fn maybe_put_back(&mut self, node: usize) {
-        if self.plan.restores == 0.0 || self.is_calm || self.hosts[node].newest.is_some() {
+        if self.plan.restores == 0.0 || self.in_liveness_phase || self.hosts[node].newest.is_some() {
             return;
         }
         let who = self.hosts[node].identity;
@@ -76,14 +76,15 @@ impl World {
         let is_short = kept.falls_short_of(&known);
         let Some(newest) = self.hosts[node].newest.take() else {
             return match is_short && !self.hosts[node].is_damaged {
-                true => violation(
+                true => violation!(
                     "IdentityOnce",
-                    format!("n{} holds {kept:?}, others remember {known:?}, and nobody put its disk back", node + 1),
+                    "n{} holds {kept:?}, others remember {known:?}, and its disk was not put back",
+                    node + 1
                 ),
                 false => Ok(true),
             };
         };
-        if is_short && !self.is_calm {
+        if is_short && !self.in_liveness_phase {
             if self.bugs.host.outdated_keeps_identity {
                 return Ok(true);
             }

@@ -1,20 +1,20 @@
 //! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
 //!
-//! One seed is one run. It draws a plan (`environment/plan.rs`, swarm testing), builds a world of nodes with disks and links
-//! (`world.rs`), injects faults (`steps/faults.rs`) while clients, workers and chat clients work, and ends with a phase without
-//! faults in which progress must return (`steps/liveness.rs`).
+//! One seed is one run. It draws a plan (`environment/plan.rs`, swarm testing), builds a world of nodes with disks and
+//! links (`world.rs`), injects faults (`steps/faults.rs`) while clients, workers and chat clients work, and ends with a
+//! phase without faults in which progress must return (`steps/liveness.rs`).
 //! - `environment/`: the plan, the network and the disks.
 //! - `model/`: the state of nodes, clients, workers and transfers. `model/services.rs` runs the real services.
-//! - `steps/`: what happens, one event after another; `clocks.rs`, `images.rs` (older copies of disks), `strangers.rs` (hostile
-//!   processes) and `differences.rs` (a state that was altered) are scenarios of their own.
-//! - `checks/`: the rules. `checks/raft_checker.rs` asserts those of consensus after every step, `checks/client_checker.rs` what
-//!   clients were promised; both keep models of their own (`checks/log_model.rs`, `checks/kv_model.rs`, `checks/jobs_checker.rs`,
-//!   `checks/delivery_checker.rs`).
-//! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs.rs` lists known mistakes
-//!   that the simulator must find.
+//! - `steps/`: what happens, one event after another; `clocks.rs`, `images.rs` (older copies of disks), `strangers.rs`
+//!   (hostile processes) and `differences.rs` (a state that was altered) are scenarios of their own.
+//! - `checks/`: the rules. `checks/raft_checker.rs` asserts those of consensus after every step,
+//!   `checks/client_checker.rs` what clients were promised; both keep models of their own (`checks/log_model.rs`,
+//!   `checks/kv_model.rs`, `checks/jobs_checker.rs`, `checks/delivery_checker.rs`).
+//! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs.rs` lists
+//!   known mistakes that the simulator must find.
 //!
-//! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it again
-//! and prints its last events. Not here: real processes (`lab/`).
+//! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it
+//! again and prints its last events. Not here: real processes (`lab/`).
 
 pub(crate) mod checks;
 mod clocks;
@@ -93,7 +93,7 @@ impl fmt::Display for Failure {
 }
 
 thread_local! {
-    /// What an assertion said in a run on this thread; `None` while no run is under way.
+    /// Message of a failed assertion in the run on this thread; `None` outside a run.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -156,7 +156,7 @@ pub struct Sweep {
     pub failures: Vec<Failure>,
 }
 
-/// Runs `count` seeds from `from` on, one after the other; `each` hears of every seed's end at once and may stop the sweep.
+/// Runs `count` seeds from `from` on, one after the other; `each` is called after every seed and may stop the sweep.
 pub fn sweep(from: u64, count: u64, options: &Options, mut each: impl FnMut(Option<&Failure>) -> bool) -> Sweep {
     let mut sweep = Sweep::default();
     for seed in from..from + count {

@@ -22,6 +22,10 @@ struct Planted {
     seeds_max: u64,
 }
 
+const fn planted(name: &'static str, seeds_max: u64, tune: fn(&mut Plan, &mut Rng), plant: fn(&mut Bugs)) -> Planted {
+    Planted { name, plant, tune, seeds_max }
+}
+
 /// Faults that are on in an aimed run, each as often as usual times `rate` (smaller is more often).
 fn only(plan: &mut Plan, kinds: &[(FaultKind, f64)]) {
     let election_us = plan.election_timeout_ticks.0 * super::environment::plan::TICK_US;
@@ -41,19 +45,19 @@ fn voters(plan: &mut Plan, count: usize) {
     plan.drift = vec![1.0; count];
 }
 
-/// Strangers that say all sorts of things.
+/// Hostile processes that send all kinds of messages.
 fn strangers(plan: &mut Plan, _: &mut Rng) {
     (plan.hostile, plan.has_secret) = (4.0, false);
 }
 
-/// Hand-overs whose order is lost, and nothing else that would end the term in which it happened.
+/// Leadership transfers whose order is lost, and no other fault that would end the term.
 fn lost_orders(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     plan.net.loss = 0.3;
     only(plan, &[(FaultKind::Transfer, 0.3)]);
 }
 
-/// Hand-over orders that come late.
+/// Transfer orders that arrive late.
 fn late_orders(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     (plan.net.is_ordered, plan.net.replay, plan.net.spike) = (false, 0.05, 0.1);
@@ -103,13 +107,13 @@ fn jobs(plan: &mut Plan, rng: &mut Rng) {
     plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
 }
 
-/// Talk, and nothing else.
+/// Chat only.
 fn talk(plan: &mut Plan, _: &mut Rng) {
     (plan.talk, plan.jobs) = (0.9, None);
     plan.clients = 3;
 }
 
-/// Workers whose heartbeats come late: they are thought lost, and join again while their words are still on the way.
+/// Workers whose heartbeats arrive late: they count as lost, and join again while their messages are still on the way.
 fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
     jobs(plan, rng);
     voters(plan, 3);
@@ -151,312 +155,71 @@ pub(crate) fn differences(plan: &mut Plan, rng: &mut Rng) {
 
 /// Every planted bug.
 const ALL: &[Planted] = &[
-    Planted {
-        name: "forget_vote_on_step_down",
-        plant: |f| f.raft.forget_vote_on_step_down = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "answer_before_sync",
-        plant: |f| f.raft.answer_before_sync = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted { name: "commit_old_term", plant: |f| f.raft.commit_old_term = true, tune: as_drawn, seeds_max: 2_000 },
-    Planted {
-        name: "truncate_after_prev",
-        plant: |f| f.raft.truncate_after_prev = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "ack_own_last_index",
-        plant: |f| f.raft.ack_own_last_index = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "count_duplicate_vote",
-        plant: |f| f.raft.count_duplicate_vote = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted { name: "count_learner", plant: |f| f.raft.count_learner = true, tune: as_drawn, seeds_max: 2_000 },
-    Planted {
-        name: "count_earlier_session",
-        plant: |f| f.raft.count_earlier_session = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "skip_log_freshness",
-        plant: |f| f.raft.skip_log_freshness = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted { name: "priority_vetoes", plant: |f| f.raft.priority_vetoes = true, tune: as_drawn, seeds_max: 2_000 },
-    Planted {
-        name: "read_before_own_commit",
-        plant: |f| f.raft.read_before_own_commit = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "reuse_read_context",
-        plant: |f| f.raft.reuse_read_context = true,
-        tune: slow_rounds,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "change_before_own_commit",
-        plant: |f| f.raft.change_before_own_commit = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted { name: "two_changes", plant: |f| f.raft.two_changes = true, tune: as_drawn, seeds_max: 2_000 },
-    Planted {
-        name: "snapshot_loses_membership",
-        plant: |f| f.raft.snapshot_loses_membership = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "snapshot_keeps_conflict",
-        plant: |f| f.raft.snapshot_keeps_conflict = true,
-        tune: cut_off_leaders_with_snapshots,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "transfer_never_cleared",
-        plant: |f| f.raft.transfer_never_cleared = true,
-        tune: lost_orders,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "late_transfer_obeyed",
-        plant: |f| f.raft.late_transfer_obeyed = true,
-        tune: late_orders,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "vote_in_its_own_record",
-        plant: |f| f.store.vote_in_its_own_record = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "replay_resurrects_truncated",
-        plant: |f| f.store.replay_resurrects_truncated = true,
-        tune: cut_off_leaders,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "damage_is_torn_tail",
-        plant: |f| f.store.damage_is_torn_tail = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "retry_failed_sync",
-        plant: |f| f.store.retry_failed_sync = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "apply_twice_after_restart",
-        plant: |f| f.host.apply_twice_after_restart = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "wiped_keeps_identity",
-        plant: |f| f.host.wiped_keeps_identity = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "outdated_keeps_identity",
-        plant: |f| f.host.outdated_keeps_identity = true,
-        tune: older_disks,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "synced_before_sync",
-        plant: |f| f.host.synced_before_sync = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "snapshot_without_membership",
-        plant: |f| f.host.snapshot_without_membership = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "sessions_left_out_of_snapshot",
-        plant: |f| f.host.service.sessions_left_out_of_snapshot = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "keys_left_out_of_snapshot",
-        plant: |f| f.host.service.keys_left_out_of_snapshot = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "local_clock_in_apply",
-        plant: |f| f.host.service.local_clock_in_apply = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "expiry_by_local_clock",
-        plant: |f| f.host.service.expiry_by_local_clock = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "copies_run_again",
-        plant: |f| f.host.service.copies_run_again = true,
-        tune: as_drawn,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "submissions_run_again",
-        plant: |f| f.host.service.submissions_run_again = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "jobs_left_out_of_snapshot",
-        plant: |f| f.host.service.jobs_left_out_of_snapshot = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "old_attempts_end",
-        plant: |f| f.host.service.jobs.old_attempts_end = true,
-        tune: false_alarms,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "ends_of_the_lost_count",
-        plant: |f| {
-            f.host.service.jobs.ends_of_the_lost_count = true;
-            f.host.lost_worker_goes_on = true;
-        },
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "leave_forgets_jobs",
-        plant: |f| f.host.service.jobs.leave_forgets_jobs = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "slots_are_not_counted",
-        plant: |f| f.host.service.jobs.slots_are_not_counted = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "ended_may_end",
-        plant: |f| f.host.service.jobs.ended_may_end = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "repeats_are_delivered",
-        plant: |f| f.host.service.chat.repeats_are_delivered = true,
-        tune: talk,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "numbers_are_counted",
-        plant: |f| f.host.service.chat.numbers_are_counted = true,
-        tune: talk,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "read_marks_are_not_saved",
-        plant: |f| f.host.service.chat.read_marks_are_not_saved = true,
-        tune: talk,
-        seeds_max: 2_000,
-    },
-    Planted { name: "nobody_is_gone", plant: |f| f.host.nobody_is_gone = true, tune: jobs, seeds_max: 2_000 },
-    Planted { name: "stuck_are_not_gone", plant: |f| f.host.stuck_are_not_gone = true, tune: jobs, seeds_max: 2_000 },
-    Planted {
-        name: "joins_without_a_read",
-        plant: |f| f.host.joins_without_a_read = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted { name: "hears_strangers", plant: |f| f.raft.hears_strangers = true, tune: strangers, seeds_max: 200 },
-    Planted { name: "terms_wrap", plant: |f| f.raft.terms_wrap = true, tune: strangers, seeds_max: 200 },
-    Planted {
-        name: "worker_keeps_identity",
-        plant: |f| f.host.worker_keeps_identity = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted {
-        name: "failed_sandbox_is_a_result",
-        plant: |f| f.host.failed_sandbox_is_a_result = true,
-        tune: jobs,
-        seeds_max: 2_000,
-    },
-    Planted { name: "ends_are_told_once", plant: |f| f.host.ends_are_told_once = true, tune: jobs, seeds_max: 2_000 },
-    Planted {
-        name: "sql_now_is_the_nodes_clock",
-        plant: |f| f.host.service.sql_by_local_clock = true,
-        tune: database,
-        seeds_max: 200,
-    },
-    Planted {
-        name: "sql_date_in_another_spelling_is_the_nodes_clock",
-        plant: |f| f.host.service.sql_overlooks_spellings = true,
-        tune: database,
-        seeds_max: 200,
-    },
-    Planted {
-        name: "sql_columns_of_a_stale_statement",
-        plant: |f| f.host.service.sql.columns_before_first_step = true,
-        tune: database,
-        seeds_max: 200,
-    },
-    Planted {
-        name: "sql_chance_is_the_nodes_own",
-        plant: |f| f.host.service.sql_by_own_chance = true,
-        tune: database,
-        seeds_max: 200,
-    },
-    Planted {
-        name: "sql_entries_run_again",
-        plant: |f| f.host.service.sql.entries_run_again = true,
-        tune: database_and_crashes,
-        seeds_max: 500,
-    },
-    Planted {
-        name: "mismatches_are_not_reported",
-        plant: |f| f.host.mismatches_are_not_reported = true,
-        tune: differences,
-        seeds_max: 50,
-    },
-    Planted {
-        name: "log_time_is_wall_time",
-        plant: |f| f.host.log_time_is_wall_time = true,
-        tune: as_drawn,
-        seeds_max: 200,
-    },
-    Planted {
-        name: "sql_left_out_of_snapshot",
-        plant: |f| f.host.service.sql.left_out_of_snapshot = true,
-        tune: database_and_crashes,
-        seeds_max: 500,
-    },
+    planted("forget_vote_on_step_down", 2_000, as_drawn, |f| f.raft.forget_vote_on_step_down = true),
+    planted("answer_before_sync", 2_000, as_drawn, |f| f.raft.answer_before_sync = true),
+    planted("commit_old_term", 2_000, as_drawn, |f| f.raft.commit_old_term = true),
+    planted("truncate_after_prev", 2_000, as_drawn, |f| f.raft.truncate_after_prev = true),
+    planted("ack_own_last_index", 2_000, as_drawn, |f| f.raft.ack_own_last_index = true),
+    planted("count_duplicate_vote", 2_000, as_drawn, |f| f.raft.count_duplicate_vote = true),
+    planted("count_learner", 2_000, as_drawn, |f| f.raft.count_learner = true),
+    planted("count_earlier_session", 2_000, as_drawn, |f| f.raft.count_earlier_session = true),
+    planted("skip_log_freshness", 2_000, as_drawn, |f| f.raft.skip_log_freshness = true),
+    planted("priority_vetoes", 2_000, as_drawn, |f| f.raft.priority_vetoes = true),
+    planted("read_before_own_commit", 2_000, as_drawn, |f| f.raft.read_before_own_commit = true),
+    planted("reuse_read_context", 2_000, slow_rounds, |f| f.raft.reuse_read_context = true),
+    planted("change_before_own_commit", 2_000, as_drawn, |f| f.raft.change_before_own_commit = true),
+    planted("two_changes", 2_000, as_drawn, |f| f.raft.two_changes = true),
+    planted("snapshot_loses_membership", 2_000, as_drawn, |f| f.raft.snapshot_loses_membership = true),
+    planted("snapshot_keeps_conflict", 2_000, cut_off_leaders_with_snapshots, |f| {
+        f.raft.snapshot_keeps_conflict = true
+    }),
+    planted("transfer_never_cleared", 2_000, lost_orders, |f| f.raft.transfer_never_cleared = true),
+    planted("late_transfer_obeyed", 2_000, late_orders, |f| f.raft.late_transfer_obeyed = true),
+    planted("vote_in_its_own_record", 2_000, as_drawn, |f| f.store.vote_in_its_own_record = true),
+    planted("replay_resurrects_truncated", 2_000, cut_off_leaders, |f| f.store.replay_resurrects_truncated = true),
+    planted("damage_is_torn_tail", 2_000, as_drawn, |f| f.store.damage_is_torn_tail = true),
+    planted("retry_failed_sync", 2_000, as_drawn, |f| f.store.retry_failed_sync = true),
+    planted("apply_twice_after_restart", 2_000, as_drawn, |f| f.host.apply_twice_after_restart = true),
+    planted("wiped_keeps_identity", 2_000, as_drawn, |f| f.host.wiped_keeps_identity = true),
+    planted("outdated_keeps_identity", 2_000, older_disks, |f| f.host.outdated_keeps_identity = true),
+    planted("synced_before_sync", 2_000, as_drawn, |f| f.host.synced_before_sync = true),
+    planted("snapshot_without_membership", 2_000, as_drawn, |f| f.host.snapshot_without_membership = true),
+    planted("sessions_left_out_of_snapshot", 2_000, as_drawn, |f| f.host.service.sessions_left_out_of_snapshot = true),
+    planted("keys_left_out_of_snapshot", 2_000, as_drawn, |f| f.host.service.keys_left_out_of_snapshot = true),
+    planted("local_clock_in_apply", 2_000, as_drawn, |f| f.host.service.local_clock_in_apply = true),
+    planted("expiry_by_local_clock", 2_000, as_drawn, |f| f.host.service.expiry_by_local_clock = true),
+    planted("copies_run_again", 2_000, as_drawn, |f| f.host.service.copies_run_again = true),
+    planted("submissions_run_again", 2_000, jobs, |f| f.host.service.submissions_run_again = true),
+    planted("jobs_left_out_of_snapshot", 2_000, jobs, |f| f.host.service.jobs_left_out_of_snapshot = true),
+    planted("old_attempts_end", 2_000, false_alarms, |f| f.host.service.jobs.old_attempts_end = true),
+    planted("ends_of_the_lost_count", 2_000, jobs, |f| {
+        f.host.service.jobs.ends_of_the_lost_count = true;
+        f.host.lost_worker_goes_on = true;
+    }),
+    planted("leave_forgets_jobs", 2_000, jobs, |f| f.host.service.jobs.leave_forgets_jobs = true),
+    planted("slots_are_not_counted", 2_000, jobs, |f| f.host.service.jobs.slots_are_not_counted = true),
+    planted("ended_may_end", 2_000, jobs, |f| f.host.service.jobs.ended_may_end = true),
+    planted("repeats_are_delivered", 2_000, talk, |f| f.host.service.chat.repeats_are_delivered = true),
+    planted("numbers_are_counted", 2_000, talk, |f| f.host.service.chat.numbers_are_counted = true),
+    planted("read_marks_are_not_saved", 2_000, talk, |f| f.host.service.chat.read_marks_are_not_saved = true),
+    planted("nobody_is_gone", 2_000, jobs, |f| f.host.nobody_is_gone = true),
+    planted("stuck_are_not_gone", 2_000, jobs, |f| f.host.stuck_are_not_gone = true),
+    planted("joins_without_a_read", 2_000, jobs, |f| f.host.joins_without_a_read = true),
+    planted("hears_strangers", 200, strangers, |f| f.raft.hears_strangers = true),
+    planted("terms_wrap", 200, strangers, |f| f.raft.terms_wrap = true),
+    planted("worker_keeps_identity", 2_000, jobs, |f| f.host.worker_keeps_identity = true),
+    planted("failed_sandbox_is_a_result", 2_000, jobs, |f| f.host.failed_sandbox_is_a_result = true),
+    planted("ends_are_told_once", 2_000, jobs, |f| f.host.ends_are_told_once = true),
+    planted("sql_now_is_the_nodes_clock", 200, database, |f| f.host.service.sql_by_local_clock = true),
+    planted("sql_date_in_another_spelling_is_the_nodes_clock", 200, database, |f| {
+        f.host.service.sql_overlooks_spellings = true
+    }),
+    planted("sql_columns_of_a_stale_statement", 200, database, |f| f.host.service.sql.columns_before_first_step = true),
+    planted("sql_chance_is_the_nodes_own", 200, database, |f| f.host.service.sql_by_own_chance = true),
+    planted("sql_entries_run_again", 500, database_and_crashes, |f| f.host.service.sql.entries_run_again = true),
+    planted("mismatches_are_not_reported", 50, differences, |f| f.host.mismatches_are_not_reported = true),
+    planted("log_time_is_wall_time", 200, as_drawn, |f| f.host.log_time_is_wall_time = true),
+    planted("sql_left_out_of_snapshot", 500, database_and_crashes, |f| f.host.service.sql.left_out_of_snapshot = true),
 ];
 
 impl Planted {

@@ -1,7 +1,7 @@
-//! Seeds that once found a bug: run first, for ever.
+//! Seeds that once found a bug: they always run first.
 //!
-//! A seed means what it meant only as long as the simulator draws the same plan from it; when the simulator changes, old
-//! seeds become ordinary ones. What keeps a bug from coming back for certain is a golden script of its room.
+//! A seed means what it meant only as long as the simulator draws the same plan from it; when the simulator changes,
+//! old seeds become ordinary ones. What keeps a bug from coming back for certain is a golden script of its module.
 
 /// Seeds whose run broke a rule before the bug behind it was fixed; each with what it was.
 pub const REGRESSIONS: &[(u64, &str)] = &[
@@ -48,7 +48,7 @@ pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
 pub const PLANTED: &[(&str, &[u64])] = &[
     ("old_attempts_end", &[44, 55, 61]),
     ("ended_may_end", &[14, 27]),
-    // What nodes did when jobs were new: found here first, by the seeds 63, 327 and 427 of that day.
+    // Found here first, by the seeds 63, 327 and 427 of an earlier version.
     ("stuck_are_not_gone", &[44]),
     ("joins_without_a_read", &[10, 27, 30]),
 ];

@@ -6,7 +6,7 @@
 //!
 //! Honest nodes are introduced to each other as `node/` does it: by the cluster's secret where the seed has one, by the
 //! address of a member that they know, by the answer to a join, else by the gossip of a node that they know.
-//! Not here: whom a node hears (`raft/guard.rs`).
+//! Not here: which senders a node accepts (`raft/guard.rs`).
 
 use super::environment::plan::pick;
 use super::violation::{CheckResult, violation};
@@ -31,7 +31,7 @@ impl World {
         let is_open = !self.net.is_cut(from, to) && !self.net.is_cut(to, from);
         let is_at_its_address = is_open && self.hosts[from].identity == who && self.hosts[from].process.is_some();
         let sender = self.hosts[from].process.as_ref().map(|process| process.raft.view().membership);
-        // A newcomer asked this cluster's leader to join, and was told who is in it.
+        // A new node asked this cluster's leader to join, and the answer names the members.
         let has_joined = membership.members().next().is_none() && sender.is_some_and(|theirs| theirs.is_member(&me));
         if self.plan.has_secret || (is_at_its_address && membership.uuid_of(who.id).is_some()) || has_joined {
             return self.introduce(to, who);
@@ -68,9 +68,9 @@ impl World {
         Ok(())
     }
 
-    /// A hostile process says something to a node.
+    /// A hostile process sends a message to a node.
     pub fn on_hostile(&mut self) -> CheckResult {
-        if self.is_calm {
+        if self.in_liveness_phase {
             return Ok(());
         }
         let mean = (self.plan.election_us() as f64 / self.plan.hostile) as u64;
@@ -92,7 +92,7 @@ impl World {
         let after = process.raft.view();
         if key(&before) != key(&after) {
             let (before, after) = (key(&before), key(&after));
-            return violation("StrangerHeard", format!("n{} was {before:?} and became {after:?}", node + 1));
+            return violation!("StrangerHeard", "n{} was {before:?} and became {after:?}", node + 1);
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ fn key(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
     (view.term, view.role, view.leader, view.commit_index, view.last_index, view.membership.clone(), view.transfer_to)
 }
 
-/// Something that no honest node says.
+/// A message that no honest node sends.
 fn hostile(rng: &mut Rng, me: Identity, view: &View, old: Option<Message>) -> Input {
     let stranger = Identity { id: NodeId(rng.u64(0..=8)), uuid: Uuid::from_u128(rng.u128(..)) };
     let from = *pick(rng, &[stranger, Identity { uuid: Uuid::nil(), ..stranger }, Identity { id: me.id, ..stranger }]);
@@ -148,7 +148,7 @@ fn hostile(rng: &mut Rng, me: Identity, view: &View, old: Option<Message>) -> In
     }
 }
 
-/// Numbers at the edges of what is believed.
+/// Numbers at the limits of what a node accepts.
 fn number(rng: &mut Rng, view: &View) -> u64 {
     let (last, commit) = (view.last_index.0, view.commit_index.0);
     *pick(rng, &[0, 1, commit, last, last + 1, last + 100, INDEX_MAX.0, u64::MAX - 1, u64::MAX])

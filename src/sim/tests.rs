@@ -1,6 +1,8 @@
-//! The simulator as a test: seeds that must pass, seeds that once failed, and proof that a run depends on its seed alone.
+//! The simulator as a test: seeds that must pass, seeds that once failed, and proof that a run depends on its seed
+//! alone.
 //!
-//! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs: `planted_bugs.rs`.
+//! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs:
+//! `planted_bugs.rs`.
 
 use super::environment::plan::{self, Broken};
 use super::planted_bugs as planted;
@@ -28,7 +30,8 @@ fn assert_seeds_pass(from: u64) {
             "snapshots_installed" | "wipes" | "partitions" | "transfers" | "boundary_crashes" => 500,
             "jobs" | "attempts" | "jobs_finished" => 5_000,
             "jobs_finished_again" | "jobs_cancelled" | "jobs_moved" | "workers_gone" => 300,
-            // Only losses after a proof of life count, or after ten seconds: a run is too short. Golden scripts show it.
+            // Only losses after a proof of life count, or after ten seconds: a run is too short. Golden scripts show
+            // it.
             "jobs_given_up" => 0,
             // They have a sweep of their own.
             "differences_healed" => 0,
@@ -127,8 +130,8 @@ fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
     }
 }
 
-/// What seed 807516 was about: a worker whose disk hangs lacks the last entry, and its patience ends long after all else has
-/// settled.
+/// What seed 807516 was about: a worker whose disk hangs lacks the last entry, and its patience ends long after all
+/// else has settled.
 #[test]
 fn a_worker_whose_disk_hangs_is_gone_before_the_end() {
     fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
@@ -190,8 +193,8 @@ fn a_failure_says_how_to_see_it_again() {
     assert!(!failure.trace.is_empty() && failure.trace.len() <= 41, "{} lines of trace", failure.trace.len());
 }
 
-/// Runs one seed again: `PHALANX_SEED=N`, with its last events if `PHALANX_TRACE` is set (all, with `PHALANX_TRACE_ALL`); without
-/// jobs if `PHALANX_NO_JOBS` is.
+/// Runs one seed again: `PHALANX_SEED=N`, with its last events if `PHALANX_TRACE` is set (all, with
+/// `PHALANX_TRACE_ALL`); without jobs if `PHALANX_NO_JOBS` is.
 #[test]
 fn replay() {
     let Some(seed) = std::env::var("PHALANX_SEED").ok().and_then(|seed| seed.parse().ok()) else { return };

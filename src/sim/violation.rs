@@ -14,12 +14,15 @@ pub struct Violation {
 /// `Ok` while no rule is broken.
 pub type CheckResult<T = ()> = Result<T, Violation>;
 
-/// A broken rule.
-pub fn violation<T>(rule: &'static str, what: String) -> CheckResult<T> {
-    Err(Violation { rule, what })
+/// The result that a rule is broken: the rule's name, then what happened as `format!` takes it.
+macro_rules! violation {
+    ($rule:expr, $($what:tt)+) => {
+        Err($crate::sim::violation::Violation { rule: $rule, what: format!($($what)+) })
+    };
 }
+pub(crate) use violation;
 
-/// A small hash whose value depends on nothing but what is added (the standard library's may change).
+/// A hash whose value depends only on what is added (the standard library's may change between versions).
 #[derive(Clone, Copy, Debug)]
 pub struct Hash(u64);
 

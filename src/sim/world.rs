@@ -1,18 +1,20 @@
-//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the Raft checker.
+//! The virtual world of one seed: an event queue in virtual time, the nodes, the network between them, and the Raft
+//! checker.
 //!
-//! Everything happens in the order of (time, sequence); chance comes from one seed; nothing iterates in hash order and
-//! nothing looks at a real clock. So a seed is a whole run, and a failure is a number.
+//! Events happen in the order of (time, sequence); random numbers come from one seed; nothing iterates in hash order or
+//! reads a real clock. So a seed determines a run.
 //!
-//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients (`sim/steps/clients.rs`), the
-//! end (`sim/steps/liveness.rs`).
+//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients
+//! (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
 
 use super::checks::client_checker::ClientChecker;
 use super::checks::raft_checker::RaftChecker;
 use super::coverage::Coverage;
 use super::environment::disk::Death;
 use super::environment::net::Network;
-use super::environment::plan::{JobsPlan, Plan, TICK_US};
+use super::environment::plan::{JobsPlan, Plan, TICK_US, pick};
 use super::model::host::{Bugs, Host};
+use super::model::liveness::LivenessPhase;
 use super::model::operations::{Client, ClientResult};
 use super::model::snapshot_transfers::Transfers;
 use super::violation::{CheckResult, Hash, Violation, violation};
@@ -21,8 +23,7 @@ use crate::services::jobs::JobId;
 use crate::store::error::StoreError;
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -37,7 +38,7 @@ pub enum Packet {
     Forwarded { life: u64, token: u64, told: ClientResult },
 }
 
-/// What may happen next.
+/// An event.
 #[derive(Debug)]
 pub enum What {
     /// A node's tick.
@@ -48,7 +49,7 @@ pub enum What {
     DiskDone { node: usize, life: u64 },
     /// Committed entries reach the service.
     Apply { node: usize, life: u64 },
-    /// A node's worker looks at its work.
+    /// A node's worker checks its assigned jobs.
     Work { node: usize, life: u64 },
     /// A program ends.
     Ended { node: usize, life: u64, job: JobId, attempt: u32 },
@@ -62,11 +63,11 @@ pub enum What {
     Received { node: usize, life: u64, transfer: u64 },
     /// A process starts.
     Start { node: usize },
-    /// A paused process goes on.
+    /// A paused process continues.
     Thaw { node: usize },
-    /// A crash loop goes round.
+    /// The next crash of a crash loop.
     Doom { node: usize, life: u64 },
-    /// Something is said about a link.
+    /// A node is notified about a link.
     Link { node: usize, life: u64, about: usize, is_up: bool },
     /// Strike with a fault, and again later.
     Fault { at: usize },
@@ -82,13 +83,13 @@ pub enum What {
     Reply { client: usize, attempt: u64, told: ClientResult },
     /// A client has waited long enough for an attempt.
     Deadline { client: usize, attempt: u64 },
-    /// The membership driver looks around.
+    /// The membership driver acts.
     Driver,
-    /// A node hears whom others know.
+    /// A node receives gossip.
     Gossip { node: usize, life: u64 },
-    /// A stranger says something.
+    /// A hostile process sends a message.
     Hostile,
-    /// A state is altered behind the log's back.
+    /// A state is altered without a log entry.
     Alter,
     /// The leader puts a checkpoint into the log.
     Checkpoint,
@@ -98,76 +99,54 @@ pub enum What {
     Look,
 }
 
-/// An entry of the queue, ordered by time, then by sequence.
-pub struct Scheduled {
-    at: u64,
-    sequence: u64,
-    what: What,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Scheduled) -> bool {
-        self.sequence == other.sequence
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
 /// Events kept for the trace of a failure.
 const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
 const OLD_PACKETS_MAX: usize = 400;
 
-/// See the module.
+/// The world.
 pub struct World {
     /// What this seed chose.
     pub plan: Plan,
     /// Planted bugs.
     pub bugs: Bugs,
-    /// The one source of chance.
+    /// The source of random numbers.
     pub rng: Rng,
-    /// Chance for older copies of disks alone.
+    /// Random numbers for older copies of disks only.
     pub image_rng: Rng,
     /// Virtual time in microseconds.
     pub now: u64,
-    /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in milliseconds.
+    /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in
+    /// milliseconds.
     pub time_begun: Option<(u64, u64)>,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    /// What happens, by time and sequence.
+    queue: BTreeMap<(u64, u64), What>,
     next_sequence: u64,
     /// Nodes; node `i` has the number `i + 1`.
     pub hosts: Vec<Host>,
     /// Links.
     pub net: Network,
-    /// What was said before.
+    /// Old packets.
     pub old_packets: VecDeque<(usize, usize, Packet)>,
     /// Snapshots on their way.
     pub transfers: Transfers,
-    /// The onlooker of nodes.
+    /// The checker of consensus.
     pub raft_checker: RaftChecker,
-    /// The onlooker of clients.
+    /// The checker of what clients see.
     pub client_checker: ClientChecker,
     /// Clients.
     pub clients: Vec<Client>,
     /// How often things happened.
     pub coverage: Coverage,
     /// Faults have stopped.
-    pub is_calm: bool,
-    /// State of the calm phase.
-    pub liveness: super::model::liveness::LivenessPhase,
+    pub in_liveness_phase: bool,
+    /// State of the liveness phase.
+    pub liveness: LivenessPhase,
     /// The run is over.
     pub is_over: bool,
-    /// Commands of workers and leaders so far: each has a number of its own.
+    /// Number of commands of workers and leaders so far.
     pub words: u64,
-    /// What paused nodes have not taken yet.
+    /// Events of paused nodes.
     pub asleep: BTreeMap<usize, Vec<What>>,
     /// Fingerprint of all that happened.
     pub hash: Hash,
@@ -179,17 +158,16 @@ impl World {
     pub fn new(seed: u64, bugs: Bugs, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
-        // From a source of chance of its own: seeds without jobs are what they were before there were any.
+        // From a separate source: seeds without jobs are what they were before there were any.
         let mut chance = Rng::with_seed(!seed);
         plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
         plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
-        // The same holds for talk.
-        plan.talk = *super::environment::plan::pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
-        // And for older copies of disks, and strangers.
-        plan.restores =
-            *super::environment::plan::pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
+        // Likewise for chat.
+        plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
+        // Likewise for older copies of disks, and hostile processes.
+        plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
         let mut strangers = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *super::environment::plan::pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
+        plan.hostile = *pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
         plan.has_secret = strangers.bool();
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
@@ -198,7 +176,7 @@ impl World {
             bugs,
             now: 0,
             time_begun: None,
-            queue: BinaryHeap::new(),
+            queue: BTreeMap::new(),
             next_sequence: 0,
             hosts: Vec::new(),
             old_packets: VecDeque::new(),
@@ -207,8 +185,8 @@ impl World {
             client_checker: ClientChecker::default(),
             clients: Vec::new(),
             coverage: Coverage::default(),
-            is_calm: false,
-            liveness: super::model::liveness::LivenessPhase::default(),
+            in_liveness_phase: false,
+            liveness: LivenessPhase::default(),
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),
@@ -226,7 +204,7 @@ impl World {
             world.hosts.push(Host::new(identity, seed, tick_us));
         }
         world.set_clocks(seed);
-        world.give_birth()?;
+        world.bootstrap()?;
         for node in 0..nodes {
             let at = world.rng.u64(0..20_000);
             world.start_at(node, at);
@@ -258,26 +236,19 @@ impl World {
         Identity { id: NodeId(node as u64 + 1), uuid }
     }
 
-    /// The first voters are born with the same first entry, agreed upon by definition; spares with nothing.
-    fn give_birth(&mut self) -> CheckResult {
+    /// The first voters start with the same first entry, committed by definition; spares start with nothing.
+    fn bootstrap(&mut self) -> CheckResult {
         let voters = (0..self.plan.voters).map(|node| (self.hosts[node].identity.id, self.hosts[node].identity.uuid));
         let membership = Arc::new(Membership { voters: voters.collect(), learners: BTreeMap::new() });
-        let founder = self.hosts[0].identity;
+        let first = self.hosts[0].identity;
         let entry = Entry { index: Index(1), term: Term(1), payload: Payload::Membership(membership) };
         for node in 0..self.plan.voters {
-            let durable = Durable {
-                hard_state: HardState { term: Term(1), vote: Some(founder) },
-                snapshot: None,
-                entries: vec![entry.clone()],
-            };
+            let hard_state = HardState { term: Term(1), vote: Some(first) };
+            let entries = vec![entry.clone()];
+            let durable = Durable { hard_state, snapshot: None, entries: entries.clone() };
             let host = &self.hosts[node];
-            self.raft_checker.on_birth(host.identity, &durable, node == 0)?;
-            let persist = Persist {
-                seq: 0,
-                hard_state: Some(durable.hard_state),
-                install: None,
-                entries: durable.entries.clone(),
-            };
+            self.raft_checker.on_bootstrap(host.identity, &durable, node == 0)?;
+            let persist = Persist { hard_state: Some(hard_state), entries, ..Persist::default() };
             let (mut store, _) = host.open(&self.plan, &Bugs::default()).or_else(failed_to_open)?;
             store.write(&persist).and_then(|()| store.sync()).or_else(failed_to_open)?;
         }
@@ -306,7 +277,7 @@ impl World {
     pub fn at(&mut self, at: u64, what: What) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.queue.push(Reverse(Scheduled { at: at.max(self.now), sequence, what }));
+        self.queue.insert((at.max(self.now), sequence), what);
     }
 
     /// Schedules an event some time from now.
@@ -322,16 +293,18 @@ impl World {
     /// Runs to the end.
     pub fn run(&mut self) -> CheckResult {
         while !self.is_over {
-            let Some(Reverse(next)) = self.queue.pop() else { return violation("Progress", "nothing happens".into()) };
-            self.now = next.at;
+            let Some(((at, _), what)) = self.queue.pop_first() else {
+                return violation!("Progress", "nothing happens");
+            };
+            self.now = at;
             self.coverage.events += 1;
-            self.dispatch(next.what)?;
+            self.dispatch(what)?;
         }
         self.coverage += self.client_checker.jobs_checker.seen;
         self.client_checker.judge_history()
     }
 
-    /// Whether an event belongs to a node that stands still; if so it waits.
+    /// The paused node that an event belongs to: then the event waits.
     fn is_asleep(&mut self, what: &What) -> Option<usize> {
         let node = match what {
             What::Tick { node, .. }
@@ -370,7 +343,7 @@ impl World {
                     self.tell_promise(node);
                     self.tell_time(node);
                     self.step(node, Input::Tick)?;
-                    self.maybe_call_the_roll(node)?;
+                    self.maybe_check_workers(node)?;
                 }
                 Ok(())
             }
@@ -408,7 +381,7 @@ impl World {
             }),
             What::Fault { at } => self.on_fault(at),
             What::Mend => {
-                if !self.is_calm {
+                if !self.in_liveness_phase {
                     self.net.whole();
                     self.note(|_| "network whole".into());
                 }
@@ -432,7 +405,7 @@ impl World {
             What::Hostile => self.on_hostile(),
             What::Alter => self.on_alter(),
             What::Checkpoint => self.on_checkpoint(),
-            What::LivenessPhase => self.on_calm(),
+            What::LivenessPhase => self.on_liveness_phase(),
             What::Look => self.on_look(),
         }
     }
@@ -452,7 +425,7 @@ impl World {
             return;
         }
         let arrivals = self.net.send(self.now, from, to, &mut self.rng);
-        // Hosts talk over connections that neither double nor repeat; raft must stand both.
+        // Connections between hosts do not duplicate or replay; raft must tolerate both.
         let copies = if matches!(packet, Packet::Raft(_)) { 2 } else { 1 };
         for at in arrivals.into_iter().take(copies).flatten() {
             self.at(at, What::Packet { from, to, packet: Box::new(packet.clone()) });
@@ -464,7 +437,7 @@ impl World {
             return Ok(());
         }
         let is_kept = self.plan.net.replay > 0.0 || self.plan.hostile > 0.0;
-        if !self.is_calm && is_kept && matches!(packet, Packet::Raft(_)) {
+        if !self.in_liveness_phase && is_kept && matches!(packet, Packet::Raft(_)) {
             if self.old_packets.len() >= OLD_PACKETS_MAX {
                 let at = self.rng.usize(0..self.old_packets.len());
                 self.old_packets.remove(at);
@@ -502,5 +475,5 @@ impl World {
 }
 
 fn failed_to_open<T>(error: StoreError) -> Result<T, Violation> {
-    violation("NoGhostLog", format!("a fresh store fails: {error}"))
+    violation!("NoGhostLog", "a fresh store fails: {error}")
 }

@@ -15,7 +15,7 @@ use super::process_tree::{self, Family};
 use super::runtimes::{self, Found, LAUNCHER, Places};
 use super::sandbox::{self, Bounds, Sandbox};
 use super::scratch::{FILES_MAX, Scratch};
-use crate::services::jobs::{End, Limits, Request, Verdict};
+use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -85,7 +85,7 @@ pub struct Attempt<'a> {
     pub scratch: PathBuf,
     /// Which of the worker's slots it has.
     pub slot: u32,
-    /// Ends it before its time, as [`Verdict::Cancelled`].
+    /// Ends it before its time, as [`JobOutcome::Cancelled`].
     pub is_cancelled: &'a AtomicBool,
     /// Hears what the program says, as it says it.
     pub hear: &'a mut dyn FnMut(Stream, &[u8]),
@@ -116,9 +116,9 @@ impl Attempt<'_> {
         let files = match self.lay_out(scratch, &class) {
             Err(e) if self.is_cancelled.load(Ordering::Relaxed) => {
                 log::debug!("a job was cancelled before it started: {e}");
-                return Ok(End::bare(Verdict::Cancelled));
+                return Ok(End::bare(JobOutcome::Cancelled));
             }
-            Err(e) => return Ok(End::bare(Verdict::Failed(format!("cannot write the job's files: {e}")))),
+            Err(e) => return Ok(End::bare(JobOutcome::Failed(format!("cannot write the job's files: {e}")))),
             Ok(files) => files,
         };
         let places = Places { home: self.found.home.as_deref(), files: &files, class: &class };
@@ -128,8 +128,8 @@ impl Attempt<'_> {
             let words = runtimes::fill(&runtime.compile, &places);
             let ran = self.execute(scratch, &words, &[], COMPILER, false)?;
             compile_ms = ran.took.as_millis() as u64;
-            if ran.stopped_by == Some(Verdict::Cancelled) {
-                return Ok(End::bare(Verdict::Cancelled));
+            if ran.stopped_by == Some(JobOutcome::Cancelled) {
+                return Ok(End::bare(JobOutcome::Cancelled));
             }
             if ran.exit_code != Some(0) || ran.stopped_by.is_some() {
                 let mut said = ran.stdout;
@@ -142,7 +142,7 @@ impl Attempt<'_> {
                     signal: ran.signal,
                     stderr: said.into(),
                     compile_ms,
-                    ..End::bare(Verdict::NotCompiled)
+                    ..End::bare(JobOutcome::NotCompiled)
                 });
             }
         }
@@ -151,7 +151,7 @@ impl Attempt<'_> {
         let stdin = self.request.stdin.clone();
         let ran = self.execute(scratch, &words, &stdin, self.limits, true)?;
         Ok(End {
-            verdict: ran.stopped_by.unwrap_or(Verdict::Finished),
+            outcome: ran.stopped_by.unwrap_or(JobOutcome::Finished),
             exit_code: ran.exit_code,
             signal: ran.signal,
             stdout: ran.stdout.into(),
@@ -295,7 +295,9 @@ impl Attempt<'_> {
         };
         let ran = watch.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
         match &ran.not_started {
-            Some(why) if ran.stopped_by != Some(Verdict::Cancelled) => Err(WorkError::NotStarted { why: why.clone() }),
+            Some(why) if ran.stopped_by != Some(JobOutcome::Cancelled) => {
+                Err(WorkError::NotStarted { why: why.clone() })
+            }
             _ => Ok(self.told(scratch, limits, ran)),
         }
     }
@@ -317,9 +319,9 @@ impl Attempt<'_> {
         }
         if ran.stopped_by.is_none() {
             ran.stopped_by = match ran.signal {
-                Some(SIGXCPU) => Some(Verdict::TimedOut),
-                Some(SIGXFSZ) => Some(Verdict::FilesExceeded),
-                _ => ran.has_too_many_files.then_some(Verdict::FilesExceeded),
+                Some(SIGXCPU) => Some(JobOutcome::TimedOut),
+                Some(SIGXFSZ) => Some(JobOutcome::FilesExceeded),
+                _ => ran.has_too_many_files.then_some(JobOutcome::FilesExceeded),
             };
         } else if ran.signal.is_none() {
             (ran.exit_code, ran.signal) = (None, Some(SIGKILL));
@@ -376,7 +378,7 @@ struct Ran {
     /// At the end it had left more than it may.
     has_too_many_files: bool,
     /// The limit that it reached.
-    stopped_by: Option<Verdict>,
+    stopped_by: Option<JobOutcome>,
     /// The program has not begun: output of the sandbox.
     not_started: Option<String>,
 }
@@ -415,7 +417,7 @@ struct Watch<'a> {
     counted: Instant,
     /// Time between two checks: longer where they are slow (much memory, many processes).
     pace: Duration,
-    stopped_by: Option<Verdict>,
+    stopped_by: Option<JobOutcome>,
     /// When it is killed, after it was asked to end.
     kill_at: Option<Instant>,
     memory_peak_kib: u64,
@@ -507,7 +509,7 @@ impl Watch<'_> {
                     let kept = &buffer[..read.min(self.output_left as usize)];
                     self.output_left -= kept.len() as u64;
                     if kept.len() < read {
-                        self.stopped_by.get_or_insert(Verdict::OutputExceeded);
+                        self.stopped_by.get_or_insert(JobOutcome::OutputExceeded);
                     }
                     if !kept.is_empty() {
                         into.extend_from_slice(kept);
@@ -533,7 +535,7 @@ impl Watch<'_> {
     fn reason(&self, status: ExitStatus) -> String {
         let said = String::from_utf8_lossy(&self.sandbox_said).trim().to_string();
         match (&self.stopped_by, said.is_empty()) {
-            (Some(Verdict::TimedOut), is_silent) => {
+            (Some(JobOutcome::TimedOut), is_silent) => {
                 let said = if is_silent { String::new() } else { format!("; {said}") };
                 format!("it took more than {} s{said}", START_MAX.as_secs())
             }
@@ -549,10 +551,10 @@ impl Watch<'_> {
             _ => now - self.begun >= START_MAX,
         };
         if self.is_cancelled.load(Ordering::Relaxed) {
-            self.stop(Verdict::Cancelled, now);
+            self.stop(JobOutcome::Cancelled, now);
         } else if is_late && self.stopped_by.is_none() {
             self.ask_to_end();
-            self.stop(Verdict::TimedOut, now + TERM_GRACE);
+            self.stop(JobOutcome::TimedOut, now + TERM_GRACE);
         } else if now - self.checked_at >= self.pace {
             let over = self.measure();
             self.pace = (now.elapsed() * CHECK_SHARE).clamp(CHECK_EVERY, CHECK_SELDOM);
@@ -564,7 +566,7 @@ impl Watch<'_> {
     }
 
     /// Has the program killed at `kill_at` at the latest. The first cause is kept.
-    fn stop(&mut self, by: Verdict, kill_at: Instant) {
+    fn stop(&mut self, by: JobOutcome, kill_at: Instant) {
         self.stopped_by.get_or_insert(by);
         self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
     }
@@ -612,7 +614,7 @@ impl Watch<'_> {
         process_tree::below(self.family.pid, self.family.outer).first().copied()
     }
 
-    fn measure(&mut self) -> Option<Verdict> {
+    fn measure(&mut self) -> Option<JobOutcome> {
         self.find_inner();
         if self.namespace.is_none() && self.own > 0 && self.has_started() {
             self.namespace = self.inner_pid().and_then(Namespace::of);
@@ -627,10 +629,10 @@ impl Watch<'_> {
         self.memory_peak_kib = self.memory_peak_kib.max(memory_kib);
         self.cpu_peak_ms = self.cpu_peak_ms.max(usage.cpu_ms);
         if memory_kib > self.limits.memory_mb << 10 {
-            return Some(Verdict::MemoryExceeded);
+            return Some(JobOutcome::MemoryExceeded);
         }
         if usage.processes > processes_max {
-            return Some(Verdict::ProcessesExceeded);
+            return Some(JobOutcome::ProcessesExceeded);
         }
         if !self.scratch.is_quick() && !is_long_ago {
             return None;
@@ -639,7 +641,7 @@ impl Watch<'_> {
         if is_long_ago {
             self.counted = Instant::now();
         }
-        is_over.then_some(Verdict::FilesExceeded)
+        is_over.then_some(JobOutcome::FilesExceeded)
     }
 
     /// Whether the command made more files than it may. What was there before is not its own, and it may remove that.

@@ -15,7 +15,7 @@ use super::run::{Attempt, Stream};
 use super::runtimes::{self, Found, find, java_class, java_file};
 use super::sandbox::{Bounds, Sandbox};
 use super::scratch::{Scratch, is_mounted_from};
-use crate::services::jobs::{End, Limits, Request, Verdict};
+use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::{SandboxKind, known_runtimes as known};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -98,8 +98,8 @@ fn text(bytes: &[u8]) -> String {
 #[track_caller]
 fn finished(end: &End, code: i32, stdout: &str) {
     assert_eq!(
-        (&end.verdict, end.exit_code),
-        (&Verdict::Finished, Some(code)),
+        (&end.outcome, end.exit_code),
+        (&JobOutcome::Finished, Some(code)),
         "{} {}",
         text(&end.stdout),
         text(&end.stderr)
@@ -175,7 +175,7 @@ fn a_compilers_words_come_back() {
         ("java", "class A { int z() { } }", "return"),
     ] {
         let Some(end) = run(&request(language, source)) else { continue };
-        assert_eq!(end.verdict, Verdict::NotCompiled);
+        assert_eq!(end.outcome, JobOutcome::NotCompiled);
         assert!(text(&end.stderr).contains(said), "{}", text(&end.stderr));
     }
 }
@@ -184,7 +184,7 @@ fn a_compilers_words_come_back() {
 fn exit_codes_signals_and_live_output_are_told() {
     finished(&shell("echo out; echo err >&2; exit 7"), 7, "out\n");
     let killed = shell("kill -SEGV $$");
-    assert_eq!((killed.verdict, killed.exit_code, killed.signal), (Verdict::Finished, None, Some(11)));
+    assert_eq!((killed.outcome, killed.exit_code, killed.signal), (JobOutcome::Finished, None, Some(11)));
     let mut heard = Vec::new();
     let end = attempt(&sandbox(), &request("shell", "echo one; sleep 0.2; echo two >&2"), &mut |from, bytes| {
         heard.push((from, text(bytes)));
@@ -201,27 +201,27 @@ fn too_much_time_is_told_also_of_one_who_ignores_signals() {
         let mut begun = None;
         let request = Request { limits, ..request("shell", &format!("echo begun; {source}")) };
         let end = attempt(&sandbox(), &request, &mut |_, _| begun = Some(Instant::now())).unwrap();
-        assert_eq!(end.verdict, Verdict::TimedOut, "{source}");
+        assert_eq!(end.outcome, JobOutcome::TimedOut, "{source}");
         let took = begun.expect("it said so").elapsed();
         assert!(took < Duration::from_secs(5), "{source} took {took:?}");
     }
     // A program that gets a twentieth of a processor needs that long to use up its processor time.
     let busy = Limits { cpu_ms: 1000, wall_ms: 120_000, ..LIMITS };
     let end = run(&Request { limits: busy, ..request("shell", "while :; do :; done") }).unwrap();
-    assert_eq!((end.verdict, end.signal), (Verdict::TimedOut, Some(24)));
+    assert_eq!((end.outcome, end.signal), (JobOutcome::TimedOut, Some(24)));
 }
 
 #[test]
 fn too_much_output_is_cut_where_it_is_too_much() {
     let end = shell("while :; do echo 0123456789012345678901234567890123456789; done");
-    assert_eq!(end.verdict, Verdict::OutputExceeded);
+    assert_eq!(end.outcome, JobOutcome::OutputExceeded);
     assert_eq!(end.stdout.len() + end.stderr.len(), LIMITS.output_bytes as usize);
 }
 
 #[test]
 fn too_much_memory_is_told() {
     let Some(end) = run(&request("python", "x = []\nwhile True: x.append(bytearray(1 << 20))")) else { return };
-    assert_eq!(end.verdict, Verdict::MemoryExceeded, "{}", text(&end.stderr));
+    assert_eq!(end.outcome, JobOutcome::MemoryExceeded, "{}", text(&end.stderr));
     assert!(end.memory_peak_kib > LIMITS.memory_mb << 10);
 }
 
@@ -234,7 +234,7 @@ fn memory_that_is_shared_is_counted() {
         // One file may be as long as all the memory here: the memory limit must be the one that stops the program.
         let limits = Limits { files_mb: 400, memory_mb: 128, ..LIMITS };
         let Some(end) = run(&Request { limits, ..request("python", source) }) else { return };
-        assert_eq!(end.verdict, Verdict::MemoryExceeded, "{source} {}", text(&end.stderr));
+        assert_eq!(end.outcome, JobOutcome::MemoryExceeded, "{source} {}", text(&end.stderr));
     }
 }
 
@@ -248,7 +248,7 @@ fn memory_of_a_process_whose_first_thread_has_ended_is_counted() {
         void *eat(void *x) { char *volatile p = malloc(300 << 20); memset(p, 1, 300 << 20); sleep(9); exit(*p - 1); }
         int main() { pthread_t t; pthread_create(&t, 0, eat, 0); pthread_exit(0); }"#;
     let Some(end) = run(&request("c", source)) else { return };
-    assert_eq!(end.verdict, Verdict::MemoryExceeded, "{end:?}");
+    assert_eq!(end.outcome, JobOutcome::MemoryExceeded, "{end:?}");
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn exit_codes_that_look_like_signals_are_no_limits() {
     finished(&shell("exit 153"), 153, "");
     finished(&shell("exit 190"), 190, "");
     let sparse = shell("exec dd if=/dev/zero of=x bs=1 count=1 seek=9000000 2>/dev/null");
-    assert_eq!(sparse.verdict, Verdict::Finished, "a hole takes up nothing {}", text(&sparse.stderr));
+    assert_eq!(sparse.outcome, JobOutcome::Finished, "a hole takes up nothing {}", text(&sparse.stderr));
 }
 
 #[test]
@@ -349,8 +349,8 @@ fn files_keep_their_names_and_contents() {
         ..request("shell", "")
     });
     assert_eq!(
-        twice.unwrap().verdict,
-        Verdict::Failed("cannot write the job's files: two of them are named main.sh".into())
+        twice.unwrap().outcome,
+        JobOutcome::Failed("cannot write the job's files: two of them are named main.sh".into())
     );
     let dashed = run(&Request { files: vec![("-e".into(), b"echo file".to_vec().into())], ..request("shell", "") });
     finished(&dashed.unwrap(), 0, "file\n");
@@ -364,7 +364,7 @@ fn laying_out_ends_in_time() {
     let request = Request { files: (0..1000).map(deep).collect(), limits, ..request("shell", "") };
     let begun = Instant::now();
     let end = run(&request).unwrap();
-    assert!(matches!(&end.verdict, Verdict::Failed(why) if why.contains("too long")), "{:?}", end.verdict);
+    assert!(matches!(&end.outcome, JobOutcome::Failed(why) if why.contains("too long")), "{:?}", end.outcome);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
@@ -383,23 +383,23 @@ fn fill_with_empty_files(folder: &str) -> String {
 #[test]
 fn too_many_files_are_told() {
     let large = shell("exec head -c 9000000 /dev/zero > large");
-    assert_eq!((large.verdict, large.signal), (Verdict::FilesExceeded, Some(25)));
+    assert_eq!((large.outcome, large.signal), (JobOutcome::FilesExceeded, Some(25)));
     // Where only a part of the program is ended, the rest may continue, and is told the reason.
     let part = shell("head -c 9000000 /dev/zero > large; echo still here");
     finished(&part, 0, "still here\n");
     assert!(text(&part.stderr).contains("File size limit exceeded"), "{}", text(&part.stderr));
     let many = shell("i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
-    assert_eq!(many.verdict, Verdict::FilesExceeded);
+    assert_eq!(many.outcome, JobOutcome::FilesExceeded);
     let elsewhere = shell("head -c 100000000 /dev/zero > /tmp/x; echo x > /usr/x; echo y > /y; ls /tmp/x");
-    assert_eq!(elsewhere.verdict, Verdict::Finished, "one file is as large as it may be, and the rest is read-only");
+    assert_eq!(elsewhere.outcome, JobOutcome::Finished, "one file is as large as it may be, and the rest is read-only");
     let too = shell("head -c 6000000 /dev/zero > /tmp/x; head -c 6000000 /dev/zero > y");
-    assert_eq!(too.verdict, Verdict::FilesExceeded, "what lies in /tmp counts, also of one who is quick");
+    assert_eq!(too.outcome, JobOutcome::FilesExceeded, "what lies in /tmp counts, also of one who is quick");
     let shared = shell("head -c 6000000 /dev/zero > /dev/shm/x; head -c 6000000 /dev/zero > y");
-    assert_eq!(shared.verdict, Verdict::FilesExceeded, "what lies in /dev/shm counts");
+    assert_eq!(shared.outcome, JobOutcome::FilesExceeded, "what lies in /dev/shm counts");
     let nameless = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep 60 & done; sleep 60";
-    assert_eq!(shell(nameless).verdict, Verdict::FilesExceeded, "removed files count as long as they are open");
+    assert_eq!(shell(nameless).outcome, JobOutcome::FilesExceeded, "removed files count as long as they are open");
     let empty = run(&Request { limits: PATIENT, ..request("shell", &fill_with_empty_files("/tmp")) }).unwrap();
-    assert_eq!(empty.verdict, Verdict::FilesExceeded, "files without content count {empty:?}");
+    assert_eq!(empty.outcome, JobOutcome::FilesExceeded, "files without content count {empty:?}");
     let device = shell("echo x > /dev/x; echo y > /dev/shm/y && cat /dev/shm/y");
     finished(&device, 0, "y\n");
 }
@@ -423,7 +423,7 @@ fn deep_folders_harm_nobody() {
     )) else {
         return;
     };
-    assert!(matches!(end.verdict, Verdict::FilesExceeded), "{end:?}");
+    assert!(matches!(end.outcome, JobOutcome::FilesExceeded), "{end:?}");
     // On a disk, by a thread with a stack as small as a slot's, also where folders are locked.
     let dir = tempfile::tempdir().unwrap();
     let precious = dir.path().join("precious");
@@ -517,7 +517,7 @@ const BOMB: &str = include_str!("../../tests/cluster/jobs/fork_bomb.sh");
 fn a_fork_bomb_is_stopped_and_harms_nobody() {
     let begun = Instant::now();
     let end = run(&Request { limits: Limits { wall_ms: 3000, ..LIMITS }, ..request("shell", BOMB) }).unwrap();
-    assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+    assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     finished(&shell("echo fine"), 0, "fine\n");
 }
@@ -665,7 +665,7 @@ fn what_is_cancelled_ends_at_once() {
     }
     .run()
     .unwrap();
-    assert_eq!((end.verdict, text(&end.stdout)), (Verdict::Cancelled, "begun\n".to_string()));
+    assert_eq!((end.outcome, text(&end.stdout)), (JobOutcome::Cancelled, "begun\n".to_string()));
     assert!(cancelled.is_some_and(|at| at.elapsed() < Duration::from_secs(5)));
 }
 

@@ -332,11 +332,12 @@ fn demos_and_benches_that_are_told_to_end_leave_nothing_behind() {
         let (temporary, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(temporary.path(), open).unwrap();
-        let envs = [("TMPDIR".to_string(), temporary.path().to_string_lossy().into_owned())];
         let log = own.path().join("log");
-        let args = command.map(String::from);
-        let exe = std::path::Path::new(EXE);
-        let mut process = Process::start(exe, &args, &envs, own.path(), &log).unwrap();
+        let mut process = Process::start(
+            Command::new(EXE).args(command).env("TMPDIR", temporary.path()).current_dir(own.path()),
+            &log,
+        )
+        .unwrap();
         let nodes = || {
             let folders = std::fs::read_dir(temporary.path()).ok()?.flatten().map(|row| row.path());
             let mut logs =

@@ -205,16 +205,9 @@ fn a_command_under_a_lock() {
 fn a_command_ends_when_its_lock_is_lost() {
     let mut cli = Cli::new();
     let log = cli.cluster.dir().join("holder.log");
-    let args: Vec<String> = cli
-        .command(&lock_run(
-            "l",
-            &["--ttl", "3s", "--timeout", "0.2"],
-            &["sh", "-c", "trap 'echo told; exit' TERM; while :; do sleep 0.05; done"],
-        ))
-        .get_args()
-        .map(|arg| arg.to_string_lossy().into_owned())
-        .collect();
-    let mut holder = Process::start(EXE.as_ref(), &args, &[], cli.cluster.dir(), &log).unwrap();
+    let script = "trap 'echo told; exit' TERM; while :; do sleep 0.05; done";
+    let command = lock_run("l", &["--ttl", "3s", "--timeout", "0.2"], &["sh", "-c", script]);
+    let mut holder = Process::start(&mut cli.command(&command), &log).unwrap();
     let held = || (cli.cluster.get(1, "/v1/lock/l").unwrap().status == 200).then_some(());
     cli.cluster.wait_until("the lock is held", PATIENCE, held).unwrap();
     let begun = Instant::now();

@@ -385,10 +385,11 @@ fn fresh_deletes_nothing_before_it_may_start() {
     let identity = data.join("node-7/identity.json");
     let neighbour = data.join("node-notes");
     std::fs::create_dir_all(&neighbour).unwrap();
-    let envs: Vec<(String, String)> = desk.envs.iter().filter(|(n, _)| n.starts_with("PHALANX_")).cloned().collect();
-    let args = ["node", "--id", "7"].map(String::from);
+    let envs = desk.envs.iter().filter(|(name, _)| name.starts_with("PHALANX_")).cloned();
+    let args = ["node", "--id", "7"];
     let log = desk.dir.path().join("by-hand.log");
-    let mut by_hand = Process::start(EXE.as_ref(), &args, &envs, desk.dir.path(), &log).unwrap();
+    let mut by_hand =
+        Process::start(Command::new(EXE).args(args).envs(envs).current_dir(desk.dir.path()), &log).unwrap();
     wait_until("node 7 has written its identity", WITHIN, || identity.exists().then_some(())).unwrap();
 
     // A node that a person runs keeps its folder: seen by its lock, and by its pid where there is no flock.

@@ -145,7 +145,7 @@ fn the_shell_goes_on_when_its_node_dies() -> Result<()> {
     shell.expect("2 rows changed")?;
     cluster.kill(1)?;
     shell.type_line("INSERT INTO a(x) VALUES ('three');")?;
-    shell.expect(&format!("-- on with node {}", cluster.http(2)))?;
+    shell.expect(&format!("-- now node {}", cluster.http(2)))?;
     shell.expect("1 row changed")?;
     shell.type_line("SELECT x FROM a WHERE id = 3;")?;
     shell.expect("│ three │")?;

@@ -3,7 +3,7 @@
 //! Not here: the page of the chat (`tests/http/browser.rs`).
 
 use crate::EXE;
-use phalanx::client::{Chat, Fault, To};
+use phalanx::client::{Chat, ClientError, To};
 use phalanx::lab::Cluster;
 use phalanx::lab::terminal::Terminal;
 use phalanx::lab::web::Connection;
@@ -279,11 +279,11 @@ fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
     for what in ["join", "leave"] {
         let said = [2, 77].map(|id| eve.post(&format!("rooms/{id}/{what}"), &json!({})).unwrap_err());
         assert_eq!(said[0], said[1]);
-        assert!(matches!(said[0], Fault::Refused { status: 404, .. }), "{said:?}");
+        assert!(matches!(said[0], ClientError::Refused { status: 404, .. }), "{said:?}");
     }
     for other in [to("bob"), to("nobodyatall"), To::Room("tea".to_string()), To::Conversation(2)] {
         let said = ann.send_as("z", &other, "T");
-        assert!(matches!(said, Err(Fault::Refused { status: 409, .. })), "{other:?}: {said:?}");
+        assert!(matches!(said, Err(ClientError::Refused { status: 409, .. })), "{other:?}: {said:?}");
     }
     for same in [to("eve"), to("EVE"), To::Conversation(first["conversation"].as_u64().unwrap())] {
         let said = ann.send_as("z", &same, "T").unwrap();
@@ -302,8 +302,8 @@ fn who_logs_out_on_one_node_is_out_on_all() {
     elsewhere.client.token = ann.client.token.clone();
     elsewhere.post("logout", &json!({})).unwrap();
     let end = stream.next(Instant::now() + SOON);
-    assert!(matches!(end, Err(Fault::Refused { status: 401, .. })), "{end:?}");
-    assert!(matches!(ann.send(&To::Room("x".to_string()), "x"), Err(Fault::Refused { status: 401, .. })));
+    assert!(matches!(end, Err(ClientError::Refused { status: 401, .. })), "{end:?}");
+    assert!(matches!(ann.send(&To::Room("x".to_string()), "x"), Err(ClientError::Refused { status: 401, .. })));
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use crate::EXE;
 use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result};
-use phalanx::node::views::status::Verdict;
+use phalanx::node::views::status::Health;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ fn console_commands_answer_and_l_takes_the_leadership() -> Result<()> {
     let other = (1..=3).find(|id| *id != leader).unwrap_or(1);
     cluster.wait_until("a follower has heard of all", SOON, || {
         let status = cluster.status(other).ok()?;
-        (status.cluster.verdict == Verdict::Healthy).then_some(())
+        (status.cluster.verdict == Health::Healthy).then_some(())
     })?;
     type_and_read(&mut cluster, other, "help", &["status", "peers", "quit"])?;
     type_and_read(&mut cluster, other, "status", &["healthy"])?;
@@ -221,10 +222,10 @@ fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
 fn dev_stops_its_nodes_in_order_and_once() -> Result<()> {
     let cluster = Cluster::prepare(EXE, &json!({}))?;
     let settings = cluster.settings_path().to_string_lossy().into_owned();
-    let args = ["dev", "-n", "2", "--settings", &settings].map(String::from);
+    let args = ["dev", "-n", "2", "--settings", &settings];
     for is_told_by_key in [true, false] {
         let log = cluster.dir().join(format!("dev-{is_told_by_key}.log"));
-        let mut dev = Process::start_apart(EXE.as_ref(), &args, &[], cluster.dir(), &log)?;
+        let mut dev = Process::start(Command::new(EXE).args(args).process_group(0).current_dir(cluster.dir()), &log)?;
         cluster.wait_explained("both nodes vote", SOON, || {
             let voters = cluster.status(1).map_err(|e| e.to_string())?.cluster.voters.len();
             if voters == 2 { Ok(()) } else { Err(format!("{voters} voters; {}", dev.output())) }

@@ -3,7 +3,7 @@
 
 use crate::EXE;
 use phalanx::lab::{Cluster, Result, web};
-use phalanx::node::views::status::Verdict;
+use phalanx::node::views::status::Health;
 use phalanx::raft::Role;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ fn a_node_without_room_from_the_start_never_leads() -> Result<()> {
     cluster.wait_explained("the verdict says so", Duration::from_secs(20), || {
         let cluster = cluster.status(1).map_err(|e| e.to_string())?.cluster;
         let is_told = cluster.reasons == ["node 3's disk is nearly full: make room there"];
-        if (is_told, cluster.verdict) == (true, Verdict::Degraded) { Ok(()) } else { Err(format!("{cluster:?}")) }
+        if (is_told, cluster.verdict) == (true, Health::Degraded) { Ok(()) } else { Err(format!("{cluster:?}")) }
     })?;
     for _ in 0..3 {
         let leader = cluster.wait_until("another node leads", Duration::from_secs(20), || {
@@ -118,9 +118,7 @@ fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Res
             let is_all =
                 told.leader.is_some() && told.voters.len() == 3 && status.nodes.iter().all(|row| row.is_disk_low);
             let why = "and no other voter that could lead has room: make room there, or lower disk_reserve_mb";
-            if told.verdict != Verdict::Unavailable
-                || !is_all
-                || !told.reasons.iter().any(|reason| reason.contains(why))
+            if told.verdict != Health::Unavailable || !is_all || !told.reasons.iter().any(|reason| reason.contains(why))
             {
                 return Err(format!("node {id}: {:?} {:?}", status.nodes, status.cluster));
             }
@@ -309,7 +307,7 @@ fn a_majority_put_back_to_older_folders_waits_and_says_why() -> Result<()> {
         })?;
     }
     let survivor = cluster.status(leader)?;
-    assert_eq!(survivor.cluster.verdict, Verdict::Unavailable, "{:?}", survivor.cluster.reasons);
+    assert_eq!(survivor.cluster.verdict, Health::Unavailable, "{:?}", survivor.cluster.reasons);
     // The way back to the older state: the one that knows more stops, and joins them anew.
     for id in 1..=3 {
         cluster.kill(id)?;
@@ -629,7 +627,7 @@ fn a_folder_whose_number_is_not_its_own_any_more_says_so() -> Result<()> {
     cluster.settle()?;
     cluster.wait_until("it is a member again and says nothing of the kind", Duration::from_secs(5), || {
         let status = cluster.status(victim).ok()?;
-        (status.cluster.verdict == Verdict::Healthy).then_some(())
+        (status.cluster.verdict == Health::Healthy).then_some(())
     })?;
     // Likewise one that was removed while it was stopped: its own log says nothing of it.
     cluster.kill(victim)?;
@@ -677,7 +675,7 @@ fn a_node_is_a_member_again_after_its_former_folder_was_started_by_mistake() -> 
     for id in 1..=3 {
         cluster.wait_explained("all is well", Duration::from_secs(10), || {
             let status = cluster.status(id).map_err(|e| e.to_string())?.cluster;
-            if status.verdict == Verdict::Healthy { Ok(()) } else { Err(format!("{id}: {:?}", status.reasons)) }
+            if status.verdict == Health::Healthy { Ok(()) } else { Err(format!("{id}: {:?}", status.reasons)) }
         })?;
     }
     Ok(())
@@ -693,7 +691,7 @@ fn is_told_everywhere(cluster: &Cluster, id: u64, what: &str) -> Result<()> {
             false => Err(format!("{:?} {log}", status.reasons)),
         }
     })?;
-    assert_eq!(cluster.status(id)?.cluster.verdict, Verdict::Unavailable);
+    assert_eq!(cluster.status(id)?.cluster.verdict, Health::Unavailable);
     for args in [&["status", "--check"][..], &["events"]] {
         let asked = Command::new(EXE).args(args).args(["-e", &cluster.http(id)]).output().unwrap();
         let said = String::from_utf8_lossy(&asked.stdout).into_owned();

@@ -124,7 +124,7 @@ impl Led {
         let body = json!({
             "language": "shell", "source": PROGRAM, "args": [self.signs.path()], "limits": {"wall_ms": 120_000},
         });
-        let ids: Vec<u64> = (0..6).map(|_| jobs.hand_in(&body, Instant::now() + PATIENCE).unwrap()).collect();
+        let ids: Vec<u64> = (0..6).map(|_| jobs.submit(&body, Instant::now() + PATIENCE).unwrap()).collect();
         self.handed_in += ids.len();
         let begun = |id: &u64| self.signs.path().join(format!("begun-{id}-1")).exists();
         self.cluster.wait_until("all have begun", PATIENCE, || ids.iter().all(begun).then_some(())).unwrap();
@@ -202,7 +202,7 @@ impl Led {
         self.cluster
             .wait_until("it is given jobs again", PATIENCE, || {
                 let soon = Instant::now() + PATIENCE;
-                let id = jobs.hand_in(&json!({"language": "shell", "source": "echo again"}), soon).unwrap();
+                let id = jobs.submit(&json!({"language": "shell", "source": "echo again"}), soon).unwrap();
                 count += 1;
                 let job = jobs.ended(id, soon).unwrap();
                 assert_eq!(job["stdout"], "again\n", "{job}");

@@ -1,11 +1,13 @@
 //! How a cluster comes to be: five at once, one alone, a latecomer, a wiped disk.
 
 use crate::EXE;
+use phalanx::lab::process::Process;
 use phalanx::lab::{Cluster, Result, web};
 use phalanx::node::views::status::Standing;
 use phalanx::types::NodeId;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Every node of a cluster that has just started knows one and the same cluster; its id.
@@ -82,8 +84,9 @@ fn a_sixth_node_joins_as_a_learner() -> Result<()> {
 fn without_an_id_a_node_takes_the_lowest_free_one() -> Result<()> {
     let cluster = Cluster::ready(EXE, 2, &json!({}))?;
     let log = cluster.dir().join("anonymous.log");
-    let args = ["node".to_string(), "--settings".into(), cluster.settings_path().to_string_lossy().into_owned()];
-    let _child = phalanx::lab::process::Process::start(EXE.as_ref(), &args, &[], cluster.dir(), &log)?;
+    let settings = cluster.settings_path();
+    let _child =
+        Process::start(Command::new(EXE).args(["node", "--settings"]).arg(settings).current_dir(cluster.dir()), &log)?;
     cluster.wait_until("node 3 answers", Duration::from_secs(15), || {
         let status = cluster.status(3).ok()?;
         (status.node.id == NodeId(3) && status.cluster.leader.is_some()).then_some(())
@@ -155,8 +158,8 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
     let cluster = Cluster::ready(EXE, 1, &json!({}))?;
     let log = cluster.dir().join("twin.log");
     let settings = cluster.settings_path().to_string_lossy().into_owned();
-    let args = ["node", "--id", "1", "--settings", &settings].map(String::from);
-    let mut twin = phalanx::lab::process::Process::start(EXE.as_ref(), &args, &[], cluster.dir(), &log)?;
+    let args = ["node", "--id", "1", "--settings", &settings];
+    let mut twin = Process::start(Command::new(EXE).args(args).current_dir(cluster.dir()), &log)?;
     let ended = twin.wait(Duration::from_secs(10))?;
     assert!(!ended.success() && ended.code().is_some(), "{ended}: {}", twin.output());
     assert!(!twin.output().contains("panicked"), "{}", twin.output());
@@ -174,8 +177,8 @@ fn a_node_whose_limits_are_too_low_says_so_at_once() -> Result<()> {
     for (limit, refusal) in [("-n 16", files), ("-v 1000000", space)] {
         let start = format!("ulimit {limit}; exec {EXE} node --id 1 --settings {settings}");
         let log = cluster.dir().join("limited.log");
-        let args = ["-c".into(), start];
-        let mut limited = phalanx::lab::process::Process::start("sh".as_ref(), &args, &[], cluster.dir(), &log)?;
+        let args = ["-c", &start];
+        let mut limited = Process::start(Command::new("sh").args(args).current_dir(cluster.dir()), &log)?;
         let ended = limited.wait(Duration::from_secs(10))?;
         assert_eq!(ended.code(), Some(2), "{}", limited.output());
         assert!(limited.output().contains(refusal), "{}", limited.output());

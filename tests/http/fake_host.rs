@@ -531,7 +531,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 voters: (1..=5).map(NodeId).collect(),
                 learners: vec![],
                 failure_tolerance: 2,
-                verdict: Verdict::Healthy,
+                verdict: Health::Healthy,
                 reasons: vec![],
                 integrity: IntegrityStatus::default(),
             },

@@ -4,7 +4,7 @@
 
 use crate::fake_host::*;
 use phalanx::node::Connections;
-use phalanx::node::views::status::{Liveness, MonitorFrame, Verdict};
+use phalanx::node::views::status::{Health, Liveness, MonitorFrame};
 use phalanx::types::NodeId;
 use std::io::{BufRead, Read, Write};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ fn serve_canned_frames() {
             lines.send(line.unwrap()).unwrap();
         }
     });
-    let (mut leader, mut offline, mut verdict, mut step) = (5, Vec::new(), Verdict::Healthy, 0);
+    let (mut leader, mut offline, mut verdict, mut step) = (5, Vec::new(), Health::Healthy, 0);
     loop {
         match commands.recv_timeout(Duration::from_millis(500)) {
             Ok(line) => {
@@ -84,8 +84,8 @@ fn serve_canned_frames() {
                 match word {
                     "offline" => offline.push(NodeId(id)),
                     "leader" => leader = id,
-                    "degraded" => verdict = Verdict::Degraded,
-                    "unavailable" => verdict = Verdict::Unavailable,
+                    "degraded" => verdict = Health::Degraded,
+                    "unavailable" => verdict = Health::Unavailable,
                     "kill" => nodes.iter().filter(|node| node.host.me == id).for_each(|node| node.host.stop()),
                     other => panic!("unknown command {other}"),
                 }
@@ -100,7 +100,7 @@ fn serve_canned_frames() {
     }
 }
 
-fn changed(mut frame: MonitorFrame, offline: &[NodeId], verdict: Verdict, host: &FakeHost) -> MonitorFrame {
+fn changed(mut frame: MonitorFrame, offline: &[NodeId], verdict: Health, host: &FakeHost) -> MonitorFrame {
     for row in frame.status.nodes.iter_mut().filter(|row| offline.contains(&row.id)) {
         (row.status, row.heartbeat_age_ms, row.load) = (Liveness::Offline, Some(48_000), 0);
         (row.last_index.0, row.commit_index.0, row.applied_index.0) = (110, 110, 110);
@@ -108,12 +108,12 @@ fn changed(mut frame: MonitorFrame, offline: &[NodeId], verdict: Verdict, host: 
     let cluster = &mut frame.status.cluster;
     cluster.verdict = verdict;
     match verdict {
-        Verdict::Healthy => {}
-        Verdict::Degraded => {
+        Health::Healthy => {}
+        Health::Degraded => {
             cluster.failure_tolerance = 1;
             cluster.reasons = vec!["node 3 does not answer".to_owned()];
         }
-        Verdict::Unavailable => {
+        Health::Unavailable => {
             (cluster.leader, cluster.has_quorum) = (None, false);
             cluster.reasons = vec!["2 of 5 voters answer, 3 are needed".to_owned()];
         }

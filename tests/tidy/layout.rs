@@ -25,14 +25,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     // One of them runs the bare command of a job's sandbox, to compare.
     ("bench", &["lab", "client", "node", "work", "types", "settings", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
-    ("lab", &["client", "check", "node", "work", "raft", "types", "settings"]),
+    ("lab", &["client", "check", "node", "work", "raft", "types", "settings", "text"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.
-    ("client", &["types"]),
+    ("client", &["types", "text"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings", "time"]),
+    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings", "text", "time"]),
     ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
     (
         "node",
@@ -52,7 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "time",
         ],
     ),
-    // Discovery asks over the peer protocol; autopilot and verdict read what the core shows.
+    // Discovery asks over the peer protocol; autopilot and health read what the core shows.
     ("cluster", &["wire", "outcome", "store", "services", "raft", "types", "limits", "settings"]),
     // Frames carry what others own: raft messages, service replies, and reasons.
     ("wire", &["outcome", "services", "raft", "types", "limits"]),

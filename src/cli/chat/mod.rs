@@ -1,9 +1,9 @@
-//! `phalanx chat`: talking in a terminal, or from a script.
+//! `phalanx chat`: the chat in a terminal or from a script.
 //!
-//! A log-in is kept in a file that only its owner can read, so that the next command needs no password; `--as NAME` keeps several
-//! apart. Text comes from the arguments or from a pipe; what others wrote is shown without anything a terminal would obey.
-//! Exit codes: 0 done, 1 refused, 4 no node answers, 5 it may or may not have been said.
-//! Not here: what happens when a node dies (`client/`), what the chat is (docs/chat.md).
+//! The session is saved in a file that only its owner can read, so that the next command needs no password; `--as NAME`
+//! selects one of several. Text comes from the arguments or from a pipe; other users' text is shown without control
+//! characters. Exit codes: 0 done, 1 refused, 4 no node answers, 5 the message may or may not have been sent.
+//! Not here: what happens when a node dies (`client/`), the rules of the chat (docs/chat.md).
 
 pub(crate) mod session;
 pub(crate) mod talk;
@@ -12,13 +12,14 @@ use self::session::{ChatOptions, enter, fault, member, message, names, number_of
 
 use super::fault::{Fault, code};
 use super::term;
-use crate::client::{self as cluster, To};
+use crate::client::To;
 use crate::services::chat::commands::{MESSAGES_MAX, PAGE_MAX};
+use crate::text::percent_encode;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::time::{Duration, Instant};
 
-/// Bytes of a line of a pipe that are read: more than any message may have, so that the node refuses what is longer.
+/// Bytes of a line that are read from a pipe: more than any message may have, so that the node refuses a longer one.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// Advice when sending lines of a pipe fails.
 const SO_FAR: &str = "the lines before it were sent; send the rest again";
@@ -32,75 +33,56 @@ const SO_FAR: &str = "the lines before it were sent; send the rest again";
 pub struct ChatArgs {
     #[command(subcommand)]
     command: ChatCommand,
+    #[command(flatten)]
+    options: ChatOptions,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum ChatCommand {
     /// Create an account and log in
     Signup {
         /// Name of the account
         name: String,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Log in
     Login {
         /// Name of the account
         name: String,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Log out
     Logout {
         /// End all sessions of the account
         #[arg(long)]
         everywhere: bool,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Delete the account; its messages stay without a name
-    DeleteAccount {
-        #[command(flatten)]
-        options: ChatOptions,
-    },
+    DeleteAccount,
     /// List conversations with the number of unread messages
-    List {
-        #[command(flatten)]
-        options: ChatOptions,
-    },
+    List,
     /// List people whose names match a pattern, such as a*
     People {
         /// Glob pattern [default: *]
         pattern: Option<String>,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// List rooms whose names match a pattern
     Rooms {
         /// Glob pattern [default: *]
         pattern: Option<String>,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Create a room
     Make {
         /// Name of the room
         room: String,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Join a room
     Join {
         /// Name of the room
         room: String,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Leave a room
     Leave {
         /// Name of the room
         room: String,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Print the newest messages of a conversation and mark them as read
     Read {
@@ -110,8 +92,6 @@ enum ChatCommand {
         /// Maximum number of messages
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=MESSAGES_MAX))]
         limit: u64,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Send a message; without TEXT, each line of stdin is a message
     Send {
@@ -120,57 +100,53 @@ enum ChatCommand {
         place: String,
         /// Text of the message
         text: Vec<String>,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Open a conversation: shows messages live, sends each line that you type
     Talk {
         /// A person, '#room', or :N for conversation N
         #[arg(value_name = "WHERE")]
         place: String,
-        #[command(flatten)]
-        options: ChatOptions,
     },
     /// Print new messages until Ctrl+C
     Follow {
         /// Start after this position of the message stream
         #[arg(long, value_name = "POSITION")]
         after: Option<u64>,
-        #[command(flatten)]
-        options: ChatOptions,
     },
 }
+
 pub fn run(args: &ChatArgs) -> Result<(), Fault> {
+    let options = &args.options;
     match &args.command {
-        ChatCommand::Signup { name, options } => enter(options, name, true),
-        ChatCommand::Login { name, options } => enter(options, name, false),
-        ChatCommand::Logout { everywhere, options } => {
+        ChatCommand::Signup { name } => enter(options, name, true),
+        ChatCommand::Login { name } => enter(options, name, false),
+        ChatCommand::Logout { everywhere } => {
             let answer = member(options)?.post("logout", &json!({"everywhere": everywhere})).map_err(fault)?;
             let _ = std::fs::remove_file(path_of(options));
             show(options, &answer, |_| "logged out\n".to_string());
             Ok(())
         }
-        ChatCommand::DeleteAccount { options } => {
+        ChatCommand::DeleteAccount => {
             let answer = member(options)?.delete("account").map_err(fault)?;
             let _ = std::fs::remove_file(path_of(options));
             show(options, &answer, |_| "account deleted\n".to_string());
             Ok(())
         }
-        ChatCommand::List { options } => list(options),
-        ChatCommand::People { pattern, options } => look(options, "accounts", pattern.as_deref()),
-        ChatCommand::Rooms { pattern, options } => look(options, "rooms", pattern.as_deref()),
-        ChatCommand::Make { room, options } => {
+        ChatCommand::List => list(options),
+        ChatCommand::People { pattern } => find(options, "accounts", pattern.as_deref()),
+        ChatCommand::Rooms { pattern } => find(options, "rooms", pattern.as_deref()),
+        ChatCommand::Make { room } => {
             let name = room.strip_prefix('#').unwrap_or(room);
             let answer = member(options)?.post("rooms", &json!({"name": name})).map_err(fault)?;
             show(options, &answer, |answer| format!("conversation {}\n", answer["conversation"]));
             Ok(())
         }
-        ChatCommand::Join { room, options } => step(options, room, "join"),
-        ChatCommand::Leave { room, options } => step(options, room, "leave"),
-        ChatCommand::Read { place, limit, options } => read(options, place, *limit),
-        ChatCommand::Send { place, text, options } => send(options, place, &text.join(" ")),
-        ChatCommand::Talk { place, options } => talk::run(options, place),
-        ChatCommand::Follow { after, options } => follow(options, *after),
+        ChatCommand::Join { room } => change_membership(options, room, "join"),
+        ChatCommand::Leave { room } => change_membership(options, room, "leave"),
+        ChatCommand::Read { place, limit } => read(options, place, *limit),
+        ChatCommand::Send { place, text } => send(options, place, &text.join(" ")),
+        ChatCommand::Talk { place } => talk::run(options, place),
+        ChatCommand::Follow { after } => follow(options, *after),
     }
 }
 
@@ -196,21 +172,21 @@ fn list(options: &ChatOptions) -> Result<(), Fault> {
     Ok(())
 }
 
-fn look(options: &ChatOptions, what: &str, pattern: Option<&str>) -> Result<(), Fault> {
-    let path = format!("{what}?limit={PAGE_MAX}&match={}", cluster::chat::escape(pattern.unwrap_or("*")));
+fn find(options: &ChatOptions, what: &str, pattern: Option<&str>) -> Result<(), Fault> {
+    let path = format!("{what}?limit={PAGE_MAX}&match={}", percent_encode(pattern.unwrap_or("*").as_bytes()));
     let mut chat = member(options)?;
     let mut rows = Vec::new();
     let mut page = chat.get(&path).map_err(fault)?;
     loop {
         rows.extend(page[what].as_array().cloned().unwrap_or_default());
         let Some(next) = page["next"].as_str() else { break };
-        page = chat.get(&format!("{path}&after={}", cluster::chat::escape(next))).map_err(fault)?;
+        page = chat.get(&format!("{path}&after={}", percent_encode(next.as_bytes()))).map_err(fault)?;
     }
     show(options, &json!({what: rows}), |all| names(&all[what], what));
     Ok(())
 }
 
-fn step(options: &ChatOptions, room: &str, what: &str) -> Result<(), Fault> {
+fn change_membership(options: &ChatOptions, room: &str, what: &str) -> Result<(), Fault> {
     let mut chat = member(options)?;
     let id = chat.room(room).map_err(fault)?;
     let answer = chat.post(&format!("rooms/{id}/{what}"), &json!({})).map_err(fault)?;
@@ -270,7 +246,7 @@ fn send(options: &ChatOptions, place: &str, text: &str) -> Result<(), Fault> {
         let read = (&mut input).take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
         match read.map_err(|e| at(Fault::new(code::FAILED, format!("cannot read: {e}"), SO_FAR)))? {
             0 => break,
-            // What is longer is cut, and still too long for the node, which says so.
+            // A longer line is cut here, and is still too long for the node, which refuses it.
             _ => {
                 let line = String::from_utf8(line)
                     .map_err(|_| at(Fault::new(code::FAILED, "a message must be UTF-8", SO_FAR)))?;
@@ -289,7 +265,7 @@ fn send(options: &ChatOptions, place: &str, text: &str) -> Result<(), Fault> {
 
 fn follow(options: &ChatOptions, after: Option<u64>) -> Result<(), Fault> {
     let mut chat = member(options)?;
-    // The stream may outlive the nodes that were named.
+    // The stream may last longer than the nodes that were given.
     chat.client.learn().map_err(fault)?;
     let mut stream = chat.follow(after);
     loop {

@@ -1,10 +1,11 @@
-//! The account and the node that a chat command uses: its options, the kept log-in, and how answers are shown.
+//! The account and the node that a chat command uses: its options, the saved session, and how answers are shown.
 
 use crate::cli::client::{self, ClientArgs};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client as cluster;
 use crate::client::{Chat, To};
+use crate::text::percent_encode;
 use crate::time::time_of_day;
 use rustix::termios::{self, LocalModes, OptionalActions};
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where and as whom.
+/// The options of all chat commands.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ChatOptions {
     /// Use the session saved under this name on this machine
@@ -23,31 +24,31 @@ pub(crate) struct ChatOptions {
     pub(crate) client: ClientArgs,
 }
 
-pub(crate) fn fault(why: cluster::Fault) -> Fault {
+pub(crate) fn fault(why: cluster::ClientError) -> Fault {
     match &why {
-        cluster::Fault::Refused { status: 401, .. } => {
+        cluster::ClientError::Refused { status: 401, .. } => {
             Fault::new(code::FAILED, why, "log in with: phalanx chat login NAME")
         }
-        cluster::Fault::Refused { .. } => Fault::new(code::FAILED, why, ""),
-        cluster::Fault::Unknown(_) => {
+        cluster::ClientError::Refused { .. } => Fault::new(code::FAILED, why, ""),
+        cluster::ClientError::Unknown(_) => {
             Fault::new(code::UNKNOWN, why, "check with phalanx chat read before you send it again")
         }
-        cluster::Fault::Unreachable(_) => {
+        cluster::ClientError::Unreachable(_) => {
             Fault::new(code::UNREACHABLE, why, "start a cluster with ./run.sh, or name a node with -e HOST:PORT")
         }
     }
 }
 
-/// The file of a log-in.
+/// The file of a session.
 pub(crate) fn path_of(options: &ChatOptions) -> PathBuf {
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
     let name =
-        options.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", cluster::chat::escape(who)));
+        options.who.as_deref().map_or("login".to_string(), |who| format!("login-{}", percent_encode(who.as_bytes())));
     base.unwrap_or_else(std::env::temp_dir).join("phalanx-chat").join(name)
 }
 
-/// Where a log-in will be kept: a file of its own beside the one that is there, for its owner alone.
+/// The file that a new session is saved in: a draft that replaces the old file, readable by its owner only.
 pub(crate) struct Keep {
     pub(crate) path: PathBuf,
     pub(crate) draft: PathBuf,
@@ -55,7 +56,7 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// Begins, before anything is asked of the cluster: what cannot be kept is not asked for.
+    /// Opens the draft before the request is sent: a session that cannot be saved is not requested.
     fn begin(options: &ChatOptions) -> Result<Keep, Fault> {
         let path = path_of(options);
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
@@ -89,7 +90,7 @@ impl Keep {
 
 impl Drop for Keep {
     fn drop(&mut self) {
-        // It is there unless it has become the log-in.
+        // It exists unless it was renamed.
         let _ = std::fs::remove_file(&self.draft);
     }
 }
@@ -178,8 +179,8 @@ pub(crate) fn names(rows: &Value, what: &str) -> String {
     rows.as_array().into_iter().flatten().map(|row| format!("{mark}{}\n", words(&row["name"]))).collect()
 }
 
-/// Marks messages as read; 0: there are none.
-pub(crate) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::Fault> {
+/// Marks messages up to a number as read; 0: there are none.
+pub(crate) fn read_up_to(chat: &mut Chat, id: u64, number: u64) -> Result<(), cluster::ClientError> {
     match number {
         0 => Ok(()),
         _ => chat.post(&format!("conversations/{id}/read"), &json!({"number": number})).map(drop),

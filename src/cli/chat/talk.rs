@@ -1,11 +1,11 @@
-//! `phalanx chat talk`: one conversation on a terminal; what is said shows as it comes, and each line that is typed is a message.
+//! `phalanx chat talk`: one conversation on a terminal, which shows messages as they arrive and sends each typed line.
 //!
 //! A typed line is removed with Enter and printed again when the stream delivers it, so that all readers see the same
 //! order. When a node dies, the stream and the next message continue with another; a message that could not be sent is
 //! shown.
 //! Not here: finding nodes and sending each message once (`client/`), the format of a message (`session.rs`).
 
-use super::session::{ChatOptions, fault, member, message, read_up_to};
+use super::session::{ChatOptions, fault, member, message, number_of, read_up_to, words};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client::{Chat, Follower, To};
@@ -19,8 +19,8 @@ use unicode_width::UnicodeWidthStr;
 
 /// Messages that are shown at the beginning.
 const SHOWN_BEFORE: u64 = 20;
-/// Between two looks at the clock while nothing is said.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// Longest wait for one event of the stream.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Runs until Ctrl+C or Ctrl+D.
 pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
     let newest = page["newest"].as_u64().unwrap_or(0);
     read_up_to(&mut chat, id, newest).map_err(fault)?;
 
-    let broken = |e: ReadlineError| Fault::new(code::FAILED, format!("cannot use the terminal: {e}"), "");
+    let broken = |e: ReadlineError| Fault::failed(format!("cannot use the terminal: {e}"));
     let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
     let printer = editor.create_external_printer().map_err(broken)?;
     // From before the page was asked for, so that nothing is missed in between; what the page had is not shown again.
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
     let mut reader = member(options)?;
     reader.client.learn().map_err(fault)?;
     spawn::spawn("stream", move || show(stream, reader, id, newest, printer))
-        .map_err(|e| Fault::new(code::FAILED, format!("cannot start a thread: {e}"), ""))?;
+        .map_err(|e| Fault::failed(format!("cannot start a thread: {e}")))?;
     let prompt = format!("{}> ", me["name"].as_str().map_or("you".to_string(), term::plain));
     loop {
         match editor.readline(&prompt) {
@@ -67,21 +67,16 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
 
 /// The conversation that `place` names; one with a person is created if there is none.
 fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
-    let found = match To::read(place) {
-        To::Conversation(id) => Ok(id),
-        To::Room(name) => chat.room(&name),
-        To::Person(name) => {
-            chat.post("direct", &json!({"with": name})).map(|answer| answer["conversation"].as_u64().unwrap_or(0))
-        }
-    };
-    found.map_err(fault)
+    let To::Person(name) = To::read(place) else { return number_of(chat, place) };
+    let answer = chat.post("direct", &json!({"with": name})).map_err(fault)?;
+    Ok(answer["conversation"].as_u64().unwrap_or(0))
 }
 
 /// Body of the thread that prints messages.
 fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut printer: impl ExternalPrinter) {
     let mut told = |text: String| printer.print(text + "\n").is_ok();
     loop {
-        let line = match stream.next(Instant::now() + LOOK_EVERY) {
+        let line = match stream.next(Instant::now() + WAIT_MAX) {
             Ok(Some(line)) => line,
             Ok(None) => continue,
             Err(why) => {
@@ -110,8 +105,7 @@ fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut pr
 }
 
 fn elsewhere(line: &Value) -> String {
-    let who = line["from"]["name"].as_str().map_or("(deleted)".to_string(), term::plain);
-    format!("-- new message from {who} in conversation {}", line["conversation"])
+    format!("-- new message from {} in conversation {}", words(&line["from"]["name"]), line["conversation"])
 }
 
 /// Removes the typed line from the screen: it is printed again as a message.

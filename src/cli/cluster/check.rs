@@ -1,13 +1,14 @@
-//! `phalanx check digest`: whether all nodes hold the same state.
+//! `phalanx check digest`: compares the state of all nodes.
 //!
-//! A checkpoint goes through the log, and every member is asked for its digests there: of the directory, the keys, the database,
-//! the jobs, the chat and the session table. So all are compared at one index, however much is written meanwhile. Tables of the
-//! database are shown, too, or named if they differ, when the nodes can be seen at one entry of the database.
-//! Exit codes: 0 the same, 4 a member does not answer, 8 not the same, 9 a member has no digest at that index.
-//! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference (`node/snapshots/checkpoints.rs`).
+//! A checkpoint goes through the log, and every member is asked for its digests there: of the directory, the keys, the
+//! database, the jobs, the chat and the session table. So all are compared at one index, also while clients write. The
+//! digests of the tables are compared and printed as well if all nodes answer at the same index of the database.
+//! Exit codes: 0 equal, 4 a member does not answer, 8 different, 9 a member has no digest at that index.
+//! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference
+//! (`node/snapshots/checkpoints.rs`).
 
 use crate::cli::client::{Client, ClientArgs, Request};
-use crate::cli::fault::Fault;
+use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::poll;
 use crate::node::views::status::IntegrityStatus;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long digests may take: a large state is read at a bounded rate.
 const DIGEST_WITHIN: Duration = Duration::from_secs(60);
-/// How often all are asked for the digests of their tables.
+/// Rounds in which all nodes are asked for the digests of their tables.
 const TABLE_ROUNDS: usize = 5;
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -30,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct CheckArgs {
     #[command(subcommand)]
     command: CheckCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -39,10 +42,7 @@ enum CheckCommand {
         after_help = "Exit codes: 0 all equal, 4 a member does not answer, 8 a difference was found, 9 no digest in \
             time."
     )]
-    Digest {
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    Digest,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -71,22 +71,18 @@ struct Checkpoint {
 /// # Errors
 /// Those of the exit codes at the top of this file.
 pub fn run(args: &CheckArgs) -> Result<(), Fault> {
-    let CheckCommand::Digest { client: args } = &args.command;
-    let client = Client::new(args)?;
+    let CheckCommand::Digest = args.command;
+    let client = Client::new(&args.client)?;
     let members = client.get::<Members>("/v1/members")?.value.members;
     let clients: Vec<(u64, Client)> = members.iter().map(|member| (member.id, client.only(&member.http))).collect();
     let checkpoint = client.change::<Checkpoint>("POST", "/v1/digests", &json!({}))?.value.index;
     let states = at_checkpoint(&clients, checkpoint)?;
     let parts = compare(&states, checkpoint)?;
-    report(args.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());
+    report(args.client.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());
     Ok(())
 }
 
-/// Exit codes of checkers.
-const VIOLATION: u8 = 8;
-const UNDECIDED: u8 = 9;
-
-/// What each member holds at the checkpoint, by part.
+/// The digests of each member at the checkpoint, by part.
 fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<u64, BTreeMap<String, String>>, Fault> {
     let begun = Instant::now();
     let mut states = BTreeMap::new();
@@ -110,7 +106,7 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
                 progress.advance(1);
             } else if begun.elapsed() > DIGEST_WITHIN {
                 let message = format!("node {id} has no digest of its state at index {checkpoint}");
-                return Err(Fault::new(UNDECIDED, message, "the node may be far behind or busy: try again"));
+                return Err(Fault::new(code::UNDECIDED, message, "the node may be far behind or busy: try again"));
             }
         }
         if states.len() < clients.len() {
@@ -122,13 +118,13 @@ fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<
 
 fn differs(message: String) -> Fault {
     Fault::new(
-        VIOLATION,
+        code::VIOLATION,
         message,
         "see phalanx status and phalanx events: the nodes repair themselves if a majority agrees",
     )
 }
 
-/// The parts that all have; a part that one node could not read, or is not at that index with yet, is not compared.
+/// The parts that all nodes have; a part without a digest on one node is not compared.
 fn compare(states: &BTreeMap<u64, BTreeMap<String, String>>, index: u64) -> Result<BTreeMap<String, String>, Fault> {
     let mut states = states.iter();
     let Some((first, all)) = states.next() else { return Ok(BTreeMap::new()) };
@@ -142,9 +138,9 @@ fn compare(states: &BTreeMap<u64, BTreeMap<String, String>>, index: u64) -> Resu
     Ok(same)
 }
 
-/// The tables, if all nodes are seen at one entry of the database.
+/// The digests of the tables, if all nodes answer at the same index of the database.
 fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
-    // By index, what each node had there.
+    // By index and node.
     let mut seen: BTreeMap<u64, BTreeMap<u64, Digest>> = BTreeMap::new();
     for round in 0..TABLE_ROUNDS {
         if round > 0 {
@@ -224,7 +220,7 @@ mod tests {
         };
         let compare = |second| compare(&BTreeMap::from([(1, state(Some("2"))), (2, state(second))]), 7);
         assert_eq!(compare(Some("2")).unwrap().len(), 2);
-        assert_eq!(compare(None).unwrap().len(), 1, "what one node cannot tell is not compared");
+        assert_eq!(compare(None).unwrap().len(), 1, "a part without a digest is not compared");
         assert_eq!(compare(Some("3")).unwrap_err().message, "nodes 1 and 2 differ at index 7: sql");
     }
 }

@@ -1,8 +1,8 @@
-//! `phalanx events`: what happened, in plain words: elections, failures, joins, snapshots, leadership transfers.
+//! `phalanx events`: events in the cluster: elections, failures, joins, snapshots, leadership transfers.
 //!
-//! Event numbers belong to one process. When `-f` has to go on with another node, it asks that one from its start
-//! and leaves out what is not newer than the last line printed.
-//! Not here: who writes the sentences (`node/`).
+//! Event numbers belong to one process. When `-f` continues with another node, it asks for all of its
+//! events and leaves out those that are not newer than the last line printed.
+//! Not here: the events themselves (`node/`).
 
 use crate::cli::client::{Client, ClientArgs};
 use crate::cli::fault::{Fault, code};
@@ -13,7 +13,7 @@ use crate::time::time_of_day;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// Between two questions of `-f`.
+/// Between two requests of `-f`.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 
 /// Arguments of `phalanx events`.
@@ -40,7 +40,7 @@ pub fn run(args: &EventsArgs) -> Result<(), Fault> {
             Ok(answer) => {
                 let is_new_source = answer.from != source;
                 if is_new_source && since > 0 {
-                    // These numbers were another node's: ask this one from its start.
+                    // The number belongs to another node: ask this one for all its events.
                     (source, since) = (answer.from, 0);
                     continue;
                 }

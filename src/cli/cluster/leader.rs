@@ -33,13 +33,12 @@ enum LeaderCommand {
     Transfer {
         /// Id of the node that becomes the leader
         node: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
 }
+
 pub fn run(args: &LeaderArgs) -> Result<(), Fault> {
     match &args.command {
-        Some(LeaderCommand::Transfer { node, client }) => transfer(*node, client),
+        Some(LeaderCommand::Transfer { node }) => transfer(*node, &args.client),
         None => show(args),
     }
 }
@@ -87,10 +86,8 @@ fn transfer(node: u64, args: &ClientArgs) -> Result<(), Fault> {
     let started = Instant::now();
     client.change::<Value>("POST", "/v1/leader/transfer", &json!({"to": node}))?;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if args.json {
-        term::json(&json!({"leader": node, "took_ms": ms}));
-    } else {
-        term::line(&format!("node {node} leads now; the transfer took {}", term::span(ms)));
-    }
+    term::answer(args.json, &json!({"leader": node, "took_ms": ms}), || {
+        format!("node {node} leads now; the transfer took {}", term::span(ms))
+    });
     Ok(())
 }

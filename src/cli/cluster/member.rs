@@ -1,12 +1,13 @@
 //! `phalanx member`: list the members and change them one step at a time.
 //!
-//! A running node joins by itself; `add` is for one that was removed and shall return. A change is answered when it is
-//! committed. Not here: which changes are safe (`raft/membership.rs`), changes without people (`cluster/autopilot.rs`).
+//! A running node joins by itself; `add` is for one that was removed and is to return. A change is answered when it is
+//! committed. Not here: which changes are safe (`raft/membership.rs`), automatic changes (`cluster/autopilot.rs`).
 
 use crate::cli::client::{self, Client, ClientArgs};
+use crate::cli::cluster::status::{member, state};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
-use crate::node::views::status::{Liveness, Standing, Status};
+use crate::node::views::status::{NodeRow, Status};
 use crate::types::NodeId;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -17,16 +18,15 @@ use uuid::Uuid;
 pub struct MemberArgs {
     #[command(subcommand)]
     command: MemberCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 /// What to do with the members.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum MemberCommand {
     /// List voters, learners and other known nodes
-    List {
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List,
     /// Add a running node as a learner; the autopilot makes it a voter when it has caught up
     Add {
         /// Id of the node
@@ -34,70 +34,46 @@ enum MemberCommand {
         /// uuid of the node [default: asked from the node itself]
         #[arg(long)]
         uuid: Option<Uuid>,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Remove a voter or learner
     Remove {
         /// Id of the node
         node: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Make a learner a voter
     Promote {
         /// Id of the node
         node: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
     /// Make a voter a learner
     Demote {
         /// Id of the node
         node: u64,
-        #[command(flatten)]
-        client: ClientArgs,
     },
 }
+
 pub fn run(args: &MemberArgs) -> Result<(), Fault> {
+    let client = &args.client;
     match &args.command {
-        MemberCommand::List { client } => list(client),
-        MemberCommand::Add { node, uuid, client } => add(*node, *uuid, client),
-        MemberCommand::Remove { node, client } => {
+        MemberCommand::List => list(client),
+        MemberCommand::Add { node, uuid } => add(*node, *uuid, client),
+        MemberCommand::Remove { node } => {
             let done = Client::new(client)?.change("DELETE", &format!("/v1/members/{node}"), &Value::Null)?;
             say(client, *node, "removed", &done.value)
         }
-        MemberCommand::Promote { node, client } => set(*node, "voter", client),
-        MemberCommand::Demote { node, client } => set(*node, "learner", client),
+        MemberCommand::Promote { node } => set(*node, "voter", client),
+        MemberCommand::Demote { node } => set(*node, "learner", client),
     }
 }
 
 fn list(args: &ClientArgs) -> Result<(), Fault> {
     let status = Client::new(args)?.get::<Status>("/v1/status")?.value;
     if args.json {
-        let rows: Vec<Value> = status
-            .nodes
-            .iter()
-            .map(
-                |n| json!({"id": n.id, "membership": n.membership, "status": n.status, "peer": n.peer, "http": n.http}),
-            )
-            .collect();
-        term::json(&json!({"members": rows}));
+        let row = |n: &NodeRow| json!({"id": n.id, "membership": n.membership, "status": n.status, "peer": n.peer, "http": n.http});
+        term::json(&json!({"members": status.nodes.iter().map(row).collect::<Vec<_>>()}));
         return Ok(());
     }
-    let row = |n: &crate::node::views::status::NodeRow| {
-        let member = match n.membership {
-            Standing::Voter => "voter",
-            Standing::Learner => "learner",
-            Standing::None => "-",
-        };
-        let state = match n.status {
-            Liveness::Leader => "LEADER",
-            Liveness::Online => "ONLINE",
-            Liveness::Offline => "OFFLINE",
-        };
-        vec![n.id.0.to_string(), member.into(), state.into(), n.peer.clone(), n.http.clone()]
-    };
+    let row = |n: &NodeRow| vec![n.id.0.to_string(), member(n).into(), state(n).into(), n.peer.clone(), n.http.clone()];
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     term::out(&term::table(&["NODE", "MEMBER", "STATE", "PEER", "HTTP"], &rows));
     Ok(())
@@ -139,11 +115,7 @@ fn set(node: u64, membership: &str, args: &ClientArgs) -> Result<(), Fault> {
 }
 
 fn say(args: &ClientArgs, node: u64, what: &str, answer: &Value) -> Result<(), Fault> {
-    if args.json {
-        term::json(answer);
-    } else {
-        let at = answer["index"].as_u64().map_or(String::new(), |i| format!(" (committed at index {i})"));
-        term::line(&format!("node {node} is {what}{at}"));
-    }
+    let at = answer["index"].as_u64().map_or(String::new(), |index| format!(" (committed at index {index})"));
+    term::answer(args.json, answer, || format!("node {node} is {what}{at}"));
     Ok(())
 }

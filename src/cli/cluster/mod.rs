@@ -1,4 +1,4 @@
-//! Commands that ask a running cluster about itself, and change it.
+//! Commands that query and change a running cluster.
 
 pub(crate) mod check;
 pub(crate) mod events;

@@ -8,7 +8,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour, span};
 use crate::cluster::log_clock::SKEW_WARN_MS;
 use crate::lab::poll;
-use crate::node::views::status::{Liveness, NodeRow, Standing, Status, Verdict};
+use crate::node::views::status::{Health, Liveness, NodeRow, Standing, Status};
 use crate::raft::Role;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -39,14 +39,14 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
     } else {
         term::out(&render(&answer.value, &answer.from));
     }
-    if args.check && answer.value.cluster.verdict != Verdict::Healthy {
-        let message = format!("the cluster is {}", health_word(answer.value.cluster.verdict));
+    if args.check && answer.value.cluster.verdict != Health::Healthy {
+        let message = format!("the cluster is {}", answer.value.cluster.verdict.word());
         return Err(Fault::new(code::UNHEALTHY, message, "phalanx events shows what happened"));
     }
     Ok(())
 }
 
-/// Shows the table again and again. On a terminal it stays in place; in a pipe each one follows the last.
+/// Shows the table repeatedly: in place on a terminal, one after the other in a pipe.
 fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     let in_place = std::io::stdout().is_terminal() && !json;
     loop {
@@ -60,7 +60,7 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
             Err(fault) => return Err(fault),
         };
         if in_place {
-            // Home, each line cleared to its end, and whatever stood below.
+            // Cursor to the top left; clears the rest of each line, and the lines below.
             term::out(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
         } else if !text.is_empty() {
             term::line(&text);
@@ -69,38 +69,30 @@ fn watch(client: &Client, json: bool) -> Result<(), Fault> {
     }
 }
 
-fn health_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Healthy => "healthy",
-        Verdict::Degraded => "degraded",
-        Verdict::Unavailable => "unavailable",
-    }
-}
-
 /// `healthy: node 5 leads in term 7; can lose 2 more`.
 pub fn health_line(status: &Status) -> String {
     let cluster = &status.cluster;
     let colour = match cluster.verdict {
-        Verdict::Healthy => Colour::Green,
-        Verdict::Degraded => Colour::Yellow,
-        Verdict::Unavailable => Colour::Red,
+        Health::Healthy => Colour::Green,
+        Health::Degraded => Colour::Yellow,
+        Health::Unavailable => Colour::Red,
     };
     let leads = match cluster.leader {
         Some(leader) => format!("node {} leads in term {}", leader.0, cluster.term),
         None => format!("no leader in term {}", cluster.term),
     };
     let mut parts = vec![leads];
-    if cluster.verdict != Verdict::Unavailable {
+    if cluster.verdict != Health::Unavailable {
         parts.push(match cluster.failure_tolerance {
             0 => "cannot lose another voter".into(),
             n => format!("can lose {n} more"),
         });
     }
     parts.extend(cluster.reasons.iter().map(|reason| term::plain(reason)));
-    format!("{}: {}", term::paint(health_word(cluster.verdict), colour), parts.join("; "))
+    format!("{}: {}", term::paint(cluster.verdict.word(), colour), parts.join("; "))
 }
 
-/// The whole answer for a person.
+/// The status as text.
 pub fn render(status: &Status, from: &str) -> String {
     let rows: Vec<Vec<String>> = status.nodes.iter().map(row).collect();
     let head = ["NODE", "STATE", "ROLE", "MEMBER", "TERM", "LAST", "COMMIT", "APPLIED", "LAG", "LOAD", "HTTP", "HEARD"];
@@ -130,30 +122,38 @@ pub fn render(status: &Status, from: &str) -> String {
     text
 }
 
-fn row(node: &NodeRow) -> Vec<String> {
-    let state = match node.status {
+/// `LEADER`, `ONLINE` or `OFFLINE`.
+pub fn state(node: &NodeRow) -> &'static str {
+    match node.status {
         Liveness::Offline => "OFFLINE",
-        _ if node.is_corrupt => "CORRUPT",
         Liveness::Leader => "LEADER",
         Liveness::Online => "ONLINE",
-    };
+    }
+}
+
+/// `voter`, `learner`, or `-` for a node that is not a member.
+pub fn member(node: &NodeRow) -> &'static str {
+    match node.membership {
+        Standing::Voter => "voter",
+        Standing::Learner => "learner",
+        Standing::None => "-",
+    }
+}
+
+fn row(node: &NodeRow) -> Vec<String> {
+    let is_offline = node.status == Liveness::Offline;
     let is_known = node.heartbeat_age_ms.is_some();
     let number = |n: u64| if is_known { n.to_string() } else { "-".into() };
     vec![
         node.id.0.to_string(),
-        state.into(),
+        if node.is_corrupt && !is_offline { "CORRUPT" } else { state(node) }.into(),
         match node.role {
-            _ if node.status == Liveness::Offline => "-".into(),
+            _ if is_offline => "-".into(),
             Role::Follower => "follower".into(),
             Role::Candidate => "candidate".into(),
             Role::Leader => "leader".into(),
         },
-        match node.membership {
-            _ if node.is_gateway => "gateway".into(),
-            Standing::Voter => "voter".into(),
-            Standing::Learner => "learner".into(),
-            Standing::None => "-".into(),
-        },
+        if node.is_gateway { "gateway" } else { member(node) }.into(),
         number(node.term.0),
         number(node.last_index.0),
         number(node.commit_index.0),
@@ -227,9 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_quorum_is_said_with_its_reasons() {
+    fn a_lost_quorum_is_shown_with_its_reasons() {
         let mut status = example();
-        status.cluster.verdict = Verdict::Unavailable;
+        status.cluster.verdict = Health::Unavailable;
         status.cluster.leader = None;
         status.cluster.reasons = vec!["2 of 5 voters are reachable, 3 are needed".into()];
         let expected = "unavailable: no leader in term 7; 2 of 5 voters are reachable, 3 are needed";

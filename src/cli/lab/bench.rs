@@ -1,415 +1,201 @@
-//! `phalanx bench`: what a leader's death costs on this machine, and what reads and writes do.
+//! `phalanx bench`: measures failover, reads and writes, SQL, jobs and chat on this machine.
 //!
-//! It starts nodes of its own on free ports with data in a temporary folder; a running cluster is touched only if its
-//! addresses are given. Not here: how each figure is taken (`bench/failover.rs`, `bench/kv_rates.rs`, `bench/large_store.rs`).
+//! It starts nodes of its own on free ports with data in a temporary folder; a running cluster is used only if its
+//! addresses are given. Not here: what is measured, and its arguments (`bench/`).
 
-use crate::bench::failover::{self, Figure, Part, Plan};
-use crate::bench::kv_rates::{self, Mode, Rate, Server, Target};
+use super::{lab_fault, own_program};
+use crate::bench::kv_rates::{LoadArgs, Rate};
 use crate::bench::protocols::Verb;
-use crate::bench::{chat_rates, job_rates, large_store, sql_rates};
+use crate::bench::{chat_rates, failover, job_rates, kv_rates, large_store, sql_rates};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
+use crate::lab::LabError;
 use crate::lab::folders::clean_up_when_told_to_end;
 use crate::progress::Progress;
 use serde_json::json;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::Path;
 
 /// Arguments of `phalanx bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
     command: BenchCommand,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum BenchCommand {
     /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages
-    Failover {
-        /// Run only these parts
-        #[arg(long, value_delimiter = ',', value_name = "PART")]
-        only: Vec<Part>,
-        /// Rounds per part [default: kill 20, stop 10, hand-over 10, cold-start 5]
-        #[arg(long, value_name = "N")]
-        rounds: Option<usize>,
-        /// Number of open monitor pages
-        #[arg(long, default_value_t = 2000, value_name = "N")]
-        monitors: usize,
-        /// Seconds to measure idle nodes
-        #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-        idle: u64,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Failover(failover::Plan),
     /// Writes (SET) over the Redis protocol, strong and eventual
-    Kv(LoadArgs),
+    Kv(kv_rates::Plan),
     /// Reads (GET) over the Redis protocol, strong and eventual
-    Read(LoadArgs),
+    Read(kv_rates::Plan),
     /// SQL over HTTP: single-row inserts, then linearizable point queries
-    Sql(SqlArgs),
+    Sql(sql_rates::Plan),
     /// Jobs: overhead, throughput compared with xargs, restart when a worker dies, recovery of a long queue when all
     /// nodes die
-    Job {
-        /// Number of sequential jobs to measure the overhead with
-        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-        singles: u64,
-        /// Number of jobs to measure the throughput with
-        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-        many: u64,
-        /// Number of workers to kill
-        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
-        kills: u64,
-        /// Number of queued jobs when all nodes are killed; 0 skips this part
-        #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=50_000))]
-        queue: u64,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Job(job_rates::Plan),
     /// Chat: delivery time of messages to many readers of one room on one node
-    Chat {
-        /// Number of readers, one connection each
-        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20_000))]
-        readers: u64,
-        /// Number of accounts of the readers
-        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9_000))]
-        accounts: u64,
-        /// Messages per second
-        #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=5_000))]
-        rate: u64,
-        /// Duration in seconds
-        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
-        seconds: u64,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Chat(chat_rates::Plan),
     /// Large store: memory, writes during a snapshot, restart, catch-up after the data is deleted
-    Snapshot {
-        /// Number of keys
-        #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
-        keys: u64,
-        /// Size of a value in bytes
-        #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
-        value_bytes: u64,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Snapshot(large_store::Plan),
 }
 
-/// What every load has.
-#[derive(Clone, Debug, clap::Args)]
-struct CommonArgs {
-    /// Connections
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    clients: u64,
-    /// Duration in seconds, for each mode or kind of request
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    seconds: f64,
-    /// Number of nodes to start
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
-    nodes: u64,
-    /// Nodes that the clients connect to
-    #[arg(long, value_enum, default_value_t = Target::Leader)]
-    target: Target,
-    /// Measure running servers instead, at these ports
-    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
-    endpoint: Vec<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// The load of `bench kv` and `bench read`.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
-    --endpoint accepts any server with the Redis protocol: a running Phalanx, or Redis with\n\
-    --mode strong --wait 1.\n\n\
-    Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
-struct LoadArgs {
-    #[command(flatten)]
-    common: CommonArgs,
-    /// Commands that each client sends before it waits for the replies
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    pipeline: u64,
-    /// Size of a value in bytes
-    #[arg(long, default_value_t = 256, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
-    value_bytes: u64,
-    /// Number of different keys, chosen at random
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    keys: u64,
-    /// Protocol of the servers at --endpoint; etcd and ZooKeeper have one mode only
-    #[arg(long, value_enum, default_value_t = Server::Redis, requires = "endpoint")]
-    server: Server,
-    /// For Redis: send WAIT N 0 after each batch of commands, so that it counts only when N replicas have it
-    #[arg(long, value_name = "N")]
-    wait: Option<u32>,
-    /// Measure only this mode
-    #[arg(long, value_enum)]
-    mode: Option<Mode>,
-}
-
-/// The load of `bench sql`.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
-    With --endpoint, the tables bench_grown and bench_read of that database are dropped and created again.")]
-struct SqlArgs {
-    #[command(flatten)]
-    common: CommonArgs,
-    /// Size of the text in each row, in bytes
-    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(0..=1 << 16))]
-    value_bytes: u64,
-    /// Number of rows to query
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    rows: u64,
-    /// Read consistency of the queries
-    #[arg(long, default_value = "linearizable", value_parser = ["none", "weak", "linearizable", "strong"])]
-    level: String,
-}
-
-fn run_chat(plan: &chat_rates::Plan, json: bool) -> Result<(), Fault> {
-    let found = chat_rates::measure(plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
-    if json {
-        term::json(&found);
-    } else {
-        term::line(&format!(
-            "{} readers, {} messages at {:.0}/s: {} deliveries, readers with a missing or duplicate message: {}\n\
-             delivery p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
-            found.readers,
-            found.messages,
-            found.rate,
-            found.delivered,
-            found.readers_wrong,
-            found.p50_ms,
-            found.p99_ms,
-            found.max_ms
-        ));
-    }
-    if found.readers_wrong > 0 {
-        return Err(Fault::new(
-            code::FAILED,
-            format!("{} readers have a missing or duplicate message", found.readers_wrong),
-            "",
-        ));
-    }
-    Ok(())
-}
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
-    let exe = std::env::current_exe().map_err(|e| {
-        Fault::new(code::FAILED, format!("cannot find the path of this program: {e}"), "run it with its full path")
-    })?;
+    let (exe, progress) = (own_program()?, Progress::new());
     clean_up_when_told_to_end();
-    let (only, rounds, monitors, idle, json) = match &args.command {
-        BenchCommand::Job { singles, many, kills, queue, json } => {
-            let count = |number: &u64| *number as usize;
-            let (singles, many, kills, queue) = (count(singles), count(many), count(kills), count(queue));
-            return run_jobs(&job_rates::Plan { exe, singles, many, kills, queue }, *json);
+    match &args.command {
+        BenchCommand::Failover(plan) => {
+            let figures = failover::run(&exe, plan, &progress).map_err(lab_fault)?;
+            let all_met = figures.iter().all(|f| f.is_met);
+            let value = json!({"build": build(), "figures": figures, "all_met": all_met});
+            let row = |f: &failover::Figure| {
+                let rounds = f.samples.len().to_string();
+                let met = met(Some(f.is_met));
+                vec![f.what.clone(), f.unit.into(), rounds, number(f.median), number(f.worst), f.target.into(), met]
+            };
+            show(args.json, &value, "", &["WHAT", "UNIT", "N", "MEDIAN", "WORST", "TARGET", "MET"], &figures, row);
         }
-        BenchCommand::Chat { readers, accounts, rate, seconds, json } => {
-            let (readers, accounts) = (*readers as usize, *accounts as usize);
-            let (rate, seconds) = (*rate as usize, *seconds as usize);
-            return run_chat(&chat_rates::Plan { exe, readers, accounts, rate, seconds }, *json);
+        BenchCommand::Kv(plan) => keys(&exe, Verb::Set, plan, &progress, args.json)?,
+        BenchCommand::Read(plan) => keys(&exe, Verb::Get, plan, &progress, args.json)?,
+        BenchCommand::Sql(plan) => sql(&exe, plan, &progress, args.json)?,
+        BenchCommand::Job(plan) => {
+            let findings = job_rates::run(&exe, plan, &progress).map_err(lab_fault)?;
+            let all_met = findings.iter().all(|finding| finding.is_met);
+            let value = json!({"build": build(), "figures": findings, "all_met": all_met});
+            let row = |f: &job_rates::Finding| {
+                let met = met((!f.target.is_empty()).then_some(f.is_met));
+                vec![f.what.into(), f.unit.into(), number(f.median), number(f.worst), f.target.into(), met]
+            };
+            show(args.json, &value, "", &["WHAT", "UNIT", "MEDIAN", "WORST", "TARGET", "MET"], &findings, row);
         }
-        BenchCommand::Failover { only, rounds, monitors, idle, json } => (only, rounds, monitors, idle, json),
-        BenchCommand::Kv(load) => return run_load(exe, Verb::Set, load),
-        BenchCommand::Read(load) => return run_load(exe, Verb::Get, load),
-        BenchCommand::Sql(load) => return run_sql(exe, load),
-        BenchCommand::Snapshot { keys, value_bytes, json } => {
-            return run_snapshot(&large_store::Plan { exe, keys: *keys, value_bytes: *value_bytes as usize }, *json);
+        BenchCommand::Chat(plan) => chat(&exe, plan, &progress, args.json)?,
+        BenchCommand::Snapshot(plan) => {
+            let findings = large_store::run(&exe, plan, &progress).map_err(lab_fault)?;
+            let (keys, bytes) = (plan.keys, plan.value_bytes);
+            let value = json!({"build": build(), "keys": keys, "value_bytes": bytes, "figures": findings});
+            let head = format!("{keys} keys of 16 bytes, values of {bytes} bytes, three nodes\n");
+            let row = |f: &large_store::Finding| {
+                let target = f.bound.map_or(String::new(), |bound| format!("<= {bound}"));
+                let met = met(f.bound.map(|bound| f.value <= bound));
+                vec![f.what.to_string(), f.unit.to_string(), format!("{:.2}", f.value), target, met]
+            };
+            show(args.json, &value, &head, &["WHAT", "UNIT", "VALUE", "TARGET", "MET"], &findings, row);
         }
-    };
-    let plan = Plan {
-        exe,
-        only: only.clone(),
-        rounds: *rounds,
-        monitors: *monitors,
-        idle: Duration::from_secs((*idle).max(1)),
-    };
-    let figures = failover::run(&plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
-    if *json {
-        let all_met = figures.iter().all(|f| f.is_met);
-        term::json(&json!({"build": build(), "figures": figures, "all_met": all_met}));
-    } else {
-        term::out(&render(&figures));
     }
     Ok(())
 }
 
-fn span_of(seconds: f64) -> Result<Duration, Fault> {
-    match (0.1..=3600.0).contains(&seconds) {
-        true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err(Fault::new(code::USAGE, format!("--seconds {seconds}: out of range"), "give 0.1 to 3600")),
-    }
-}
-
-fn run_sql(exe: PathBuf, args: &SqlArgs) -> Result<(), Fault> {
-    let plan = sql_rates::Plan {
-        exe,
-        nodes: args.common.nodes,
-        target: args.common.target,
-        endpoints: args.common.endpoint.clone(),
-        clients: args.common.clients as usize,
-        value_bytes: args.value_bytes as usize,
-        rows: args.rows,
-        level: args.level.clone(),
-        span: span_of(args.common.seconds)?,
-    };
-    let rates = sql_rates::run(&plan, &Progress::new()).map_err(|e| {
-        let next = match plan.endpoints.is_empty() {
-            true => "see the nodes' last log lines above, if any was started",
-            false => "give HTTP addresses of nodes, for example --endpoint 127.0.0.1:6701",
-        };
-        Fault::new(code::FAILED, e, next)
-    })?;
-    let servers = servers(&plan.endpoints, plan.nodes, plan.target);
-    if args.common.json {
-        term::json(&json!({
-            "build": build(), "nodes": servers, "clients": plan.clients, "value_bytes": plan.value_bytes,
-            "rows": plan.rows, "seconds": args.common.seconds, "rates": rates,
-        }));
-    } else {
-        let (clients, bytes, rows) = (plan.clients, plan.value_bytes, plan.rows);
-        let head = format!("{clients} clients, rows of {bytes} bytes, {rows} of them to be read; {servers}");
-        term::out(&render_rates(&head, &rates));
-    }
-    Ok(())
-}
-
-fn servers(endpoints: &[String], nodes: u64, target: Target) -> String {
-    match endpoints.is_empty() {
-        true => format!("{nodes} nodes, asked: {target:?}").to_lowercase(),
-        false => endpoints.join(", "),
-    }
-}
-
-fn run_load(exe: PathBuf, verb: Verb, args: &LoadArgs) -> Result<(), Fault> {
-    let plan = kv_rates::Plan {
-        exe,
-        verb,
-        modes: match (args.mode, args.server) {
-            (Some(mode), Server::Redis) => vec![mode],
-            (None, Server::Redis) => vec![Mode::Strong, Mode::Eventual],
-            (_, Server::Etcd | Server::Zookeeper) => vec![Mode::Strong],
-        },
-        nodes: args.common.nodes,
-        target: args.common.target,
-        endpoints: args.common.endpoint.clone(),
-        server: args.server,
-        wait: args.wait,
-        clients: args.common.clients as usize,
-        pipeline: args.pipeline as usize,
-        value_bytes: args.value_bytes as usize,
-        keys: args.keys,
-        span: span_of(args.common.seconds)?,
-    };
-    let rates = kv_rates::run(&plan, &Progress::new()).map_err(|e| {
-        let next = match plan.endpoints.is_empty() {
-            true => "see the nodes' last log lines above, if any was started",
-            false => {
-                "check that these servers use the Redis protocol; use --mode strong for servers other than Phalanx"
-            }
-        };
-        Fault::new(code::FAILED, e, next)
-    })?;
+fn keys(exe: &Path, verb: Verb, plan: &kv_rates::Plan, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let common = &plan.common;
+    let next = "check that these servers use the Redis protocol; use --mode strong for servers other than Phalanx";
+    let rates = kv_rates::run(exe, verb, plan, progress).map_err(|e| load_fault(common, e, next))?;
     let what = if verb == Verb::Set { "writes" } else { "reads" };
-    if args.common.json {
-        let servers = if plan.endpoints.is_empty() { json!(plan.nodes) } else { json!(plan.endpoints) };
-        term::json(&json!({
-            "build": build(), "what": what, "nodes": servers, "clients": plan.clients, "pipeline": plan.pipeline,
-            "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": args.common.seconds, "rates": rates,
-        }));
-    } else {
-        let head = format!(
-            "{what}: {} clients x {}, {} byte values, {} keys; {}",
-            plan.clients,
-            plan.pipeline,
-            plan.value_bytes,
-            plan.keys,
-            servers(&plan.endpoints, plan.nodes, plan.target)
-        );
-        term::out(&render_rates(&head, &rates));
-    }
+    let nodes = if common.endpoints.is_empty() { json!(common.nodes) } else { json!(common.endpoints) };
+    let value = json!({
+        "build": build(), "what": what, "nodes": nodes, "clients": common.clients, "pipeline": plan.pipeline,
+        "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": common.span.as_secs_f64(), "rates": rates,
+    });
+    let (clients, pipeline, bytes, keys) = (common.clients, plan.pipeline, plan.value_bytes, plan.keys);
+    let head = format!("{what}: {clients} clients x {pipeline}, {bytes} byte values, {keys} keys; {}", servers(common));
+    show_rates(is_json, &value, &head, &rates);
     Ok(())
 }
 
-fn run_snapshot(plan: &large_store::Plan, json: bool) -> Result<(), Fault> {
-    let findings = large_store::run(plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
-    if json {
-        term::json(&json!({"build": build(), "keys": plan.keys, "value_bytes": plan.value_bytes, "figures": findings}));
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = findings
-        .iter()
-        .map(|f| {
-            let (target, met) = match f.bound {
-                Some(bound) if f.value <= bound => (format!("<= {bound}"), term::paint("yes", Colour::Green)),
-                Some(bound) => (format!("<= {bound}"), term::paint("no", Colour::Red)),
-                None => (String::new(), String::new()),
-            };
-            vec![f.what.to_string(), f.unit.to_string(), format!("{:.2}", f.value), target, met]
-        })
-        .collect();
-    let head = format!("{} keys of 16 bytes, values of {} bytes, three nodes\n", plan.keys, plan.value_bytes);
-    term::out(&(head + &term::table(&["WHAT", "UNIT", "VALUE", "TARGET", "MET"], &rows) + debug_note()));
+fn sql(exe: &Path, plan: &sql_rates::Plan, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let common = &plan.common;
+    let next = "give HTTP addresses of nodes, for example --endpoint 127.0.0.1:6701";
+    let rates = sql_rates::run(exe, plan, progress).map_err(|e| load_fault(common, e, next))?;
+    let (clients, bytes, rows, servers) = (common.clients, plan.value_bytes, plan.rows, servers(common));
+    let value = json!({
+        "build": build(), "nodes": servers, "clients": clients, "value_bytes": bytes, "rows": rows,
+        "seconds": common.span.as_secs_f64(), "rates": rates,
+    });
+    let head = format!("{clients} clients, rows of {bytes} bytes, {rows} of them to be read; {servers}");
+    show_rates(is_json, &value, &head, &rates);
     Ok(())
 }
 
-fn run_jobs(plan: &job_rates::Plan, json: bool) -> Result<(), Fault> {
-    let findings = job_rates::run(plan, &Progress::new())
-        .map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
-    if json {
-        let all_met = findings.iter().all(|finding| finding.is_met);
-        term::json(&json!({"build": build(), "figures": findings, "all_met": all_met}));
-        return Ok(());
+fn chat(exe: &Path, plan: &chat_rates::Plan, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let found = chat_rates::run(exe, plan, progress).map_err(lab_fault)?;
+    let wrong = found.readers_wrong;
+    term::answer(is_json, &found, || {
+        format!(
+            "{} readers, {} messages at {:.0}/s: {} deliveries, readers with a missing or duplicate message: {wrong}\n\
+             delivery p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
+            found.readers, found.messages, found.rate, found.delivered, found.p50_ms, found.p99_ms, found.max_ms
+        )
+    });
+    match wrong {
+        0 => Ok(()),
+        _ => Err(Fault::failed(format!("{wrong} readers have a missing or duplicate message"))),
     }
-    let rows: Vec<Vec<String>> = findings
-        .iter()
-        .map(|f| {
-            let met = match (f.target, f.is_met) {
-                ("", _) => String::new(),
-                (_, true) => term::paint("yes", Colour::Green),
-                (_, false) => term::paint("no", Colour::Red),
-            };
-            let number = |x: f64| if x >= 100.0 { format!("{x:.0}") } else { format!("{x:.2}") };
-            vec![f.what.into(), f.unit.into(), number(f.median), number(f.worst), f.target.into(), met]
-        })
-        .collect();
-    term::out(&(term::table(&["WHAT", "UNIT", "MEDIAN", "WORST", "TARGET", "MET"], &rows) + debug_note()));
-    Ok(())
 }
 
-fn render_rates(title: &str, rates: &[Rate]) -> String {
-    let rows: Vec<Vec<String>> = rates
-        .iter()
-        .map(|r| {
-            let ms = |x: f64| format!("{x:.2}");
-            vec![
-                r.mode.clone(),
-                format!("{:.0}", r.per_second),
-                ms(r.average_ms),
-                ms(r.p50_ms),
-                ms(r.p99_ms),
-                ms(r.max_ms),
-                r.errors.to_string(),
-                format!("{:.0}", r.clients_cpu_percent),
-            ]
-        })
-        .collect();
-    let head = ["MODE", "PER S", "AVG MS", "P50 MS", "P99 MS", "MAX MS", "ERRORS", "CLIENTS' CPU %"];
-    let mut text = format!("{title}\n");
-    text += &term::table(&head, &rows);
+/// An error with advice: `next` if the servers were given, else where the nodes' own messages are.
+fn load_fault(common: &LoadArgs, e: LabError, next: &str) -> Fault {
+    if common.endpoints.is_empty() { lab_fault(e) } else { Fault::new(code::FAILED, e, next) }
+}
+
+fn servers(common: &LoadArgs) -> String {
+    match common.endpoints.is_empty() {
+        true => format!("{} nodes, asked: {:?}", common.nodes, common.target).to_lowercase(),
+        false => common.endpoints.join(", "),
+    }
+}
+
+/// Writes figures: as JSON, or as a table under a title.
+fn show<T>(
+    is_json: bool,
+    value: &serde_json::Value,
+    title: &str,
+    columns: &[&str],
+    figures: &[T],
+    row: impl Fn(&T) -> Vec<String>,
+) {
+    if is_json {
+        return term::json(value);
+    }
+    let rows: Vec<Vec<String>> = figures.iter().map(row).collect();
+    term::out(&format!("{title}{}{}", term::table(columns, &rows), debug_note()));
+}
+
+fn show_rates(is_json: bool, value: &serde_json::Value, title: &str, rates: &[Rate]) {
+    if is_json {
+        return term::json(value);
+    }
+    let row = |r: &Rate| {
+        let times = [r.average_ms, r.p50_ms, r.p99_ms, r.max_ms].map(|ms| format!("{ms:.2}"));
+        let mut row = vec![r.mode.clone(), format!("{:.0}", r.per_second)];
+        row.extend(times);
+        row.extend([r.errors.to_string(), format!("{:.0}", r.clients_cpu_percent)]);
+        row
+    };
+    let columns = ["MODE", "PER S", "AVG MS", "P50 MS", "P99 MS", "MAX MS", "ERRORS", "CLIENTS' CPU %"];
+    let mut text = format!("{title}\n{}", term::table(&columns, &rates.iter().map(row).collect::<Vec<_>>()));
     for rate in rates {
         if let Some(why) = &rate.first_error {
             text += &format!("({}: the first error was {why:?})\n", rate.mode);
         }
     }
-    text + debug_note()
+    term::out(&(text + debug_note()));
+}
+
+fn number(x: f64) -> String {
+    if x >= 100.0 { format!("{x:.0}") } else { format!("{x:.2}") }
+}
+
+/// Whether a target is met; empty without a target.
+fn met(is_met: Option<bool>) -> String {
+    match is_met {
+        Some(true) => term::paint("yes", Colour::Green),
+        Some(false) => term::paint("no", Colour::Red),
+        None => String::new(),
+    }
 }
 
 fn debug_note() -> &'static str {
@@ -421,19 +207,4 @@ fn debug_note() -> &'static str {
 
 fn build() -> &'static str {
     if cfg!(debug_assertions) { "debug" } else { "release" }
-}
-
-fn render(figures: &[Figure]) -> String {
-    let number = |x: f64| if x >= 100.0 { format!("{x:.0}") } else { format!("{x:.2}") };
-    let rows: Vec<Vec<String>> = figures
-        .iter()
-        .map(|f| {
-            let met = if f.is_met { term::paint("yes", Colour::Green) } else { term::paint("no", Colour::Red) };
-            let rounds = f.samples.len().to_string();
-            vec![f.what.clone(), f.unit.into(), rounds, number(f.median), number(f.worst), f.target.into(), met]
-        })
-        .collect();
-    let mut text = term::table(&["WHAT", "UNIT", "N", "MEDIAN", "WORST", "TARGET", "MET"], &rows);
-    text += debug_note();
-    text
 }

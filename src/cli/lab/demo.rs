@@ -1,7 +1,9 @@
-//! `phalanx demo`: what the cluster can do, played on this machine with processes of its own, and judged.
+//! `phalanx demo`: demonstrations on this machine with processes of their own, whose results are checked.
 //!
-//! Exit codes: 0 if everything was as it must be, 1 with what was not. Not here: the plays (`demo/jobs.rs`, `demo/chat.rs`).
+//! Exit codes: 0 if all results are correct, 1 otherwise. Not here: the demonstrations (`demo/jobs.rs`,
+//! `demo/chat.rs`).
 
+use super::{lab_fault, own_program};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::demo::jobs::Account;
@@ -14,6 +16,7 @@ pub struct DemoArgs {
     #[command(subcommand)]
     command: DemoCommand,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum DemoCommand {
     /// Jobs: seven nodes and a gateway compile and run programs while nodes and the leader are killed
@@ -22,12 +25,11 @@ enum DemoCommand {
     /// inboxes
     Chat,
 }
+
 pub fn run(args: &DemoArgs) -> Result<(), Fault> {
-    let exe = std::env::current_exe().map_err(|e| {
-        Fault::new(code::FAILED, format!("cannot find the path of this program: {e}"), "run it with its full path")
-    })?;
+    let exe = own_program()?;
     clean_up_when_told_to_end();
-    let (played, verdict) = match args.command {
+    let (played, result) = match args.command {
         DemoCommand::Jobs => {
             (jobs::play(exe, &mut term::line), "Every request was answered, correctly and exactly once.")
         }
@@ -35,15 +37,13 @@ pub fn run(args: &DemoArgs) -> Result<(), Fault> {
             (chat::play(exe, &mut term::line), "Every inbox is complete, in order and without duplicates.")
         }
     };
-    let account =
-        played.map_err(|e| Fault::new(code::FAILED, e, "see the nodes' last log lines above, if any was started"))?;
-    conclude(&account, verdict)
+    conclude(&played.map_err(lab_fault)?, result)
 }
 
-/// Tells what came out; an error unless there was nothing to find fault with.
-fn conclude(account: &Account, verdict: &str) -> Result<(), Fault> {
+/// Prints the result; an error if any fault was found.
+fn conclude(account: &Account, result: &str) -> Result<(), Fault> {
     if account.faults.is_empty() {
-        term::line(&format!("\n{} {verdict}", term::paint("RESULT: passed.", Colour::Green)));
+        term::line(&format!("\n{} {result}", term::paint("RESULT: passed.", Colour::Green)));
         return Ok(());
     }
     term::line(&format!("\n{}", term::paint("RESULT: failed.", Colour::Red)));

@@ -2,7 +2,7 @@
 //!
 //! Every node is a child process with the settings in force, so `phalanx status` and the browser work as with
 //! `./run.sh`. The nodes' log lines are printed here after the node's number. A key acts on the leader, or on the node
-//! whose number was pressed before it; keys may come from a pipe, and the end of the pipe does not end the program. A
+//! with the number that was pressed before it; keys may come from a pipe, whose end does not end the program. A
 //! signal that a terminal or a shell sends to the whole process group must not reach the nodes: they would count this
 //! program's own signal, which follows, as a second one and exit without a graceful stop. Not here: one terminal for
 //! each node (`run.sh`), measuring (`bench.rs`).
@@ -24,13 +24,15 @@ use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termi
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often keys and logs are read.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// A node that was told to stop gets this long before it is killed.
+/// Time for a node to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(7);
 /// Beyond this size, the part of a node's output file that was printed is truncated; the node itself keeps `node.log`.
 const LOG_BYTES_MAX: u64 = 4 << 20;
@@ -77,10 +79,11 @@ struct Stage {
 /// Runs until `q`, Ctrl+C, or a signal.
 pub fn run(args: &DevArgs) -> Result<(), Fault> {
     let settings = client::settings(args.settings.as_deref())?;
-    let exe = std::env::current_exe().map_err(|e| failed(format!("cannot find the path of this program: {e}")))?;
+    let exe = super::own_program()?;
     let logs = settings.data_dir.join("dev");
     store::create_private_dir(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
-    let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed)); // without it, `q` still works
+    // If this fails, `q` still works.
+    let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed));
     let mut stage = Stage { exe, settings_file: args.settings.clone(), settings, nodes: BTreeMap::new(), chosen: None };
     for id in 1..=args.nodes {
         stage.start(id).map_err(failed)?;
@@ -95,7 +98,7 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
         match keyboard.key() {
             Some(b'q' | CTRL_C | CTRL_D) => break,
             Some(b' ' | b'\n' | b'\r') => {}
-            Some(key) => stage.obey(key),
+            Some(key) => stage.on_key(key),
             None if !keyboard.is_terminal() && stage.nodes.values().all(|n| n.has_ended) => break,
             None => {}
         }
@@ -112,13 +115,16 @@ fn failed(why: impl std::fmt::Display) -> Fault {
 impl Stage {
     fn start(&mut self, id: u64) -> Result<(), LabError> {
         let log = self.settings.data_dir.join("dev").join(format!("node-{id}.log"));
-        let _ = std::fs::remove_file(&log); // of an earlier run, if any
+        // There may be one of an earlier run.
+        let _ = std::fs::remove_file(&log);
         let mut args = vec!["node".to_string(), "--id".into(), id.to_string(), "--until-eof".into()];
         if let Some(file) = &self.settings_file {
             args.extend(["--settings".into(), file.to_string_lossy().into_owned()]);
         }
-        let envs: Vec<(String, String)> = std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")).collect();
-        let process = Process::start_apart(&self.exe, &args, &envs, Path::new("."), &log)?;
+        let mut command = Command::new(&self.exe);
+        command.args(args).process_group(0);
+        command.envs(std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")));
+        let process = Process::start(&mut command, &log)?;
         let shown = Shown { process, log, read: 0, rest: String::new(), is_frozen: false, has_ended: false };
         self.nodes.insert(id, shown);
         Ok(())
@@ -148,7 +154,8 @@ impl Stage {
                 if node.read > LOG_BYTES_MAX
                     && OpenOptions::new().write(true).open(&node.log).and_then(|file| file.set_len(0)).is_ok()
                 {
-                    node.read = 0; // it is written at its end, wherever that is
+                    // The node appends, so it continues at the new end.
+                    node.read = 0;
                 }
             }
             node.rest += &fresh;
@@ -168,7 +175,7 @@ impl Stage {
         }
     }
 
-    fn obey(&mut self, key: u8) {
+    fn on_key(&mut self, key: u8) {
         if (b'1'..=b'9').contains(&key) {
             let id = u64::from(key - b'0');
             self.chosen = self.nodes.contains_key(&id).then_some(id);
@@ -232,7 +239,8 @@ impl Stage {
     /// killed.
     fn stop_all(&mut self) {
         for node in self.nodes.values_mut() {
-            let _ = node.process.signal(Signal::CONT); // a frozen one would not hear the next
+            // A frozen process would not receive the next signal.
+            let _ = node.process.signal(Signal::CONT);
             let _ = node.process.signal(Signal::INT);
         }
         let deadline = Instant::now() + STOP_WITHIN;
@@ -292,7 +300,8 @@ impl Keyboard {
                 None
             }
             Err(Errno::INTR) => None,
-            Err(_) => Some(CTRL_D), // the terminal is gone, and with it whoever could press a key
+            // The terminal is gone, so no key can be pressed any more.
+            Err(_) => Some(CTRL_D),
         }
     }
 }
@@ -300,7 +309,7 @@ impl Keyboard {
 impl Drop for Keyboard {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before); // nothing left to do about it
+            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
     }
 }

@@ -1,14 +1,15 @@
-//! `phalanx sim run|sweep|replay`: the real consensus code over a seeded network, disk and clock.
+//! `phalanx sim run|sweep|replay`: the real consensus code on a simulated network, disk and clock; a seed determines
+//! each run.
 //!
-//! Exit codes: 0 nothing broke, 8 a rule was broken. A failure prints the line that runs its seed again; `replay` prints
+//! Exit codes: 0 no violation, 8 a violation. A failure prints the command that runs its seed again; `replay` prints
 //! the last events before it. Not here: the simulator (`sim/`).
 
+use crate::cli::fault::code;
+use crate::cli::term;
 use crate::progress::Progress;
 use crate::sim::{self, Coverage, Options};
 use std::time::Instant;
 
-/// A rule was broken.
-const VIOLATION: u8 = 8;
 /// Failures that a sweep prints in full.
 const FAILURES_MAX: usize = 5;
 
@@ -44,7 +45,7 @@ pub enum SimCommand {
     },
 }
 
-/// Runs it; the exit code.
+/// Runs it; returns the exit code.
 pub fn run(args: SimArgs) -> u8 {
     match args.command {
         SimCommand::Run { seed } => one(seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)), false),
@@ -56,13 +57,16 @@ pub fn run(args: SimArgs) -> u8 {
 fn one(seed: u64, is_traced: bool) -> u8 {
     match sim::run(seed, &Options { is_traced, ..Options::default() }) {
         Ok(report) => {
-            println!("seed {seed}: no violation in {} ticks (fingerprint {:016x})", report.ticks, report.hash);
+            term::line(&format!(
+                "seed {seed}: no violation in {} ticks (fingerprint {:016x})",
+                report.ticks, report.hash
+            ));
             print(&report.coverage);
             0
         }
         Err(failure) => {
-            println!("{failure}");
-            VIOLATION
+            term::line(&failure.to_string());
+            code::VIOLATION
         }
     }
 }
@@ -75,24 +79,28 @@ fn sweep(from: u64, seeds: u64) -> u8 {
     let result = sim::sweep(from, seeds, &Options::default(), |failure| {
         if let Some(failure) = failure.filter(|_| printed < FAILURES_MAX) {
             printed += 1;
-            progress.aside(|| println!("{failure}\n"));
+            progress.aside(|| term::line(&format!("{failure}\n")));
         }
         progress.advance(1);
         true
     });
     drop(progress);
-    println!("{} of {seeds} seeds from {from} passed in {:.1} s", result.passed, began.elapsed().as_secs_f64());
+    term::line(&format!(
+        "{} of {seeds} seeds from {from} passed in {:.1} s",
+        result.passed,
+        began.elapsed().as_secs_f64()
+    ));
     print(&result.coverage);
     if result.failures.is_empty() {
         return 0;
     }
     let failed: Vec<u64> = result.failures.iter().map(|failure| failure.seed).collect();
-    println!("failed: {failed:?}");
-    VIOLATION
+    term::line(&format!("failed: {failed:?}"));
+    code::VIOLATION
 }
 
 fn print(coverage: &Coverage) {
     for (what, count) in coverage.rows() {
-        println!("{count:>12} {}", what.replace('_', " "));
+        term::line(&format!("{count:>12} {}", what.replace('_', " ")));
     }
 }

@@ -1,11 +1,10 @@
-//! Has the C library's allocator give large pieces back to the system when they are freed.
+//! Makes the C library's allocator return large allocations to the system when they are freed.
 //!
-//! By itself glibc raises the size from which a piece is mapped and unmapped by itself to that of the largest one that was ever
-//! freed, up to 32 MiB. From then on the megabytes of requests and replies lie in heaps, one for some threads each, and what is
-//! freed between two pieces in use stays with the process: under clients that hold a transaction open a node had half as much
-//! again as the memory budget (`node/shared/memory.rs`) says. A size that is named keeps glibc from raising it. It can be named
-//! in the environment alone without unsafe code, and glibc reads that before `main`: the program runs itself once more, as the
-//! same process.
+//! By default, glibc raises its mmap threshold to the size of the largest allocation that was freed, up to 32 MiB. From
+//! then on the megabytes of requests and replies are in heaps that threads share, and memory freed between two
+//! allocations in use stays with the process: with clients that held a transaction open, a node used 1.5 times its
+//! memory budget (`node/shared/memory.rs`). An explicit threshold is not raised. Without unsafe code it can be set only
+//! in the environment, which glibc reads before `main`: so the program executes itself again, in the same process.
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -13,10 +12,10 @@ use std::process::Command;
 
 /// The variable, as glibc reads it.
 const NAME: &str = "MALLOC_MMAP_THRESHOLD_";
-/// Bytes from which a piece is mapped by itself: what is smaller would cost more system calls than it saves memory.
+/// The threshold in bytes: a smaller one would cost more system calls than it saves memory.
 const BYTES: &str = "524288";
 
-/// Begins the program anew if the allocator has not been told yet; otherwise, and where that fails, it returns.
+/// Executes the program again if the threshold is not set yet; returns otherwise, and if that fails.
 pub fn bound() {
     if cfg!(not(target_env = "gnu")) || env::var_os(NAME).is_some() {
         return;
@@ -27,7 +26,7 @@ pub fn bound() {
         command.arg0(name);
     }
     let failed = command.args(args).env(NAME, BYTES).exec();
-    // The node works all the same, with more memory.
+    // The node works without it, with more memory.
     eprintln!(
         "warning: freed memory may not be returned to the system, because the program could not restart itself with \
             MALLOC_MMAP_THRESHOLD_ set: {failed}"

@@ -1,119 +1,72 @@
 //! `phalanx config show|validate`: what the settings are and where each value comes from.
 //!
-//! Secrets are masked. Faults are reported all at once, on stderr (with `validate --json` as data on stdout), and give
+//! Secrets are masked. Errors are reported all at once, on stderr (with `validate --json` as data on stdout), and give
 //! exit code 2. Not here: the rules of each key (`settings.rs`).
 
+use crate::cli::client::settings_fault;
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
-use crate::settings::{Fault as SettingsFault, Settings, Source};
+use crate::settings::{Settings, Source};
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `phalanx config`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
+    /// Settings file
+    #[arg(long, global = true, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 /// What to do with the settings.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum ConfigCommand {
+enum ConfigCommand {
     /// Print each setting with its value and source
-    Show {
-        /// Settings file
-        #[arg(long, value_name = "FILE")]
-        settings: Option<PathBuf>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Show,
     /// Validate a settings file; all errors are reported at once
-    Validate {
-        /// Settings file
-        #[arg(long, value_name = "FILE")]
-        settings: Option<PathBuf>,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Validate,
 }
 
-/// Runs it; the exit code.
-pub fn run(args: ConfigArgs) -> u8 {
-    let done = match args.command {
-        ConfigCommand::Show { settings, json } => show(settings.as_deref(), &[], json),
-        ConfigCommand::Validate { settings, json } => validate(settings.as_deref(), &[], json),
-    };
-    done.unwrap_or_else(|e| Fault::new(code::FAILED, format!("{e:#}"), "").report())
-}
-
-/// Prints each setting with its value and source. `sets`: keys and values as given on the command line.
-///
-/// # Errors
-/// When a value cannot be printed; faults of the settings are reported here and give exit code 2.
-pub fn show(settings_file: Option<&Path>, sets: &[(String, String)], json: bool) -> anyhow::Result<u8> {
-    let (settings, sources) = match Settings::from_process(settings_file, sets) {
-        Ok(loaded) => loaded,
-        Err(faults) => return Ok(report(&faults)),
-    };
-    if json {
-        let pairs = settings.shown().into_iter();
-        let all: Map<String, Value> = pairs
-            .map(|(key, value)| (key.into(), json!({"value": value, "source": sources.of(key).to_string()})))
-            .collect();
-        term::json(&all);
-        return Ok(0);
-    }
-    let rows: Vec<Vec<String>> = settings
-        .shown()
-        .into_iter()
-        .map(|(key, value)| Ok(vec![key.to_string(), serde_json::to_string(&value)?, sources.of(key).to_string()]))
-        .collect::<anyhow::Result<_>>()?;
-    term::out(&term::table(&["SETTING", "VALUE", "SOURCE"], &rows));
-    Ok(0)
-}
-
-/// Checks the settings; exit code 0 or 2. With `json` the result is one object on stdout.
-///
-/// # Errors
-/// None at present; the signature is that of [`show`].
-pub fn validate(settings_file: Option<&Path>, sets: &[(String, String)], json: bool) -> anyhow::Result<u8> {
-    match Settings::from_process(settings_file, sets) {
-        Ok((settings, sources)) => {
-            let all = settings.shown().len();
-            let chosen = settings.shown().iter().filter(|(key, _)| sources.of(key) != Source::Default).count();
-            let warnings: Vec<String> = sources.exposed_secret().into_iter().chain(settings.short_secret()).collect();
-            if json {
-                term::json(&json!({"valid": true, "faults": [], "warnings": warnings}));
+pub fn run(args: &ConfigArgs) -> Result<(), Fault> {
+    let loaded = Settings::from_process(args.settings.as_deref(), &[]);
+    match (&args.command, loaded) {
+        (ConfigCommand::Validate, Err(faults)) if args.json => {
+            let row = |fault: &crate::settings::SettingsError| {
+                json!({"source": fault.source_of.to_string(), "key": fault.key, "value": fault.value,
+                       "why": fault.why, "allowed": fault.allowed})
+            };
+            term::json(&json!({"valid": false, "faults": faults.iter().map(row).collect::<Vec<_>>()}));
+            return Err(Fault::new(code::USAGE, "", ""));
+        }
+        (_, Err(faults)) => return Err(settings_fault(&faults)),
+        (ConfigCommand::Show, Ok((settings, sources))) => {
+            let shown = settings.shown().into_iter().map(|(key, value)| (key, value, sources.of(key).to_string()));
+            if args.json {
+                let all: Map<String, Value> =
+                    shown.map(|(key, value, source)| (key.into(), json!({"value": value, "source": source}))).collect();
+                term::json(&all);
             } else {
-                term::line(&format!("settings are valid: {chosen} of {all} set, the others at their defaults"));
-                for warning in warnings {
-                    eprintln!("{} {warning}", term::paint_err("warning:", term::Colour::Yellow));
-                }
+                let rows: Vec<Vec<String>> =
+                    shown.map(|(key, value, source)| vec![key.to_string(), value.to_string(), source]).collect();
+                term::out(&term::table(&["SETTING", "VALUE", "SOURCE"], &rows));
             }
-            Ok(0)
         }
-        Err(faults) if json => {
-            let all: Vec<Value> = faults
-                .iter()
-                .map(|fault| {
-                    json!({"source": fault.source_of.to_string(), "key": fault.key, "value": fault.value,
-                           "why": fault.why, "allowed": fault.allowed})
-                })
-                .collect();
-            term::json(&json!({"valid": false, "faults": all}));
-            Ok(code::USAGE)
+        (ConfigCommand::Validate, Ok((settings, sources))) => {
+            let all = settings.shown();
+            let set = all.iter().filter(|(key, _)| sources.of(key) != Source::Default).count();
+            let warnings: Vec<String> = sources.exposed_secret().into_iter().chain(settings.short_secret()).collect();
+            term::answer(args.json, &json!({"valid": true, "faults": [], "warnings": warnings}), || {
+                format!("settings are valid: {set} of {} set, the others at their defaults", all.len())
+            });
+            for warning in warnings.iter().filter(|_| !args.json) {
+                eprintln!("{} {warning}", term::paint_err("warning:", term::Colour::Yellow));
+            }
         }
-        Err(faults) => Ok(report(&faults)),
     }
-}
-
-/// All faults at once, one line each, on stderr.
-fn report(faults: &[SettingsFault]) -> u8 {
-    let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
-    let count =
-        if faults.len() == 1 { "1 setting is wrong".into() } else { format!("{} settings are wrong", faults.len()) };
-    let next = "correct them; `phalanx config show` prints the settings in use";
-    Fault::new(code::USAGE, format!("{count}:\n{}", lines.join("\n")), next).report()
+    Ok(())
 }

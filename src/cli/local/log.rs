@@ -1,7 +1,8 @@
-//! `phalanx log dump|verify DIR`: what a node's log on disk holds, and whether it is whole.
+//! `phalanx log dump|verify DIR`: what a node's log on disk contains, and whether it is intact.
 //!
-//! Both read without changing a byte and work beside a running node. `dump` prints a line per record; `verify` checks every
-//! record and snapshot and says what a start would do. Exit codes: 0 whole, 3 damaged or unreadable, 2 not a node's folder.
+//! Both read without changing a byte and work beside a running node. `dump` prints a line per record; `verify` checks
+//! every record and snapshot and says what a start would do. Exit codes: 0 intact, 3 damaged or unreadable, 2 not a
+//! node's folder.
 //! Not here: reading (`store/inspect.rs`).
 
 use crate::cli::fault::{Fault, code};
@@ -15,9 +16,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The disk is damaged or does not answer.
-const DISK: u8 = 3;
-/// Bytes of a command shown to people; JSON has its length alone.
+/// Bytes of a command that are printed; JSON has its length only.
 const SHOWN_BYTES: usize = 48;
 
 /// Arguments of `phalanx log`.
@@ -48,7 +47,7 @@ pub enum LogCommand {
     },
 }
 
-/// Runs it; the exit code.
+/// Runs it; returns the exit code.
 pub fn run(args: LogArgs) -> u8 {
     let mut out = BufWriter::new(io::stdout().lock());
     let answer = match args.command {
@@ -61,10 +60,10 @@ pub fn run(args: LogArgs) -> u8 {
     }
 }
 
-/// Prints every record; the exit code.
+/// Prints every record; returns the exit code.
 pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
     let mut printed = Ok(());
-    let summary = look(dir, |seen| {
+    let summary = read_log(dir, |seen| {
         if printed.is_ok() {
             printed = match json {
                 true => writeln!(out, "{}", record_json(&seen)),
@@ -73,38 +72,38 @@ pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
         }
     })?;
     match printed {
-        // `phalanx log dump ... | head` is a fine way to look.
+        // The reader of a pipe may stop early: `phalanx log dump ... | head`.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
         printed => printed.map_err(printing)?,
     }
     for damage in &summary.damage {
         eprintln!("error: {damage}");
     }
-    Ok(if summary.damage.is_empty() { 0 } else { DISK })
+    Ok(if summary.damage.is_empty() { 0 } else { code::DISK })
 }
 
-/// Checks everything and prints what a start would do; the exit code.
+/// Checks everything and prints what a start would do; returns the exit code.
 pub fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
-    let summary = look(dir, |_| {})?;
+    let summary = read_log(dir, |_| {})?;
     let is_running = store::identity::is_in_use(dir);
     match json {
         true => writeln!(out, "{}", summary_json(&summary, is_running)),
         false => write!(out, "{}", summary_text(&summary, is_running)),
     }
     .map_err(printing)?;
-    Ok(if summary.damage.is_empty() { 0 } else { DISK })
+    Ok(if summary.damage.is_empty() { 0 } else { code::DISK })
 }
 
-fn look(dir: &Path, each: impl FnMut(Seen<'_>)) -> Result<Summary, Fault> {
+fn read_log(dir: &Path, each: impl FnMut(Seen<'_>)) -> Result<Summary, Fault> {
     if !dir.join(store::WAL_DIR).is_dir() {
         let message = format!("{} does not contain the log of a node", dir.display());
         return Err(Fault::new(code::USAGE, message, "give the data folder of one node, such as data/node-1"));
     }
-    inspect::inspect(Arc::new(RealFiles), dir, each).map_err(|e| Fault::new(DISK, e, ""))
+    inspect::inspect(Arc::new(RealFiles), dir, each).map_err(|e| Fault::new(code::DISK, e, ""))
 }
 
 fn printing(e: io::Error) -> Fault {
-    Fault::new(code::FAILED, format!("cannot write the output: {e}"), "")
+    Fault::failed(format!("cannot write the output: {e}"))
 }
 
 fn name(file: &Path) -> String {
@@ -118,12 +117,12 @@ fn record_line(seen: &Seen<'_>) -> String {
             format!(
                 "header      segment={} after={index} of_term={term} {}",
                 header.segment,
-                promise(&header.hard_state)
+                hard_state(&header.hard_state)
             )
         }
-        Record::HardState(state) => format!("hard state  {}", promise(state)),
+        Record::HardState(state) => format!("hard state  {}", hard_state(state)),
         Record::Install(meta) => format!("install     snapshot index={} term={}", meta.index, meta.term),
-        Record::Entry(entry) => format!("entry       index={} term={} {}", entry.index, entry.term, carried(entry)),
+        Record::Entry(entry) => format!("entry       index={} term={} {}", entry.index, entry.term, payload(entry)),
         Record::Seal => "seal        everything above is on disk".to_string(),
         #[cfg(test)]
         Record::Vote(vote) => format!("vote {vote:?}"),
@@ -132,11 +131,11 @@ fn record_line(seen: &Seen<'_>) -> String {
     format!("{} +{:<9} #{:<8} batch {batch:<8} {what}", name(seen.file), seen.offset, seen.at.sequence)
 }
 
-fn promise(state: &HardState) -> String {
+fn hard_state(state: &HardState) -> String {
     format!("term={} vote={}", state.term, state.vote.map_or("none".to_string(), |who| who.id.to_string()))
 }
 
-fn carried(entry: &Entry) -> String {
+fn payload(entry: &Entry) -> String {
     match &entry.payload {
         Payload::Noop => "noop".to_string(),
         Payload::Command(bytes) => {
@@ -188,7 +187,7 @@ fn entry_json(entry: &Entry) -> Value {
 fn summary_text(summary: &Summary, is_running: bool) -> String {
     let Summary { segments, records, hard_state, entries, snapshots, torn, damage } = summary;
     let mut lines = vec![
-        format!("log        {segments} segments, {records} records, {}", promise(hard_state)),
+        format!("log        {segments} segments, {records} records, {}", self::hard_state(hard_state)),
         match entries {
             Some((first, last)) => format!("entries    {first} to {last}"),
             None => "entries    none after the snapshot".to_string(),
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_shown_and_judged() {
+    fn a_folder_is_printed_and_verified() {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().join("node-7");
         assert_eq!(verify(&dir, false, &mut Vec::new()).unwrap_err().code, code::USAGE);
@@ -285,9 +284,9 @@ mod tests {
         bytes[100] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
         let (code, text) = print(|out| verify(&dir, true, out));
-        let verdict: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((code, &verdict["is_whole"]), (DISK, &Value::Bool(false)));
-        assert!(verdict["damage"][0]["message"].as_str().unwrap().contains("--id 7 --rejoin"), "{verdict}");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, &report["is_whole"]), (code::DISK, &Value::Bool(false)));
+        assert!(report["damage"][0]["message"].as_str().unwrap().contains("--id 7 --rejoin"), "{report}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "looking must not repair");
     }
 }

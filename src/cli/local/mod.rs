@@ -1,4 +1,4 @@
-//! Commands that work on this machine alone: a node, its settings and its folder.
+//! Commands that work on this machine only: a node, its settings and its data folder.
 
 pub(crate) mod allocator;
 pub(crate) mod completions;

@@ -1,15 +1,13 @@
-//! `phalanx node`: one node of the cluster, until it is told to stop.
+//! `phalanx node`: one node of the cluster, until it is stopped.
 
 use super::allocator;
+use crate::cli::fault::code;
 use crate::http;
 use crate::node::{self, Endpoints, NodeOptions};
 use crate::resp;
 use crate::settings::Settings;
 use crate::types::NodeId;
 use std::path::PathBuf;
-
-/// Exit code for bad usage or settings.
-const EXIT_USAGE: u8 = 2;
 
 /// Arguments of `phalanx node`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,7 +38,7 @@ pub struct NodeArgs {
     pub set: Vec<String>,
 }
 
-/// Runs the node; the exit code.
+/// Runs the node; returns the exit code.
 pub fn run(args: NodeArgs) -> u8 {
     allocator::bound();
     let mut flags = Vec::new();
@@ -49,7 +47,7 @@ pub fn run(args: NodeArgs) -> u8 {
             Some((key, value)) => flags.push((key.to_string(), value.to_string())),
             None => {
                 eprintln!("error: --set {pair}: expected KEY=VALUE, for example --set gossip_ms=100");
-                return EXIT_USAGE;
+                return code::USAGE;
             }
         }
     }
@@ -67,7 +65,7 @@ pub fn run(args: NodeArgs) -> u8 {
             for fault in &faults {
                 eprintln!("error: {fault}");
             }
-            return EXIT_USAGE;
+            return code::USAGE;
         }
     };
     let options = NodeOptions {

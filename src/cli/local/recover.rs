@@ -1,9 +1,10 @@
-//! `phalanx recover`: a new cluster out of the folder of one node, when a majority of the voters' disks is lost for good.
+//! `phalanx recover`: makes a new cluster from the folder of one node after a majority of the voters' disks is lost.
 //!
-//! It says what it would do and what may be lost, and does it with `--yes`. Exit codes: 0 done, 1 refused, 2 not confirmed or wrong
-//! settings, 3 the disk.
+//! It prints what it would do and what may be lost, and does it with `--yes`. Exit codes: 0 done, 1 refused, 2 not
+//! confirmed or wrong settings, 3 disk.
 //! Not here: what it does and when it refuses to (`node/process/new_cluster.rs`).
 
+use crate::cli::client::settings_fault;
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::node::process::new_cluster::{RecoverError, Survivor, numbers};
@@ -11,9 +12,6 @@ use crate::settings::Settings;
 use crate::types::NodeId;
 use serde_json::json;
 use std::path::PathBuf;
-
-/// The disk is damaged or does not answer.
-const DISK: u8 = 3;
 
 /// Arguments of `phalanx recover`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,17 +38,11 @@ pub struct RecoverArgs {
     pub json: bool,
 }
 
-/// Looks, says what would be done, and does it if told so.
+/// Prints what recovery would do, and does it if confirmed.
 pub fn run(args: &RecoverArgs) -> Result<(), Fault> {
     let flags: Vec<_> = args.data.iter().map(|data| ("data_dir".to_string(), data.display().to_string())).collect();
-    let (settings, _) = Settings::from_process(args.settings.as_deref(), &flags).map_err(|faults| {
-        let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        Fault::new(
-            code::USAGE,
-            all.join("; "),
-            "correct the settings; `phalanx config show` prints the settings in use",
-        )
-    })?;
+    let (settings, _) =
+        Settings::from_process(args.settings.as_deref(), &flags).map_err(|faults| settings_fault(&faults))?;
     let survivor = Survivor::examine(&settings, NodeId(args.id)).map_err(refused)?;
     let (id, former, copy) = (args.id, survivor.cluster, survivor.copy.display().to_string());
     let plan = plan(&survivor);
@@ -58,7 +50,7 @@ pub fn run(args: &RecoverArgs) -> Result<(), Fault> {
         if !args.json {
             term::out(&plan);
         }
-        let next = format!("to go on, run `phalanx recover --id {id} --yes`");
+        let next = format!("to continue, run `phalanx recover --id {id} --yes`");
         return Err(Fault::new(code::USAGE, "not confirmed: nothing was changed", next));
     }
     let cluster = survivor.recover().map_err(refused)?;
@@ -100,8 +92,10 @@ fn plan(survivor: &Survivor) -> String {
 
 fn refused(e: RecoverError) -> Fault {
     match e {
-        RecoverError::Store(e) => Fault::new(DISK, e, ""),
-        RecoverError::Copy { .. } => Fault::new(DISK, e, "make room, or move that folder away; nothing was changed"),
-        e => Fault::new(code::FAILED, e, ""),
+        RecoverError::Store(e) => Fault::new(code::DISK, e, ""),
+        RecoverError::Copy { .. } => {
+            Fault::new(code::DISK, e, "make room, or move that folder away; nothing was changed")
+        }
+        e => Fault::failed(e),
     }
 }

@@ -69,7 +69,8 @@ pub fn run() -> Result<(), Fault> {
                 kill_at = Duration::ZERO;
             }
             Err(_) if since_boot() >= kill_at => {
-                let _ = kill_current_process_group(Signal::KILL); // this process as well
+                // Ends this process as well.
+                let _ = kill_current_process_group(Signal::KILL);
             }
             Err(_) => {}
         }
@@ -79,7 +80,7 @@ pub fn run() -> Result<(), Fault> {
 /// Writes a word without blocking, or drops it: the end of standard input reports a runner that is gone, and a runner
 /// that was stopped for thousands of renewals considers its lock lost when it continues.
 fn say(word: &str) {
-    let _ = rustix::io::write(io::stdout(), format!("{word}\n").as_bytes()); // see above
+    let _ = rustix::io::write(io::stdout(), format!("{word}\n").as_bytes());
 }
 
 fn await_runner(tell: &Sender<Event>) {

@@ -38,7 +38,7 @@ impl Lease {
         self.held_from + self.ttl / 3
     }
 
-    /// When the command is told to end.
+    /// When the command gets SIGTERM.
     pub fn term_at(&self) -> Duration {
         self.kill_at().saturating_sub((self.ttl / 10).min(GRACE_MAX))
     }
@@ -75,7 +75,8 @@ impl Lease {
 pub fn since_boot() -> Duration {
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;
+    // On macOS this clock also counts during suspension.
     #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic; // on macOS it goes on in sleep
+    let clock = rustix::time::ClockId::Monotonic;
     Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
 }

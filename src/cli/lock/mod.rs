@@ -1,19 +1,20 @@
 //! `phalanx lock run NAME -- COMMAND`: a command that runs on one machine at a time, as far as clocks allow.
 //!
-//! Three processes: this one takes the lock, starts the others and gives the lock back; the guardian (`guardian.rs`) renews it
-//! at a third of its time; the command runs in the guardian's process group. Either of the first two ends that whole group, with
-//! SIGTERM and then SIGKILL, before the lock can be another's: when it cannot be renewed, and when the other one is gone. Time is
-//! that of a clock that also counts while the machine sleeps.
+//! Three processes: the runner (this one) acquires the lock, starts the others and releases the lock; the guardian
+//! (`guardian.rs`) renews it each third of its time to live; the command runs in the guardian's process group. Runner
+//! or guardian ends that whole group, with SIGTERM and then SIGKILL, before another client can acquire the lock: when
+//! it cannot be renewed, and when the other of the two is gone. The clock also counts while the machine is suspended.
 //!
-//! What cannot be guaranteed: a machine that sleeps, or a command whose guardian and runner are stopped or killed in
-//! one moment, goes on for an instant too long; and a process that leaves the process group (`setsid`) is not found.
-//! What the command writes to must check the fencing token, which it finds in `PHALANX_LOCK_TOKEN` and which grows with
-//! every lock that is taken.
+//! What cannot be guaranteed: after a suspension, or when guardian and runner are stopped or killed at the same time,
+//! the command may run for a moment too long; a process that leaves the process group (`setsid`) is not found. So the
+//! resource that the command writes to must check the fencing token, which is in `PHALANX_LOCK_TOKEN` and grows each
+//! time the lock is acquired.
 //!
-//! Invariants: L1 the time to live counts from before the request was sent that took or renewed the lock, so this side
-//! always gives up first. L2 a lock that is not lost is given back on every way out but a crash. L3 it is given back only when
-//! no process is left in the command's process group.
-//! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group (`process_group.rs`).
+//! Invariants: L1 the time to live counts from before the request that acquired or renewed the lock was sent, so this
+//! side always gives up first. L2 a lock that is not lost is released on every exit but a crash. L3 it is released only
+//! when no process is left in the command's process group.
+//! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group
+//! (`process_group.rs`).
 
 pub(crate) mod guardian;
 pub(crate) mod lease;
@@ -22,33 +23,34 @@ use self::lease::GRACE_MAX;
 use self::process_group::{Group, Step, Word};
 use super::client::{Client, ClientArgs};
 use super::fault::{Fault, code};
-use super::kv::{escape_path, parse_time};
+use super::kv::parse_time;
 use super::term;
 use crate::cli::lock::lease::{Lease, since_boot};
 use crate::lab::poll;
 use crate::node::process::signals;
+use crate::text::percent_encode;
 use crate::time::parse_duration;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::process::Signal;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the command.
+/// Between two checks of the command.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Signals that wait to be passed on; more of them say nothing new.
+/// Signals that wait to be forwarded; more are dropped.
 const SIGNALS_MAX: usize = 16;
-/// A shorter time to live leaves no time to end a command in.
+/// A shorter time to live leaves no time to end a command.
 const TTL_MIN: Duration = Duration::from_millis(500);
 /// Between two tries while no node has a quorum.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
-/// What a shell answers when a command is not found, or cannot be run.
+/// Exit code of a shell when a command is not found.
 const NOT_FOUND: u8 = 127;
-/// See [`NOT_FOUND`].
+/// Exit code of a shell when a command cannot be executed.
 const NOT_RUN: u8 = 126;
 
 /// Arguments of `phalanx lock`.
@@ -56,7 +58,10 @@ const NOT_RUN: u8 = 126;
 pub struct LockArgs {
     #[command(subcommand)]
     command: LockCommand,
+    #[command(flatten)]
+    client: ClientArgs,
 }
+
 #[derive(Clone, Debug, clap::Subcommand)]
 enum LockCommand {
     /// Acquire a lock, run a command, release the lock
@@ -77,8 +82,6 @@ enum LockCommand {
         /// How long to wait for the lock; 0 does not wait [default: no limit]
         #[arg(long, value_name = "TIME", value_parser = parse_wait)]
         wait: Option<Duration>,
-        #[command(flatten)]
-        client: ClientArgs,
         /// Command to run, with its arguments
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -91,10 +94,11 @@ enum LockCommand {
 fn parse_wait(text: &str) -> Result<Duration, String> {
     if parse_duration(text) == Some(Duration::ZERO) { Ok(Duration::ZERO) } else { parse_time(text) }
 }
+
 pub fn run(args: &LockArgs) -> Result<(), Fault> {
     match &args.command {
-        LockCommand::Keep => crate::cli::lock::guardian::run(),
-        LockCommand::Run { name, ttl, wait, client, command } => run_command(name, *ttl, *wait, client, command),
+        LockCommand::Keep => guardian::run(),
+        LockCommand::Run { name, ttl, wait, command } => run_command(name, *ttl, *wait, &args.client, command),
     }
 }
 
@@ -113,14 +117,15 @@ fn run_command(
         endpoints: patient.endpoints(),
         // A renewal that hangs must leave time for others.
         patience: Duration::from_secs_f64(client.timeout.unwrap_or(3.0)).min(ttl / 3),
-        path: format!("/v1/lock/{}", escape_path(name.clone().into_vec())),
+        path: format!("/v1/lock/{}", percent_encode(name.as_bytes())),
         name: name.to_string_lossy().into_owned(),
         ttl,
         token: 0,
         held_from: since_boot(),
     };
     let (tell, signals) = bounded(SIGNALS_MAX);
-    let _ = signals::listen(move |signal| _ = tell.try_send(signal)); // without it, the lock's time runs out
+    // If this fails, a signal ends the runner and the lock expires.
+    let _ = signals::listen(move |signal| _ = tell.try_send(signal));
     let mut lock = Lock::new(lease, signals);
     lock.acquire(&patient, wait.map(|wait| Instant::now() + wait))?;
     let mut group = match Group::start(command, &lock.lease) {
@@ -185,7 +190,7 @@ impl Lock {
         Lock { client: Client::to(lease.endpoints.clone(), lease.patience), lease, signals }
     }
 
-    /// Tries until it is held, or the deadline (`None`: none) has passed.
+    /// Tries until the lock is held or the deadline has passed; `None`: no deadline.
     fn acquire(&mut self, patient: &Client, deadline: Option<Instant>) -> Result<(), Fault> {
         let body = json!({"ttl_ms": self.lease.ttl.as_millis() as u64});
         let mut request = self.lease.post("acquire", &body);
@@ -200,7 +205,7 @@ impl Lock {
             let (fault, pause) = match patient.exchange(&request) {
                 Ok(raw) if raw.status == 200 => {
                     self.lease.token = raw.json()["token"].as_u64().unwrap_or(0);
-                    // An answer that comes late may be that of a copy whose time has run out: this one is void then.
+                    // A late answer may belong to an attempt that has expired since: then the lock is not held.
                     if self.lease.age() < self.lease.ttl / 2 {
                         return Ok(());
                     }
@@ -248,11 +253,7 @@ impl Lock {
         let until = Instant::now() + span;
         while Instant::now() < until {
             if self.signals.try_recv().is_ok() {
-                return Err(Fault::new(
-                    code::FAILED,
-                    format!("interrupted while waiting for lock {:?}", self.lease.name),
-                    "",
-                ));
+                return Err(Fault::failed(format!("interrupted while waiting for lock {:?}", self.lease.name)));
             }
             poll::pause(LOOK_EVERY.min(until.saturating_duration_since(Instant::now())));
         }
@@ -278,13 +279,13 @@ impl Lock {
     }
 }
 
-/// Why the lock cannot be kept, and when nothing of the command may go on.
+/// Why the lock is lost, and when the last process of the command must have ended.
 struct Lost {
     why: String,
     kill_at: Duration,
 }
 
-/// Waits for the command's end; what comes for this process goes on to it.
+/// Waits for the end of the command, and forwards signals to it.
 fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
     loop {
         let kill_at = lock.lease.kill_at();
@@ -302,7 +303,7 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
             });
         }
         match group.hear(LOOK_EVERY) {
-            // Only now: after a pause of this process there may be news.
+            // Checked only when no message is left: after a pause of this process, renewals may be unread.
             None if since_boot() >= lock.lease.term_at() => {
                 return lost(format!("it could not be renewed for {:.1?}", lock.lease.age()), kill_at);
             }
@@ -310,7 +311,8 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
             Some(Word::Kept(held_from)) => lock.lease.held_from = lock.lease.held_from.max(held_from),
             Some(Word::Lost) => {
                 let why = "it expired, and another client may have acquired it".to_string();
-                return lost(why, Duration::ZERO); // at once: another may be at work
+                // Immediately: another client may hold the lock.
+                return lost(why, Duration::ZERO);
             }
             Some(Word::Gone) => return lost("the process that renews it (guardian) has exited".to_string(), kill_at),
         }

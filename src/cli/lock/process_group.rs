@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-/// Longest time for the guardian to start, and to end when it is told to.
+/// Longest time for the guardian to start, and to end on request.
 const GUARDIAN_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for killed processes to be gone; only the kernel can hold them longer.
 const GONE_MAX: Duration = Duration::from_secs(3);
@@ -108,7 +108,8 @@ impl Group {
 
     /// Signals the whole group. The guardian ignores all signals but SIGKILL and SIGSTOP.
     pub fn signal(&self, signal: Signal) {
-        let _ = process::kill_process_group(self.id, signal); // it may be empty by now
+        // The group may be empty by now.
+        let _ = process::kill_process_group(self.id, signal);
     }
 
     /// The next word of the guardian, after a short wait.
@@ -135,7 +136,8 @@ impl Group {
         }
         let _ = process::waitid(id(), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
         if seen.stopping_signal() == Some(Signal::STOP.as_raw()) {
-            return Ok(Step::Runs); // not by the terminal: whoever did it will go on
+            // Not stopped by the terminal: the sender of SIGSTOP will continue it.
+            return Ok(Step::Runs);
         }
         if let Some(terminal) = self.terminal.take() {
             give(&terminal, process::getpgrp());
@@ -160,7 +162,8 @@ impl Group {
         if has_ended {
             self.dismiss();
         } else {
-            self.signal(Signal::KILL); // the guardian as well
+            // Ends the guardian as well.
+            self.signal(Signal::KILL);
             let _ = self.guardian.wait();
         }
         let status = self.reap()?;
@@ -189,7 +192,8 @@ impl Group {
 
     fn dismiss(&mut self) {
         if let Some(orders) = &mut self.orders {
-            let _ = orders.write_all(b"done\n"); // if it is gone already, all the better
+            // The guardian may have ended already.
+            let _ = orders.write_all(b"done\n");
         }
         let by = since_boot() + GUARDIAN_MAX;
         while matches!(self.guardian.try_wait(), Ok(None)) && since_boot() < by {
@@ -226,7 +230,8 @@ fn is_at_work(group: Pid) -> bool {
         is_known = true;
         is_member_at_work(&stat, group.as_raw_nonzero().get())
     });
-    is_found || !is_known // where there is no /proc, whoever can be signalled counts
+    // Without /proc, every process that can be signalled counts.
+    is_found || !is_known
 }
 
 /// Parses /proc/PID/stat: state, parent and process group follow the name, which may contain any characters.
@@ -277,7 +282,8 @@ fn give(terminal: &File, to: Pid) {
     let mut stops = SigSet::empty();
     stops.add(Blocked::SIGTTOU);
     let _ = stops.thread_block();
-    let _ = termios::tcsetpgrp(terminal, to); // a terminal that is gone has no foreground
+    // Fails if the terminal is gone.
+    let _ = termios::tcsetpgrp(terminal, to);
     let _ = stops.thread_unblock();
 }
 

@@ -18,7 +18,7 @@ impl Interrupts {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
         signals.thread_block().ok()?;
-        // When the queue is full, the one interrupt that is not read yet stands for both.
+        // When the queue is full, one interrupt is unread already, which is enough.
         let (sender, inbox) = bounded(1);
         let waits = spawn::spawn("interrupts", move || {
             while signals.wait().is_ok() {
@@ -62,7 +62,7 @@ mod tests {
     use crate::cli::sql::interrupt::*;
 
     #[test]
-    fn whoever_waits_is_let_go_by_an_interrupt_and_work_goes_on() {
+    fn an_interrupt_ends_the_wait_and_the_work_continues() {
         let (sender, inbox) = bounded(1);
         let interrupts = Interrupts(inbox);
         sender.send(()).unwrap();

@@ -1,10 +1,11 @@
 //! `phalanx sql`: a shell for the database, on whichever node answers.
 //!
-//! Each statement is a request of its own under an `Idempotency-Key`: when its node dies it goes on with the next one, and
-//! takes effect once. So there are no transactions over several lines; what a script has from its beginning to the
-//! last COMMIT (as a dump) is loaded as a whole, all or nothing. At the prompt Ctrl+C ends the wait for an answer, not the shell.
-//! Exit codes: 0; 1 a statement failed (what stood before it is done); 2 usage; 4 and 5 as everywhere.
-//! Not here: where statements end and how rows are drawn (`text.rs`), rqlite's spelling (`http/db/rqlite_json.rs`).
+//! Each statement is a request of its own under an `Idempotency-Key`: when its node dies, it is sent to the next one,
+//! and takes effect once. So there are no transactions over several requests; the part of a script up to its last
+//! COMMIT (as in a dump) is loaded as a whole, all or nothing. At the prompt, Ctrl+C ends the wait for an answer, not
+//! the shell.
+//! Exit codes: 0; 1 a statement failed (those before it are applied); 2 usage; 4 and 5 as for all commands.
+//! Not here: where statements end and how rows are printed (`text.rs`), rqlite's format (`http/db/rqlite_json.rs`).
 
 pub(crate) mod interrupt;
 pub(crate) mod text;
@@ -25,9 +26,9 @@ use std::time::Duration;
 const LINES_AT_ONCE: usize = 100;
 /// Longest wait for a whole database.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
-/// How deep files may read files.
+/// Maximum depth of nested `.read`.
 const READS_MAX: u32 = 16;
-/// What can be typed beside SQL.
+/// The commands of the shell besides SQL.
 const HELP: &str = "\
 .tables            list tables and views
 .schema [NAME]     show the definitions of all tables, or of one
@@ -85,7 +86,7 @@ struct Shell {
     interrupts: Option<Interrupts>,
     /// Node that answered last.
     node: String,
-    /// Files that are being read, one from within the other.
+    /// Depth of nested `.read`.
     depth: u32,
 }
 
@@ -103,7 +104,7 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
     if !args.command.is_empty() {
         return args.command.iter().try_for_each(|text| shell.script(text));
     }
-    // A shell or a script may outlive the nodes that were named.
+    // A shell or a script may run longer than the nodes that were given.
     shell.client.learn();
     match &args.file {
         Some(path) if path.as_os_str() != "-" => shell.read(path),
@@ -133,14 +134,15 @@ fn failed(why: impl std::fmt::Display) -> Fault {
 }
 
 impl Shell {
-    /// Reads lines until the end of input; a statement that fails ends nothing.
+    /// Reads lines until the end of input; a statement that fails does not end the shell.
     fn talk(&mut self) -> Result<(), Fault> {
         let broken = |e: ReadlineError| failed(format!("cannot use the terminal: {e}"));
         let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
         let history = history_path();
         if let Some(path) = &history {
             let _ = path.parent().map(std::fs::create_dir_all);
-            let _ = editor.load_history(path); // there is none the first time
+            // The file does not exist the first time.
+            let _ = editor.load_history(path);
         }
         term::line("Phalanx SQL shell. End statements with ; and type .help for help.");
         let (mut open, mut is_leaving) = (String::new(), false);
@@ -239,7 +241,7 @@ impl Shell {
         done
     }
 
-    /// Runs all statements and lines with a dot of a text, up to the first that fails; the last one needs no semicolon.
+    /// Runs all statements and dot commands of a text, up to the first that fails; the last one needs no semicolon.
     fn script(&mut self, text: &str) -> Result<(), Fault> {
         let (mut whole, rest) = text::statements(text);
         if !rest.trim().is_empty() {
@@ -259,7 +261,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Runs statements up to the first that fails; what belongs to transactions of their own as a whole.
+    /// Runs statements up to the first that fails; those in explicit transactions as a whole.
     fn run_all(&mut self, whole: &[&str]) -> Result<(), Fault> {
         if text::leaves_open(whole) {
             let why = "a transaction has BEGIN but no COMMIT: nothing was sent";
@@ -293,7 +295,7 @@ impl Shell {
         })
     }
 
-    /// Runs one statement and writes what it gave.
+    /// Runs one statement and prints its result.
     fn statement(&mut self, sql: &str) -> Result<(), Fault> {
         let one = self.ask(&json!([sql]))?;
         self.shown(&one)
@@ -335,7 +337,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Asks, until there is an answer or Ctrl+C.
+    /// Sends a request and waits for the answer or Ctrl+C.
     fn exchange(&self, client: Client, request: Request) -> Result<Raw, Fault> {
         let Some(interrupts) = &self.interrupts else { return client.exchange(&request) };
         let asked = interrupts.or_done(move || (client.exchange(&request), client));
@@ -352,7 +354,7 @@ impl Shell {
             return Err(raw.fault());
         }
         if self.is_interactive && self.node != raw.from {
-            let word = if self.node.is_empty() { "node" } else { "on with node" };
+            let word = if self.node.is_empty() { "node" } else { "now node" };
             eprintln!("{}", term::paint_err(&format!("-- {word} {}", term::plain_err(&raw.from)), term::Colour::Cyan));
         }
         let strange = || failed(format!("{}: unexpected response; check that the node has the same version", raw.from));
@@ -366,21 +368,22 @@ impl Shell {
     }
 }
 
-/// Reports a fault; whether it was Ctrl+C.
+/// Prints a fault; returns whether it was Ctrl+C.
 fn tell(fault: &Fault) -> bool {
     fault.report();
     *fault == interrupted()
 }
 
-/// Keeps a line at once: a shell that is killed forgets nothing.
+/// Saves a line in the history at once, so that it is not lost if the shell is killed.
 fn remember(editor: &mut rustyline::DefaultEditor, history: Option<&Path>, line: &str) {
     let is_new = editor.add_history_entry(line).unwrap_or(false);
     if let (true, Some(path)) = (is_new, history) {
-        let _ = editor.append_history(path); // a folder that cannot be written to is no reason to stop
+        // Without a writable folder the shell works, but forgets.
+        let _ = editor.append_history(path);
     }
 }
 
-/// Where the history is kept: `$PHALANX_SQL_HISTORY`, else in the state folder of the person.
+/// Path of the history: `$PHALANX_SQL_HISTORY`, else in the user's state folder.
 fn history_path() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("PHALANX_SQL_HISTORY").or_else(|| {

@@ -124,12 +124,14 @@ fn ends_trigger(tokens: &[Token]) -> bool {
     matches!(tokens, [.., Token::Semicolon, end] if says(end, "end"))
 }
 
+/// Whether a statement begins with one of these words.
+fn begins_with(sql: &str, words: &[&str]) -> bool {
+    first_words(sql).first().is_some_and(|first| words.iter().any(|word| first.eq_ignore_ascii_case(word)))
+}
+
 /// Whether a script has transactions of its own, as a dump has.
-pub fn has_transaction(statements: &[&str]) -> bool {
-    statements.iter().any(|sql| {
-        let first = first_words(sql).first().copied().unwrap_or_default();
-        first.eq_ignore_ascii_case("begin") || first.eq_ignore_ascii_case("savepoint")
-    })
+fn has_transaction(statements: &[&str]) -> bool {
+    statements.iter().any(|sql| begins_with(sql, &["begin", "savepoint"]))
 }
 
 /// How many of a script's statements belong to its transactions: those up to the last statement that ends one.
@@ -137,20 +139,13 @@ pub fn in_transactions(statements: &[&str]) -> usize {
     if !has_transaction(statements) {
         return 0;
     }
-    let ends = |sql: &&str| {
-        let words = first_words(sql);
-        ["commit", "end", "rollback", "release"]
-            .iter()
-            .any(|it| words.first().is_some_and(|w| w.eq_ignore_ascii_case(it)))
-    };
+    let ends = |sql: &&str| begins_with(sql, &["commit", "end", "rollback", "release"]);
     statements.iter().rposition(ends).map_or(statements.len(), |at| at + 1)
 }
 
 /// Whether a statement is run for its rows.
 pub fn is_question(sql: &str) -> bool {
-    let words = first_words(sql);
-    let begins = |word: &str| words.first().is_some_and(|it| it.eq_ignore_ascii_case(word));
-    begins("select") || begins("values") || begins("explain") || (begins("with") && !changes(sql))
+    begins_with(sql, &["select", "values", "explain"]) || (begins_with(sql, &["with"]) && !changes(sql))
 }
 
 fn changes(sql: &str) -> bool {

@@ -5,7 +5,7 @@
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
-use crate::node::views::status::{ClusterStatus, Verdict};
+use crate::node::views::status::{ClusterStatus, Health};
 use crate::node::{Metric, MetricValue, counter, gauge};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
@@ -64,7 +64,7 @@ pub(crate) fn ready(request: &Request) -> ApiResult {
 /// A node of a cluster that refuses writes still serves reads: it is ready, and reports what does not work.
 fn ready_text(cluster: &ClusterStatus) -> String {
     let mut text = "[+] knows a leader\n[+] has caught up\n".to_string();
-    if cluster.verdict == Verdict::Unavailable {
+    if cluster.verdict == Health::Unavailable {
         text.extend(cluster.reasons.iter().map(|reason| format!("[!] {reason}\n")));
     }
     text + "ready\n"

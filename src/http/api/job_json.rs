@@ -4,7 +4,7 @@
 //! Not here: submitting a job (`jobs.rs`), output while the job runs (`job_output.rs`).
 
 use crate::http::protocol::response::put_bytes;
-use crate::services::jobs::{Job, JobId, Past, State, Verdict};
+use crate::services::jobs::{Job, JobId, JobOutcome, Past, State};
 use serde_json::{Value as Json, json};
 
 /// The node that runs the job or ran it.
@@ -21,7 +21,7 @@ fn state_word(job: &Job) -> &'static str {
     match &job.state {
         State::Queued => "queued",
         State::Assigned { .. } => "running",
-        State::Ended { end, .. } => end.verdict.word(),
+        State::Ended { end, .. } => end.outcome.word(),
     }
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn to_json(id: JobId, job: &Job, has_args: bool) -> Json {
         all["run_ms"] = end.run_ms.into();
         // A job that ended before its memory was first measured has no known peak; the record holds 0 then.
         all["memory_peak_kib"] = Some(end.memory_peak_kib).filter(|kib| *kib > 0).into();
-        if let Verdict::Failed(why) = &end.verdict {
+        if let JobOutcome::Failed(why) = &end.outcome {
             all["error"] = why.as_str().into();
         }
     }

@@ -21,7 +21,7 @@ use crate::outcome::{Coded, MEMORY_FULL, Outcome};
 use crate::services::Replicated;
 use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::{LIMITS_USUAL, LIST_MAX, decode_list};
-use crate::services::jobs::{self, Answer, Command, Job, JobId, Query, Refusal, State, Verdict};
+use crate::services::jobs::{self, Answer, Command, Job, JobId, JobOutcome, Query, Refusal, State};
 use crate::types::Index;
 use serde_json::{Map, Value as Json, json};
 use std::time::{Duration, Instant};
@@ -188,15 +188,15 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
 
 fn output_of(job: &Job) -> ApiResult {
     let State::Ended { end, .. } = &job.state else { return Err(unexpected()) };
-    if end.verdict == Verdict::Finished && end.exit_code == Some(0) {
+    if end.outcome == JobOutcome::Finished && end.exit_code == Some(0) {
         return Ok(text(end.stdout.to_vec()));
     }
-    let (status, why) = match (&end.verdict, end.exit_code, end.signal) {
-        (Verdict::Finished, Some(code), _) => (400, format!("exit code {code}")),
-        (Verdict::Finished, None, signal) => (400, format!("ended by signal {}", signal.unwrap_or_default())),
-        (Verdict::NotCompiled, ..) => (400, String::new()),
-        (Verdict::Failed(why), ..) => (500, why.clone()),
-        (Verdict::Cancelled, ..) => (409, "cancelled".to_string()),
+    let (status, why) = match (&end.outcome, end.exit_code, end.signal) {
+        (JobOutcome::Finished, Some(code), _) => (400, format!("exit code {code}")),
+        (JobOutcome::Finished, None, signal) => (400, format!("ended by signal {}", signal.unwrap_or_default())),
+        (JobOutcome::NotCompiled, ..) => (400, String::new()),
+        (JobOutcome::Failed(why), ..) => (500, why.clone()),
+        (JobOutcome::Cancelled, ..) => (409, "cancelled".to_string()),
         (other, ..) => (400, other.word().replace('_', " ")),
     };
     let mut said = end.stdout.to_vec();

@@ -10,7 +10,7 @@ use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
 use crate::http::protocol::parse::Head;
 use crate::http::server::Server;
 use crate::node::Published;
-use crate::node::views::status::{JobsStatus, Liveness, MonitorFrame, Standing, Verdict};
+use crate::node::views::status::{Health, JobsStatus, Liveness, MonitorFrame, Standing};
 use crate::raft::Role;
 use serde_json::json;
 use std::fmt::Write;
@@ -96,7 +96,7 @@ fn render(frame: &MonitorFrame) -> String {
         text,
         "  {}: {}   {leader} in term {}   seen by node {}\n",
         cluster.name,
-        verdict_line(frame),
+        health_line(frame),
         cluster.term,
         frame.status.node.id.0
     );
@@ -164,14 +164,14 @@ fn jobs_lines(jobs: &JobsStatus, text: &mut String) {
 }
 
 /// `healthy: can lose 2 more`.
-fn verdict_line(frame: &MonitorFrame) -> String {
+fn health_line(frame: &MonitorFrame) -> String {
     let cluster = &frame.status.cluster;
     let line = match (cluster.verdict, cluster.failure_tolerance) {
-        (Verdict::Unavailable, _) if cluster.has_quorum => "unavailable: no leader yet".to_owned(),
-        (Verdict::Unavailable, _) => "unavailable: no majority of the voters is reachable".to_owned(),
-        (Verdict::Healthy, spare) => format!("healthy: can lose {spare} more"),
-        (Verdict::Degraded, 0) => "degraded: cannot lose another".to_owned(),
-        (Verdict::Degraded, spare) => format!("degraded: can lose {spare} more"),
+        (Health::Unavailable, _) if cluster.has_quorum => "unavailable: no leader yet".to_owned(),
+        (Health::Unavailable, _) => "unavailable: no majority of the voters is reachable".to_owned(),
+        (Health::Healthy, spare) => format!("healthy: can lose {spare} more"),
+        (Health::Degraded, 0) => "degraded: cannot lose another".to_owned(),
+        (Health::Degraded, spare) => format!("degraded: can lose {spare} more"),
     };
     if cluster.reasons.is_empty() { line } else { format!("{line} ({})", cluster.reasons.join("; ")) }
 }

@@ -9,7 +9,6 @@
 //! Not here: reading and deadlines (`conn.rs`), which hosts and origins are allowed (`guard.rs`).
 
 use crate::limits;
-use std::fmt::Write;
 
 /// Longest request line; a longer one is refused with 414.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
@@ -144,17 +143,6 @@ pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
         rest = &after[2..];
     }
     Some(bytes)
-}
-
-/// The reverse: escapes everything but letters, digits and `-._~`.
-pub fn percent_encode(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
-            _ => write!(text, "%{byte:02X}").expect("a String takes every write"),
-        }
-        text
-    })
 }
 
 /// Parses a head at the start of `bytes`. `Ok(None)`: more bytes are needed. `Ok(Some((head, length)))`: the body, or
@@ -446,6 +434,7 @@ impl Chunked {
 #[cfg(test)]
 mod tests {
     use crate::http::protocol::parse::*;
+    use crate::text::percent_encode;
 
     #[test]
     fn names_are_decoded_once_and_strictly() {

@@ -2,7 +2,7 @@
 //!
 //! Not here: the text format (`http/api/health.rs`).
 
-use crate::cluster::health::Verdict;
+use crate::cluster::health::Health;
 use crate::node::process::log_queue;
 use crate::node::quota;
 use crate::node::shared::clock::now_ms;
@@ -46,8 +46,8 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     let counters = &shared.counters;
     let is_leader = u64::from(raft.role == Role::Leader);
     let online = lock(&shared.gossip).all(shared.now_ms()).iter().filter(|(_, is_online, _)| *is_online).count() + 1;
-    let judgement = shared.judgement();
-    let takes_writes = judgement.verdict != Verdict::Unavailable;
+    let health = shared.health();
+    let takes_writes = health.health != Health::Unavailable;
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (pace, jobs) = (shared.activity.pace(), shared.jobs());
     let state = &shared.integrity;
@@ -56,9 +56,9 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_term", "Current term", raft.term.0),
         gauge("phalanx_is_leader", "1 on the leader", is_leader),
         gauge("phalanx_has_leader", "1 while a leader is known", u64::from(raft.leader.is_some())),
-        gauge("phalanx_has_quorum", "1 while enough voters are reachable", u64::from(judgement.has_quorum)),
+        gauge("phalanx_has_quorum", "1 while enough voters are reachable", u64::from(health.has_quorum)),
         gauge("phalanx_takes_writes", "1 while the cluster takes writes, as this node knows", u64::from(takes_writes)),
-        gauge("phalanx_failure_tolerance", "Voters that may still fail", u64::from(judgement.failure_tolerance)),
+        gauge("phalanx_failure_tolerance", "Voters that may still fail", u64::from(health.failure_tolerance)),
         gauge("phalanx_disk_low", "1 while less than disk_reserve_mb is free", u64::from(shared.is_disk_low())),
         gauge("phalanx_nodes_online", "Nodes that are online, this one included", online as u64),
         gauge("phalanx_last_index", "Last index in the log", raft.last_index.0),

@@ -45,7 +45,7 @@ fn encode(frame: MonitorFrame) -> Published {
 pub fn status(shared: &Shared) -> Status {
     let view = shared.view();
     let raft = &view.raft;
-    let judgement = shared.judgement();
+    let health = shared.health();
     Status {
         node: NodeStatus {
             id: shared.me.id,
@@ -60,12 +60,12 @@ pub fn status(shared: &Shared) -> Status {
             name: shared.settings.cluster_name.clone(),
             leader: raft.leader,
             term: raft.term,
-            has_quorum: judgement.has_quorum,
+            has_quorum: health.has_quorum,
             voters: raft.membership.voters.keys().copied().collect(),
             learners: raft.membership.learners.keys().copied().collect(),
-            failure_tolerance: judgement.failure_tolerance,
-            verdict: judgement.verdict,
-            reasons: judgement.reasons,
+            failure_tolerance: health.failure_tolerance,
+            verdict: health.health,
+            reasons: health.reasons,
             integrity: IntegrityStatus { digests: Vec::new(), ..integrity(shared) },
         },
         nodes: rows(shared),

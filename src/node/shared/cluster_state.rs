@@ -6,7 +6,7 @@
 use super::lock::lock;
 use super::state::Shared;
 use crate::cluster::gossip::Gossip;
-use crate::cluster::health::{self, Judgement, Situation};
+use crate::cluster::health::{self, HealthReport, Situation};
 use crate::cluster::integrity::Difference;
 use crate::node::quota;
 use crate::outcome::{NoLeader, Outsider};
@@ -79,7 +79,7 @@ impl Shared {
     }
 
     /// The cluster's health, from what this node knows.
-    pub fn judgement(&self) -> Judgement {
+    pub fn health(&self) -> HealthReport {
         let view = self.view();
         let raft = &view.raft;
         let is_leader = raft.role == Role::Leader;
@@ -97,7 +97,7 @@ impl Shared {
         if self.is_disk_low() {
             disk_low.insert(self.me.id);
         }
-        health::judge(&Situation {
+        health::assess(&Situation {
             disk_low,
             outsider: self.outsider().map(|it| it.in_words(self.me)),
             leader: raft.leader,

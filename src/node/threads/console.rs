@@ -69,7 +69,7 @@ fn alter(shared: &Shared, part: &str) {
 fn print_status(shared: &Shared) {
     let status = status(shared);
     let leader = status.cluster.leader.map_or("none".to_string(), |id| id.0.to_string());
-    say(&shared.judgement().line());
+    say(&shared.health().line());
     say(&format!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term));
     for row in status.nodes {
         say(&format!(

@@ -21,7 +21,7 @@ use crate::outcome::Outcome;
 use crate::services::Replicated;
 use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::LIMITS_MOST;
-use crate::services::jobs::{Command, End, JobId, Query, Verdict};
+use crate::services::jobs::{Command, End, JobId, JobOutcome, Query};
 use crate::settings::SandboxKind;
 use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
@@ -515,9 +515,9 @@ impl Waiter for ReadWaiter {
 
 /// An end as text: `finished, exit code 0`.
 fn in_words(end: &End) -> String {
-    let how = match &end.verdict {
-        Verdict::Failed(why) => return format!("failed ({why})"),
-        verdict => verdict.word(),
+    let how = match &end.outcome {
+        JobOutcome::Failed(why) => return format!("failed ({why})"),
+        outcome => outcome.word(),
     };
     match (end.exit_code, end.signal) {
         (Some(code), _) => format!("{how}, exit code {code}"),

@@ -93,7 +93,7 @@ fn row(id: JobId, job: &Job) -> Option<JobRow> {
     Some(JobRow {
         id,
         language: job.request.language.clone(),
-        verdict: end.verdict.word().to_string(),
+        verdict: end.outcome.word().to_string(),
         exit_code: end.exit_code,
         signal: end.signal,
         worker: *worker,

@@ -4,7 +4,7 @@
 //! Names and types are an interface for users: fields may be added, never renamed.
 //! Not here: how the figures are gathered (`node/reports/status.rs`), how they are shown (`http/`, `cli/`, `static/`).
 
-pub use crate::cluster::health::Verdict;
+pub use crate::cluster::health::Health;
 use crate::raft::Role;
 use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
@@ -138,7 +138,7 @@ pub struct ClusterStatus {
     /// How many more voters may fail before the cluster stops serving.
     pub failure_tolerance: u32,
     /// The cluster's health.
-    pub verdict: Verdict,
+    pub verdict: Health,
     /// Sentences, unless the health is `healthy`.
     pub reasons: Vec<String>,
     /// Whether the nodes hold the same state.

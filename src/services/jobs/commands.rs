@@ -127,7 +127,7 @@ impl Request {
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum JobOutcome {
     /// It ran to its own end, whatever its exit code or signal.
     Finished,
     /// The compiler refused it: its words are in `stderr`.
@@ -148,19 +148,19 @@ pub enum Verdict {
     Failed(String),
 }
 
-impl Verdict {
+impl JobOutcome {
     /// In one word, as it stands in JSON and in lines for people.
     pub fn word(&self) -> &'static str {
         match self {
-            Verdict::Finished => "finished",
-            Verdict::NotCompiled => "not_compiled",
-            Verdict::TimedOut => "timed_out",
-            Verdict::MemoryExceeded => "memory_exceeded",
-            Verdict::OutputExceeded => "output_exceeded",
-            Verdict::FilesExceeded => "files_exceeded",
-            Verdict::ProcessesExceeded => "processes_exceeded",
-            Verdict::Cancelled => "cancelled",
-            Verdict::Failed(_) => "failed",
+            JobOutcome::Finished => "finished",
+            JobOutcome::NotCompiled => "not_compiled",
+            JobOutcome::TimedOut => "timed_out",
+            JobOutcome::MemoryExceeded => "memory_exceeded",
+            JobOutcome::OutputExceeded => "output_exceeded",
+            JobOutcome::FilesExceeded => "files_exceeded",
+            JobOutcome::ProcessesExceeded => "processes_exceeded",
+            JobOutcome::Cancelled => "cancelled",
+            JobOutcome::Failed(_) => "failed",
         }
     }
 }
@@ -169,7 +169,7 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// How.
-    pub verdict: Verdict,
+    pub outcome: JobOutcome,
     /// Exit code, if it ran and no signal ended it.
     pub exit_code: Option<i32>,
     /// The signal that ended it.
@@ -188,9 +188,9 @@ pub struct End {
 
 impl End {
     /// An end of which there is nothing more to tell.
-    pub fn bare(verdict: Verdict) -> End {
+    pub fn bare(outcome: JobOutcome) -> End {
         End {
-            verdict,
+            outcome,
             exit_code: None,
             signal: None,
             stdout: Bytes::new(),

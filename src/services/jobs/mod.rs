@@ -17,6 +17,6 @@ mod state;
 mod tests;
 
 pub use self::commands::{
-    Answer, Command, End, Job, JobId, Limits, Past, Query, Refusal, Request, State, Verdict, Worker,
+    Answer, Command, End, Job, JobId, JobOutcome, Limits, Past, Query, Refusal, Request, State, Worker,
 };
 pub use self::state::JobTable;

@@ -47,7 +47,7 @@ fn for_list(job: &Job) -> Job {
     let state = match &job.state {
         State::Ended { end, worker, at_ms } => {
             let end = End {
-                verdict: end.verdict.clone(),
+                outcome: end.outcome.clone(),
                 stdout: Default::default(),
                 stderr: Default::default(),
                 ..*end.as_ref()

@@ -15,9 +15,9 @@
 
 use super::commands::{
     ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Bytes, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job,
-    JobId, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX, OPEN_MAX,
+    JobId, JobOutcome, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX, OPEN_MAX,
     OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, Past, REASON_BYTES_MAX, REQUEST_BYTES_MAX, Refusal,
-    Request, SETBACKS_MAX, State, Verdict, WORKERS_MAX, Worker,
+    Request, SETBACKS_MAX, State, WORKERS_MAX, Worker,
 };
 #[cfg(test)]
 use crate::planted_bugs::JobsBugs;
@@ -223,7 +223,7 @@ impl JobTable {
             held.past.push(Arc::new(past));
             if held.losses >= LOSSES_MAX || held.attempt >= ATTEMPTS_MAX {
                 let why = format!("its worker was lost {} times", held.losses.max(held.attempt));
-                self.close(at, job, Some(id), End::bare(Verdict::Failed(why)));
+                self.close(at, job, Some(id), End::bare(JobOutcome::Failed(why)));
             } else {
                 self.queue_again(job);
             }
@@ -262,7 +262,7 @@ impl JobTable {
                     "its sandbox did not start, {setbacks} times; the last failure, on node {}: {why}",
                     who.id.0
                 );
-                self.close(at, id, Some(who.id), End::bare(Verdict::Failed(why)));
+                self.close(at, id, Some(who.id), End::bare(JobOutcome::Failed(why)));
             }
             false => self.queue_again(id),
         }
@@ -291,7 +291,7 @@ impl JobTable {
                 (past.stdout, past.stderr) = (tail(stdout), tail(stderr));
             }
             (State::Ended { end, worker: Some(worker), .. }, None)
-                if end.verdict == Verdict::Cancelled
+                if end.outcome == JobOutcome::Cancelled
                     && end.bytes() == 0
                     && (*worker, job.attempt) == (who.id, attempt) =>
             {
@@ -346,7 +346,7 @@ impl JobTable {
             Some(worker) => self.release(id, worker),
             None => self.take_from_queue(id),
         }
-        self.close(at, id, worker, End::bare(Verdict::Cancelled));
+        self.close(at, id, worker, End::bare(JobOutcome::Cancelled));
         Ok(Answer::Done)
     }
 

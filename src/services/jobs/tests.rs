@@ -7,7 +7,7 @@
 mod random_model;
 mod script_runner;
 
-use super::{Answer, Command, End, JobTable, Limits, Request, Verdict};
+use super::{Answer, Command, End, JobOutcome, JobTable, Limits, Request};
 use crate::services::service_contract::{self, restored, saved, stamp};
 use crate::types::{Identity, NodeId};
 use uuid::Uuid;
@@ -42,7 +42,7 @@ fn busy() -> JobTable {
     for index in 2..5 {
         table.run(stamp(index, 0), Command::Submit(request("sh", 1000)));
     }
-    let end = End { stdout: b"out".to_vec().into(), ..End::bare(Verdict::Finished) };
+    let end = End { stdout: b"out".to_vec().into(), ..End::bare(JobOutcome::Finished) };
     table.run(stamp(5, 0), Command::End { job: 1, worker: process(1, 1), attempt: 1, end });
     table.check();
     table
@@ -110,7 +110,7 @@ fn equal_jobs_spread_evenly() {
             let Some((job, attempt, worker)) = running.min() else { break };
             index += 1;
             had[worker.id.0 as usize - 1] += 1;
-            let end = End::bare(Verdict::Finished);
+            let end = End::bare(JobOutcome::Finished);
             assert_eq!(table.run(stamp(index, 0), Command::End { job, worker, attempt, end }), Answer::Done);
         }
     }

@@ -1,8 +1,8 @@
-//! The client checker: knows what clients were told and what the services did, and asserts that the two agree.
+//! The client checker: compares the answers that clients received with what the services did.
 //!
-//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel` (each
-//! answer is The right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end `Linearizable` for
-//! the whole history, key by key.
+//! Rules: those of jobs (`jobs_checker.rs`), `ApplyOnceInOrder` and `StateDigest` (equal index, equal state), `KvModel`
+//! (each answer is the right one), `AckedDurable`, `ExactlyOnce`, `ReadFresh`, `RefusedNotApplied`, and at the end
+//! `Linearizable` for the whole history, key by key.
 //!
 //! Not here: rules of consensus (`raft_checker.rs`).
 
@@ -11,11 +11,11 @@ use super::jobs_checker::JobsChecker;
 use super::kv_model::KvModel;
 use crate::check::{self, Action, Verdict};
 use crate::services::jobs::{Answer, JobTable};
-use crate::services::kv::{BatchReply, Value};
-use crate::services::{Reply, chat};
+use crate::services::kv::{BatchReply, Op, Value};
+use crate::services::{Reply, chat, sql};
 use crate::sim::model::operations::{ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{Applied, Body, COUNTER, Command, first};
-use crate::sim::violation::{CheckResult, Name, name, violation};
+use crate::sim::violation::{CheckResult, Name, Violation, name, violation};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a tagged command did.
@@ -25,7 +25,7 @@ struct Effect {
     reply: Vec<u8>,
 }
 
-/// See the module.
+/// The checker.
 #[derive(Default)]
 pub struct ClientChecker {
     /// Digest of the service by applied index; the first node to apply writes it.
@@ -36,25 +36,25 @@ pub struct ClientChecker {
     applied: u64,
     effects: BTreeMap<Name, Effect>,
     kv_model: KvModel,
-    /// Knows about jobs.
+    /// The checker of jobs.
     pub jobs_checker: JobsChecker,
-    /// Knows what was said.
-    ear: DeliveryChecker,
+    /// The checker of chat messages.
+    delivery_checker: DeliveryChecker,
     /// Attempts that were applied, and where.
     attempts: BTreeMap<u64, u64>,
     refused: BTreeSet<u64>,
-    /// Newest index whose effect a client was told of.
+    /// Newest index that was acknowledged to a client.
     acknowledged: u64,
     history: Vec<check::Operation>,
 }
 
 impl ClientChecker {
-    /// Newest index whose effect any client was told of.
+    /// Newest index that was acknowledged to any client.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Whether a node that has just applied this index shall say what it holds. A digest takes long, and states that
+    /// Whether a node that has just applied this index computes its digest. That takes long, and states that
     /// differ stay different, so every third is enough, and those that some node's snapshot holds.
     pub fn wants_digest(&self, index: u64) -> bool {
         index.is_multiple_of(3) || self.digests.contains_key(&index)
@@ -64,11 +64,11 @@ impl ClientChecker {
         if let Some(sql) = sql
             && self.sql_digests.insert(index, sql).is_some_and(|known| known != sql)
         {
-            return violation("StateDigest", format!("two nodes that have applied {index} hold different databases"));
+            return violation!("StateDigest", "two nodes that have applied {index} hold different databases");
         }
         match self.digests.insert(index, digest) {
             Some(known) if known != digest => {
-                violation("StateDigest", format!("two nodes that have applied {index} hold different states"))
+                violation!("StateDigest", "two nodes that have applied {index} hold different states")
             }
             _ => Ok(()),
         }
@@ -85,96 +85,95 @@ impl ClientChecker {
         index: u64,
         applied: Option<&(Command, Applied)>,
         digest: Option<(u64, Option<u64>)>,
-        board: Option<&JobTable>,
+        table: Option<&JobTable>,
     ) -> CheckResult {
         if index > self.applied + 1 {
-            return violation("ApplyOnceInOrder", format!("{index} is applied first, before {}", self.applied + 1));
+            return violation!("ApplyOnceInOrder", "{index} is applied first, before {}", self.applied + 1);
         }
         digest.map_or(Ok(()), |digest| self.check_digest(index, digest))?;
         if index <= self.applied {
-            return board.map_or(Ok(()), |board| self.jobs_checker.look_again(index, board));
+            return table.map_or(Ok(()), |table| self.jobs_checker.on_applied_again(index, table));
         }
         self.applied = index;
-        if let Some(board) = board {
-            self.jobs_checker.look(index, applied, board)?;
+        if let Some(table) = table {
+            self.jobs_checker.on_applied(index, applied, table)?;
         }
         let Some((command, outcome)) = applied else { return Ok(()) };
         self.attempts.insert(command.attempt, index);
         if self.refused.contains(&command.attempt) {
-            return violation(
+            return violation!(
                 "RefusedNotApplied",
-                format!("attempt {} was refused and is applied at {index}", command.attempt),
+                "attempt {} was refused and is applied at {index}",
+                command.attempt
             );
         }
         self.kv_model.entry(command.at_ms);
         self.judge_effect(index, command, outcome)
     }
 
-    /// A command takes effect once, and says the same whenever it is asked.
+    /// A command takes effect once, and has the same answer each time.
     fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> CheckResult {
         let known = self.effects.get(&name(&command.tag));
         let (tag, at) = (&command.tag, outcome.effect_at.0);
         let Reply::Ok(reply) = &outcome.reply else {
             // Forgotten, as its sender had given it up: so it has no effect.
-            return if at == index { Ok(()) } else { violation("ExactlyOnce", format!("{tag:?} failed at {at}")) };
+            return if at == index { Ok(()) } else { violation!("ExactlyOnce", "{tag:?} failed at {at}") };
         };
         if let Some(known) = known {
             if (known.index, &known.reply) != (at, reply) {
                 let (first, again) = (&known.reply, reply);
-                return violation(
+                return violation!(
                     "ExactlyOnce",
-                    format!("{tag:?} took effect at {} and at {at}, answering {first:?} and {again:?}", known.index),
+                    "{tag:?} took effect at {} and at {at}, answering {first:?} and {again:?}",
+                    known.index
                 );
             }
             return Ok(());
         }
         if at != index {
-            return violation("ExactlyOnce", format!("{tag:?} is said to have taken effect at {at}, it never did"));
+            return violation!("ExactlyOnce", "{tag:?} is said to have taken effect at {at}, it never did");
         }
         self.effects.insert(name(tag), Effect { index, reply: reply.clone() });
-        if matches!(command.body, Body::Checkpoint) {
-            return Ok(());
-        }
-        if matches!(command.body, Body::Chat(_)) {
-            return match chat::Answer::decode(reply) {
-                Some(_) => Ok(()),
-                None => violation("KvModel", format!("{reply:?} is no answer of the chat")),
-            };
-        }
-        let Body::Store(ops) = &command.body else {
-            return match Answer::decode(reply) {
-                Some(_) => Ok(()),
-                None => violation("KvModel", format!("{reply:?} is no answer of the jobs")),
-            };
+        let is_answer = match &command.body {
+            Body::Checkpoint => true,
+            Body::Chat(_) => chat::Answer::decode(reply).is_some(),
+            Body::Store(ops) => return self.judge_batch(index, ops, reply),
+            Body::Jobs(_) => Answer::decode(reply).is_some(),
+            Body::Sql(_) => sql::Answer::decode(reply).is_some(),
         };
-        let Some(ran) = BatchReply::decode(reply) else {
-            return violation("KvModel", format!("{reply:?} is no answer"));
-        };
-        self.kv_model.run(ops, &ran).or_else(|why| violation("KvModel", format!("at {index}: {why}")))
+        if is_answer { Ok(()) } else { violation!("KvModel", "{reply:?} is not an answer to {:?}", command.body) }
     }
 
-    /// A client was told that an attempt certainly has no effect.
+    fn judge_batch(&mut self, index: u64, ops: &[Op], reply: &[u8]) -> CheckResult {
+        let Some(ran) = BatchReply::decode(reply) else {
+            return violation!("KvModel", "{reply:?} is not an answer of the store");
+        };
+        let run = self.kv_model.run(ops, &ran);
+        run.map_err(|why| Violation { rule: "KvModel", what: format!("at {index}: {why}") })
+    }
+
+    /// A client received the answer that an attempt has no effect.
     pub fn on_refused(&mut self, attempt: u64) -> CheckResult {
         if let Some(index) = self.attempts.get(&attempt) {
-            return violation("RefusedNotApplied", format!("attempt {attempt} is refused and was applied at {index}"));
+            return violation!("RefusedNotApplied", "attempt {attempt} is refused and was applied at {index}");
         }
         self.refused.insert(attempt);
         Ok(())
     }
 
-    /// A client was told that its write is done.
+    /// A client received the answer that its write is done.
     pub fn on_acknowledged(&mut self, operation: &Operation, reply: &[u8]) -> CheckResult {
         let Some(tag) = &operation.tag else { return Ok(()) };
         let Some(effect) = self.effects.get(&name(tag)) else {
-            return violation("AckedDurable", format!("{tag:?} is acknowledged and has no effect"));
+            return violation!("AckedDurable", "{tag:?} is acknowledged and has no effect");
         };
         if effect.reply != reply {
-            return violation("ExactlyOnce", format!("{tag:?} is answered {:?} and {reply:?}", effect.reply));
+            return violation!("ExactlyOnce", "{tag:?} is answered {:?} and {reply:?}", effect.reply);
         }
         self.acknowledged = self.acknowledged.max(effect.index);
         match operation.operation_kind {
             OperationKind::Submit => self.jobs_checker.on_acknowledged(tag, reply),
-            OperationKind::Say { who, id } => self.ear.on_said(who, id, reply),
+            OperationKind::Say { who, id } => self.delivery_checker.on_said(who, id, reply),
             _ => Ok(()),
         }
     }
@@ -182,9 +181,9 @@ impl ClientChecker {
     /// A linearizable read was served at an index.
     pub fn on_read(&mut self, floor: u64, index: u64, value: Option<u64>) -> CheckResult {
         if index < floor {
-            return violation(
+            return violation!(
                 "ReadFresh",
-                format!("a read sees {value:?} at {index}, but {floor} was acknowledged before it was asked"),
+                "a read sees {value:?} at {index}, but {floor} was acknowledged before it was asked"
             );
         }
         Ok(())
@@ -215,11 +214,11 @@ impl ClientChecker {
         self.history.push(check::Operation { client, key: key.to_string(), call_us, return_us, action });
     }
 
-    /// Whether the history that clients saw is linearizable.
+    /// Whether the history is linearizable.
     pub fn judge_history(&self) -> CheckResult {
         let judgement = check::judge(&self.history, 200_000);
         match judgement.verdict {
-            Verdict::Violation => violation("Linearizable", judgement.why.unwrap_or_default()),
+            Verdict::Violation => violation!("Linearizable", "{}", judgement.why.unwrap_or_default()),
             Verdict::Ok | Verdict::Undecided => Ok(()),
         }
     }

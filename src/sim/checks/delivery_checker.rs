@@ -1,10 +1,10 @@
-//! Chat: each message that a client was told of has one number, and each number one message.
+//! Chat: each acknowledged message has one number, and each number one message.
 
 use crate::services::chat::{Answer, ConversationId};
 use crate::sim::violation::{CheckResult, violation};
 use std::collections::BTreeMap;
 
-/// What clients were told.
+/// The acknowledged messages.
 #[derive(Default)]
 pub struct DeliveryChecker {
     pub(crate) by_id: BTreeMap<(u64, u64), (ConversationId, u64)>,
@@ -12,15 +12,15 @@ pub struct DeliveryChecker {
 }
 
 impl DeliveryChecker {
-    /// A client was told what became of what it said.
+    /// A client received the answer to its message.
     pub fn on_said(&mut self, who: u64, id: u64, reply: &[u8]) -> CheckResult {
         let Some(Answer::Sent { conversation, number, .. }) = Answer::decode(reply) else { return Ok(()) };
         let place = (conversation, number);
         if let Some(known) = self.by_id.insert((who, id), place).filter(|known| *known != place) {
-            return violation("ChatOnce", format!("message {id} of client {who} is {known:?} and {place:?}"));
+            return violation!("ChatOnce", "message {id} of client {who} is {known:?} and {place:?}");
         }
         match self.by_number.insert(place, (who, id)).filter(|known| *known != (who, id)) {
-            Some(other) => violation("ChatNumber", format!("{place:?} is message {id} of client {who}, and {other:?}")),
+            Some(other) => violation!("ChatNumber", "{place:?} is message {id} of client {who}, and {other:?}"),
             None => Ok(()),
         }
     }

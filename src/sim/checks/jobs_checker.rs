@@ -4,16 +4,16 @@
 //! command, and derives which changes they allow; every other change is a violation. Other nodes must then have the
 //! same table at the same index. A sandbox that did not start gives the job back and ends no attempt; the output of a
 //! stopped attempt may be added later.
-//! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`, `JobResult` (an
-//! end comes from the worker and attempt that had the job at that index, whose program began, and says what that attempt said),
-//! `JobHeld` (only a worker that is here has jobs, and gets a lost one's as another attempt), `JobSlots`, `JobBegunOnce` (no
-//! attempt is begun twice, by no process), `JobTurn` (who has seen a turn has seen everything).
+//! Rules: `JobEndsOnce`, `JobLost` (a job disappears before its end was kept long enough), `OneJobPerSubmission`,
+//! `JobResult` (an end comes from the worker and attempt that had the job at that index, whose program began, with the
+//! output of that attempt), `JobHeld` (only a joined worker has jobs, and gets a lost one's as another attempt),
+//! `JobSlots`, `JobBegunOnce` (no attempt is begun twice, by no process), `JobTurn` (every change increases the turn).
 //! Not here: whether all jobs end when the faults stop (`sim/steps/liveness.rs`), the invariants of the job table
 //! (`JobTable::check`).
 
 use crate::services::Reply;
 use crate::services::jobs::commands::{LOSSES_MAX, SETBACKS_MAX};
-use crate::services::jobs::{self, Answer, End, Job, JobId, JobTable, State, Verdict};
+use crate::services::jobs::{self, Answer, End, Job, JobId, JobOutcome, JobTable, State};
 use crate::services::sessions::Tag;
 use crate::sim::coverage::Coverage;
 use crate::sim::model::services::{Applied, Body, Command};
@@ -30,25 +30,26 @@ struct Row {
     keep_ms: u64,
 }
 
-/// What every node must hold at an index: the board's turn, jobs that wait and run, and the job that the entry named.
+/// What every node must have at an index: the table's turn, the numbers of queued and running jobs, and the job that
+/// the entry names.
 type Look = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 
 /// A command of the jobs that took effect with this entry, and what it answered.
 type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
 
-/// See the module.
+/// The checker.
 #[derive(Default)]
 pub struct JobsChecker {
     rows: BTreeMap<JobId, Row>,
     newest: JobId,
     by_name: BTreeMap<Name, JobId>,
-    /// Who is here, with how many slots.
+    /// Joined workers, with their slots.
     here: BTreeMap<NodeId, (Identity, u64)>,
-    /// Commands so far that say who is here.
+    /// Number of joins and leaves so far.
     membership_changes: u64,
     /// Attempts that a worker has begun.
     begun: BTreeSet<(JobId, u32)>,
-    /// Those whose sandbox started.
+    /// Attempts whose sandbox started.
     started: BTreeSet<(JobId, u32)>,
     /// How often a job was given back.
     setbacks: BTreeMap<JobId, usize>,
@@ -59,7 +60,7 @@ pub struct JobsChecker {
     pub seen: Coverage,
 }
 
-/// What an attempt's program says.
+/// The output of an attempt's program.
 pub fn says(job: JobId, attempt: u32, worker: Identity) -> String {
     format!("job {job} in attempt {attempt} by {} of {}", worker.uuid, worker.id)
 }
@@ -89,12 +90,12 @@ fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
     *job == id
         && (*by, was.attempt) == (Some(worker.id), *attempt)
         && stdout[..] == *says(id, *attempt, *worker).as_bytes()
-        && matches!(&was.state, State::Ended { end, .. } if end.verdict == Verdict::Cancelled && end.bytes() == 0)
+        && matches!(&was.state, State::Ended { end, .. } if end.outcome == JobOutcome::Cancelled && end.bytes() == 0)
         && now.state == expected
 }
 
 impl JobsChecker {
-    /// How often a worker has joined or left, or said so once more.
+    /// Number of joins and leaves, repeated ones included.
     pub fn membership_changes(&self) -> u64 {
         self.membership_changes
     }
@@ -104,13 +105,13 @@ impl JobsChecker {
         self.rows.values().filter(|row| !row.has_ended()).count()
     }
 
-    /// Those.
+    /// The same jobs.
     pub fn open_jobs(&self) -> impl Iterator<Item = JobId> {
         self.rows.iter().filter(|(_, row)| !row.has_ended()).map(|(id, _)| *id)
     }
 
     /// The first node has applied an entry.
-    pub fn look(&mut self, index: u64, applied: Option<&(Command, Applied)>, board: &JobTable) -> CheckResult {
+    pub fn on_applied(&mut self, index: u64, applied: Option<&(Command, Applied)>, table: &JobTable) -> CheckResult {
         self.now_ms = self.now_ms.max(applied.map_or(0, |(command, _)| command.at_ms));
         let effect = match applied {
             Some((Command { body: Body::Jobs(command), tag, .. }, Applied { effect_at, reply: Reply::Ok(reply) }))
@@ -120,40 +121,40 @@ impl JobsChecker {
             }
             _ => None,
         };
-        if effect.is_none() && board.turn() == self.turn {
+        if effect.is_none() && table.turn() == self.turn {
             return Ok(());
         }
         let tag = effect.as_ref().map(|(tag, _, _)| **tag);
         let effect = effect.map(|(_, command, answer)| (command, answer));
-        let left = self.muster(&effect);
+        let left = self.update_members(&effect);
         let before = std::mem::take(&mut self.rows);
-        let turn_before = std::mem::replace(&mut self.turn, board.turn());
+        let turn_before = std::mem::replace(&mut self.turn, table.turn());
         let mut has_changed = false;
         for (id, was) in before {
-            let now = board.job(id).map(row);
+            let now = table.job(id).map(row);
             has_changed |= now.as_ref() != Some(&was);
             self.judge_change(index, id, &was, now.as_ref(), &effect, &left)?;
             self.rows.extend(now.map(|now| (id, now)));
         }
-        has_changed |= self.judge_new(index, tag, &effect, board)?;
+        has_changed |= self.judge_new(index, tag, &effect, table)?;
         self.judge_holders(index)?;
-        if has_changed && turn_before == board.turn() {
-            return violation("JobTurn", format!("jobs change at {index} and the turn stays {turn_before}"));
+        if has_changed && turn_before == table.turn() {
+            return violation!("JobTurn", "jobs change at {index} and the turn stays {turn_before}");
         }
-        self.looks.insert(index, (board.turn(), board.counts(), self.named(&effect)));
+        self.looks.insert(index, (table.turn(), table.counts(), self.named(&effect)));
         Ok(())
     }
 
     /// Another node has applied it too.
-    pub fn look_again(&self, index: u64, board: &JobTable) -> CheckResult {
+    pub fn on_applied_again(&self, index: u64, table: &JobTable) -> CheckResult {
         let Some((turn, counts, named)) = self.looks.get(&index) else { return Ok(()) };
-        let is_same = *turn == board.turn()
-            && *counts == board.counts()
-            && named.as_ref().is_none_or(|(id, named)| board.job(*id).map(row) == *named);
+        let is_same = *turn == table.turn()
+            && *counts == table.counts()
+            && named.as_ref().is_none_or(|(id, named)| table.job(*id).map(row) == *named);
         if is_same {
             return Ok(());
         }
-        violation("StateDigest", format!("two nodes that have applied {index} differ in their jobs: {named:?}"))
+        violation!("StateDigest", "two nodes that have applied {index} differ in their jobs: {named:?}")
     }
 
     /// A worker begins an attempt.
@@ -165,21 +166,21 @@ impl JobsChecker {
         if self.begun.insert((job, attempt)) {
             return Ok(());
         }
-        violation("JobBegunOnce", format!("attempt {attempt} at job {job} is begun a second time, by {who:?}"))
+        violation!("JobBegunOnce", "attempt {attempt} at job {job} is begun a second time, by {who:?}")
     }
 
-    /// A client was told that its job was submitted.
+    /// A client received the answer that its job was submitted.
     pub fn on_acknowledged(&self, tag: &Tag, reply: &[u8]) -> CheckResult {
         let Some(Answer::Submitted(job)) = Answer::decode(reply) else { return Ok(()) };
         let known = self.by_name.get(&name(tag));
         if known == Some(&job) {
             return Ok(());
         }
-        violation("JobLost", format!("{tag:?} is told that it is job {job}, it is {known:?}"))
+        violation!("JobLost", "{tag:?} is told that it is job {job}, it is {known:?}")
     }
 
     /// Who is here after a command; those that it makes lose what they had.
-    fn muster(&mut self, effect: &Effect<'_>) -> Vec<Identity> {
+    fn update_members(&mut self, effect: &Effect<'_>) -> Vec<Identity> {
         let mut left = Vec::new();
         self.membership_changes +=
             u64::from(matches!(effect, Some((jobs::Command::Join { .. } | jobs::Command::Leave { .. }, _))));
@@ -224,9 +225,8 @@ impl JobsChecker {
         effect: &Effect<'_>,
         left: &[Identity],
     ) -> CheckResult {
-        let broken = |rule, what: &str| {
-            violation(rule, format!("job {id} at {index}: {what}: was {was:?}, is {now:?}, by {effect:?}"))
-        };
+        let broken =
+            |rule, what: &str| violation!(rule, "job {id} at {index}: {what}: was {was:?}, is {now:?}, by {effect:?}");
         let Some(now) = now else {
             return match &was.state {
                 State::Ended { at_ms, .. } if at_ms.saturating_add(was.keep_ms) <= self.now_ms => Ok(()),
@@ -253,10 +253,9 @@ impl JobsChecker {
             }
             State::Queued | State::Assigned { .. } => broken("JobHeld", "nothing has made it change hands"),
             State::Ended { .. } if now.attempt != was.attempt => broken("JobResult", "it ends in another attempt"),
-            State::Ended { end, .. } => match self.judge_end(id, was, end, effect, is_lost) {
-                Ok(()) => Ok(()),
-                Err(what) => broken("JobResult", &what),
-            },
+            State::Ended { end, .. } => {
+                self.judge_end(id, was, end, effect, is_lost).or_else(|what| broken("JobResult", &what))
+            }
         }
     }
 
@@ -292,14 +291,14 @@ impl JobsChecker {
             }
             Some((jobs::Command::Cancel { job }, Answer::Done)) if *job == id => {
                 self.seen.jobs_cancelled += 1;
-                if end.verdict == Verdict::Cancelled { Ok(()) } else { Err("it was taken back".into()) }
+                if end.outcome == JobOutcome::Cancelled { Ok(()) } else { Err("it was taken back".into()) }
             }
             Some((jobs::Command::GiveBack { job, .. }, Answer::Done)) if *job == id && is_lost => {
                 let setbacks = self.setbacks.get(&id).copied().unwrap_or(0);
-                let is_given_up = matches!(end.verdict, Verdict::Failed(_)) && setbacks >= SETBACKS_MAX;
+                let is_given_up = matches!(end.outcome, JobOutcome::Failed(_)) && setbacks >= SETBACKS_MAX;
                 if is_given_up { Ok(()) } else { Err(format!("it was given back {setbacks} times")) }
             }
-            _ if is_lost && was.attempt >= LOSSES_MAX && matches!(end.verdict, Verdict::Failed(_)) => {
+            _ if is_lost && was.attempt >= LOSSES_MAX && matches!(end.outcome, JobOutcome::Failed(_)) => {
                 self.seen.jobs_given_up += 1;
                 Ok(())
             }
@@ -313,24 +312,24 @@ impl JobsChecker {
         index: u64,
         tag: Option<Tag>,
         effect: &Effect<'_>,
-        board: &JobTable,
+        table: &JobTable,
     ) -> Result<bool, crate::sim::Violation> {
         if let Some((jobs::Command::End { job, .. }, Answer::Refused(_))) = effect {
             self.seen.ends_refused += u64::from(*job <= self.newest);
         }
         let next = self.newest + 1;
         let Some((jobs::Command::Submit(_), Answer::Submitted(id))) = effect else {
-            if board.job(next).is_some() {
-                violation("OneJobPerSubmission", format!("job {next} comes from nowhere at {index}"))?;
+            if table.job(next).is_some() {
+                violation!("OneJobPerSubmission", "job {next} comes from nowhere at {index}")?;
             }
             return Ok(false);
         };
         let tag = tag.expect("whatever takes effect has a name");
         if let Some(first) = self.by_name.insert(name(&tag), *id) {
-            violation("OneJobPerSubmission", format!("{tag:?} is job {first} and job {id} at {index}"))?;
+            violation!("OneJobPerSubmission", "{tag:?} is job {first} and job {id} at {index}")?;
         }
-        let Some(job) = board.job(*id).filter(|_| *id == next) else {
-            return violation("JobLost", format!("{tag:?} is told at {index} that it is job {id}; {next} was to come"));
+        let Some(job) = table.job(*id).filter(|_| *id == next) else {
+            return violation!("JobLost", "{tag:?} is told at {index} that it is job {id}; {next} was to come");
         };
         let now = row(job);
         let is_fresh = match &now.state {
@@ -338,8 +337,8 @@ impl JobsChecker {
             State::Assigned { .. } => now.attempt == 1,
             State::Ended { .. } => false,
         };
-        if !is_fresh || board.job(next + 1).is_some() {
-            violation("OneJobPerSubmission", format!("job {id} is new at {index} and {now:?}"))?;
+        if !is_fresh || table.job(next + 1).is_some() {
+            violation!("OneJobPerSubmission", "job {id} is new at {index} and {now:?}")?;
         }
         self.seen.jobs += 1;
         self.newest = *id;
@@ -353,12 +352,12 @@ impl JobsChecker {
         for (id, row) in &self.rows {
             let Some(holder) = row.holder() else { continue };
             let Some((_, slots)) = self.here.get(&holder.id).filter(|(who, _)| *who == holder) else {
-                return violation("JobHeld", format!("{holder:?} has job {id} at {index} and is not here"));
+                return violation!("JobHeld", "{holder:?} has job {id} at {index} and is not here");
             };
             let count = held.entry(holder).or_default();
             *count += 1;
             if *count > *slots {
-                return violation("JobSlots", format!("{holder:?} has {count} jobs at {index}, and {slots} slots"));
+                return violation!("JobSlots", "{holder:?} has {count} jobs at {index}, and {slots} slots");
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! What the key-value store must hold, kept in the plainest way, entry by entry.
+//! A simple model of the key-value store, updated entry by entry.
 //!
-//! The first node to apply an entry writes it into the model of the store, which knows the operations that virtual clients send and
-//! says what each must answer. A command that counted twice, a swap that should have failed, a key that outlived its
-//! time, a token given twice: none of them agrees with the model of the store.
+//! The first node to apply an entry applies it to the model, which knows the operations that virtual clients send and
+//! the right answer to each. A command that counted twice, a swap that should have failed, a key that did not expire, a
+//! token given twice: each differs from the model.
 //!
 //! Not here: whether all nodes hold the same (`client_checker.rs`, by their digests).
 
@@ -15,7 +15,7 @@ struct Row {
     until_ms: u64,
 }
 
-/// See the module.
+/// The model.
 #[derive(Default)]
 pub struct KvModel {
     rows: BTreeMap<Vec<u8>, Row>,
@@ -35,10 +35,10 @@ impl KvModel {
         self.locks.retain(|_, until_ms| *until_ms > now_ms);
     }
 
-    /// Runs a command; the sentence says what is wrong with its answer.
+    /// Runs a command; the error says what is wrong with its answer.
     pub fn run(&mut self, ops: &[Op], answered: &BatchReply) -> Result<(), String> {
         let BatchReply::Values(values) = answered else {
-            return Err("nothing was watched and the run was aborted".into());
+            return Err("no key was watched, but the batch was aborted".into());
         };
         if values.len() != ops.len() {
             return Err(format!("{} operations have {} answers", ops.len(), values.len()));

@@ -1,10 +1,10 @@
-//! A model of one node's log: what it was told to write, without payloads.
+//! A model of one node's log: what its disk was given to write, without payloads.
 //!
 //! Each entry is kept as its term and a chain hash over itself and everything before it, so that two logs are equal up
-//! to an index exactly if their chain hashes there are equal. `raft_checker.rs` keeps two log models per identity: what the disk
-//! was given and what it has synced, and judges what a restart recovers by them.
+//! to an index exactly if their chain hashes there are equal. `raft_checker.rs` keeps two log models per identity: what
+//! the disk was given and what it has synced, and compares with them what a restart recovers.
 //!
-//! Invariants: S1 `ids[i]` belongs to index `base + 1 + i`. S2 `members` ascends and lies above `base`.
+//! Invariants: S1 `ids[i]` belongs to index `base + 1 + i`. S2 `members` is ascending, with all indexes above `base`.
 
 use crate::raft::{Entry, HardState, Membership, Payload, Persist, SnapshotMeta};
 use crate::sim::violation::Hash;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub struct Id {
     /// Term of the entry.
     pub term: Term,
-    /// Hash of the whole log up to here.
+    /// Hash of the log up to here.
     pub chain: u64,
 }
 
@@ -104,7 +104,7 @@ impl LogModel {
         self.base + self.ids.len() as u64
     }
 
-    /// What stands at an index, or at the base.
+    /// The entry at an index, or at the base.
     pub fn id_at(&self, index: u64) -> Option<Id> {
         if index == self.base {
             return Some(self.base_id);
@@ -130,7 +130,7 @@ impl LogModel {
         self.members.clear();
     }
 
-    /// Writes an entry, cutting whatever stood there and after it.
+    /// Writes an entry, cutting the entries from there on.
     pub fn put(&mut self, line: &Line) {
         self.cut(line.index);
         self.ids.push(line.id);
@@ -152,7 +152,7 @@ impl LogModel {
         self.members.iter().filter(move |(at, _)| *at > from && *at <= to).cloned()
     }
 
-    /// Carries out a whole job.
+    /// Applies a job.
     pub fn carry_out(&mut self, job: &Job) {
         if let Some(hard) = job.hard {
             self.hard = hard;
@@ -202,7 +202,7 @@ impl LogModel {
     }
 }
 
-/// An entry that was committed once, for ever.
+/// A committed entry.
 #[derive(Clone, Debug)]
 pub struct Committed {
     /// Its term and the hash of the log up to it.

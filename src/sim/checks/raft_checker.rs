@@ -1,12 +1,12 @@
-//! The Raft checker: an onlooker who sees every node's memory and disk, and asserts the rules of consensus after every step.
+//! The Raft checker: sees every node's memory and disk, and asserts the rules of consensus after every step.
 //!
-//! It keeps what no node can know: every leader there ever was, each entry that was ever committed (written once),
+//! It records what no node can know: every leader that ever was, each entry that was ever committed (written once),
 //! each vote that ever reached a disk, and for each identity, living or lost, a model of its log as given to the disk
 //! and as synced. Each rule has a name that a failure prints: `ElectionSafety`, `LogMatching`, `CommittedPrefix`,
 //! `LeaderCompleteness`, `QuorumLog`, `OneVotePerTerm`, `PersistBeforeSend`, `CommitRule`, `MatchTruth`,
 //! `NoTruncateCommitted`, `NoGhostLog`, `ConfigFromLog`, `NoopFirst`, `OneInFlight`, `AdjacentOverlap`,
-//! `NonVoterSilence`, `LeadershipTransfer` (only the leader of the term before orders one). Single rules stand in
-//! `raft_rules.rs`; what clients see is judged in `client_checker.rs`.
+//! `NonVoterSilence`, `LeadershipTransfer` (only the leader of the term before orders one). Single rules are in
+//! `raft_rules.rs`; what clients see is checked in `client_checker.rs`.
 //!
 //! Not here: making things go wrong; progress (`sim/steps/liveness.rs`).
 
@@ -14,12 +14,13 @@ use super::log_model::{Id, Job, LogModel};
 use super::raft_rules::{check_change, check_hard, check_kept, ids, is_same_log, note_vote};
 use crate::raft::{Body, Durable, HardState, Membership, Message, Persist, Role, View};
 use crate::sim::checks::log_model::Committed;
-use crate::sim::violation::{CheckResult, violation};
+use crate::sim::violation::{CheckResult, Violation, violation};
 use crate::types::{Identity, Index, NodeId, Term};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// What the Raft checker knows of one identity, for ever.
+/// What the Raft checker knows of one identity.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Its log as synced.
@@ -28,22 +29,22 @@ pub struct Record {
     pub latest: LogModel,
     /// Given to the disk and not yet synced.
     pending: VecDeque<Job>,
-    /// The disk of this identity is gone or damaged; it counts as dead for ever.
+    /// The disk of this identity is gone or damaged; it never counts again.
     pub is_destroyed: bool,
 }
 
-/// See the module.
+/// The checker.
 #[derive(Default)]
 pub struct RaftChecker {
     leaders: BTreeMap<Term, Identity>,
-    /// (index, term) to the chain hash that stands there in every log.
+    /// (index, term) to the chain hash that every log has there.
     chains: BTreeMap<(u64, u64), u64>,
     committed: Vec<Committed>,
     /// Memberships among the committed entries.
     committed_members: Vec<(u64, Arc<Membership>)>,
     votes: BTreeMap<(Identity, Term), Identity>,
     records: BTreeMap<Identity, Record>,
-    /// Hand-overs that a leader has ordered: to whom, in which term, and the log's end that they are for.
+    /// Leadership transfers that a leader has ordered: the target and the term, and the required end of its log.
     orders: BTreeMap<(Identity, Term), Index>,
     /// Entries cut from logs, for coverage.
     pub truncations: u64,
@@ -77,10 +78,10 @@ impl RaftChecker {
         self.committed_members.iter().rev().find(|(at, _)| *at <= index).map(|(_, membership)| membership)
     }
 
-    /// What a node was born with stands on its disk and, if `is_committed`, is agreed upon by definition.
-    pub fn on_birth(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> CheckResult {
-        let persist =
-            Persist { seq: 0, hard_state: Some(durable.hard_state), install: None, entries: durable.entries.clone() };
+    /// The first state of a node is on its disk and, if `is_committed`, committed by definition.
+    pub fn on_bootstrap(&mut self, who: Identity, durable: &Durable, is_committed: bool) -> CheckResult {
+        let (hard_state, entries) = (Some(durable.hard_state), durable.entries.clone());
+        let persist = Persist { hard_state, entries, ..Persist::default() };
         self.on_persist(who, &persist, None)?;
         self.on_synced(who, 0)?;
         if is_committed {
@@ -101,14 +102,14 @@ impl RaftChecker {
             let id = committed.get(meta.index.0.checked_sub(1)? as usize)?.id;
             (id.term == meta.term).then_some(id)
         };
-        let job =
-            record.latest.job(persist, base_id).or_else(|what| violation("LogMatching", format!("{who:?}: {what}")))?;
+        let broken = |what| Violation { rule: "LogMatching", what: format!("{who:?}: {what}") };
+        let job = record.latest.job(persist, base_id).map_err(broken)?;
         if let Some((index, _, membership)) = &job.install {
             let expected = self.committed_members.iter().rev().find(|(at, _)| at <= index).map(|(_, m)| m);
             if expected != Some(membership) {
-                return violation(
+                return violation!(
                     "ConfigFromLog",
-                    format!("{who:?} installs a snapshot at {index} with {membership:?}, committed is {expected:?}"),
+                    "{who:?} installs a snapshot at {index} with {membership:?}, committed is {expected:?}"
                 );
             }
         }
@@ -118,17 +119,18 @@ impl RaftChecker {
             && let Some(old) = record.latest.id_at(first.index)
         {
             if old == first.id {
-                return violation(
+                return violation!(
                     "NoTruncateCommitted",
-                    format!("{who:?} writes entry {} again without a conflict", first.index),
+                    "{who:?} writes entry {} again without a conflict",
+                    first.index
                 );
             }
-            // A leader of an older term than the one that committed the entry may still have its late message taken by a
-            // node that has heard of neither: that node has not acknowledged the entry in the newer term.
+            // A leader of an older term than the one that committed the entry may still have its late message taken by
+            // a node that knows neither: that node has not acknowledged the entry in the newer term.
             let term = job.hard.unwrap_or(record.latest.hard).term;
             let is_binding = |committed: &Committed| committed.id == old && committed.by_term <= term;
             if self.committed.get(first.index as usize - 1).is_some_and(is_binding) {
-                return violation("NoTruncateCommitted", format!("{who:?} cuts committed entry {}", first.index));
+                return violation!("NoTruncateCommitted", "{who:?} cuts committed entry {}", first.index);
             }
             self.truncations += 1;
         }
@@ -144,23 +146,26 @@ impl RaftChecker {
         let (mut previous_index, mut previous) = after.membership_below(base_index);
         for line in &job.lines {
             match self.chains.entry((line.index, line.id.term.0)) {
-                std::collections::btree_map::Entry::Occupied(known) if *known.get() != line.id.chain => {
-                    return violation(
+                Entry::Occupied(known) if *known.get() != line.id.chain => {
+                    return violation!(
                         "LogMatching",
-                        format!("{who:?} has another entry {} of term {} than others", line.index, line.id.term),
+                        "{who:?} has another entry {} of term {} than others",
+                        line.index,
+                        line.id.term
                     );
                 }
-                std::collections::btree_map::Entry::Occupied(_) => {}
-                std::collections::btree_map::Entry::Vacant(free) => {
+                Entry::Occupied(_) => {}
+                Entry::Vacant(free) => {
                     free.insert(line.id.chain);
                     // A new entry: only a leader may create it, in its own term.
                     if let Some(membership) = &line.membership
                         && line.index > 1
                     {
                         if leads != Some(line.id.term) {
-                            return violation(
+                            return violation!(
                                 "NoopFirst",
-                                format!("{who:?} creates membership {} without leading", line.index),
+                                "{who:?} creates membership {} without leading",
+                                line.index
                             );
                         }
                         check_change(who, line.index, (previous_index, &previous), membership, &self.committed, leads)?;
@@ -204,12 +209,12 @@ impl RaftChecker {
                 Some(id) if id.term == meta.term => {
                     recovered.restart_at(meta.index.0, id, Arc::new(meta.membership.clone()));
                 }
-                _ => return violation("NoGhostLog", format!("{who:?} recovers a snapshot of nothing: {meta:?}")),
+                _ => return violation!("NoGhostLog", "{who:?} recovers a snapshot of nothing: {meta:?}"),
             }
         }
         let persist = Persist { entries: found.entries.clone(), ..Persist::default() };
-        let job =
-            recovered.job(&persist, |_| None).or_else(|what| violation("NoGhostLog", format!("{who:?}: {what}")))?;
+        let broken = |what| Violation { rule: "NoGhostLog", what: format!("{who:?}: {what}") };
+        let job = recovered.job(&persist, |_| None).map_err(broken)?;
         recovered.carry_out(&job);
 
         // Every state that the disk may be in: what is synced, then each job in turn, in parts.
@@ -233,27 +238,25 @@ impl RaftChecker {
             }
         }
         if !is_known {
-            return violation(
+            return violation!(
                 "NoGhostLog",
-                format!(
-                    "{who:?} recovers term {} vote {:?}, log {}..={} ending in term {}: synced were term {} vote {:?}, \
+                "{who:?} recovers term {} vote {:?}, log {}..={} ending in term {}: synced were term {} vote {:?}, \
                      log {}..={}, then {} jobs up to {}",
-                    recovered.hard.term,
-                    recovered.hard.vote,
-                    recovered.base,
-                    recovered.last(),
-                    recovered.id_at(recovered.last()).map_or(Term(0), |id| id.term),
-                    record.durable.hard.term,
-                    record.durable.hard.vote,
-                    record.durable.base,
-                    record.durable.last(),
-                    record.pending.len(),
-                    record.latest.last(),
-                ),
+                recovered.hard.term,
+                recovered.hard.vote,
+                recovered.base,
+                recovered.last(),
+                recovered.id_at(recovered.last()).map_or(Term(0), |id| id.term),
+                record.durable.hard.term,
+                record.durable.hard.vote,
+                record.durable.base,
+                record.durable.last(),
+                record.pending.len(),
+                record.latest.last()
             );
         }
         if recovered.hard.term < recovered.id_at(recovered.last()).map_or(Term(0), |id| id.term) {
-            return violation("NoGhostLog", format!("{who:?} recovers entries of a term that it has not seen"));
+            return violation!("NoGhostLog", "{who:?} recovers entries of a term that it has not seen");
         }
         check_kept(who, "a restart", &record.durable, &recovered, &self.committed)?;
         note_vote(&mut self.votes, who, recovered.hard)?;
@@ -268,7 +271,7 @@ impl RaftChecker {
         let record = self.records.entry(message.from).or_default();
         let durable = &record.durable;
         let hard = durable.hard;
-        let broken = |what: String| violation("PersistBeforeSend", format!("{:?} {what}", message.from));
+        let broken = |what: String| violation!("PersistBeforeSend", "{:?} {what}", message.from);
         let is_binding = !matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { .. });
         if is_binding && message.term > hard.term {
             return broken(format!("sends term {} with term {} on disk: {:?}", message.term, hard.term, message.body));
@@ -298,12 +301,11 @@ impl RaftChecker {
                 let before = Term(message.term.0 - 1);
                 match self.orders.get(&(message.from, before)) {
                     Some(ordered) if ordered <= last_index => Ok(()),
-                    ordered => violation(
+                    ordered => violation!(
                         "LeadershipTransfer",
-                        format!(
-                            "{:?} takes over term {} with a log up to {last_index}, ordered was {ordered:?}",
-                            message.from, message.term
-                        ),
+                        "{:?} takes over term {} with a log up to {last_index}, ordered was {ordered:?}",
+                        message.from,
+                        message.term
                     ),
                 }
             }
@@ -317,7 +319,7 @@ impl RaftChecker {
         if let Some(other) = self.leaders.insert(term, who)
             && other != who
         {
-            return violation("ElectionSafety", format!("two leaders in term {term} ({}, {})", other.id, who.id));
+            return violation!("ElectionSafety", "two leaders in term {term} ({}, {})", other.id, who.id);
         }
         let membership = &view.membership;
         let votes: Vec<NodeId> = membership
@@ -327,9 +329,11 @@ impl RaftChecker {
             .map(|(id, _)| *id)
             .collect();
         if votes.len() <= membership.voters.len() / 2 {
-            return violation(
+            return violation!(
                 "NonVoterSilence",
-                format!("{} leads term {term} with durable votes of {votes:?} among {:?}", who.id, ids(membership)),
+                "{} leads term {term} with durable votes of {votes:?} among {:?}",
+                who.id,
+                ids(membership)
             );
         }
         let log = &self.records.entry(who).or_default().latest;
@@ -338,9 +342,11 @@ impl RaftChecker {
             && log.base < owed
             && log.id_at(owed) != Some(id)
         {
-            return violation(
+            return violation!(
                 "LeaderCompleteness",
-                format!("{} leads term {term} without committed entry {owed} (its log ends at {})", who.id, log.last()),
+                "{} leads term {term} without committed entry {owed} (its log ends at {})",
+                who.id,
+                log.last()
             );
         }
         Ok(())
@@ -356,22 +362,19 @@ impl RaftChecker {
             && log.base < known
             && log.id_at(known) != Some(id)
         {
-            return violation("CommittedPrefix", format!("{who:?} commits another entry {known} than was committed"));
+            return violation!("CommittedPrefix", "{who:?} commits another entry {known} than was committed");
         }
         if to <= known {
             return Ok(());
         }
         let Some(term) = leads else {
-            return violation("CommitRule", format!("{who:?} commits {to} first and does not lead"));
+            return violation!("CommitRule", "{who:?} commits {to} first and does not lead");
         };
         let Some(id) = log.id_at(to) else {
-            return violation("CommitRule", format!("{who:?} commits {to} beyond its log's end {}", log.last()));
+            return violation!("CommitRule", "{who:?} commits {to} beyond its log's end {}", log.last());
         };
         if id.term != term {
-            return violation(
-                "CommitRule",
-                format!("leader {} of term {term} commits {to} of term {}", who.id, id.term),
-            );
+            return violation!("CommitRule", "leader {} of term {term} commits {to} of term {}", who.id, id.term);
         }
         let (_, membership) = log.membership();
         let membership = membership.clone();
@@ -384,9 +387,11 @@ impl RaftChecker {
             }
         }
         if holders.len() <= membership.voters.len() / 2 {
-            return violation(
+            return violation!(
                 "QuorumLog",
-                format!("{} commits {to} with {holders:?} of {:?} holding it on disk", who.id, ids(&membership)),
+                "{} commits {to} with {holders:?} of {:?} holding it on disk",
+                who.id,
+                ids(&membership)
             );
         }
         self.commit(who, term, to);
@@ -408,22 +413,21 @@ impl RaftChecker {
         self.records.entry(who).or_default();
         let log = &self.records[&who].latest;
         if view.last_index.0 != log.last() || view.term != log.hard.term {
-            return violation(
+            return violation!(
                 "NoGhostLog",
-                format!(
-                    "{who:?} is at term {} and {}, its disk was given term {} and {}",
-                    view.term,
-                    view.last_index,
-                    log.hard.term,
-                    log.last()
-                ),
+                "{who:?} is at term {} and {}, its disk was given term {} and {}",
+                view.term,
+                view.last_index,
+                log.hard.term,
+                log.last()
             );
         }
         let (index, membership) = log.membership();
         if *membership != view.membership {
-            return violation(
+            return violation!(
                 "ConfigFromLog",
-                format!("{who:?} works with {:?}, its log says {membership:?} at {index}", view.membership),
+                "{who:?} works with {:?}, its log says {membership:?} at {index}",
+                view.membership
             );
         }
         if view.role != Role::Leader {
@@ -436,14 +440,12 @@ impl RaftChecker {
             let disk = &record.durable;
             let is_in_same_term = disk.hard.term <= view.term && record.latest.hard.term <= view.term;
             if is_in_same_term && disk.base < matched && disk.id_at(matched) != Some(id) {
-                return violation(
+                return violation!(
                     "MatchTruth",
-                    format!(
-                        "leader {} counts on {matched} at {:?}, whose disk ends at {}",
-                        who.id,
-                        peer.who,
-                        disk.last()
-                    ),
+                    "leader {} counts on {matched} at {:?}, whose disk ends at {}",
+                    who.id,
+                    peer.who,
+                    disk.last()
                 );
             }
         }

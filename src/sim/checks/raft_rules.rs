@@ -1,4 +1,4 @@
-//! Single rules of the Raft checker: each looks at a before and an after, and knows nothing else.
+//! Single rules of the Raft checker: each compares a state before with one after.
 //!
 //! Not here: what the Raft checker remembers (`raft_checker.rs`).
 
@@ -16,23 +16,26 @@ pub fn ids(membership: &Membership) -> Vec<NodeId> {
 /// Term and vote of one node never go back, nor does a vote change within its term.
 pub fn check_hard(who: Identity, old: &HardState, new: &HardState) -> CheckResult {
     if new.term < old.term {
-        return violation("OneVotePerTerm", format!("{who:?} goes back from term {} to {}", old.term, new.term));
+        return violation!("OneVotePerTerm", "{who:?} goes back from term {} to {}", old.term, new.term);
     }
     if new.term == old.term && old.vote.is_some() && new.vote != old.vote {
-        return violation(
+        return violation!(
             "OneVotePerTerm",
-            format!("{who:?} votes for {:?} after {:?} in term {}", new.vote, old.vote, old.term),
+            "{who:?} votes for {:?} after {:?} in term {}",
+            new.vote,
+            old.vote,
+            old.term
         );
     }
     Ok(())
 }
 
-/// A vote has reached a disk: for ever.
+/// A vote has reached a disk: it must never change.
 pub fn note_vote(votes: &mut BTreeMap<(Identity, Term), Identity>, who: Identity, hard: HardState) -> CheckResult {
     let Some(vote) = hard.vote else { return Ok(()) };
     match votes.insert((who, hard.term), vote) {
         Some(other) if other != vote => {
-            violation("OneVotePerTerm", format!("{who:?} has voted for {other:?} and {vote:?} in term {}", hard.term))
+            violation!("OneVotePerTerm", "{who:?} has voted for {other:?} and {vote:?} in term {}", hard.term)
         }
         _ => Ok(()),
     }
@@ -48,18 +51,18 @@ pub fn check_change(
     leads: Option<Term>,
 ) -> CheckResult {
     if previous_index > committed.len() as u64 {
-        return violation(
+        return violation!(
             "OneInFlight",
-            format!("{who:?} changes the membership at {index} while {previous_index} is not committed"),
+            "{who:?} changes the membership at {index} while {previous_index} is not committed"
         );
     }
     if committed.last().is_none_or(|last| Some(last.id.term) < leads) {
-        return violation("NoopFirst", format!("{who:?} changes the membership at {index} before its term committed"));
+        return violation!("NoopFirst", "{who:?} changes the membership at {index} before its term committed");
     }
     let gone = previous.voters.iter().filter(|(id, uuid)| next.voters.get(id) != Some(uuid)).count();
     let come = next.voters.iter().filter(|(id, uuid)| previous.voters.get(id) != Some(uuid)).count();
     if gone + come > 1 || next.voters.is_empty() {
-        return violation("AdjacentOverlap", format!("{who:?} goes from {previous:?} to {next:?} at {index}"));
+        return violation!("AdjacentOverlap", "{who:?} goes from {previous:?} to {next:?} at {index}");
     }
     Ok(())
 }
@@ -86,9 +89,10 @@ pub fn check_kept(who: Identity, by: &str, old: &LogModel, new: &LogModel, commi
     let mut index = old.last().min(committed.len() as u64);
     while index > new.last() {
         if old.id_at(index) == Some(committed[index as usize - 1].id) && index > old.base {
-            return violation(
+            return violation!(
                 "NoTruncateCommitted",
-                format!("{who:?} loses committed entry {index} by {by}: its log now ends at {}", new.last()),
+                "{who:?} loses committed entry {index} by {by}: its log now ends at {}",
+                new.last()
             );
         }
         index -= 1;

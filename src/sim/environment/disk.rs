@@ -1,4 +1,4 @@
-//! A seeded disk: files whose unsynced bytes a power cut may lose, tear or scatter, and a menu of faults.
+//! A seeded disk: files whose unsynced bytes a power cut may lose, tear or scatter, and injected faults.
 //!
 //! Each file has durable bytes and the bytes that its process sees; the difference is a list of writes not yet synced.
 //! Names are durable only once their directory is synced. A power cut keeps an arbitrary part of what was not synced;
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What survives of unsynced bytes when a page is torn: the unit that a disk writes in one go.
+/// The unit that a disk writes atomically: a torn write keeps or loses whole sectors.
 const SECTOR: usize = 512;
 
 /// A write that no sync has covered yet.
@@ -142,6 +142,12 @@ impl Disk {
         }
     }
 
+    /// Begins an operation that fails as a whole when writes fail.
+    fn change(&mut self, what: &str) -> io::Result<()> {
+        self.operate()?;
+        if self.faults.write_error { Err(error(io::ErrorKind::Other, what)) } else { Ok(()) }
+    }
+
     /// The file of that name.
     pub fn id(&self, path: &Path) -> io::Result<u64> {
         self.read_allowed()?;
@@ -154,10 +160,7 @@ impl Disk {
 
     /// Makes an empty file, or empties the one of that name.
     pub fn create(&mut self, path: &Path) -> io::Result<u64> {
-        self.operate()?;
-        if self.faults.write_error {
-            return Err(error(io::ErrorKind::Other, "create"));
-        }
+        self.change("create")?;
         if self.faults.is_full {
             return Err(error(io::ErrorKind::StorageFull, "create"));
         }
@@ -198,10 +201,7 @@ impl Disk {
 
     /// Cuts or grows (with zeros) a file.
     pub fn set_len(&mut self, id: u64, len: u64) -> io::Result<()> {
-        self.operate()?;
-        if self.faults.write_error {
-            return Err(error(io::ErrorKind::Other, "set_len"));
-        }
+        self.change("set_len")?;
         let is_full = self.faults.is_full;
         let file = self.file(id)?;
         if is_full && len as usize > file.seen.len() {
@@ -233,12 +233,9 @@ impl Disk {
             file.newest.clear();
         }
         for change in file.unsynced.drain(..) {
-            match change {
-                Unsynced::Bytes { offset, bytes } => {
-                    put(&mut file.durable, offset, &bytes);
-                    file.newest.push((offset, offset + bytes.len()));
-                }
-                Unsynced::Length(len) => file.durable.resize(len, 0),
+            apply_whole(&mut file.durable, &change);
+            if let Unsynced::Bytes { offset, bytes } = change {
+                file.newest.push((offset, offset + bytes.len()));
             }
         }
         Ok(())
@@ -269,10 +266,7 @@ impl Disk {
 
     /// Gives a file another name, replacing what had it.
     pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        self.operate()?;
-        if self.faults.write_error {
-            return Err(error(io::ErrorKind::Other, "rename"));
-        }
+        self.change("rename")?;
         let file = self.id(from)?;
         let change = NameChange::Rename { from: from.to_path_buf(), to: to.to_path_buf(), file };
         rename(&mut self.names, &change);
@@ -282,10 +276,7 @@ impl Disk {
 
     /// Removes a name. Its bytes are freed when no durable name is left, which has no visible effect.
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
-        self.operate()?;
-        if self.faults.write_error {
-            return Err(error(io::ErrorKind::Other, "remove"));
-        }
+        self.change("remove")?;
         self.id(path)?;
         let change = NameChange::Unlink { path: path.to_path_buf() };
         rename(&mut self.names, &change);
@@ -317,7 +308,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes a folder and those above it. Folders are durable at once: losing one is losing its names, which is covered.
+    /// Makes a folder and those above it. Folders are durable at once: losing one is losing its names, which is
+    /// covered.
     pub fn create_dir(&mut self, dir: &Path) -> io::Result<()> {
         self.operate()?;
         self.dirs.extend(dir.ancestors().map(Path::to_path_buf));

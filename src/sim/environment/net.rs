@@ -1,7 +1,7 @@
 //! A seeded network between nodes: which links work, the delay of each packet, and which packets are lost, duplicated
 //! or replayed.
 //!
-//! A packet is judged twice: when it is sent (loss, delay, copies) and when it would arrive (links cut meanwhile).
+//! A packet is checked twice: when it is sent (loss, delay, copies) and when it arrives (links cut meanwhile).
 //! With `is_ordered` each directed link keeps its order, as TCP does; without, every packet takes its own time.
 //!
 //! Not here: the event queue (`sim/world.rs`), the content of packets.
@@ -12,7 +12,7 @@ use fastrand::Rng;
 /// How a set of nodes is cut apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Two halves that hear nothing of each other.
+    /// Two halves without a connection.
     Halves,
     /// One node alone.
     Alone,
@@ -56,18 +56,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// A whole network.
+    /// A network without cuts.
     pub fn new(nodes: usize, plan: NetPlan) -> Network {
         Network { plan, nodes, cut: vec![vec![false; nodes]; nodes], last_arrival: vec![vec![0; nodes]; nodes] }
     }
 
-    /// Faults off, links whole, delays short.
+    /// No faults, no cuts, short delays.
     pub fn stop_faults(&mut self) {
         self.plan = NetPlan::without_faults();
         self.whole();
     }
 
-    /// All links stand.
+    /// Restores all links.
     pub fn whole(&mut self) {
         self.cut.iter_mut().for_each(|row| row.fill(false));
     }

@@ -13,7 +13,7 @@ use fastrand::Rng;
 pub const TICK_US: u64 = 5_000;
 
 /// What the network does to packets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NetPlan {
     /// Part of packets that never arrive.
     pub loss: f64,
@@ -27,22 +27,14 @@ pub struct NetPlan {
     pub spike_us: u64,
     /// Each directed link keeps its order, as TCP does.
     pub is_ordered: bool,
-    /// Part of deliveries after which a packet of long ago is told again.
+    /// Part of deliveries after which an old packet is replayed.
     pub replay: f64,
 }
 
 impl NetPlan {
     /// A network without faults.
     pub fn without_faults() -> NetPlan {
-        NetPlan {
-            loss: 0.0,
-            duplicate: 0.0,
-            delay_us: (200, 1_000),
-            spike: 0.0,
-            spike_us: 0,
-            is_ordered: true,
-            replay: 0.0,
-        }
+        NetPlan { delay_us: (200, 1_000), is_ordered: true, ..NetPlan::default() }
     }
 }
 
@@ -69,7 +61,7 @@ pub enum FaultKind {
     DiskError,
     /// A bit flips in what was synced.
     FlipBit,
-    /// Syncs take for ever, for a while.
+    /// Syncs do not end, for a while.
     DiskHang,
     /// Syncs take long, for a while.
     DiskSlow,
@@ -194,7 +186,7 @@ pub struct Plan {
     pub jobs: Option<JobsPlan>,
     /// Part of clients' operations that are about the database; 0: it is never opened.
     pub sql: f64,
-    /// Part of clients' operations that are talk.
+    /// Part of clients' operations that are chat commands.
     pub talk: f64,
     /// Chance that a process that died finds an older copy of its disk.
     pub restores: f64,
@@ -217,7 +209,7 @@ const NODES_MAX: usize = 7;
 pub struct JobsPlan {
     /// Part of clients' operations that are about jobs.
     pub share: f64,
-    /// Part of those that take a job back.
+    /// Part of those that cancel a job.
     pub cancels: f64,
     /// Clients submit nothing more while so many wait or run.
     pub open_max: usize,
@@ -227,7 +219,7 @@ pub struct JobsPlan {
     pub run_us: (u64, u64),
     /// How long ends are kept, in log time.
     pub keep_ms: u64,
-    /// Longest silence of a worker that counts as there.
+    /// Longest silence of a worker that counts as present.
     pub fail_after_ticks: Ticks,
     /// Longest time until a process knows what it can run.
     pub ready_us: u64,

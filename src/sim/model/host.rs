@@ -1,4 +1,4 @@
-//! One virtual node: the real raft, the real store and the real services, and what the host of a raft owes them.
+//! One virtual node: the real raft, the real store and the real services, and the duties of their host.
 //!
 //! The same duties as `node/`: inputs one by one, effects in order, the disk's reports in order, commands applied once
 //! and in order, answers given only when an entry of the promised term is applied at the promised index.
@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex};
 /// Mistakes that a host can make, for the simulator to find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostBugs {
-    /// A snapshot holds later commands than its index says: after a restart they are applied again.
+    /// A snapshot contains commands after its index, which are applied again after a restart.
     pub apply_twice_after_restart: bool,
     /// A wiped node comes back under its old uuid.
     pub wiped_keeps_identity: bool,
@@ -39,7 +39,7 @@ pub struct HostBugs {
     pub snapshot_without_membership: bool,
     /// The leader declares no worker gone.
     pub nobody_is_gone: bool,
-    /// The leader asks for silence alone: a worker whose log stands still counts as there.
+    /// The leader checks only for silence: a worker whose log does not advance counts as present.
     pub stuck_are_not_gone: bool,
     /// A worker joins without knowing whether it can follow the log.
     pub joins_without_a_read: bool,
@@ -72,7 +72,7 @@ pub struct Bugs {
     pub host: HostBugs,
 }
 
-/// Who waits for an answer of this node.
+/// The source of a request, which waits for an answer of this node.
 #[derive(Clone, Debug)]
 pub enum Ask {
     /// A client of this node: attempt number of a command.
@@ -81,7 +81,7 @@ pub enum Ask {
     Read { attempt: u64, key: u8 },
     /// Another node that forwarded a command, its life, and the name it gave it.
     Forwarded { node: usize, life: u64, token: u64 },
-    /// This node's worker, or its roll call: number of the attempt, and the end that it reports, if any.
+    /// This node's worker, or its check of workers: number of the attempt, and the end that it reports, if any.
     Work { attempt: u64, about: Option<(JobId, u32)> },
     /// This node's worker, which joins when it has seen a fresh state.
     Join,
@@ -105,7 +105,7 @@ pub enum Running {
     Compact(Index),
 }
 
-/// What a wall clock shows at the start of a run, at least.
+/// Least value of a wall clock at the start of a run.
 const CLOCK_MS: u64 = 1_000_000_000;
 
 /// A running process.
@@ -120,13 +120,13 @@ pub struct Process {
     pub applied: u64,
     /// Membership at the applied index.
     pub applied_membership: Arc<Membership>,
-    /// Committed up to here, as raft said.
+    /// Commit index.
     pub commit: u64,
     /// Entries applied since the last snapshot was begun.
     pub since_snapshot: u64,
     /// A snapshot is being written.
     pub is_saving: bool,
-    /// Raft's source of chance.
+    /// Raft's source of random numbers.
     pub rng: Rng,
     /// Jobs that the disk has not begun.
     pub jobs: VecDeque<DiskJob>,
@@ -134,15 +134,15 @@ pub struct Process {
     pub running: Option<Running>,
     /// Messages that wait for a sync.
     pub held: VecDeque<(u64, Vec<Message>)>,
-    /// The next name for a question to raft.
+    /// The next token for a request to raft.
     pub next_token: u64,
-    /// Questions to raft without an answer.
+    /// Requests to raft without an answer.
     pub asks: BTreeMap<u64, Ask>,
-    /// Questions that wait until an index is applied, with the term that must stand there.
+    /// Requests that wait until an index is applied, with the term that it must have.
     pub waiting: BTreeMap<u64, Vec<(Term, Ask)>>,
     /// Reads that wait until an index is applied.
     pub reads: Vec<(u64, Ask)>,
-    /// State of a snapshot received whole, until raft installs it.
+    /// State of a completely received snapshot, until raft installs it.
     pub received: Option<(SnapshotMeta, Vec<u8>)>,
     /// Role and term before the step that runs.
     pub led: Option<Term>,
@@ -150,7 +150,7 @@ pub struct Process {
     pub is_apply_due: bool,
     /// Its part in the jobs, if there are any.
     pub worker: Option<Worker>,
-    /// What it has heard of the promises of others.
+    /// The promises of other nodes that it has received.
     pub memory: BTreeMap<Identity, Promise>,
     /// What it reports about its state.
     pub report: StateReport,
@@ -168,7 +168,7 @@ pub struct Host {
     pub process: Option<Process>,
     /// Grows with every start: what was scheduled for an earlier life is void.
     pub life: u64,
-    /// Stands still until then.
+    /// Paused until then.
     pub paused_until: u64,
     /// Length of a tick.
     pub tick_us: u64,
@@ -184,21 +184,21 @@ pub struct Host {
     pub is_start_due: bool,
     /// Dies again soon after each start, until then.
     pub loops_until: u64,
-    /// It is about to hear gossip.
+    /// Gossip is about to arrive.
     pub is_gossip_due: bool,
-    /// A bit of it was flipped: refusing to start is right.
+    /// A bit of it was flipped: it may refuse to start.
     pub is_damaged: bool,
     /// Its disk is below the reserve.
     pub is_low: bool,
     /// The part of its state that was altered without a log entry, until it has healed.
     pub altered: Option<u8>,
-    /// Stays out of order in the calm phase.
+    /// Stays broken in the liveness phase.
     pub is_left_out: bool,
     /// What the last process left of its database's file.
     pub sql_file: Option<Vec<u8>>,
     /// What the process before that left: a power cut may bring it back.
     pub sql_older: Option<Vec<u8>>,
-    /// A copy of its disk from an earlier day, and whose it was.
+    /// An older copy of its disk, with the identity at that time.
     pub image: Option<(Identity, Disk)>,
     /// What its disk held before an older copy was put in its place, until it has started.
     pub newest: Option<Disk>,
@@ -347,7 +347,7 @@ impl Process {
         (view.role == Role::Leader).then_some(view.term)
     }
 
-    /// A fresh name for a question to raft.
+    /// A new token for a request to raft.
     pub fn token(&mut self, ask: Ask) -> raft::Token {
         let token = self.next_token;
         self.next_token += 1;

@@ -1,8 +1,8 @@
-//! Where the last phase of a run stands, in which faults have stopped and progress must return.
+//! The state of the last phase of a run, in which faults have stopped and progress must return.
 
 use crate::types::Term;
 
-/// What the end knows.
+/// The state of that phase.
 #[derive(Debug, Default)]
 pub struct LivenessPhase {
     /// When faults stopped.
@@ -10,6 +10,6 @@ pub struct LivenessPhase {
     /// Clients start nothing new.
     pub clients_stopped: bool,
     pub(crate) stopped_at: u64,
-    /// Everything asked for was true for the first time; the highest term then, and how often workers had come or gone.
+    /// When all conditions held for the first time; the highest term then, and how often workers had joined or left.
     pub(crate) settled: Option<(u64, Term, u64)>,
 }

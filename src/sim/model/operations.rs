@@ -1,4 +1,4 @@
-//! Virtual clients: what each wants, what it was told, and where it stands.
+//! The state of virtual clients: their operations and results.
 
 use crate::services::chat;
 use crate::services::jobs::JobId;
@@ -11,12 +11,12 @@ use uuid::Uuid;
 /// Attempts of one client are numbered within a block of this size.
 pub(crate) const BLOCK: u64 = 1 << 32;
 
-/// What a client is told about an attempt.
+/// The result of an attempt, as a client receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientResult {
     /// Applied; the service's reply.
     Done(Vec<u8>),
-    /// Applied, and the service said no.
+    /// Applied, and the service reported an error.
     Failed(String),
     /// What a register held, at an applied index.
     Value { index: u64, value: Option<u64> },
@@ -26,26 +26,26 @@ pub enum ClientResult {
     Unknown,
 }
 
-/// What a client wants.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
-    /// To set a register.
+    /// Set a register.
     Set { key: u8, value: u64 },
-    /// To set a register if it holds `from` (`None`: nothing).
+    /// Set a register if it holds `from` (`None`: nothing).
     Swap { key: u8, from: Option<u64>, to: u64 },
-    /// To count one more.
+    /// Increment the counter.
     Count,
-    /// To read a register or the counter.
+    /// Read a register or the counter.
     Read { key: u8 },
-    /// To have a job run.
+    /// Submit a job.
     Submit,
-    /// To take a job back.
+    /// Cancel a job.
     Cancel { job: JobId },
-    /// To change the database.
+    /// Change the database.
     Sql,
-    /// To say something, under an id of its own.
+    /// Send a chat message, under a client id.
     Say { who: u64, id: u64 },
-    /// To do something else in the chat.
+    /// Another chat command.
     Chat,
 }
 
@@ -56,12 +56,7 @@ impl OperationKind {
             OperationKind::Set { key, value } => Some(services::set(key, value)),
             OperationKind::Swap { key, from, to } => Some(services::set_if(key, from, to)),
             OperationKind::Count => Some(services::count()),
-            OperationKind::Read { .. }
-            | OperationKind::Submit
-            | OperationKind::Cancel { .. }
-            | OperationKind::Sql
-            | OperationKind::Say { .. }
-            | OperationKind::Chat => None,
+            _ => None,
         }
     }
 }
@@ -90,7 +85,7 @@ pub struct Operation {
 }
 
 /// A client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Client {
     /// Its number.
     pub id: u64,
@@ -105,8 +100,8 @@ pub struct Client {
     pub(crate) seen: BTreeMap<u8, u64>,
     /// Jobs that it has submitted.
     pub(crate) jobs: Vec<JobId>,
-    /// What it said in the chat.
-    pub mouth: ChatClient,
+    /// Its state in the chat.
+    pub chat: ChatClient,
     /// What it is doing.
     pub operation: Option<Operation>,
 }
@@ -114,9 +109,7 @@ pub struct Client {
 impl Client {
     /// A client that has not done anything.
     pub fn new(id: u64) -> Client {
-        let (origin, seen) = (Uuid::from_u128(u128::from(id)), BTreeMap::new());
-        let (jobs, mouth) = (Vec::new(), ChatClient::default());
-        Client { id, origin, number: 0, done_below: 0, attempts: 0, values: 0, seen, jobs, mouth, operation: None }
+        Client { id, origin: Uuid::from_u128(u128::from(id)), ..Client::default() }
     }
 
     /// A name for its next write. `lag`: how many writes that it gave up it still counts as open.
@@ -127,12 +120,12 @@ impl Client {
     }
 }
 
-/// Whose attempt it is.
+/// The client of an attempt.
 pub fn client_of(attempt: u64) -> usize {
     (attempt / BLOCK) as usize
 }
 
-/// What a client remembers of its talking.
+/// A client's state in the chat.
 #[derive(Clone, Debug, Default)]
 pub struct ChatClient {
     pub(crate) is_member: bool,

@@ -1,17 +1,16 @@
 //! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
 //!
 //! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
-//! store in a batch like a node's. Some runs carry riders: a key that expires, a lock. Commands of the jobs come from clients,
-//! workers and leaders. The whole state is hashed after every entry, so it is kept small.
+//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock. Commands of
+//! the jobs come from clients, workers and leaders. The whole state is hashed after every entry, so it is kept small.
 //!
-//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out (`sim/checks/kv_model.rs`,
-//! `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
+//! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out
+//! (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
 #[cfg(test)]
 use crate::planted_bugs::{ChatBugs, JobsBugs, SqlBugs};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
-use crate::services::digests::StateDigest;
 use crate::services::jobs::JobTable;
 use crate::services::kv::Store;
 use crate::services::kv::{Batch, BatchReply, Condition, Expiry, Op, Value};
@@ -80,11 +79,11 @@ impl Command {
 /// Mistakes that a service can make, for the simulator to find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceBugs {
-    /// The session table is no part of the snapshot.
+    /// The session table is not in the snapshot.
     pub sessions_left_out_of_snapshot: bool,
-    /// The keys are no part of the snapshot.
+    /// The keys are not in the snapshot.
     pub keys_left_out_of_snapshot: bool,
-    /// The jobs are no part of the snapshot.
+    /// The jobs are not in the snapshot.
     pub jobs_left_out_of_snapshot: bool,
     /// The time of an entry is the clock of the node that applies it.
     pub local_clock_in_apply: bool,
@@ -94,7 +93,7 @@ pub struct ServiceBugs {
     pub copies_run_again: bool,
     /// A job that was submitted again is another job.
     pub submissions_run_again: bool,
-    /// Mistakes of the board.
+    /// Mistakes of the job table.
     #[cfg(test)]
     pub jobs: JobsBugs,
     /// Mistakes of the database.
@@ -102,9 +101,9 @@ pub struct ServiceBugs {
     pub sql: SqlBugs,
     /// `now` in SQL is the clock of the node that applies.
     pub sql_by_local_clock: bool,
-    /// `now` in SQL is the same clock where a blob says it.
+    /// `now` in SQL is that clock if it is spelt as a blob.
     pub sql_overlooks_spellings: bool,
-    /// `random()` in SQL is each node's own.
+    /// `random()` in SQL differs between nodes.
     pub sql_by_own_chance: bool,
     /// Mistakes of the chat.
     #[cfg(test)]
@@ -114,14 +113,15 @@ pub struct ServiceBugs {
 /// The services of one node.
 #[derive(Default)]
 pub struct Registers {
-    registry: Registry,
+    /// The real one.
+    pub registry: Registry,
     /// Mistakes in force.
     pub bugs: ServiceBugs,
-    /// The node's own clock: nothing that `apply` may look at.
+    /// The node's own clock, which `apply` must not read.
     pub local_ms: u64,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// Index of the entry in which it took effect: an earlier one, if this is a copy.
@@ -159,7 +159,7 @@ pub fn count() -> Op {
     Op::IncrBy { key: register(COUNTER), by: 1 }
 }
 
-/// What may ride along with a write: a key that expires, or a lock. Their fate is in the digest and in the model of the store.
+/// An additional operation of a write: a key that expires, or a lock. The digest and the model of the store cover both.
 pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     let name = ByteBuf::from(vec![b"xyz"[rng.usize(0..3)]]);
     let ms = rng.u64(1..300);
@@ -173,7 +173,7 @@ pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     }
 }
 
-/// Statements for the database: its own time, its own chance, and changes that show when they are made twice.
+/// SQL statements that use the time and random numbers, and changes that are visible when they are made twice.
 pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
     let all = [
         "CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, n INTEGER, at TEXT, r INTEGER)",
@@ -213,7 +213,7 @@ impl Registers {
         new
     }
 
-    /// Puts the bugs of the services in force: they are no part of any snapshot.
+    /// Enables the planted bugs of the services, which are not in snapshots.
     fn plant(&mut self) {
         #[cfg(test)]
         {
@@ -253,7 +253,7 @@ impl Registers {
         self.registry.jobs()
     }
 
-    /// Asserts what the services promise of themselves. A release does not have these checks: they look at everything.
+    /// Asserts the invariants of the services. Only in test builds, because these checks read the whole state.
     pub fn check(&self) {
         #[cfg(test)]
         {
@@ -265,7 +265,7 @@ impl Registers {
         }
     }
 
-    /// A read answers the columns that its table has at that moment.
+    /// A read must return the columns that its table has at that time.
     #[cfg(test)]
     fn check_columns(&self) {
         if !self.registry.sql().is_open() {
@@ -286,30 +286,9 @@ impl Registers {
         assert!(columns == names, "a read answers the columns {columns:?}, the table has {names:?}");
     }
 
-    /// A fingerprint of the whole state.
-    /// Its second half is that of the database; `None` while its file is ahead of what was applied.
+    /// The digest of the whole state, and that of the database; `None` while its file is ahead of what was applied.
     pub fn digest(&self) -> (u64, Option<u64>) {
         self.registry.digests()
-    }
-
-    /// Digests of all parts.
-    pub fn state_digest(&self) -> StateDigest {
-        self.registry.state_digest(&[], &mut || {})
-    }
-
-    /// Whether a checkpoint was applied since this was last asked.
-    pub fn take_checkpoint(&mut self) -> bool {
-        self.registry.take_checkpoint()
-    }
-
-    /// Changes one part behind the log's back.
-    pub fn alter(&mut self, part: u8) {
-        self.registry.alter(part);
-    }
-
-    /// What is left of the database's file when the process dies.
-    pub fn sql_file(&self) -> Vec<u8> {
-        self.registry.sql().image()
     }
 
     /// Starts with the database's file as an earlier process left it.
@@ -318,15 +297,10 @@ impl Registers {
         self.plant();
     }
 
-    /// There is no snapshot to start from.
+    /// Starts without a snapshot.
     pub fn settle(&mut self) {
         self.registry.begin_anew().expect("it is in memory");
         self.plant();
-    }
-
-    /// Moves past an entry without a command.
-    pub fn skip(&mut self, index: Index) {
-        self.registry.skip(index);
     }
 
     /// Applies an entry with one command.

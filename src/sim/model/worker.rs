@@ -13,9 +13,9 @@ pub(crate) type Key = (JobId, u32);
 /// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
 pub(crate) struct Untold {
     pub(crate) command: jobs::Command,
-    /// The attempt is this worker's no more: the log needs no more than to have it.
+    /// The attempt is no longer assigned to this worker: it is reported once.
     pub(crate) is_past: bool,
-    /// The name under which it was last told.
+    /// The tag under which it was reported last.
     pub(crate) tag: Option<Tag>,
     pub(crate) next_try: u64,
 }
@@ -30,19 +30,19 @@ pub struct Worker {
     pub(crate) runtimes: BTreeSet<String>,
     /// Not before it knows what it can run.
     pub(crate) next_join: u64,
-    /// Programs that run, and whether they were told to stop.
+    /// Running programs, and whether they are being stopped.
     pub(crate) running: BTreeMap<Key, bool>,
     pub(crate) untold: BTreeMap<Key, Untold>,
     /// Number of its newest command.
     pub(crate) number: u64,
-    /// When it looks next, if that is settled.
+    /// Time of its next check, if one is scheduled.
     pub(crate) look_at: Option<u64>,
-    /// The board's turn when it was last seen.
+    /// The job table's turn at the last check.
     pub(crate) turn: u64,
     /// As the node's core has it.
     pub(crate) worker_liveness: WorkerLiveness,
-    /// When the leader looks around next.
-    pub(crate) next_roll: u64,
+    /// Time of the next check of workers, on the leader.
+    pub(crate) next_worker_check: u64,
 }
 
 impl Worker {
@@ -68,7 +68,7 @@ impl Worker {
         (stopped, begun)
     }
 
-    /// A name for its next command. It waits for all ends that it has told.
+    /// A tag for its next command. All ends that it has reported are still open.
     pub(crate) fn tag(&mut self) -> Tag {
         self.number += 1;
         let told = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);

@@ -1,15 +1,16 @@
-//! Clients that talk: each has an account, says things in a room and to each other, takes some back, and says some again.
+//! Chat clients: each has an account, sends messages to a room and to other clients, deletes some, and sends some
+//! again.
 //!
-//! To say it again is a new command with the same client id, as from a client that went to another node: it must be delivered
-//! once. The whole state is in the digest that all nodes must share; here stands what the answers promise. Rules: `ChatOnce` (one
-//! client id, one message), `ChatNumber` (one number of a conversation, one message).
+//! Sending again is a new command with the same client id, as from a client that continues on another node: the message
+//! must be delivered once. The digest covers the whole state; the rules here concern the answers: `ChatOnce` (one
+//! message per client id), `ChatNumber` (one message per number of a conversation).
 //! Not here: who asks which node (`clients.rs`), what a command does (`services/chat/`).
 
 use crate::services::chat::{Command, Name, Target};
 use crate::sim::model::operations::OperationKind;
 use crate::sim::world::World;
 
-/// Conversations that are spoken of: there are few, so that people meet.
+/// Number of conversations: few, so that clients meet.
 const TALKS: u64 = 4;
 
 fn name(text: String) -> Name {
@@ -17,8 +18,8 @@ fn name(text: String) -> Name {
 }
 
 impl World {
-    /// Whether a client's next operation is to talk, and what it does then.
-    pub fn wish_to_talk(&mut self, client: usize) -> Option<(OperationKind, Command)> {
+    /// Whether a client's next operation is a chat command, and which.
+    pub fn maybe_chat(&mut self, client: usize) -> Option<(OperationKind, Command)> {
         if self.plan.talk == 0.0 || self.rng.f64() >= self.plan.talk {
             return None;
         }
@@ -26,8 +27,8 @@ impl World {
         let (number, other) = (self.rng.u64(1..8), self.rng.usize(0..self.clients.len()));
         let it = &mut self.clients[client];
         let (who, token) = (it.id, [it.id as u8; 32]);
-        let mouth = &mut it.mouth;
-        if !std::mem::replace(&mut mouth.is_member, true) {
+        let chat = &mut it.chat;
+        if !std::mem::replace(&mut chat.is_member, true) {
             let create =
                 Command::Create { name: name(format!("c{who}")), hash: "h".to_string(), token, token_ms: 1 << 40 };
             return Some((OperationKind::Chat, create));
@@ -38,20 +39,20 @@ impl World {
             4 => Command::Leave { token, room },
             5..8 => Command::Erase { token, conversation: room, number },
             8..10 => Command::Mark { token, conversation: room, number },
-            10..13 if mouth.last.is_some() => {
-                let (id, again) = mouth.last.clone()?;
+            10..13 if chat.last.is_some() => {
+                let (id, again) = chat.last.clone()?;
                 return Some((OperationKind::Say { who, id }, again));
             }
             _ => {
-                mouth.said += 1;
-                let id = mouth.said;
+                chat.said += 1;
+                let id = chat.said;
                 let to = match dice {
                     13..16 => Target::Account(format!("c{other}")),
                     _ => Target::Room("tea".to_string()),
                 };
                 let say =
                     Command::Send { token, to, text: format!("{who} says {id}"), client_id: Some(id.to_string()) };
-                mouth.last = Some((id, say.clone()));
+                chat.last = Some((id, say.clone()));
                 return Some((OperationKind::Say { who, id }, say));
             }
         };

@@ -1,13 +1,13 @@
-//! Virtual clients: one operation at a time, asked of any node, asked again elsewhere when the answer stays out.
+//! Virtual clients: one operation at a time, sent to any node, and to another one when no answer comes.
 //!
 //! A client numbers its writes under an origin of its own, as a node's process does, so that asking twice is safe. Its
 //! patience per attempt is drawn by the seed; when it runs out the outcome is unknown, and the client asks another node
-//! with the same number, or gives up, which leaves the write open for ever in the history. What it gave up it names as
+//! with the same number, or gives up, which leaves the write open in the history. What it gave up it names as
 //! done a little later, so that late copies find all that a session can know of them. Reads are asked as new reads.
 //!
-//! Some operations are about jobs: one is submitted, or taken back. Some are talk (`chat.rs`).
+//! Some operations submit or cancel jobs. Some are chat commands (`chat.rs`).
 //!
-//! Not here: what nodes do with a request (`effects.rs`), who runs jobs (`workers.rs`), the judgement of answers
+//! Not here: what nodes do with a request (`effects.rs`), who runs jobs (`workers.rs`), the checks of answers
 //! (`sim/checks/client_checker.rs`).
 
 use crate::raft::{Input, Role};
@@ -23,13 +23,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 impl World {
-    /// A client begins an operation, or asks again.
+    /// A client starts an operation, or sends it again.
     pub fn on_wake(&mut self, client: usize) -> CheckResult {
         if self.clients[client].operation.as_ref().is_some_and(|operation| operation.current.is_some()) {
             return Ok(());
         }
         if self.clients[client].operation.is_none() {
-            if self.is_calm && self.liveness.clients_stopped {
+            if self.in_liveness_phase && self.liveness.clients_stopped {
                 return Ok(());
             }
             let call_us = self.now;
@@ -40,8 +40,8 @@ impl World {
             let (kind, lag) = (self.rng.u8(0..10), self.rng.u64(0..3));
             let rider = services::rider(&mut self.rng);
             let origin = (self.rng.u64(0..self.plan.origin_writes) == 0).then(|| Uuid::from_u128(self.rng.u128(..)));
-            let job = self.wish_for_job(client);
-            let talk = if job.is_none() { self.wish_to_talk(client) } else { None };
+            let job = self.maybe_job(client);
+            let talk = if job.is_none() { self.maybe_chat(client) } else { None };
             // Drawn only where there is a database: seeds without one are as they were before there was any.
             let sql = (self.plan.sql > 0.0 && job.is_none() && talk.is_none() && self.rng.f64() < self.plan.sql)
                 .then(|| services::sql_run(&mut self.rng));
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// Whether a client's next operation is about jobs, and what it asks then.
-    fn wish_for_job(&mut self, client: usize) -> Option<(OperationKind, jobs::Command)> {
+    fn maybe_job(&mut self, client: usize) -> Option<(OperationKind, jobs::Command)> {
         let plan = self.plan.jobs.as_ref()?;
         if self.rng.f64() >= plan.share {
             return None;
@@ -126,8 +126,8 @@ impl World {
         it.attempts += 1;
         let attempt = client as u64 * BLOCK + it.attempts;
         let Some(operation) = &mut it.operation else { return };
-        // Some nodes take a question and never answer: at the end it is not left to chance whether another is asked.
-        let is_turn = self.is_calm && operation.tries > 0;
+        // Some nodes accept a request and never answer: in the liveness phase, another one is always asked.
+        let is_turn = self.in_liveness_phase && operation.tries > 0;
         let node = if is_turn { (client + operation.tries as usize) % self.hosts.len() } else { drawn };
         if matches!(operation.operation_kind, OperationKind::Read { .. }) && operation.open.is_empty() {
             // Asked again, a read is a new read.
@@ -205,8 +205,8 @@ impl World {
     /// A client has an answer.
     pub fn on_reply(&mut self, client: usize, attempt: u64, told: ClientResult) -> CheckResult {
         self.note(|_| format!("client {client} is told {told:?} (attempt {})", attempt % BLOCK));
-        let is_calm = self.is_calm;
-        let (again, gives_up) = (self.rng.u64(500..20_000), !is_calm && self.rng.u8(0..6) == 0);
+        let in_liveness_phase = self.in_liveness_phase;
+        let (again, gives_up) = (self.rng.u64(500..20_000), !in_liveness_phase && self.rng.u8(0..6) == 0);
         let think = self.rng.u64(0..=self.plan.think_us);
         let it = &mut self.clients[client];
         let Some(operation) = it.operation.as_mut() else { return Ok(()) };
@@ -238,7 +238,7 @@ impl World {
                 }
             }
             ClientResult::Failed(ref why) => {
-                return violation("ExactlyOnce", format!("client {client} waits for {operation:?} and is told: {why}"));
+                return violation!("ExactlyOnce", "client {client} waits for {operation:?} and is told: {why}");
             }
             ClientResult::Done(ref reply) => {
                 self.client_checker.on_acknowledged(operation, reply)?;

@@ -1,7 +1,8 @@
-//! What the host of a raft owes it: each step's effects carried out in order, the disk's reports, entries applied.
+//! The duties of raft's host: carries out each step's effects in order, reports what the disk has done, applies
+//! entries.
 //!
 //! A crash may come between any two effects, and between any two operations of the disk. Every step is followed by the
-//! Raft checker's judgement.
+//! Raft checker.
 //!
 //! Not here: snapshots on their way (`snapshot_transfers.rs`), clients (`clients.rs`), workers (`workers.rs`).
 
@@ -11,7 +12,7 @@ use crate::services::Reply;
 use crate::services::jobs::JobTable;
 use crate::sim::environment::disk::Death;
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
-use crate::sim::model::operations::ClientResult;
+use crate::sim::model::operations::{ClientResult, client_of};
 use crate::sim::model::services::Command;
 use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{Packet, What, World};
@@ -42,11 +43,14 @@ impl World {
                 Event::TransferStarted { .. } => self.coverage.transfers += 1,
                 Event::Membership { .. } => self.coverage.memberships += 1,
                 Event::FollowerForgot { who, matched } => {
-                    return violation("MatchTruth", format!("n{} says that {who:?} forgot up to {matched}", node + 1));
+                    return violation!("MatchTruth", "n{} says that {who:?} forgot up to {matched}", node + 1);
                 }
                 Event::LeaderForgot { leader, index } => {
-                    let what = format!("n{} has committed another entry {index} than its leader {leader}", node + 1);
-                    return violation("NoTruncateCommitted", what);
+                    return violation!(
+                        "NoTruncateCommitted",
+                        "n{} has committed another entry {index} than its leader {leader}",
+                        node + 1
+                    );
                 }
                 _ => {}
             }
@@ -66,7 +70,7 @@ impl World {
 
     /// Carries out a step's effects, in order; the process may die at each boundary.
     fn carry_out(&mut self, node: usize, fx: Effects) -> CheckResult {
-        let is_fatal = !self.is_calm && self.rng.f64() < self.plan.boundary_crash;
+        let is_fatal = !self.in_liveness_phase && self.rng.f64() < self.plan.boundary_crash;
         let mut boundaries = if is_fatal { self.rng.u32(0..3) } else { u32::MAX };
         let life = self.hosts[node].life;
         for message in fx.send_now {
@@ -82,7 +86,7 @@ impl World {
             }
             self.kick_disk(node)?;
         } else if !fx.after_sync.is_empty() {
-            return violation("PersistBeforeSend", format!("n{} holds messages back without a persist", node + 1));
+            return violation!("PersistBeforeSend", "n{} holds messages back without a persist", node + 1);
         }
         if !self.is_alive(node, life) || self.boundary(node, &mut boundaries) {
             return Ok(());
@@ -91,7 +95,7 @@ impl World {
             self.install(node, &meta)?;
         }
         if let Some(commit) = fx.commit {
-            let delay = if self.is_calm { 0 } else { self.rng.u64(0..=self.plan.apply_us) };
+            let delay = if self.in_liveness_phase { 0 } else { self.rng.u64(0..=self.plan.apply_us) };
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
             process.commit = commit.0;
             if delay == 0 {
@@ -146,7 +150,7 @@ impl World {
             disk.has_failed || disk.faults.write_error || disk.faults.is_full || disk.faults.read_error
         };
         if !is_expected && !self.hosts[node].is_damaged {
-            return violation("NoGhostLog", format!("n{} fails on a healthy disk: {error}", node + 1));
+            return violation!("NoGhostLog", "n{} fails on a healthy disk: {error}", node + 1);
         }
         self.coverage.disk_errors += u64::from(!was_dead);
         let death = if was_dead && self.rng.bool() { Death::PowerCut } else { Death::Killed };
@@ -158,7 +162,7 @@ impl World {
     /// Begins the next job of an idle disk.
     pub fn kick_disk(&mut self, node: usize) -> CheckResult {
         let life = self.hosts[node].life;
-        if !self.is_calm && self.plan.boundary_crash > 0.0 && self.rng.f64() < self.plan.boundary_crash {
+        if !self.in_liveness_phase && self.plan.boundary_crash > 0.0 && self.rng.f64() < self.plan.boundary_crash {
             let operations = self.rng.u32(0..10);
             self.hosts[node].disk().faults.die_after.get_or_insert(operations);
         }
@@ -204,7 +208,7 @@ impl World {
 
     /// How long the disk takes.
     pub fn disk_delay(&mut self, node: usize) -> u64 {
-        let (least, most) = if self.is_calm { (50, 300) } else { self.plan.sync_us };
+        let (least, most) = if self.in_liveness_phase { (50, 300) } else { self.plan.sync_us };
         let mut delay = self.rng.u64(least..=most);
         let host = &self.hosts[node];
         if host.slow_until > self.now {
@@ -235,7 +239,7 @@ impl World {
         if self.is_alive(node, life) { self.kick_disk(node) } else { Ok(()) }
     }
 
-    /// Everything up to `seq` is durable: promises leave, raft is told.
+    /// Everything up to `seq` is durable: promises are sent, raft is notified.
     fn report_synced(&mut self, node: usize, seq: u64) -> CheckResult {
         let (who, life) = (self.hosts[node].identity, self.hosts[node].life);
         if !self.bugs.host.synced_before_sync {
@@ -258,15 +262,15 @@ impl World {
     fn install(&mut self, node: usize, meta: &SnapshotMeta) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some((received, bytes)) = process.received.take().filter(|(received, _)| received == meta) else {
-            return violation(
-                "NoGhostLog",
-                format!("n{} installs a snapshot that it never received: {meta:?}", node + 1),
-            );
+            return violation!("NoGhostLog", "n{} installs a snapshot that it never received: {meta:?}", node + 1);
         };
         if meta.index.0 < process.applied {
-            return violation(
+            return violation!(
                 "ApplyOnceInOrder",
-                format!("n{} installs a snapshot at {} after applying {}", node + 1, meta.index, process.applied),
+                "n{} installs a snapshot at {} after applying {}",
+                node + 1,
+                meta.index,
+                process.applied
             );
         }
         process.service.restore(&mut bytes.as_slice()).expect("its checksum was right");
@@ -281,7 +285,7 @@ impl World {
         self.note(|_| format!("n{} installs the snapshot at {applied}", node + 1));
         self.client_checker.on_restart(applied, digest)?;
         self.keep_time(node);
-        self.maybe_look(node);
+        self.maybe_wake_worker(node);
         // What waited below it may or may not have happened.
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let later = process.waiting.split_off(&(applied + 1));
@@ -306,19 +310,16 @@ impl World {
             }
             let index = process.applied + 1;
             let Some(entry) = process.raft.entries(Index(index), Index(index)).first().cloned() else {
-                return violation(
-                    "ApplyOnceInOrder",
-                    format!("n{} cannot apply {index}: raft no longer holds it", node + 1),
-                );
+                return violation!("ApplyOnceInOrder", "n{} cannot apply {index}: raft no longer holds it", node + 1);
             };
             process.applied = index;
             process.since_snapshot += 1;
             process.service.local_ms = clock_ms;
             let mut applied = None;
             match &entry.payload {
-                Payload::Noop => process.service.skip(entry.index),
+                Payload::Noop => process.service.registry.skip(entry.index),
                 Payload::Membership(membership) => {
-                    process.service.skip(entry.index);
+                    process.service.registry.skip(entry.index);
                     process.applied_membership = membership.clone();
                 }
                 Payload::Command(bytes) => {
@@ -331,9 +332,9 @@ impl World {
             let wants_digest = altered.is_none() && self.client_checker.wants_digest(index);
             let digest = wants_digest.then(|| process.service.digest());
             let waiting = process.waiting.remove(&index).unwrap_or_default();
-            let is_checkpoint = process.service.take_checkpoint();
-            let board = (altered != Some(JobTable::ID)).then(|| process.service.jobs());
-            self.client_checker.on_apply(index, applied.as_ref(), digest, board)?;
+            let is_checkpoint = process.service.registry.take_checkpoint();
+            let table = (altered != Some(JobTable::ID)).then(|| process.service.jobs());
+            self.client_checker.on_apply(index, applied.as_ref(), digest, table)?;
             if digest.is_some() {
                 process.service.check();
             }
@@ -354,7 +355,7 @@ impl World {
             }
         }
         self.keep_time(node);
-        self.maybe_look(node);
+        self.maybe_wake_worker(node);
         self.serve_reads(node)?;
         self.maybe_snapshot(node, false)
     }
@@ -393,12 +394,15 @@ impl World {
         }
         let index = Index(process.applied);
         let Some(mut meta) = process.raft.snapshot_meta(index) else {
-            return violation("NoGhostLog", format!("n{} has applied {index} and cannot describe it", node + 1));
+            return violation!("NoGhostLog", "n{} has applied {index} and cannot describe it", node + 1);
         };
         if meta.membership != *process.applied_membership {
-            return violation(
+            return violation!(
                 "ConfigFromLog",
-                format!("n{} gives {:?} for {index}, applied was {:?}", node + 1, meta, process.applied_membership),
+                "n{} gives {:?} for {index}, applied was {:?}",
+                node + 1,
+                meta,
+                process.applied_membership
             );
         }
         if self.bugs.host.snapshot_without_membership {
@@ -437,11 +441,11 @@ impl World {
         if self.is_alive(node, life) { self.kick_disk(node) } else { Ok(()) }
     }
 
-    /// Raft answered a question.
+    /// Raft answered a request.
     fn on_answer(&mut self, node: usize, token: Token, answer: Answer) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let Some(ask) = process.asks.remove(&token.0) else {
-            return violation("ExactlyOnce", format!("n{} answers a question twice: {answer:?}", node + 1));
+            return violation!("ExactlyOnce", "n{} answers a request twice: {answer:?}", node + 1);
         };
         match answer {
             Answer::Appended { index, term } => {
@@ -474,7 +478,7 @@ impl World {
                 if matches!(told, ClientResult::Refused) {
                     self.client_checker.on_refused(attempt)?;
                 }
-                let client = crate::sim::model::operations::client_of(attempt);
+                let client = client_of(attempt);
                 let delay = self.rng.u64(50..1_000);
                 self.after(delay, What::Reply { client, attempt, told });
             }
@@ -494,13 +498,13 @@ impl World {
         Ok(())
     }
 
-    /// A dead process's questions: its clients see their connections break.
+    /// Requests of a dead process: its clients see their connections break.
     pub fn forget_asks(&mut self, process: Process) {
         let waiting = process.waiting.into_values().flatten().map(|(_, ask)| ask);
         let reads = process.reads.into_iter().map(|(_, ask)| ask);
         for ask in process.asks.into_values().chain(waiting).chain(reads) {
             if let Ask::Command(attempt) | Ask::Read { attempt, .. } = ask {
-                let client = crate::sim::model::operations::client_of(attempt);
+                let client = client_of(attempt);
                 let delay = self.rng.u64(100..2_000);
                 self.after(delay, What::Reply { client, attempt, told: ClientResult::Unknown });
             }

@@ -26,7 +26,7 @@ impl World {
 
     /// A fault strikes.
     pub fn on_fault(&mut self, at: usize) -> CheckResult {
-        if self.is_calm {
+        if self.in_liveness_phase {
             return Ok(());
         }
         let delay = self.fault_delay(at);
@@ -147,7 +147,7 @@ impl World {
         Ok(())
     }
 
-    /// The disk of a node is well again.
+    /// The faults of a node's disk end.
     pub fn on_disk_well(&mut self, node: usize) -> CheckResult {
         {
             let mut disk = self.hosts[node].disk();
@@ -232,7 +232,7 @@ impl World {
         self.step(leader, Input::Change { token, change })
     }
 
-    /// The driver does what an autopilot does: replaces identities that are lost for good.
+    /// The driver does what an autopilot does: replaces identities that are permanently lost.
     pub fn on_driver(&mut self) -> CheckResult {
         if self.liveness.clients_stopped {
             return Ok(());
@@ -275,7 +275,8 @@ impl World {
         if let Some(newcomer) = newcomer {
             return self.change(leader, Change::AddLearner(newcomer));
         }
-        // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum for good.
+        // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum
+        // permanently.
         let learners = membership.learners.iter().map(|(&id, &uuid)| Identity { id, uuid });
         if self.plan.has_autopilot {
             return Ok(());

@@ -1,6 +1,6 @@
 //! The end of a run: faults stop, a random majority is healed, and progress must return.
 //!
-//! Some nodes may stay broken for ever, as long as a majority of every membership in play is well: down, cut off, deaf,
+//! Some nodes may stay broken, as long as a majority of every membership in play is well: down, cut off, deaf,
 //! mute, or with a disk that hangs. Within ten election timeouts there must be a leader; then every client gets its
 //! answer, all healed members hold the same log and state, terms stop growing, queues are empty, no leadership transfer
 //! is stuck, no node leads that has something to write and whose disk hangs, every healed member works, no broken one
@@ -19,8 +19,8 @@ use std::collections::BTreeSet;
 
 impl World {
     /// Faults stop.
-    pub fn on_calm(&mut self) -> CheckResult {
-        self.is_calm = true;
+    pub fn on_liveness_phase(&mut self) -> CheckResult {
+        self.in_liveness_phase = true;
         self.liveness.began = self.now;
         self.net.stop_faults();
         self.note(|_| "calm".into());
@@ -122,19 +122,16 @@ impl World {
         Ok(())
     }
 
-    /// Looks whether progress has returned, and for how long.
+    /// Checks whether progress has returned, and for how long.
     pub fn on_look(&mut self) -> CheckResult {
         let timeout = self.plan.election_us();
         let since = self.now - self.liveness.began;
         self.after(timeout / 4, What::Look);
-        // Recovery and the first words take a moment on top.
+        // Recovery and the first messages need additional time.
         let slack = timeout * 2;
         let leader = self.settled_leader();
         if leader.is_none() && since > timeout * 10 + slack && !self.liveness.clients_stopped {
-            return violation(
-                "Progress",
-                format!("no leader ten election timeouts after the faults stopped{}", self.census()),
-            );
+            return violation!("Progress", "no leader ten election timeouts after the faults stopped{}", self.census());
         }
         if !self.liveness.clients_stopped {
             if leader.is_some() && since > timeout * 4 {
@@ -151,27 +148,28 @@ impl World {
             }
             (None, Some(missing)) => {
                 if self.now - self.liveness.stopped_at > timeout * 25 + self.plan.deadline_us * 4 + self.jobs_us() {
-                    return violation("Progress", format!("{missing}{}", self.census()));
+                    return violation!("Progress", "{missing}{}", self.census());
                 }
             }
             (Some((at, term, membership_changes)), missing) => {
                 if top > *term {
                     // Preemption may hand leadership on once more.
                     if !self.plan.preempt || self.now - self.liveness.stopped_at > timeout * 20 {
-                        return violation(
+                        return violation!(
                             "Progress",
-                            format!("terms grow from {term} to {top} in peace{}", self.census()),
+                            "terms grow from {term} to {top} without faults{}",
+                            self.census()
                         );
                     }
                     self.liveness.settled = None;
                 } else if *membership_changes != self.client_checker.jobs_checker.membership_changes()
                     && !self.plan.preempt
                 {
-                    // Who lagged before all was well may still be declared gone, and comes back.
+                    // A worker that lagged before may still be declared gone, and joins again.
                     let bound =
                         timeout * 20 + 2 * self.plan.jobs.as_ref().map_or(0, |plan| plan.fail_after_ticks.0 * TICK_US);
                     if self.now - self.liveness.stopped_at > bound {
-                        return violation("Progress", format!("workers come and go in peace{}", self.census()));
+                        return violation!("Progress", "workers join and leave without faults{}", self.census());
                     }
                     self.liveness.settled = None;
                 } else if let Some(missing) = missing {
@@ -179,7 +177,7 @@ impl World {
                         self.liveness.settled = None;
                         return Ok(());
                     }
-                    return violation("Progress", format!("{missing}, in peace{}", self.census()));
+                    return violation!("Progress", "{missing}, without faults{}", self.census());
                 } else if self.now - *at > timeout * 4 {
                     self.coverage.commits += self.raft_checker.committed_len();
                     self.coverage.truncations += self.raft_checker.truncations;
@@ -190,7 +188,7 @@ impl World {
         Ok(())
     }
 
-    /// A node that leads in the highest term of all healed nodes and hears a quorum. If its disk hangs, it may lead as
+    /// A node that leads in the highest term of all healed nodes and has a quorum. If its disk hangs, it may lead as
     /// long as it has nothing to write: no node can detect the hang, and no client waits for it.
     fn settled_leader(&self) -> Option<usize> {
         let leader = self.newest_leader()?;
@@ -201,7 +199,7 @@ impl World {
     }
 
     /// The highest term of all healed nodes; if there is a leader, of those that are in its membership. A removed node
-    /// that has not learnt of its removal may campaign for ever, which does no harm.
+    /// that has not learnt of its removal may campaign forever, which does no harm.
     fn top_term(&self) -> Term {
         let leader = self.newest_leader().and_then(|leader| self.hosts[leader].process.as_ref());
         let membership = leader.map(|process| process.raft.view().membership);
@@ -248,12 +246,12 @@ impl World {
             }
         }
         if let Some(node) = self.altered() {
-            return Some(format!("the state of n{} differs from the others', and nobody has healed it", node + 1));
+            return Some(format!("the state of n{} differs from the others', and it is not repaired", node + 1));
         }
         self.job_that_is_missing(leader)
     }
 
-    /// Whether a node has no reason to hear the leader: the cluster has no secret, and every node that it knows, by
+    /// Whether a node has no reason to accept the leader: the cluster has no secret, and every node that it knows, by
     /// identity or by the address of a number, was replaced or stays broken, as are those that these nodes know in
     /// turn. A user must make it join again.
     pub fn has_nobody_to_ask(&self, node: usize) -> bool {

@@ -1,8 +1,8 @@
 //! Lives of nodes: starting from a disk, dying, losing the disk; and how much loss the cluster can bear.
 //!
-//! A start is the real recovery: the Raft checker judges what it found. A node that refuses its damaged disk does what a person
-//! would tell it to (`--rejoin`): it comes back empty under a new identity. Raft stands the loss of a minority of voters
-//! for good, so what destroys promises asks [`World::can_spare`] first.
+//! A start is the real recovery: the Raft checker judges what it found. A node that refuses its damaged disk does what
+//! a user would do (`--rejoin`): it starts empty under a new identity. Raft tolerates the permanent loss of a minority
+//! of voters, so faults that destroy promises ask [`World::can_spare`] first.
 //!
 //! Not here: when to die (`faults.rs`, `effects.rs`).
 
@@ -32,7 +32,7 @@ impl World {
     /// A process starts, if it can.
     pub fn on_start(&mut self, node: usize) -> CheckResult {
         self.hosts[node].is_start_due = false;
-        if self.hosts[node].process.is_some() || (self.is_calm && self.hosts[node].is_left_out) {
+        if self.hosts[node].process.is_some() || (self.in_liveness_phase && self.hosts[node].is_left_out) {
             return Ok(());
         }
         if self.hosts[node].down_until > self.now {
@@ -40,7 +40,7 @@ impl World {
             self.start_at(node, at);
             return Ok(());
         }
-        if !self.is_calm && self.plan.has(FaultKind::Crash) && self.rng.u8(0..20) == 0 {
+        if !self.in_liveness_phase && self.plan.has(FaultKind::Crash) && self.rng.u8(0..20) == 0 {
             // Crashes strike recovery as well.
             let operations = self.rng.u32(0..12);
             self.hosts[node].disk().faults.die_after = Some(operations);
@@ -120,12 +120,9 @@ impl World {
             return Ok(());
         }
         if !self.hosts[node].is_damaged {
-            return violation(
-                "CorruptionNotTorn",
-                format!("n{} refuses a disk that nobody damaged: {error}", node + 1),
-            );
+            return violation!("CorruptionNotTorn", "n{} refuses a disk that nobody damaged: {error}", node + 1);
         }
-        // What a person does then: `phalanx node --rejoin`.
+        // What a user does then: `phalanx node --rejoin`.
         self.coverage.refused_damage += 1;
         self.wipe(node);
         let delay = self.rng.u64(20_000..200_000);
@@ -133,7 +130,7 @@ impl World {
         Ok(())
     }
 
-    /// Tells the disk that its process is gone, one way or the other.
+    /// Ends the process on the disk, killed or by a power cut.
     pub fn end_disk(&mut self, node: usize) {
         let death = if self.rng.bool() { Death::PowerCut } else { Death::Killed };
         self.hosts[node].disk().end_process(death);
@@ -165,10 +162,10 @@ impl World {
         let was_altered = self.hosts[node].altered.take().is_some();
         if self.plan.sql > 0.0 {
             // A file outlives its process; after a power cut it may be an older one, or none that can be used.
-            let newest = process.service.sql_file();
+            let newest = process.service.registry.sql().image();
             let older = self.hosts[node].sql_older.replace(newest.clone());
             self.hosts[node].sql_file = match self.rng.u8(0..8) {
-                // Without a snapshot the log makes all of it anew.
+                // Without a snapshot, all of it is made again from the log.
                 _ if was_altered => None,
                 0 => None,
                 1 => older,
@@ -192,7 +189,7 @@ impl World {
             }
         }
         self.forget_asks(process);
-        if self.plan.link_signals || self.is_calm {
+        if self.plan.link_signals || self.in_liveness_phase {
             for other in 0..self.hosts.len() {
                 if other != node && self.hosts[other].process.is_some() && !self.net.is_cut(node, other) {
                     let delay = self.rng.u64(200..3_000);
@@ -204,7 +201,7 @@ impl World {
         self.start_at(node, self.now + down_us);
     }
 
-    /// Identities whose disks are lost or damaged for good.
+    /// Identities whose disks are permanently lost or damaged.
     pub fn destroyed(&self) -> BTreeSet<Identity> {
         self.raft_checker.records().filter(|(_, record)| record.is_destroyed).map(|(who, _)| *who).collect()
     }

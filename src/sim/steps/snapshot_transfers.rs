@@ -28,12 +28,12 @@ impl World {
         let (meta, bytes) = match read {
             Ok(Some(read)) => read,
             Ok(None) => {
-                return violation("NoGhostLog", format!("n{} must stream a snapshot and has none", from + 1));
+                return violation!("NoGhostLog", "n{} must stream a snapshot and has none", from + 1);
             }
             Err(error) => {
                 let disk_is_bad = self.hosts[from].is_damaged || self.hosts[from].disk().faults.read_error;
                 if !disk_is_bad {
-                    return violation("NoGhostLog", format!("n{} cannot read its snapshot: {error}", from + 1));
+                    return violation!("NoGhostLog", "n{} cannot read its snapshot: {error}", from + 1);
                 }
                 self.after(1_000, What::Sent { node: from, life: from_life, to: to.id, ok: false });
                 return Ok(());
@@ -74,7 +74,7 @@ impl World {
         let Some(mut row) = self.transfers.all.remove(&transfer) else { return Ok(()) };
         let (from, to) = (row.from, row.to_node);
         let is_cut = self.net.is_cut(from, to) || self.net.is_cut(to, from);
-        let is_lost = !self.is_calm && self.rng.f64() < self.plan.net.loss / 2.0;
+        let is_lost = !self.in_liveness_phase && self.rng.f64() < self.plan.net.loss / 2.0;
         let is_there = self.is_alive(to, row.to_life) && self.hosts[to].identity == row.to;
         let is_replaced = self.transfers.newest.get(&to) != Some(&transfer);
         if is_cut || is_lost || is_replaced || !is_there || !self.is_alive(from, row.from_life) {
@@ -130,11 +130,11 @@ impl World {
         }
     }
 
-    /// The whole snapshot is durable beside the log.
+    /// The snapshot is complete and durable.
     pub fn on_snapshot_received(&mut self, node: usize, transfer: u64) -> CheckResult {
         let Some(row) = self.transfers.all.remove(&transfer) else { return Ok(()) };
         let delay = self.rng.u64(500..10_000);
-        let ok = self.is_calm || self.rng.u8(0..10) > 0;
+        let ok = self.in_liveness_phase || self.rng.u8(0..10) > 0;
         self.after(delay, What::Sent { node: row.from, life: row.from_life, to: row.to.id, ok });
         if let Some(process) = self.hosts[node].process.as_mut() {
             process.received = Some((row.meta.clone(), row.bytes));

@@ -1,18 +1,19 @@
-//! Virtual workers: each process runs the jobs that the log gives to it, as `node/threads/worker.rs` does, in virtual time.
+//! Virtual workers: each process runs the jobs that the log gives to it, as `node/threads/worker.rs` does, in virtual
+//! time.
 //!
-//! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the log: one
-//! that joins and does not learn so would get work that it never hears of. It compares what the applied board gives
-//! to it with what it runs: starts what is new, stops what is no longer assigned to it, and reports ends until the log
-//! has them or the job is no longer its own. All of that dies with the process. A program is a span of time, and an
-//! output that says which attempt of which job it was, and whose. Some never begin, for their sandbox does not start:
-//! those are given back. What a stopped one had printed is told as well. The leader calls the roll by the real rule, on
-//! its own evidence: links that broke, and silence.
-//! Not here: who gets which job (`services/jobs/`), who counts as gone (`cluster/worker_liveness.rs`), the judgement
+//! A process draws an identity, and joins once it is a member and a linearizable read has shown that it can follow the
+//! log: otherwise it would be assigned jobs that it never learns of. It compares the jobs that the applied job table
+//! assigns to it with those that it runs: starts new ones, stops those that are no longer assigned to it, and reports
+//! ends until the log has them or the job is assigned elsewhere. All of that is lost with the process. A program is a
+//! duration and an output that names job, attempt and worker. Some never begin, because their sandbox does not start:
+//! those are given back. The output of a stopped one is reported as well. The leader checks workers by the real rule,
+//! on its own evidence: broken links, and silence.
+//! Not here: assignment (`services/jobs/`), liveness of workers (`cluster/worker_liveness.rs`), the checks
 //! (`sim/checks/jobs_checker.rs`).
 
 use crate::cluster::worker_liveness::{Patience, WorkerLiveness};
 use crate::raft::Input;
-use crate::services::jobs::{self, End, JobId, State, Verdict};
+use crate::services::jobs::{self, End, JobId, JobOutcome, State};
 use crate::services::sessions::Tag;
 use crate::sim::checks::jobs_checker::says;
 use crate::sim::environment::plan::TICK_US;
@@ -31,7 +32,12 @@ pub(crate) const FIRST_WORD: u64 = 1 << 63;
 const BROKEN_SANDBOXES: u64 = 8;
 /// A time that does not come.
 const NEVER: u64 = u64::MAX / 2;
+
 impl World {
+    fn worker(&mut self, node: usize) -> Option<&mut Worker> {
+        self.hosts[node].process.as_mut()?.worker.as_mut()
+    }
+
     /// A process that has just started gets its worker.
     pub fn start_worker(&mut self, node: usize) {
         let Some(plan) = &self.plan.jobs else { return };
@@ -54,24 +60,23 @@ impl World {
             look_at: None,
             turn: 0,
             worker_liveness: WorkerLiveness::default(),
-            next_roll: 0,
+            next_worker_check: 0,
         });
         self.look_at(node, ready_at);
     }
 
-    /// A worker looks at its work at this time, or before.
+    /// Schedules the next check of a worker at this time, if none is earlier.
     fn look_at(&mut self, node: usize, at: u64) {
         let life = self.hosts[node].life;
-        let Some(process) = self.hosts[node].process.as_mut() else { return };
-        let Some(worker) = process.worker.as_mut() else { return };
+        let Some(worker) = self.worker(node) else { return };
         if worker.look_at.is_none_or(|settled| settled > at) {
             worker.look_at = Some(at);
             self.at(at, What::Work { node, life });
         }
     }
 
-    /// The services have moved on: the worker hears of it soon if its board has.
-    pub fn maybe_look(&mut self, node: usize) {
+    /// Entries were applied: if the job table has changed, its worker checks soon.
+    pub fn maybe_wake_worker(&mut self, node: usize) {
         let Some(process) = self.hosts[node].process.as_ref() else { return };
         if process.worker.as_ref().is_some_and(|worker| worker.turn != process.service.jobs().turn()) {
             let delay = self.rng.u64(0..2_000);
@@ -79,7 +84,7 @@ impl World {
         }
     }
 
-    /// A worker compares what runs with what the log says.
+    /// A worker compares the jobs that it runs with those assigned to it.
     pub fn on_work(&mut self, node: usize) -> CheckResult {
         let (now, life, bugs) = (self.now, self.hosts[node].life, self.bugs.host);
         let Some(plan) = &self.plan.jobs else { return Ok(()) };
@@ -90,14 +95,14 @@ impl World {
             return Ok(());
         }
         worker.look_at = None;
-        let board = process.service.jobs();
-        worker.turn = board.turn();
-        let mine: BTreeSet<Key> = board.work_of(worker.who).into_iter().collect();
-        let am_here = is_here(board, worker.who);
+        let table = process.service.jobs();
+        worker.turn = table.turn();
+        let mine: BTreeSet<Key> = table.work_of(worker.who).into_iter().collect();
+        let am_here = is_here(table, worker.who);
         let who = worker.who;
         let (stopped, begun) = worker.compare(&mine, bugs.lost_worker_goes_on);
         for (job, attempt) in stopped {
-            // Also a program that is stopped takes its time to end.
+            // A stopped program takes time to end as well.
             let delay = self.rng.u64(100..3_000);
             self.after(delay, What::Ended { node, life, job, attempt });
         }
@@ -113,31 +118,30 @@ impl World {
             self.maybe_join(node)?;
         }
         if self.is_alive(node, life) {
-            self.settle_look(node, am_here);
+            self.schedule_retry(node, am_here);
         }
         Ok(())
     }
 
     /// A program has ended, or was stopped.
     pub fn on_ended(&mut self, node: usize, key: Key) -> CheckResult {
-        let now = self.now;
-        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let (now, bugs) = (self.now, self.bugs.host);
+        let Some(worker) = self.worker(node) else { return Ok(()) };
         let Some(is_cancelled) = worker.running.remove(&key) else { return Ok(()) };
         let ((job, attempt), worker_id) = (key, worker.who);
         let has_started = !is_sandbox_broken(job, attempt, worker_id);
         let stdout = says(job, attempt, worker_id).into_bytes().into();
         let command = match (has_started, is_cancelled) {
             (true, false) => {
-                let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
+                let end = End { exit_code: Some(0), stdout, ..End::bare(JobOutcome::Finished) };
                 Some(jobs::Command::End { job, worker: worker_id, attempt, end })
             }
             (true, true) => {
                 let stderr = Default::default();
                 Some(jobs::Command::Printed { job, worker: worker_id, attempt, stdout, stderr })
             }
-            (false, false) if self.bugs.host.failed_sandbox_is_a_result => {
-                let end = End { exit_code: Some(1), ..End::bare(Verdict::Finished) };
+            (false, false) if bugs.failed_sandbox_is_a_result => {
+                let end = End { exit_code: Some(1), ..End::bare(JobOutcome::Finished) };
                 Some(jobs::Command::End { job, worker: worker_id, attempt, end })
             }
             (false, false) => {
@@ -154,14 +158,13 @@ impl World {
         Ok(())
     }
 
-    /// What became of an end that was told: the log has it, and has answered once and for all, or it may not have it. Either
-    /// way it is known as told until the board that the worker sees says so: else its attempt would be begun again.
+    /// The result of a reported end: the log has it, or may not have it. In both cases the worker remembers it until
+    /// its job table shows the end: otherwise the attempt would be started again.
     pub fn on_end_told(&mut self, node: usize, key: Key, is_taken: bool) {
         let Some(plan) = &self.plan.jobs else { return };
         let is_settled = is_taken || self.bugs.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
-        let Some(process) = self.hosts[node].process.as_mut() else { return };
-        let Some(worker) = process.worker.as_mut() else { return };
+        let Some(worker) = self.worker(node) else { return };
         let Some(untold) = worker.untold.get_mut(&key) else { return };
         untold.next_try = at;
         if is_settled && untold.is_past {
@@ -175,17 +178,13 @@ impl World {
     fn tell_ends(&mut self, node: usize) -> CheckResult {
         let (now, life) = (self.now, self.hosts[node].life);
         let patience = if self.bugs.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
-        let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
-            return Ok(());
-        };
+        let Some(worker) = self.worker(node) else { return Ok(()) };
         let due = worker.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key);
         for key in due.collect::<Vec<_>>() {
             // A node sends a command again under its old name; a worker that has given up waiting proposes it under a
             // new one.
             let is_renamed = self.rng.bool();
-            let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
-                return Ok(());
-            };
+            let Some(worker) = self.worker(node) else { return Ok(()) };
             let fresh = worker.tag();
             let Some(untold) = worker.untold.get_mut(&key) else { continue };
             untold.next_try = now.saturating_add(patience);
@@ -233,11 +232,9 @@ impl World {
         self.say(node, tag, command, None)
     }
 
-    /// The worker looks again when there is something to try again.
-    fn settle_look(&mut self, node: usize, am_here: bool) {
-        let Some(worker) = self.hosts[node].process.as_ref().and_then(|process| process.worker.as_ref()) else {
-            return;
-        };
+    /// Schedules the next check for when something is to be tried again.
+    fn schedule_retry(&mut self, node: usize, am_here: bool) {
+        let Some(worker) = self.worker(node) else { return };
         let join = (!am_here).then_some(worker.next_join);
         let soonest = worker.untold.values().map(|untold| untold.next_try).chain(join).min();
         if let Some(at) = soonest.filter(|at| *at < NEVER) {
@@ -254,37 +251,35 @@ impl World {
         self.hand_in(node, Ask::Work { attempt, about }, command)
     }
 
-    /// A node hears of a link: evidence for the roll call.
+    /// A node is notified about a link: evidence for the check of workers.
     pub fn note_link(&mut self, node: usize, about: usize, is_up: bool) -> CheckResult {
         let life = self.hosts[node].life;
         let is_there = self.hosts[about].process.is_some() && !self.hosts[about].is_left_out;
-        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let Some(worker) = process.worker.as_mut() else { return Ok(()) };
+        let Some(worker) = self.worker(node) else { return Ok(()) };
         let id = NodeId(about as u64 + 1);
         if is_up {
             worker.worker_liveness.find(id);
             return Ok(());
         }
         worker.worker_liveness.lose(id);
-        if self.is_calm && is_there {
+        if self.in_liveness_phase && is_there {
             // Reports about links may overtake each other; the node learns the true state when it tries to connect.
             self.after(5_000, What::Link { node, life, about, is_up: true });
         }
-        self.call_the_roll(node)
+        self.check_workers(node)
     }
 
-    /// The leader looks around from time to time.
-    pub fn maybe_call_the_roll(&mut self, node: usize) -> CheckResult {
+    /// The leader checks workers at intervals.
+    pub fn maybe_check_workers(&mut self, node: usize) -> CheckResult {
         let now = self.now;
         let Some(again_us) = self.plan.jobs.as_ref().map(|plan| plan.again_us) else { return Ok(()) };
-        let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
-        let Some(worker) = process.worker.as_mut().filter(|worker| worker.next_roll <= now) else { return Ok(()) };
-        worker.next_roll = now + again_us;
-        self.call_the_roll(node)
+        let Some(worker) = self.worker(node).filter(|worker| worker.next_worker_check <= now) else { return Ok(()) };
+        worker.next_worker_check = now + again_us;
+        self.check_workers(node)
     }
 
-    /// On the leader: workers that are gone lose their jobs to others.
-    fn call_the_roll(&mut self, node: usize) -> CheckResult {
+    /// On the leader: declares workers gone, so that their jobs are assigned to others.
+    fn check_workers(&mut self, node: usize) -> CheckResult {
         let (now, life, bugs) = (Ticks(self.now / TICK_US), self.hosts[node].life, self.bugs.host);
         let Some(silent_max) = self.plan.jobs.as_ref().map(|plan| plan.fail_after_ticks) else { return Ok(()) };
         let still_max = if bugs.stuck_are_not_gone { Ticks(NEVER) } else { silent_max };
@@ -295,9 +290,7 @@ impl World {
         let here: Vec<Identity> = workers.filter(|worker| worker.is_here).map(|worker| worker.who).collect();
         let due = worker.worker_liveness.due(&process.raft.view(), now, patience, &here);
         for who in due.into_iter().filter(|_| !bugs.nobody_is_gone) {
-            let Some(worker) = self.hosts[node].process.as_mut().and_then(|process| process.worker.as_mut()) else {
-                return Ok(());
-            };
+            let Some(worker) = self.worker(node) else { return Ok(()) };
             let tag = worker.tag();
             self.coverage.workers_gone += 1;
             self.say(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
@@ -321,18 +314,18 @@ impl World {
     pub fn job_that_is_missing(&self, leader: usize) -> Option<String> {
         self.plan.jobs.as_ref()?;
         let process = self.hosts[leader].process.as_ref()?;
-        let (board, membership) = (process.service.jobs(), process.raft.view().membership);
+        let (table, membership) = (process.service.jobs(), process.raft.view().membership);
         for (node, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.is_left_out) {
             let is_member = membership.uuid_of(host.identity.id) == Some(host.identity.uuid);
             let Some(worker) = host.process.as_ref().and_then(|process| process.worker.as_ref()) else { continue };
-            if is_member && !is_here(board, worker.who) && !self.has_nobody_to_ask(node) {
+            if is_member && !is_here(table, worker.who) && !self.has_nobody_to_ask(node) {
                 return Some(format!("n{} is a member and does not work", node + 1));
             }
         }
-        // A worker that is out of order for good is declared gone as soon as the leader can know: when it lacks what is
+        // A worker that stays broken is declared gone as soon as the leader can know: when it lacks what is
         // committed, or falls silent.
         let view = process.raft.view();
-        for worker in board.workers().filter(|worker| worker.is_here && Some(worker.who.id) != view.leader) {
+        for worker in table.workers().filter(|worker| worker.is_here && Some(worker.who.id) != view.leader) {
             let is_left_out = self.hosts[worker.who.id.0 as usize - 1].is_left_out;
             let is_fit = view
                 .peers
@@ -343,9 +336,9 @@ impl World {
             }
         }
         for id in self.client_checker.jobs_checker.open_jobs() {
-            let Some(job) = board.job(id) else { continue };
+            let Some(job) = table.job(id) else { continue };
             let takers =
-                board.workers().filter(|worker| worker.is_here && worker.runtimes.contains(&job.request.language));
+                table.workers().filter(|worker| worker.is_here && worker.runtimes.contains(&job.request.language));
             match &job.state {
                 State::Queued if takers.count() == 0 => {}
                 state => return Some(format!("job {id} has not ended: {state:?}, begun {} times", job.attempt)),
@@ -355,11 +348,11 @@ impl World {
     }
 }
 
-/// Whether this attempt's program never begins. It costs no draw of the seed's chances.
+/// Whether this attempt's program never begins. Derived without a random draw, so that seeds stay what they were.
 fn is_sandbox_broken(job: JobId, attempt: u32, who: Identity) -> bool {
     (who.uuid.as_u128() as u64 ^ job ^ (u64::from(attempt) << 3)).is_multiple_of(BROKEN_SANDBOXES)
 }
 
-fn is_here(board: &jobs::JobTable, who: Identity) -> bool {
-    board.workers().any(|worker| worker.who == who && worker.is_here)
+fn is_here(table: &jobs::JobTable, who: Identity) -> bool {
+    table.workers().any(|worker| worker.who == who && worker.is_here)
 }

@@ -5,7 +5,7 @@
 
 use super::{LIMITS, attempt, finished, passable, request, run, sandbox, shell, text};
 use crate::lab::poll::wait_until;
-use crate::services::jobs::{Limits, Request, Verdict};
+use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::work::namespace::Namespace;
 use crate::work::process_tree;
 use crate::work::sandbox::Bounds;
@@ -51,7 +51,7 @@ fn a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine() {
         else {
             return;
         };
-        assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+        assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
         let took = begun.map_or(Duration::from_millis(end.run_ms), |begun| begun.elapsed());
         all_took.push(took);
     }
@@ -91,5 +91,5 @@ fn the_processes_of_a_sandbox_are_counted_in_one_look() {
 fn threads_are_counted_where_the_processes_of_a_sandbox_are() {
     let source = "import threading, time\nfor _ in range(60): threading.Thread(target=time.sleep, args=(30,)).start()";
     let Some(end) = run(&request("python", source)) else { return };
-    assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+    assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
 }

@@ -3,7 +3,7 @@
 
 use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, text};
 use crate::lab::poll::wait_until;
-use crate::services::jobs::{End, Limits, Request, Verdict};
+use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
 use crate::work::run::Stream;
 use crate::work::sandbox::{Bounds, Sandbox};
@@ -52,7 +52,7 @@ fn shell(limits: Limits, source: &str) -> End {
 #[test]
 fn a_fork_bomb_is_stopped_without_walls() {
     let end = shell(LIMITS, "b() { b $1 | b $1 & }; b $1; sleep $1");
-    assert_eq!(end.verdict, Verdict::ProcessesExceeded, "{}", text(&end.stderr));
+    assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
 }
 
 #[test]
@@ -62,27 +62,31 @@ fn a_memory_eater_is_stopped_without_walls() {
         "import os, time\nif os.fork() == 0:\n  os.setsid()\n  x = []\n  while True: x.append(bytearray(1 << 20))\ntime.sleep(60)",
     ] {
         let Some(end) = run_as("python", LIMITS, source, &mut |_| {}) else { return };
-        assert_eq!(end.verdict, Verdict::MemoryExceeded, "{source} {}", text(&end.stderr));
+        assert_eq!(end.outcome, JobOutcome::MemoryExceeded, "{source} {}", text(&end.stderr));
     }
 }
 
 #[test]
 fn endless_output_is_cut_without_walls() {
     let end = shell(LIMITS, "while :; do echo 0123456789012345678901234567890123456789; done & sleep $1");
-    assert_eq!(end.verdict, Verdict::OutputExceeded);
+    assert_eq!(end.outcome, JobOutcome::OutputExceeded);
     assert_eq!(end.stdout.len() + end.stderr.len(), LIMITS.output_bytes as usize);
 }
 
 #[test]
 fn a_file_filler_is_stopped_without_walls() {
     let large = shell(LIMITS, "exec head -c 9000000 /dev/zero > large");
-    assert_eq!((large.verdict, large.signal), (Verdict::FilesExceeded, Some(25)));
+    assert_eq!((large.outcome, large.signal), (JobOutcome::FilesExceeded, Some(25)));
     let many = shell(LIMITS, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
-    assert_eq!(many.verdict, Verdict::FilesExceeded);
+    assert_eq!(many.outcome, JobOutcome::FilesExceeded);
     let empty = shell(PATIENT, &fill_with_empty_files("$TMPDIR"));
-    assert_eq!(empty.verdict, Verdict::FilesExceeded, "files without content count, also in its /tmp {empty:?}");
+    assert_eq!(empty.outcome, JobOutcome::FilesExceeded, "files without content count, also in its /tmp {empty:?}");
     let nameless = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep $1 & done; sleep $1";
-    assert_eq!(shell(LIMITS, nameless).verdict, Verdict::FilesExceeded, "removed files count as long as they are open");
+    assert_eq!(
+        shell(LIMITS, nameless).outcome,
+        JobOutcome::FilesExceeded,
+        "removed files count as long as they are open"
+    );
 }
 
 /// Children with sessions of their own, one of them without its parent, and all ignoring every signal that can be
@@ -93,11 +97,11 @@ const DETACHED: &str = "trap '' TERM INT HUP; setsid sleep $1 & (setsid sh -c 's
 fn detached_children_end_with_their_program() {
     let limits = Limits { wall_ms: 500, ..LIMITS };
     let end = shell(limits, &format!("{DETACHED}; while :; do sleep 1; done"));
-    assert_eq!(end.verdict, Verdict::TimedOut);
+    assert_eq!(end.outcome, JobOutcome::TimedOut);
     let left = shell(LIMITS, &format!("({DETACHED}) > /dev/null 2>&1; echo done"));
     finished(&left, 0, "done\n");
     let killed = shell(LIMITS, &format!("({DETACHED}) > /dev/null 2>&1; kill -KILL $$"));
-    assert_eq!((killed.verdict, killed.signal), (Verdict::Finished, Some(9)));
+    assert_eq!((killed.outcome, killed.signal), (JobOutcome::Finished, Some(9)));
 }
 
 #[test]

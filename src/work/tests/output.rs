@@ -1,7 +1,7 @@
 //! What a program prints is there when its time is over, and what it only reserves is not held against it.
 
 use super::{LIMITS, attempt, finished, request, sandbox, text};
-use crate::services::jobs::{End, Limits, Request, Verdict};
+use crate::services::jobs::{End, JobOutcome, Limits, Request};
 
 const SHORT: Limits = Limits { wall_ms: 3000, ..LIMITS };
 
@@ -22,7 +22,11 @@ fn what_was_printed_before_the_time_limit_is_kept() {
     ];
     let check = |(language, source): (&str, &str)| {
         let Some(end) = run(language, source, SHORT) else { return };
-        assert_eq!((&end.verdict, text(&end.stdout)), (&Verdict::TimedOut, "x\n".to_string()), "{language}: {end:?}");
+        assert_eq!(
+            (&end.outcome, text(&end.stdout)),
+            (&JobOutcome::TimedOut, "x\n".to_string()),
+            "{language}: {end:?}"
+        );
     };
     // Two at a time: each waits for the end of its time, and a compiler has a processor.
     for pair in programs.chunks(2) {
@@ -34,10 +38,10 @@ fn what_was_printed_before_the_time_limit_is_kept() {
 fn a_program_hears_that_its_time_is_over() {
     let limits = Limits { wall_ms: 500, ..LIMITS };
     let end = run("shell", "trap 'echo bye; exit 0' TERM; while :; do sleep 0.02; done", limits).unwrap();
-    assert_eq!((end.verdict, text(&end.stdout)), (Verdict::TimedOut, "bye\n".to_string()));
+    assert_eq!((end.outcome, text(&end.stdout)), (JobOutcome::TimedOut, "bye\n".to_string()));
     let python = "import signal, sys, time\ndef end(*_):\n  sys.stdout.write('saved'); sys.exit()\nsignal.signal(signal.SIGTERM, end)\ntime.sleep(60)";
     let Some(end) = run("python", python, Limits { wall_ms: 1500, ..LIMITS }) else { return };
-    assert_eq!((end.verdict, text(&end.stdout)), (Verdict::TimedOut, "saved".to_string()));
+    assert_eq!((end.outcome, text(&end.stdout)), (JobOutcome::TimedOut, "saved".to_string()));
 }
 
 #[test]
@@ -48,7 +52,7 @@ fn javascript_may_reserve_what_it_does_not_use() {
     let fetch = "fetch('http://127.0.0.1:1').catch(() => console.log('no network'))";
     finished(&run("javascript", fetch, LIMITS).unwrap(), 0, "no network\n");
     let eater = "const kept = []; for (;;) kept.push(Buffer.alloc(1 << 20, 1))";
-    assert_eq!(run("javascript", eater, LIMITS).unwrap().verdict, Verdict::MemoryExceeded);
+    assert_eq!(run("javascript", eater, LIMITS).unwrap().outcome, JobOutcome::MemoryExceeded);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! These run three times: as root, as a user without rights, and as root who may not mount, as in most containers.
 
 use super::{LIMITS, again, found, request, text};
-use crate::services::jobs::{End, Verdict};
+use crate::services::jobs::{End, JobOutcome};
 use crate::settings::SandboxKind;
 use crate::work::run::Attempt;
 use crate::work::sandbox::Sandbox;
@@ -107,9 +107,9 @@ fn jobs_run_where_their_folders_were_placed() {
         let sandbox = tried.unwrap();
         let end = run_in(&sandbox, &placed, "pwd; echo x > y; cat y; ls /tmp; ls ..");
         let said = text(&end.stdout);
-        assert!(said.starts_with("/job\nx\n"), "mode {mode:o}: {said} {} {:?}", text(&end.stderr), end.verdict);
+        assert!(said.starts_with("/job\nx\n"), "mode {mode:o}: {said} {} {:?}", text(&end.stderr), end.outcome);
         let full = run_in(&sandbox, &placed, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");
-        assert_eq!(full.verdict, Verdict::FilesExceeded, "mode {mode:o}: {}", text(&full.stderr));
+        assert_eq!(full.outcome, JobOutcome::FilesExceeded, "mode {mode:o}: {}", text(&full.stderr));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{BOMB, Bounds, LIMITS, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
 use crate::node::spawn;
-use crate::services::jobs::{Limits, Request, Verdict};
+use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
 use crate::work::run::{Attempt, start_patiently};
@@ -70,20 +70,20 @@ fn the_kernel_bounds_the_processes_of_a_job_alone() {
 
 #[test]
 fn a_fork_bomb_touches_no_other_slot() {
-    let (tell, verdicts) = mpsc::sync_channel(3);
+    let (tell, outcomes) = mpsc::sync_channel(3);
     let bomb = spawn::spawn("bomb", move || {
-        (0..3).for_each(|_| tell.send(shell(BOMB).verdict).unwrap());
+        (0..3).for_each(|_| tell.send(shell(BOMB).outcome).unwrap());
     });
     for number in 0..12 {
         let end = shell(&format!("for i in 1 2 3; do (sleep 0.02; echo {number}) & done; wait"));
         finished(&end, 0, &format!("{number}\n").repeat(3));
     }
     bomb.unwrap().join().unwrap();
-    assert_eq!(verdicts.iter().collect::<Vec<_>>(), [const { Verdict::ProcessesExceeded }; 3]);
+    assert_eq!(outcomes.iter().collect::<Vec<_>>(), [const { JobOutcome::ProcessesExceeded }; 3]);
 }
 
 /// Runs a shell script with the detected shell, modified by `change`.
-fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<Verdict, WorkError>, Vec<u8>) {
+fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<JobOutcome, WorkError>, Vec<u8>) {
     let (mut found, dir) = (found("shell").unwrap(), passable());
     change(&mut found);
     let mut heard = Vec::new();
@@ -97,7 +97,7 @@ fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<Verdict, WorkError>, 
         is_cancelled: &Arc::new(AtomicBool::new(false)),
         hear: &mut |_, bytes| heard.extend_from_slice(bytes),
     };
-    (attempt.run().map(|end| end.verdict), heard)
+    (attempt.run().map(|end| end.outcome), heard)
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_sandbox_that_does_not_start_is_no_end() {
     let why = ended.expect_err("it never began").to_string();
     assert!(why.contains("no-such-program: not found"), "{why}");
     let (ended, heard) = run_changed(|_| {});
-    assert_eq!((ended.unwrap(), text(&heard)), (Verdict::Finished, "fine\n".to_string()));
+    assert_eq!((ended.unwrap(), text(&heard)), (JobOutcome::Finished, "fine\n".to_string()));
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn fifty_jobs_end_once_while_workers_and_leaders_are_killed() {
     for number in 0..50 {
         let (body, output) = program(number, &known);
         jobs.go_to(number);
-        wanted.insert(jobs.hand_in(&body, soon()).unwrap(), output);
+        wanted.insert(jobs.submit(&body, soon()).unwrap(), output);
         if number % 10 == 7 {
             // Turn by turn the leader, and a worker that has something to lose.
             if let Some(id) = down.take() {
@@ -118,7 +118,7 @@ fn a_lost_worker_s_job_begins_elsewhere_and_one_that_comes_back_drops_it() {
     let leader = cluster.wait_leader().unwrap();
     // Until some job is with a follower: the leader's own is another story.
     let (job, worker) = loop {
-        let job = jobs.hand_in(&shell("echo begun; sleep 4; echo done"), soon()).unwrap();
+        let job = jobs.submit(&shell("echo begun; sleep 4; echo done"), soon()).unwrap();
         let (worker, _) = running(&cluster, leader, job);
         if worker != leader {
             break (job, worker);
@@ -159,7 +159,7 @@ fn a_lost_worker_s_job_begins_elsewhere_and_one_that_comes_back_drops_it() {
 fn a_node_that_stops_gives_its_jobs_away_at_once() {
     let mut cluster = cluster(3, &shell_only());
     let mut jobs = jobs_of(&cluster, 3);
-    let job = jobs.hand_in(&shell("echo begun; sleep 3; echo done"), soon()).unwrap();
+    let job = jobs.submit(&shell("echo begun; sleep 3; echo done"), soon()).unwrap();
     let (worker, _) = running(&cluster, 1, job);
     let witness = (1..=3).find(|id| *id != worker).unwrap();
     cluster.interrupt(worker).unwrap();
@@ -179,7 +179,7 @@ fn a_node_that_stops_gives_its_jobs_away_at_once() {
 fn what_a_killed_process_had_goes_on_although_its_node_is_back_at_once() {
     let mut cluster = cluster(1, &shell_only());
     let mut jobs = jobs_of(&cluster, 1);
-    let job = jobs.hand_in(&shell("echo begun; sleep 2; echo done"), soon()).unwrap();
+    let job = jobs.submit(&shell("echo begun; sleep 2; echo done"), soon()).unwrap();
     running(&cluster, 1, job);
     cluster.kill(1).unwrap();
     // The node is back, and leads; but it runs no jobs any more, and nobody can be asked to believe that its old process does.
@@ -202,7 +202,7 @@ fn queued_jobs_survive_the_death_of_all() {
     let mut wanted = BTreeMap::new();
     for number in 0..200 {
         jobs.go_to(number);
-        wanted.insert(jobs.hand_in(&shell(&format!("sleep 0.05; echo {number}")), soon()).unwrap(), number);
+        wanted.insert(jobs.submit(&shell(&format!("sleep 0.05; echo {number}")), soon()).unwrap(), number);
     }
     let queued = cluster.status(1).unwrap().jobs.queued;
     assert!(queued > 20, "only {queued} were waiting");

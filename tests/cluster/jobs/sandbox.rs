@@ -100,7 +100,7 @@ fn a_node_whose_data_is_closed_runs_jobs_elsewhere_and_leaves_nothing_there() {
     wait_workers(&cluster, 1).unwrap();
     let folder = Path::new("/run/phalanx-jobs").join(cluster.status(1).unwrap().node.uuid.simple().to_string());
     let mut jobs = jobs_of(&cluster, 1);
-    let job = jobs.hand_in(&shell("id -u; pwd; while [ ! -e go ]; do sleep 0.02; done; cat go"), soon()).unwrap();
+    let job = jobs.submit(&shell("id -u; pwd; while [ ! -e go ]; do sleep 0.02; done; cat go"), soon()).unwrap();
     running(&cluster, 1, job);
     let attempt = folder.join(format!("{job}-1")).join("job");
     cluster.wait_until("it has its folder there", PATIENCE, || attempt.join("main.sh").exists().then_some(())).unwrap();
@@ -180,10 +180,10 @@ fn innocent_jobs_are_untouched(exe: &Path) {
     for number in 0..36 {
         jobs.go_to(number);
         if number % 6 == 1 {
-            bombs.push(jobs.hand_in(&shell(BOMB), soon()).unwrap());
+            bombs.push(jobs.submit(&shell(BOMB), soon()).unwrap());
         }
         let source = format!("for i in 1 2 3 4; do (sleep 0.05; echo {number}) & done; wait");
-        innocent.insert(jobs.hand_in(&shell(&source), soon()).unwrap(), format!("{number}\n").repeat(4));
+        innocent.insert(jobs.submit(&shell(&source), soon()).unwrap(), format!("{number}\n").repeat(4));
     }
     for (id, output) in &innocent {
         let end = jobs.ended(*id, soon()).unwrap();
@@ -273,7 +273,7 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
     let mut late = job_command(&cluster, &["run", "late.sh"]);
     let mut said = BufReader::new(late.stderr.take().unwrap()).lines().map(Result::unwrap);
     running(&cluster, 1, 2);
-    let job = jobs.hand_in(&shell("echo fine"), soon()).unwrap();
+    let job = jobs.submit(&shell("echo fine"), soon()).unwrap();
     cluster
         .wait_until("the node says that it is no worker", PATIENCE, || {
             let workers = cluster.status(1).ok()?.jobs.workers;
@@ -315,7 +315,7 @@ fn a_sandbox_that_stops_working_gives_its_jobs_to_others_until_it_works_again() 
     cluster.settle().unwrap();
     wait_workers(&cluster, 2).unwrap();
     breakable.break_it();
-    let given: Vec<u64> = (0..8).map(|_| jobs.hand_in(&shell("sleep 1; echo fine"), soon()).unwrap()).collect();
+    let given: Vec<u64> = (0..8).map(|_| jobs.submit(&shell("sleep 1; echo fine"), soon()).unwrap()).collect();
     let ends: Vec<Value> = given.into_iter().map(|job| jobs.ended(job, soon()).unwrap()).collect();
     for end in &ends {
         let how = (&end["state"], &end["stdout"], &end["worker"]);

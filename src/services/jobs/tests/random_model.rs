@@ -5,7 +5,7 @@
 //! One seed fixes a history. The whole state goes through a snapshot now and then, and a second table that applied the
 //! same entries must be equal.
 
-use super::super::{Answer, Command, End, JobId, JobTable, State, Verdict};
+use super::super::{Answer, Command, End, JobId, JobOutcome, JobTable, State};
 use super::{process, request, restored, saved, stamp};
 use crate::services::Service;
 use crate::types::Identity;
@@ -114,7 +114,7 @@ impl World {
         let runs: Vec<_> = self.processes[place].runs.iter().copied().collect();
         let Some((job, attempt)) = self.rng.choice(runs) else { return };
         let stdout = format!("{job} by {worker:?} in {attempt}").into_bytes().into();
-        let end = End { exit_code: Some(0), stdout, ..End::bare(Verdict::Finished) };
+        let end = End { exit_code: Some(0), stdout, ..End::bare(JobOutcome::Finished) };
         let command = Command::End { job, worker, attempt, end };
         self.told.push(command.clone());
         // The report may get lost with its sender.

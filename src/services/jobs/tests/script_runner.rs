@@ -4,13 +4,13 @@
 //! - workers: `join NODE [slots=N] [life=N] LANGUAGE...`, `leave NODE [life=N]`
 //! - clients: `submit LANGUAGE [keep=MS] [times=N]`, `cancel JOB`
 //! - attempts: `give-back JOB NODE [life=N] attempt=N WHY`, `printed JOB NODE [life=N] attempt=N out=TEXT`
-//! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [verdict=NAME]`
+//! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [outcome=NAME]`
 //! - to look: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
 //!
 //! After each command it prints what changed for whom. Everything is done twice, by two tables of which one went through
 //! a snapshot before each entry: they must stay equal.
 
-use super::super::{Answer, Command, End, JobTable, State, Verdict, Worker};
+use super::super::{Answer, Command, End, JobOutcome, JobTable, State, Worker};
 use super::{process, request, restored, saved, stamp};
 use crate::services::Service;
 use std::collections::BTreeMap;
@@ -86,15 +86,15 @@ impl goldenscript::Runner for ScriptRunner {
                 let attempt = key!("attempt").ok_or("which attempt?")?;
                 let exit_code = key!("exit");
                 let stdout = args.take_key("out").unwrap_or_default().to_string();
-                let verdict = match args.take_key("verdict") {
-                    None => Verdict::Finished,
-                    Some("timed-out") => Verdict::TimedOut,
-                    Some("memory-exceeded") => Verdict::MemoryExceeded,
-                    Some("not-compiled") => Verdict::NotCompiled,
-                    Some(other) => return Err(format!("unknown verdict {other}").into()),
+                let outcome = match args.take_key("outcome") {
+                    None => JobOutcome::Finished,
+                    Some("timed-out") => JobOutcome::TimedOut,
+                    Some("memory-exceeded") => JobOutcome::MemoryExceeded,
+                    Some("not-compiled") => JobOutcome::NotCompiled,
+                    Some(other) => return Err(format!("unknown outcome {other}").into()),
                 };
                 let (job, node) = (number!(), number!());
-                let end = End { exit_code, stdout: stdout.into_bytes().into(), ..End::bare(verdict) };
+                let end = End { exit_code, stdout: stdout.into_bytes().into(), ..End::bare(outcome) };
                 Some(Command::End { job, worker: process(node, life), attempt, end })
             }
             "give-back" => {
@@ -198,7 +198,7 @@ impl ScriptRunner {
                     text if text.is_empty() => String::new(),
                     text => format!(", said {text:?}"),
                 };
-                format!("ended{place}: {:?}{code}{said}", end.verdict)
+                format!("ended{place}: {:?}{code}{said}", end.outcome)
             }
         }
     }
