@@ -7,7 +7,7 @@
 
 use super::api::{health, job_output, jobs, kv, locks, members};
 use super::chat::{self, accounts, conversations};
-use super::db::{files, statements};
+use super::db::{files, rqlite_status, statements};
 use super::pages::{chat_page, monitor_stream, static_files};
 use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
@@ -29,6 +29,8 @@ pub(crate) struct Route {
     pub path: &'static str,
     pub handler: Handler,
     params: Names,
+    /// Parameters that it does not know are ignored.
+    pub is_lenient: bool,
     /// What its body must be said to be; `None`: anything, or there is none.
     pub media: Option<&'static str>,
     /// Whose pages may ask for it.
@@ -65,6 +67,7 @@ impl Route {
             path,
             handler,
             params: &[],
+            is_lenient: false,
             media,
             audience: Audience::Node,
             has_cors: false,
@@ -99,6 +102,11 @@ impl Route {
         route
     }
 
+    const fn lenient(mut self) -> Route {
+        self.is_lenient = true;
+        self
+    }
+
     const fn read(mut self) -> Route {
         self.is_read = true;
         self
@@ -126,7 +134,7 @@ impl Route {
 
     /// A read that knows none leaves what others hang on its address alone: nothing can go wrong by a misspelt one.
     pub(crate) fn refuses_unknown(&self) -> bool {
-        self.method != Method::Get || self.known_params().next().is_some()
+        !self.is_lenient && (self.method != Method::Get || self.known_params().next().is_some())
     }
 }
 
@@ -180,21 +188,15 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/lock/{+name}", locks::show)
         .params(LEVEL)
         .post_hint("use POST /v1/lock/{name}/acquire, /renew or /release"),
-    post("/db/execute", statements::execute).params(&[
-        &statements::PARAMS,
-        &statements::WRITE_PARAMS,
-        &["associative", "blob_array"],
-    ]),
-    get("/db/query", statements::query).params(&[&statements::PARAMS, &statements::READ_PARAMS, &["q"]]),
-    post("/db/query", statements::query).params(&[&statements::PARAMS, &statements::READ_PARAMS]).read(),
-    post("/db/request", statements::request).params(&[
-        &statements::PARAMS,
-        &statements::READ_PARAMS,
-        &["queue", "wait"],
-    ]),
-    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]),
-    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]),
+    post("/db/execute", statements::execute).params(&[&statements::PARAMS]).lenient(),
+    get("/db/query", statements::query).params(&[&statements::PARAMS, &["q"]]).lenient(),
+    post("/db/query", statements::query).params(&[&statements::PARAMS]).read().lenient(),
+    post("/db/request", statements::request).params(&[&statements::PARAMS]).lenient(),
+    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).lenient(),
+    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]).lenient(),
     get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
+    get("/status", rqlite_status::status).params(&[&["pretty"]]).vital().lenient(),
+    get("/nodes", rqlite_status::nodes).params(&[&["ver", "nonvoters", "pretty", "timeout", "retries"]]).vital().lenient(),
     post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),
     get("/v1/jobs", jobs::list).params(&[&["before", "limit", "level"]]),
     post("/v1/jobs", jobs::submit).params(&[&["wait"]]),
@@ -239,7 +241,7 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
     get("/livez", health::live).open_to(ANYONE).vital(),
-    get("/readyz", health::ready).params(&[&["verbose"]]).open_to(ANYONE).vital(),
+    get("/readyz", health::ready).params(&[&["verbose", "noleader", "sync", "timeout"]]).open_to(ANYONE).vital(),
     get("/metrics", health::metrics).open_to(ANYONE).vital(),
     stream("/", monitor_stream::page).session("monitor").open_to(WINDOW),
     get("/chat", chat_page::page).open_to(WINDOW),

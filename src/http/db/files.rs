@@ -46,7 +46,6 @@ pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
         Some("sql") => (BackupForm::Sql, "application/sql; charset=utf-8", "phalanx.sql"),
         Some(_) => return Err(ApiError::refused(400, "fmt must be binary or sql")),
     };
-    let _ = params.flag("redirect")?;
     let (level, is_chunked) = (level(&params)?, request.head.is_http11);
     let head = Response::stream(media).with("Content-Disposition", format!("attachment; filename=\"{name}\""));
     Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, (form, level), is_chunked)) })
@@ -150,7 +149,7 @@ impl Drop for LoadPermit<'_> {
 
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is carried out, all or nothing.
 pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
-    let _permit = match Params::of(head).flag("redirect").and_then(|_| LoadPermit::take(server)) {
+    let _permit = match LoadPermit::take(server) {
         Ok(turn) => turn,
         Err(error) => return Upload::Unread(error),
     };
@@ -187,7 +186,7 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
     let tag = idempotency::tag(head, body)?;
     let text = std::str::from_utf8(body);
     let sql = text
-        .map_err(|_| ApiError::refused(400, "the body is the body is neither a SQLite file nor SQL text in UTF-8"))?
+        .map_err(|_| ApiError::refused(400, "the body is neither a SQLite file nor SQL text in UTF-8"))?
         .to_string();
     if sql.trim().is_empty() {
         return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));

@@ -1,6 +1,7 @@
 //! What a request asks for: behind the question mark, none of it unknown or twice, and in a body of JSON.
 //!
 //! An unknown parameter is refused: with `?cas_index=7` misspelt, a write that was meant to be careful would not be.
+//! Only where rqlite's clients send theirs is it ignored, as rqlite does.
 //! Not here: which are known (`http/routes.rs`), what a parameter means (each handler).
 
 use super::error::ApiError;
@@ -53,6 +54,11 @@ impl<'a> Params<'a> {
             Some("" | "true" | "1") => Ok(true),
             Some(_) => Err(ApiError::refused(400, format!("{name} must be true or false"))),
         }
+    }
+
+    /// Whether it is there, whatever its value: so rqlite reads its flags.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.get(name).is_some()
     }
 
     /// A duration such as `30s`, `500ms` or `1.5s`, at most `max`; a bare number is seconds.
