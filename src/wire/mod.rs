@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of what commands mean: nodes that refuse different statements would come to differ.
 /// Other versions are rejected with a sentence that says so.
-pub const PROTOCOL: u32 = 12;
+pub const PROTOCOL: u32 = 13;
 
 /// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the other is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
