@@ -29,8 +29,8 @@ pub(crate) struct Route {
     pub path: &'static str,
     pub handler: Handler,
     params: Names,
-    /// Parameters that it does not know are ignored.
-    pub is_lenient: bool,
+    /// It belongs to rqlite's API: parameters that it does not know are ignored, and the response names rqlite's version.
+    pub is_rqlite: bool,
     /// What its body must be said to be; `None`: anything, or there is none.
     pub media: Option<&'static str>,
     /// Whose pages may ask for it.
@@ -67,7 +67,7 @@ impl Route {
             path,
             handler,
             params: &[],
-            is_lenient: false,
+            is_rqlite: false,
             media,
             audience: Audience::Node,
             has_cors: false,
@@ -102,8 +102,8 @@ impl Route {
         route
     }
 
-    const fn lenient(mut self) -> Route {
-        self.is_lenient = true;
+    const fn rqlite(mut self) -> Route {
+        self.is_rqlite = true;
         self
     }
 
@@ -134,7 +134,7 @@ impl Route {
 
     /// A read that knows none leaves what others hang on its address alone: nothing can go wrong by a misspelt one.
     pub(crate) fn refuses_unknown(&self) -> bool {
-        !self.is_lenient && (self.method != Method::Get || self.known_params().next().is_some())
+        !self.is_rqlite && (self.method != Method::Get || self.known_params().next().is_some())
     }
 }
 
@@ -188,15 +188,18 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/lock/{+name}", locks::show)
         .params(LEVEL)
         .post_hint("use POST /v1/lock/{name}/acquire, /renew or /release"),
-    post("/db/execute", statements::execute).params(&[&statements::PARAMS]).lenient(),
-    get("/db/query", statements::query).params(&[&statements::PARAMS, &["q"]]).lenient(),
-    post("/db/query", statements::query).params(&[&statements::PARAMS]).read().lenient(),
-    post("/db/request", statements::request).params(&[&statements::PARAMS]).lenient(),
-    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).lenient(),
-    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]).lenient(),
+    post("/db/execute", statements::execute).params(&[&statements::PARAMS]).rqlite(),
+    get("/db/query", statements::query).params(&[&statements::PARAMS, &["q"]]).rqlite(),
+    post("/db/query", statements::query).params(&[&statements::PARAMS]).read().rqlite(),
+    post("/db/request", statements::request).params(&[&statements::PARAMS]).rqlite(),
+    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).rqlite(),
+    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]).rqlite(),
     get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
-    get("/status", rqlite_status::status).params(&[&["pretty"]]).vital().lenient(),
-    get("/nodes", rqlite_status::nodes).params(&[&["ver", "nonvoters", "pretty", "timeout", "retries"]]).vital().lenient(),
+    get("/status", rqlite_status::status).params(&[&["pretty"]]).vital().rqlite(),
+    get("/nodes", rqlite_status::nodes)
+        .params(&[&["ver", "nonvoters", "pretty", "timeout", "retries"]])
+        .vital()
+        .rqlite(),
     post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),
     get("/v1/jobs", jobs::list).params(&[&["before", "limit", "level"]]),
     post("/v1/jobs", jobs::submit).params(&[&["wait"]]),

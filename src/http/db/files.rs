@@ -10,7 +10,6 @@ use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::conn::{Arriving, Conn};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
-use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request, Stream, Upload};

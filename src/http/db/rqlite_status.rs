@@ -66,11 +66,11 @@ pub(crate) fn nodes(request: &Request) -> ApiResult {
             "addr": row.peer,
             "version": VERSION,
             "voter": is_voter(row),
-            "reachable": row.status == Liveness::Online,
+            "reachable": row.status != Liveness::Offline,
             "leader": status.cluster.leader == Some(row.id),
             "time": row.heartbeat_age_ms.unwrap_or(0) as f64 / 1e3,
         });
-        if row.status != Liveness::Online {
+        if row.status == Liveness::Offline {
             node["error"] = "no heartbeat".into();
         }
         node
