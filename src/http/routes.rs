@@ -158,8 +158,8 @@ const fn post_media(path: &'static str, media: &'static str, handler: fn(&Reques
     Route::new(Method::Post, path, Handler::Respond(handler), Some(media))
 }
 
-const fn upload(path: &'static str, media: &'static str, handler: fn(&Server, &mut Conn, &Head) -> Upload) -> Route {
-    Route::new(Method::Post, path, Handler::Upload(handler), Some(media))
+const fn upload(path: &'static str, handler: fn(&Server, &mut Conn, &Head) -> Upload) -> Route {
+    Route::new(Method::Post, path, Handler::Upload(handler), None)
 }
 
 /// A body is not needed; one that comes is JSON.
@@ -193,13 +193,10 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/db/query", statements::query).params(&[&statements::PARAMS]).read().rqlite(),
     post("/db/request", statements::request).params(&[&statements::PARAMS]).rqlite(),
     stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).rqlite(),
-    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]).rqlite(),
+    upload("/db/load", files::load).params(&[&["redirect"]]).rqlite(),
     get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
     get("/status", rqlite_status::status).params(&[&["pretty"]]).vital().rqlite(),
-    get("/nodes", rqlite_status::nodes)
-        .params(&[&["ver", "nonvoters", "pretty", "timeout", "retries"]])
-        .vital()
-        .rqlite(),
+    get("/nodes", rqlite_status::nodes).params(&[&["ver", "nonvoters", "pretty"]]).vital().rqlite(),
     post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),
     get("/v1/jobs", jobs::list).params(&[&["before", "limit", "level"]]),
     post("/v1/jobs", jobs::submit).params(&[&["wait"]]),

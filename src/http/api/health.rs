@@ -54,11 +54,11 @@ pub(crate) fn live(_: &Request) -> ApiResult {
 /// committed.
 pub(crate) fn ready(request: &Request) -> ApiResult {
     let (host, params) = (&request.server.host, request.params());
+    let timeout = params.duration("timeout", WAIT_MAX)?;
     if params.is_set("noleader") {
         return Ok(Response::text(200, "ready\n"));
     }
     if params.is_set("sync") {
-        let timeout = params.duration("timeout", WAIT_MAX)?;
         let deadline = timeout.map_or_else(|| request.deadline(), |wait| Instant::now() + wait);
         answered(host.query(Database::encode_query(&Query::Applied), Level::Linearizable, deadline))?;
     }

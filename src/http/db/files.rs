@@ -26,8 +26,6 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Media type of a load; no form of another site can send it.
-pub(crate) const MEDIA: &str = "application/octet-stream";
 /// Bytes of one chunk of a backup.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Longest that a backup may take: a slow reader would keep old pages from being written over.
