@@ -5,6 +5,7 @@
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};
+use super::db::rqlite_status;
 use super::pages::monitor_stream::HOLD_PATH;
 use super::protocol::conn::{Body, Conn, Deadlines};
 use super::protocol::error::ApiError;
@@ -45,6 +46,9 @@ fn serve_connection(server: &Arc<Server>, conn: Conn) {
         let answered = answer(server, conn, head, session.as_ref())?;
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
         response.headers.extend(answered.cors);
+        if answered.route.is_some_and(|route| route.is_rqlite) {
+            response.headers.push(("X-Rqlite-Version", rqlite_status::VERSION.to_string()));
+        }
         Some((in_budget(conn, answered.route, response), answered.is_body_read))
     });
 }
@@ -107,6 +111,9 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
                         session.set_kind(kind);
                     }
                     stream.head.headers.extend(cors.iter().cloned());
+                    if route.is_rqlite {
+                        stream.head.headers.push(("X-Rqlite-Version", rqlite_status::VERSION.to_string()));
+                    }
                     // A stream may last for days and needs no more of its request.
                     drop(head);
                     match (stream.run)(server, conn, stream.head) {

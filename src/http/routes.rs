@@ -7,7 +7,7 @@
 
 use super::api::{health, job_output, jobs, kv, locks, members};
 use super::chat::{self, accounts, conversations};
-use super::db::{files, statements};
+use super::db::{files, rqlite_status, statements};
 use super::pages::{chat_page, monitor_stream, static_files};
 use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
@@ -29,6 +29,8 @@ pub(crate) struct Route {
     pub path: &'static str,
     pub handler: Handler,
     params: Names,
+    /// It belongs to rqlite's API: unknown parameters are ignored, and the response names rqlite's version.
+    pub is_rqlite: bool,
     /// Required `Content-Type`; `None`: any, or there is no body.
     pub media: Option<&'static str>,
     /// The pages that may request it.
@@ -65,6 +67,7 @@ impl Route {
             path,
             handler,
             params: &[],
+            is_rqlite: false,
             media,
             audience: Audience::Node,
             has_cors: false,
@@ -99,6 +102,11 @@ impl Route {
         route
     }
 
+    const fn rqlite(mut self) -> Route {
+        self.is_rqlite = true;
+        self
+    }
+
     const fn read(mut self) -> Route {
         self.is_read = true;
         self
@@ -125,7 +133,7 @@ impl Route {
 
     /// A read without parameters ignores unknown ones: a misspelt parameter can do no harm there.
     pub(crate) fn refuses_unknown(&self) -> bool {
-        self.method != Method::Get || self.known_params().next().is_some()
+        !self.is_rqlite && (self.method != Method::Get || self.known_params().next().is_some())
     }
 }
 
@@ -149,8 +157,8 @@ const fn post_media(path: &'static str, media: &'static str, handler: fn(&Reques
     Route::new(Method::Post, path, Handler::Respond(handler), Some(media))
 }
 
-const fn upload(path: &'static str, media: &'static str, handler: fn(&Server, &mut Conn, &Head) -> Upload) -> Route {
-    Route::new(Method::Post, path, Handler::Upload(handler), Some(media))
+const fn upload(path: &'static str, handler: fn(&Server, &mut Conn, &Head) -> Upload) -> Route {
+    Route::new(Method::Post, path, Handler::Upload(handler), None)
 }
 
 /// A body is optional, and must be JSON.
@@ -179,21 +187,15 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/lock/{+name}", locks::show)
         .params(LEVEL)
         .post_hint("use POST /v1/lock/{name}/acquire, /renew or /release"),
-    post("/db/execute", statements::execute).params(&[
-        &statements::PARAMS,
-        &statements::WRITE_PARAMS,
-        &["associative", "blob_array"],
-    ]),
-    get("/db/query", statements::query).params(&[&statements::PARAMS, &statements::READ_PARAMS, &["q"]]),
-    post("/db/query", statements::query).params(&[&statements::PARAMS, &statements::READ_PARAMS]).read(),
-    post("/db/request", statements::request).params(&[
-        &statements::PARAMS,
-        &statements::READ_PARAMS,
-        &["queue", "wait"],
-    ]),
-    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]),
-    upload("/db/load", files::MEDIA, files::load).params(&[&["redirect"]]),
+    post("/db/execute", statements::execute).params(&[&statements::PARAMS]).rqlite(),
+    get("/db/query", statements::query).params(&[&statements::PARAMS, &["q"]]).rqlite(),
+    post("/db/query", statements::query).params(&[&statements::PARAMS]).read().rqlite(),
+    post("/db/request", statements::request).params(&[&statements::PARAMS]).rqlite(),
+    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).rqlite(),
+    upload("/db/load", files::load).params(&[&["redirect"]]).rqlite(),
     get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
+    get("/status", rqlite_status::status).params(&[&["pretty"]]).vital().rqlite(),
+    get("/nodes", rqlite_status::nodes).params(&[&["ver", "nonvoters", "pretty"]]).vital().rqlite(),
     post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),
     get("/v1/jobs", jobs::list).params(&[&["before", "limit", "level"]]),
     post("/v1/jobs", jobs::submit).params(&[&["wait"]]),
@@ -238,7 +240,7 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
     get("/livez", health::live).open_to(ANYONE).vital(),
-    get("/readyz", health::ready).params(&[&["verbose"]]).open_to(ANYONE).vital(),
+    get("/readyz", health::ready).params(&[&["verbose", "noleader", "sync", "timeout"]]).open_to(ANYONE).vital(),
     get("/metrics", health::metrics).open_to(ANYONE).vital(),
     stream("/", monitor_stream::page).session("monitor").open_to(WINDOW),
     get("/chat", chat_page::page).open_to(WINDOW),

@@ -285,13 +285,11 @@ fn every_door_on_every_node() -> Result<()> {
         ("POST", "/db/execute", JSON, "[]", 400),
         ("POST", "/db/execute", JSON, "[[1]]", 400),
         ("POST", "/db/execute", JSON, "[\"\u{1}", 400),
-        ("POST", "/db/execute?transactoin", JSON, "[\"SELECT 1\"]", 400),
-        ("POST", "/db/execute?norwrandom", JSON, "[\"SELECT 1\"]", 400),
         ("POST", "/db/query?level=eventual", JSON, "[\"SELECT 1\"]", 400),
         ("POST", "/db/query?freshness=soon", JSON, "[\"SELECT 1\"]", 400),
         ("POST", "/db/execute", "Sec-Fetch-Site: same-origin\r\n", "[\"SELECT 1\"]", 415),
         ("POST", "/db/execute", &format!("{JSON}Origin: http://evil.example\r\n"), "[\"SELECT 1\"]", 403),
-        ("POST", "/db/load", "Sec-Fetch-Site: same-origin\r\nContent-Type: text/plain\r\n", "SELECT 1", 415),
+        ("POST", "/db/load", "Sec-Fetch-Site: cross-site\r\nContent-Type: text/plain\r\n", "SELECT 1", 403),
         ("POST", "/db/load", FILE, "SQLite format 3\0 or so", 400),
         ("POST", "/db/load", FILE, "CREATE TABLE a (x); gibberish", 400),
         ("POST", "/db/execute", JSON, &long, 413),
@@ -352,6 +350,55 @@ fn a_large_table_is_not_dropped_at_once() -> Result<()> {
     assert!(answer["results"][2]["error"].is_string(), "it is judged before anything is done: {answer}");
     post(&cluster, 1, "/db/execute", &json!(["DELETE FROM large WHERE id <= 40"]));
     assert_eq!(post(&cluster, 1, "/db/execute", &json!(["DROP TABLE large"])), json!({"results": [{}]}));
+    Ok(())
+}
+
+/// What gorqlite asks for when it opens a connection, reads and writes; and each parameter of rqlite's API pages.
+#[test]
+fn requests_of_rqlite_clients_are_understood() -> Result<()> {
+    let cluster = cluster(3)?;
+    let status = get(&cluster, 2, "/status");
+    assert_eq!(status.header("x-rqlite-version"), Some("v8.36.0"));
+    let status = status.json();
+    let leader = status["store"]["leader"]["node_id"].as_str().unwrap().to_string();
+    assert_eq!(status["store"]["nodes"].as_array().map(Vec::len), Some(3), "{status}");
+    let nodes = get(&cluster, 3, "/nodes").json();
+    let leaders: Vec<&String> =
+        nodes.as_object().unwrap().iter().filter(|(_, it)| it["leader"] == true).map(|it| it.0).collect();
+    assert_eq!(leaders, [&leader]);
+    for (id, node) in nodes.as_object().unwrap() {
+        assert_eq!(node["api_addr"], format!("http://{}", cluster.http(id.parse().unwrap())), "{nodes}");
+        assert_eq!((&node["reachable"], &node["voter"]), (&json!(true), &json!(true)), "{nodes}");
+    }
+    assert_eq!(get(&cluster, 1, "/nodes?ver=2&nonvoters&pretty").json()["nodes"].as_array().map(Vec::len), Some(3));
+    for path in ["/readyz?noleader", "/readyz?sync&timeout=5s", "/readyz?sync&noleader"] {
+        assert_eq!(get(&cluster, 3, path).status, 200, "{path}");
+    }
+    let write = ["CREATE TABLE IF NOT EXISTS g (id INTEGER PRIMARY KEY, name)", "INSERT INTO g(name) VALUES('a')"];
+    for query in [
+        "timings&level=weak&transaction",
+        "timings&level=none&queue&wait&timeout=5s",
+        "level=strong&freshness=0&freshness_strict&redirect&retries=3&noleader&raft_index",
+        "pretty=yes&associative=1&blob_array=true&qualify_columns&db_timeout=5s&linearizable_timeout=5s",
+        "noparse&norwrandom&norwtime&something=else",
+    ] {
+        for path in ["execute", "request"] {
+            let answer = post(&cluster, 1, &format!("/db/{path}?{query}"), &json!(write));
+            assert_eq!(answer["results"][1]["rows_affected"], 1, "{path}?{query}: {answer}");
+        }
+        let answer = post(&cluster, 2, &format!("/db/query?{query}"), &json!(["SELECT count(*) AS n FROM g"]));
+        assert!(
+            answer["results"][0]["values"].is_array() || answer["results"][0]["rows"].is_array(),
+            "{query}: {answer}"
+        );
+    }
+    for (query, expected) in [
+        ("", json!({"columns": ["id"], "types": ["integer"], "values": [[1]]})),
+        ("?associative", json!({"types": {"id": "integer"}, "rows": [{"id": 1}]})),
+    ] {
+        let sql = json!(["UPDATE g SET name = 'b' WHERE id = 1 RETURNING id"]);
+        assert_eq!(post(&cluster, 3, &format!("/db/execute{query}"), &sql)["results"][0], expected);
+    }
     Ok(())
 }
 

@@ -2,11 +2,14 @@
 //!
 //! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/reports/metrics.rs`).
 
+use crate::http::outcome::answered;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::node::views::status::{ClusterStatus, Health};
-use crate::node::{Metric, MetricValue, counter, gauge};
+use crate::node::{Level, Metric, MetricValue, counter, gauge};
+use crate::services::Replicated as _;
+use crate::services::sql::{Database, Query};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
@@ -47,9 +50,18 @@ pub(crate) fn live(_: &Request) -> ApiResult {
     Ok(Response::text(200, "alive\n"))
 }
 
-/// `GET /readyz`
+/// `GET /readyz`; with `noleader` it asks for no leader, with `sync` it waits until the node has applied all that is
+/// committed.
 pub(crate) fn ready(request: &Request) -> ApiResult {
-    let host = &request.server.host;
+    let (host, params) = (&request.server.host, request.params());
+    let timeout = params.duration("timeout", WAIT_MAX)?;
+    if params.is_set("noleader") {
+        return Ok(Response::text(200, "ready\n"));
+    }
+    if params.is_set("sync") {
+        let deadline = timeout.map_or_else(|| request.deadline(), |wait| Instant::now() + wait);
+        answered(host.query(Database::encode_query(&Query::Applied), Level::Linearizable, deadline))?;
+    }
     let is_verbose = request.head.query("verbose").is_some();
     Ok(match host.readiness() {
         Ok(()) if is_verbose => Response::text(200, ready_text(&host.fresh_frame().frame.status.cluster)),

@@ -11,7 +11,6 @@ use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::conn::{Arriving, Conn};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
-use crate::http::protocol::params::Params;
 use crate::http::protocol::parse::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request, Stream, Upload};
@@ -27,8 +26,6 @@ use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Media type of a load; no form of another site can send it.
-pub(crate) const MEDIA: &str = "application/octet-stream";
 /// Bytes of one chunk of a backup.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Longest duration of a backup: until it ends, SQLite cannot reuse old pages.
@@ -46,7 +43,6 @@ pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
         Some("sql") => (BackupForm::Sql, "application/sql; charset=utf-8", "phalanx.sql"),
         Some(_) => return Err(ApiError::refused(400, "fmt must be binary or sql")),
     };
-    let _ = params.flag("redirect")?;
     let level = level(&params)?;
     let head = Response::stream(media).with("Content-Disposition", format!("attachment; filename=\"{name}\""));
     Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, form, level)) })
@@ -107,9 +103,6 @@ impl Write for Pieces<'_> {
 
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is executed, all or nothing.
 pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
-    if let Err(error) = Params::of(head).flag("redirect") {
-        return Upload::Unread(error);
-    }
     let Ok(_loading) = server.loading.try_lock() else {
         return Upload::Unread(ApiError::refused(503, "another load is in progress on this node: try again later"));
     };

@@ -1,10 +1,11 @@
 //! `/db`: the database over the API of rqlite, on any node.
 //!
 //! The tour: `statements.rs` runs statements, in the JSON of `rqlite_json.rs`; `files.rs` is backup and load of whole
-//! databases. A valid request is answered with 200, and a statement that has failed with an `error` as its result, as
-//! in rqlite.
+//! databases; `rqlite_status.rs` is the cluster as rqlite's clients look for it. A valid request is answered with 200,
+//! and a statement that has failed with an `error` as its result, as in rqlite.
 //! Not here: what SQL does (`services/sql/`).
 
 pub(crate) mod files;
 pub(crate) mod rqlite_json;
+pub(crate) mod rqlite_status;
 pub(crate) mod statements;

@@ -1,8 +1,9 @@
 //! `/db/execute`, `/db/query`, `/db/request`, `/db/digest`: SQL statements over HTTP.
 //!
-//! Flags of rqlite that only choose another way to the same result are accepted and change nothing (`redirect`: every
-//! node answers; `wait`: a response is sent only after the work is done); `queue` is accepted, and the write is done
-//! before the response. A flag that promises something else than this server does is refused by its name.
+//! Parameters mean what they mean to rqlite, or nothing: a flag is set whatever its value (`pretty=yes`), and unknown ones
+//! are ignored. Without effect are those that choose another way to the same result (`redirect`, `retries`: every node
+//! answers; `queue`, `wait`: the write is done before the response), those that switch off what does not exist here
+//! (`noparse`, `norwrandom`, `norwtime`), and those of reads in a request that writes.
 //! Not here: the syntax of bodies (`rqlite_json.rs`), whole databases (`files.rs`), what SQL does (`services/sql/`).
 
 use super::rqlite_json::{self, Results, Style};
@@ -22,20 +23,28 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// Parameters of all three operations.
-pub(crate) const PARAMS: [&str; 9] =
-    ["timings", "pretty", "transaction", "redirect", "timeout", "raft_index", "noparse", "norwrandom", "norwtime"];
-/// Parameters of those that write.
-pub(crate) const WRITE_PARAMS: [&str; 3] = ["queue", "wait", "noleader"];
-/// Parameters of those that read.
-pub(crate) const READ_PARAMS: [&str; 8] = [
+pub(crate) const PARAMS: [&str; 21] = [
     "level",
     "freshness",
     "freshness_strict",
+    "timings",
+    "pretty",
+    "transaction",
     "associative",
     "blob_array",
+    "qualify_columns",
+    "raft_index",
+    "queue",
+    "wait",
+    "redirect",
+    "retries",
+    "timeout",
     "db_timeout",
     "linearizable_timeout",
     "noleader",
+    "noparse",
+    "norwrandom",
+    "norwtime",
 ];
 /// Longest wait of a request, whatever its `timeout` says.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -55,19 +64,7 @@ struct QueryParams {
 
 impl QueryParams {
     fn of(server: &Server, params: &Params) -> Result<QueryParams, ApiError> {
-        let flag = |name: &str| params.flag(name);
-        for (name, why) in [
-            ("freshness_strict", "a node cannot know the age of what it has not received: use level=linearizable"),
-            ("norwrandom", "random() must return the same value on every node"),
-            ("norwtime", "the current time must be the same on every node"),
-            ("noparse", "every statement is parsed before it is executed"),
-        ] {
-            if flag(name)? {
-                return Err(ApiError::refused(400, format!("{name} is not available: {why}")));
-            }
-        }
-        // These have no effect here; only their values are validated.
-        let _ = (flag("redirect")?, flag("wait")?, flag("noleader")?);
+        let flag = |name: &str| params.is_set(name);
         let mut most = server.request_timeout();
         for (at, name) in ["timeout", "db_timeout", "linearizable_timeout"].iter().enumerate() {
             if let Some(wait) = params.duration(name, Duration::MAX)? {
@@ -80,16 +77,16 @@ impl QueryParams {
         let begun = Instant::now();
         Ok(QueryParams {
             style: Style {
-                is_associative: flag("associative")?,
-                has_blob_arrays: flag("blob_array")?,
-                is_pretty: flag("pretty")?,
+                is_associative: flag("associative"),
+                has_blob_arrays: flag("blob_array"),
+                is_pretty: flag("pretty"),
             },
-            has_timings: flag("timings")?,
-            has_index: flag("raft_index")?,
-            is_transaction: flag("transaction")?,
-            is_queued: flag("queue")?,
+            has_timings: flag("timings"),
+            has_index: flag("raft_index"),
+            is_transaction: flag("transaction"),
+            is_queued: flag("queue"),
             level: level(params)?,
-            freshness: params.duration("freshness", Duration::MAX)?,
+            freshness: params.duration("freshness", Duration::MAX)?.filter(|most| !most.is_zero()),
             deadline: begun + most,
             begun,
         })
@@ -149,11 +146,8 @@ impl QueryParams {
 /// The level of a read; linearizable unless the request names one.
 pub(crate) fn level(params: &Params) -> Result<ReadLevel, ApiError> {
     match params.get("level") {
-        Some(_) if params.flag("noleader").unwrap_or(false) => {
-            Err(ApiError::refused(400, "noleader and level cannot be combined"))
-        }
-        None if params.flag("noleader")? => Ok(ReadLevel::None),
-        None | Some("linearizable") => Ok(ReadLevel::Linearizable),
+        None | Some("") if params.is_set("noleader") => Ok(ReadLevel::None),
+        None | Some("" | "linearizable") => Ok(ReadLevel::Linearizable),
         Some("none") => Ok(ReadLevel::None),
         Some("weak" | "auto") => Ok(ReadLevel::Weak),
         Some("strong") => Ok(ReadLevel::Strong),

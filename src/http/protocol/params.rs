@@ -1,7 +1,7 @@
 //! Parameters of a request: its query, in which no parameter may be unknown or given twice, and a body of JSON.
 //!
 //! An unknown parameter is refused: with a misspelt `?cas_index=7`, a write that is meant to be conditional would not
-//! be.
+//! be. Only the operations of rqlite's API ignore unknown ones, as rqlite does.
 //! Not here: which parameters are known (`http/routes.rs`), what they mean (each handler).
 
 use super::error::ApiError;
@@ -53,6 +53,11 @@ impl<'a> Params<'a> {
             Some("" | "true" | "1") => Ok(true),
             Some(_) => Err(ApiError::refused(400, format!("{name} must be true or false"))),
         }
+    }
+
+    /// Whether it is there, whatever its value: so rqlite reads its flags.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.get(name).is_some()
     }
 
     /// A duration such as `30s`, `500ms` or `1.5s`, at most `max`; a bare number is seconds.

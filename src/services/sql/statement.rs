@@ -285,7 +285,8 @@ fn step_through(
 ) -> Result<Outcome, StatementError> {
     let on_error = |error: Error| classify(hooks, &error);
     let before = conn.total_changes();
-    if prepared.column_count() > 0 && kind != Kind::Execute {
+    // Of statements that change something, those with RETURNING have columns.
+    if prepared.column_count() > 0 && (kind != Kind::Execute || !prepared.readonly()) {
         return rows(hooks, prepared, limit);
     }
     let reserved = reserved_names(conn, hooks).map_err(on_error)?;

@@ -139,7 +139,11 @@ fn database(judge: &mut Judge) {
     judge.get(200, "/db/query?q=SELECT+*+FROM+t&timings");
     judge.get(400, "/db/query");
     judge.get(400, "/db/query?q=SELECT+1&level=fresh");
-    judge.get(400, "/db/query?q=SELECT+1&noparse");
+    judge.get(200, "/db/query?q=SELECT+1&noparse&pretty=yes");
+    judge.get(200, "/status?pretty");
+    judge.get(200, "/nodes");
+    judge.get(200, "/nodes?ver=2&nonvoters");
+    judge.get(200, "/readyz?sync");
     for params in
         ["?associative", "?blob_array", "?associative&blob_array", "?level=strong", "?level=none&freshness=1m"]
     {
