@@ -10,7 +10,9 @@
 //! same with the chat. Tests in `tests/cluster/` and `phalanx bench` stand on the same code.
 //!
 //! Invariants: L1 a signal only ever goes to a child that this process started and has not yet reaped, so no
-//! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped.
+//! stranger's pid is hit. L2 when a cluster is dropped its children are dead and reaped. L3 one cluster at a time on a
+//! machine, unless one thread holds several or the runner of the tests says otherwise (`ports.rs`): figures and deadlines
+//! would otherwise measure the neighbours.
 //! Not here: virtual processes (`sim/`), verdicts on histories (`check/`).
 
 pub(crate) mod cluster;
