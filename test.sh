@@ -64,7 +64,9 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 cargo fmt --all --check
 cargo clippy --quiet --all-targets -- -D warnings
 if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --no-fail-fast
+  # Many tests wait more than they compute.
+  processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+  cargo nextest run --no-fail-fast --test-threads $((processors + (processors + 1) / 2))
 else
   cargo test --no-fail-fast
 fi

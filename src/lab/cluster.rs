@@ -3,12 +3,11 @@
 //! [`Cluster::start`] writes a settings file into a temporary folder and starts the real binary. When a wait fails or
 //! the test panics, each node's last lines are printed and the folder stays; otherwise it is removed.
 //!
-//! Invariants: L1 and L2 of `mod.rs`, and L3: one cluster at a time on a machine, unless one thread holds several;
-//! otherwise clusters would disturb each other's figures and deadlines.
+//! Invariants: L1 to L3 of `mod.rs`.
 //! Not here: faults and expectations (`bench/failover.rs`, `tests/cluster/`).
 
 use super::folders::Folder;
-use super::ports::{self, Block, own_folder};
+use super::ports::{self, Block};
 use super::process::Process;
 use super::web::{self, KeyClient, Response};
 use super::{LabError, Result, poll};
@@ -16,15 +15,12 @@ use crate::node::views::status::{Health, Liveness, Standing, Status};
 use crate::raft::Role;
 use crate::types::NodeId;
 use crate::work::scratch;
-use fs2::FileExt;
 use rustix::process::Signal;
 use serde_json::{Map, Value};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Time for one node to answer a query of the lab; a frozen one costs this much.
@@ -48,7 +44,6 @@ pub struct Cluster {
     has_failed: Cell<bool>,
     /// Keep the folder in any case.
     pub keep: bool,
-    _turn: Arc<File>,
 }
 
 impl Cluster {
@@ -79,7 +74,6 @@ impl Cluster {
     /// # Errors
     /// No ports or no temporary folder.
     pub fn prepare(exe: impl AsRef<Path>, overrides: &Value) -> Result<Cluster> {
-        let turn = take_turn()?;
         let block = Block::take()?;
         let dir = Folder::make("phalanx-lab-")?;
         let cluster = Cluster {
@@ -92,7 +86,6 @@ impl Cluster {
             outlives_us: false,
             has_failed: Cell::new(false),
             keep: false,
-            _turn: turn,
         };
         cluster.write_settings(overrides)?;
         Ok(cluster)
@@ -504,23 +497,6 @@ impl Drop for Cluster {
             self.dir.keep();
         }
     }
-}
-
-/// Waits until no other process or thread of this machine has a cluster; a thread that has one may have more.
-fn take_turn() -> Result<Arc<File>> {
-    thread_local! {
-        static TURN: RefCell<Weak<File>> = const { RefCell::new(Weak::new()) };
-    }
-    if let Some(turn) = TURN.with_borrow(Weak::upgrade) {
-        return Ok(turn);
-    }
-    let path = own_folder()?.join("turn.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(LabError::io(format!("open {}", path.display())))?;
-    file.lock_exclusive().map_err(LabError::io(format!("lock {}", path.display())))?;
-    let turn = Arc::new(file);
-    TURN.set(Arc::downgrade(&turn));
-    Ok(turn)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 //! die; `jobs.rs` submits jobs and waits for them. The tests in `tests/cluster/`, `bench/` and `demo/` use this module.
 //!
 //! Invariants: L1 a signal is only sent to a child that this process started and has not yet reaped, so its pid cannot
-//! belong to another process. L2 when a cluster is dropped, its children are dead and reaped.
+//! belong to another process. L2 when a cluster is dropped, its children are dead and reaped. L3 one cluster at a time
+//! on a machine, unless one thread holds several or the test runner says otherwise (`ports.rs`): clusters would disturb
+//! each other's figures and deadlines.
 //! Not here: virtual processes (`sim/`), checks of histories (`check/`).
 
 pub(crate) mod cluster;

@@ -1,18 +1,20 @@
-//! Blocks of free ports, so that clusters of several test processes never use the same port.
+//! Blocks of free ports, so that clusters of several test processes never use the same port, and whose turn it is.
 //!
 //! A block is below the range from which the system picks ports for outgoing connections; otherwise a client of one
 //! test could occupy the port that a restarted node of another needs. A process that uses a block holds the lock on a
 //! file with the block's number in the temporary folder; the system releases the lock when the process dies, however it
-//! dies.
+//! dies. Who takes a block also waits for a turn (L3).
 //! Not here: which node uses which port (`settings.rs`).
 
 use super::{LabError, Result};
 use fs2::FileExt;
+use std::cell::RefCell;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 /// Ports of one base: node ids 1 to 15.
 const PER_BASE: u16 = 16;
@@ -62,15 +64,17 @@ fn own_folder_in(below: &Path) -> Result<PathBuf> {
 pub struct Block {
     first: u16,
     _lock: File,
+    _turn: Arc<File>,
 }
 
 impl Block {
-    /// Takes a random free block.
+    /// Waits for a turn and takes a random free block.
     ///
     /// # Errors
     /// No block is free, or the temporary folder cannot be written.
     pub fn take() -> Result<Block> {
         let folder = own_folder()?;
+        let turn = take_turn(&folder)?;
         let blocks = (HIGHEST - LOWEST) / PER_BLOCK;
         for _ in 0..TRIES {
             let first = LOWEST + fastrand::u16(0..blocks) * PER_BLOCK;
@@ -78,7 +82,7 @@ impl Block {
             let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
             let lock = lock.map_err(LabError::io(format!("open {}", path.display())))?;
             if lock.try_lock_exclusive().is_ok() && all_free(first) {
-                return Ok(Block { first, _lock: lock });
+                return Ok(Block { first, _lock: lock, _turn: turn });
             }
         }
         Err(LabError::NoPorts)
@@ -100,6 +104,26 @@ impl Block {
     pub fn front(&self) -> u16 {
         self.first + 3 * PER_BASE
     }
+}
+
+/// Waits until no other process or thread of this machine has a block; a thread that has one may have more. Under nextest
+/// the runner decides who has the machine to itself: tests of other groups than `machine` share the turn.
+fn take_turn(folder: &Path) -> Result<Arc<File>> {
+    thread_local! {
+        static TURN: RefCell<Weak<File>> = const { RefCell::new(Weak::new()) };
+    }
+    if let Some(turn) = TURN.with_borrow(Weak::upgrade) {
+        return Ok(turn);
+    }
+    let path = folder.join("turn.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(LabError::io(format!("open {}", path.display())))?;
+    let is_shared = std::env::var("NEXTEST_TEST_GROUP").is_ok_and(|group| group != "machine");
+    let locked = if is_shared { file.lock_shared() } else { file.lock_exclusive() };
+    locked.map_err(LabError::io(format!("lock {}", path.display())))?;
+    let turn = Arc::new(file);
+    TURN.set(Arc::downgrade(&turn));
+    Ok(turn)
 }
 
 fn all_free(first: u16) -> bool {

@@ -46,9 +46,14 @@ pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
 /// Seeds that find a planted bug quickly, by the bug's name; tried before the sweep of
 /// `sim::tests::each_planted_bug_is_found`.
 pub const PLANTED: &[(&str, &[u64])] = &[
-    ("old_attempts_end", &[44, 55, 61]),
-    ("ended_may_end", &[14, 27]),
-    // Found here first, by the seeds 63, 327 and 427 of an earlier version.
-    ("stuck_are_not_gone", &[44]),
+    ("ack_own_last_index", &[103]),
+    ("count_duplicate_vote", &[6]),
+    ("reuse_read_context", &[115]),
+    ("snapshot_keeps_conflict", &[82]),
+    ("transfer_never_cleared", &[46]),
+    ("retry_failed_sync", &[11]),
+    ("old_attempts_end", &[46]),
+    ("ended_may_end", &[27]),
+    ("stuck_are_not_gone", &[31]),
     ("joins_without_a_read", &[10, 27, 30]),
 ];

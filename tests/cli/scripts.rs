@@ -39,6 +39,8 @@ impl Desk {
             ("PHALANX_SERVICE_PORT", block.front().to_string()),
             ("PHALANX_DATA_DIR", text(dir.path().join("data"))),
             ("PHALANX_CONFIG_FILE_PATH", text(dir.path().join("config.json"))),
+            // At each start of a node, the look for compilers takes seconds of processor time.
+            ("PHALANX_JOBS_ENABLED", "false".to_string()),
             ("PHALANX_TEST_BINARY", EXE.to_string()),
             ("PHALANX_TEST_START_WITHIN", "20".to_string()),
             ("TMUX_TMPDIR", text(dir.path().to_path_buf())),

@@ -5,7 +5,7 @@ use fs2::FileExt;
 use phalanx::lab::{Cluster, Result, poll};
 use serde_json::{Value, json};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,15 +17,17 @@ struct Reader {
     thread: JoinHandle<usize>,
 }
 
+fn lock_file(config: &Path) -> std::fs::File {
+    let path = config.with_file_name("config.json.lock");
+    std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
 impl Reader {
     fn start(config: PathBuf, with_lock: bool) -> Reader {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::spawn(move || {
-            let lock = with_lock.then(|| {
-                let path = config.with_file_name("config.json.lock");
-                std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
-            });
+            let lock = with_lock.then(|| lock_file(&config));
             let (mut looks, mut newest) = (0, (0, 0));
             while !told.load(Ordering::Relaxed) {
                 if let Some(lock) = &lock {
@@ -112,7 +114,11 @@ fn a_deposed_leader_overwrites_nothing() -> Result<()> {
     let old = cluster.settle()?;
     wait_right(&cluster, Instant::now(), Some(old), &[])?;
     let reader = Reader::start(cluster.config_path(), false);
+    // Not while it writes: the others would wait for the lock of a frozen process.
+    let lock = lock_file(&cluster.config_path());
+    FileExt::lock_exclusive(&lock).unwrap();
     cluster.freeze(old)?;
+    drop(lock);
     let new = cluster.wait_other_leader(old)?;
     wait_right(&cluster, Instant::now(), Some(new), &[old])?;
     cluster.thaw(old)?;

@@ -5,7 +5,7 @@
 
 use crate::EXE;
 use crate::redis::{Peer, Reply};
-use phalanx::lab::{Cluster, Result};
+use phalanx::lab::{Cluster, Result, poll};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -28,6 +28,9 @@ fn bulk(value: &str) -> Reply {
     Reply::Bulk(value.as_bytes().to_vec())
 }
 
+/// Time between two rounds of a client: what a restarted node has to catch up with is not what the test is about.
+const PACE: Duration = Duration::from_millis(2);
+
 /// Counts up, `depth` commands at a time, until told to stop.
 fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) -> Told {
     let mut redis = Peer::tcp(address);
@@ -48,6 +51,7 @@ fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) ->
         }
         told.longest = told.longest.max(asked.elapsed());
         done.fetch_add(depth as u64, Relaxed);
+        poll::pause(PACE);
     }
     told
 }
