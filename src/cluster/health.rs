@@ -142,7 +142,7 @@ pub fn assess(situation: &Situation) -> HealthReport {
         reasons.push(match (voters, reachable) {
             (1, _) => "a single node cannot lose any".into(),
             (2, _) => "two voters cannot lose any".into(),
-            _ => format!("{reachable} of {voters} voters are left: none more may fail"),
+            _ => format!("{reachable} of {voters} voters are online"),
         });
     }
     reasons.extend(situation.quotas.iter().cloned());
@@ -213,7 +213,7 @@ mod tests {
                 &[1, 2, -3, -4, 5],
                 &[],
                 "degraded: node 3 is offline; node 4 is offline; \
-              3 of 5 voters are left: none more may fail",
+              3 of 5 voters are online",
                 0,
             ),
             (3, &[1, 2, 3], &[4, -5], "degraded: node 5 is offline; node 4 is not a voter yet", 1),
