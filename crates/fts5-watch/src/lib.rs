@@ -17,10 +17,19 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
-/// Is called with each token, after case folding and stemming. `false`: the text is abandoned, and the statement fails
+/// What FTS5 is about to work on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen<'a> {
+    /// A text of so many bytes, before it is cut into tokens.
+    Text(usize),
+    /// A token, after case folding and stemming.
+    Token(&'a [u8]),
+}
+
+/// Is called with each text and each of its tokens. `false`: the text is abandoned, and the statement fails
 /// with `SQLITE_ABORT`. The transaction stays open, as it would not after `SQLITE_INTERRUPT`. FTS5 keeps the tokens
 /// before that one until a savepoint from before the statement is rolled back to: the caller must have one.
-pub type OnToken = Box<dyn FnMut(&[u8]) -> bool>;
+pub type Watcher = Box<dyn FnMut(Seen<'_>) -> bool>;
 
 type PassToken = unsafe extern "C" fn(*mut c_void, c_int, *const c_char, c_int, c_int, c_int) -> c_int;
 type Tokenize =
@@ -38,7 +47,7 @@ type TokenizeWithLocale = unsafe extern "C" fn(
 
 thread_local! {
     /// The watcher of the statement that runs on this thread.
-    static WATCHER: Cell<Option<OnToken>> = const { Cell::new(None) };
+    static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
 }
 
 /// SQLite's own functions behind the three tokenizers of the older interface, and behind `porter`. They are the same
@@ -46,16 +55,16 @@ thread_local! {
 static TOKENIZE: [OnceLock<Tokenize>; 3] = [const { OnceLock::new() }; 3];
 static PORTER: OnceLock<TokenizeWithLocale> = OnceLock::new();
 
-/// Runs `work`, and meanwhile calls `on_token` for each token that FTS5 takes from a text on this thread, in documents
-/// and in queries, on connections with [`install`].
-pub fn watch<T>(on_token: OnToken, work: impl FnOnce() -> T) -> T {
-    struct Restore(Option<OnToken>);
+/// Runs `work`, and meanwhile calls `watcher` for each text that FTS5 cuts into tokens on this thread, in documents and
+/// in queries, on connections with [`install`].
+pub fn watch<T>(watcher: Watcher, work: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Watcher>);
     impl Drop for Restore {
         fn drop(&mut self) {
             WATCHER.set(self.0.take());
         }
     }
-    let _restore = Restore(WATCHER.replace(Some(on_token)));
+    let _restore = Restore(WATCHER.replace(Some(watcher)));
     work()
 }
 
@@ -118,7 +127,7 @@ fn check(code: c_int) -> rusqlite::Result<()> {
 
 /// What FTS5 wanted to be called with, and who is called first.
 struct Watched {
-    on_token: OnToken,
+    watcher: Watcher,
     context: *mut c_void,
     pass: Option<PassToken>,
 }
@@ -126,14 +135,16 @@ struct Watched {
 /// Calls `run` with the context and function that it shall give its tokens to. While it runs there is no watcher, so
 /// that a tokenizer in a tokenizer (`porter`) is watched once.
 fn with_watcher(
+    bytes: c_int,
     context: *mut c_void,
     pass: Option<PassToken>,
     run: impl FnOnce(*mut c_void, Option<PassToken>) -> c_int,
 ) -> c_int {
-    let Some(on_token) = WATCHER.take() else { return run(context, pass) };
-    let mut watched = Watched { on_token, context, pass };
-    let code = run((&raw mut watched).cast(), Some(pass_on));
-    WATCHER.set(Some(watched.on_token));
+    let Some(mut watcher) = WATCHER.take() else { return run(context, pass) };
+    let goes_on = watcher(Seen::Text(usize::try_from(bytes).unwrap_or(0)));
+    let mut watched = Watched { watcher, context, pass };
+    let code = if goes_on { run((&raw mut watched).cast(), Some(pass_on)) } else { ffi::SQLITE_ABORT };
+    WATCHER.set(Some(watched.watcher));
     code
 }
 
@@ -155,7 +166,7 @@ unsafe extern "C" fn pass_on(
         // SAFETY: by FTS5's interface a tokenizer passes a pointer to `bytes` bytes.
         unsafe { std::slice::from_raw_parts(token.cast::<u8>(), length) }
     };
-    if !(watched.on_token)(seen) {
+    if !(watched.watcher)(Seen::Token(seen)) {
         return ffi::SQLITE_ABORT;
     }
     match watched.pass {
@@ -176,7 +187,7 @@ unsafe extern "C" fn tokenize<const N: usize>(
     let Some(own) = TOKENIZE[N].get() else { return ffi::SQLITE_ERROR };
     // SAFETY: the tokenizer was made by the constructor that belongs to `own`; all else is passed on as it came, and
     // `pass_on` goes together with the context that `with_watcher` makes.
-    with_watcher(context, pass, |context, pass| unsafe { own(tokenizer, context, flags, text, bytes, pass) })
+    with_watcher(bytes, context, pass, |context, pass| unsafe { own(tokenizer, context, flags, text, bytes, pass) })
 }
 
 unsafe extern "C" fn tokenize_with_locale(
@@ -190,7 +201,7 @@ unsafe extern "C" fn tokenize_with_locale(
     pass: Option<PassToken>,
 ) -> c_int {
     let Some(own) = PORTER.get() else { return ffi::SQLITE_ERROR };
-    with_watcher(context, pass, |context, pass| {
+    with_watcher(bytes, context, pass, |context, pass| {
         // SAFETY: as in `tokenize`.
         unsafe { own(tokenizer, context, flags, text, bytes, locale, locale_bytes, pass) }
     })
@@ -206,11 +217,13 @@ mod tests {
     fn seen(conn: &Connection, sql: &str, most: usize) -> (Vec<String>, rusqlite::Result<()>) {
         let tokens = Rc::new(RefCell::new(Vec::new()));
         let own = Rc::clone(&tokens);
-        let on_token = Box::new(move |token: &[u8]| {
-            own.borrow_mut().push(String::from_utf8_lossy(token).into_owned());
+        let watcher = Box::new(move |seen: Seen<'_>| {
+            if let Seen::Token(token) = seen {
+                own.borrow_mut().push(String::from_utf8_lossy(token).into_owned());
+            }
             own.borrow().len() < most
         });
-        let done = watch(on_token, || conn.execute_batch(sql));
+        let done = watch(watcher, || conn.execute_batch(sql));
         (tokens.take(), done)
     }
 

@@ -211,6 +211,9 @@ pub fn fits(
             cost
         }
     };
+    if cost.names_rank {
+        return Err(StatementError::Failed(fulltext_matches::RANK_IS_FIXED.to_string()));
+    }
     if cost.computes_words {
         let why = "a statement that writes can MATCH only literals or whole parameters: run the full-text query \
             first, then write";
@@ -239,11 +242,11 @@ pub fn write(
     let Some(written) = length_tiers::fulltext_written(conn, hooks)? else {
         return carry_out(conn, hooks, prepared, params, kind, limit);
     };
-    let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), written, || {
+    let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), Arc::clone(&hooks.flushes), written, || {
         carry_out(conn, hooks, prepared, params, kind, limit)
     })?;
     if hooks.is_creating_virtual.load(Relaxed) {
-        fulltext_settings::check_tokenizers(conn, hooks)?;
+        fulltext_settings::check_tokenizer(conn, hooks)?;
     }
     Ok(done)
 }

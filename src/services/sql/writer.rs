@@ -131,7 +131,7 @@ impl Writer {
         drop(own);
         let (done, (newest, pruned_to, allowance)) = done.map_err(|error| Fatal::of(&self.hooks, &error))?;
         (self.newest, self.pruned_to, self.allowance) = (newest, pruned_to, allowance);
-        (self.virtual_at, self.is_plan_unsure) = (None, true);
+        (self.virtual_at, self.indexes_at, self.is_plan_unsure) = (None, None, true);
         self.forget_long_rows();
         self.generation += 1;
         Ok(done)

@@ -7,12 +7,13 @@
 use super::fulltext_writes::definitions;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
+use fts5_watch::Seen;
 use rusqlite::{Connection, OptionalExtension, Result};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// All settings but `rank`, which determines the sort order.
+/// All settings but `rank`, the function that determines the sort order, which may be `bm25` with other weights.
 const REFUSED: &str =
     "'pgsz', 'hashsize', 'automerge', 'usermerge', 'crisismerge', 'deletemerge', 'secure-delete', 'insttoken'";
 
@@ -39,7 +40,10 @@ pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let config = format!("{table}_config").replace('"', "\"\"");
-    let select = format!("SELECT group_concat(k || '=' || quote(v)) FROM main.\"{config}\" WHERE k IN ({REFUSED})");
+    let select = format!(
+        "SELECT group_concat(k || '=' || quote(v)) FROM main.\"{config}\" \
+         WHERE k IN ({REFUSED}) OR (k = 'rank' AND v NOT LIKE 'bm25(%')"
+    );
     // A table of that name that does not belong to a full-text table has other columns.
     let Ok(mut prepared) = conn.prepare_cached(&select) else { return Ok(None) };
     prepared.query_row([], |row| row.get::<_, Option<String>>(0)).optional().map(Option::flatten)
@@ -62,29 +66,32 @@ pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::res
     Err(StatementError::Failed(format!("settings of full-text tables other than rank are not available: {REFUSED}")))
 }
 
-/// Checks that a statement has created no full-text table whose tokens are not seen, however it is written.
+/// Checks that the tokens of the full-text table that a statement has created are seen, however the statement is
+/// written.
 ///
 /// # Errors
-/// It has.
-pub fn check_tokenizers(conn: &Connection, hooks: &HookState) -> std::result::Result<(), StatementError> {
+/// They are not.
+pub fn check_tokenizer(conn: &Connection, hooks: &HookState) -> std::result::Result<(), StatementError> {
     let own = InternalStatements::begin(hooks);
     let on_error = |error: rusqlite::Error| classify(hooks, &error);
-    for (name, definition) in definitions(conn).map_err(on_error)? {
-        let seen = Rc::new(Cell::new(0));
-        let count = Rc::clone(&seen);
-        let on_token = move |_: &[u8]| {
-            count.set(count.get() + 1);
-            true
-        };
-        let quoted = name.replace('"', "\"\"");
-        let ask = format!("SELECT EXISTS (SELECT 1 FROM main.\"{quoted}\" WHERE \"{quoted}\" MATCH 'abc')");
-        let asked = fts5_watch::watch(Box::new(on_token), || conn.query_row(&ask, [], |_| Ok(())));
-        if definition.names_tokenizer && asked.is_ok() && seen.get() == 0 {
-            drop(own);
-            let why =
-                format!("name the tokenizer of full-text table {name} in its first place: tokenize = 'unicode61'");
-            return Err(StatementError::Failed(why));
-        }
+    let Some(name) = hooks.made() else { return Ok(()) };
+    let found = definitions(conn).map_err(on_error)?;
+    if !found.keys().any(|other| other.eq_ignore_ascii_case(&name)) {
+        return Ok(());
+    }
+    let is_seen = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&is_seen);
+    let watcher = move |_: Seen<'_>| {
+        seen.set(true);
+        true
+    };
+    let quoted = name.replace('"', "\"\"");
+    let query = format!("SELECT EXISTS (SELECT 1 FROM main.\"{quoted}\" WHERE \"{quoted}\" MATCH 'abc')");
+    let queried = fts5_watch::watch(Box::new(watcher), || conn.query_row(&query, [], |_| Ok(())));
+    drop(own);
+    if queried.is_ok() && !is_seen.get() {
+        let why = format!("name the tokenizer of full-text table {name}: tokenize = 'unicode61'");
+        return Err(StatementError::Failed(why));
     }
     Ok(())
 }

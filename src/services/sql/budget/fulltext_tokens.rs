@@ -1,27 +1,30 @@
 //! What the tokens cost that a full-text table takes from a text.
 //!
 //! FTS5 collects the tokens of a statement in a hash table. Its hash function is known and has no key, so a text can be
-//! made whose tokens all have the same hash: then each of them is compared with all before it. So this module keeps
-//! account of a hash table like FTS5's, and each token pays for the chain that it meets.
+//! made whose tokens all have the same hash: then each of them is compared with all before it. So this module counts
+//! tokens by their hash, and each token pays for those that it may be compared with.
 //!
 //! Invariant: K1 the charge follows from the statement, the schema and the content alone: it is the same on every node.
+//! K2 no token is compared with more others than it pays for: FTS5 never has fewer than [`SLOTS`] slots.
 //! Not here: the pages that FTS5 writes (`fulltext_writes.rs`), how tokens are seen (crates/fts5-watch).
 
-use std::collections::BTreeMap;
+use fts5_watch::Seen;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// A token that the statement has met before in this index: 50 ns, 200 ns and more where there are tens of thousands.
 const KNOWN: u64 = 300;
-/// One that is new, with its share of sorting and writing: 1,200 ns where there are 100,000 of them.
+/// A token that is new, with its share of sorting and writing: 1,200 ns where there are 100,000 of them.
 const NEW: u64 = 1_500;
-/// Each byte of a token, and each other token with the same slot: 4 ns.
+/// Each byte of a token; each byte of a text; each other token in the same slot: 4 ns.
 const BYTE: u64 = 5;
-const COLLISION: u64 = 6;
-/// Slots of FTS5's hash table at first; they double when there are half as many tokens.
-const SLOTS: usize = 1_024;
-/// The byte that FTS5 puts before the tokens of the main index. Those of prefix indexes follow.
+const TEXT_BYTE: u64 = 2;
+const COLLISION: u64 = 5;
+/// Slots of the smallest hash table of FTS5: those of its integrity check. That of an index has 1,024 and more.
+const SLOTS: usize = 512;
+/// The byte that FTS5 puts before the tokens of the main index.
 const MAIN_INDEX: u8 = b'0';
 
 /// The full-text tables that a statement writes to.
@@ -29,108 +32,118 @@ const MAIN_INDEX: u8 = b'0';
 pub struct Written {
     pub tables: u32,
     /// Lengths of the tokens in their prefix indexes, in characters.
-    pub prefixes: Vec<usize>,
+    pub prefixes: BTreeSet<usize>,
 }
 
 /// Runs `work`, in which each token is charged. `left`: the steps of the command that are left; a token for which there
-/// are not enough ends the statement.
-pub fn charged<T>(left: Arc<AtomicI64>, written: Written, work: impl FnOnce() -> T) -> T {
-    let mut hashed = HashTable::new(written.tables);
-    let on_token = move |token: &[u8]| {
-        let mut steps = hashed.add(MAIN_INDEX, token);
-        for (index, characters) in (MAIN_INDEX + 1..).zip(&written.prefixes) {
-            if let Some(prefix) = prefix(token, *characters) {
-                steps += hashed.add(index, prefix);
+/// are not enough ends the statement. `flushes`: how often FTS5 has written what it had collected.
+pub fn charged<T>(left: Arc<AtomicI64>, flushes: Arc<AtomicU64>, written: Written, work: impl FnOnce() -> T) -> T {
+    let mut tokens = Tokens::new(written);
+    let mut flushed = flushes.load(Relaxed);
+    let watcher = move |seen: Seen<'_>| {
+        let steps = match seen {
+            Seen::Text(bytes) => TEXT_BYTE * bytes as u64,
+            Seen::Token(token) => {
+                // What was written is new to the hash table when it comes again.
+                if flushes.load(Relaxed) != flushed {
+                    flushed = flushes.load(Relaxed);
+                    tokens.known.clear();
+                }
+                tokens.add_all(token)
             }
-        }
+        };
         let steps = i64::try_from(steps).unwrap_or(i64::MAX);
         left.fetch_sub(steps, Relaxed) >= steps
     };
-    fts5_watch::watch(Box::new(on_token), work)
+    fts5_watch::watch(Box::new(watcher), work)
 }
 
-/// The first characters of a token, as FTS5 counts them; `None` if it has fewer.
-fn prefix(token: &[u8], characters: usize) -> Option<&[u8]> {
-    let is_continued = |byte: &u8| *byte & 0xC0 == 0x80;
-    let mut ends = (1..=token.len()).filter(|at| !token.get(*at).is_some_and(is_continued));
-    ends.nth(characters.checked_sub(1)?).map(|end| &token[..end])
-}
-
-/// How many tokens are in each slot of a hash table like FTS5's. One stands for those of all tables that a statement
-/// writes to: a token is charged the chain in its slot whether it is there already or not, and counts as new as often as
-/// there are tables.
-struct HashTable {
-    tables: u32,
+/// The tokens of a statement. One table stands for those of all full-text tables that the statement writes to: a token
+/// counts as new as often as there are such tables, and pays for its slot whether it is there already or not.
+struct Tokens {
+    written: Written,
+    /// How many indexes a token may go to.
+    indexes: u64,
     slots: Vec<u32>,
-    hashes: Vec<u32>,
-    /// How often each token was added.
+    /// How often each token was added since FTS5 wrote last.
     known: BTreeMap<u64, u32>,
 }
 
-impl HashTable {
-    fn new(tables: u32) -> HashTable {
-        HashTable { tables, slots: vec![0; SLOTS], hashes: Vec::new(), known: BTreeMap::new() }
+impl Tokens {
+    fn new(written: Written) -> Tokens {
+        let indexes = 1 + written.prefixes.len() as u64;
+        Tokens { written, indexes, slots: vec![0; SLOTS], known: BTreeMap::new() }
     }
 
-    /// The steps that a token costs.
-    fn add(&mut self, index: u8, token: &[u8]) -> u64 {
+    /// The steps that a token costs in the main index and in the prefix indexes.
+    fn add_all(&mut self, token: &[u8]) -> u64 {
+        let mut steps = self.add(0, token);
+        let is_end = |at: usize| token.get(at).is_none_or(|byte| *byte & 0xC0 != 0x80);
+        let mut ends = (1..=token.len()).filter(|at| is_end(*at));
+        let mut before = 0;
+        let prefixes = std::mem::take(&mut self.written.prefixes);
+        for length in &prefixes {
+            // A token with fewer characters has no such prefix, and no longer one.
+            let Some(end) = length.checked_sub(before + 1).and_then(|skipped| ends.nth(skipped)) else { break };
+            steps += self.add(*length, &token[..end]);
+            before = *length;
+        }
+        self.written.prefixes = prefixes;
+        steps
+    }
+
+    /// The steps that a token costs in one index.
+    fn add(&mut self, index: usize, token: &[u8]) -> u64 {
         let mut hasher = DefaultHasher::new();
         (index, token).hash(&mut hasher);
         let times = self.known.entry(hasher.finish()).or_default();
         *times += 1;
-        let (is_new, is_charged_as_new) = (*times == 1, *times <= self.tables);
-        let hash = hash(index, token);
-        if is_new && self.hashes.len() * 2 >= self.slots.len() {
-            let mut slots = vec![0; self.slots.len() * 2];
-            let count = slots.len();
-            self.hashes.iter().for_each(|hash| slots[*hash as usize % count] += 1);
-            self.slots = slots;
+        let slot = &mut self.slots[hash(token) as usize % SLOTS];
+        let chain = u64::from(*slot);
+        if *times == 1 {
+            *slot += 1;
         }
-        let at = hash as usize % self.slots.len();
-        let chain = u64::from(self.slots[at]);
-        if is_new {
-            self.slots[at] += 1;
-            self.hashes.push(hash);
-        }
-        (if is_charged_as_new { NEW } else { KNOWN }) + BYTE * token.len() as u64 + COLLISION * chain
+        // Tokens of several indexes may meet in a slot of FTS5's that are in different ones here.
+        let linear = if *times <= self.written.tables { NEW } else { KNOWN };
+        linear + BYTE * token.len() as u64 + COLLISION * chain * self.indexes
     }
 }
 
 /// FTS5's hash function.
-fn hash(index: u8, token: &[u8]) -> u32 {
+fn hash(token: &[u8]) -> u32 {
     let hash = token.iter().rev().fold(13, |hash: u32, byte| (hash << 3) ^ hash ^ u32::from(*byte));
-    (hash << 3) ^ hash ^ u32::from(index)
+    (hash << 3) ^ hash ^ u32::from(MAIN_INDEX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tokens(prefixes: &[usize]) -> Tokens {
+        Tokens::new(Written { tables: 1, prefixes: prefixes.iter().copied().collect() })
+    }
+
     #[test]
     fn tokens_of_one_slot_cost_more_with_each_of_them() {
-        let mut table = HashTable::new(1);
-        let same = |n: &u32| hash(MAIN_INDEX, n.to_string().as_bytes()) % 4_096 == 7;
-        let tokens: Vec<u32> = (0..3_000_000).filter(same).take(600).collect();
-        let costs: Vec<u64> = tokens.iter().map(|n| table.add(MAIN_INDEX, n.to_string().as_bytes())).collect();
+        let mut all = tokens(&[]);
+        let same = |n: &u32| hash(n.to_string().as_bytes()) % 4_096 == 7;
+        let numbers: Vec<u32> = (0..3_000_000).filter(same).take(600).collect();
+        let costs: Vec<u64> = numbers.iter().map(|n| all.add_all(n.to_string().as_bytes())).collect();
         let linear = |n: &u32| NEW + BYTE * n.to_string().len() as u64;
-        for (before, (token, cost)) in tokens.iter().zip(costs).enumerate() {
-            assert_eq!(cost, linear(token) + COLLISION * before as u64);
+        for (before, (number, cost)) in numbers.iter().zip(costs).enumerate() {
+            assert_eq!(cost, linear(number) + COLLISION * before as u64);
         }
-        let again = table.add(MAIN_INDEX, tokens[0].to_string().as_bytes());
-        assert_eq!(again, linear(&tokens[0]) - NEW + KNOWN + COLLISION * tokens.len() as u64);
+        let again = all.add_all(numbers[0].to_string().as_bytes());
+        assert_eq!(again, linear(&numbers[0]) - NEW + KNOWN + COLLISION * numbers.len() as u64);
     }
 
     #[test]
-    fn ordinary_tokens_meet_short_chains() {
-        let mut table = HashTable::new(1);
-        let total: u64 = (0..50_000_u64).map(|n| table.add(MAIN_INDEX, format!("word{n}").as_bytes())).sum();
-        assert!(total < 50_000 * (NEW + BYTE * 9 + COLLISION), "{total}");
-    }
-
-    #[test]
-    fn a_prefix_is_cut_at_a_character() {
-        let of =
-            |characters| prefix("aé中".as_bytes(), characters).map(|found| String::from_utf8_lossy(found).into_owned());
-        assert_eq!([of(1), of(2), of(3), of(4)], [Some("a".into()), Some("aé".into()), Some("aé中".into()), None]);
+    fn prefixes_are_cut_at_characters() {
+        let mut all = tokens(&[1, 2, 3, 4, 999]);
+        all.add_all("aé中".as_bytes());
+        assert_eq!(all.known.len(), 4, "the token, and prefixes of one, two and three characters");
+        assert_eq!(all.written.prefixes.len(), 5);
+        let mut none = tokens(&[999]);
+        assert_eq!(none.add_all(b"ab"), NEW + 2 * BYTE);
     }
 }

@@ -18,8 +18,11 @@ use std::collections::BTreeMap;
 const MERGED_PAGE: u64 = 40_000;
 const OTHER_ROW: u64 = 2_000;
 
+/// Bytes of what the definition of a full-text table says of its tokenizer.
+const TOKENIZER_BYTES_MAX: usize = 1_000;
+
 /// Rowid of the row of FTS5's `data` table that describes the structure of the index: written at the end of each flush.
-const STRUCTURE_ROW: i64 = 10;
+pub const STRUCTURE_ROW: i64 = 10;
 /// Bits of a rowid of that table below the number of the segment.
 const SEGMENT_SHIFT: u32 = 37;
 
@@ -30,21 +33,25 @@ pub struct Definition {
     prefixes: Vec<usize>,
     /// A tokenizer is named, so that its tokens are seen.
     pub names_tokenizer: bool,
-    /// The table has a row for each text, which is written before the text's tokens are.
-    has_row_sizes: bool,
+    /// Bytes of what is said of the tokenizer.
+    tokenizer_bytes: usize,
 }
 
 impl Definition {
-    /// `None`: it is no full-text table.
+    /// `None`: it is not a full-text table.
     pub fn of(sql: &str) -> Option<Definition> {
         let using = words(sql).find(|word| word.eq_ignore_ascii_case(b"using"))?;
         let rest = &sql[using.as_ptr().addr() - sql.as_ptr().addr() + using.len()..];
         let module = rest.trim_start_matches(|c: char| !c.is_alphanumeric());
         let is_module = |name: &str| module.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        let mut found = Definition { prefixes: Vec::new(), names_tokenizer: false, tokenizer_bytes: 0 };
+        if has_comment(rest) {
+            // FTS5 may read it in another way than this function.
+            return Some(found);
+        }
         if is_module("rtree") || is_module("fts5vocab") {
             return None;
         }
-        let mut found = Definition { prefixes: Vec::new(), names_tokenizer: false, has_row_sizes: true };
         for argument in arguments(rest.split_once('(').map_or("", |(_, arguments)| arguments)) {
             let Some((name, value)) = argument.split_once('=') else { continue };
             let name = name.trim().to_ascii_lowercase();
@@ -54,13 +61,28 @@ impl Definition {
                 let numbers = value.split(|c: char| !c.is_ascii_digit());
                 found.prefixes.extend(numbers.filter_map(|number| number.parse::<usize>().ok()));
             } else if is("tokenize") {
-                found.names_tokenizer = true;
-            } else if is("columnsize") {
-                found.has_row_sizes = false;
+                found.names_tokenizer = value.contains(char::is_alphanumeric);
+                found.tokenizer_bytes += value.len();
             }
         }
         Some(found)
     }
+}
+
+/// The reason if a new virtual table is not accepted.
+pub fn refusal(sql: &str) -> Option<String> {
+    if has_comment(sql) {
+        return Some("CREATE VIRTUAL TABLE may contain no comments".to_string());
+    }
+    // FTS5 compares each character of `tokenchars` and `separators` with all before it.
+    let bytes = Definition::of(sql).map_or(0, |found| found.tokenizer_bytes);
+    (bytes > TOKENIZER_BYTES_MAX).then(|| {
+        format!("the tokenizer of a full-text table has at most {TOKENIZER_BYTES_MAX} bytes, this one has {bytes}")
+    })
+}
+
+fn has_comment(sql: &str) -> bool {
+    sql.contains("/*") || sql.contains("--")
 }
 
 /// Arguments of a virtual table, split at commas outside of quotes.
@@ -166,9 +188,9 @@ impl Table {
             return OTHER_ROW;
         }
         let segment = row >> SEGMENT_SHIFT;
-        let is_flush = self.is_pending || !self.definition.has_row_sizes;
-        // What is merged after a flush goes to other segments.
-        if is_flush && *self.flushed.get_or_insert(segment) == segment { OTHER_ROW } else { MERGED_PAGE }
+        // What is merged after a flush goes to other segments. A table that has no row for each text, and so is never
+        // pending, pays for a flush as for a merge.
+        if self.is_pending && *self.flushed.get_or_insert(segment) == segment { OTHER_ROW } else { MERGED_PAGE }
     }
 }
 
@@ -191,20 +213,24 @@ mod tests {
     fn a_definition_has_prefixes_and_a_tokenizer() {
         let of = |arguments: &str| {
             let found = Definition::of(&format!("CREATE VIRTUAL TABLE \"a using\" USING fts5{arguments}")).unwrap();
-            (found.prefixes, found.names_tokenizer, found.has_row_sizes)
+            (found.prefixes, found.names_tokenizer)
         };
         for (arguments, expected) in [
-            ("(body)", (vec![], false, true)),
-            ("(prefix, tokenize)", (vec![], false, true)),
-            ("(a, prefix='1 2', pre = \"3,4\", P=5)", (vec![1, 2, 3, 4, 5], false, true)),
-            ("(a, tokenize = \"'Trigram' remove_diacritics 1\")", (vec![], true, true)),
-            ("(a, tok=trigram, prefix='2')", (vec![2], true, true)),
-            ("(a, tokenize='porter unicode61', columnsize=0)", (vec![], true, false)),
+            ("(body)", (vec![], false)),
+            ("(prefix, tokenize)", (vec![], false)),
+            ("(a, prefix='1 2', pre = \"3,4\", P=5)", (vec![1, 2, 3, 4, 5], false)),
+            ("(a, tokenize = \"'Trigram' remove_diacritics 1\")", (vec![], true)),
+            ("(a, tok=trigram, prefix='2')", (vec![2], true)),
+            ("(a, tokenize='')", (vec![], false)),
+            ("(a /* ' */, prefix='1 2' /* ' */, tokenize=ascii)", (vec![], false)),
+            ("(a, tokenize='porter unicode61', columnsize=0)", (vec![], true)),
         ] {
             assert_eq!(of(arguments), expected, "{arguments}");
         }
         assert_eq!(Definition::of("CREATE VIRTUAL TABLE r USING rtree(id, a, b)"), None);
         assert_eq!(Definition::of("CREATE VIRTUAL TABLE v USING fts5vocab(f, row)"), None);
+        let hidden = Definition::of("CREATE VIRTUAL TABLE v USING /*rtree*/ fts5(a)");
+        assert_eq!(hidden.map(|found| found.names_tokenizer), Some(false));
         let quoted = Definition::of("CREATE VIRTUAL TABLE v USING \"FTS5\"(a, prefix='1')");
         assert_eq!(quoted.unwrap().prefixes, [1]);
     }

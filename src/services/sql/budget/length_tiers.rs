@@ -191,6 +191,7 @@ pub fn is_high(tier: usize) -> bool {
 
 fn undo(conn: &Connection, hooks: &HookState) -> Result<()> {
     own(conn, hooks, "ROLLBACK TO s")?;
+    hooks.fulltext().begin(None);
     // If the schema was rolled back as well, it is read again now, where nothing is too long.
     let _own = InternalStatements::begin(hooks);
     conn.prepare_cached("SELECT 1 FROM sqlite_phalanx WHERE idx = 0")?.exists([]).map(drop)
@@ -205,6 +206,9 @@ fn own(conn: &Connection, hooks: &HookState, sql: &str) -> Result<()> {
 pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
     if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
         return;
+    }
+    if table.ends_with("_data") && row == fulltext_writes::STRUCTURE_ROW {
+        hooks.flushes.fetch_add(1, Relaxed);
     }
     let steps = hooks.fulltext().row(action, table, row);
     if steps > 0 {

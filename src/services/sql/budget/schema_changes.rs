@@ -7,11 +7,12 @@
 //! Invariant: D1 the charge follows from the statement and the schema alone: it is the same on every node.
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
 
-use super::length_tiers;
+use super::{fulltext_writes, length_tiers};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
 use crate::services::sql::tokens::words;
 use rusqlite::Connection;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Tables, indexes, views and triggers of a database, including those that SQLite creates by itself.
 const OBJECTS_MAX: u64 = 2_000;
@@ -82,6 +83,11 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
         return Err(StatementError::Failed(format!(
             "a database has at most {VIRTUAL_MAX} virtual tables: drop one first"
         )));
+    }
+    if hooks.is_creating_virtual.load(Relaxed)
+        && let Some(why) = fulltext_writes::refusal(sql)
+    {
+        return Err(StatementError::Failed(why));
     }
     if !hooks.charge(steps) {
         return Err(StatementError::BudgetExceeded);

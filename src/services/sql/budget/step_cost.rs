@@ -306,6 +306,8 @@ pub struct Cost {
     /// The cost of this computation.
     pub search: u64,
     pub instructions: usize,
+    /// It names the function that ranks matches: any function, past the authorizer.
+    pub names_rank: bool,
     /// Number of concatenated values, each of which may be as long as the tier allows.
     pub joined: usize,
 }
@@ -318,6 +320,8 @@ pub struct Program {
     pub asked: Option<SearchTerms>,
     /// All marks that it puts around matched words.
     pub marks: Option<SearchTerms>,
+    /// It names the function that ranks the matches of a full-text index, by `rank MATCH` or in another way.
+    pub names_rank: bool,
     /// Instructions that concatenate values.
     joined: usize,
     /// It has more control-flow edges than can be followed.
@@ -395,6 +399,7 @@ impl Program {
             {
                 registers.call(std::str::from_utf8(text).unwrap_or_default(), p2);
             }
+            program.names_rank |= name == "VFilter" && text.contains(&b'r');
             let asked = registers.asked(p3, text).filter(|_| name == "VFilter");
             program.asked = program.asked.into_iter().chain(asked).reduce(SearchTerms::and);
             program.joined += usize::from(name == "Concat");
@@ -466,6 +471,7 @@ impl Program {
         let words = self.asked.map_or(Price::default(), |asked| of_words(asked, ASKED_STEP, ASKED_STEP_BYTE));
         let once = self.instructions.iter().fold(Price::default(), |sum, one| sum + one.price);
         Cost {
+            names_rank: self.names_rank,
             computes_words: self.asked.is_some_and(|asked| asked.are_computed),
             per_step: per_step + words,
             once,

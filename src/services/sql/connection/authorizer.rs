@@ -62,7 +62,10 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
     match asked.action {
         AuthAction::Insert { table_name } => hooks.fills(table_name, true),
         AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => hooks.fills(table_name, false),
-        AuthAction::CreateTable { table_name } => hooks.makes(table_name),
+        AuthAction::CreateTable { table_name } | AuthAction::CreateVtable { table_name, .. } => hooks.makes(table_name),
+        AuthAction::Read { column_name, .. } if column_name.eq_ignore_ascii_case("rank") => {
+            hooks.reads_rank.store(true, Relaxed);
+        }
         _ => {}
     }
     if purpose == Purpose::Write {

@@ -71,6 +71,8 @@ pub struct HookState {
     virtual_names: Mutex<Vec<String>>,
     /// Tables that the statement writes to, if it uses a virtual one, and how often it inserts into each.
     filled: Mutex<Vec<(String, u64)>>,
+    /// How often FTS5 has written what it had collected.
+    pub flushes: Arc<AtomicU64>,
     /// The full-text tables when the command began, and what of their writes is paid for.
     fulltext: Mutex<FulltextWrites>,
     /// Full-text tables write what the statement gave them: it is charged for that, though a statement of our own has them do so.
@@ -93,6 +95,8 @@ pub struct HookState {
     pub may_repeat: AtomicBool,
     /// The statement changes what tables and indexes there are.
     pub is_defining: AtomicBool,
+    /// The statement reads a column `rank`.
+    pub reads_rank: AtomicBool,
     /// The statement marks words that were found in a text.
     pub marks_matches: AtomicBool,
     /// Indexes of each table, when the command began.
@@ -156,6 +160,7 @@ impl HookState {
         self.is_creating_virtual.store(false, Relaxed);
         self.is_defining.store(false, Relaxed);
         self.marks_matches.store(false, Relaxed);
+        self.reads_rank.store(false, Relaxed);
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
         self.selects.store(false, Relaxed);
@@ -255,6 +260,11 @@ impl HookState {
     /// The statement makes this table.
     pub fn makes(&self, table: &str) {
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(table.to_string());
+    }
+
+    /// The table that the statement makes.
+    pub fn made(&self) -> Option<String> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The table that the statement has made of a SELECT.

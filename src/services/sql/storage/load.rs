@@ -45,7 +45,7 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
     hooks.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
-        let (mut prepared, mut told) = (None, (false, false, Vec::new()));
+        let (mut prepared, mut told) = (None, (false, false, Vec::new(), None::<String>));
         let is_over = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
             let on_error = |error| classify(hooks, &error);
             hooks.begin_statement();
@@ -58,11 +58,20 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
                     hooks.may_repeat.store(told.0, Relaxed);
                     hooks.is_defining.store(told.1, Relaxed);
                     hooks.set_filled(&told.2);
+                    if let Some(name) = &told.3 {
+                        hooks.makes(name);
+                        hooks.is_creating_virtual.store(true, Relaxed);
+                    }
                 }
                 None => {
                     hooks.set_price(step_cost::PLANNED);
                     prepared = batch.next().map_err(on_error)?;
-                    told = (hooks.may_repeat.load(Relaxed), hooks.is_defining.load(Relaxed), hooks.filled());
+                    told = (
+                        hooks.may_repeat.load(Relaxed),
+                        hooks.is_defining.load(Relaxed),
+                        hooks.filled(),
+                        hooks.made().filter(|_| hooks.is_creating_virtual.load(Relaxed)),
+                    );
                 }
             }
             hooks.set_price(step_cost::PLAIN);

@@ -4,10 +4,10 @@
 //! for people: `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints them, the longest
 //! first.
 
-use super::script_runner::{Node, in_words, request};
+use super::script_runner::{Node, answer, in_words, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Command, Digest, Kind, Outcome};
+use crate::services::sql::{Answer, Command, Digest, Kind, Outcome};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -332,7 +332,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
         "INSERT INTO p SELECT count(*) FROM t, tri WHERE tri.a LIKE t.a",
         "DELETE FROM f WHERE f MATCH (SELECT a FROM t)",
         "DELETE FROM f WHERE f MATCH upper('a')",
-        "DELETE FROM f WHERE f MATCH 'a' AND rank MATCH 'bm25()' AND a MATCH (SELECT a FROM t)",
+        "DELETE FROM f WHERE f MATCH 'a' AND a MATCH (SELECT a FROM t)",
         "INSERT INTO t(a) VALUES('b')",
     ] {
         let said = last(&mut node, &[sql]);
@@ -408,6 +408,11 @@ fn each_full_text_table_names_its_tokenizer() {
         ("h)", "[h)] USING 'fts5' (a, \"tokenize = x\" UNINDEXED)"),
         ("h", "h USING fts5(a, 'b = c')"),
         ("h", "IF NOT EXISTS h USING \"FTS5\"(a);"),
+        ("h", "h USING /*rtree*/ fts5(a)"),
+        ("h", "h USING -- fts5vocab\n fts5(a, tokenize = ascii)"),
+        ("h", "h USING fts5(a /* ' */, prefix='1 2 3' /* ' */, tokenize = ascii)"),
+        ("h", "h USING fts5(a, tokenize = '')"),
+        ("h", "h USING fts5(a, tokenize = ' ')"),
     ] {
         if !last(&mut node, &[&format!("CREATE VIRTUAL TABLE {definition}")]).starts_with("changed") {
             continue;
@@ -418,6 +423,15 @@ fn each_full_text_table_names_its_tokenizer() {
         node.execute(&[&format!("DROP TABLE \"{name}\"")]);
     }
     assert!(created >= 2, "{created}");
+    // In a dump a definition is prepared once and carried out twice.
+    for definition in ["fts5(a, tokenize = '')", "fts5(a, tokenize =)", "fts5(a /*, tokenize = x */)"] {
+        let sql = format!("CREATE VIRTUAL TABLE d USING {definition};");
+        let said = node.entry(2_100_000_000_000, &[Command::Load { sql, seed: 1 }]).remove(0);
+        assert!(matches!(answer(said), Answer::Refused(_)), "{definition}");
+    }
+    let long =
+        format!("CREATE VIRTUAL TABLE l USING fts5(a, tokenize = \"unicode61 tokenchars '{}'\")", "x".repeat(2_000));
+    assert!(last(&mut node, &[&long]).contains("at most 1000 bytes"));
 }
 
 /// How many of these statements a request may have: all but the last succeed.
@@ -486,6 +500,7 @@ fn words_of_the_same_hash_value_are_paid_for_wherever_they_come_from() {
         "INSERT INTO t VALUES(1)",
         "INSERT INTO g SELECT substr(b, 1, 45000), substr(b, 45001, 45000), substr(b, 90001) FROM store",
         "INSERT INTO g(g, rowid, a, b, c) SELECT 'delete', 1, b, '', '' FROM store",
+        "INSERT INTO f(rowid, a) SELECT 1000 - id, b FROM store, (SELECT 1 UNION ALL SELECT 2)",
     ] {
         assert_eq!(last(&mut node, &[sql]), format!("failed: {BUDGET_EXCEEDED}"), "{sql:.90}");
         // Nothing of the text is left in the index.
@@ -500,6 +515,38 @@ fn words_of_the_same_hash_value_are_paid_for_wherever_they_come_from() {
         let said = last(&mut node, &[&sql]);
         assert!(said.starts_with("changed 1"), "{sql:.90}: {said}");
     }
+}
+
+/// The function that ranks matches is called past the authorizer.
+#[test]
+fn matches_are_ranked_by_bm25_alone() {
+    let mut node = Node::default();
+    node.execute(&["CREATE VIRTUAL TABLE f USING fts5(a)", "CREATE TABLE p (x)", "INSERT INTO f VALUES('x y')"]);
+    for sql in [
+        "INSERT INTO p SELECT rank FROM f WHERE f MATCH 'x' AND rank MATCH 'snippet(0,''['','']'',''.'',3)'",
+        "INSERT INTO p SELECT rank FROM f WHERE f MATCH 'x' AND rank = 'highlight(0,''['','']'')'",
+        "INSERT INTO p SELECT rank FROM f('x', 'snip' || 'pet(0,''['','']'',''.'',3)')",
+        "INSERT INTO p SELECT rank FROM f WHERE f MATCH 'x' AND rank MATCH 'bm25(2.0)'",
+    ] {
+        assert!(last(&mut node, &[sql]).contains("rank MATCH and rank = are not available"), "{sql}");
+        let read = sql.trim_start_matches("INSERT INTO p ");
+        if !read.contains("||") {
+            let said = in_words(&node.read(read));
+            assert!(said.contains("rank MATCH and rank = are not available"), "{read}: {said}");
+        }
+    }
+    let set = "INSERT INTO f(f, rank) VALUES('rank', 'snippet(0,''['','']'',''.'',3)')";
+    assert!(last(&mut node, &[set]).contains("settings of full-text tables"));
+    for sql in [
+        "INSERT INTO f(f, rank) VALUES('rank', 'bm25(2.0)')",
+        "INSERT INTO p SELECT rank FROM f WHERE f MATCH 'x' ORDER BY rank",
+        "INSERT INTO p SELECT bm25(f, 3.0) FROM f WHERE f MATCH 'x' ORDER BY 1",
+    ] {
+        let said = last(&mut node, &[sql]);
+        assert!(said.starts_with("changed"), "{sql}: {said}");
+    }
+    let said = in_words(&node.read("SELECT a FROM f WHERE f MATCH 'x' ORDER BY rank"));
+    assert!(said.contains("x y"), "{said}");
 }
 
 #[test]
