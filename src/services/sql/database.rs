@@ -49,7 +49,7 @@ pub struct Database {
     /// Index of the newest entry seen, with or without commands for this service.
     seen: u64,
     saved: Arc<SavedSnapshots>,
-    /// Generation of the content, and the fingerprint of all content in it.
+    /// The generation of the content and the fingerprint computed for it.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
     /// Planted bugs.
@@ -64,9 +64,9 @@ enum State {
     Untouched,
     /// Open for writing.
     Live(Box<Writer>),
-    /// A copy, for a snapshot.
+    /// A pinned copy, for a snapshot.
     Pinned(PinnedImage),
-    /// It was received with a snapshot and is not in place yet.
+    /// Received with a snapshot and not in place yet.
     Arrived(ReceivedImage),
 }
 
