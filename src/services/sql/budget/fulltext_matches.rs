@@ -16,12 +16,12 @@ use crate::services::sql::tokens::from_first_word;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Longest value, in bytes, where marks and words are short.
+/// Largest length of a value in bytes if marks and words are short.
 const TEXT_BYTES_MAX: usize = 64 << 10;
-/// So many bytes of marks, or of words, halve that length; twice as many divide it by three.
+/// Length in bytes of marks or words that halves that limit; twice the length divides it by three, and so on.
 const MARK_BYTES: usize = 32;
 const WORD_BYTES: usize = 16;
-/// The smallest limit: where longer marks or words would lower it further, the read is refused.
+/// Smallest limit in bytes: if longer marks or words would lower it further, the read is refused.
 const TEXT_BYTES_MIN: usize = 4 << 10;
 
 /// Bounds the length of values for a statement that marks words; returns the bound, if the statement does.

@@ -1,8 +1,8 @@
-//! What the tokens cost that a full-text table takes from a text.
+//! The cost of the tokens that a full-text table extracts from a text.
 //!
 //! FTS5 collects the tokens of a statement in a hash table. Its hash function is known and has no key, so a text can be
-//! made whose tokens all have the same hash: then each of them is compared with all before it. So this module keeps
-//! account of a hash table like FTS5's, and each token pays for the chain that it meets.
+//! constructed whose tokens all have the same hash: then each of them is compared with all before it. So this module
+//! maintains a model of FTS5's hash table, and each token is charged for the length of the chain in its slot.
 //!
 //! Invariant: K1 the charge follows from the statement, the schema and the content alone: it is the same on every node.
 //! Not here: the pages that FTS5 writes (`fulltext_writes.rs`), how tokens are seen (crates/fts5-watch).
@@ -12,14 +12,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// A token that the statement has met before in this index: 50 ns, 200 ns and more where there are tens of thousands.
+/// Steps for a token that occurred before in this statement and index: 50 ns, and 200 ns or more among tens of
+/// thousands.
 const KNOWN: u64 = 300;
-/// One that is new, with its share of sorting and writing: 1,200 ns where there are 100,000 of them.
+/// Steps for a new token, including its share of sorting and writing: 1,200 ns among 100,000 tokens.
 const NEW: u64 = 1_500;
-/// Each byte of a token, and each other token with the same slot: 4 ns.
+/// Steps for each byte of a token, and for each other token in the same slot: 4 ns.
 const BYTE: u64 = 5;
 const COLLISION: u64 = 6;
-/// Slots of FTS5's hash table at first; they double when there are half as many tokens.
+/// Initial number of slots in FTS5's hash table; it doubles when there are half as many tokens as slots.
 const SLOTS: usize = 1_024;
 /// The byte that FTS5 puts before the tokens of the main index. Those of prefix indexes follow.
 const MAIN_INDEX: u8 = b'0';
@@ -32,8 +33,8 @@ pub struct Written {
     pub prefixes: Vec<usize>,
 }
 
-/// Runs `work`, in which each token is charged. `left`: the steps of the command that are left; a token for which there
-/// are not enough ends the statement.
+/// Runs `work` and charges each token. `left`: the steps of the command that are left; a token for which there are not
+/// enough ends the statement.
 pub fn charged<T>(left: Arc<AtomicI64>, written: Written, work: impl FnOnce() -> T) -> T {
     let mut hashed = HashTable::new(written.tables);
     let on_token = move |token: &[u8]| {
@@ -56,8 +57,8 @@ fn prefix(token: &[u8], characters: usize) -> Option<&[u8]> {
     ends.nth(characters.checked_sub(1)?).map(|end| &token[..end])
 }
 
-/// How many tokens are in each slot of a hash table like FTS5's. One stands for those of all tables that a statement
-/// writes to: a token is charged the chain in its slot whether it is there already or not, and counts as new as often as
+/// The number of tokens in each slot of a hash table like FTS5's. One model covers all tables that a statement writes
+/// to: a token is charged for the chain in its slot whether or not it is already there, and counts as new as often as
 /// there are tables.
 struct HashTable {
     tables: u32,
