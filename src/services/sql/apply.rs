@@ -60,7 +60,7 @@ impl Writer {
             #[cfg(test)]
             let is_gap = is_gap && !self.bugs.entries_run_again;
             if is_gap {
-                let why = format!("the file has come to entry {} and does not know what {index} answered", self.newest);
+                let why = format!("the database file is at entry {} but has no replies to entry {index}", self.newest);
                 return Err(Fatal { why, is_damaged: true });
             }
             let answer = match &command {
@@ -119,7 +119,7 @@ impl Writer {
         self.begin()?;
         for (at, before, steps) in std::mem::take(&mut entry.since_begin) {
             let (_, again) = self.run(at, &before, steps)?;
-            assert!(again.is_none(), "a command ran away only when it ran again");
+            assert!(again.is_none(), "a command that ran without a rollback was rolled back when it ran again");
         }
         if let Command::Run(run) = &command
             && !run.is_transaction

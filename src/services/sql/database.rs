@@ -137,7 +137,7 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
     match writer.look(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
-        None if pages > 1 && writer.newest() > 0 => return Err(damaged("it does not say whose it is".to_string())),
+        None if pages > 1 && writer.newest() > 0 => return Err(damaged("it does not record which node it belongs to".to_string())),
         None => writer.replace(|conn| own_table::set_owner(conn, &files.owner()))?,
     }
     Ok(writer)
@@ -154,7 +154,7 @@ impl Database {
         });
         let writer = match writer {
             Ok(writer) => writer,
-            Err(fatal) => files.give_up(&format!("a new database cannot be made: {}", fatal.why), false),
+            Err(fatal) => files.give_up(&format!("a new database cannot be created: {}", fatal.why), false),
         };
         let state = State::Live(Box::new(writer));
         let mut database = Database { files: Some(files), state, is_survivor: true, news, ..Database::default() };
@@ -297,7 +297,7 @@ impl Database {
         }
         match &mut self.state {
             State::Live(writer) => writer,
-            _ => unreachable!("it was just made if it was not there"),
+            _ => unreachable!("it is created above if it is missing"),
         }
     }
 
@@ -312,8 +312,8 @@ impl Database {
 
     fn give_up(&self, fatal: &Fatal) -> ! {
         match &self.files {
-            Some(files) => files.give_up(&format!("the database cannot go on: {}", fatal.why), fatal.is_damaged),
-            None => panic!("the database cannot go on: {}", fatal.why),
+            Some(files) => files.give_up(&format!("the database cannot continue: {}", fatal.why), fatal.is_damaged),
+            None => panic!("the database cannot continue: {}", fatal.why),
         }
     }
 

@@ -38,7 +38,8 @@ pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Re
     drop(own);
     let bytes = program.and_then(|program| text_bytes(program.marks, program.asked, statement.params.bytes()));
     let bytes = bytes.ok_or_else(|| {
-        let why = "highlight and snippet take marks, and MATCH beside them takes words, that stand in the statement or are a parameter as a whole, some hundred bytes of them";
+        let why = "the marks of highlight and snippet, and the words of MATCH in the same read, must be literals or whole \
+            parameters, of a few hundred bytes at most";
         StatementError::Failed(why.to_string())
     })?;
     set_length(conn, Some(bytes)).map_err(on_error)?;
@@ -49,7 +50,8 @@ pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Re
 pub fn explain(error: StatementError, bytes: Option<usize>) -> StatementError {
     match (error, bytes) {
         (StatementError::TooLong(_), Some(bytes)) => StatementError::Failed(format!(
-            "where highlight or snippet marks words with these marks a row and an answer may have {bytes} bytes: make several rows of a longer text"
+            "with these marks in highlight or snippet a row and a result may have at most {bytes} bytes: split longer \
+             texts into several rows"
         )),
         (error, _) => error,
     }

@@ -83,8 +83,9 @@ pub fn check_tokenizers(conn: &Connection, hooks: &HookState) -> std::result::Re
         let asked = fts5_watch::watch(Box::new(on_token), || conn.query_row(&ask, [], |_| Ok(())));
         if definition.names_tokenizer && asked.is_ok() && seen.get() == 0 {
             drop(own);
-            let why =
-                format!("name the tokenizer of full-text table {name} in its first place: tokenize = 'unicode61'");
+            let why = format!(
+                "name the tokenizer of full-text table {name} in the first argument of its definition: tokenize = 'unicode61'"
+            );
             return Err(StatementError::Failed(why));
         }
     }

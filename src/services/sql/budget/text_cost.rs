@@ -48,7 +48,7 @@ pub fn too_many_selects(sql: &str) -> Option<String> {
     let is_select = |word: &&[u8]| ["select", "values"].iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
     let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
     (count > SELECTS_MAX)
-        .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
+        .then(|| format!("a statement may have at most {SELECTS_MAX} SELECT and VALUES: send several statements"))
 }
 
 /// The reason if SQLite would take too long to prepare an INSERT: it compares the columns of each ON CONFLICT with
@@ -63,5 +63,5 @@ pub fn too_many_conflicts(sql: &str) -> Option<String> {
         count += usize::from(inserts && token.eq_ignore_ascii_case(b"conflict"));
         count > CONFLICTS_MAX
     });
-    has_too_many.then(|| format!("an INSERT says ON CONFLICT {CONFLICTS_MAX} times at most: send several statements"))
+    has_too_many.then(|| format!("an INSERT may have at most {CONFLICTS_MAX} ON CONFLICT clauses: send several statements"))
 }

@@ -215,7 +215,7 @@ impl ReceivedImage {
             }
         };
         if got != len {
-            return Err(bad("the database's image is cut short"));
+            return Err(bad("the database image in the snapshot is truncated"));
         }
         Ok(Some(ReceivedImage { newest, image }))
     }

@@ -127,7 +127,7 @@ pub fn file(conn: &Connection, hooks: &HookState, at_ms: u64, command: &Command)
 
 fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answer> {
     if bytes.len() > STAGE_BYTES_MAX || offset + bytes.len() as u64 > LOAD_BYTES_MAX as u64 {
-        let why = format!("a file has {LOAD_BYTES_MAX} bytes at most, a piece {STAGE_BYTES_MAX}");
+        let why = format!("a file may have at most {LOAD_BYTES_MAX} bytes, and each of its pieces {STAGE_BYTES_MAX}");
         return Ok(Answer::Refused(why));
     }
     let so_far =
