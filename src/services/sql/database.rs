@@ -137,7 +137,9 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
     match writer.look(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
-        None if pages > 1 && writer.newest() > 0 => return Err(damaged("it does not record which node it belongs to".to_string())),
+        None if pages > 1 && writer.newest() > 0 => {
+            return Err(damaged("it does not record which node it belongs to".to_string()));
+        }
         None => writer.replace(|conn| own_table::set_owner(conn, &files.owner()))?,
     }
     Ok(writer)
@@ -181,7 +183,7 @@ impl Database {
         self.look(|conn| conn.execute_batch(sql)).expect("it is open");
     }
 
-    /// Numbers of all rows of our own table.
+    /// Row ids of the internal table.
     #[cfg(test)]
     pub fn own_rows(&self) -> Vec<i64> {
         let find = |conn: &Connection| {

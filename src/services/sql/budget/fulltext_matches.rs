@@ -38,8 +38,8 @@ pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Re
     drop(own);
     let bytes = program.and_then(|program| text_bytes(program.marks, program.asked, statement.params.bytes()));
     let bytes = bytes.ok_or_else(|| {
-        let why = "the marks of highlight and snippet, and the words of MATCH in the same read, must be literals or whole \
-            parameters, of a few hundred bytes at most";
+        let why = "the marks of highlight and snippet, and the words of MATCH in the same read, must be literals or \
+            whole parameters, of a few hundred bytes at most";
         StatementError::Failed(why.to_string())
     })?;
     set_length(conn, Some(bytes)).map_err(on_error)?;

@@ -84,7 +84,8 @@ pub fn check_tokenizers(conn: &Connection, hooks: &HookState) -> std::result::Re
         if definition.names_tokenizer && asked.is_ok() && seen.get() == 0 {
             drop(own);
             let why = format!(
-                "name the tokenizer of full-text table {name} in the first argument of its definition: tokenize = 'unicode61'"
+                "name the tokenizer of full-text table {name} in the first argument of its definition: \
+                 tokenize = 'unicode61'"
             );
             return Err(StatementError::Failed(why));
         }

@@ -166,8 +166,8 @@ pub fn excess(tier: usize, instructions: usize, joined: usize) -> Option<String>
     if joined.saturating_mul(TIER_BYTES[tier]) > JOINED_BYTES_MAX {
         let (kib, most) = (TIER_BYTES[tier] >> 10, JOINED_BYTES_MAX / TIER_BYTES[tier]);
         return Some(format!(
-            "a statement on values of up to {kib} KiB may have at most {most} operators ||, including those of generated \
-             columns, indexes and triggers; this one has {joined}"
+            "a statement on values of up to {kib} KiB may have at most {most} operators ||, including those of \
+             generated columns, indexes and triggers; this one has {joined}"
         ));
     }
     (instructions.saturating_mul(TIER_BYTES[tier]) > PROGRAM_BYTES_MAX).then(|| {

@@ -63,5 +63,6 @@ pub fn too_many_conflicts(sql: &str) -> Option<String> {
         count += usize::from(inserts && token.eq_ignore_ascii_case(b"conflict"));
         count > CONFLICTS_MAX
     });
-    has_too_many.then(|| format!("an INSERT may have at most {CONFLICTS_MAX} ON CONFLICT clauses: send several statements"))
+    has_too_many
+        .then(|| format!("an INSERT may have at most {CONFLICTS_MAX} ON CONFLICT clauses: send several statements"))
 }

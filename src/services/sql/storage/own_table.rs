@@ -6,6 +6,7 @@
 //! `last_insert_rowid()` does not depend on the previous command. Negative row ids are single facts, and from -1000
 //! downwards the pieces of a database file that is being loaded.
 //!
+//! All functions return SQLite's error if the table cannot be read or written.
 //! Not here: who reads and writes it (`services/sql/writer.rs`).
 
 use crate::services::Reply;

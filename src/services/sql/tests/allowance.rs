@@ -48,7 +48,7 @@ fn of_two_that_do_much_the_second_waits_and_has_done_nothing() {
         let answers = entry(&mut node, 10_000, &[much.clone(), much.clone(), run(&["INSERT INTO t VALUES(2)"], false)]);
         assert!(is_done(&answers[0]), "{answers:?}");
         let Answer::Busy { after_ms } = answers[1] else { panic!("{answers:?}") };
-        assert!(is_done(&answers[2]), "what does little is not held up: {answers:?}");
+        assert!(is_done(&answers[2]), "a cheap request does not wait: {answers:?}");
         assert_eq!(count(&node), "[count(*):integer]\n  3");
         let answers = entry(&mut node, 10_001, std::slice::from_ref(&much));
         assert!(matches!(answers[0], Answer::Busy { .. }), "{answers:?}");

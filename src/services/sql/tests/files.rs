@@ -267,7 +267,7 @@ fn a_snapshot_holds_the_moment_at_which_it_was_taken() {
     bare_image(&(files as Arc<dyn Files>), &mut backup).unwrap();
     let conn = crate::services::sql::storage::load::open(backup).unwrap();
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(tables, 1, "nothing of ours");
+    assert_eq!(tables, 1, "the internal table is left out");
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
         Reader::open(&files.path(), Arc::new(move || clock.load(Ordering::Relaxed).then_some("late"))).unwrap();
     let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
     let asks = |reader: &Reader| reader.only_read(&[Statement::bare("SELECT n FROM t"), Statement::bare(endless)]);
-    assert!(asks(&reader), "of a new connection too");
+    assert!(asks(&reader), "on a new connection too");
     assert!(!reader.only_read(&[Statement::bare("SELECT 1"), Statement::bare("DELETE FROM t")]));
     let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7, &mut || ())[0]);
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
@@ -302,10 +302,10 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     let wide = vec!["hex(zeroblob(1000000))"; 1000].join(",");
     assert_eq!(said(&format!("SELECT {wide}")), "failed: string or blob too big");
     assert_eq!(said(&format!("SELECT {wide}; -- two")), "failed: string or blob too big");
-    assert!(said("SELECT length(hex(zeroblob(2000000)))").ends_with("4000000"), "few may be long");
+    assert!(said("SELECT length(hex(zeroblob(2000000)))").ends_with("4000000"), "a few values may be long");
     is_late.store(true, Ordering::Relaxed);
     assert_eq!(said(endless), "failed: late");
-    assert!(asks(&reader), "of one whose last read was ended too");
+    assert!(asks(&reader), "on a connection whose last read was interrupted too");
 }
 
 /// The pause of writes while a snapshot of a large database is taken: `--ignored --nocapture`, `PHALANX_SQL_MB=1024`.

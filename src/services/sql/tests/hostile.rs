@@ -333,7 +333,7 @@ fn what_is_copied_is_counted() {
     node.execute(&["CREATE TABLE a (x)", "CREATE TABLE b (x)", "INSERT INTO a VALUES(zeroblob(1000000))"]);
     let growing = ["INSERT INTO b SELECT * FROM a", "INSERT INTO a SELECT * FROM b"].repeat(12);
     let said = node.run(1, request(&growing, Kind::Execute, 1));
-    assert!(said.iter().any(|one| in_words(one) == ran_away()), "it would come to 75 GB");
+    assert!(said.iter().any(|one| in_words(one) == ran_away()), "the statements would write 75 GB");
     let rows = in_words(&node.read("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"));
     let rows: u64 = rows.rsplit("  ").next().unwrap().parse().unwrap();
     assert!((100..3_000).contains(&rows), "{rows} MB");

@@ -105,7 +105,7 @@ fn a_file_is_prepared_beside_the_log_and_put_in_place_in_one_step() {
     }
     assert_ne!(files.path(), home.path().join("db.sqlite"), "another file is the database now");
     assert_eq!(state(&node), state(&model));
-    assert_eq!(node.registry.sql().newest(), node.log.len() as u64, "it knows how far it is");
+    assert_eq!(node.registry.sql().newest(), node.log.len() as u64, "the file records its newest entry");
     // The step itself copies no rows: it waits for the prepared file and adds the replies to entries.
     assert_eq!(
         done(&mut node, put_in_place(LOAD, &image)),
@@ -218,7 +218,7 @@ fn a_file_of_no_use_leaves_every_table_and_no_piece() {
         while done(node, Command::Unstage { load: LOAD + 1 }) == Answer::More {
             count += 1;
         }
-        assert!(count > 1, "they go one by one");
+        assert!(count > 1, "pieces are removed one at a time");
         assert_eq!(in_words(&node.read("SELECT n FROM t")), "[n:integer]\n  1");
     }
     let left: Vec<i64> = node.registry.sql().own_rows();

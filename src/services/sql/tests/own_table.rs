@@ -43,7 +43,7 @@ fn a_file_of_an_older_version_goes_on_where_it_was() {
     let mut registry = crate::services::registry::Registry::default();
     registry.sql = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);
     registry.begin_anew().unwrap();
-    assert_eq!(registry.sql().newest(), before, "it knows how far it is");
+    assert_eq!(registry.sql().newest(), before, "the file records its newest entry");
     assert_eq!(registry.take_news(), Vec::<String>::new(), "it was not rebuilt");
     assert!(
         names(&Connection::open(files.path()).unwrap(), "SELECT name FROM sqlite_schema")
