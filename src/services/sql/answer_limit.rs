@@ -1,41 +1,42 @@
-//! How many rows, bytes and how much memory the answer to one request may take.
+//! Limits the number of rows, the bytes and the memory of the answer to one request.
 //!
 //! Not here: who grants memory (`node/sql/`).
 
 use super::commands::Value;
 
-/// What a request may answer.
+/// How much the answer to a request may still take.
 pub struct AnswerLimit<'a> {
     bytes: usize,
     rows: usize,
-    /// Bytes of memory that the rows take so far, and how many of them were granted.
+    /// Bytes of memory that the rows take so far, and bytes that were granted.
     held: usize,
     granted: usize,
     grant: Option<&'a mut dyn FnMut(usize) -> bool>,
 }
 
-/// Memory is asked for in pieces of so many bytes.
+/// Memory is requested in multiples of this many bytes.
 const GRANT_BYTES: usize = 256 << 10;
-/// What a value or a row takes in memory beside its bytes.
+/// Bytes that a value or a row takes in memory in addition to its content.
 const CELL_BYTES: usize = size_of::<Value>() + 32;
 
 impl<'a> AnswerLimit<'a> {
-    /// For so many bytes of so many rows.
+    /// A limit of `bytes` bytes and `rows` rows, without a limit of memory.
     pub fn new(bytes: usize, rows: usize) -> AnswerLimit<'a> {
         AnswerLimit { bytes, rows, held: 0, granted: 0, grant: None }
     }
 
-    /// The same, as far as memory is granted too: asked for all of it each time.
+    /// Limits memory as well: `grant` is called with the total number of bytes needed, and returns false if there is
+    /// not enough.
     pub fn granted_by(self, grant: &'a mut dyn FnMut(usize) -> bool) -> AnswerLimit<'a> {
         AnswerLimit { grant: Some(grant), ..self }
     }
 
-    /// What is left, for a statement that may have to be run again; whatever memory it takes.
+    /// A copy of what is left, without a limit of memory, for a statement that may have to run again.
     pub fn left(&self) -> AnswerLimit<'static> {
         AnswerLimit::new(self.bytes, self.rows)
     }
 
-    /// Takes a row of so many bytes and values; the error: why there is no room for it.
+    /// Counts a row of `bytes` bytes and `values` values. The error is the reason why the row exceeds the limit.
     pub fn take(&mut self, bytes: usize, values: usize) -> Result<(), &'static str> {
         if bytes > self.bytes || self.rows == 0 {
             return Err("the result is too large: select fewer rows");

@@ -1,13 +1,15 @@
-//! Applies the commands of the log: each atomic in itself, all of an entry in one transaction.
+//! Applies the commands of the log: each command is atomic, and all commands of an entry run in one transaction.
 //!
-//! A command runs in a savepoint, and each of its statements in one of its own, with a budget of steps for all of them.
+//! A command runs in a savepoint, and each of its statements in a savepoint of its own, with one budget of steps for
+//! all of them.
 //!
-//! When SQLite interrupts a write, and for a few errors more, it rolls back everything since BEGIN, the other commands of the
-//! same entry too. Those are then run again, with the same results, and committed at once with their replies, so that
-//! nothing runs a third time. A restart in between finds the replies of the first part, and goes on with the command after it.
+//! When SQLite interrupts a write, and on a few other errors, it rolls back everything since BEGIN, including the
+//! earlier commands of the same entry. Those are then run again, with the same results, and committed at once with
+//! their replies, so that nothing runs a third time. After a restart in between, the stored replies of that part are
+//! found and the entry continues with the next command.
 //!
-//! Invariants: M1 a command's effect and reply depend on the content, its own bytes and the entry's time alone. M3 an entry
-//! whose replies are stored is answered from there.
+//! Invariants: M1 a command's effect and reply depend only on the content, its own bytes and the entry's time. M3 an
+//! entry whose replies are stored is answered from them.
 //! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`loading.rs`).
 
 use super::answer_limit::AnswerLimit;
@@ -26,19 +28,19 @@ use crate::services::Reply;
 use crate::types::Stamp;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How the statements of a run came out.
+/// How a run ended.
 enum End {
     All,
-    /// One in a transaction failed.
+    /// A statement of a transaction failed.
     Undone,
-    /// The budget was used up, by the statement of this number.
+    /// The budget was used up by the statement with this number.
     BudgetExceeded(usize),
-    /// SQLite has taken the transaction away, in the statement of this number.
+    /// SQLite rolled back the transaction in the statement with this number.
     Gone(usize),
 }
 
 impl Writer {
-    /// Runs a command of an entry, or finds what it answered when it ran.
+    /// Runs a command of an entry, or returns the stored reply if it has run before.
     pub fn apply(&mut self, at: Stamp, command: Command) -> Result<Reply, Fatal> {
         let index = at.index.0;
         let mut entry = match self.entry.take() {
@@ -58,7 +60,7 @@ impl Writer {
             #[cfg(test)]
             let is_gap = is_gap && !self.bugs.entries_run_again;
             if is_gap {
-                let why = format!("the file has come to entry {} and does not know what {index} answered", self.newest);
+                let why = format!("the database file is at entry {} but has no replies to entry {index}", self.newest);
                 return Err(Fatal { why, is_damaged: true });
             }
             let answer = match &command {
@@ -77,7 +79,7 @@ impl Writer {
         Ok(reply)
     }
 
-    /// The entry is over: what it did lasts from now on. `prune_to`: replies up to there will not be asked for.
+    /// Ends the entry: commits its effects. `prune_to`: replies to entries up to this index are no longer needed.
     pub fn finish(&mut self, prune_to: u64) -> Result<(), Fatal> {
         let Some(mut entry) = self.entry.take() else { return Ok(()) };
         if entry.since_begin.is_empty() {
@@ -95,7 +97,7 @@ impl Writer {
         entry.since_begin.is_empty() && !self.conn.is_autocommit()
     }
 
-    /// Runs a command; when SQLite took the transaction away, makes again what was in it.
+    /// Runs a command; if SQLite rolled back the transaction, runs the earlier commands in it again.
     fn run_and_settle(&mut self, at: Stamp, command: Command, entry: &mut Entry) -> Result<Answer, Fatal> {
         if self.conn.is_autocommit() {
             self.begin()?;
@@ -117,7 +119,7 @@ impl Writer {
         self.begin()?;
         for (at, before, steps) in std::mem::take(&mut entry.since_begin) {
             let (_, again) = self.run(at, &before, steps)?;
-            assert!(again.is_none(), "a command ran away only when it ran again");
+            assert!(again.is_none(), "a command that ran without a rollback was rolled back when it ran again");
         }
         if let Command::Run(run) = &command
             && !run.is_transaction
@@ -131,7 +133,7 @@ impl Writer {
         Ok(answer)
     }
 
-    /// The answer; and if the transaction is gone, with which statement.
+    /// Returns the answer and, if the transaction was rolled back, the number of the statement in which that happened.
     fn run(&mut self, at: Stamp, command: &Command, steps: u64) -> Result<(Answer, Option<usize>), Fatal> {
         let run = match command {
             Command::Run(run) => run,
@@ -148,7 +150,7 @@ impl Writer {
                 close(run, &mut outcomes, number);
                 return Ok((Answer::Results(outcomes), Some(number)));
             }
-            // One that may come again has done nothing.
+            // A command that may be sent again must leave no changes behind.
             End::BudgetExceeded(_) if steps < STEPS_MAX => self.own("ROLLBACK TO c")?,
             End::BudgetExceeded(_) | End::Undone if run.is_transaction => self.own("ROLLBACK TO c")?,
             End::BudgetExceeded(number) => close(run, &mut outcomes, number),
@@ -213,7 +215,7 @@ impl Writer {
         }
     }
 
-    /// Answers a read from the state as it stands, between entries: for the simulator and tests.
+    /// Answers a read from the present state, between entries: for the simulator and tests.
     pub fn read(&self, at: Stamp, statements: &[Statement]) -> Result<Vec<Outcome>, Fatal> {
         self.hooks.begin(at.at_ms, 0, STEPS_MAX);
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
@@ -231,12 +233,12 @@ impl Writer {
     }
 }
 
-/// Whether a command takes steps of the budget.
+/// Whether the steps of a command are charged to the allowance.
 fn is_charged(command: &Command) -> bool {
     matches!(command, Command::Run(_) | Command::Load { .. })
 }
 
-/// Says of the statements after the one that ended a request that nothing was done about them.
+/// Adds outcomes for the statements after the one that ended the request: they were not executed.
 fn close(run: &Run, outcomes: &mut Vec<Outcome>, number: usize) {
     if !run.is_transaction {
         let left = run.statements.len().saturating_sub(number + 1);

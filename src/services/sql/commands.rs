@@ -12,26 +12,27 @@ use std::collections::BTreeMap;
 
 /// Largest number of statements in one request.
 pub const STATEMENTS_MAX: usize = 65_536;
-/// Bytes of one statement's text. A whole dump may be longer: see [`Command::Load`].
+/// Largest size of one statement's text in bytes. A whole dump may be longer: see [`Command::Load`].
 pub const SQL_BYTES_MAX: usize = 4 << 20;
-/// Bytes of one text, blob or row: as large as a value of the key-value store.
+/// Largest size of one text, blob or row in bytes: the same as of a value of the key-value store.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
-/// Longest row of SQLite: a value with its overhead.
+/// Largest size of a row in SQLite, in bytes: a value and its overhead.
 pub const ROW_BYTES_MAX: usize = VALUE_BYTES_MAX + 1024;
-/// Bytes of statements and parameters of one command; the rest of [`crate::limits::COMMAND_BYTES_MAX`] is for the
-/// encoding.
+/// Largest size in bytes of the statements and parameters of one command; the rest of
+/// [`crate::limits::COMMAND_BYTES_MAX`] is for the encoding.
 pub const RUN_BYTES_MAX: usize = crate::limits::COMMAND_BYTES_MAX - (256 << 10);
-/// Bytes of rows that a command in the log may return: they are kept until the client has them.
+/// Largest size in bytes of the rows that a command in the log may return: they are kept until the client has them.
 pub const RUN_ROWS_BYTES_MAX: usize = 4 << 20;
-/// Bytes of rows that a read outside of the log may return.
+/// Largest size in bytes of the rows that a read outside of the log may return.
 pub const READ_ROWS_BYTES_MAX: usize = 32 << 20;
-/// A row is estimated to be as long as the parameters of its statement together, up to this length.
+/// A row is estimated to be as long as all parameters of its statement together, up to this many bytes.
 const SHORT_ROW_BYTES: usize = 1 << 10;
-/// Rows of one read.
+/// Largest number of rows that one read may return.
 pub const READ_ROWS_MAX: usize = 1_000_000;
-/// Bytes of one piece of a database file on its way through the log ([`Command::Stage`]).
+/// Largest size in bytes of one piece of a database file on its way through the log ([`Command::Stage`]).
 pub const STAGE_BYTES_MAX: usize = 4 << 20;
-/// Bytes of a database file to be loaded: until it is in place it takes four times its size on the disk of each node.
+/// Largest size in bytes of a database file to be loaded. Until it is in place, it takes four times its size on the
+/// disk of each node.
 pub const LOAD_BYTES_MAX: usize = 1 << 30;
 /// Steps of work that one write may take, the same on every node. A step is some nanoseconds at most: each instruction
 /// of SQLite costs steps in proportion to its time (`services/sql/budget/step_cost.rs`), and more where values are
@@ -45,9 +46,9 @@ pub const FILE_STEPS_PER_BYTE: u64 = 100;
 /// One value of SQLite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
-    /// Nothing.
+    /// SQL NULL.
     Null,
-    /// 64 bits, signed.
+    /// A signed integer of 64 bits.
     Integer(i64),
     /// A floating-point number.
     Real(f64),
@@ -73,7 +74,7 @@ pub enum Params {
     /// No parameters.
     #[default]
     None,
-    /// In order, the first for `?1`.
+    /// In order; the first is `?1`.
     Positional(Vec<Value>),
     /// By name, with or without its `:`, `@` or `$`.
     Named(Vec<(String, Value)>),
@@ -104,7 +105,8 @@ impl Statement {
         Statement { sql: sql.into(), params: Params::None }
     }
 
-    /// Bytes of its longest parameter, or of a short row of all of them.
+    /// Length in bytes of its longest parameter, or of all parameters together up to `SHORT_ROW_BYTES`, whichever is
+    /// greater.
     pub fn longest(&self) -> usize {
         let each: &mut dyn Iterator<Item = &Value> = match &self.params {
             Params::None => return 0,
@@ -124,7 +126,7 @@ impl Statement {
     }
 }
 
-/// What the statements of a run are run for.
+/// What the statements of a run are executed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// For their changes: rows that a statement may return are discarded (rqlite's `/db/execute`).
@@ -141,7 +143,8 @@ pub enum Kind {
 pub struct Run {
     /// In order.
     pub statements: Vec<Statement>,
-    /// All or nothing; otherwise each statement stands alone, and one that fails is an error in its place.
+    /// All statements take effect or none. If false, each statement is independent, and one that fails yields an error
+    /// in its place.
     pub is_transaction: bool,
     /// What the statements are run for.
     pub kind: Kind,
@@ -150,7 +153,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The reason if it is too large to be a command: the endpoint refuses it before it goes to the log.
+    /// The reason if the run is too large to be a command: the endpoint refuses it before it goes to the log.
     pub fn excess(&self) -> Option<String> {
         if self.statements.len() > STATEMENTS_MAX {
             return Some(format!("a request has at most {STATEMENTS_MAX} statements"));
@@ -163,52 +166,54 @@ impl Run {
 /// A change of the database.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// Runs statements: [`Answer::Results`], one outcome for each; in a transaction that failed, up to the statement
-    /// that did.
+    /// Runs statements. Answered by [`Answer::Results`] with one outcome for each statement; in a transaction that
+    /// failed, up to the statement that failed.
     Run(Run),
-    /// Loads a dump as made by sqlite3's `.dump`, all or nothing: [`Answer::Done`] or [`Answer::Refused`].
+    /// Loads a dump as made by sqlite3's `.dump`, all or nothing. Answered by [`Answer::Done`] or [`Answer::Refused`].
     Load {
         /// Any number of statements.
         sql: String,
         /// As in a [`Run`].
         seed: u64,
     },
-    /// Stores one piece of a database file that is to be loaded: [`Answer::Done`]. A piece at 0 begins a new file.
+    /// Stores one piece of a database file that is to be loaded. Answered by [`Answer::Done`]. A piece at offset 0
+    /// begins a new file.
     Stage {
         /// Drawn by the endpoint: identifies this file.
         load: u64,
-        /// Offset of the piece: the end of those before.
+        /// Offset of the piece in bytes: the end of the previous piece.
         offset: u64,
         /// At most [`STAGE_BYTES_MAX`] bytes.
         bytes: Bytes,
     },
-    /// Replaces all tables by those of the file whose pieces were sent, all or nothing: [`Answer::Done`] or
-    /// [`Answer::Refused`]. A node that has not prepared the file yet waits until it has.
+    /// Replaces all tables by those of the file whose pieces were sent, all or nothing. Answered by [`Answer::Done`] or
+    /// [`Answer::Refused`]. A node that has not finished preparing the file waits until it has.
     PutInPlace {
-        /// The file.
+        /// Identifies the file.
         load: u64,
-        /// Length of the file.
+        /// Length of the file in bytes.
         bytes: u64,
         /// CRC-32 of the whole file.
         crc: u32,
         /// As in a [`Run`].
         seed: u64,
     },
-    /// All pieces of a file were sent: every node prepares a database from it, outside of the log: [`Answer::Done`].
+    /// All pieces of a file were sent: every node prepares a database from it, outside of the log. Answered by
+    /// [`Answer::Done`].
     Prepare {
-        /// The file.
+        /// Identifies the file.
         load: u64,
-        /// Length of the file.
+        /// Length of the file in bytes.
         bytes: u64,
         /// CRC-32 of the whole file.
         crc: u32,
         /// As in a [`Run`].
         seed: u64,
     },
-    /// Abandons a file: removes one of its pieces, or one of another file that is no longer being loaded.
-    /// [`Answer::More`] while pieces are left, then [`Answer::Done`].
+    /// Abandons a file: removes one of its pieces, or one of another file that is no longer being loaded. Answered by
+    /// [`Answer::More`] while pieces are left, then by [`Answer::Done`].
     Unstage {
-        /// The file.
+        /// Identifies the file.
         load: u64,
     },
 }
@@ -225,7 +230,7 @@ impl Command {
 pub enum Outcome {
     /// It was run and returned no rows, or its rows were not requested.
     Changed {
-        /// Row that was inserted last by this command; 0 if none was.
+        /// Row id of the row that was inserted last by this command; 0 if none was.
         last_insert_id: i64,
         /// Rows inserted, changed or deleted by this statement.
         rows_affected: u64,
@@ -236,7 +241,7 @@ pub enum Outcome {
         columns: Vec<String>,
         /// Declared types in lower case; a column without one has the type of its first value.
         types: Vec<String>,
-        /// Row by row, as many values as there are columns.
+        /// One list for each row, with as many values as there are columns.
         values: Vec<Vec<Value>>,
     },
     /// None of its changes were made: the reason.
@@ -246,21 +251,21 @@ pub enum Outcome {
 /// The answer to a command or query: the payload of `Reply::Ok`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
-    /// One for each statement.
+    /// One outcome for each statement.
     Results(Vec<Outcome>),
     Done,
     /// Nothing was changed: the reason.
     Refused(String),
-    /// To [`Query::Applied`].
+    /// Answers [`Query::Applied`].
     Applied,
-    /// To [`Query::Digest`].
+    /// Answers [`Query::Digest`].
     Digest(Digest),
-    /// Done, and the same command is to be sent again.
+    /// Done; the same command must be sent again to continue.
     More,
     /// Nothing was changed: earlier requests have used up the steps that are available now. The command may be sent
     /// again.
     Busy {
-        /// When enough steps will be available, if no other request uses much before.
+        /// Milliseconds until enough steps are available, if no other request uses many before.
         after_ms: u64,
     },
 }
@@ -282,7 +287,7 @@ impl Answer {
 pub struct Digest {
     /// The applied index.
     pub index: u64,
-    /// Of all definitions (tables, indexes, views, triggers).
+    /// Fingerprint of all definitions (tables, indexes, views, triggers).
     pub schema: u64,
     /// Fingerprint of each table's rows.
     pub tables: BTreeMap<String, u64>,
@@ -292,9 +297,9 @@ pub struct Digest {
 pub enum Query {
     /// Only waits: the answer means that the index is applied.
     Applied,
-    /// Rows, from the connection that writes: for the simulator and for tests. A node reads on other connections.
+    /// Reads rows on the connection that writes: for the simulator and for tests. A node reads on other connections.
     Read(Vec<Statement>),
-    /// [`Answer::Digest`].
+    /// Answered by [`Answer::Digest`].
     Digest,
 }
 
@@ -305,7 +310,7 @@ pub enum ReadLevel {
     None,
     /// What the leader has applied: here the same as `Linearizable`, which costs no more.
     Weak,
-    /// Sees every write acknowledged before it was called.
+    /// Sees every write that was acknowledged before the read was requested.
     Linearizable,
     /// The same as `Linearizable`, under rqlite's name.
     Strong,

@@ -49,7 +49,7 @@ pub struct Database {
     /// Index of the newest entry seen, with or without commands for this service.
     seen: u64,
     saved: Arc<SavedSnapshots>,
-    /// Generation of the content, and the fingerprint of all content in it.
+    /// The generation of the content and the fingerprint computed for it.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
     /// Planted bugs.
@@ -64,9 +64,9 @@ enum State {
     Untouched,
     /// Open for writing.
     Live(Box<Writer>),
-    /// A copy, for a snapshot.
+    /// A pinned copy, for a snapshot.
     Pinned(PinnedImage),
-    /// It was received with a snapshot and is not in place yet.
+    /// Received with a snapshot and not in place yet.
     Arrived(ReceivedImage),
 }
 
@@ -137,7 +137,9 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
     match writer.look(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
-        None if pages > 1 && writer.newest() > 0 => return Err(damaged("it does not say whose it is".to_string())),
+        None if pages > 1 && writer.newest() > 0 => {
+            return Err(damaged("it does not record which node it belongs to".to_string()));
+        }
         None => writer.replace(|conn| own_table::set_owner(conn, &files.owner()))?,
     }
     Ok(writer)
@@ -154,7 +156,7 @@ impl Database {
         });
         let writer = match writer {
             Ok(writer) => writer,
-            Err(fatal) => files.give_up(&format!("a new database cannot be made: {}", fatal.why), false),
+            Err(fatal) => files.give_up(&format!("a new database cannot be created: {}", fatal.why), false),
         };
         let state = State::Live(Box::new(writer));
         let mut database = Database { files: Some(files), state, is_survivor: true, news, ..Database::default() };
@@ -181,7 +183,7 @@ impl Database {
         self.look(|conn| conn.execute_batch(sql)).expect("it is open");
     }
 
-    /// Numbers of all rows of our own table.
+    /// Row ids of the internal table.
     #[cfg(test)]
     pub fn own_rows(&self) -> Vec<i64> {
         let find = |conn: &Connection| {
@@ -297,7 +299,7 @@ impl Database {
         }
         match &mut self.state {
             State::Live(writer) => writer,
-            _ => unreachable!("it was just made if it was not there"),
+            _ => unreachable!("it is created above if it is missing"),
         }
     }
 
@@ -312,8 +314,8 @@ impl Database {
 
     fn give_up(&self, fatal: &Fatal) -> ! {
         match &self.files {
-            Some(files) => files.give_up(&format!("the database cannot go on: {}", fatal.why), fatal.is_damaged),
-            None => panic!("the database cannot go on: {}", fatal.why),
+            Some(files) => files.give_up(&format!("the database cannot continue: {}", fatal.why), fatal.is_damaged),
+            None => panic!("the database cannot continue: {}", fatal.why),
         }
     }
 

@@ -16,7 +16,7 @@ pub const OTHER_FILE: &str = "another file is being loaded: start the load again
 /// Why a statement failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatementError {
-    /// For a reason that is the same on every node; none of its changes were made.
+    /// The same reason on every node; none of its changes were made.
     Failed(String),
     /// A value is longer than the limit.
     TooLong(String),
@@ -26,17 +26,17 @@ pub enum StatementError {
     Fatal { why: String, is_damaged: bool },
 }
 
-/// The database cannot continue.
+/// The database cannot continue: the node ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal {
     /// SQLite's message.
     pub why: String,
-    /// Its content cannot be trusted.
+    /// Whether the content cannot be trusted any more.
     pub is_damaged: bool,
 }
 
 impl Fatal {
-    /// From any error of an internal statement.
+    /// Converts any error of an internal statement.
     pub fn of(hooks: &HookState, error: &rusqlite::Error) -> Fatal {
         match classify(hooks, error) {
             StatementError::Fatal { why, is_damaged } => Fatal { why, is_damaged },

@@ -1,6 +1,6 @@
-//! What is looked at after a statement of the log has run.
+//! Checks the effects of a statement of the log after it has run.
 //!
-//! Not here: what is refused beforehand (`services/sql/connection/authorizer.rs`).
+//! Not here: actions that are refused before it runs (`services/sql/connection/authorizer.rs`).
 
 use super::connection::hook_state::{HookState, InternalStatements};
 use super::errors::{StatementError, classify};
@@ -8,7 +8,8 @@ use super::storage::schema;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What a statement did that nothing had refused beforehand.
+/// The reason for undoing a statement whose effects are not allowed, if the authorizer could not detect this
+/// beforehand.
 pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<String> {
     if hooks.has_topmost_row.load(Relaxed) {
         return Some(format!("row id {} is reserved: row ids after it would be random", i64::MAX));
@@ -25,7 +26,7 @@ pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<Strin
     if hooks.has_set_sequence.load(Relaxed) {
         let _own = InternalStatements::begin(hooks);
         let find = "SELECT count(*) FROM sqlite_sequence WHERE typeof(seq) <> 'integer' OR seq >= 9223372036854775806";
-        // No such table: it was a statement that would have written it.
+        // There is no such table: the statement that would have created it failed.
         let count: i64 = conn.query_row(find, [], |row| row.get(0)).unwrap_or(0);
         if count > 0 {
             return Some("sqlite_sequence may contain only integers that leave room for another row".to_string());
@@ -34,8 +35,8 @@ pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<Strin
     None
 }
 
-/// Looks at what a statement has done, and has virtual tables write what they keep in memory: what goes wrong with it is the
-/// fault of the statement, not of the commit.
+/// Checks the effects of a statement, and makes virtual tables write the changes that they keep in memory, so that a
+/// failure to do so is an error of the statement and not of the commit.
 pub fn settle(conn: &Connection, hooks: &HookState) -> Result<(), StatementError> {
     if let Some(why) = integrity_violation(conn, hooks) {
         return Err(StatementError::Failed(why));

@@ -1,13 +1,14 @@
-//! Commands that load: a text as a whole, the pieces of a database file, and the step that puts such a file in place.
+//! Commands that load: a dump, the pieces of a database file, and the step that puts such a file in place.
 //!
-//! That step is short, whatever the file holds: the node has made a database of the file beside the log
-//! (`services/sql/storage/prepare.rs`), and now goes on with that one. It adds what it knows of entries to it, commits, and says
-//! durably that it is the database from now on. A crash before that leaves the database of before, which does not have this
-//! command yet; a crash after it leaves one that has.
+//! That step is short, however large the file is: the node has prepared a new database from the file outside of the log
+//! (`services/sql/storage/prepare.rs`) and now switches to it. It copies the stored replies into the new database,
+//! commits, and durably records that this file is the database from now on. After a crash before that, the node has the
+//! old database, which does not contain this command; after a crash later, it has the new one, which does.
 //!
-//! Invariants: L1 whether a file is put in place follows from the content and the command alone. L2 a file becomes the database
-//! only when it is durable, with what it knows of entries.
-//! Not here: what a file may hold (`services/sql/storage/load.rs`), who sends the commands in which order (`node/sql/load.rs`).
+//! Invariants: L1 whether a file is put in place depends on the content and the command alone. L2 a file becomes the
+//! database only when it is durable, including the stored replies.
+//! Not here: what a file may contain (`services/sql/storage/load.rs`), who sends the commands in which order
+//! (`node/sql/load.rs`).
 
 use super::commands::{Answer, Command};
 use super::connection::hook_state::InternalStatements;
@@ -49,7 +50,7 @@ impl Writer {
                 format!("statement {number}: {why}")
             }
         };
-        // Undoes the command, unless SQLite has done so.
+        // Undoes the command, unless SQLite has already rolled back.
         if self.conn.is_autocommit() {
             return Ok((Answer::Refused(refused), Some(0)));
         }
@@ -58,14 +59,14 @@ impl Writer {
         Ok((Answer::Refused(refused), None))
     }
 
-    /// A piece of a file, and what is to become of all of them: statements of our own, which no budget ends.
+    /// Executes a command that concerns the pieces of a file: internal statements without a budget.
     pub(super) fn load_piece(&mut self, at: Stamp, command: &Command) -> Result<(Answer, Option<usize>), Fatal> {
         self.is_plan_unsure = true;
         let answer = load::file(&self.conn, &self.hooks, at.at_ms, command);
         Ok((answer.map_err(|error| Fatal::of(&self.hooks, &error))?, None))
     }
 
-    /// Begins to prepare the file whose pieces have all come, if there is one; between entries.
+    /// Starts preparing the file all of whose pieces have arrived, if there is one. Called between entries.
     pub fn maybe_prepare(&mut self) -> Result<(), Fatal> {
         let Some(files) = self.hooks.files.get().cloned() else { return Ok(()) };
         if !std::mem::take(&mut self.is_plan_unsure) {
@@ -78,8 +79,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Goes on with the database that was made of a file. A transaction is open when it returns, and nothing of this entry needs
-    /// to run again: the caller commits.
+    /// Switches to the database that was prepared from a file. When it returns, a transaction is open, and nothing of
+    /// this entry needs to run again: the caller commits.
     pub(super) fn put_in_place(&mut self, at: Stamp, command: &Command, entry: &mut Entry) -> Result<Answer, Fatal> {
         let Command::PutInPlace { load, bytes, crc, seed } = *command else {
             return Ok(Answer::Refused("not a file".to_string()));
@@ -104,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// What came of a file; waits until it is known.
+    /// The result of preparing a file; waits for it.
     fn built(&mut self, plan: Plan) -> Built {
         self.is_plan_unsure = true;
         let Some(files) = self.hooks.files.get() else {
@@ -115,13 +116,13 @@ impl Writer {
         preparing.unwrap_or_else(|| Preparing::begin(files, plan)).wait()
     }
 
-    /// Nothing is open on the present connection.
+    /// Switches to the prepared database. No transaction is open on the present connection.
     fn change_over(&mut self, prepared: Prepared) -> Result<(), Fatal> {
         let Prepared { conn, hooks, path, copied_to } = prepared;
         let (_own, _theirs) = (InternalStatements::begin(&self.hooks), InternalStatements::begin(&hooks));
         (|| {
             if path.is_some() {
-                // What is committed now is on the disk before it counts (L2).
+                // This commit must be durable before the file becomes the database (L2).
                 conn.execute_batch("PRAGMA synchronous = FULL")?;
             }
             conn.execute_batch("BEGIN IMMEDIATE")?;
@@ -136,14 +137,14 @@ impl Writer {
         Ok(())
     }
 
-    /// The present file is the database from here on, if another was before.
+    /// Records durably that the present file is the database, if it has replaced another one.
     pub(super) fn adopt(&mut self) -> Result<(), Fatal> {
         let Some(ReplacedDatabase { conn, successor }) = self.replaced.take() else { return Ok(()) };
         let (Some(path), Some(files)) = (successor, self.hooks.files.get().cloned()) else { return Ok(()) };
         self.forget_long_rows();
         self.look(|own| {
             own.execute_batch("PRAGMA synchronous = NORMAL")?;
-            // Its log is not worth moving any more.
+            // Checkpointing the WAL of the old file would be useless.
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
         })?;
         let old = files.path();

@@ -1,13 +1,14 @@
-//! A SQL database in every node: SQLite, changed by the log alone, the same content everywhere.
+//! A SQL database on every node: SQLite, changed only by entries of the Raft log, with the same content everywhere.
 //!
-//! The tour, from the top: `database.rs` is the service, in memory or in a node's file; `apply.rs` runs the commands of an
-//! entry, `loading.rs` those that load, both on the connection and in the transactions of `writer.rs`; `reader.rs` reads
-//! beside the log, and `read_only.rs` tells which statements may. `statement.rs` runs one statement, `integrity.rs` looks at
-//! what it did. `budget/` bounds what a statement may do, `connection/` makes a connection fit for it, `storage/` is the
-//! database as a whole: its file, images, dumps, digests. At the bottom, `errors.rs` says why something failed,
-//! `answer_limit.rs` how much may be answered, `tokens.rs` cuts SQL into words, and `commands.rs` holds what can be asked and
-//! answered. None of them touches a file but through SQLite and `services/sql/connection/files.rs`.
-//! Not here: rqlite's spelling of it (`http/`), the threads that read (`node/sql/handle.rs`).
+//! From the top: `database.rs` is the service, in memory or in a node's file. `apply.rs` runs the commands of an entry,
+//! `loading.rs` those that load a database; both use the connection and the transactions of `writer.rs`. `reader.rs`
+//! reads outside of the log, and `read_only.rs` decides which statements may. `statement.rs` runs one statement,
+//! `integrity.rs` checks its effects. `budget/` limits what a statement may do, `connection/` configures a connection,
+//! `storage/` handles the database as a whole: its file, images, dumps, digests. At the bottom, `errors.rs` classifies
+//! failures, `answer_limit.rs` limits the size of an answer, `tokens.rs` splits SQL into tokens, and `commands.rs`
+//! holds the commands, queries and answers. All file access goes through SQLite and `services/sql/connection/files.rs`.
+//!
+//! Not here: rqlite's syntax (`http/`), the threads that read (`node/sql/handle.rs`).
 
 mod answer_limit;
 mod apply;
@@ -39,7 +40,8 @@ pub use self::tokens::parts as script_parts;
 pub use database::Database;
 pub use reader::Reader;
 
-/// Has SQLite put the files that it sorts with into this folder, for the whole process: only there are they looked after.
+/// Makes SQLite put its temporary files for sorting into this folder, for the whole process: the free space that reads
+/// leave is checked for the disk of this folder.
 ///
 /// # Errors
 /// SQLite cannot write there.

@@ -1,19 +1,21 @@
-//! Which statements can change nothing, as far as their words tell: they need no log.
+//! Recognizes, by their words, statements that cannot change anything and therefore need not go through the log.
 //!
-//! Invariant: R1 a request that only reads never becomes an entry, whatever its level: however long it takes, it holds no write up.
-//! Not here: what a reader says to a statement that writes all the same (`statement.rs`).
+//! Invariant: R1 a request that only reads never becomes a log entry, at any read level: however long it takes, it does
+//! not delay writes.
+//! Not here: the refusal of a statement that tries to write on a reader's connection (`statement.rs`).
 
 use super::commands::Statement;
 use super::tokens::words;
 
-/// Statements that begin so read, or are refused.
+/// Statements that begin with these words only read, or are refused.
 const READS: [&str; 3] = ["select", "values", "explain"];
-/// What follows a common table expression that does not only read. `replace` is a function as well.
+/// Words after a common table expression that may write. `replace` is also the name of a function.
 const WRITES: [&str; 4] = ["insert", "update", "delete", "replace"];
-/// Pragmas that change the database when they are given a value.
+/// Pragmas that change the database when a value is given.
 const PRAGMAS_SET: [&str; 2] = ["user_version", "application_id"];
 
-/// Whether none of these can change anything; `None`: only SQLite can tell.
+/// Whether none of the statements can change anything; `None` if the words do not decide it and SQLite must prepare the
+/// statements.
 pub fn all_read(statements: &[Statement]) -> Option<bool> {
     let mut all = Some(true);
     for statement in statements {
@@ -28,7 +30,7 @@ pub fn all_read(statements: &[Statement]) -> Option<bool> {
 
 fn reads(sql: &str) -> Option<bool> {
     let mut words = words(sql);
-    // Nothing is said: nothing is done.
+    // Without any word the statement does nothing.
     let Some(first) = words.next() else { return Some(true) };
     let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
     if READS.iter().any(|one| is(first, one)) {

@@ -1,10 +1,10 @@
-//! A connection that reads a node's file beside the one that writes.
+//! A connection that reads a node's file while another one writes.
 //!
-//! Statements of one request see one state. A read ends when its deadline has come or its rows are too many.
+//! All statements of one request see the same state. A read ends at its deadline, or when it returns too many rows.
 //!
-//! Invariant: R1 a read runs in a transaction, and nothing that was prepared under another schema than that of this
-//! transaction is used in it.
-//! Not here: how many readers there are and who may have one (`node/sql/reader_pool.rs`), how fresh what they see is.
+//! Invariant: R1 a read runs in a transaction, and uses no prepared statement that was compiled for another schema than
+//! that of this transaction.
+//! Not here: the number of readers and their assignment (`node/sql/reader_pool.rs`), how fresh the state they see is.
 
 use super::answer_limit::AnswerLimit;
 use super::budget::freed_space;
@@ -24,9 +24,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Statements that a connection keeps prepared.
+/// Largest number of prepared statements that a connection keeps.
 const PREPARED_MAX: usize = 64;
-/// Steps of one read: its deadline comes long before. What functions are charged for counts against it.
+/// Budget of one read, in steps: its deadline ends it long before. What functions are charged counts against it.
 const READ_STEPS_MAX: u64 = 1000 * STEPS_MAX;
 
 /// A read-only connection to the file.
@@ -34,12 +34,12 @@ const READ_STEPS_MAX: u64 = 1000 * STEPS_MAX;
 pub struct Reader {
     conn: Connection,
     hooks: Arc<HookState>,
-    /// Version of the schema that prepared statements are of.
+    /// Version of the schema for which statements are prepared.
     schema_version: Option<i64>,
 }
 
 impl Reader {
-    /// Opens the file. `is_over` is asked every few steps why the read must end.
+    /// Opens the file, read-only. `is_over` is called every few steps and returns the reason if the read must end.
     pub fn open(path: &Path, is_over: Arc<dyn Fn() -> Option<&'static str> + Send + Sync>) -> Result<Reader> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut conn = Connection::open_with_flags(path, flags)?;
@@ -51,7 +51,8 @@ impl Reader {
         Ok(Reader { conn, hooks, schema_version: None })
     }
 
-    /// Reads; `now_ms`: what `now` is. `on_statement` is called before the first statement and after each.
+    /// Runs statements that read. `now_ms`: the time of `now` in milliseconds since 1970. `on_statement` is called
+    /// before the first statement and after each.
     pub fn read(
         &mut self,
         statements: &[Statement],
@@ -62,7 +63,8 @@ impl Reader {
         self.read_within(statements, now_ms, seed, on_statement, &mut |_| true)
     }
 
-    /// The same with no more memory for the rows than is granted: `grant` is told how much they take in all.
+    /// Like [`Reader::read`], with limited memory: `grant` is called with the total bytes that the rows take, and
+    /// returns false if there is not enough.
     pub fn read_within(
         &mut self,
         statements: &[Statement],
@@ -84,12 +86,12 @@ impl Reader {
             outcome
         };
         let outcomes = statements.iter().map(timed).collect();
-        // Nothing was changed: how it ends makes no difference.
+        // Nothing was changed, so a failure to commit has no effect.
         let _ = self.own("COMMIT");
         outcomes
     }
 
-    /// Begins a transaction, and forgets what was prepared if the schema that it sees is another than before (R1).
+    /// Begins a transaction, and discards the prepared statements if its schema differs from the previous one (R1).
     fn begin(&mut self) -> Result<()> {
         self.own("BEGIN")?;
         let seen = self.see_schema();
@@ -105,7 +107,7 @@ impl Reader {
         let version = self.conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
         if self.schema_version != Some(version) {
             self.conn.flush_prepared_statement_cache();
-            // SQLite itself learns of it when it next uses a table.
+            // SQLite itself notices the change only when it next uses a table.
             self.conn.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
             self.schema_version = Some(version);
         }
@@ -131,9 +133,10 @@ impl Reader {
         }
     }
 
-    /// Whether each of these can only read, as far as the schema tells now. What cannot be prepared will be refused as a read too.
+    /// Whether every statement only reads, with the present schema. One that cannot be prepared counts as a read, which
+    /// will refuse it too.
     pub fn only_read(&self, statements: &[Statement]) -> bool {
-        // What an earlier read has used up is no reason to send this one through the log.
+        // A budget used up by an earlier read must not send this request through the log.
         self.hooks.begin(0, 0, READ_STEPS_MAX);
         statements.iter().all(|statement| {
             self.hooks.begin_statement();
@@ -144,7 +147,7 @@ impl Reader {
         })
     }
 
-    /// Why a request frees too much at once, if it does. `now_ms`, `seed`: as for [`Reader::read_within`].
+    /// The reason if a request frees too much at once. `now_ms`, `seed`: as for [`Reader::read_within`].
     ///
     /// # Errors
     /// The file cannot be read.
@@ -160,7 +163,7 @@ impl Reader {
         freed_space::excess(&self.conn, &self.hooks, long_rows, statements)
     }
 
-    /// Fingerprints of all tables, and the newest entry that they are of.
+    /// Fingerprints of all tables, with the index of the newest entry in the database.
     pub fn digest(&self) -> Result<super::commands::Digest> {
         self.hooks.begin(0, 0, READ_STEPS_MAX);
         self.own("BEGIN")?;
@@ -172,7 +175,7 @@ impl Reader {
         digest
     }
 
-    /// Writes the statements that make everything anew.
+    /// Writes a dump of the database.
     pub fn dump(&self, out: &mut dyn Write) -> io::Result<()> {
         self.own("BEGIN").map_err(io::Error::other)?;
         let own = InternalStatements::begin(&self.hooks);

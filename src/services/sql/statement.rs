@@ -1,4 +1,5 @@
-//! One statement on a connection: prepared, bound to its parameters, run, and its outcome in the service's types.
+//! Runs one statement on a connection: prepares it, binds its parameters, and converts its outcome to the service's
+//! types.
 //!
 //! Not here: the transaction around it, and the handling of its failure (`apply.rs`, `reader.rs`).
 
@@ -21,11 +22,11 @@ use rusqlite::{Batch, Connection, Error, StatementStatus};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A statement shorter than this has no program whose length matters while values are short.
+/// Bytes of text above which the length of a statement's program is checked even in the lower tiers.
 const LONG_SQL_BYTES: usize = 64 << 10;
-/// Largest product, for a read, of its program's instructions and bytes of a value.
+/// For a read: largest product of the number of its program's instructions and the length of a value in bytes.
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
-/// Bytes that an instruction takes.
+/// Approximate size of an instruction in memory, in bytes.
 const INSTRUCTION_BYTES: usize = 32;
 impl ToSql for commands::Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -50,7 +51,7 @@ pub fn value(value: ValueRef<'_>) -> commands::Value {
     }
 }
 
-/// Runs one statement outside of any tier. `limit` shrinks by the rows that it returns.
+/// Runs one statement that only reads, without a tier. `limit` shrinks by the rows that it returns.
 pub fn run(
     conn: &Connection,
     hooks: &HookState,
@@ -61,7 +62,7 @@ pub fn run(
     run_in(conn, hooks, statement, kind, limit, None)
 }
 
-/// Runs one statement that only reads; the connection keeps it prepared.
+/// Runs one statement that only reads and keeps it prepared on the connection.
 pub fn read(
     conn: &Connection,
     hooks: &HookState,
@@ -83,14 +84,15 @@ pub fn read(
         done.map_err(|error| fulltext_matches::explain(error, bytes))
     });
     if is_bounded {
-        // That it marks matched words is known once it is prepared.
+        // The hooks learn that a statement marks matches only when it is prepared, so it must be prepared again next
+        // time.
         prepared.discard();
     }
     done
 }
 
-/// Whether the text is certainly one statement, and one that does not take too long to prepare: it may be cached.
-/// Preparing many statements in a row recurses as deep as their number.
+/// Whether the text is certainly one statement that can be prepared quickly, so that it may be cached. Preparing a text
+/// of many statements recurses as deeply as their number.
 fn is_plain(sql: &str) -> bool {
     let first = sql.trim_start().get(..6).unwrap_or_default();
     sql.len() <= SQL_BYTES_MAX
@@ -99,7 +101,7 @@ fn is_plain(sql: &str) -> bool {
         && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
 }
 
-/// Runs one statement in a tier, or outside of any.
+/// Runs one statement in a tier; `None`: a read, which has no tier.
 pub fn run_in(
     conn: &Connection,
     hooks: &HookState,
@@ -149,7 +151,7 @@ pub fn run_in(
         Some(tier) => {
             length_tiers::suits(hooks, tier)?;
             fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
-            // The answer is stored with the log.
+            // The answer is stored with the log entry, so it must be the same on every node.
             let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
             if let Some(why) = schema::random_name(&columns) {
                 return Err(StatementError::Failed(why));
@@ -171,7 +173,7 @@ pub fn narrow(conn: &Connection, prepared: &rusqlite::Statement<'_>) -> rusqlite
     if bytes < commands::VALUE_BYTES_MAX { set_length(conn, Some(bytes)) } else { Ok(()) }
 }
 
-/// Refuses a program that is too long for its tier; sets the cost of its steps.
+/// Sets the price of a step for a program, and refuses a program that is too long for its tier.
 pub fn fits(
     conn: &Connection,
     hooks: &HookState,
@@ -185,12 +187,12 @@ pub fn fits(
     let is_bounded = length_tiers::is_high(tier) || sql.len() >= LONG_SQL_BYTES;
     let may_repeat = hooks.may_repeat.load(Relaxed);
     let sql = from_first_word(sql);
-    // EXPLAIN runs nothing.
+    // EXPLAIN does not run the program.
     if (!is_bounded && !may_repeat) || sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
         return Ok(());
     }
-    // Examining a program takes time, however little it will do; and a cached statement is refused like a new one,
-    // because the set of cached statements differs from node to node.
+    // Examining a program takes time, however little it does. A statement with a known cost is refused like a new one,
+    // because the set of known costs differs between nodes.
     let most = usize::try_from(hooks.steps_left.load(Relaxed)).unwrap_or(0) / STEPS_PER_INSTRUCTION;
     let cost = match hooks.known_cost(sql) {
         Some(cost) if cost.instructions > most => {
@@ -230,7 +232,7 @@ pub fn fits(
     excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
 }
 
-/// Runs a prepared statement of the log, in which full-text tables are charged for what they take from texts.
+/// Runs a prepared statement of the log, with full-text tables charged for the tokens of their texts.
 pub fn write(
     conn: &Connection,
     hooks: &HookState,
@@ -251,7 +253,7 @@ pub fn write(
     Ok(done)
 }
 
-/// The part after preparation.
+/// Binds the parameters and runs a prepared statement.
 pub fn carry_out(
     conn: &Connection,
     hooks: &HookState,
@@ -288,7 +290,7 @@ fn step_through(
 ) -> Result<Outcome, StatementError> {
     let on_error = |error: Error| classify(hooks, &error);
     let before = conn.total_changes();
-    // Of statements that change something, those with RETURNING have columns.
+    // Among statements that write, only those with RETURNING have columns.
     if prepared.column_count() > 0 && (kind != Kind::Execute || !prepared.readonly()) {
         return rows(hooks, prepared, limit);
     }

@@ -1,8 +1,9 @@
-//! Tests of the database: golden scripts, crashes at every entry, statements of bad will, and what must be the same everywhere.
+//! Tests of the database: golden scripts, crashes at every entry, malicious statements, and equality of all nodes.
 //!
-//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::sql` records them
-//! anew; read the difference before you commit it.
-//! Not here: the language of the scripts and a node's life in tests (`tests/script_runner.rs`), files (`tests/files.rs`).
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::sql` records
+//! them again; review the difference before you commit it.
+//!
+//! Not here: the commands of the scripts and the simulated node (`tests/script_runner.rs`), files (`tests/files.rs`).
 
 mod allowance;
 mod cost;

@@ -1,11 +1,11 @@
-//! The words and signs of SQL text, cut as SQLite cuts them.
+//! Splits SQL text into tokens as SQLite does.
 //!
-//! Not here: what follows from them (`read_only.rs`, `services/sql/budget/`).
+//! Not here: decisions based on them (`read_only.rs`, `services/sql/budget/`).
 
-/// Of UTF-8.
+/// In UTF-8.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Bytes of the longest string or blob that a text has, about.
+/// Approximate length in bytes of the longest string or blob literal in a text.
 pub fn longest_literal(sql: &str) -> usize {
     let mut before: &[u8] = b"";
     let bytes = tokens(sql).map(|token| {
@@ -16,27 +16,27 @@ pub fn longest_literal(sql: &str) -> usize {
     bytes.max().unwrap_or(0)
 }
 
-/// A statement without what may stand before it: blanks, comments and semicolons.
+/// A statement without leading blanks, comments and semicolons.
 pub fn from_first_word(sql: &str) -> &str {
     words(sql).next().map_or("", |word| &sql[word.as_ptr().addr() - sql.as_ptr().addr()..])
 }
 
-/// Whether a statement says ROLLBACK.
+/// Whether a statement contains the word ROLLBACK.
 pub fn names_rollback(sql: &str) -> bool {
     names(sql, "rollback")
 }
 
-/// Whether a word stands in a statement, outside of strings, names in quotes and comments.
+/// Whether a statement contains a word, outside of strings, quoted names and comments. Case is ignored.
 pub fn names(sql: &str, wanted: &str) -> bool {
     words(sql).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
-/// Words and numbers of a statement, outside of strings, names in quotes, comments and parameters, cut as SQLite cuts them.
+/// The words and numbers of a statement, outside of strings, quoted names, comments and parameters.
 pub fn words(sql: &str) -> impl Iterator<Item = &[u8]> {
     tokens(sql).filter(|token| is_word(token[0]))
 }
 
-/// Words of a statement that stand in no parentheses, each a part of it.
+/// The words of a statement that are not in parentheses; each is a slice of `sql`.
 pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
     let (bytes, mut depth, mut at) = (sql.as_bytes(), 0_usize, 0);
     words(sql).filter(move |word| {
@@ -53,14 +53,14 @@ pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Parts of a script that end at a semicolon. The statements within a trigger are parts like any other.
+/// The parts of a script, each of which ends at a semicolon. Statements within a trigger are parts as well.
 pub fn parts(sql: &str) -> impl Iterator<Item = &str> {
     let ends = tokens(sql).filter(|token| *token == b";").map(|end| end.as_ptr().addr() - sql.as_ptr().addr() + 1);
     let mut begin = 0;
     ends.chain([sql.len()]).map(move |end| &sql[std::mem::replace(&mut begin, end)..end])
 }
 
-/// Words, numbers and strings of a statement, and every other byte that is no blank.
+/// The tokens of a statement: words, numbers and string literals, and every other byte that is not a blank.
 pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
     let bytes = sql.as_bytes();
     let mut at = 0;
@@ -81,7 +81,7 @@ pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
                 b'/' if rest.starts_with(b"/*") => {
                     rest[2..].windows(2).position(|two| two == b"*/").map_or(rest.len(), |end| end + 4)
                 }
-                // At the beginning of a word this is a blank, within one it is a letter.
+                // SQLite treats it as a blank at the beginning of a word, and as a letter within one.
                 _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
                 b'$' | b'@' | b':' | b'#' => parameter(rest),
                 byte if byte.is_ascii_whitespace() || byte == 0x0b => 1,
@@ -97,7 +97,7 @@ pub fn tokens(sql: &str) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Length of a parameter: its name may have `::` in it, and anything but blanks between parentheses.
+/// Length of a parameter in bytes: its name may contain `::` and, in parentheses, anything but blanks.
 fn parameter(rest: &[u8]) -> usize {
     let (mut len, mut letters) = (1, 0);
     while let Some(byte) = rest.get(len) {

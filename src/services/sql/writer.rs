@@ -1,6 +1,6 @@
-//! The connection that writes: what it knows of the database, and the transactions in which entries are applied.
+//! The connection that writes: what is known about the database, and the transactions in which entries are applied.
 //!
-//! Invariants: M2 replies are stored by the transaction that holds their effects.
+//! Invariants: M2 replies are stored by the same transaction as the effects of their commands.
 //! Not here: the commands (`apply.rs`, `loading.rs`), the file (`database.rs`).
 
 use super::budget::allowance::Allowance;
@@ -24,19 +24,19 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub struct Entry {
     pub(super) index: u64,
-    /// Stored ones first.
+    /// Replies to its commands so far; those that were stored by an earlier process come first.
     pub(super) replies: Vec<Reply>,
-    /// Replies given so far.
+    /// Number of replies already returned to the caller.
     pub(super) given: usize,
-    /// Commands of the transaction that is open, with the steps that each might take.
+    /// Commands in the open transaction, each with its budget of steps.
     pub(super) since_begin: Vec<(Stamp, Command, u64)>,
 }
 
-/// A database whose place another one has taken.
+/// A database that another one has replaced.
 #[derive(Debug)]
 pub struct ReplacedDatabase {
     pub(super) conn: Connection,
-    /// Where the other one is, if it is in a file.
+    /// Path of the file that replaces it, if it is in a file.
     pub(super) successor: Option<PathBuf>,
 }
 
@@ -48,21 +48,21 @@ pub struct Writer {
     pub(super) entry: Option<Entry>,
     pub(super) newest: u64,
     pub(super) pruned_to: u64,
-    /// Version of the schema whose virtual tables are known.
+    /// Schema version for which the virtual tables are known.
     pub(super) virtual_at: Option<i64>,
-    /// Version of the schema whose indexes are known.
+    /// Schema version for which the indexes and views are known.
     pub(super) indexes_at: Option<i64>,
-    /// A file that is made into a database beside the log.
+    /// The file that is being prepared outside of the log, if any.
     pub(super) preparing: Option<Preparing>,
-    /// What is to be prepared may have changed.
+    /// The plan of the load may have changed since it was last read.
     pub(super) is_plan_unsure: bool,
-    /// The database that was before the present one, and the file of the present one, which is not known to be it yet.
+    /// The previous database, until the file of the present one is durably recorded as the database.
     pub(super) replaced: Option<ReplacedDatabase>,
-    /// How much requests may do.
+    /// How many steps requests may use.
     pub(super) allowance: Allowance,
-    /// Grows with each change.
+    /// Incremented by each change.
     pub(super) generation: u64,
-    /// Bytes of long rows that are not committed yet, at most.
+    /// Upper bound of the bytes of long rows written since the last commit.
     pub(super) long_bytes: u64,
     /// Planted bugs.
     #[cfg(test)]
@@ -70,7 +70,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Takes over a configured connection; makes our own table if there is none.
+    /// Takes over a configured connection; creates the internal table if it is missing.
     pub fn new(conn: Connection, hooks: Arc<HookState>) -> Result<Writer, Fatal> {
         let own = InternalStatements::begin(&hooks);
         let seen = (|| {
@@ -98,28 +98,28 @@ impl Writer {
         })
     }
 
-    /// The newest entry whose commands are in the file.
+    /// Index of the newest entry whose commands are in the database.
     pub fn newest(&self) -> u64 {
         self.newest
     }
 
-    /// Replies up to this entry are gone.
+    /// Replies to entries up to this index were removed.
     pub fn pruned_to(&self) -> u64 {
         self.pruned_to
     }
 
-    /// Another number after each change.
+    /// A number that differs after each change.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The connection, for statements of our own that change nothing.
+    /// Calls `ask` with the connection, for internal statements that change nothing.
     pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
         let _own = InternalStatements::begin(&self.hooks);
         ask(&self.conn).map_err(|error| Fatal::of(&self.hooks, &error))
     }
 
-    /// The connection, for replacing all of its content.
+    /// Calls `change` with the connection, to replace all of its content.
     pub fn replace<T>(&mut self, change: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
         let own = InternalStatements::begin(&self.hooks);
         let done = change(&mut self.conn).and_then(|done| {
@@ -137,7 +137,7 @@ impl Writer {
         Ok(done)
     }
 
-    /// Rows may have been written that were not counted.
+    /// Discards the known sizes of long rows, because rows may have been written that were not counted.
     pub(super) fn forget_long_rows(&self) {
         if let Some(files) = self.hooks.files.get() {
             files.long_rows().forget();
@@ -172,7 +172,8 @@ impl Writer {
         let has_virtual = self.hooks.begin_transaction(names);
         self.look(|conn| {
             if has_virtual {
-                // A virtual table keeps prepared statements, whose counts of steps would tell of entries before.
+                // A virtual table keeps prepared statements; the steps counted for them would depend on earlier
+                // entries.
                 conn.execute_batch("PRAGMA writable_schema = RESET")?;
             }
             conn.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
@@ -183,7 +184,7 @@ impl Writer {
         self.look(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
     }
 
-    /// Opens savepoint `c` and makes the connection forget what was before.
+    /// Opens savepoint `c` and resets what the connection remembers of the previous command.
     pub(super) fn begin_command(&mut self, at: Stamp, seed: u64, steps: u64) -> Result<(), Fatal> {
         self.look(|conn| {
             conn.prepare_cached("SAVEPOINT c")?.execute([])?;
@@ -206,7 +207,7 @@ impl Writer {
     fn begin_schema(&mut self) -> Result<(), Fatal> {
         let version: i64 =
             self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
-        // What a command before has made may have been undone, with the number of the version.
+        // A schema change of an earlier command may have been rolled back together with the version number.
         let schema = if self.indexes_at == Some(version) && !self.hooks.is_schema_changed() {
             None
         } else {
@@ -222,7 +223,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether what SQLite says is really the end: a statement must not bring down every node by making SQLite believe so.
+    /// Ends the node only if the damage is real: a statement must not stop every node by making SQLite report
+    /// corruption.
     pub(super) fn confirm_fatal(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
         if is_damaged && !self.conn.is_autocommit() {
             let check: String = self.look(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;

@@ -1,11 +1,16 @@
-//! How much statements free: DROP TABLE, DROP INDEX and DELETE without WHERE give all pages of a table back at once, and a row that
-//! is removed, replaced or changed gives back all of its pages in one step, however long it is. No budget of steps sees it.
+//! Limits the space that a request frees at once.
 //!
-//! How many pages a table has differs from node to node. So this is no part of what a command does: the endpoint that takes a
-//! request looks at its own file before it puts the request into the log. It adds up the lengths of the rows that a DELETE or
-//! UPDATE finds. For all else that removes rows (REPLACE, ON CONFLICT, triggers) SQLite's program tells from which tables: one row
-//! for each such instruction if it does not go round, else all long rows of the table.
-//! Not here: what else a statement costs (`step_cost.rs`), how long rows are (`long_rows.rs`), who asks (`node/sql/handle.rs`).
+//! DROP TABLE, DROP INDEX and DELETE without WHERE free all pages of a table at once, and a row that is removed,
+//! replaced or changed frees all of its pages in one step, however long it is. Counting steps does not bound this work.
+//!
+//! The number of pages of a table differs between nodes, so this cannot be part of a command's effects: the endpoint
+//! that receives a request checks it with the node's own file before it puts the request into the log. For a DELETE or
+//! UPDATE it adds up the lengths of the rows found. For everything else that removes rows (REPLACE, ON CONFLICT,
+//! triggers), SQLite's program shows from which tables: one row for each such instruction outside of a loop, otherwise
+//! all long rows of the table.
+//!
+//! Not here: other costs of a statement (`step_cost.rs`), the length of rows (`long_rows.rs`), the caller
+//! (`node/sql/handle.rs`).
 
 use super::long_rows::{LONG_BYTES, LongRows, row_length};
 use super::step_cost::JUMPS;
@@ -19,45 +24,46 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
 
-/// Bytes that one request may free in such a way.
+/// Largest number of bytes that one request may free at once.
 pub const FREED_BYTES_MAX: i64 = 256 << 20;
-/// With more triggers in a program each of their rows counts as many.
+/// If a program has more triggers than this, each of them is assumed to remove any number of rows.
 const TRIGGERS_MAX: u64 = 4;
 
-/// What a statement frees, as SQLite's program tells.
+/// What a statement frees, according to SQLite's program.
 #[derive(Clone, Debug, Default)]
 struct Freed {
-    /// Tables and indexes of which all pages are given back.
+    /// Tables and indexes that are freed as a whole.
     whole: Vec<String>,
-    /// The first table that it writes to.
+    /// The first table that the statement writes to: its root page and name.
     written: Option<(i64, String)>,
-    /// First pages of the tables from which it removes rows, and how many; `None`: any number. Those of triggers apart.
+    /// Root pages of the tables from which the statement removes rows, and how many; `None`: any number. Triggers are
+    /// counted separately.
     own: BTreeMap<i64, Option<u64>>,
     by_triggers: BTreeMap<i64, Option<u64>>,
 }
 
-/// Whether a request has statements that may free much, as far as their words tell. `has_triggers`: the database has some, by
-/// which any row that is written may remove others.
+/// Whether a request contains statements that may free much, judged by their words. `has_triggers`: the database has
+/// triggers, by which any written row may cause others to be removed.
 pub fn may_free(statements: &[Statement], has_triggers: bool) -> bool {
     statements.iter().any(|statement| frees(&statement.sql, has_triggers) || clears(statement))
 }
 
-/// Whether a statement may free much. `has_triggers`: any row that it writes may remove others.
+/// Whether a statement may free much. `has_triggers`: any row that it writes may cause others to be removed.
 fn frees(sql: &str, has_triggers: bool) -> bool {
     let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
     let first = words(sql).next().unwrap_or_default();
     let mut removes =
         words(sql).filter(|word| ["replace", "conflict", "delete", "update"].iter().any(|one| is(word, one)));
     if is(first, "insert") || is(first, "with") {
-        // Those that FTS5 takes as commands remove rows as well.
+        // Inserted rows that FTS5 takes as commands can remove rows as well.
         has_triggers || removes.next().is_some() || clears_index(&[sql.as_bytes()])
     } else {
         ["drop", "delete", "update", "replace"].iter().any(|one| is(first, one))
     }
 }
 
-/// Why a request must not be carried out, if it frees too much: as far as this connection's file tells. The statements that look
-/// at rows count on the hook state's budget.
+/// The reason for refusing a request that would free too much, judged by the file of this connection. The statements
+/// that inspect rows are charged to the budget of `hooks`.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -83,7 +89,7 @@ pub fn excess(
     let mut known: BTreeMap<&str, Freed> = BTreeMap::new();
     let mut removed: BTreeMap<i64, u64> = BTreeMap::new();
     for statement in statements.iter().filter(|one| frees(&one.sql, has_triggers) || clears(one)) {
-        // What cannot be prepared now will fail, or is about a table that this request makes.
+        // A statement that cannot be prepared now will fail, or uses a table that this request creates.
         let freed = match known.get(statement.sql.as_str()) {
             Some(freed) => freed.clone(),
             None => freed_by(conn, hooks, &statement.sql).unwrap_or_default(),
@@ -131,7 +137,7 @@ pub fn excess(
     Ok(None)
 }
 
-/// Whether a statement may have a full-text table remove its whole index.
+/// Whether a statement may make a full-text table remove its whole index.
 fn clears(statement: &Statement) -> bool {
     let text = |value: &Value| if let Value::Text(text) = value { clears_index(&[text.as_bytes()]) } else { false };
     clears_index(&[statement.sql.as_bytes()])
@@ -147,7 +153,7 @@ fn clears_index(texts: &[&[u8]]) -> bool {
     texts.iter().any(|text| ["delete-all", "rebuild"].iter().any(|word| has(text, word)))
 }
 
-/// The tables in which full-text tables keep their indexes.
+/// The shadow tables that contain the indexes of full-text tables.
 fn indexes(conn: &Connection, hooks: &HookState) -> Result<Vec<String>> {
     let _own = InternalStatements::begin(hooks);
     let find = "SELECT s.name FROM main.sqlite_schema s JOIN main.sqlite_schema v ON v.rootpage = 0 AND v.type = 'table' \
@@ -156,16 +162,16 @@ fn indexes(conn: &Connection, hooks: &HookState) -> Result<Vec<String>> {
     names.query_map([], |row| row.get(0))?.collect()
 }
 
-/// A program or one of its triggers while it is read.
+/// The program of a statement, or of one of its triggers.
 #[derive(Default)]
 struct Section {
-    /// Where its constants stand, behind which it goes back to its beginning.
+    /// Address of its constants; the program jumps back to its beginning after them.
     constants: i64,
     cursors: BTreeMap<i64, i64>,
-    /// Instructions that remove a row, and from where.
+    /// Instructions that remove a row: their address, and the root page of the table.
     removals: Vec<(i64, i64)>,
     triggers: Vec<i64>,
-    /// Backward jumps: to where, and from where.
+    /// Backward jumps, which form loops: their target and their address.
     rounds: Vec<(i64, i64)>,
 }
 
@@ -177,7 +183,7 @@ impl Section {
     }
 }
 
-/// What a statement frees. It is prepared within the bounds of every other read.
+/// Determines what a statement frees. It is prepared with the same limits as a read.
 fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
     if sql.len() > SQL_BYTES_MAX || too_many_selects(sql).is_some() {
         return Ok(Freed::default());
@@ -238,7 +244,7 @@ fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
         whole.extend(named(root)?);
     }
     for table in modules {
-        // Its module keeps it in tables whose names begin with its own.
+        // The names of shadow tables begin with the name of the virtual table.
         let find = "SELECT name FROM main.sqlite_schema WHERE substr(name, 1, length(?1) + 1) = ?1 || '_'";
         let mut own = conn.prepare_cached(find)?;
         whole.extend(own.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
@@ -247,7 +253,8 @@ fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
     Ok(Freed { whole, written: written.zip(name), own, by_triggers })
 }
 
-/// Bytes of the rows that a DELETE or UPDATE finds. `None`: it is neither, or its rows cannot be told.
+/// Length in bytes of the rows that a DELETE or UPDATE finds; `None` for other statements, or if the rows cannot be
+/// determined.
 fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, table: &str) -> Result<Option<i64>> {
     let own = InternalStatements::begin(hooks);
     let Some(length) = row_length(conn, table)? else { return Ok(None) };
@@ -255,7 +262,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
     let Some((sql, passed_over)) = weighing(&statement.sql, &length) else { return Ok(None) };
     let Ok(wanted) = conn.prepare(&sql).map(|prepared| prepared.parameter_count()) else { return Ok(None) };
     let params = match &statement.params {
-        // Those before are for SET, those behind for RETURNING.
+        // The parameters before these belong to SET, those after them to RETURNING.
         Params::Positional(values) => {
             Params::Positional(values.iter().skip(passed_over).take(wanted).cloned().collect())
         }
@@ -271,8 +278,8 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
     }
 }
 
-/// A SELECT in the place of a DELETE or UPDATE: it adds up how many bytes the rows have that it finds, those of an UPDATE if they
-/// are long. With it the number of positional parameters that it does not have at its beginning.
+/// Derives a SELECT from a DELETE or UPDATE that adds up the bytes of the rows it finds; of an UPDATE only those of
+/// long rows. Also returns the number of leading positional parameters that the SELECT does not use.
 fn weighing(sql: &str, length: &str) -> Option<(String, usize)> {
     let at = |word: &[u8]| word.as_ptr().addr() - sql.as_ptr().addr();
     let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
@@ -304,7 +311,7 @@ fn weighing(sql: &str, length: &str) -> Option<(String, usize)> {
             (at(word), trimmed(&sql[at(word)..end]))
         }
     };
-    // Where it cannot be told which parameter is which, the table is what counts.
+    // If parameters cannot be assigned to their places, all long rows of the table are counted.
     let count = |text: &str| tokens(text).filter(|token| *token == b"?").count();
     let is_numbered = sql.as_bytes().windows(2).any(|two| two[0] == b'?' && two[1].is_ascii_digit());
     if is_numbered || count(&sql[..begin]) > 0 {
@@ -489,14 +496,14 @@ mod tests {
         ] {
             assert_eq!(excess(&[fine]), None, "{fine}");
         }
-        // One row each, of which each counts as the longest.
+        // One row each, and each counts as the longest row of the table.
         for (sql, most) in [("REPLACE INTO few VALUES(1, 1)", 1_000), ("REPLACE INTO large(id, b) VALUES(1, 1)", 100)] {
             let all = many(sql, most);
             assert_eq!(excess(&all.iter().map(String::as_str).collect::<Vec<_>>()), None, "{sql}");
         }
         let all = many("REPLACE INTO large(id, b) VALUES(1, 1)", 400);
         assert!(excess(&all.iter().map(String::as_str).collect::<Vec<_>>()).is_some());
-        // Long rows that were written since the table was looked through.
+        // Long rows that were written after the table was examined.
         long_rows.note(1 << 30);
         assert!(excess(&["UPDATE large SET b = NULL"]).is_some());
         assert_eq!(excess(&["INSERT INTO loud SELECT 1 FROM large"]), None);

@@ -16,12 +16,12 @@ use crate::services::sql::tokens::from_first_word;
 use rusqlite::Connection;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Longest value, in bytes, where marks and words are short.
+/// Largest length of a value in bytes if marks and words are short.
 const TEXT_BYTES_MAX: usize = 64 << 10;
-/// So many bytes of marks, or of words, halve that length; twice as many divide it by three.
+/// Length in bytes of marks or words that halves that limit; twice the length divides it by three, and so on.
 const MARK_BYTES: usize = 32;
 const WORD_BYTES: usize = 16;
-/// The smallest limit: where longer marks or words would lower it further, the read is refused.
+/// Smallest limit in bytes: if longer marks or words would lower it further, the read is refused.
 const TEXT_BYTES_MIN: usize = 4 << 10;
 
 /// The reason why a statement may not choose the function that ranks matches: it would be called past the authorizer.
@@ -48,7 +48,8 @@ pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Re
     }
     let bytes = program.and_then(|program| text_bytes(program.marks, program.asked, statement.params.bytes()));
     let bytes = bytes.ok_or_else(|| {
-        let why = "highlight and snippet take marks, and MATCH beside them takes words, that stand in the statement or are a parameter as a whole, some hundred bytes of them";
+        let why = "the marks of highlight and snippet, and the words of MATCH in the same read, must be literals or \
+            whole parameters, of a few hundred bytes at most";
         StatementError::Failed(why.to_string())
     })?;
     set_length(conn, Some(bytes)).map_err(on_error)?;
@@ -59,7 +60,8 @@ pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Re
 pub fn explain(error: StatementError, bytes: Option<usize>) -> StatementError {
     match (error, bytes) {
         (StatementError::TooLong(_), Some(bytes)) => StatementError::Failed(format!(
-            "where highlight or snippet marks words with these marks a row and an answer may have {bytes} bytes: make several rows of a longer text"
+            "with these marks in highlight or snippet a row and a result may have at most {bytes} bytes: split longer \
+             texts into several rows"
         )),
         (error, _) => error,
     }

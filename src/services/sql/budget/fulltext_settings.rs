@@ -1,4 +1,4 @@
-//! Settings of full-text tables that statements may not change, and the tokenizer that they must name.
+//! Settings of full-text tables that statements may not change, and the tokenizer that a definition must name.
 //!
 //! A full-text table is configured by inserting a row with a setting's name. Some of these settings make later
 //! statements do work that grows with the square of what is stored, in steps that are not counted.
@@ -30,7 +30,8 @@ pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
     filled.into_iter().map(|(table, _)| refused(conn, &table).map(|found| (table, found))).collect()
 }
 
-/// The settings of a table that statements may not change; `None`: it has none of them, or is not a full-text table.
+/// The settings of a table that statements may not change; `None` if none of them is set, or it is not a full-text
+/// table.
 ///
 /// # Errors
 /// SQLite's error.
@@ -49,11 +50,11 @@ pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
     prepared.query_row([], |row| row.get::<_, Option<String>>(0)).optional().map(Option::flatten)
 }
 
-/// Checks that a statement has not changed any setting. A setting from a time when these were not refused stays in
-/// force.
+/// Checks that a statement has not changed any of these settings. A setting made by a version that did not refuse it
+/// stays in effect.
 ///
 /// # Errors
-/// The statement has changed one.
+/// The statement has changed one of them.
 pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::result::Result<(), StatementError> {
     #[cfg(test)]
     if hooks.settings_are_free.load(std::sync::atomic::Ordering::Relaxed) {

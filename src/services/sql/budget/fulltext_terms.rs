@@ -1,25 +1,27 @@
-//! What a program asks full-text indexes for: the words of `MATCH`, and of `LIKE` and `GLOB` where a table indexes trigrams.
+//! The search terms that a program passes to full-text indexes: the words of `MATCH`, and of `LIKE` and `GLOB` if a
+//! table indexes trigrams.
 //!
-//! An index goes through all of its parts for each word, in steps that are not the program's. So words are paid by the byte, and it
-//! has to be known beforehand how many there are: they stand in the statement or are its parameters.
-//! The same is told of the marks that functions put around words.
-//! Not here: what that costs (`step_cost.rs`).
+//! For each word, an index searches all of its segments, in steps that are not those of the program. So words are
+//! charged by the byte, and their length must be known beforehand: they must be literals in the statement or
+//! parameters. The same applies to the marks that functions put around words.
+//!
+//! Not here: the cost of search terms (`step_cost.rs`).
 
 use std::collections::BTreeMap;
 
-/// Words that an index is asked for.
+/// Search terms of a full-text index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SearchTerms {
-    /// Bytes of those that stand in the statement.
+    /// Total length of the literals in bytes.
     pub bytes: usize,
-    /// How many parameters are words.
+    /// Number of parameters that are search terms.
     pub parameters: usize,
-    /// Others are computed, or come out of a table.
+    /// Whether other search terms are computed or read from a table.
     pub are_computed: bool,
 }
 
 impl SearchTerms {
-    /// Both.
+    /// Combines two sets of search terms.
     pub fn and(self, other: SearchTerms) -> SearchTerms {
         SearchTerms {
             bytes: self.bytes + other.bytes,
@@ -29,14 +31,14 @@ impl SearchTerms {
     }
 }
 
-/// Instructions that write the register of their third number, if any, and none of their second.
+/// Instructions that may write to the register of their third operand, and never to that of their second.
 const WRITE_THIRD: &str = "Column VColumn Function PureFunc MakeRecord Concat Add Subtract Multiply Divide Remainder And Or BitAnd BitOr \
 ShiftLeft ShiftRight";
-/// Instructions that write none, beside those that may jump.
+/// Instructions that write to neither register, in addition to those that may jump.
 const WRITE_NONE: &str = "VOpen VFilter Halt Transaction ResultRow OpenRead OpenDup OpenEphemeral OpenPseudo OpenAutoindex SorterOpen Close \
 Noop Explain Return EndCoroutine TableLock SorterInsert IdxInsert Insert AggStep AggStep1 AggInverse CollSeq Affinity";
 
-/// What is in a register, for all that the program's order tells.
+/// The content of a register, as far as it follows from the order of the instructions.
 #[derive(Clone, Copy, Debug)]
 enum Text {
     Literal(usize),
@@ -54,22 +56,23 @@ impl Text {
     }
 }
 
-/// The registers of a program. SQLite writes constants into those of a virtual table just before it asks the table.
+/// The registers of a program. SQLite writes constants into the registers of a virtual table just before it queries the
+/// table.
 #[derive(Debug, Default)]
 pub struct Registers {
-    /// What was written last.
+    /// The value written last.
     now: BTreeMap<i64, Text>,
-    /// What is ever written.
+    /// Covers all values that are ever written.
     ever: BTreeMap<i64, Text>,
-    /// Those with marks: constants are written at the end of a program, which begins there.
+    /// Registers with marks. Constants are written at the end of a program, so their values are known only there.
     marks: Vec<i64>,
 }
 
 impl Registers {
-    /// An instruction with its numbers and its text.
+    /// Records an instruction with its operands and its text.
     pub fn write(&mut self, name: &str, [p1, p2, p3]: [i64; 3], text: &[u8], may_jump: bool) {
         let written = match name {
-            // It changes what is there, in its place.
+            // It changes the value in its register.
             "Cast" => return,
             "Integer" | "Int64" | "Real" | "Null" if p3 <= p2 => Text::Literal(0),
             "String" | "String8" | "Blob" => Text::Literal(text.len()),
@@ -100,20 +103,21 @@ impl Registers {
         self.ever.insert(register, both);
     }
 
-    /// A function is called with arguments from this register on.
+    /// Records a call of `highlight` or `snippet` with its first argument in register `first`.
     pub fn call(&mut self, name: &str, first: i64) {
         let marks = if name.starts_with("highlight(") { 2..4 } else { 2..5 };
         self.marks.extend(marks.map(|place| first + place));
     }
 
-    /// All marks of a program that has been gone through.
+    /// All marks of a program whose instructions have all been recorded.
     pub fn marks(&self) -> Option<SearchTerms> {
         let found = |register| self.ever.get(register).copied().unwrap_or(Text::Computed);
         self.marks.iter().map(|register| found(register).asked()).reduce(SearchTerms::and)
     }
 
-    /// What a virtual table is asked for. `first`: the register that says by how many values, which are behind it; `how`: what
-    /// each of them is for, a letter with the number of the column where it is about words. `None`: for no words.
+    /// The search terms of a query of a virtual table; `None` if it has none. `first`: the register with the number of
+    /// values, which are in the registers after it; `how`: the purpose of each value, a letter, followed by a column
+    /// number where it concerns words.
     pub fn asked(&self, first: i64, how: &[u8]) -> Option<SearchTerms> {
         let letters = how.iter().filter(|letter| !letter.is_ascii_digit());
         let words = letters.zip(first + 2..).filter(|(letter, _)| matches!(letter, b'M' | b'L' | b'G'));

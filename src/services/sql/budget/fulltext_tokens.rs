@@ -1,4 +1,4 @@
-//! What the tokens cost that a full-text table takes from a text.
+//! The cost of the tokens that a full-text table extracts from a text.
 //!
 //! FTS5 collects the tokens of a statement in a hash table. Its hash function is known and has no key, so a text can be
 //! made whose tokens all have the same hash: then each of them is compared with all before it. So this module counts
@@ -14,7 +14,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// A token that the statement has met before in this index: 50 ns, 200 ns and more where there are tens of thousands.
+/// Steps for a token that occurred before in this statement and index: 50 ns, and 200 ns or more among tens of
+/// thousands.
 const KNOWN: u64 = 300;
 /// A token that is new, with its share of sorting and writing: 1,200 ns where there are 100,000 of them.
 const NEW: u64 = 1_500;

@@ -1,11 +1,11 @@
-//! Full-text tables: how they are defined, and what the pages cost that FTS5 writes.
+//! Definitions of full-text tables, and the cost of the pages that FTS5 writes.
 //!
 //! FTS5 writes what it has collected to a segment of its index when its hash table is full (1 MiB), or at the next
-//! savepoint. Tokens pay for that (`fulltext_tokens.rs`). What else it does to its index (merges, removals) is charged by
-//! the pages that it writes: the update hook is called for each row of its tables.
+//! savepoint. The charge for tokens covers that (`fulltext_tokens.rs`). Everything else that it does to its index
+//! (merges, removals) is charged by the pages that it writes: the update hook is called for each row of its tables.
 //!
-//! Invariant: F1 what is charged follows from the statement and the content alone: FTS5 begins each transaction without
-//! anything in memory, and keeps in its tables what its merges depend on.
+//! Invariant: F1 the charge depends on the statement and the content alone: at the beginning of each transaction FTS5
+//! has nothing in memory, and its tables contain everything that its merges depend on.
 
 use super::fulltext_tokens::Written;
 use crate::services::sql::tokens::{tokens, words};
@@ -14,7 +14,7 @@ use rusqlite::{Connection, Result};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// A page that is written of other pages; any other row that is written or removed.
+/// Steps for a page written by a merge, and for any other row written or removed.
 const MERGED_PAGE: u64 = 40_000;
 const OTHER_ROW: u64 = 2_000;
 
@@ -31,7 +31,7 @@ const SEGMENT_SHIFT: u32 = 37;
 pub struct Definition {
     /// Lengths of the tokens in its prefix indexes, in characters.
     prefixes: Vec<usize>,
-    /// A tokenizer is named, so that its tokens are seen.
+    /// Whether it names a tokenizer, which makes its tokens visible.
     pub names_tokenizer: bool,
     /// Bytes of what is said of the tokenizer.
     tokenizer_bytes: usize,
@@ -55,7 +55,7 @@ impl Definition {
         for argument in arguments(rest.split_once('(').map_or("", |(_, arguments)| arguments)) {
             let Some((name, value)) = argument.split_once('=') else { continue };
             let name = name.trim().to_ascii_lowercase();
-            // FTS5 accepts the beginning of an option's name.
+            // FTS5 accepts abbreviated option names.
             let is = |option: &str| !name.is_empty() && option.starts_with(&name);
             if is("prefix") {
                 let numbers = value.split(|c: char| !c.is_ascii_digit());
@@ -104,8 +104,8 @@ fn arguments(text: &str) -> Vec<&str> {
     parts
 }
 
-/// A statement that creates a full-text table, with the tokenizer named that FTS5 would use by itself: only named
-/// tokenizers show their tokens. Any other statement as it is.
+/// Adds the default tokenizer to a statement that creates a full-text table without naming one: only the tokens of
+/// named tokenizers are visible. Any other statement is returned unchanged.
 pub fn with_named_tokenizer(sql: &str) -> Cow<'_, str> {
     let creates = words(sql).take(2).map(<[u8]>::to_ascii_lowercase).eq([b"create".to_vec(), b"virtual".to_vec()]);
     if !creates || Definition::of(sql).is_none_or(|found| found.names_tokenizer) {
@@ -116,11 +116,11 @@ pub fn with_named_tokenizer(sql: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}, tokenize = 'unicode61'{}", &sql[..at], &sql[at..]))
 }
 
-/// A full-text table while a command runs.
+/// State of a full-text table while a command runs.
 #[derive(Debug)]
 struct Table {
     definition: Definition,
-    /// Tokens were collected that are not written yet.
+    /// Tokens were collected and are not written yet.
     is_pending: bool,
     /// The segment that they are written to.
     flushed: Option<i64>,
@@ -133,8 +133,8 @@ pub struct FulltextWrites {
 }
 
 impl FulltextWrites {
-    /// A command begins, or has changed the schema. `tables`: their definitions, where the schema may be another than
-    /// before.
+    /// Starts a command, or continues one that has changed the schema. `tables`: the present definitions, if the schema
+    /// may have changed.
     pub fn begin(&mut self, tables: Option<BTreeMap<String, Definition>>) {
         if let Some(tables) = tables {
             let bare = |definition| Table { definition, is_pending: false, flushed: None };
@@ -145,10 +145,10 @@ impl FulltextWrites {
         }
     }
 
-    /// The full-text tables among these.
+    /// The full-text tables among the tables in `filled`.
     ///
     /// # Errors
-    /// One of them names no tokenizer: its tokens would not be seen.
+    /// One of them names no tokenizer, so its tokens would not be charged.
     pub fn written(&self, filled: &[(String, u64)]) -> std::result::Result<Written, String> {
         let mut written = Written::default();
         for (name, table) in filled.iter().filter_map(|(name, _)| Some((name, self.tables.get(name)?))) {
@@ -163,7 +163,7 @@ impl FulltextWrites {
         Ok(written)
     }
 
-    /// The steps that it costs that a row of one of FTS5's own tables was written.
+    /// The cost in steps of writing a row of one of FTS5's shadow tables. `name`: the shadow table.
     pub fn row(&mut self, action: Action, name: &str, row: i64) -> u64 {
         let Some((name, part)) = name.rsplit_once('_') else { return 0 };
         let Some(table) = self.tables.get_mut(name) else { return 0 };
@@ -197,7 +197,7 @@ impl Table {
 /// The definitions of all full-text tables.
 ///
 /// # Errors
-/// SQLite's.
+/// SQLite's error.
 pub fn definitions(conn: &Connection) -> Result<BTreeMap<String, Definition>> {
     let find = "SELECT name, sql FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0";
     let mut prepared = conn.prepare(find)?;

@@ -1,20 +1,20 @@
-//! Which commands may make the database larger, told by what each statement does, as far as its words tell: a quota that is
-//! reached refuses those, and lets what makes room go on.
+//! Decides by the words of its statements whether a command may make the database larger: when a quota is reached, such
+//! commands are refused, and commands that free space are still accepted.
 //!
-//! A trigger may turn a DELETE into an INSERT: where there are triggers, a DELETE has a bound as well, which lies higher.
+//! A trigger may turn a DELETE into an INSERT: if there are triggers, DELETE is limited as well, by a higher bound.
 //! Not here: the quota (`node/quota.rs`).
 
 use crate::services::Growth;
 use crate::services::sql::commands::Command;
 use crate::services::sql::tokens::words_outside;
 
-/// First words of statements that take no room.
+/// First words of statements that do not make the database larger.
 const MAKES_ROOM: [&str; 7] = ["DELETE", "DROP", "SELECT", "VALUES", "EXPLAIN", "PRAGMA", "REINDEX"];
 
-/// What a statement behind common table expressions does.
+/// The first words of a statement after common table expressions.
 const VERBS: [&str; 6] = ["SELECT", "VALUES", "DELETE", "INSERT", "REPLACE", "UPDATE"];
 
-/// See [`Growth`].
+/// How a command changes the size of the database; see [`Growth`].
 pub fn growth(command: &[u8]) -> Growth {
     match postcard::from_bytes::<Command>(command) {
         Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => {
@@ -23,7 +23,7 @@ pub fn growth(command: &[u8]) -> Growth {
         }
         Ok(Command::Run(_) | Command::Load { .. }) => Growth::Adds,
         Ok(Command::Prepare { bytes, .. } | Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
-        // A file that comes in pieces is judged when it takes the place of the tables.
+        // The size of a file that comes in pieces is checked when it replaces the tables.
         Ok(Command::Stage { .. } | Command::Unstage { .. }) | Err(_) => Growth::Nothing,
     }
 }
@@ -32,7 +32,7 @@ fn makes_room(sql: &str) -> bool {
     verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
 }
 
-/// What a statement does, in its own words.
+/// The word that says what a statement does, after any common table expressions.
 fn verb(sql: &str) -> Option<&[u8]> {
     let mut words = words_outside(sql);
     match words.next() {

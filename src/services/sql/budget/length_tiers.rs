@@ -22,26 +22,26 @@ use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of a value or row in each tier.
+/// Largest length of a value or row in each tier, in bytes.
 const TIER_BYTES: [usize; 8] = [256, 1 << 10, 4 << 10, 16 << 10, (64 << 10) + 1024, 256 << 10, 1 << 20, ROW_BYTES_MAX];
 /// Factor of the price of bytes in each tier, chosen so that a command can move about a gigabyte.
 const COSTS: [u64; 8] = [1, 4, 16, 64, 256, 1024, 4096, 16_384];
 /// Lowest tier for statements that use virtual tables: a full-text index writes its pages (64 KiB at most) without
 /// checking whether they are too long, and would lose them.
 const LOWEST_OF_VIRTUAL: usize = 4;
-/// The tier that matches the length of most values there.
+/// The tier whose cost matches the length of most values in virtual tables.
 const SHORT_OF_VIRTUAL: usize = 2;
-/// A step of such a statement costs so many times less: for each row a full-text index takes many steps, with short
+/// Divisor of the price of a step of such a statement: for each row a full-text index takes many steps, with short
 /// values.
 const VIRTUAL_STEPS: u64 = 4;
-/// In tiers from here on values take more pages than that of their row.
+/// From this tier on, values may take pages other than that of their row.
 const FAR_FROM: usize = 3;
-/// In tiers from here on programs must be short: each register may hold a value.
+/// From this tier on, the length of programs is limited: each register may hold a value.
 const SHORT_FROM: usize = 3;
-/// In those tiers: values that a program concatenates times bytes of a value. Each may stay in memory until the program
-/// ends, and no limit is checked meanwhile.
+/// In those tiers: largest product of the number of values that a program concatenates and the length of a value in
+/// bytes. Each may stay in memory until the program ends, and no limit is checked meanwhile.
 const JOINED_BYTES_MAX: usize = 160 << 20;
-/// In those tiers: instructions of a program times bytes of a value.
+/// In those tiers: largest product of the number of instructions of a program and the length of a value in bytes.
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
 /// Runs `attempt` in one tier after another until no value is too long for it. `longest`: length of a value that
@@ -75,7 +75,7 @@ pub fn run_in_tiers<T>(
                 undo(conn, hooks)?;
                 tier = tier.max(LOWEST_OF_VIRTUAL);
             }
-            // To SQLite, a definition that is too long for this tier looks like corruption.
+            // SQLite reports a definition that is too long for this tier as corruption.
             Err(StatementError::TooLong(_) | StatementError::Fatal { is_damaged: true, .. })
                 if tier + 1 < TIER_BYTES.len() =>
             {
@@ -102,12 +102,12 @@ pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T
     Ok(done)
 }
 
-/// Called when a statement has been prepared, so that what it uses is known. A virtual table that is used for the first
-/// time in a transaction prepares statements of its own meanwhile, which look like parts of this one: so this one is
-/// prepared once more.
+/// Sets the cost of a prepared statement, whose use of virtual tables is now known. A virtual table that is used for
+/// the first time in a transaction prepares statements of its own meanwhile, which look like parts of this statement:
+/// so this statement must be prepared once more.
 ///
 /// # Errors
-/// It uses a virtual table, and was prepared for the first time.
+/// The statement uses a virtual table and was prepared for the first time.
 pub fn suits(hooks: &HookState, tier: usize) -> std::result::Result<(), StatementError> {
     if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.load(Relaxed) {
         return Err(StatementError::TooLong(String::new()));
@@ -129,7 +129,7 @@ impl<'a> RowTier<'a> {
         RowTier { conn, hooks, tier: None }
     }
 
-    /// Sets the tier for a row of so many bytes; the last tier for longer rows.
+    /// Sets the tier for a row of `bytes` bytes; the highest tier for longer rows.
     pub fn at_least(&mut self, bytes: usize) -> Result<()> {
         let tier = Some(tier_of(bytes));
         if self.tier != tier {
@@ -152,7 +152,7 @@ impl<'a> RowTier<'a> {
 
 impl Drop for RowTier<'_> {
     fn drop(&mut self) {
-        // It sets a number, which cannot fail.
+        // Setting a limit cannot fail.
         let _ = set_tier(self.conn, self.hooks, None);
     }
 }
@@ -166,8 +166,8 @@ pub fn excess(tier: usize, instructions: usize, joined: usize) -> Option<String>
     if joined.saturating_mul(TIER_BYTES[tier]) > JOINED_BYTES_MAX {
         let (kib, most) = (TIER_BYTES[tier] >> 10, JOINED_BYTES_MAX / TIER_BYTES[tier]);
         return Some(format!(
-            "where values have up to {kib} KiB a statement may have {most} operators ||, with those of generated columns, indexes and \
-             triggers; this one has {joined}"
+            "a statement on values of up to {kib} KiB may have at most {most} operators ||, including those of \
+             generated columns, indexes and triggers; this one has {joined}"
         ));
     }
     (instructions.saturating_mul(TIER_BYTES[tier]) > PROGRAM_BYTES_MAX).then(|| {

@@ -1,7 +1,8 @@
-//! How many bytes the long rows of each table have, as far as a node's file tells: what a statement could free at most.
+//! Upper bounds of the bytes of long rows in each table, for the file of one node: what a statement could free at most.
 //!
-//! A table is looked through once, its longest values unread. After that it has what was found and what was written since, by
-//! whatever statement; when that is too much, it is looked through again.
+//! A table is scanned once, without reading its longest values. After that its bound is the result of the scan and
+//! everything that was written since, by any statement; when the bound becomes too large, the table is scanned again.
+//!
 //! Not here: what a statement frees (`freed_space.rs`).
 
 use crate::services::sql::commands::ROW_BYTES_MAX;
@@ -10,41 +11,42 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-/// A shorter row has no pages of its own.
+/// Length in bytes up to which a row has no pages of its own.
 pub const LONG_BYTES: i64 = 4_000;
-/// So much as no file has.
+/// A number of bytes that exceeds the size of any file.
 const EVERYTHING: u64 = 1 << 40;
 
-/// What is known of the tables of one database.
+/// The bounds of the tables of one database.
 #[derive(Debug, Default)]
 pub struct LongRows {
-    /// Bytes of long rows that statements have written, at most.
+    /// Upper bound of the bytes of long rows written since the process started.
     written: AtomicU64,
-    /// By the page where a table begins, which it keeps when it is renamed.
+    /// By root page, which a table keeps when it is renamed.
     tables: Mutex<BTreeMap<i64, Found>>,
 }
 
-/// What a table had.
+/// The result of scanning a table.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     bytes: u64,
     longest: u64,
-    /// [`LongRows::written`] before it was looked through.
+    /// [`LongRows::written`] before the scan.
     at: u64,
 }
 
 impl LongRows {
-    /// So many bytes of long rows were committed.
+    /// Adds bytes of long rows that were committed.
     pub fn note(&self, bytes: u64) {
         self.written.fetch_add(bytes, Relaxed);
     }
 
-    /// Rows were written without being counted, or another file has become the database.
+    /// Invalidates all bounds: rows were written without being counted, or another file has become the database.
     pub fn forget(&self) {
         self.note(EVERYTHING);
     }
 
-    /// Bytes of the long rows of a table, and of the longest, at most. `enough`: below it, it need not be exact.
+    /// Upper bounds of the bytes of all long rows of a table and of its longest row. `root`: its root page; a bound of
+    /// at most `enough` need not be exact.
     ///
     /// # Errors
     /// The file cannot be read in time.
@@ -79,19 +81,20 @@ fn look(conn: &Connection, root: i64) -> Result<(u64, u64)> {
     conn.query_row(&select, [], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())))
 }
 
-/// An expression for the bytes of a row, which reads no long value. `None`: it has no columns.
+/// An SQL expression for the length of a row in bytes, which does not read long values; `None` if the table has no
+/// columns.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn row_length(conn: &Connection, table: &str) -> Result<Option<String>> {
-    // Generated columns that are stored are among them.
+    // Includes stored generated columns.
     let mut names = conn.prepare_cached("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden IN (0, 3)")?;
     let columns = names.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
     let quoted = columns.iter().map(|name| format!("ifnull(octet_length(\"{}\"), 0)", name.replace('"', "\"\"")));
     Ok(sum(&quoted.collect::<Vec<_>>()))
 }
 
-/// A sum that is no deeper than it has to be: SQLite bounds that.
+/// The sum of the parts, as a balanced tree, because SQLite limits the depth of expressions.
 fn sum(parts: &[String]) -> Option<String> {
     match parts {
         [] => None,

@@ -1,4 +1,4 @@
-//! How much a statement may do: what its steps cost, how long its values may be, and what it may free.
+//! Limits what a statement may do: the cost of its steps, the length of its values, and the space that it may free.
 
 pub(crate) mod allowance;
 pub(crate) mod freed_space;

@@ -108,7 +108,8 @@ fn size(conn: &Connection, hooks: &HookState, tier: usize, altered: Option<&str>
         None => {
             "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), 0.0, 0.0 FROM main.sqlite_schema"
         }
-        // SQLite moves the rest of a definition for each place where it writes the new name, which is no longer than the statement.
+        // SQLite moves the rest of a definition for each place where it writes the new name. The statement is at least
+        // as long as that name.
         Some(_) => {
             "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), \
              total(octet_length(sql) - octet_length(replace(sql, ',', ''))), total(places * (octet_length(sql) + places * ?1) / 2) \

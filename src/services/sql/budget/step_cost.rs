@@ -82,23 +82,23 @@ impl Div<u64> for Price {
     }
 }
 
-/// A step of an unknown instruction that runs once.
+/// Price of a step of an instruction without a price in [`INSTRUCTIONS`].
 pub const PLAIN: Price = price(5, 1);
 /// A step while a statement is prepared, in which SQLite examines one way to join tables. It does so twice: once for
 /// EXPLAIN.
 pub const PLANNED: Price = price(3_000, 0);
-/// The same where a virtual table works outside of the program, with statements of its own.
+/// Price of a step where a virtual table works outside of the program, with statements of its own.
 pub const VIRTUAL: Price = price(15, 30);
 /// A step of a program that searches a full-text index, which reads its own pages meanwhile.
 const ASKED_STEP: u64 = 600;
-/// What a byte of the search terms adds to it: each row is searched for each word.
+/// Steps that each byte of the search terms adds to it: each row is searched for each word.
 const ASKED_STEP_BYTE: u64 = 5;
 /// The cost of a search in the index, and what each byte of the search terms adds.
 const ASKED: u64 = 20_000;
 const ASKED_BYTE: u64 = 14_000;
-/// The cost of a call beside what is charged when it is made.
+/// Price of a call in addition to what is charged when it is made.
 const PAID_WHEN_CALLED: Price = price(0, 8);
-/// An unknown function.
+/// Price of a function that is not in [`FUNCTIONS`].
 const UNKNOWN_FUNCTION: Price = price(50, 300);
 /// Largest number of expensive instructions of a cycle times its instructions: above it no search is made, and each
 /// step is charged as much as the most expensive one.
@@ -106,7 +106,7 @@ const SEARCHED_MAX: usize = 2_000_000;
 /// The cost of reading an instruction, and of visiting one while searching for a path from another.
 pub const STEPS_PER_INSTRUCTION: usize = 1_000;
 const STEPS_PER_PAIR: usize = 4;
-/// Return edges of subroutines and coroutines: with more of them a program is too complex to be searched.
+/// Largest number of return edges for each instruction: a program with more is too complex to be searched.
 const WAYS_PER_INSTRUCTION_MAX: usize = 8;
 /// Shortest cycle that a program can have.
 const SHORTEST_ROUND: u64 = 3;
@@ -219,7 +219,7 @@ fn is_paid_when_called(called: &str) -> bool {
 const FOLDED: Price = price(2, 80).long(40);
 /// Arguments of `max` and `min` over one row, whose number the program does not contain.
 const LARGEST_OF_MANY: u64 = 127;
-/// Index entries that a search compares with; more than lie on its path where keys are long.
+/// Number of index entries that a search is assumed to compare with; more than there are on its path if keys are long.
 const COMPARED: u64 = 16;
 /// Bits of an instruction's fifth operand: those that state how values are converted before a comparison, and those
 /// that convert text to numbers.
@@ -276,7 +276,7 @@ impl Keys {
     }
 }
 
-/// The cost of assembling a long key.
+/// The additional price of a long key, which is assembled from several pages.
 const FAR: Price = price(0, 0).long(4).far(40);
 
 #[derive(Debug)]
@@ -651,7 +651,7 @@ mod tests {
         let index = per_step("UPDATE u SET a = 5");
         let date = per_step("UPDATE u SET a = strftime('%J', a)");
         assert!(cheap.step < index.step && index.bytes < date.bytes, "{cheap:?} {index:?} {date:?}");
-        // A coroutine, a subquery for each row, a trigger.
+        // A coroutine, a subquery for each row, and a trigger.
         let date = function("strftime(-1)").bytes;
         for sql in [
             "INSERT INTO t SELECT a, strftime('%J', a) FROM u UNION ALL SELECT 1, 2",

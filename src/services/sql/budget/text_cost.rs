@@ -8,18 +8,18 @@ use crate::services::sql::tokens::{is_word, tokens, words};
 const SELECTS_MAX: usize = 1_000;
 /// Largest number of ON CONFLICT in an INSERT.
 const CONFLICTS_MAX: usize = 4;
-/// The cost of reading a byte of a statement, and of a word or sign.
+/// Steps for reading a byte of a statement, and for reading a token.
 const STEPS_PER_BYTE: u64 = 10;
 const STEPS_PER_TOKEN: u64 = 350;
-/// The cost of comparing two constants that are operands.
+/// Steps for comparing two constants that are operands.
 const STEPS_PER_PAIR: u64 = 10;
 /// Operators that are words, and other words that precede a constant in an expression.
 const OPERATORS: [&str; 13] =
     ["when", "then", "else", "and", "or", "not", "is", "like", "glob", "match", "regexp", "between", "collate"];
-/// The fixed cost of any statement: reading, preparing and isolating it.
+/// Steps for any statement: reading, preparing and isolating it.
 pub const STATEMENT_STEPS: u64 = 6_000;
 
-/// The cost of preparing the statements of a text. SQLite compares each constant that is an operand with all those
+/// The cost of preparing the statements of a text, in steps. SQLite compares each constant operand with all those
 /// before it in its statement.
 pub fn text_steps(sql: &str) -> u64 {
     let mut before: &[u8] = b"(";
@@ -48,7 +48,7 @@ pub fn too_many_selects(sql: &str) -> Option<String> {
     let is_select = |word: &&[u8]| ["select", "values"].iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
     let count = words(sql).filter(is_select).take(SELECTS_MAX + 1).count();
     (count > SELECTS_MAX)
-        .then(|| format!("a statement says SELECT and VALUES {SELECTS_MAX} times at most: send several statements"))
+        .then(|| format!("a statement may have at most {SELECTS_MAX} SELECT and VALUES: send several statements"))
 }
 
 /// The reason if SQLite would take too long to prepare an INSERT: it compares the columns of each ON CONFLICT with
@@ -63,5 +63,6 @@ pub fn too_many_conflicts(sql: &str) -> Option<String> {
         count += usize::from(inserts && token.eq_ignore_ascii_case(b"conflict"));
         count > CONFLICTS_MAX
     });
-    has_too_many.then(|| format!("an INSERT says ON CONFLICT {CONFLICTS_MAX} times at most: send several statements"))
+    has_too_many
+        .then(|| format!("an INSERT may have at most {CONFLICTS_MAX} ON CONFLICT clauses: send several statements"))
 }

@@ -21,7 +21,7 @@ const RESERVED: &str = own_table::OLD_TABLE;
 
 /// Pragmas that dumps begin with, and that have no effect here.
 const PRAGMAS_OF_DUMPS: &[&str] = &["foreign_keys", "defer_foreign_keys"];
-/// The cost of ALTER TABLE reading the whole table in one step.
+/// The cost of ALTER TABLE reading the whole table in one step, in steps.
 const STEPS_OF_CHECK: u64 = crate::services::sql::commands::STEPS_MAX / 40;
 
 /// Decides on an action, and keeps the reason of a refusal.
@@ -232,8 +232,8 @@ fn starts_with(name: &str, start: &str) -> bool {
     name.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
-/// Refuses our own table. Another object with a reserved name, from a time when such names were not refused, can be
-/// read, renamed and dropped.
+/// Refuses the internal table. Another object with a reserved name, created by a version that did not refuse such
+/// names, can be read, renamed and dropped.
 fn own(name: &str) -> Option<String> {
     name.eq_ignore_ascii_case(own_table::TABLE).then(|| format!("table {} is reserved", own_table::TABLE))
 }

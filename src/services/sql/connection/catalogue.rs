@@ -1,11 +1,13 @@
-//! Every function, pragma and module of SQLite, and what was decided about each: `docs/sql.md` lists the same.
+//! Every function, pragma and module of SQLite, with the decision about each; `docs/sql.md` lists the same.
 //!
-//! What stands nowhere here is refused. A test compares the lists with what SQLite says that it has, so that what a later
-//! SQLite brings is looked at before anybody can use it: does it read the machine, the file's pages, the connection's past or
-//! this build?
-//! Not here: who asks (`authorizer.rs`), functions of ours in their place (`functions.rs`, `dates.rs`).
+//! What is in no list is refused. A test compares the lists with those that SQLite reports, so that everything new in a
+//! later version of SQLite is examined before it can be used: does it depend on the machine, the pages of the file, the
+//! history of the connection, or this build?
+//!
+//! Not here: applying the lists (`authorizer.rs`), functions that replace SQLite's (`functions.rs`, `dates.rs`).
 
-/// Functions whose result follows from their arguments and the content, or from the log's time and chance where they are ours.
+/// Functions whose result depends only on their arguments and the content; those that we replace use the entry's time
+/// and the command's seed.
 pub const FUNCTIONS: &[&str] = &[
     "->",
     "->>",
@@ -118,14 +120,15 @@ pub const FUNCTIONS: &[&str] = &[
     "zeroblob",
 ];
 
-/// Functions that tell how SQLite was built, which may differ while a cluster is upgraded: for reads only.
+/// Functions that depend on how SQLite was built, which may differ during an upgrade of a cluster: for reads only.
 pub const FUNCTIONS_OF_THE_BUILD: &[&str] =
     &["fts5_source_id", "sqlite_compileoption_get", "sqlite_compileoption_used", "sqlite_source_id", "sqlite_version"];
 
-/// Functions whose work in one step grows with the square of how often words were found: for reads only.
+/// Functions whose work in one step grows with the square of the number of matches: for reads only.
 pub const FUNCTIONS_OF_MATCHES: &[&str] = &["highlight", "snippet"];
 
-/// Functions that reach out, know the connection's past, grow without bound, or belong to modules that are not there.
+/// Functions that access files, depend on the history of the connection, grow without bound, or belong to modules that
+/// are not available.
 pub const FUNCTIONS_REFUSED: &[&str] = &[
     "fts3_tokenizer",
     "fts5",
@@ -141,24 +144,26 @@ pub const FUNCTIONS_REFUSED: &[&str] = &[
     "total_changes",
 ];
 
-/// Pragmas that look at the schema.
+/// Pragmas that show the schema.
 pub const PRAGMAS: &[&str] =
     &["foreign_key_list", "index_info", "index_list", "index_xinfo", "table_info", "table_xinfo"];
-/// Those that name columns, of which SQLite names some of a view by chance: where the log is applied for tables only.
+/// Those that show column names, some of which SQLite generates at random for a view: where the log is applied, they
+/// are available for tables only.
 pub const PRAGMAS_OF_COLUMNS: &[&str] = &["table_info", "table_xinfo"];
-/// Pragmas that look at a setting, with nothing behind them.
+/// Pragmas that show a setting, without an argument.
 pub const PRAGMAS_BARE: &[&str] = &["application_id", "encoding", "foreign_keys", "page_size", "user_version"];
-/// Those that may be set: they are numbers in the file, for the user alone.
+/// Those that may be set: numbers in the file that only users use.
 pub const PRAGMAS_SET: &[&str] = &["application_id", "user_version"];
-/// Pragmas that look at pages, which may lie differently on each node: for reads only.
+/// Pragmas that depend on the pages of the file, which differ between nodes: for reads only.
 pub const PRAGMAS_OF_PAGES: &[&str] =
     &["freelist_count", "integrity_check", "journal_mode", "page_count", "quick_check"];
-/// Pragmas that list in an order, or from a store, that depends on the connection's past: for reads only.
+/// Pragmas that depend on the history of the connection, in their content or order: for reads only.
 pub const PRAGMAS_OF_THE_PAST: &[&str] =
     &["collation_list", "foreign_key_check", "function_list", "module_list", "table_list"];
-/// Pragmas that tell how SQLite was built: for reads only.
+/// Pragmas that depend on how SQLite was built: for reads only.
 pub const PRAGMAS_OF_THE_BUILD: &[&str] = &["compile_options", "pragma_list"];
-/// Pragmas that set how a connection works, tell of it, or reach files: refused, as whatever stands in no list above.
+/// Pragmas that change or show settings of the connection, or access files: refused, like everything that is in no list
+/// above.
 #[cfg(test)]
 pub const PRAGMAS_REFUSED: &[&str] = &[
     "analysis_limit",
@@ -206,12 +211,12 @@ pub const PRAGMAS_REFUSED: &[&str] = &[
     "writable_schema",
 ];
 
-/// Modules of virtual tables.
+/// Modules of virtual tables that may be created.
 pub const MODULES: &[&str] = &["fts5", "fts5vocab", "rtree", "rtree_i32"];
-/// Modules that are tables by themselves: they show what they are given, and are not refused.
+/// Modules that are tables themselves (table-valued functions): they are not refused.
 #[cfg(test)]
 pub const TABLES: &[&str] = &["json_each", "json_tree", "jsonb_each", "jsonb_tree"];
-/// Modules that show pages or prepared statements, or are older than those above.
+/// Modules that show pages or prepared statements, or that are predecessors of those above.
 pub const TABLES_REFUSED: &[&str] = &[
     "bytecode",
     "dbstat",

@@ -1,6 +1,8 @@
-//! Makes a connection fit for statements of clients: limits, hooks, functions, and nothing of SQLite's own choosing.
+//! Configures a connection for statements of clients: limits, hooks and functions, so that nothing depends on SQLite's
+//! defaults.
 //!
-//! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is opened.
+//! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is
+//! opened.
 
 use super::function_calls::Beside;
 use super::hook_state::{HookState, Purpose, STEPS_PER_LOOK};
@@ -14,13 +16,13 @@ use rusqlite::{Connection, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Statements of our own that stay prepared on a connection that writes: there are some forty.
+/// Largest number of internal statements that stay prepared on a connection that writes; there are about forty.
 const OWN_PREPARED_MAX: usize = 64;
 
-/// Why a statement must end now, if it must: asked every few steps.
+/// Returns the reason if a statement must end now. Called every few steps.
 pub type IsOver = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
-/// Makes a fresh connection fit. `is_over` is asked every few steps: a read ends when it says why.
+/// Configures a new connection. `is_over` is called every few steps: the statement ends when it returns a reason.
 pub fn configure(
     conn: &mut Connection,
     hooks: &Arc<HookState>,
@@ -29,12 +31,12 @@ pub fn configure(
 ) -> Result<()> {
     set_limits(conn)?;
     for (config, value) in [
-        // Tables behind virtual tables, and the schema as a table, are not written by statements.
+        // Statements cannot write shadow tables, nor the schema table.
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false),
-        // As SQLite and rqlite have it unless told otherwise; the way SQLite is compiled here says otherwise.
+        // The default of SQLite and rqlite; the SQLite compiled here has another one.
         (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false),
-        // Plans follow from the text of a statement, never from its parameters.
+        // Query plans depend on the text of a statement, never on its parameters.
         (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
     ] {
         conn.set_db_config(config, value)?;
@@ -58,7 +60,7 @@ pub fn configure(
     if purpose == Purpose::Write {
         conn.set_prepared_statement_cache_capacity(OWN_PREPARED_MAX);
         let own = Arc::clone(hooks);
-        // Beyond the largest number SQLite would look for a free one by chance.
+        // After a row with the largest row id, SQLite would choose row ids at random.
         conn.update_hook(Some(move |action, _: &str, table: &str, row| {
             length_tiers::on_row(&own, action, table, row);
             if action != Action::SQLITE_DELETE && row == i64::MAX {
@@ -70,7 +72,7 @@ pub fn configure(
     conn.authorizer(Some(move |asked: rusqlite::hooks::AuthContext<'_>| authorizer::decide(&own, purpose, asked)))
 }
 
-/// Has the steps of all statements counted from now on.
+/// Counts the steps of all statements from now on.
 pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<IsOver>) -> Result<()> {
     let own = Arc::clone(hooks);
     conn.progress_handler(

@@ -1,15 +1,17 @@
-//! Functions of date and time: SQLite's own, but for `now`, which is the time of the log entry, and time zones, which are refused.
+//! Date and time functions: SQLite's own, except that `now` is the time of the log entry and that time zones are
+//! refused.
 //!
-//! What SQLite reads from an argument decides, not what type it has: a blob is text to it, text ends at the first NUL, and
-//! letters are the same in both cases. Arguments are brought into that form first. `now`, whether it is said, implied by a
-//! missing argument or by `subsec`, is replaced by the entry's time; `localtime` and `utc` are refused. The rest is done by
-//! SQLite on a connection beside.
+//! What matters is how SQLite reads an argument, not its type: a blob is text, text ends at the first NUL, and case is
+//! ignored. Arguments are first converted to that form. `now`, whether explicit, implied by a missing argument or
+//! implied by `subsec`, is replaced by the entry's time; `localtime` and `utc` are refused. SQLite computes the rest on
+//! an auxiliary connection.
 //!
-//! Invariant: T1 no function of date and time reads the clock or the time zone of this machine. What is not made of words known
-//! to be pure is computed as a generated column, where SQLite itself refuses to look at them: a word that a later SQLite adds is
-//! an error here and no difference between nodes.
+//! Invariant: T1 no date or time function reads the clock or the time zone of this machine. Arguments with words other
+//! than those known to be pure are computed in a generated column, where SQLite itself refuses to read them: a word
+//! that a later version of SQLite adds leads to an error and not to a difference between nodes.
 //!
-//! They are not marked as deterministic, since `now` is not: SQLite does not take them into indexes and generated columns.
+//! The functions are not marked as deterministic, because `now` is not: SQLite does not allow them in indexes and
+//! generated columns.
 //! Not here: other functions (`functions.rs`).
 
 use super::function_calls::refused;
@@ -21,17 +23,17 @@ use rusqlite::{Connection, Result, params_from_iter};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Functions with modifiers, and how many of their first arguments are not points in time.
+/// Functions with modifiers, and the number of their first arguments that are not points in time.
 const WITH_MODIFIERS: &[(&str, usize)] =
     &[("date", 0), ("time", 0), ("datetime", 0), ("julianday", 0), ("unixepoch", 0), ("strftime", 1)];
-/// Keywords, and the function of `now` that each stands for.
+/// Keywords, and the function that computes each from `now`.
 const KEYWORDS: &[(&str, &str)] =
     &[("current_timestamp", "datetime"), ("current_date", "date"), ("current_time", "time")];
-/// Modifiers that ask for the time zone of the machine.
+/// Modifiers that use the time zone of the machine.
 const ZONES: &[&str] = &["localtime", "utc"];
-/// Words that are a modifier behind a point in time, and mean `now` where one is expected.
+/// Words that are modifiers after a point in time, and mean `now` in place of one.
 const SUBSECONDS: &[&str] = &["subsec", "subsecond"];
-/// Modifiers that follow from the point in time alone.
+/// Modifiers whose effect depends on the point in time alone.
 const PURE: &[&str] = &[
     "auto",
     "ceiling",
@@ -57,25 +59,22 @@ const PURE: &[&str] = &[
     "year",
     "years",
 ];
-/// What one call costs, and what it costs more for each so many bytes of text.
+/// Steps for one call, and bytes of text that cost a further step.
 const CALL_STEPS: u64 = 10;
 const BYTES_PER_STEP: u64 = 2;
 
 /// An argument as SQLite reads it, or a result.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Raw {
-    /// NULL.
     Null,
-    /// A number.
     Integer(i64),
-    /// A number.
     Real(f64),
-    /// Any bytes: SQLite does not look whether they are UTF-8.
+    /// Arbitrary bytes: SQLite does not check that they are UTF-8.
     Text(Vec<u8>),
 }
 
 impl Raw {
-    /// What a function of date and time sees of a value.
+    /// Converts a value to the form in which date and time functions see it.
     fn read(value: ValueRef<'_>) -> Raw {
         match value {
             ValueRef::Null => Raw::Null,
@@ -96,7 +95,7 @@ impl Raw {
         words.iter().any(|word| self.bytes().eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// Whether it is certain that SQLite looks at nothing but this.
+    /// Whether SQLite certainly reads nothing but this argument.
     fn is_pure(&self) -> bool {
         let is_of_time = |byte: &u8| byte.is_ascii_digit() || b" +-.:TZ".contains(byte);
         let bytes = self.bytes();
@@ -117,15 +116,15 @@ impl ToSql for Raw {
     }
 }
 
-/// What the functions need to compute.
+/// Computes the functions.
 pub struct Dates {
-    /// Whose time `now` is.
+    /// The hooks with the time of `now`.
     pub hooks: Arc<HookState>,
-    /// SQLite's own functions; opened when they are first needed.
+    /// Auxiliary connection with SQLite's own functions, opened when it is first used.
     beside: Mutex<Option<Connection>>,
 }
 
-/// Puts them in place.
+/// Registers all functions.
 pub fn register(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
     let dates = Arc::new(Dates::new(hooks));
     let flags = FunctionFlags::SQLITE_UTF8;
@@ -160,25 +159,26 @@ fn arguments(context: &Context<'_>) -> Vec<Raw> {
 }
 
 impl Dates {
-    /// None of SQLite's is asked yet.
+    /// Does not open the auxiliary connection yet.
     pub fn new(hooks: &Arc<HookState>) -> Dates {
         Dates { hooks: Arc::clone(hooks), beside: Mutex::default() }
     }
 
-    /// What `now` means, in words that SQLite reads.
+    /// The time of `now` as text in a format that SQLite reads.
     fn now(&self) -> Result<Raw> {
         let seconds = self.hooks.now_ms.load(Relaxed) as f64 / 1000.0;
         let args = [Raw::Text(b"%Y-%m-%d %H:%M:%f".to_vec()), Raw::Real(seconds), Raw::Text(b"unixepoch".to_vec())];
         self.ask("SELECT strftime(?, ?, ?)", &args)
     }
 
-    /// A planted bug is in force.
+    /// Whether a planted bug is active.
     #[cfg(test)]
     fn is_overlooking(&self) -> bool {
         self.hooks.overlooked_now_ms.load(Relaxed) != 0
     }
 
-    /// Replaces `now`, said or implied, where a point in time is expected, and refuses what asks for the machine's time zone.
+    /// Replaces `now`, explicit or implied, where a point in time is expected, and refuses modifiers that use the
+    /// machine's time zone.
     fn set_in_time(&self, args: &mut Vec<Raw>, place: usize) -> Result<()> {
         match args.get(place) {
             None => args.push(self.now()?),
@@ -199,13 +199,13 @@ impl Dates {
         }
     }
 
-    /// SQLite's function of that name.
+    /// Calls SQLite's function of that name.
     pub fn compute(&self, name: &str, args: &[Raw]) -> Result<Raw> {
         let bytes: usize = args.iter().map(|arg| arg.bytes().len()).sum();
         if !self.hooks.charge(CALL_STEPS + bytes as u64 / BYTES_PER_STEP) {
             return Err(refused(BUDGET_EXCEEDED));
         }
-        // A format is no modifier: all that it can show is the point in time.
+        // A format is not a modifier: it can only show the point in time.
         let args_of_time = &args[usize::from(name == "strftime")..];
         let points = if name == "timediff" { 2 } else { 1 };
         let has_point = args_of_time.iter().take(points).all(|point| !point.is_one_of(SUBSECONDS));
@@ -218,7 +218,8 @@ impl Dates {
         })
     }
 
-    /// The same where SQLite refuses whatever does not follow from the arguments.
+    /// Like `compute`, in a generated column, where SQLite refuses everything that does not depend on the arguments
+    /// alone.
     fn compute_as_column(&self, name: &str, args: &[Raw]) -> Result<Raw> {
         let columns: Vec<String> = (0..args.len()).map(|place| format!("a{place}")).collect();
         let (table, columns) = (format!("{name}{}", args.len()), columns.join(","));
@@ -236,7 +237,7 @@ impl Dates {
     fn ask(&self, sql: &str, args: &[Raw]) -> Result<Raw> {
         let mut beside = self.beside();
         opened(&mut beside)?.prepare_cached(sql)?.query_row(params_from_iter(args), |row| match row.get_ref(0)? {
-            // Whole, unlike an argument: the function has made it.
+            // Unlike an argument, a result does not end at the first NUL.
             ValueRef::Text(bytes) => Ok(Raw::Text(bytes.to_vec())),
             other => Ok(Raw::read(other)),
         })

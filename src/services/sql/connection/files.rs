@@ -1,6 +1,6 @@
-//! What the database asks of the system beside SQLite's own work on its file; the database itself touches no files.
+//! What the database needs from the system besides SQLite's own access to its file; the database itself opens no files.
 //!
-//! Not here: who carries it out (`node/process/sql_folder.rs`).
+//! Not here: the implementation (`node/process/sql_folder.rs`).
 
 use crate::services::sql::budget::long_rows::LongRows;
 use std::fmt::Debug;
@@ -9,43 +9,44 @@ use std::path::{Path, PathBuf};
 
 /// The folder of a node's database.
 pub trait Files: Debug + Send + Sync {
-    /// The database itself: another file when one that was loaded has taken its place.
+    /// Path of the present database file. It changes when another file becomes the database ([`Files::adopt`]).
     fn path(&self) -> PathBuf;
-    /// Whose it is: the same for no other node and no other cluster.
+    /// Text that identifies this node and its cluster, different for every other node.
     fn owner(&self) -> String;
-    /// A name in the same folder that nothing has: removed by [`Files::remove`], at the latest when the node starts next.
+    /// A path in the same folder where no file exists. The file is removed by [`Files::remove`], or at the next start.
     fn temporary(&self) -> PathBuf;
-    /// Makes a file.
+    /// Creates a file.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>>;
-    /// Reads a file, and says how long it is.
+    /// Opens a file for reading; returns its length in bytes as well.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;
-    /// Removes a file, if it is there, and what SQLite keeps beside it.
+    /// Removes a file, if it exists, and the WAL and shared-memory files next to it.
     fn remove(&self, path: &Path);
-    /// A name in the same folder for a database that may take the place of the present one.
+    /// A path in the same folder for a database that may replace the present one.
     fn successor(&self) -> PathBuf;
-    /// Makes what was written to a file last.
+    /// Makes the content of a file durable.
     fn sync(&self, path: &Path) -> io::Result<()>;
-    /// From here on, and after a restart, this file is the database.
+    /// Records durably that this file is the database from now on.
     fn adopt(&self, path: &Path);
-    /// Runs something that takes long on a thread of its own.
+    /// Runs `work`, which may take long, on a thread of its own.
     fn in_background(&self, work: Box<dyn FnOnce() + Send>);
-    /// The database file of that load is prepared on this node, or was found to be of no use.
+    /// Preparing the database file of that load has ended on this node, whether the file is usable or not.
     fn prepared(&self, load: u64);
-    /// Puts the database out of the way and keeps it for people to look at; tells why.
+    /// Moves the database file away, so that it can be examined, and logs the reason.
     fn set_aside(&self, why: &str);
-    /// The database cannot go on: the node ends. `is_damaged`: its file shall be set aside at the next start.
+    /// Ends the node, because the database cannot continue. `is_damaged`: its file is set aside at the next start.
     fn give_up(&self, why: &str, is_damaged: bool) -> !;
-    /// A statement is writing: without room for much more the node ends, since what SQLite says of a full disk would differ
-    /// from node to node. Asked often: looks now and then, or `is_certain`ly.
+    /// Ends the node if the disk is nearly full, because SQLite's errors on a full disk would differ between nodes. It
+    /// is called often while a statement writes, and reads the free space only now and then, or always if `is_certain`.
     fn look_at_room(&self, is_certain: bool);
-    /// Whether the disk has room for the files that reads sort with.
+    /// Whether the disk has room for the temporary files of reads that sort.
     fn has_room_for_reads(&self) -> bool;
-    /// A piece of a long copy is done: others may have the disk for a while.
+    /// Pauses between two steps of a long copy, so that other threads can use the disk.
     fn breathe(&self);
-    /// The command with this seed begins, or a statement of it is over: for people who ask what took how long, on this node.
+    /// Called when the command with this seed begins and after each of its statements, to measure how long each takes
+    /// on this node.
     fn on_statement(&self, seed: u64);
-    /// What is known of the long rows of the database.
+    /// Known sizes of the long rows of the database.
     fn long_rows(&self) -> &LongRows;
-    /// Bytes up to which a file is checked page by page when it is opened.
+    /// Size in bytes up to which a file is checked page by page when it is opened.
     fn check_bytes_max(&self) -> u64;
 }

@@ -1,5 +1,5 @@
-//! What our SQL functions share: their arguments and results, the cost of a call, and SQLite's own functions on an
-//! auxiliary connection.
+//! What the functions that replace SQLite's share: their arguments and results, the cost of a call, and access to
+//! SQLite's own functions on an auxiliary connection.
 //!
 //! Not here: the functions (`functions.rs`, `result_lengths.rs`, `dates.rs`).
 
@@ -14,23 +14,24 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Largest cost of one function call in a read: some seconds, in which the deadline is not checked.
+/// Largest cost of one function call in a read, in steps: some seconds, during which the deadline is not checked.
 const READ_CALL_STEPS_MAX: u64 = STEPS_MAX / 4;
 /// The subtype with which SQLite marks JSON, so that it is not quoted again.
 pub const JSON: u32 = b'J' as u32;
 
-/// A connection with SQLite's own functions, opened when it is first needed.
+/// An auxiliary connection with SQLite's own functions, opened when it is first used.
 #[derive(Clone, Default)]
 pub struct Beside(Arc<Mutex<Option<Connection>>>);
 
 impl Beside {
-    /// The result of a query of one row and column.
+    /// Runs a query and returns the value of its only row and column.
     pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
         let slot = self.open()?;
         open_of(&slot).prepare_cached(sql)?.query_row(params_from_iter(args), |row| row.get(0))
     }
 
-    /// Length in bytes of a query's result; 0 where the query fails, as the call itself will then do as well.
+    /// Length in bytes of a query's result; 0 if the query fails, because the function call itself will then fail as
+    /// well.
     pub fn bytes(&self, sql: &str, args: &[Value]) -> usize {
         match self.call(sql, args) {
             Ok(Value::Integer(bytes)) => bytes.unsigned_abs() as usize,
@@ -42,7 +43,7 @@ impl Beside {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
             let conn = Connection::open_in_memory()?;
-            // A longer value is useless, and would only take memory.
+            // A longer value could not be used, and would only take memory.
             conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, ROW_BYTES_MAX as i32)?;
             *slot = Some(conn);
         }
@@ -98,7 +99,7 @@ pub fn refused(why: impl Into<String>) -> Error {
     Error::UserFunctionError(why.into().into())
 }
 
-/// Whether a value may have so many bytes.
+/// Fails as SQLite does if a value may not have so many bytes.
 pub fn fits(hooks: &HookState, bytes: usize) -> Result<()> {
     match bytes as u64 > hooks.longest.load(Relaxed) {
         true => Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)),
@@ -138,7 +139,7 @@ pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a
     })
 }
 
-/// Charges for one call; in a read, one call has a limit of its own.
+/// Charges for one call, in steps; in a read, a single call has a limit as well.
 pub fn charge(hooks: &HookState, purpose: Purpose, work: u64) -> Result<()> {
     match (purpose == Purpose::Read && work > READ_CALL_STEPS_MAX) || !hooks.charge(work) {
         true => Err(refused(BUDGET_EXCEEDED)),

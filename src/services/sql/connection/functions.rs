@@ -1,16 +1,18 @@
-//! Functions of SQLite that would not give the same everywhere, or would take for ever: replaced by ones that do and do not.
+//! Replacements for SQLite functions whose results would differ between nodes, or whose work in one step has no limit.
 //!
-//! - `random` and `randomblob` draw from the command's seed.
-//! - `date`, `time` and their like, and `CURRENT_TIMESTAMP` and its like, take `now` from the log (`dates.rs`).
-//! - `like`, `glob`, `trim` and their like do in one step of the virtual machine work that grows with the product of two lengths,
-//!   and so do `json_patch` and `json_extract` and its like with many paths. They are charged for it before they begin, and then
-//!   done by SQLite's own on the connection beside. `instr` and `replace` are ours: they look at each byte once, and make
-//!   nothing that is too long.
-//! - `json_group_array` and `json_group_object` would grow without bound until their result is asked for: they end where a value
-//!   would. `changes()` tells of the statement before in the same command. `count(*)`, which SQLite answers in one step however
-//!   long the table is, counts row by row where the log is applied.
+//! - `random` and `randomblob` use the command's seed.
+//! - `date`, `time` and similar functions, and `CURRENT_TIMESTAMP` and similar keywords, use the entry's time as `now`
+//!   (`dates.rs`).
+//! - `like`, `glob`, `trim` and similar functions do work in one step of the virtual machine that grows with the
+//!   product of two lengths; so do `json_patch`, and `json_extract` and similar functions with many paths. They are
+//!   charged for it beforehand, and then call SQLite's own function on the auxiliary connection. `instr` and `replace`
+//!   are implemented here: they visit each byte once, and create no result that is too long.
+//! - `json_group_array` and `json_group_object` of SQLite grow without bound until their result is read: here they end
+//!   at the length limit of values. `changes()` returns the rows changed by the previous statement of the same command.
+//!   `count(*)`, which SQLite computes in one step however large the table is, counts row by row where the log is
+//!   applied.
 //!
-//! Not here: functions that are refused altogether (`authorizer.rs`).
+//! Not here: functions that are refused (`authorizer.rs`).
 
 use super::function_calls::{Beside, JSON, Made, args_of, charge, fits, len_of, refused, text_of};
 use super::hook_state::{HookState, Purpose};
@@ -26,10 +28,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Bytes of a blob that a function makes from nothing.
+/// Largest blob that `randomblob` creates, in bytes.
 const MADE_BYTES_MAX: i64 = crate::services::sql::commands::VALUE_BYTES_MAX as i64;
-/// Functions whose work grows with the product of the lengths of two arguments: how many arguments, which two, and bytes
-/// times bytes that are as much work as one step.
+/// Functions whose work grows with the product of the lengths of two arguments: name, number of arguments, the
+/// positions of the two arguments, and the product of their lengths in bytes that costs one step.
 const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
     ("like", 2, 0, 1, 6),
     ("like", 3, 0, 1, 6),
@@ -40,13 +42,13 @@ const PRODUCTS: &[(&str, i32, usize, usize, u64)] = &[
     ("unhex", 2, 0, 1, 6),
     ("json_patch", 2, 0, 1, 6),
 ];
-/// Bytes of arguments that are handed over to the connection beside, as much work as one step.
+/// Bytes of arguments copied to the auxiliary connection that cost one step.
 const BYTES_COPIED_PER_STEP: u64 = 2;
-/// Bytes that `replace` looks at or makes, as much work as one step, and what it costs to put in one piece.
+/// Bytes read or written by `replace` that cost one step, and the cost of one replacement in steps.
 const REPLACED_BYTES_PER_STEP: usize = 4;
 const STEPS_PER_REPLACED: usize = 8;
-/// Functions that walk through all of a JSON text for each path: from how many arguments on they have more than one, and how
-/// many more make another. Whether what comes out is JSON as text.
+/// Functions that walk through a whole JSON text for each path: name, smallest number of arguments with more than one
+/// path, number of arguments for each further path, and whether the result is JSON text.
 const PATHS: &[(&str, i32, usize, bool)] = &[
     ("json_extract", 3, 1, true),
     ("jsonb_extract", 3, 1, false),
@@ -61,16 +63,17 @@ const PATHS: &[(&str, i32, usize, bool)] = &[
     ("json_array_insert", 5, 2, true),
     ("jsonb_array_insert", 5, 2, false),
 ];
-/// Steps to read a byte of JSON on each path: 2 ns, with three nodes on two processors 4.
+/// Steps for each byte of JSON on each path: it takes 2 ns, and 4 ns with three nodes on two processors.
 const JSON_STEPS_PER_BYTE: u64 = 3;
-/// Puts all of them in place.
+/// Registers all replacements.
 pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
     chance(conn, hooks)?;
     products(conn, hooks, purpose, beside)?;
     searches(conn, hooks, beside)?;
     paths(conn, hooks, purpose, beside)?;
     if purpose == Purpose::Write {
-        // SQLite's own tells of the EXPLAIN of a statement as well, which only a node runs that has not met the statement before.
+        // SQLite's own function also counts the EXPLAIN of a statement, which a node runs only for statements that it
+        // has not met before.
         let own = Arc::clone(hooks);
         conn.create_scalar_function(
             "changes",
@@ -91,7 +94,7 @@ pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, bes
     Ok(())
 }
 
-/// `count(*)`, row by row.
+/// `count(*)` without SQLite's optimization: it counts row by row.
 struct Count;
 
 impl Aggregate<i64, i64> for Count {
@@ -120,19 +123,19 @@ impl WindowAggregate<i64, i64> for Count {
     }
 }
 
-/// The rows of a group as one JSON text.
+/// Aggregates the rows of a group into one JSON text.
 struct JsonGroup {
     hooks: Arc<HookState>,
     beside: Beside,
     ends: [char; 2],
 }
 
-/// What is gathered so far: each with a comma behind it.
+/// The elements so far, each followed by a comma.
 #[derive(Default)]
 struct Gathered {
     text: String,
     lengths: VecDeque<usize>,
-    /// Bytes at the beginning that have left the window.
+    /// Bytes at the beginning that belong to rows outside of the window.
     gone: usize,
 }
 
@@ -167,7 +170,7 @@ impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
         let value = args.pop().unwrap_or(Value::Null);
         if let Some(key) = args.pop() {
             if key == Value::Null {
-                // As SQLite has it: no entry.
+                // As in SQLite: no entry.
                 gathered.lengths.push_back(0);
                 return Ok(());
             }
@@ -234,7 +237,8 @@ fn products(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside:
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for (name, args, long, short, per_step) in PRODUCTS {
         let flags = if *name == "json_patch" { flags | FunctionFlags::SQLITE_RESULT_SUBTYPE } else { flags };
-        // With SQLite's own, readers keep the use of indexes for patterns; their deadline comes after one pattern at most.
+        // Readers use SQLite's own functions, so that indexes can be used for patterns; the deadline is checked after
+        // each call.
         if purpose == Purpose::Read && matches!(*name, "like" | "glob") {
             continue;
         }
@@ -250,7 +254,7 @@ fn products(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside:
     Ok(())
 }
 
-/// `json_extract` and its like with more than one path.
+/// `json_extract` and similar functions with more than one path.
 fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
@@ -258,7 +262,7 @@ fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &B
         | FunctionFlags::SQLITE_SUBTYPE
         | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     for (name, from, step, is_text) in PATHS {
-        // Readers keep SQLite's own where the result is a few times as long as a value at most.
+        // Readers use SQLite's own functions while the result can be only a few times as long as a value.
         let is_looked_at = |args: &i32| purpose == Purpose::Write || *args >= result_lengths::MANY_FROM_READ;
         for args in (*from..=ARGS_MAX).step_by(*step).filter(is_looked_at) {
             let (hooks, beside) = (Arc::clone(hooks), beside.clone());
@@ -274,7 +278,7 @@ fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &B
     Ok(())
 }
 
-/// Bytes that come of it, about: all values that are put in, or all that are taken out.
+/// Approximate length of the result in bytes: of all values that are inserted, or of all that are extracted.
 fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: bool) -> Result<usize> {
     let document = len_of(context.get_raw(0)) as usize;
     if step == 2 {
@@ -284,17 +288,18 @@ fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: boo
     if !extracts || document.saturating_mul(context.len() - 1) <= ROW_BYTES_MAX {
         return Ok(0);
     }
-    // One after another, which takes the memory of one at a time. What is wrong with a path is said by the call itself.
+    // The lengths are computed one after another, which takes the memory of one value at a time. The call itself
+    // reports an invalid path.
     let each = (2..=context.len()).map(|place| format!("coalesce(octet_length(?1 -> ?{place}), 0)"));
     Ok(beside.bytes(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context)))
 }
 
-/// Whether a byte is within a letter, and not its first.
+/// Whether a byte is a continuation byte of UTF-8.
 fn is_within(byte: u8) -> bool {
     byte & 0xc0 == 0x80
 }
 
-/// The byte at which a needle stands. In text SQLite looks at the beginning and then at the first bytes of letters.
+/// Offset of a needle in bytes. In text SQLite searches only at the beginning and at first bytes of characters.
 fn position(hay: &[u8], needle: &[u8], is_text: bool) -> Option<usize> {
     match needle.first() {
         Some(first) if is_text && is_within(*first) => hay.starts_with(needle).then_some(0),
@@ -320,7 +325,7 @@ fn searches(conn: &Connection, hooks: &Arc<HookState>, beside: &Beside) -> Resul
     conn.create_scalar_function("replace", 3, flags, move |context| {
         let text = |place| text_of(&beside, context.get_raw(place));
         let (Some(from), Some(what)) = (text(0)?, text(1)?) else { return Ok(None) };
-        // As SQLite has it: a pattern that is empty, or begins with NUL, is found nowhere.
+        // As in SQLite: a pattern that is empty or begins with NUL is never found.
         if what.first().is_none_or(|byte| *byte == 0) {
             return Ok(Some(Made::Text(from.into_owned())));
         }

@@ -1,8 +1,9 @@
-//! What the hooks of a connection share with the code that runs statements on it.
+//! State that the hooks and functions of a connection share with the code that runs statements on it.
 //!
-//! SQLite calls an authorizer while it prepares a statement, a progress handler while it runs one, an update hook for each
-//! row, and functions of ours. They are given what they need through atomics: the entry's time, the source of chance, the
-//! budget of steps; and leave here what they saw.
+//! SQLite calls an authorizer while it prepares a statement, a progress handler while it runs one, an update hook for
+//! each row, and our functions. They read from atomics what they need (the entry's time, the random generator, the
+//! budget of steps), and record what they observed.
+//!
 //! Not here: the hooks (`mod.rs`, `authorizer.rs`, `functions.rs`).
 
 use super::files::Files;
@@ -12,136 +13,140 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Steps between two looks at the budget, at the disk and at a deadline: in so many a statement can fill some ten megabytes.
+/// Steps between two checks of the budget, the disk and the deadline; in that time a statement can write about ten
+/// megabytes.
 pub const STEPS_PER_LOOK: i32 = 50;
-/// Things that one statement may ask leave for: columns, tables, functions, with those of the views and triggers behind them.
+/// Largest number of authorizer calls while a statement is prepared: columns, tables and functions, including those of
+/// views and triggers.
 const ASKED_MAX: u64 = 8_000;
-/// Statements whose cost is kept, and how long they are at most.
+/// Largest number of statements whose cost is cached, and the largest length of such a statement in bytes.
 const REMEMBERED_MAX: usize = 256;
 const REMEMBERED_BYTES_MAX: usize = 4 << 10;
-/// Steps that a row costs, and each entry of an index, about.
+/// Approximate cost in steps of writing a row, and of each of its index entries.
 const ROW_STEPS: u64 = 1_500;
 const INDEX_STEPS: u64 = 5_000;
-/// Indexes that a table is thought to have at least when the command has changed the schema.
+/// Smallest number of indexes assumed for a table if the command has changed the schema.
 const INDEXES_UNKNOWN: i64 = 2;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Applies the log: what it answers must be the same everywhere.
+    /// Applies the log: its answers must be the same on every node.
     Write,
-    /// Answers reads beside it.
+    /// Answers reads outside of the log.
     Read,
 }
 
-/// What is known of a schema when a command begins.
+/// What is known about the schema at the beginning of a command.
 #[derive(Debug, Default)]
 pub struct Schema {
-    /// How many indexes each table has, in lower case.
+    /// Number of indexes of each table; table names are in lower case.
     pub indexes: BTreeMap<String, i64>,
     pub views: Vec<String>,
     /// Full-text tables.
     pub fulltext: BTreeMap<String, Definition>,
 }
 
-/// One thread uses a connection at a time, so that nothing here needs an order.
+/// The fields are atomics only because the hooks need shared access: a single thread uses a connection at a time, so
+/// that `Relaxed` suffices.
 #[derive(Debug, Default)]
 pub struct HookState {
-    /// A statement of our own: nothing is refused, nothing counted.
+    /// An internal statement runs: nothing is refused and no steps are counted.
     pub is_internal: AtomicBool,
-    /// A dump is being loaded: what it begins with and ends with is passed over, not refused.
+    /// A dump is being loaded: BEGIN, COMMIT and pragmas in it are skipped, not refused.
     pub is_loading: AtomicBool,
-    /// A statement of a dump that is to be passed over was prepared.
+    /// The prepared statement of a dump is to be skipped.
     pub passes_over: AtomicBool,
-    /// The dump has said BEGIN, and nothing since that ends it.
+    /// The dump contains a BEGIN that nothing has ended so far.
     pub is_begun: AtomicBool,
-    /// The statement is an ALTER TABLE, which checks the table by a pragma of its own.
+    /// The statement is an ALTER TABLE, which itself checks the table by a pragma.
     pub is_altering: AtomicBool,
     /// The statement creates a virtual table.
     pub is_creating_virtual: AtomicBool,
-    /// There are virtual tables, which keep in memory what was written to them.
+    /// The database has virtual tables, which keep in memory what was written to them.
     pub has_virtual: AtomicBool,
-    /// The statement reads or writes one of them.
+    /// The statement reads or writes a virtual table.
     pub touches_virtual: AtomicBool,
     /// The statement is prepared for the first time.
     pub is_connecting: AtomicBool,
-    /// Which they are may have changed since the transaction began.
+    /// Virtual tables may have been created, dropped or renamed since the transaction began.
     is_virtual_unsure: AtomicBool,
-    /// Their names when it began.
+    /// Names of the virtual tables at the beginning of the transaction.
     virtual_names: Mutex<Vec<String>>,
-    /// Tables that the statement writes to, if it uses a virtual one, and how often it inserts into each.
+    /// If the statement uses a virtual table: the tables that it writes to, and the number of INSERTs into each.
     filled: Mutex<Vec<(String, u64)>>,
     /// How often FTS5 has written what it had collected.
     pub flushes: Arc<AtomicU64>,
     /// The full-text tables when the command began, and what of their writes is paid for.
     fulltext: Mutex<FulltextWrites>,
-    /// Full-text tables write what the statement gave them: it is charged for that, though a statement of our own has them do so.
+    /// Full-text tables write the changes of the statement: it is charged for them, although an internal statement
+    /// triggers them.
     pub is_flushing: AtomicBool,
-    /// Where the file is, if it is in one.
+    /// Access to the node's folder, if the database is in a file.
     pub files: OnceLock<Arc<dyn Files>>,
-    /// What a step of the present statement costs, whatever the length of values.
+    /// Price of a step of the present statement, independent of the length of values.
     step_price: AtomicU64,
-    /// What it costs for each 256 bytes that a value may have.
+    /// Price for each 256 bytes that a value may have.
     bytes_price: AtomicU64,
-    /// What it costs on top where values may have more, and where they take pages of their own.
+    /// Additional prices for each 256 bytes in tiers with longer values, and where values take pages of their own.
     long_price: AtomicU64,
     far_price: AtomicU64,
-    /// How often values may have 256 bytes in the present tier, roughly.
+    /// Factor of `bytes_price` in the present tier: roughly the largest length of a value in units of 256 bytes.
     pub length_cost: AtomicU64,
-    /// The same for what is on top; 0 where it is not.
+    /// The same for the additional prices; 0 in tiers where they do not apply.
     pub long_cost: AtomicU64,
     pub far_cost: AtomicU64,
     /// The statement may do something for each of many rows.
     pub may_repeat: AtomicBool,
-    /// The statement changes what tables and indexes there are.
+    /// The statement changes the schema.
     pub is_defining: AtomicBool,
     /// The statement reads a column `rank`.
     pub reads_rank: AtomicBool,
     /// The statement marks words that were found in a text.
     pub marks_matches: AtomicBool,
-    /// Indexes of each table, when the command began.
+    /// Number of indexes of each table at the beginning of the command.
     indexes: Mutex<BTreeMap<String, i64>>,
-    /// Views, in lower case, when the command began.
+    /// Names of the views in lower case, at the beginning of the command.
     views: Mutex<Vec<String>>,
-    /// The table that the statement makes.
+    /// The table that the statement creates.
     made: Mutex<Option<String>>,
-    /// The statement has a SELECT.
+    /// The statement contains a SELECT.
     pub selects: AtomicBool,
-    /// Rows that the statement before in the same command changed: what `changes()` gives.
+    /// Rows changed by the previous statement of the same command: the result of `changes()`.
     pub changes: AtomicU64,
-    /// What statements cost that were met before.
+    /// Costs of statements that ran before.
     costs: Mutex<BTreeMap<String, Cost>>,
-    /// The command has changed what tables and indexes there are.
+    /// The command has changed the schema.
     is_schema_changed: AtomicBool,
-    /// Bytes of a value in the present tier.
+    /// Largest length of a value in the present tier, in bytes.
     pub longest: AtomicU64,
-    /// What the statement has asked leave for.
+    /// Number of authorizer calls for the statement.
     asked: AtomicU64,
-    /// Steps left.
+    /// Steps left in the budget of the command.
     pub steps_left: Arc<AtomicI64>,
     /// The budget was used up.
     pub is_budget_exceeded: AtomicBool,
-    /// A row with the largest number there is was written.
+    /// A row with the largest possible row id was written.
     pub has_topmost_row: AtomicBool,
-    /// The table of `AUTOINCREMENT` was written by a statement.
+    /// A statement wrote to `sqlite_sequence`, the table of `AUTOINCREMENT`.
     pub has_set_sequence: AtomicBool,
     /// Planted bug: the columns of an answer are read before the first step.
     #[cfg(test)]
     pub columns_before_first_step: AtomicBool,
-    /// Planted bug: what `now` is where it is spelled in another way, unless 0.
+    /// Planted bug: the time of a `now` that is not spelled in lower case, unless 0.
     #[cfg(test)]
     pub overlooked_now_ms: AtomicU64,
-    /// Settings of full-text tables may be changed.
+    /// Planted bug: settings of full-text tables may be changed.
     #[cfg(test)]
     pub settings_are_free: AtomicBool,
-    /// Milliseconds since 1970: what `now` is.
+    /// The time of `now`, in milliseconds since 1970.
     pub now_ms: AtomicU64,
     chance: AtomicU64,
     why: Mutex<Option<String>>,
 }
 
 impl HookState {
-    /// A new command begins.
+    /// Starts a new command. `now_ms`: the time of `now`; `seed`: of the random generator; `steps_max`: its budget.
     pub fn begin(&self, now_ms: u64, seed: u64, steps_max: u64) {
         self.now_ms.store(now_ms, Relaxed);
         self.changes.store(0, Relaxed);
@@ -151,7 +156,7 @@ impl HookState {
         self.begin_statement();
     }
 
-    /// A new statement begins.
+    /// Starts a new statement.
     pub fn begin_statement(&self) {
         self.has_topmost_row.store(false, Relaxed);
         self.has_set_sequence.store(false, Relaxed);
@@ -170,7 +175,8 @@ impl HookState {
         *self.why() = None;
     }
 
-    /// A transaction begins; `names`: the virtual tables, where the schema is another than before. Whether there are any.
+    /// Starts a transaction. `names`: the virtual tables, if the schema has changed since the previous transaction.
+    /// Returns whether there are any.
     pub fn begin_transaction(&self, names: Option<Vec<String>>) -> bool {
         let mut known = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(names) = names {
@@ -181,7 +187,7 @@ impl HookState {
         !known.is_empty()
     }
 
-    /// The statement uses this table.
+    /// Records that the statement uses this table.
     pub fn uses(&self, table: &str) {
         if !self.has_virtual.load(Relaxed) {
             return;
@@ -192,7 +198,7 @@ impl HookState {
         self.touches_virtual.fetch_or(is_virtual, Relaxed);
     }
 
-    /// The statement writes to this table. `inserts`: by an INSERT, of which it may have several.
+    /// Records that the statement writes to this table. `inserts`: by an INSERT, of which a statement may have several.
     pub fn fills(&self, table: &str, inserts: bool) {
         if self.touches_virtual.load(Relaxed) {
             let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,12 +209,12 @@ impl HookState {
         }
     }
 
-    /// The tables that the statement writes to, if it uses a virtual one, and how often it inserts into each.
+    /// If the statement uses a virtual table: the tables that it writes to, and the number of INSERTs into each.
     pub fn filled(&self) -> Vec<(String, u64)> {
         self.filled.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What preparing told of a statement that is not prepared again.
+    /// Restores what was recorded when the statement was prepared, for a statement that is not prepared again.
     pub fn set_filled(&self, filled: &[(String, u64)]) {
         *self.filled.lock().unwrap_or_else(PoisonError::into_inner) = filled.to_vec();
     }
@@ -218,7 +224,7 @@ impl HookState {
         self.fulltext.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Charges for what a full-text table does for the present statement.
+    /// Charges for the work of a full-text table for the present statement.
     pub fn charge_fulltext(&self, steps: u64) {
         if self.is_flushing.load(Relaxed) {
             self.take(steps);
@@ -227,13 +233,13 @@ impl HookState {
         }
     }
 
-    /// The statement makes, removes or renames tables that may be virtual ones.
+    /// Records that the statement creates, drops or renames tables, which may be virtual.
     pub fn changes_virtual(&self) {
         self.is_virtual_unsure.store(true, Relaxed);
         self.touches_virtual.store(self.has_virtual.load(Relaxed), Relaxed);
     }
 
-    /// A command begins; `schema`: where it may be another than before.
+    /// Starts a command. `schema`: the present schema, if it may have changed since the previous command.
     pub fn begin_schema(&self, schema: Option<Schema>) {
         let mut fulltext = None;
         if let Some(Schema { indexes, views, fulltext: found }) = schema {
@@ -246,18 +252,18 @@ impl HookState {
         self.is_schema_changed.store(false, Relaxed);
     }
 
-    /// Whether the command has changed what tables and indexes there are.
+    /// Whether the command has changed the schema.
     pub fn is_schema_changed(&self) -> bool {
         self.is_schema_changed.load(Relaxed)
     }
 
-    /// Whether there may be a view of that name.
+    /// Whether there may be a view with that name.
     pub fn may_be_view(&self, name: &str) -> bool {
         let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_schema_changed.load(Relaxed) || views.iter().any(|view| view.eq_ignore_ascii_case(name))
     }
 
-    /// The statement makes this table.
+    /// Records that the statement creates this table.
     pub fn makes(&self, table: &str) {
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(table.to_string());
     }
@@ -273,13 +279,13 @@ impl HookState {
         made.clone().filter(|_| self.selects.load(Relaxed))
     }
 
-    /// What a statement costs that was met before, with the schema that the command began with.
+    /// The cached cost of a statement; `None` if it is unknown or the command has changed the schema.
     pub fn known_cost(&self, sql: &str) -> Option<Cost> {
         let costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
         costs.get(sql).copied().filter(|_| !self.is_schema_changed.load(Relaxed))
     }
 
-    /// Keeps what a statement costs, as long as the schema stays as it is.
+    /// Caches the cost of a statement until the schema changes.
     pub fn remember_cost(&self, sql: &str, cost: Cost) {
         if self.is_schema_changed.load(Relaxed) || sql.len() > REMEMBERED_BYTES_MAX {
             return;
@@ -291,14 +297,14 @@ impl HookState {
         costs.insert(sql.to_string(), cost);
     }
 
-    /// The command changes what tables and indexes there are.
+    /// Records that the statement changes the schema.
     pub fn changes_schema(&self) {
         self.is_schema_changed.store(true, Relaxed);
         self.is_defining.store(true, Relaxed);
         self.may_repeat.store(true, Relaxed);
     }
 
-    /// Charges for one row of a table that a statement writes, and its entries in indexes.
+    /// Charges for a row that a statement writes to a table, and for its index entries.
     pub fn charge_row(&self, table: &str) {
         let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         let known = indexes.get(&table.to_ascii_lowercase()).copied().unwrap_or(0);
@@ -307,7 +313,7 @@ impl HookState {
         self.charge(ROW_STEPS + count.unsigned_abs() * INDEX_STEPS);
     }
 
-    /// What a step of the present statement costs from now on.
+    /// Sets the price of a step of the present statement.
     pub fn set_price(&self, price: Price) {
         self.step_price.store(price.step, Relaxed);
         self.bytes_price.store(price.bytes, Relaxed);
@@ -320,7 +326,7 @@ impl HookState {
         self.is_budget_exceeded.load(Relaxed) || self.steps_left.load(Relaxed) < 0
     }
 
-    /// Charges for so many steps of the present statement; false if the budget has not so many.
+    /// Charges for `count` steps of the present statement; false if the budget is exceeded.
     pub fn charge_steps(&self, count: u64) -> bool {
         let price = Price {
             step: self.step_price.load(Relaxed),
@@ -332,15 +338,16 @@ impl HookState {
         self.charge(count.saturating_mul(self.in_tier(price)))
     }
 
-    /// A price where values have the length of the present tier.
+    /// The price in steps with the length of values in the present tier.
     pub fn in_tier(&self, price: Price) -> u64 {
         let times = |part: u64, cost: &AtomicU64| part.saturating_mul(cost.load(Relaxed));
         let on_top = times(price.long, &self.long_cost).saturating_add(times(price.far, &self.far_cost));
         price.step.saturating_add(times(price.bytes, &self.length_cost)).saturating_add(on_top)
     }
 
-    /// A statement that is being prepared asks leave for one thing more. Views in views double it with each level, and SQLite's
-    /// work grows faster than their number: each costs more than the one before. False: that is too much.
+    /// Charges for one authorizer call while a statement is prepared. Nested views double their number with each level,
+    /// and SQLite's work grows faster than their number, so each call costs more than the previous one. False: the
+    /// limit or the budget is exceeded.
     pub fn charge_leave(&self) -> bool {
         let asked = self.asked.fetch_add(1, Relaxed) + 1;
         if asked > ASKED_MAX {
@@ -349,8 +356,8 @@ impl HookState {
         asked <= ASKED_MAX && self.charge(asked * 8)
     }
 
-    /// Looks whether the disk has room for what may be written until the next look; without it the node ends. `is_certain`: now,
-    /// however short ago it was looked at.
+    /// Checks that the disk has room for everything that may be written until the next check; otherwise the node ends.
+    /// `is_certain`: the check must not be skipped because of a recent one.
     pub fn look_at_room(&self, is_certain: bool) {
         if let Some(files) = self.files.get()
             && !self.is_internal.load(Relaxed)
@@ -359,7 +366,7 @@ impl HookState {
         }
     }
 
-    /// The next number of chance (splitmix64, whose numbers are the same for ever).
+    /// The next random number (splitmix64, whose sequence for a seed never changes).
     pub fn draw(&self) -> u64 {
         let state = self.chance.load(Relaxed).wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.chance.store(state, Relaxed);
@@ -368,7 +375,7 @@ impl HookState {
         mixed ^ (mixed >> 31)
     }
 
-    /// Takes steps from the budget; false if there were not so many.
+    /// Takes steps from the budget; false if it is exceeded.
     pub fn charge(&self, steps: u64) -> bool {
         self.is_internal.load(Relaxed) || self.take(steps)
     }
@@ -383,12 +390,12 @@ impl HookState {
         left >= 0
     }
 
-    /// Keeps the reason for a refusal, for the error that follows from it.
+    /// Stores the reason for a refusal, for the error that SQLite returns next.
     pub fn refuse(&self, why: impl Into<String>) {
         self.why().get_or_insert_with(|| why.into());
     }
 
-    /// The reason that was kept.
+    /// Takes the stored reason.
     pub fn take_why(&self) -> Option<String> {
         self.why().take()
     }
@@ -399,11 +406,11 @@ impl HookState {
     }
 }
 
-/// While it exists, statements on the connection are the database's own: nothing is refused, nothing is counted.
+/// While it exists, statements on the connection are internal: nothing is refused and no steps are counted.
 pub struct InternalStatements<'a>(&'a HookState, bool);
 
 impl InternalStatements<'_> {
-    /// Begins.
+    /// Starts internal statements; the previous state is restored when the value is dropped.
     pub fn begin(hooks: &HookState) -> InternalStatements<'_> {
         InternalStatements(hooks, hooks.is_internal.swap(true, Relaxed))
     }

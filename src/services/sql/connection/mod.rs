@@ -1,9 +1,10 @@
 //! Connections to SQLite as statements of clients need them.
 //!
-//! The tour: `configure.rs` puts limits, hooks and functions in place; `limits.rs` are SQLite's own bounds; `authorizer.rs`
-//! decides what a statement may do, by the lists of `catalogue.rs`; `functions.rs`, `result_lengths.rs` and `dates.rs` are
-//! functions that replace SQLite's, `function_calls.rs` is what they share; `hook_state.rs` is what hooks and functions share
-//! with the code that runs statements; `files.rs` is what the database asks of the node's folder.
+//! From the top: `configure.rs` sets limits, hooks and functions; `limits.rs` holds SQLite's own limits;
+//! `authorizer.rs` decides what a statement may do, by the lists of `catalogue.rs`; `functions.rs`, `result_lengths.rs`
+//! and `dates.rs` are functions that replace SQLite's, with shared code in `function_calls.rs`; `hook_state.rs` is the
+//! state that hooks and functions share with the code that runs statements; `files.rs` is the interface to the node's
+//! folder.
 
 pub(crate) mod authorizer;
 pub(crate) mod catalogue;

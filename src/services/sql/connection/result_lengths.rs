@@ -1,11 +1,12 @@
-//! Functions whose result can be many times as long as their longest argument, or whose work grows with the number of arguments.
+//! Functions whose result can be many times as long as their longest argument, or whose work grows with the number of
+//! arguments.
 //!
-//! SQLite looks whether a result is too long when it is made: by then `concat_ws` has put half a gigabyte together, and
-//! `json_pretty` eight. So the length of the result is found out from the arguments first, a call is charged for what it reads,
-//! and only then done by SQLite's own on the connection beside. Calls with few arguments, whose result is a few times as long as
-//! a value at most, are SQLite's own throughout.
+//! SQLite checks the length of a result only when it is complete: by then `concat_ws` has used half a gigabyte, and
+//! `json_pretty` eight. So the length of the result is first computed from the arguments, the call is charged for the
+//! bytes that it reads, and only then SQLite's own function is called on the auxiliary connection. Calls with few
+//! arguments, whose result is at most a few times as long as a value, use SQLite's own functions directly.
 //!
-//! Invariant: N1 no call makes more than some ten times the longest value before it is refused.
+//! Invariant: N1 no call creates more than about ten times the longest value before it is refused.
 //! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).
 
 use super::function_calls::{self, Beside, JSON, fits, len_of, text_of};
@@ -16,22 +17,22 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Result};
 use std::sync::Arc;
 
-/// How the length of a result follows from the arguments.
+/// How the length of a result depends on the arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// One after another.
+    /// The arguments are concatenated.
     Joined,
-    /// With the first between the others.
+    /// The arguments after the first are concatenated, with the first between them.
     Separated,
-    /// SQLite looks at the length while it writes.
+    /// SQLite checks the length while it writes the result.
     Formatted,
-    /// As JSON, as text.
+    /// The result is JSON text.
     Json,
-    /// As JSON, as a blob, which is text meanwhile.
+    /// The result is a JSON blob, which is text while it is built.
     Jsonb,
 }
 
-/// Functions of any number of arguments.
+/// Functions with any number of arguments.
 const MANY: &[(&str, Shape)] = &[
     ("concat", Shape::Joined),
     ("concat_ws", Shape::Separated),
@@ -43,16 +44,17 @@ const MANY: &[(&str, Shape)] = &[
     ("jsonb_array", Shape::Jsonb),
     ("jsonb_object", Shape::Jsonb),
 ];
-/// From how many arguments on a call is looked at: a read is ended between two steps, and a write is paid by its steps.
+/// Number of arguments from which on a call is checked. Below it, a read is ended between two steps, and a write is
+/// charged by its steps.
 pub const MANY_FROM_WRITE: i32 = 3;
 pub const MANY_FROM_READ: i32 = 7;
-/// What a call costs, and each byte that it is given.
+/// Steps that a call costs, and steps for each byte of its arguments.
 const CALL_STEPS: u64 = 1_000;
 const STEPS_PER_BYTE: u64 = 3;
-/// What `json_pretty` indents with unless it is told.
+/// Default indentation of `json_pretty`, in bytes.
 const INDENT_BYTES: usize = 4;
 
-/// Puts all of them in place.
+/// Registers all replacements.
 pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     let of_json = flags | FunctionFlags::SQLITE_SUBTYPE | FunctionFlags::SQLITE_RESULT_SUBTYPE;
@@ -79,14 +81,14 @@ pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, bes
     Ok(())
 }
 
-/// Charges for a call, by the bytes that it is given, and for so much more.
+/// Charges for a call: a fixed part, a part for each byte of its arguments, and `more` steps.
 pub fn charge(hooks: &HookState, purpose: Purpose, context: &Context<'_>, more: u64) -> Result<()> {
     let bytes: u64 = (0..context.len()).map(|place| len_of(context.get_raw(place))).sum();
     let work = CALL_STEPS + bytes.saturating_mul(STEPS_PER_BYTE).saturating_add(more);
     function_calls::charge(hooks, purpose, work)
 }
 
-/// Bytes that the result has at least.
+/// Lower bound of the length of the result, in bytes.
 fn least_bytes(context: &Context<'_>, beside: &Beside, shape: Shape) -> Result<usize> {
     let places = 0..context.len();
     match shape {
@@ -103,13 +105,13 @@ fn least_bytes(context: &Context<'_>, beside: &Beside, shape: Shape) -> Result<u
     }
 }
 
-/// Bytes that these arguments have as JSON, at least.
+/// Lower bound of the length of these arguments as JSON, in bytes.
 pub fn json_bytes_of_all(context: &Context<'_>, beside: &Beside, places: impl Iterator<Item = usize>) -> Result<usize> {
     let bytes = |place| json_bytes(context.get_raw(place), context.get_subtype(place), beside);
     places.map(bytes).try_fold(0_usize, |sum, bytes| Ok(sum.saturating_add(bytes?)))
 }
 
-/// Bytes of a value as text; a number has one at least.
+/// Length of a value as text, in bytes; at least 1 for a number.
 fn plain_bytes(value: ValueRef<'_>) -> usize {
     match value {
         ValueRef::Null => 0,
@@ -118,20 +120,20 @@ fn plain_bytes(value: ValueRef<'_>) -> usize {
     }
 }
 
-/// Bytes of a value as JSON.
+/// Length of a value as JSON, in bytes.
 fn json_bytes(value: ValueRef<'_>, subtype: u32, beside: &Beside) -> Result<usize> {
     Ok(match value {
         ValueRef::Text(text) if subtype == JSON => text.len(),
         ValueRef::Text(text) => 2 + text.iter().map(|byte| escaped_bytes(*byte)).sum::<usize>(),
         ValueRef::Blob(blob) => {
-            // What is no JSON is refused by the call itself.
+            // The call itself refuses a blob that is not JSON.
             beside.bytes("SELECT octet_length(json(?))", &[Value::Blob(blob.to_vec())])
         }
         other => plain_bytes(other),
     })
 }
 
-/// Bytes of a byte in a string of JSON.
+/// Length of a byte within a JSON string, in bytes.
 fn escaped_bytes(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
@@ -140,7 +142,7 @@ fn escaped_bytes(byte: u8) -> usize {
     }
 }
 
-/// Bytes that `json_pretty` makes.
+/// Length of the result of `json_pretty`, in bytes.
 fn pretty_bytes_of(context: &Context<'_>, beside: &Beside) -> Result<usize> {
     let indent = match context.len() {
         2 => text_of(beside, context.get_raw(1))?.map_or(INDENT_BYTES, |indent| indent.len()),
@@ -156,7 +158,7 @@ fn pretty_bytes_of(context: &Context<'_>, beside: &Beside) -> Result<usize> {
     }
 }
 
-/// The same for a text: each element of an array and of an object that is not empty stands on a line of its own.
+/// The same for a JSON text: each element of an array or object that is not empty is on a line of its own.
 fn pretty_bytes(json: &[u8], indent: usize) -> usize {
     let (mut bytes, mut depth) = (0_usize, 0_usize);
     let mut rest = json.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).peekable();
@@ -181,7 +183,7 @@ fn pretty_bytes(json: &[u8], indent: usize) -> usize {
     bytes
 }
 
-/// Bytes up to the end of a string that has begun.
+/// Number of bytes up to the end of a string whose opening quote has been read.
 fn string_bytes(rest: &mut impl Iterator<Item = u8>, quote: u8) -> usize {
     let mut bytes = 1;
     while let Some(byte) = rest.next() {
@@ -214,7 +216,7 @@ mod tests {
                 let made: String =
                     conn.query_row("SELECT json_pretty(?, ?)", [json, indent], |row| row.get(0)).unwrap();
                 let found = pretty_bytes(json.as_bytes(), indent.len());
-                // Blanks in strings and behind colons are left out.
+                // Blanks in strings and after colons are not counted.
                 assert!(found <= made.len() && found + 8 >= made.len(), "{json}: {found} {}", made.len());
             }
         }

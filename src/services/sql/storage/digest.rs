@@ -1,4 +1,4 @@
-//! Fingerprints of the content: every definition, and every table's rows in their order, whatever the pages look like.
+//! Fingerprints of the content: every definition, and the rows of every table, independent of the page layout.
 //!
 //! Not here: who compares them.
 
@@ -10,11 +10,11 @@ use rusqlite::{Connection, Result};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
-/// Bytes hashed between two rests, a row counting for some more than it holds.
+/// Bytes hashed between two calls of `rest`; each row counts [`ROW_BYTES`] in addition to its values.
 const PIECE_BYTES: usize = 256 << 10;
 const ROW_BYTES: usize = 128;
 
-/// Takes them all. It visits every row, and calls `rest` now and then.
+/// Hashes all definitions and every row of every table. Calls `rest` about every 256 KiB, so that the caller can pause.
 pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Digest> {
     let mut hash = Sha256::new();
     let mut select = conn.prepare_cached(
@@ -35,7 +35,7 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
             continue;
         }
         let mut hash = Sha256::new();
-        // In the order of the table itself: an index that holds every column would give another.
+        // In the order of the table itself: an index that covers every column would give another order.
         let sql = format!("SELECT {} FROM {} NOT INDEXED", table.selected(), quoted(&table.name));
         rows(&mut conn.prepare(&sql)?, &mut hash, rest)?;
         tables.insert(table.name, short(hash));
@@ -44,7 +44,7 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
 }
 
 fn short(hash: Sha256) -> u64 {
-    u64::from_le_bytes(hash.finalize()[..8].try_into().expect("it has thirty-two"))
+    u64::from_le_bytes(hash.finalize()[..8].try_into().expect("a SHA-256 hash has 32 bytes"))
 }
 
 fn rows(select: &mut rusqlite::Statement<'_>, hash: &mut Sha256, rest: &mut dyn FnMut()) -> Result<()> {

@@ -1,17 +1,19 @@
-//! The statements that make the whole database anew, as `.dump` of sqlite3 gives them.
+//! A dump: the statements that recreate the whole database, as sqlite3's `.dump` writes them.
 //!
-//! A virtual table is given by its own rows, not by the tables behind it, so that the dump can be loaded here as well.
-//! Not here: loading one (`load.rs`).
+//! A virtual table is written as its own rows, not as the tables behind it, so that the dump can be loaded here as
+//! well.
+//! Not here: loading a dump (`load.rs`).
 
 use super::schema::{self, Form, Table, quoted};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::io::{self, Write};
 
-/// Writes all of it.
+/// Writes the whole dump as SQL text, one statement per line.
 ///
 /// # Errors
-/// The file cannot be read, `out` takes no more, or there is a table that statements cannot make again: then nothing was written.
+/// The database cannot be read, `out` fails, or a table cannot be recreated by statements; in the last case nothing was
+/// written.
 pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
     let tables = schema::tables(conn).map_err(io::Error::other)?;
     if let Some(table) = tables.iter().find(|table| has_no_content(table)) {
@@ -48,7 +50,7 @@ fn rows(conn: &Connection, table: &Table, out: &mut dyn Write) -> io::Result<()>
     let name = quoted(&table.name);
     let is_virtual = table.form == Form::Virtual;
     let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
-    // Row numbers of a virtual table are what other tables know its rows by.
+    // Other tables may refer to the rows of a virtual table by row id.
     let rowid = table.rowid.filter(|_| is_virtual && !table.sql.to_ascii_lowercase().contains("rtree"));
     let selected: Vec<&str> = rowid.into_iter().chain(columns.iter().map(String::as_str)).collect();
     let selected = selected.join(",");
@@ -75,10 +77,11 @@ fn literal(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
         ValueRef::Integer(number) => write!(out, "{number}"),
         ValueRef::Real(number) if number == f64::INFINITY => write!(out, "9.0e+999"),
         ValueRef::Real(number) if number == f64::NEG_INFINITY => write!(out, "-9.0e+999"),
-        // Rust writes the shortest digits that mean this very number.
+        // Rust writes the shortest digits that parse to exactly this number.
         ValueRef::Real(number) => write!(out, "{number:?}"),
         ValueRef::Text(text) => match std::str::from_utf8(text) {
-            // A tool that reads lines would take a carriage return before a line feed for a part of the line's end.
+            // A tool that reads line by line would treat a carriage return before a line feed as part of the line
+            // ending.
             Ok(text) if !text.contains(['\0', '\r']) => write!(out, "'{}'", text.replace('\'', "''")),
             _ => {
                 write!(out, "CAST(X'")?;

@@ -1,13 +1,13 @@
-//! What is known of the first bytes of a SQLite file.
+//! Fields of the header of a SQLite database file.
 
-/// How a database file begins.
+/// The first 16 bytes of a database file.
 pub const MAGIC: &[u8] = b"SQLite format 3\0";
-/// No database file is shorter.
+/// Size of the smallest database file in bytes: one page.
 pub const BYTES_MIN: u64 = 512;
-/// Where a file says that it has a log beside it.
+/// Offsets of the file format versions for writing and for reading: 1 is a rollback journal, 2 is a WAL.
 const HAS_LOG: std::ops::Range<u64> = 18..20;
 
-/// Takes away the mark that a file has a log beside it: what arrived is the file alone. `at`: where these bytes lie in it.
+/// Sets the format versions to 1, because the file is transferred without its WAL. `at`: offset of `bytes` in the file.
 pub fn without_log(at: u64, bytes: &mut [u8]) {
     let end = at + bytes.len() as u64;
     for place in HAS_LOG.filter(|place| (at..end).contains(place)) {

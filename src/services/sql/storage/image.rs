@@ -1,8 +1,12 @@
-//! The database as bytes: pinned at a moment while writes go on, written into a snapshot, and put in place again.
+//! The database as bytes: pinned at one moment while writes continue, written into a snapshot, and restored from it.
 //!
-//! In a node the moment is a read transaction of a second connection on the same file: SQLite's log keeps what it sees. From
-//! there a backup goes into a file beside, which is what a snapshot streams. In memory the backup is made at once. In a snapshot:
-//! the newest entry of the database and the length of its image, as little-endian `u64`, and the image.
+//! In a node the moment is a read transaction of a second connection to the same file: SQLite's WAL keeps the pages
+//! that this transaction sees. They are copied into a temporary file, which is streamed into the snapshot. A database
+//! in memory is copied at once.
+//!
+//! Format in a snapshot: the index of the database's newest entry and the length of its image in bytes, as
+//! little-endian `u64`, followed by the image.
+//!
 //! Not here: whether an image is needed (`services/sql/database.rs`).
 
 use super::file_header::without_log;
@@ -15,13 +19,13 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Pages copied before others may have the disk.
+/// Pages copied between two pauses, in which other threads can use the disk.
 const PAGES_PER_STEP: i32 = 256;
 
-/// A database at one moment.
+/// The content of a database at one moment.
 #[derive(Debug)]
 pub struct PinnedImage {
-    /// Its newest entry.
+    /// Index of its newest entry.
     pub newest: u64,
     source: Source,
 }
@@ -34,12 +38,12 @@ enum Source {
         files: Arc<dyn Files>,
         copy: Mutex<Option<PathBuf>>,
     },
-    /// It could not be pinned: why.
+    /// The database could not be pinned: the reason.
     Failed(String),
 }
 
 impl PinnedImage {
-    /// Of a database in memory.
+    /// Copies a database in memory. `newest`: index of its newest entry.
     pub fn in_memory(conn: &Connection, newest: u64) -> PinnedImage {
         let copy = || -> Result<Connection> {
             let mut to = Connection::open_in_memory()?;
@@ -53,12 +57,12 @@ impl PinnedImage {
         PinnedImage { newest, source }
     }
 
-    /// Of a database in a file, which must not be changed until this returns.
+    /// Pins a database in a file, which must not be changed until this returns. `newest`: index of its newest entry.
     pub fn in_file(files: &Arc<dyn Files>, newest: u64) -> PinnedImage {
         let open = || -> Result<Connection> {
             let conn = Connection::open_with_flags(files.path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             conn.execute_batch("BEGIN")?;
-            // A transaction sees what is there when it first reads.
+            // A transaction sees the state at its first read.
             conn.query_row("SELECT count(*) FROM sqlite_phalanx WHERE idx = 0", [], |_| Ok(()))?;
             Ok(conn)
         };
@@ -69,7 +73,7 @@ impl PinnedImage {
         PinnedImage { newest, source }
     }
 
-    /// Writes it into a snapshot.
+    /// Writes the image into a snapshot.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.source {
             Source::Memory(conn) => {
@@ -87,7 +91,7 @@ impl PinnedImage {
                     *slot = Some(path);
                     made.map_err(io::Error::other)?;
                 }
-                let path = slot.as_ref().expect("it was just made if it was not there");
+                let path = slot.as_ref().expect("it is created above if it is missing");
                 let (mut file, len) = files.open(path)?;
                 put_numbers(&mut &mut *out, [self.newest, len])?;
                 stream(&mut *file, out)
@@ -96,7 +100,7 @@ impl PinnedImage {
         }
     }
 
-    /// Looks at it.
+    /// Calls `ask` with a connection to the pinned content.
     pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> io::Result<T>) -> io::Result<T> {
         match &self.source {
             Source::Memory(conn) | Source::File { conn, .. } => {
@@ -117,16 +121,16 @@ impl Drop for PinnedImage {
     }
 }
 
-/// Writes a node's database out as a SQLite file without anything of ours in it.
+/// Writes a node's database as a SQLite file without the internal table.
 ///
 /// # Errors
-/// When it cannot be read, there is no room for a copy, or the writer refuses.
+/// The database cannot be read, the disk has no room for a copy, or `out` fails.
 pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()> {
     let path = files.temporary();
     let pinned = loop {
         let current = files.path();
         let pinned = PinnedImage::in_file(files, 0);
-        // Another file may have taken its place in between.
+        // The file may have been replaced by another one in between.
         if !matches!(pinned.source, Source::Failed(_)) || current == files.path() {
             break pinned;
         }
@@ -159,7 +163,7 @@ fn copy_to_file(from: &Connection, path: &Path, files: &Arc<dyn Files>) -> Resul
     copy(from, &mut to, &|| files.breathe())
 }
 
-/// Passes an image on, without the mark that it has a log beside it.
+/// Copies an image to `out`, with a header that does not refer to a WAL.
 fn stream(from: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
     let (mut buffer, mut at) = (vec![0; 64 << 10], 0);
     loop {
@@ -173,10 +177,10 @@ fn stream(from: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// An image that came with a snapshot.
+/// An image received with a snapshot.
 #[derive(Debug)]
 pub struct ReceivedImage {
-    /// Its newest entry.
+    /// Index of its newest entry.
     pub newest: u64,
     image: Image,
 }
@@ -188,7 +192,7 @@ enum Image {
 }
 
 impl ReceivedImage {
-    /// Reads it; `None`: there was no database.
+    /// Reads an image from a snapshot; `None` if the snapshot has no database.
     pub fn read(from: &mut dyn Read, files: Option<&Arc<dyn Files>>) -> io::Result<Option<ReceivedImage>> {
         let [newest, len] = take_numbers(&mut &mut *from)?;
         if len == 0 {
@@ -211,18 +215,18 @@ impl ReceivedImage {
             }
         };
         if got != len {
-            return Err(bad("the database's image is cut short"));
+            return Err(bad("the database image in the snapshot is truncated"));
         }
         Ok(Some(ReceivedImage { newest, image }))
     }
 
-    /// Puts it in place of what a connection holds.
+    /// Replaces the content of a connection by the image.
     pub fn put_in_place(&self, live: &mut Connection) -> Result<()> {
         match &self.image {
             Image::Memory(bytes) => {
                 live.flush_prepared_statement_cache();
                 live.deserialize_read_exact(MAIN_DB, bytes.as_slice(), bytes.len(), false)?;
-                // Reads the schema: an image that is none is found here.
+                // Reads the schema: bytes that are not a database are detected here.
                 live.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
             }
             Image::File(path, _) => {

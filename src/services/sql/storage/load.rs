@@ -1,8 +1,11 @@
-//! Takes over what was made elsewhere: a dump, statement by statement, or a database file, table by table.
+//! Loads content that was made elsewhere: a dump, statement by statement, or a database file, table by table.
 //!
-//! A file comes through the log in pieces, which wait in the database itself. It is opened, checked, and copied into a new
-//! database: its definitions through the same gate as those of clients, its rows as they are. So its pages never become ours.
-//! Not here: savepoints and what follows when it is refused (`services/sql/loading.rs`), who copies a file when (`prepare.rs`).
+//! A file comes through the log in pieces, which are stored in the database itself. It is opened, checked, and copied
+//! into a new database: its definitions are checked like statements of clients, its rows are copied unchanged. Pages of
+//! the file are never used as they are.
+//!
+//! Not here: savepoints and the handling of a refusal (`services/sql/loading.rs`), when a file is copied and by which
+//! thread (`prepare.rs`).
 
 use super::own_table::{self, Plan};
 use super::schema::{self, Form, Table, quoted};
@@ -26,7 +29,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Runs all statements of a dump; which failed, counted from one, and why.
+/// Runs all statements of a dump. On failure: the number of the statement that failed, counted from 1 (0 if the text as
+/// a whole was refused), and the reason.
 pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result::Result<(), (usize, StatementError)> {
     if names_rollback(sql) {
         return Err((
@@ -53,7 +57,7 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
                 return Err(StatementError::BudgetExceeded);
             }
             match prepared {
-                // What preparing told holds for every attempt.
+                // The statement is prepared only once: each further attempt restores what the hooks recorded then.
                 Some(_) => {
                     hooks.may_repeat.store(told.0, Relaxed);
                     hooks.is_defining.store(told.1, Relaxed);
@@ -105,10 +109,11 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
     Ok(())
 }
 
-/// Takes a piece of a file, or notes what is to become of it.
+/// Executes a command that concerns the pieces of a file: stores a piece, records the plan of the load, or removes a
+/// piece. The caller commits.
 ///
 /// # Errors
-/// Our own database does not do what it must.
+/// SQLite's error if the internal table cannot be read or written.
 pub fn file(conn: &Connection, hooks: &HookState, at_ms: u64, command: &Command) -> Result<Answer> {
     let _own = InternalStatements::begin(hooks);
     match *command {
@@ -131,7 +136,7 @@ pub fn file(conn: &Connection, hooks: &HookState, at_ms: u64, command: &Command)
 
 fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answer> {
     if bytes.len() > STAGE_BYTES_MAX || offset + bytes.len() as u64 > LOAD_BYTES_MAX as u64 {
-        let why = format!("a file has {LOAD_BYTES_MAX} bytes at most, a piece {STAGE_BYTES_MAX}");
+        let why = format!("a file may have at most {LOAD_BYTES_MAX} bytes, and each of its pieces {STAGE_BYTES_MAX}");
         return Ok(Answer::Refused(why));
     }
     let so_far =
@@ -140,13 +145,14 @@ fn stage(conn: &Connection, load: u64, offset: u64, bytes: &[u8]) -> Result<Answ
         return Ok(Answer::Refused(OTHER_FILE.to_string()));
     }
     own_table::stage(conn, so_far, bytes)?;
-    // Of a file that came to nothing more than one piece goes for each that comes.
+    // Removes up to two pieces of abandoned files for each new piece, so that they are removed faster than new ones
+    // arrive.
     own_table::sweep(conn)?;
     own_table::sweep(conn)?;
     Ok(Answer::Done)
 }
 
-/// Opens a database file in memory, and looks whether it is sound.
+/// Opens a database file in memory and checks its integrity. The error is the reason for refusing it.
 pub fn open(image: Vec<u8>) -> std::result::Result<Connection, String> {
     sound((|| {
         let mut conn = Connection::open_in_memory()?;
@@ -155,7 +161,7 @@ pub fn open(image: Vec<u8>) -> std::result::Result<Connection, String> {
     })())
 }
 
-/// The same of a file on the disk.
+/// Opens a database file on the disk, read-only, and checks its integrity. The error is the reason for refusing it.
 pub fn open_file(path: &Path) -> std::result::Result<Connection, String> {
     sound(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX))
 }
@@ -165,8 +171,8 @@ fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> 
         let conn = opened?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        // What a CHECK computes may differ from node to node on this connection, whose functions are SQLite's own; rows are
-        // checked where they are copied to.
+        // On this connection CHECK constraints would use SQLite's own functions, whose results may differ between
+        // nodes. They are checked where the rows are copied to.
         conn.pragma_update(None, "ignore_check_constraints", true)?;
         let found = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         Ok((conn, found))
@@ -178,16 +184,17 @@ fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> 
     }
 }
 
-/// Why a file was not taken over.
+/// Why a file was not copied.
 pub enum Stop {
-    /// The file has what is not allowed.
+    /// The file contains something that is not allowed: the reason.
     Refused(String),
-    /// Our own database does not do what it must, or the budget was used up.
+    /// The database that it is copied into failed, or the budget of steps was used up.
     Broken(StatementError),
 }
 
 impl Stop {
-    /// Of a failure in our own database: on what the file has, or by itself.
+    /// Classifies an error of the database that the file is copied into. `what`: the table or definition being copied,
+    /// for the message.
     fn of(hooks: &HookState, error: &rusqlite::Error, what: &str) -> Stop {
         Stop::from(classify(hooks, error), what)
     }
@@ -200,7 +207,7 @@ impl Stop {
     }
 }
 
-/// Copies all that a file has into an empty database.
+/// Copies all content of the database `other` into the empty database `conn`. The caller commits.
 ///
 /// # Errors
 /// See [`Stop`].
@@ -249,7 +256,7 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
     Ok(())
 }
 
-/// Drops everything that users have made, as a statement of our own.
+/// Drops all tables, views and triggers of users, by internal statements.
 pub fn empty(conn: &Connection) -> Result<()> {
     let find =
         "SELECT type, name FROM sqlite_schema WHERE type IN ('view', 'trigger') OR (type = 'table' AND rootpage = 0)";
@@ -276,7 +283,8 @@ fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &T
     let marks = vec!["?"; count].join(", ");
     let own = InternalStatements::begin(hooks);
     if table.form == Form::Shadow || table.name == "sqlite_sequence" {
-        // What the definition of its virtual table, or an insertion, has put there.
+        // Rows that were written by the definition of the virtual table, or by insertions into tables with
+        // AUTOINCREMENT.
         conn.execute_batch(&format!("DELETE FROM {name}")).map_err(ours)?;
     }
     let mut insert = conn.prepare(&format!("INSERT INTO {name}({selected}) VALUES({marks})")).map_err(ours)?;
@@ -285,7 +293,7 @@ fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &T
     let mut rows = select.query([]).map_err(theirs)?;
     let mut tier = RowTier::new(conn, hooks);
     while let Some(row) = rows.next().map_err(theirs)? {
-        // As they are: text need not be UTF-8.
+        // Unchanged: text need not be UTF-8.
         let values: Vec<ValueRef> =
             (0..count).map(|place| row.get_ref(place)).collect::<Result<_>>().map_err(theirs)?;
         tier.at_least(values.iter().map(length).sum()).map_err(ours)?;
@@ -309,7 +317,7 @@ fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &T
     Ok(())
 }
 
-/// Bytes that a value takes in a row, at most.
+/// Largest number of bytes that a value takes in a row.
 fn length(value: &ValueRef) -> usize {
     9 + match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),

@@ -1,4 +1,4 @@
-//! The database as a whole: its file, its image, its digest, and databases that come from elsewhere.
+//! The database as a whole: its file, images, digests, dumps, and databases that are loaded.
 
 pub(crate) mod checkpoint;
 pub(crate) mod digest;

@@ -1,10 +1,13 @@
-//! The one table of our own in the database: which entries were applied, what they answered, and whose file it is.
+//! The internal table of the database: which entries were applied, their replies, and the node that the file belongs
+//! to.
 //!
-//! It changes in the same transactions as the tables of the users, so that file and journal never disagree. Rows above 0 are
-//! entries of the log: the replies to their commands. Row 0 is written at the beginning of each command, so that
-//! `last_insert_rowid()` does not tell of the command before. Rows below are single facts, and far below lie the pieces of a
-//! database file that is being loaded.
-//! Not here: who asks (`services/sql/writer.rs`).
+//! It changes in the same transactions as the tables of users, so that content and replies always agree. Row ids above
+//! 0 are log entries: the replies to their commands. Row 0 is written at the beginning of each command, so that
+//! `last_insert_rowid()` does not depend on the previous command. Negative row ids are single facts, and from -1000
+//! downwards the pieces of a database file that is being loaded.
+//!
+//! All functions return SQLite's error if the table cannot be read or written.
+//! Not here: who reads and writes it (`services/sql/writer.rs`).
 
 use crate::services::Reply;
 use crate::services::sql::budget::allowance::Allowance;
@@ -12,28 +15,28 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-/// A command begins.
+/// Written at the beginning of a command.
 const MARK: i64 = 0;
-/// Replies up to this entry were removed.
+/// Replies to entries up to this index were removed.
 const PRUNED: i64 = -1;
-/// Whose file it is.
+/// The node that the file belongs to.
 const OWNER: i64 = -2;
-/// Which file is being loaded, and how long it is so far.
+/// The file that is being loaded, and its length so far.
 const STAGED: i64 = -3;
-/// What that file is to be made into, when all of it has come.
+/// The plan of the load, once all pieces have arrived.
 const PLAN: i64 = -4;
-/// How much requests may do.
+/// How many steps requests may use.
 const ALLOWANCE: i64 = -5;
-/// The first piece of it; the next one is one lower.
+/// The first piece of the file; each further piece is one lower.
 const PIECES: i64 = -1000;
 
-/// Its name. SQLite itself keeps names that begin with `sqlite_` from being dropped, altered and indexed, and tools that list the
-/// tables of a database leave them out.
+/// Name of the table. SQLite itself prevents tables whose names begin with `sqlite_` from being dropped, altered and
+/// indexed, and tools do not list them among the tables of a database.
 pub const TABLE: &str = "sqlite_phalanx";
-/// What versions before 1.0 called it.
+/// Name of the table before version 1.0.
 pub const OLD_TABLE: &str = "_phalanx";
 
-/// Makes the table, or gives the one of an older version its present name: nothing else of the file changes then.
+/// Creates the table, or renames the one of an older version, which changes nothing else in the file.
 pub fn create(conn: &Connection) -> Result<()> {
     let mut select = conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name IN (?1, ?2)")?;
     let names = select.query_map([TABLE, OLD_TABLE], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
@@ -47,9 +50,9 @@ pub fn create(conn: &Connection) -> Result<()> {
     rename(conn, OLD_TABLE, TABLE)
 }
 
-/// Removes the table: the file belongs to no node any more.
+/// Removes the table: the file then belongs to no node.
 pub fn remove(conn: &Connection) -> Result<()> {
-    // Under its present name SQLite would not drop it.
+    // SQLite does not drop a table with its present name.
     rename(conn, TABLE, OLD_TABLE)?;
     conn.execute_batch(&format!("DROP TABLE {OLD_TABLE}"))
 }
@@ -64,7 +67,7 @@ fn rename(conn: &Connection, from: &str, to: &str) -> Result<()> {
     )
 }
 
-/// Runs a statement that SQLite allows only where the schema may be written. The schema is read again afterwards.
+/// Runs a statement that SQLite allows only while `writable_schema` is on. The schema is read again afterwards.
 fn with_schema_writable(conn: &Connection, sql: &str) -> Result<()> {
     let is_defensive = conn.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
@@ -74,27 +77,27 @@ fn with_schema_writable(conn: &Connection, sql: &str) -> Result<()> {
     done.and(reset)
 }
 
-/// The newest entry; 0 if there is none.
+/// Index of the newest entry; 0 if there is none.
 pub fn newest(conn: &Connection) -> Result<u64> {
     let newest: Option<i64> = conn.query_row("SELECT max(idx) FROM sqlite_phalanx", [], |row| row.get(0))?;
     Ok(newest.map_or(0, |newest| newest.max(0).cast_unsigned()))
 }
 
-/// What an entry's commands answered; `None`: there is no such entry.
+/// The replies to an entry's commands; `None` if the entry is not stored.
 pub fn replies(conn: &Connection, index: u64) -> Result<Option<Vec<Reply>>> {
     let mut select = conn.prepare_cached("SELECT data FROM sqlite_phalanx WHERE idx = ?")?;
     let bytes: Option<Vec<u8>> = select.query_row([index.cast_signed()], |row| row.get(0)).optional()?;
     Ok(bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
 }
 
-/// Keeps what an entry's commands answered.
+/// Stores the replies to an entry's commands.
 pub fn record(conn: &Connection, index: u64, replies: &[Reply]) -> Result<()> {
     let bytes = postcard::to_stdvec(replies).expect("encoding into memory cannot fail");
     let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
     insert.execute(params![index.cast_signed(), bytes]).map(drop)
 }
 
-/// Makes the connection forget what the command before did.
+/// Resets `last_insert_rowid()` and `changes()` of the connection.
 pub fn mark(conn: &Connection) -> Result<()> {
     conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, NULL)")?.execute([MARK])?;
     conn.prepare_cached("DELETE FROM sqlite_phalanx WHERE idx IS NULL")?.execute([]).map(drop)
@@ -108,7 +111,7 @@ fn set(conn: &Connection, row: i64, data: impl rusqlite::ToSql) -> Result<()> {
     conn.execute("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)", params![row, data]).map(drop)
 }
 
-/// Up to which entry replies were removed.
+/// Index up to which replies were removed.
 pub fn pruned_to(conn: &Connection) -> Result<u64> {
     Ok(match fact(conn, PRUNED)? {
         Some(rusqlite::types::Value::Integer(index)) => index.max(0).cast_unsigned(),
@@ -116,7 +119,7 @@ pub fn pruned_to(conn: &Connection) -> Result<u64> {
     })
 }
 
-/// Removes replies up to an entry, but for the newest entry, whose number says how far the file is.
+/// Removes the replies up to an index, except those of the newest entry, whose index tells how far the file is.
 pub fn prune(conn: &Connection, to: u64) -> Result<()> {
     conn.execute(
         "DELETE FROM sqlite_phalanx WHERE idx > 0 AND idx <= ? AND idx < (SELECT max(idx) FROM sqlite_phalanx)",
@@ -125,7 +128,7 @@ pub fn prune(conn: &Connection, to: u64) -> Result<()> {
     set(conn, PRUNED, to.cast_signed())
 }
 
-/// Whose file it is.
+/// The node that the file belongs to.
 pub fn owner(conn: &Connection) -> Result<Option<String>> {
     Ok(match fact(conn, OWNER)? {
         Some(rusqlite::types::Value::Text(owner)) => Some(owner),
@@ -133,17 +136,17 @@ pub fn owner(conn: &Connection) -> Result<Option<String>> {
     })
 }
 
-/// Says whose file it is.
+/// Records the node that the file belongs to.
 pub fn set_owner(conn: &Connection, owner: &str) -> Result<()> {
     set(conn, OWNER, owner)
 }
 
-/// How much requests may do.
+/// How many steps requests may use.
 pub fn allowance(conn: &Connection) -> Result<Allowance> {
     Ok(read(conn, ALLOWANCE)?.unwrap_or_default())
 }
 
-/// Says how much requests may do.
+/// Records how many steps requests may use.
 pub fn set_allowance(conn: &Connection, allowance: Allowance) -> Result<()> {
     let bytes = postcard::to_stdvec(&allowance).expect("encoding into memory cannot fail");
     let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
@@ -153,28 +156,28 @@ pub fn set_allowance(conn: &Connection, allowance: Allowance) -> Result<()> {
 /// A file that is being loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Staged {
-    /// Its name.
+    /// Identifies the file; drawn by the endpoint.
     pub load: u64,
-    /// Bytes so far.
+    /// Bytes received so far.
     pub bytes: u64,
-    /// Pieces so far.
+    /// Pieces received so far.
     pub pieces: u64,
-    /// Pieces of earlier files that lie before the first one of this.
+    /// Pieces of earlier files that are stored before the first piece of this one.
     pub before: u64,
 }
 
-/// A file whose pieces have all come: what it is to be made into.
+/// A file all of whose pieces have arrived, and what its database is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Plan {
-    /// Its name.
+    /// Identifies the file.
     pub load: u64,
-    /// How long it is.
+    /// Length of the file.
     pub bytes: u64,
-    /// CRC-32 of all of it.
+    /// CRC-32 of the whole file.
     pub crc: u32,
-    /// What `random()` is made from.
+    /// Seed of `random()`.
     pub seed: u64,
-    /// What `now` is.
+    /// Time of `now`, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
@@ -183,12 +186,12 @@ pub fn staged(conn: &Connection) -> Result<Option<Staged>> {
     read(conn, STAGED)
 }
 
-/// What it is to be made into.
+/// The plan of the load, if all pieces have arrived.
 pub fn plan(conn: &Connection) -> Result<Option<Plan>> {
     read(conn, PLAN)
 }
 
-/// Says what it is to be made into.
+/// Records the plan of the load.
 pub fn set_plan(conn: &Connection, plan: Plan) -> Result<()> {
     set(conn, PLAN, postcard::to_stdvec(&plan).expect("encoding into memory cannot fail"))
 }
@@ -200,7 +203,7 @@ fn read<T: serde::de::DeserializeOwned>(conn: &Connection, row: i64) -> Result<O
     })
 }
 
-/// Begins a file; pieces of the one before stay until they are swept.
+/// Begins a new file. Pieces of earlier files remain until they are removed by [`sweep`].
 pub fn begin_load(conn: &Connection, load: u64) -> Result<Staged> {
     forget_load(conn)?;
     let last: i64 = conn.query_row("SELECT coalesce(min(idx), 0) FROM sqlite_phalanx", [], |row| row.get(0))?;
@@ -208,7 +211,7 @@ pub fn begin_load(conn: &Connection, load: u64) -> Result<Staged> {
     Ok(Staged { load, before, ..Staged::default() })
 }
 
-/// Adds a piece at the end.
+/// Appends a piece to the file.
 pub fn stage(conn: &Connection, so_far: Staged, bytes: &[u8]) -> Result<()> {
     let place = PIECES - (so_far.before + so_far.pieces).cast_signed();
     conn.execute("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)", params![place, bytes])?;
@@ -216,7 +219,7 @@ pub fn stage(conn: &Connection, so_far: Staged, bytes: &[u8]) -> Result<()> {
     set(conn, STAGED, postcard::to_stdvec(&staged).expect("encoding into memory cannot fail"))
 }
 
-/// Gives all pieces, one after another.
+/// Passes all pieces to `take`, in order.
 pub fn gather(
     conn: &Connection,
     staged: Staged,
@@ -237,12 +240,13 @@ pub fn gather(
     each().map_err(std::io::Error::other)?
 }
 
-/// Forgets the file that was being loaded. Its pieces are of no use any more.
+/// Abandons the file that is being loaded. Its pieces remain until they are removed by [`sweep`].
 pub fn forget_load(conn: &Connection) -> Result<()> {
     conn.execute("DELETE FROM sqlite_phalanx WHERE idx IN (?, ?)", [STAGED, PLAN]).map(drop)
 }
 
-/// Removes one piece that is of no use any more: to free all of them at once would take long. Whether others are left.
+/// Removes one piece of an abandoned file; removing all of them at once would take long. Returns whether others are
+/// left.
 pub fn sweep(conn: &Connection) -> Result<bool> {
     let before = staged(conn)?.map_or(i64::MAX, |staged| staged.before.cast_signed());
     let last = PIECES.saturating_sub(before);
@@ -255,7 +259,7 @@ pub fn sweep(conn: &Connection) -> Result<bool> {
     Ok(found.len() > 1)
 }
 
-/// Copies what is known of entries after one of them into another file; the newest that is copied.
+/// Copies the replies to entries after `after` into another file; returns the index of the newest entry copied.
 pub fn copy_entries(from: &Connection, to: &Connection, after: u64) -> Result<u64> {
     let mut select = from.prepare_cached("SELECT idx, data FROM sqlite_phalanx WHERE idx > ? ORDER BY idx")?;
     let mut insert = to.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
@@ -269,7 +273,7 @@ pub fn copy_entries(from: &Connection, to: &Connection, after: u64) -> Result<u6
     Ok(newest)
 }
 
-/// Copies whose file it is and up to where replies were removed into another file.
+/// Copies the owner, the allowance, and the index up to which replies were removed into another file.
 pub fn copy_facts(from: &Connection, to: &Connection) -> Result<()> {
     for row in [OWNER, PRUNED, ALLOWANCE] {
         if let Some(data) = fact(from, row)? {

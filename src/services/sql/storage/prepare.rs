@@ -126,7 +126,7 @@ fn discard(files: &Arc<dyn Files>, built: Built) {
     }
 }
 
-/// The same at once, in memory, from pieces that need not be committed.
+/// Prepares a file at once, in memory, from pieces that need not be committed.
 pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
     let mut image = Vec::new();
     let gathered = gather(conn, plan, |piece| {
@@ -154,7 +154,7 @@ fn from_file(files: &Arc<dyn Files>, plan: Plan, slot: &Arc<Slot>) -> Built {
     built
 }
 
-/// The error is a result as well.
+/// Prepares a file on the disk. Refusal and failure come as the error, so that `?` can be used.
 fn prepare_file(
     files: &Arc<dyn Files>,
     plan: Plan,
@@ -200,7 +200,7 @@ fn unusable(error: &io::Error) -> Built {
     Built::Broken(Fatal { why: format!("a file that is loaded cannot be prepared: {error}"), is_damaged: false })
 }
 
-/// Passes on the pieces of the planned file, one after another; the inner error: why the file is refused.
+/// Passes the pieces of the planned file to `take`, in order. The inner error is the reason for refusing the file.
 fn gather(
     conn: &Connection,
     plan: Plan,
@@ -228,7 +228,8 @@ fn gather(
     })
 }
 
-/// Copies the content of the file into an empty database. The error is a result as well.
+/// Copies the content of the file into an empty database. Refusal and failure come as the error, so that `?` can be
+/// used.
 fn build(
     mut conn: Connection,
     files: Option<&Arc<dyn Files>>,

@@ -1,11 +1,11 @@
-//! Looks at the schema for those who walk over every table: digest, dump and load.
+//! Reads the schema for code that visits every table: digest, dump and load.
 //!
-//! Not here: what they do with it.
+//! Not here: what that code does with it.
 
 use rusqlite::{Connection, Result};
 
-/// Why a list of columns is refused, if SQLite has named one of them by chance: it does so when the same name comes for the fifth
-/// time, in a view, a subquery or a table that is made of a SELECT.
+/// Refuses a list of columns in which SQLite has generated a random name. SQLite does so for the fifth and further
+/// columns of the same name, in a view, in a subquery and in a table created from a SELECT. Returns the reason.
 pub fn random_name(columns: &[String]) -> Option<String> {
     let numbered = |name: &str| {
         let (name, number) = name.rsplit_once(':')?;
@@ -16,48 +16,45 @@ pub fn random_name(columns: &[String]) -> Option<String> {
     Some(format!("column {} appears more than four times: name the columns with AS", found.0))
 }
 
-/// How a table keeps its rows.
+/// How a table stores its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// By row number.
+    /// By row id.
     Plain,
-    /// By primary key.
+    /// By primary key (`WITHOUT ROWID`).
     WithoutRowid,
-    /// Virtual: its module keeps them elsewhere.
+    /// A virtual table: its rows are stored in shadow tables.
     Virtual,
-    /// Where a virtual table keeps them.
+    /// A shadow table, which stores the rows of a virtual table.
     Shadow,
 }
 
-/// A table.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Its name.
     pub name: String,
-    /// Its definition.
+    /// The `CREATE TABLE` statement.
     pub sql: String,
-    /// How it keeps its rows.
     pub form: Form,
-    /// Columns that hold something of their own.
+    /// Columns with values of their own: hidden and generated columns are left out.
     pub columns: Vec<String>,
-    /// A name for the row number that no column has.
+    /// A name of the row id that is not also the name of a column; `None` if there is no such name or no row id.
     pub rowid: Option<&'static str>,
 }
 
 impl Table {
-    /// Its row number, if it has any, and columns, in quotes.
+    /// The row id, if there is one, and all columns, quoted and separated by commas.
     pub fn selected(&self) -> String {
         let columns = self.columns.iter().map(|column| quoted(column));
         self.rowid.map(str::to_string).into_iter().chain(columns).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// A name in quotes.
+/// A name as a quoted identifier.
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Every table in the order in which they were made, `sqlite_sequence` last; not our own, and no statistics.
+/// All tables in order of creation, `sqlite_sequence` last; without the internal table and the statistics tables.
 pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
     let mut select = conn.prepare_cached(
         "SELECT s.name, s.sql, l.type, l.wr FROM sqlite_schema s JOIN pragma_table_list l ON l.name = s.name AND l.schema = 'main' \
@@ -86,7 +83,7 @@ pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Definitions of everything else, in an order in which they can be made: indexes, then triggers and views.
+/// Definitions of indexes, then of triggers and views: an order in which they can be created.
 pub fn others(conn: &Connection) -> Result<Vec<String>> {
     let mut select = conn.prepare_cached(
         "SELECT sql FROM sqlite_schema WHERE type IN ('index', 'trigger', 'view') AND sql IS NOT NULL \

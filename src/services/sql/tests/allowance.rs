@@ -1,14 +1,14 @@
-//! Requests that do much, one after another in no time: those that have to wait have done nothing, on every node alike.
+//! Expensive requests in quick succession: a request that must wait has changed nothing, on every node.
 //!
-//! Not here: the bucket itself (`allowance.rs`), who waits at the endpoint (`node/sql/load_permit.rs`).
+//! Not here: the bucket itself (`allowance.rs`), waiting at the endpoint (`node/sql/load_permit.rs`).
 
 use super::script_runner::{Node, answer, in_words, request};
 use crate::services::sql::commands::Params;
 use crate::services::sql::{Answer, Command, Kind, Outcome, Run, Statement};
 
-/// More than half of the budget.
+/// Uses more than half of the budget.
 const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) INSERT INTO t SELECT max(x) FROM c";
-/// More than a request may do while there is little.
+/// Uses more than a request may when the bucket is low.
 const SOME: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000) INSERT INTO t SELECT max(x) FROM c";
 
 fn run(sql: &[&str], is_transaction: bool) -> Command {
@@ -25,7 +25,7 @@ fn count(node: &Node) -> String {
     in_words(&node.read("SELECT count(*) FROM t"))
 }
 
-/// All replies; a restart from the log alone and a crash must make no difference.
+/// Returns all replies. Checks that a restart from the log alone and a crash make no difference.
 fn entry(node: &mut Node, at_ms: u64, commands: &[Command]) -> Vec<Answer> {
     let answers = node.entry(at_ms, commands).into_iter().map(answer).collect();
     let before = node.registry.digests();
@@ -48,7 +48,7 @@ fn of_two_that_do_much_the_second_waits_and_has_done_nothing() {
         let answers = entry(&mut node, 10_000, &[much.clone(), much.clone(), run(&["INSERT INTO t VALUES(2)"], false)]);
         assert!(is_done(&answers[0]), "{answers:?}");
         let Answer::Busy { after_ms } = answers[1] else { panic!("{answers:?}") };
-        assert!(is_done(&answers[2]), "what does little is not held up: {answers:?}");
+        assert!(is_done(&answers[2]), "a cheap request does not wait: {answers:?}");
         assert_eq!(count(&node), "[count(*):integer]\n  3");
         let answers = entry(&mut node, 10_001, std::slice::from_ref(&much));
         assert!(matches!(answers[0], Answer::Busy { .. }), "{answers:?}");
@@ -58,7 +58,8 @@ fn of_two_that_do_much_the_second_waits_and_has_done_nothing() {
     }
 }
 
-/// Eight clients that send one after another: in each second of log time some get through, and all do in the end.
+/// Eight clients, each of which sends one request after another: some succeed in each second of log time, and all in
+/// the end.
 #[test]
 fn all_that_do_much_get_through_one_by_one() {
     let mut node = node();
@@ -89,7 +90,8 @@ fn all_that_do_much_get_through_one_by_one() {
     assert_eq!(count(&node), "[count(*):integer]\n  8");
 }
 
-/// A text and a full-text table, whose interrupted statement takes the whole entry back: what was before it is made again.
+/// A dump and a full-text table: an interrupted statement rolls back the whole entry, and the commands before it run
+/// again.
 #[test]
 fn what_was_in_the_entry_before_one_that_waits_is_done_once() {
     let mut node = node();

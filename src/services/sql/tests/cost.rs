@@ -1,7 +1,7 @@
-//! How long one request may delay the others: statements of `hostile.corpus`, and the outcome of each.
+//! How long one request may delay others: the statements of `hostile.corpus`, and the outcome of each.
 //!
-//! The tests check what follows from the content alone: which statements are refused for their cost. Their times are
-//! for people: `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints them, the longest
+//! The tests check what depends on the content alone: which statements are refused for their cost. Times are not
+//! checked: `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints them, the longest
 //! first.
 
 use super::script_runner::{Node, answer, in_words, request};
@@ -51,7 +51,7 @@ fn node() -> Node {
     node
 }
 
-/// The outcome of a statement, and the time it took with all its consequences. Its changes are undone.
+/// The outcome of a statement, and the time it took, including the checks after it. Its changes are rolled back.
 fn attempt(node: &mut Node, sql: &str) -> (Outcome, Duration) {
     let mut run = request(&[sql, "SELECT this_undoes_it"], Kind::Execute, 1);
     run.is_transaction = true;
@@ -103,7 +103,7 @@ fn the_corpus_has_two_hundred_statements_at_least() {
     assert!(lines(CORPUS).count() >= 200);
 }
 
-/// A node that reached the same content in another way refuses the same statements.
+/// A node that reached the same content by another sequence of statements refuses the same statements.
 #[test]
 fn the_past_of_a_node_changes_no_price() {
     let mut node = node();
@@ -194,7 +194,7 @@ fn how_long_each_statement_holds_the_others_up() {
     }
 }
 
-/// The outcome of the last of some statements.
+/// The outcome of the last of these statements.
 fn last(node: &mut Node, statements: &[&str]) -> String {
     in_words(node.execute(statements).last().unwrap())
 }
@@ -226,7 +226,7 @@ fn an_insert_has_few_conflict_clauses() {
     let mut node = Node::default();
     node.execute(&["CREATE TABLE t (a PRIMARY KEY, b UNIQUE)"]);
     let insert = |count: usize| format!("INSERT INTO t VALUES (1, 2) {}", "ON CONFLICT(a) DO NOTHING ".repeat(count));
-    let refused = "ON CONFLICT 4 times at most";
+    let refused = "at most 4 ON CONFLICT clauses";
     assert!(!last(&mut node, &[&insert(4)]).contains(refused));
     assert!(last(&mut node, &[&insert(5)]).contains(refused));
     let trigger = |body: String| format!("CREATE TRIGGER r AFTER INSERT ON t BEGIN {body}; END");
@@ -363,7 +363,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
     }
 }
 
-/// Different words, of five letters and digits.
+/// Distinct words of five letters and digits.
 fn text(bytes: usize) -> String {
     let word = |n: usize| format!("{:05} ", n * 7919 % 100_003);
     (0..bytes / 6).map(word).collect()
@@ -388,7 +388,7 @@ fn a_long_text_is_put_into_a_full_text_index_and_taken_out_of_it() {
     }
 }
 
-/// Only tokens of a tokenizer that is named are seen and paid for.
+/// Only the tokens of a named tokenizer are seen and charged.
 #[test]
 fn each_full_text_table_names_its_tokenizer() {
     let mut node = Node::default();
@@ -434,7 +434,7 @@ fn each_full_text_table_names_its_tokenizer() {
     assert!(last(&mut node, &[&long]).contains("at most 1000 bytes"));
 }
 
-/// How many of these statements a request may have: all but the last succeed.
+/// The number of these statements that a request may contain: all but the last succeed.
 fn count(node: &mut Node, statements: Vec<String>) -> usize {
     let all: Vec<&str> = statements.iter().map(String::as_str).collect();
     let run = request(&all, Kind::Execute, 1);
@@ -480,7 +480,7 @@ fn colliding_words(count: usize) -> String {
     ends.take(count).collect::<Vec<_>>().join(" ")
 }
 
-/// FTS5 compares each with all before it.
+/// Words in the same slot: FTS5 compares each with all before it.
 #[test]
 fn words_of_the_same_hash_value_are_paid_for_wherever_they_come_from() {
     let mut node = Node::default();
@@ -507,7 +507,7 @@ fn words_of_the_same_hash_value_are_paid_for_wherever_they_come_from() {
         let said = last(&mut node, &["INSERT INTO f VALUES('sound')", "INSERT INTO f(f) VALUES('integrity-check')"]);
         assert!(said.starts_with("changed"), "{sql:.90}: {said}");
     }
-    // Few of them, and as many others, are fine.
+    // A few of them succeed, and so do as many other words.
     for sql in [
         format!("INSERT INTO f VALUES('{}')", colliding_words(6_000)),
         format!("INSERT INTO f VALUES('{}')", text(160_000)),

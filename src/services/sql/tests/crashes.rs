@@ -1,4 +1,4 @@
-//! A node's file after a crash at any moment, and what follows: nothing runs twice, nothing is skipped, replies stay.
+//! The state after a crash at any moment: nothing runs twice, nothing is skipped, and the replies are kept.
 //!
 //! Not here: files on a disk (`files.rs`).
 
@@ -6,7 +6,7 @@ use super::script_runner::{Node, answer, in_words, request, results};
 use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Run, Statement};
 use crate::services::{Reply, sql};
 
-/// A statement that runs for ever.
+/// A statement that never ends.
 pub const ENDLESS: &str =
     "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) INSERT INTO t(n) SELECT x FROM c";
 
@@ -35,7 +35,7 @@ fn a_crash_after_any_entry_changes_nothing() {
     for seed in 0..6 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (mut steady, mut shaky) = (Node::default(), Node::default());
-        // What earlier crashes left: a power cut may bring back an older file, of this life of the node.
+        // What earlier crashes left behind: a power failure may restore an older file of the same node.
         let mut files: Vec<Vec<u8>> = Vec::new();
         for at_ms in 0..60 {
             let commands: Vec<Command> = (0..rng.usize(1..4)).map(|_| command(&mut rng)).collect();
@@ -101,7 +101,7 @@ fn an_entry_of_which_the_file_has_a_part_is_gone_on_with() {
     let first = run(&["INSERT INTO t(n) VALUES(7)"]);
     let commands = [first.clone(), run(&[ENDLESS]), run(&["UPDATE t SET n = n + 1"])];
     let replies = whole.entry(9, &commands);
-    // The file as the early commit leaves it: after the runaway, before the third.
+    // The file after the early commit: the interrupted command is in it, the third one is not.
     part.entry(9, &commands[..2]);
     let file = part.registry.sql().image();
     whole.start_from(Some(Database::survivor(&file)));
@@ -149,7 +149,7 @@ fn a_file_comes_through_the_log_and_into_place() {
     assert_eq!(node.registry.digests(), before);
     node.start_from(None);
     assert_eq!(node.registry.digests(), before);
-    // What is no database, or is damaged, or has what is not allowed, changes nothing.
+    // A file that is not a database, is damaged, or contains something that is not allowed changes nothing.
     let mut damaged = image.clone();
     damaged[4096..4300].fill(0xAA);
     let views = rusqlite::Connection::open_in_memory().unwrap();
@@ -171,7 +171,7 @@ fn a_dump_loaded_elsewhere_gives_the_same_content() {
     for at_ms in 0..40 {
         node.entry(at_ms, &[command(&mut rng)]);
     }
-    // Tools that read lines take a carriage return for a part of their end.
+    // Tools that read line by line treat a carriage return as part of the line ending.
     node.execute(&["CREATE TABLE lines (x)", "INSERT INTO lines VALUES('a' || char(13, 10) || 'b')"]);
     let dump = node.dump();
     assert!(dump.contains("CAST(X'610D0A62' AS TEXT)") && !dump.contains('\r'));

@@ -1,6 +1,6 @@
-//! No spelling and no path brings the clock or the time zone of the machine into the database.
+//! No spelling and no kind of statement makes the clock or the time zone of the machine part of the content.
 //!
-//! Not here: what dates look like (`scripts/`).
+//! Not here: the format of dates (`scripts/`).
 
 use super::super::connection::configure;
 use super::script_runner::{Node, in_words, request, results};
@@ -17,7 +17,7 @@ const AT_MS: u64 = 981_173_106_789;
 const AT: &str = "2001-02-03 04:05:06.789";
 const FUNCTIONS: [&str; 8] = ["date", "time", "datetime", "julianday", "unixepoch", "strftime", "strftime", "timediff"];
 
-/// Values as SQL, each of them read by SQLite in its own way.
+/// Values as SQL literals, each of which SQLite reads in a different way.
 const WORDS: &[&str] = &[
     "NULL",
     "0",
@@ -65,7 +65,7 @@ const WORDS: &[&str] = &[
     "'tomorrow'",
 ];
 
-/// What SQLite says where it must not look at the clock; the error: what it would do there.
+/// The result in a place where SQLite must not read the clock. The error means that it would read it there.
 fn pure(conn: &Connection, name: &str, args: &[Stored]) -> Result<Stored> {
     let columns: Vec<String> = (0..args.len()).map(|place| format!("a{place}")).collect();
     let (table, columns) = (format!("{name}_{}", args.len()), columns.join(","));
@@ -83,7 +83,7 @@ fn ours(conn: &Connection, name: &str, args: &[Stored]) -> Result<Stored> {
     conn.prepare_cached(&format!("SELECT {name}({marks})"))?.query_row(params_from_iter(args), |row| row.get(0))
 }
 
-/// What it must be: as SQLite has it, with the entry's time in place of the clock; `None`: refused.
+/// The expected result: SQLite's, with the entry's time instead of the clock; `None`: refused.
 fn expected(conn: &Connection, name: &str, args: &[Stored]) -> Option<Stored> {
     let is_of_clock = |result: &Result<Stored>| matches!(result, Err(e) if e.to_string().contains("non-deterministic"));
     let first = usize::from(name == "strftime");
@@ -92,7 +92,7 @@ fn expected(conn: &Connection, name: &str, args: &[Stored]) -> Option<Stored> {
     let points = if name == "timediff" { first..2 } else { first..first + 1 };
     for point in points {
         if is_of_clock(&result) {
-            // Behind a point in time it is a modifier.
+            // After a point in time it is a modifier.
             let is_subsec = name != "timediff"
                 && match &args[point] {
                     Stored::Text(word) => word.to_lowercase().starts_with("subsec"),
@@ -111,14 +111,14 @@ fn expected(conn: &Connection, name: &str, args: &[Stored]) -> Option<Stored> {
     if is_of_clock(&result) { None } else { Some(result.unwrap()) }
 }
 
-/// Every word in every place, as SQLite reads it.
+/// Every word in every position, in each way that SQLite reads it.
 #[test]
 fn no_spelling_reads_the_clock() {
     let theirs = Connection::open_in_memory().unwrap();
     let mut conn = Connection::open_in_memory().unwrap();
     let hooks = Arc::new(HookState::default());
     configure(&mut conn, &hooks, Purpose::Write, None).unwrap();
-    // Text that is no UTF-8 stays a blob here: SQLite reads both alike.
+    // Text that is not UTF-8 remains a blob here: SQLite reads both in the same way.
     let value = |sql: &str| -> Stored {
         theirs.query_row(&format!("SELECT {sql}"), [], |row| row.get(0)).unwrap_or_else(|_| {
             Stored::Blob(theirs.query_row(&format!("SELECT CAST({sql} AS BLOB)"), [], |row| row.get(0)).unwrap())
@@ -150,7 +150,7 @@ fn no_spelling_reads_the_clock() {
             match expected(&theirs, name, &args) {
                 Some(expected) => match got {
                     Ok(got) => assert_eq!(got, expected, "{name}({args:?})"),
-                    // A time zone is refused even where SQLite looks at it no more.
+                    // A time zone is refused even where SQLite would not reach it.
                     Err(e) => assert!(e.to_string().contains("time zone"), "{name}({args:?}): {e}"),
                 },
                 None => {
@@ -163,7 +163,7 @@ fn no_spelling_reads_the_clock() {
     assert!(of_clock > 5_000 && refused > 1_000, "{of_clock} {refused}");
 }
 
-/// A word of which we do not know that it is pure is computed where SQLite refuses the clock.
+/// A word that is not known to be pure is computed in a place where SQLite does not allow the clock.
 #[test]
 fn what_is_not_known_to_be_pure_is_computed_where_sqlite_refuses_the_clock() {
     use crate::services::sql::connection::dates::Dates;
@@ -176,7 +176,7 @@ fn what_is_not_known_to_be_pure_is_computed_where_sqlite_refuses_the_clock() {
     }
 }
 
-/// Literal, parameter, column, expression, default, trigger, view, check, subquery: one time everywhere.
+/// Literal, parameter, column, expression, default, trigger, view, check and subquery all see the same time.
 #[test]
 fn every_path_takes_the_time_of_the_entry() {
     let mut node = Node::default();
@@ -214,7 +214,7 @@ fn every_path_takes_the_time_of_the_entry() {
     }
     let seen = in_words(&node.read("SELECT DISTINCT CAST(v AS TEXT) || ' ' || count(*) FROM r GROUP BY 1 || v"));
     assert!(seen.contains("2001-02-03 04:05:06 ") && seen.lines().count() == 2, "{seen}");
-    // Where a value must never change SQLite takes none of them.
+    // Where a value must never change, SQLite allows none of these functions.
     for sql in [
         "CREATE INDEX i ON words(datetime(w))",
         "CREATE INDEX i ON words(w) WHERE julianday(w) > 1",

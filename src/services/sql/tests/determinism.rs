@@ -15,8 +15,8 @@ use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// SQLite's features, our decisions about them, and the manual's statements about them: a feature of a later SQLite
-/// fails here until a decision about it is recorded.
+/// SQLite's features, our decisions about them, and the statements of the manual about them: a new feature of a later
+/// SQLite fails here until a decision about it is recorded.
 #[test]
 fn every_function_pragma_and_module_is_decided_and_documented() {
     let mut conn = Connection::open_in_memory().unwrap();
@@ -74,7 +74,8 @@ fn every_function_pragma_and_module_is_decided_and_documented() {
     assert_eq!(pragmas, decided, "pragmas");
 }
 
-/// The same commands, one node restarted after each from its file, one from the log alone, one from a snapshot.
+/// Runs the same commands on a node that is restarted from its file after each of them, one restarted from the log
+/// alone, and one restarted from a snapshot.
 #[test]
 fn a_restart_after_each_command_makes_no_difference() {
     let sql = [
@@ -120,7 +121,7 @@ fn a_restart_after_each_command_makes_no_difference() {
     }
 }
 
-/// A write ends after the same step on every node, also where full-text tables keep statements of their own.
+/// A write ends after the same step on every node, also if full-text tables keep prepared statements.
 #[test]
 fn a_runaway_ends_at_the_same_step_whatever_was_before() {
     let run = |sql: &[&str]| Command::Run(request(sql, Kind::Request, 3));
@@ -202,7 +203,7 @@ fn our_functions_are_like_those_of_sqlite() {
     }
 }
 
-/// The last answer of each node: one that has seen the statements before, and one that has just started.
+/// The last answer of two nodes: one that has run the statements before, and one that has just started.
 fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
     let mut node = Node::default();
     for request in prepare {
@@ -220,7 +221,7 @@ fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
 
 #[test]
 fn what_a_node_has_met_before_changes_no_answer() {
-    // The statement is explained where it was not seen before.
+    // Only a node that has not seen the statement before explains it.
     let request: &[&str] = &["INSERT INTO t(x) VALUES(7)", "INSERT INTO t(x) SELECT 'changes ' || changes()"];
     let [one, other] = answers(&[&["CREATE TABLE t (id INTEGER PRIMARY KEY, x)"], request], request);
     assert_eq!(one, other);

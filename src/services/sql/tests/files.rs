@@ -1,6 +1,6 @@
-//! The database in a file: kept, set aside, rebuilt, pinned while writes go on.
+//! The database in a file: kept, set aside, rebuilt, and pinned while writes continue.
 //!
-//! Not here: what a node does around it (`tests/cluster/sql.rs`).
+//! Not here: the node around it (`tests/cluster/sql.rs`).
 
 use super::script_runner::{Node, in_words, request};
 use crate::services::registry::Registry;
@@ -19,7 +19,7 @@ pub struct Folder {
     path: PathBuf,
     pub current: Mutex<String>,
     pub prepared: AtomicU64,
-    /// Where the files are copied to before another one becomes the database, as kill -9 would leave them.
+    /// Folder into which the files are copied before another file becomes the database, as kill -9 would leave them.
     pub copy_at_adoption: Mutex<Option<PathBuf>>,
     owner: String,
     next: AtomicU64,
@@ -134,7 +134,7 @@ pub fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
     news
 }
 
-/// The files as they are at this moment: what kill -9 leaves.
+/// Copies the files in their present state, as kill -9 would leave them.
 fn copy_of(files: &Folder, to: &Path) {
     for suffix in ["", "-wal"] {
         let name = format!("db.sqlite{suffix}");
@@ -173,7 +173,7 @@ fn a_file_copied_at_any_moment_goes_on_where_it_was() {
             assert!(copied.aside.lock().unwrap().is_empty());
         }
     }
-    // The same file again, without the end that a power cut removes: the log restores it.
+    // The same file, without the end that a power failure removes: the log restores it.
     assert_eq!(start(&mut node, &files), None);
     assert_eq!(node.registry.digests(), model.registry.digests());
 }
@@ -267,7 +267,7 @@ fn a_snapshot_holds_the_moment_at_which_it_was_taken() {
     bare_image(&(files as Arc<dyn Files>), &mut backup).unwrap();
     let conn = crate::services::sql::storage::load::open(backup).unwrap();
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
-    assert_eq!(tables, 1, "nothing of ours");
+    assert_eq!(tables, 1, "the internal table is left out");
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
         Reader::open(&files.path(), Arc::new(move || clock.load(Ordering::Relaxed).then_some("late"))).unwrap();
     let endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
     let asks = |reader: &Reader| reader.only_read(&[Statement::bare("SELECT n FROM t"), Statement::bare(endless)]);
-    assert!(asks(&reader), "of a new connection too");
+    assert!(asks(&reader), "on a new connection too");
     assert!(!reader.only_read(&[Statement::bare("SELECT 1"), Statement::bare("DELETE FROM t")]));
     let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7, &mut || ())[0]);
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
@@ -302,10 +302,10 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     let wide = vec!["hex(zeroblob(1000000))"; 1000].join(",");
     assert_eq!(said(&format!("SELECT {wide}")), "failed: string or blob too big");
     assert_eq!(said(&format!("SELECT {wide}; -- two")), "failed: string or blob too big");
-    assert!(said("SELECT length(hex(zeroblob(2000000)))").ends_with("4000000"), "few may be long");
+    assert!(said("SELECT length(hex(zeroblob(2000000)))").ends_with("4000000"), "a few values may be long");
     is_late.store(true, Ordering::Relaxed);
     assert_eq!(said(endless), "failed: late");
-    assert!(asks(&reader), "of one whose last read was ended too");
+    assert!(asks(&reader), "on a connection whose last read was interrupted too");
 }
 
 /// The pause of writes while a snapshot of a large database is taken: `--ignored --nocapture`, `PHALANX_SQL_MB=1024`.
@@ -368,7 +368,7 @@ fn writes_go_on_while_a_snapshot_is_taken() {
     assert!(clone < Duration::from_millis(50));
 }
 
-/// `*` and the columns of the table, read together: both belong to one schema.
+/// `*` and the columns of the table in one read: both belong to the same schema.
 fn shape(reader: &mut Reader) -> (String, String) {
     let ask = [
         "SELECT group_concat(name) FROM pragma_table_info('t')",
@@ -391,7 +391,7 @@ fn shape(reader: &mut Reader) -> (String, String) {
     }
 }
 
-/// Readers that have seen an older schema, with the same statements kept prepared.
+/// Readers that prepared the same statements for an older schema.
 #[test]
 fn no_read_answers_with_the_columns_of_an_older_schema() {
     let home = tempfile::tempdir().unwrap();
@@ -438,7 +438,7 @@ fn shape_of_any(reader: &mut Reader) -> (String, String) {
     }
 }
 
-/// The same while the schema changes all the time.
+/// The same while the schema changes continuously.
 #[test]
 fn reads_beside_changes_of_the_schema_are_of_one_schema() {
     let home = tempfile::tempdir().unwrap();
@@ -491,7 +491,7 @@ fn a_check_that_uses_time_or_chance_is_no_damage() {
     assert_eq!(start(&mut node, &files), None);
     assert!(files.aside.lock().unwrap().is_empty(), "{:?}", files.aside);
     assert_eq!(in_words(&node.read("SELECT count(*) FROM c")), "[count(*):integer]\n  1");
-    // A file from elsewhere: its validity must be decided equally on every node.
+    // A file to be loaded: all nodes must decide equally whether it is valid.
     let mut conn = rusqlite::Connection::open_in_memory().unwrap();
     conn.execute_batch(
         "CREATE TABLE c (a CHECK (random() > 0), b CHECK (b < date('now'))); PRAGMA ignore_check_constraints = ON; \

@@ -1,6 +1,6 @@
-//! Malicious statements: each is refused with a sentence or ends in time, and the database is unchanged.
+//! Malicious statements: each is refused with a clear message or ends in time, and the database is unchanged.
 //!
-//! Not here: what must be the same on every node (`determinism.rs`).
+//! Not here: equality of all nodes (`determinism.rs`).
 
 use super::script_runner::{Node, answer, in_words, request, results};
 use crate::planted_bugs::SqlBugs;
@@ -136,7 +136,7 @@ fn what_reaches_out_or_differs_is_refused() {
         "PRAGMA foreign_key_check",
         "SELECT * FROM pragma_function_list",
         "SELECT jsonb_group_array(n) FROM t",
-        // Characters that SQLite reads as a blank at the beginning of a word, and a parameter that has a quote in its
+        // Characters that SQLite treats as a blank at the beginning of a word, and a parameter with a quote in its
         // name.
         "INSERT OR \u{feff}ROLLBACK INTO t VALUES(1, 1)",
         "WITH x AS (SELECT $a(')) INSERT OR ROLLBACK INTO t VALUES(1, 1) -- '",
@@ -183,7 +183,7 @@ fn what_reaches_out_or_differs_is_refused() {
     }
 }
 
-/// Each name of the lists of refused names, as used by a statement that writes and by a read.
+/// Each name in the lists of refused names, in a statement that writes and in a read.
 #[test]
 fn what_the_catalogue_refuses_is_refused() {
     let mut node = node();
@@ -214,7 +214,7 @@ fn what_the_catalogue_refuses_is_refused() {
     }
 }
 
-/// Views that double the work of preparing with each level.
+/// Views that double the work of preparing a statement with each level.
 #[test]
 fn views_upon_views_end() {
     let mut node = node();
@@ -268,7 +268,7 @@ fn an_index_without_segments_is_no_full_disk() {
     assert_eq!(content(&node), before);
 }
 
-/// A statement that fails leaves no changes behind, even if it failed late; and long values cost more.
+/// A statement that fails leaves no changes behind, however late it failed; and long values cost more.
 #[test]
 fn a_statement_that_fails_late_leaves_nothing() {
     let mut node = node();
@@ -333,7 +333,7 @@ fn what_is_copied_is_counted() {
     node.execute(&["CREATE TABLE a (x)", "CREATE TABLE b (x)", "INSERT INTO a VALUES(zeroblob(1000000))"]);
     let growing = ["INSERT INTO b SELECT * FROM a", "INSERT INTO a SELECT * FROM b"].repeat(12);
     let said = node.run(1, request(&growing, Kind::Execute, 1));
-    assert!(said.iter().any(|one| in_words(one) == ran_away()), "it would come to 75 GB");
+    assert!(said.iter().any(|one| in_words(one) == ran_away()), "the statements would write 75 GB");
     let rows = in_words(&node.read("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"));
     let rows: u64 = rows.rsplit("  ").next().unwrap().parse().unwrap();
     assert!((100..3_000).contains(&rows), "{rows} MB");
@@ -411,7 +411,7 @@ fn what_would_take_for_ever_in_one_step_ends() {
     assert_eq!(in_words(&node.read(cut)), ran_away());
 }
 
-/// Our functions that replace SQLite's answer as those do.
+/// Our replacements of SQLite functions return the same results.
 #[test]
 fn functions_of_ours_answer_as_sqlite_does() {
     let values = [
@@ -527,7 +527,7 @@ fn how_long_a_runaway_takes() {
 }
 
 /// An object whose reserved name was allowed by an earlier version remains usable: it can be read, renamed and dropped,
-/// and obstructs nothing.
+/// and does not prevent other statements.
 #[test]
 fn a_reserved_name_from_before_can_be_taken_away() {
     let mut node = node();

@@ -1,6 +1,7 @@
-//! Functions whose result is many times as long as their arguments, and those that mark words, in reads and in writes.
+//! Functions whose result is many times as long as their arguments, and functions that mark matches, in reads and in
+//! writes.
 //!
-//! Not here: what they cost (`cost.rs`).
+//! Not here: their cost (`cost.rs`).
 
 use super::script_runner::{Node, in_words};
 use crate::services::sql::commands::{Params, Value};
@@ -8,7 +9,7 @@ use crate::services::sql::{Reader, Statement};
 use rusqlite::Connection;
 use std::sync::Arc;
 
-/// A reader of a file that has one text of four megabytes, one of control characters, one of JSON, and words.
+/// A reader of a file with long texts (plain, control characters, and JSON) and a full-text table.
 fn reader(home: &tempfile::TempDir) -> Reader {
     let path = home.path().join("some.sqlite");
     let conn = Connection::open(&path).unwrap();
@@ -124,11 +125,11 @@ fn words_are_marked_in_reads_with_marks_that_are_known() {
             ("SELECT highlight(f, 0, '<', '>') FROM f WHERE f MATCH upper('a')", Params::None),
         ] {
             let said = ask(&mut reader, sql, params);
-            assert!(said.contains("highlight and snippet take marks"), "{sql}: {said}");
+            assert!(said.contains("the marks of highlight and snippet"), "{sql}: {said}");
         }
         let said = ask(&mut reader, "SELECT highlight(f, 0, '<', '>') FROM f WHERE f MATCH 'c'", Params::None);
-        assert!(said.contains("make several rows of a longer text"), "{said:.200}");
-        // What does not mark words sees long texts as before.
+        assert!(said.contains("split longer texts into several rows"), "{said:.200}");
+        // Reads that do not mark matches may still return long texts.
         assert!(!ask(&mut reader, "SELECT count(x) FROM f WHERE f MATCH 'c'", Params::None).starts_with("failed"));
     }
 }

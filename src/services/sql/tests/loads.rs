@@ -1,6 +1,7 @@
-//! Database files that are loaded: prepared beside the log, put in place in one step, at whatever moment the node dies.
+//! Database files that are loaded: prepared outside of the log and put in place in one step, at whatever moment the
+//! node crashes.
 //!
-//! Not here: what a file may hold (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster/sql.rs`).
+//! Not here: what a file may contain (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster/sql.rs`).
 
 use super::files::{Folder, folder, start};
 use super::script_runner::{Node, answer, in_words, request};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 const LOAD: u64 = 7;
 
-/// A file with some tables, one of them full of text.
+/// A file with several tables, one of which contains much text.
 fn image() -> Vec<u8> {
     let mut conn = Connection::open_in_memory().unwrap();
     conn.execute_batch(
@@ -57,7 +58,7 @@ fn wait_until_prepared(files: &Folder, load: u64) {
     }
 }
 
-/// Starts a node with the files that lie in a folder, and says what has become of it.
+/// Starts a node with the files in a folder and returns its state.
 fn state_in(path: &Path, current: &str, node: &Node) -> (String, Option<String>) {
     let files = folder(path, "n1");
     *files.current.lock().unwrap() = current.to_string();
@@ -104,16 +105,16 @@ fn a_file_is_prepared_beside_the_log_and_put_in_place_in_one_step() {
     }
     assert_ne!(files.path(), home.path().join("db.sqlite"), "another file is the database now");
     assert_eq!(state(&node), state(&model));
-    assert_eq!(node.registry.sql().newest(), node.log.len() as u64, "it knows how far it is");
-    // The step itself copies nothing: it waits for a file that is ready and adds what entries answered.
+    assert_eq!(node.registry.sql().newest(), node.log.len() as u64, "the file records its newest entry");
+    // The step itself copies no rows: it waits for the prepared file and adds the replies to entries.
     assert_eq!(
         done(&mut node, put_in_place(LOAD, &image)),
         Answer::Refused("another file is being loaded: start the load again".into())
     );
 }
 
-/// The entry of the last step has commands before and after it. The node dies when the new file is whole and before it is known to
-/// be the database, and right after that.
+/// The entry of the last step contains commands before and after that step. The node crashes when the new file is
+/// complete but not yet recorded as the database, and right after it is recorded.
 #[test]
 fn a_node_that_dies_at_the_last_step_has_done_it_or_does_it() {
     let (home, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -129,7 +130,7 @@ fn a_node_that_dies_at_the_last_step_has_done_it_or_does_it() {
     }
     wait_until_prepared(&files, LOAD);
     for node in [&mut node, &mut model] {
-        // What these answered is known when the file is put in place, and not before.
+        // The replies to these commands are known only when the file is put in place.
         node.execute(&["INSERT INTO t VALUES(-1)"]);
         node.execute(&["INSERT INTO t VALUES(-2)"]);
         let around = [
@@ -145,7 +146,7 @@ fn a_node_that_dies_at_the_last_step_has_done_it_or_does_it() {
     let now = state(&node);
     assert_eq!(now, state(&model));
     let new = files.current.lock().unwrap().clone();
-    // Each copy is started twice: what the first start makes of it must last.
+    // Each copy is started twice: the result of the first start must be durable.
     for current in ["db.sqlite", "db.sqlite", &new, &new] {
         let copy = tempfile::tempdir().unwrap();
         for entry in std::fs::read_dir(crashed.path()).unwrap() {
@@ -205,7 +206,7 @@ fn a_file_of_no_use_leaves_every_table_and_no_piece() {
             }
             assert!(matches!(done(node, put_in_place(LOAD, &image)), Answer::Refused(_)));
         }
-        // Another load takes the place of one that has come half way; its last step is refused to the first.
+        // Another load replaces one that is half complete; the last step of the first one is refused.
         for piece in pieces(LOAD, &other).into_iter().chain([prepare(LOAD, &other)]) {
             assert_eq!(done(node, piece), Answer::Done);
         }
@@ -217,7 +218,7 @@ fn a_file_of_no_use_leaves_every_table_and_no_piece() {
         while done(node, Command::Unstage { load: LOAD + 1 }) == Answer::More {
             count += 1;
         }
-        assert!(count > 1, "they go one by one");
+        assert!(count > 1, "pieces are removed one at a time");
         assert_eq!(in_words(&node.read("SELECT n FROM t")), "[n:integer]\n  1");
     }
     let left: Vec<i64> = node.registry.sql().own_rows();
@@ -227,7 +228,7 @@ fn a_file_of_no_use_leaves_every_table_and_no_piece() {
         let names = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with("temporary")).collect::<Vec<_>>()
     };
-    // A preparation that was given up removes its file when its thread sees that.
+    // A preparation that was abandoned removes its file when its thread notices that.
     let gone = || temporary().is_empty().then_some(());
     wait_until("no temporary file is left", Duration::from_secs(60), gone).unwrap();
     let _ = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);

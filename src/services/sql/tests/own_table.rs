@@ -1,4 +1,4 @@
-//! Our own table beside the users': hidden from tools, out of their reach, and taken over from older versions.
+//! The internal table: hidden from tools, protected from statements of clients, and taken over from older versions.
 //!
 //! Not here: which statements are refused (`hostile.rs`).
 
@@ -10,7 +10,7 @@ use rusqlite::{Connection, MAIN_DB};
 use std::process::Command;
 use std::sync::Arc;
 
-/// How the table was called before, in SQL that makes a file of today one of those days.
+/// Renames the table to the name used by older versions, which turns a present file into one of an older version.
 const AS_BEFORE: &str = "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET name = '_phalanx', tbl_name = '_phalanx', \
     sql = 'CREATE TABLE _phalanx(idx INTEGER PRIMARY KEY, data)' WHERE name = 'sqlite_phalanx'; PRAGMA writable_schema = RESET";
 
@@ -43,7 +43,7 @@ fn a_file_of_an_older_version_goes_on_where_it_was() {
     let mut registry = crate::services::registry::Registry::default();
     registry.sql = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);
     registry.begin_anew().unwrap();
-    assert_eq!(registry.sql().newest(), before, "it knows how far it is");
+    assert_eq!(registry.sql().newest(), before, "the file records its newest entry");
     assert_eq!(registry.take_news(), Vec::<String>::new(), "it was not rebuilt");
     assert!(
         names(&Connection::open(files.path()).unwrap(), "SELECT name FROM sqlite_schema")
@@ -79,7 +79,7 @@ fn an_image_of_an_older_version_has_the_digest_of_today() {
     assert_eq!(again.digests(Stamp::default()), database.digests(Stamp::default()));
 }
 
-/// What tools do: they list the tables, leave out SQLite's own, and drop what they found.
+/// A tool lists the tables without SQLite's own, and drops the tables that it found.
 #[test]
 fn dropping_every_table_that_tools_see_leaves_a_working_database() {
     let mut node = Node::default();
@@ -112,7 +112,7 @@ fn a_backup_has_nothing_of_ours() {
     assert_eq!(names(&conn, "SELECT name FROM sqlite_schema ORDER BY name"), ["sqlite_sequence", "t", "v"]);
     assert_eq!(names(&conn, "PRAGMA integrity_check"), ["ok"]);
     assert_eq!(conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).unwrap(), 1, "its page is free");
-    // The command line of SQLite, on a machine that has it, sees no table of ours in a node's own file either.
+    // The command line of SQLite, if the machine has it, does not list the internal table of a node's file either.
     for (path, words) in [(&path, ".tables"), (&path, ".dump"), (&files.path(), ".tables"), (&files.path(), ".dump")] {
         let Ok(output) = Command::new("sqlite3").args(["-readonly", path.to_str().unwrap(), words]).output() else {
             return;

@@ -1,9 +1,10 @@
-//! A node's life around the database, and the language of the scripts.
+//! A simulated node around the database, and the commands of the scripts.
 //!
-//! `execute`, `request`, `strong` take statements as quoted words, go through the log and print what came of each; `query` reads.
-//! `transaction=true` makes them one; other words with a value are parameters: `1=..` by place, a name by name.
-//! `wait MS` lets log time pass, `load SQL` loads a dump, `dump` prints one, `snapshot` takes a snapshot, `crash` kills the
-//! process and starts it from snapshot, log and what the file holds, `wipe` the same without the file.
+//! `execute`, `request` and `strong` take statements as quoted words, send them through the log and print the outcome
+//! of each; `query` reads. `transaction=true` makes them one transaction; other words with a value are parameters:
+//! `1=..` by position, a name by name. `wait MS` advances log time, `load SQL` loads a dump, `dump` prints one,
+//! `snapshot` takes a snapshot, `crash` kills the process and starts it from the snapshot, the log and the file, `wipe`
+//! does the same without the file.
 
 use crate::services::Replicated;
 use crate::services::Reply;
@@ -25,7 +26,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// An entry with these commands; what each answered.
+    /// Applies an entry with these commands; returns the reply to each.
     pub fn entry(&mut self, at_ms: u64, commands: &[Command]) -> Vec<Reply> {
         let commands: Vec<Vec<u8>> = commands.iter().map(Database::encode_command).collect();
         let tags = self.tags;
@@ -41,18 +42,18 @@ impl Node {
         self.registry.apply(index, &batch).into_iter().map(|(_, reply)| reply).collect()
     }
 
-    /// One run in an entry of its own, which is sent again while there is no time for it.
+    /// Applies a run as an entry of its own; it is sent again while the answer is [`Answer::Busy`].
     pub fn run(&mut self, at_ms: u64, run: Run) -> Vec<Outcome> {
         let (mut at_ms, command) = (at_ms, [Command::Run(run)]);
         loop {
             let reply = self.entry(at_ms, &command).pop().unwrap();
-            // As a door waits for its turn.
+            // As an endpoint waits before it sends a request again.
             let Answer::Busy { after_ms } = answer(reply.clone()) else { return results(reply) };
             at_ms = self.registry.applied().at_ms + after_ms;
         }
     }
 
-    /// Statements without anything about them.
+    /// Runs statements without parameters.
     pub fn execute(&mut self, sql: &[&str]) -> Vec<Outcome> {
         let seed = self.log.len() as u64;
         self.run(1_000 * seed, request(sql, Kind::Execute, seed))
@@ -71,7 +72,7 @@ impl Node {
         self.snapshot = Some((self.registry.applied().index.0, bytes));
     }
 
-    /// Starts again from snapshot and log. `file`: what is left of the database.
+    /// Restarts from snapshot and log. `file`: the remaining content of the database file.
     pub fn start_from(&mut self, file: Option<Database>) {
         let mut registry = Registry::default();
         if let Some(file) = file {
@@ -88,7 +89,7 @@ impl Node {
         self.registry = registry;
     }
 
-    /// kill -9: the file has all that was committed.
+    /// Restarts as after kill -9: the file has everything that was committed.
     pub fn crash(&mut self) {
         let image = self.registry.sql().image();
         self.start_from(Some(Database::survivor(&image)));
@@ -239,7 +240,7 @@ fn all_in_words(outcomes: &[Outcome]) -> String {
     outcomes.iter().map(|outcome| in_words(outcome) + "\n").collect()
 }
 
-/// A piece of a file in one command, put in place by the next.
+/// Sends a whole file as one piece, and puts it in place with the next command.
 pub fn load_file(node: &mut Node, image: &[u8]) -> Answer {
     let pieces = image.chunks(1000).enumerate();
     let stages =
