@@ -1,9 +1,10 @@
-//! The chat in a snapshot: counts, then one record for each account, stranger, conversation and message, so that writer and
-//! reader stream.
+//! The chat in a snapshot: counts, then one record for each account, stranger, conversation and message, so that writer
+//! and reader stream.
 //!
-//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of accounts,
-//! of strangers, of conversations. Then the records in order, each with its length (postcard); a conversation's is followed by
-//! the number of its messages and one record for each. What follows from these is not saved.
+//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of
+//! accounts, of strangers, of conversations. Then the records in order, each with its length (postcard); a
+//! conversation's is followed by the number of its messages and one record for each. What follows from these is not
+//! saved.
 //! Not here: the frame around it and its version (`services/snapshot_format.rs`).
 
 use super::accounts::{Account, Accounts, Failures};

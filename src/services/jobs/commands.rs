@@ -1,7 +1,7 @@
 //! What can be asked of the jobs, and what they answer: the types that endpoints, workers and the service share.
 //!
-//! An endpoint turns what its client sent into a [`Request`]; a worker tells how an attempt went in an [`End`]. Times are log
-//! time in milliseconds since 1970, spans are milliseconds of a worker's clock, which nothing is decided by.
+//! An endpoint turns what its client sent into a [`Request`]; a worker tells how an attempt went in an [`End`]. Times
+//! are log time in milliseconds since 1970, spans are milliseconds of a worker's clock, which nothing is decided by.
 //! Not here: what a command changes (`state.rs`), any protocol's spelling (`http/`, `cli/`).
 
 use crate::services::Growth;
@@ -28,11 +28,12 @@ pub const OPEN_MAX: usize = 100_000;
 pub const OPEN_BYTES_MAX: usize = 512 << 20;
 /// Bytes of all jobs that have ended: beyond it those that ended first are forgotten before their time.
 pub const ENDED_BYTES_MAX: usize = 256 << 20;
-/// How often a job's worker may be lost while it runs: one whose workers are lost again and again may be what kills them.
+/// How often a job's worker may be lost while it runs: one whose workers are lost again and again may be what kills
+/// them.
 pub const LOSSES_MAX: u32 = 5;
-/// A loss counts if the worker gave a sign of life after it got the job, or had it for so long, in milliseconds of log time.
-/// When all nodes die at once, each of them may get a job in its turn before the log knows that it is dead: that is not the
-/// job's doing.
+/// A loss counts if the worker gave a sign of life after it got the job, or had it for so long, in milliseconds of log
+/// time. When all nodes die at once, each of them may get a job in its turn before the log knows that it is dead: that
+/// is not the job's doing.
 pub const LOSS_COUNTS_AFTER_MS: u64 = 10_000;
 /// How often a job is given away at most, whatever becomes of its workers.
 pub const ATTEMPTS_MAX: u32 = 25;
@@ -40,7 +41,8 @@ pub const ATTEMPTS_MAX: u32 = 25;
 pub const SETBACKS_MAX: usize = 6;
 /// Bytes of a reason why a sandbox did not start.
 pub const REASON_BYTES_MAX: usize = 2048;
-/// Bytes of standard output, and of standard error, that are kept of an attempt that did not end the job: the last ones.
+/// Bytes of standard output, and of standard error, that are kept of an attempt that did not end the job: the last
+/// ones.
 pub const PAST_OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// A language that only workers have which left so long ago, in milliseconds of log time, counts as unknown.
 pub const AWAY_MAX_MS: u64 = 600_000;
@@ -246,8 +248,8 @@ pub enum Command {
         /// Which.
         job: JobId,
     },
-    /// The program of an attempt never began, through no fault of its own: the job waits again, and goes to another worker if
-    /// there is one. It counts only if the job is still this worker's and in this attempt.
+    /// The program of an attempt never began, through no fault of its own: the job waits again, and goes to another
+    /// worker if there is one. It counts only if the job is still this worker's and in this attempt.
     GiveBack {
         /// Which.
         job: JobId,

@@ -1,5 +1,5 @@
-//! Who gets which job: the capable worker with the fewest running jobs, among equals the one that has been idle longest.
-//! A worker on which the job's sandbox did not start gets it again only if no other can take it.
+//! Who gets which job: the capable worker with the fewest running jobs, among equals the one that has been idle
+//! longest. A worker on which the job's sandbox did not start gets it again only if no other can take it.
 //!
 //! This runs after every command, on every node, and decides from the state alone; so no decision can be late, and none
 //! takes an entry of its own. Jobs wait in the order of their numbers, for each language apart: one that no worker can

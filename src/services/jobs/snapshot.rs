@@ -1,8 +1,8 @@
 //! The jobs in a snapshot: counts, then one record for each worker and job, so that writer and reader stream.
 //!
-//! Numbers are little-endian `u64`. Head: newest number, newest turn, number of workers, number of jobs. Then for each worker
-//! and then for each job, in order, the length of its record and the record (postcard); a job's has its number in front.
-//! What follows from the jobs is not saved.
+//! Numbers are little-endian `u64`. Head: newest number, newest turn, number of workers, number of jobs. Then for each
+//! worker and then for each job, in order, the length of its record and the record (postcard); a job's has its number
+//! in front. What follows from the jobs is not saved.
 //! Not here: the frame around it and its version (`services/snapshot_format.rs`).
 
 use super::commands::{Job, JobId, State, Worker};

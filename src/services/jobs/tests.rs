@@ -1,7 +1,7 @@
 //! Tests of the jobs: golden scripts, and many random lives of workers that crash, come back and repeat themselves.
 //!
-//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::jobs` records them
-//! anew; read the difference before you commit it.
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::jobs` records
+//! them anew; read the difference before you commit it.
 //! Not here: the language of the scripts (`tests/script_runner.rs`), the random model (`tests/random_model.rs`).
 
 mod random_model;

@@ -1,7 +1,7 @@
 //! How much the operations of one command or query may still answer and look at.
 //!
-//! A client that asks a thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a node
-//! without memory or without time. A command is cut off at the same byte and step on every node.
+//! A client that asks a thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a
+//! node without memory or without time. A command is cut off at the same byte and step on every node.
 //! Not here: how much that is (`commands.rs`).
 
 use super::commands::{Bytes, LOOK_STEPS, Value};

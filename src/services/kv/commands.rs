@@ -1,7 +1,7 @@
 //! What can be asked of the key-value store, and what it answers: the types that endpoints and the service share.
 //!
-//! An endpoint turns what its client sent into a [`Batch`]: operations that are executed one after another with nothing in
-//! between. A batch of a pipelining client and a transaction are the same thing; the latter may carry conditions.
+//! An endpoint turns what its client sent into a [`Batch`]: operations that are executed one after another with nothing
+//! in between. A batch of a pipelining client and a transaction are the same thing; the latter may carry conditions.
 //! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
 //!
 //! Invariants: an operation's meaning is complete in itself: no connection state, no clock, no local setting.
@@ -16,21 +16,21 @@ pub use serde_bytes::ByteBuf as Bytes;
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a value.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
-/// Bytes that a batch which goes through the log may answer: its reply fits into one frame between nodes, and the session
-/// table keeps it until its client has it. An operation that would go beyond answers [`OpError::ReplyTooLarge`] and
-/// changes nothing.
+/// Bytes that a batch which goes through the log may answer: its reply fits into one frame between nodes, and the
+/// session table keeps it until its client has it. An operation that would go beyond answers [`OpError::ReplyTooLarge`]
+/// and changes nothing.
 pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
 /// Bytes that a batch which only reads may answer: it is served by the node that was asked.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
 /// Bytes of keys and values in one page of a range: a page never takes long, however large the values are.
 pub const RANGE_BYTES_MAX: usize = 1 << 20;
 
-/// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some two
-/// microseconds on every node, and others wait meanwhile. The endpoints refuse what names more.
+/// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some
+/// two microseconds on every node, and others wait meanwhile. The endpoints refuse what names more.
 pub const RUN_KEYS_MAX: usize = 100_000;
-/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which others wait. A
-/// step is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`]. Tests have
-/// fewer.
+/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which
+/// others wait. A step is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes
+/// [`LOOK_STEPS`]. Tests have fewer.
 pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
 /// The same for a batch that only reads: it is answered beside the log.
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
@@ -63,8 +63,8 @@ pub enum Condition {
     Equals(Bytes),
     /// Only if its revision is this one (0: it does not exist).
     ///
-    /// Every write of a key, a change of its time to live included, gives it a revision that no key ever had. A key that
-    /// was away and came back is told from the one that stayed, but one that was absent, came and went is not.
+    /// Every write of a key, a change of its time to live included, gives it a revision that no key ever had. A key
+    /// that was away and came back is told from the one that stayed, but one that was absent, came and went is not.
     Revision(u64),
 }
 
@@ -110,12 +110,14 @@ pub enum Op {
     /// `List [Bytes last key looked at, or Nil at the end; List of Bytes]`. A key that is there all the time is given
     /// once, whatever is written between two pages.
     Scan { after: Option<Bytes>, glob: Option<Bytes>, count: u64 },
-    /// Keys with a prefix, in order, after `after`, at most `limit`, and at most [`RANGE_BYTES_MAX`] bytes beyond the first:
-    /// `List` of `List [Bytes key, Bytes value, Int revision]`, and a `Nil` behind them if the bytes ended the page.
+    /// Keys with a prefix, in order, after `after`, at most `limit`, and at most [`RANGE_BYTES_MAX`] bytes beyond the
+    /// first: `List` of `List [Bytes key, Bytes value, Int revision]`, and a `Nil` behind them if the bytes ended the
+    /// page.
     Range { prefix: Bytes, after: Option<Bytes>, limit: u64 },
     /// What is known of a lock: `List [Int token, Int ttl_ms]` or `Nil`.
     LockInfo(Bytes),
-    /// Remaining milliseconds: `Int`; -1: never expires, -2: no such key. It needs the time, so it goes through the log.
+    /// Remaining milliseconds: `Int`; -1: never expires, -2: no such key. It needs the time, so it goes through the
+    /// log.
     Ttl(Bytes),
     /// Writes a key. `Ok` or `Nil` (condition not met); with `get` the old value (`Bytes` or `Nil`) in either case.
     Set { key: Bytes, value: Bytes, condition: Condition, expiry: Expiry, get: bool },
@@ -133,8 +135,8 @@ pub enum Op {
     IncrBy { key: Bytes, by: i64 },
     /// Adds to a value's end and keeps its time to live: `Int`, its new length, or `Error`.
     Append { key: Bytes, value: Bytes },
-    /// Sets the time to live: `Int` 1, or 0 (no such key, or condition not met). A time that has passed removes the key.
-    /// `Never` is infinite; `Keep` is the time that it has.
+    /// Sets the time to live: `Int` 1, or 0 (no such key, or condition not met). A time that has passed removes the
+    /// key. `Never` is infinite; `Keep` is the time that it has.
     Expire { key: Bytes, expiry: Expiry, condition: ExpireIf },
     /// Removes the time to live: `Int` 1 or 0.
     Persist(Bytes),
@@ -153,8 +155,8 @@ pub enum Op {
     ExtendIf { key: Bytes, token: Bytes, ms: u64, replace: bool },
     /// Reacquire: if the value is `token`, the time to live becomes `ms`: `Int` 1 or 0.
     ReacquireIf { key: Bytes, token: Bytes, ms: u64 },
-    /// What WATCH remembers of each key, for [`Batch::watched`]: its revision, or if it does not exist, [`ABSENT`] with the
-    /// store's newest revision: `List` of `Int`, the bits of which are the mark's.
+    /// What WATCH remembers of each key, for [`Batch::watched`]: its revision, or if it does not exist, [`ABSENT`] with
+    /// the store's newest revision: `List` of `Int`, the bits of which are the mark's.
     Marks(Vec<Bytes>),
 }
 
@@ -220,8 +222,8 @@ pub fn fits(key: &[u8], value_bytes: usize) -> bool {
 /// executed all the same, as in Redis' EXEC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Key and mark ([`Op::Marks`]): if anybody wrote or removed one of them since, nothing is executed and the reply is
-    /// `Aborted`. A key that has expired meanwhile is different.
+    /// Key and mark ([`Op::Marks`]): if anybody wrote or removed one of them since, nothing is executed and the reply
+    /// is `Aborted`. A key that has expired meanwhile is different.
     pub watched: Vec<(Bytes, u64)>,
     /// In order.
     pub ops: Vec<Op>,

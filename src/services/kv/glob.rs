@@ -1,12 +1,12 @@
 //! Patterns of KEYS and SCAN, as Redis reads them (`stringmatchlen` in its `util.c`): `*`, `?`, `[a-c]`, `[^a]`, `\x`.
 //!
-//! One loop with one place to go back to: a `*` that comes later makes every earlier one final, so no pattern takes longer than
-//! its length times the key's. That may be billions of steps, so the caller says how many there are. A class that is not closed
-//! ends with the pattern, as in Redis.
+//! One loop with one place to go back to: a `*` that comes later makes every earlier one final, so no pattern takes
+//! longer than its length times the key's. That may be billions of steps, so the caller says how many there are. A
+//! class that is not closed ends with the pattern, as in Redis.
 //! Not here: which keys are looked at (`queries.rs`).
 
-/// Whether all of `text` matches. Each step, a byte of the pattern that is compared, is taken from `steps`; `None`: there were
-/// too few.
+/// Whether all of `text` matches. Each step, a byte of the pattern that is compared, is taken from `steps`; `None`:
+/// there were too few.
 pub fn matches(pattern: &[u8], text: &[u8], steps: &mut u64) -> Option<bool> {
     let (mut p, mut t) = (0, 0);
     // After the newest star: where the pattern goes on, and up to where the star has eaten.

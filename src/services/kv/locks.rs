@@ -1,11 +1,12 @@
 //! The locks: who holds one has a fencing token, a number that grows with every lock that is taken.
 //!
 //! A holder that was asleep for longer than its lock lived may still believe that it holds it. So it shows its token to
-//! whatever the lock protects, which refuses a token smaller than one that it has seen (Kleppmann, "How to do distributed
-//! locking", 2016). Locks end by log time, on every node at the same index.
-//! One whose time has come is free at once, and removed when its turn comes.
+//! whatever the lock protects, which refuses a token smaller than one that it has seen (Kleppmann, "How to do
+//! distributed locking", 2016). Locks end by log time, on every node at the same index. One whose time has come is free
+//! at once, and removed when its turn comes.
 //!
-//! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one twice.
+//! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one
+//! twice.
 //! Not here: keys that clients use as locks (`state.rs`, redis-py's scripts).
 
 use super::stored::Shared;

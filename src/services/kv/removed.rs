@@ -1,9 +1,9 @@
 //! When keys were last removed: what tells a key that was absent all the while from one that came and went.
 //!
-//! A client that watches an absent key wants to know whether anybody wrote it since. The key itself leaves nothing behind, so
-//! the newest revision at its removal is kept, not for each key but for each of some thousand groups of keys: that takes the
-//! same room for ever, and errs on the safe side. A transaction may be aborted because another key of the group was removed
-//! in the meantime; it is never carried out although its own key was.
+//! A client that watches an absent key wants to know whether anybody wrote it since. The key itself leaves nothing
+//! behind, so the newest revision at its removal is kept, not for each key but for each of some thousand groups of
+//! keys: that takes the same room for ever, and errs on the safe side. A transaction may be aborted because another key
+//! of the group was removed in the meantime; it is never carried out although its own key was.
 //! Not here: keys that exist, which carry their revision themselves (`table.rs`).
 
 use imbl::OrdMap;

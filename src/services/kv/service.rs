@@ -1,10 +1,10 @@
-//! The key-value store as a replicated service: decodes batches, carries out their operations in order, and ends what is
-//! due.
+//! The key-value store as a replicated service: decodes batches, carries out their operations in order, and ends what
+//! is due.
 //!
-//! An operation that cannot be carried out answers an error and leaves the state as it was. Times to live run on log time:
-//! before anything else of an entry, what is due at the entry's time is over, so a key dies at the same index on every
-//! node. A portion of it is removed then, the rest with later entries. A quiet cluster has no entries, so the leader
-//! proposes empty ones when [`Service::next_expiry_ms`] has come, until nothing is left to be removed.
+//! An operation that cannot be carried out answers an error and leaves the state as it was. Times to live run on log
+//! time: before anything else of an entry, what is due at the entry's time is over, so a key dies at the same index on
+//! every node. A portion of it is removed then, the rest with later entries. A quiet cluster has no entries, so the
+//! leader proposes empty ones when [`Service::next_expiry_ms`] has come, until nothing is left to be removed.
 //! Not here: what an operation changes (`state.rs`), exactly once (`services/sessions.rs`).
 
 use super::budget::{Answer, Budget};

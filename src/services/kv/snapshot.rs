@@ -1,10 +1,10 @@
 //! The store in a snapshot: counts, then one record for each lock and key, in order, so that writer and reader stream.
 //!
-//! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length of
-//! its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end what was
-//! removed: the revision at the last removal of all keys, number of groups, and for each its number and revision.
-//! Keys and locks that are over and not removed yet are there as well: every node removes them with the same entries.
-//! A length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
+//! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length
+//! of its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end
+//! what was removed: the revision at the last removal of all keys, number of groups, and for each its number and
+//! revision. Keys and locks that are over and not removed yet are there as well: every node removes them with the same
+//! entries. A length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
 //! Not here: the frame around it and its version (`services/snapshot_format.rs`).
 
 use super::commands::{KEY_BYTES_MAX, VALUE_BYTES_MAX};

@@ -2,8 +2,8 @@
 //!
 //! Invariants: K1 `revision` grows with every write and every lock that is taken, also within one entry, and is never
 //! given twice. K2 no operation sees what is due at the log time of the newest entry.
-//! Not here: which operation a command calls (`service.rs`), operations that only read (`queries.rs`), the snapshot's form
-//! (`snapshot.rs`).
+//! Not here: which operation a command calls (`service.rs`), operations that only read (`queries.rs`), the snapshot's
+//! form (`snapshot.rs`).
 
 use super::budget::Answer;
 use super::commands::{ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, Value, fits, int};

@@ -3,8 +3,8 @@
 //! Copies of the state share values, and their number is unknown: a snapshot or a large read may hold one. So a long
 //! value is never copied for a write. Appending copies its last piece at most, and the list of the others.
 //!
-//! Invariants: V1 values compare as their bytes do, wherever those are. V2 a value of up to [`ONE_PIECE_BYTES_MAX`] is one piece.
-//! V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
+//! Invariants: V1 values compare as their bytes do, wherever those are. V2 a value of up to [`ONE_PIECE_BYTES_MAX`] is
+//! one piece. V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
 //! Not here: how long a value may be (`commands.rs`).
 
 use std::fmt;

@@ -1,14 +1,14 @@
 //! The keys: value, revision and time to live of each, in order, and the times to live in the order in which they end.
 //!
-//! Both trees share their nodes with their copies: a clone costs two counters, and a write after it copies the few nodes
-//! on its way. Values and long keys are shared bytes, so a copied node copies pointers and short keys.
+//! Both trees share their nodes with their copies: a clone costs two counters, and a write after it copies the few
+//! nodes on its way. Values and long keys are shared bytes, so a copied node copies pointers and short keys.
 //!
-//! A million keys may be due at one moment, and removing them takes seconds. So an entry removes a [`Portion`] of them, the rest is
-//! over: it looks absent to everyone, and goes with the next entries.
+//! A million keys may be due at one moment, and removing them takes seconds. So an entry removes a [`Portion`] of them,
+//! the rest is over: it looks absent to everyone, and goes with the next entries.
 //!
-//! Invariants: T1 `due` holds exactly one row for each key that has a time to live. T2 a key is over when it is due at or before
-//! the log time of the newest entry, and nothing but a walk and the snapshot shows it then. T3 no key is put that is due already;
-//! that is the caller's duty.
+//! Invariants: T1 `due` holds exactly one row for each key that has a time to live. T2 a key is over when it is due at
+//! or before the log time of the newest entry, and nothing but a walk and the snapshot shows it then. T3 no key is put
+//! that is due already; that is the caller's duty.
 //! Not here: revisions and conditions (`state.rs`).
 
 use super::key::Key;
@@ -40,8 +40,8 @@ impl Slot {
     }
 }
 
-/// What is known beside the state: it follows from it and from log time, or is different on a node that came by a snapshot. So
-/// equal tables may differ in it.
+/// What is known beside the state: it follows from it and from log time, or is different on a node that came by a
+/// snapshot. So equal tables may differ in it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beside {
     /// Bytes of the largest value that was ever put.
@@ -196,7 +196,8 @@ impl Table {
         *self = Table { beside, ..Table::default() };
     }
 
-    /// Log time moves on: keys that have become due are over, and given. They count as such when they are taken, so all must be.
+    /// Log time moves on: keys that have become due are over, and given. They count as such when they are taken, so all
+    /// must be.
     pub fn move_to(&mut self, now_ms: u64) -> impl Iterator<Item = &[u8]> {
         let before_ms = self.beside.now_ms;
         self.beside.now_ms = before_ms.max(now_ms);

@@ -1,9 +1,11 @@
-//! Tests of the store: golden scripts, a model that random operations are compared with, and how it copes with a million keys.
+//! Tests of the store: golden scripts, a model that random operations are compared with, and how it copes with a
+//! million keys.
 //!
 //! The scripts read like a session of redis-cli, and where Redis has the command, its answers are Redis' own: they were
 //! compared with redis-server. One behaviour per file in `scripts/`, named after it.
 //! `UPDATE_GOLDENFILES=1 cargo test --lib services::kv` records them anew; read the difference before you commit it.
-//! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/model.rs`), figures (`tests/big.rs`).
+//! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/model.rs`), figures
+//! (`tests/big.rs`).
 
 mod big;
 mod model;

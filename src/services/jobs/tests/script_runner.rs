@@ -7,8 +7,8 @@
 //! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [outcome=NAME]`
 //! - to look: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
 //!
-//! After each command it prints what changed for whom. Everything is done twice, by two tables of which one went through
-//! a snapshot before each entry: they must stay equal.
+//! After each command it prints what changed for whom. Everything is done twice, by two tables of which one went
+//! through a snapshot before each entry: they must stay equal.
 
 use super::super::{Answer, Command, End, JobOutcome, JobTable, State, Worker};
 use super::{process, request, restored, saved, stamp};

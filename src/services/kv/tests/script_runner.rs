@@ -3,7 +3,8 @@
 //!
 //! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
 //! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`,
-//!   `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`, `persist`, `keys`,
+//!   `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`,
+//! `persist`, `keys`,
 //!   `scan [after=K] [match=GLOB] [count=N]`, `dbsize`, `flushall`, `multi` … `exec`, `watch`, `unwatch`
 //! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`,
 //!   `range PREFIX [after=K] [limit=N]`, `lock-acquire NAME MS`, `lock-renew NAME TOKEN MS`, `lock-release NAME TOKEN`,
@@ -11,8 +12,8 @@
 //! - redis-py's scripts: `release-if K TOKEN`, `extend-if K TOKEN MS [replace]`, `reacquire-if K TOKEN MS`
 //! - a value `size=N` has N bytes; `snapshot` writes the state, reads it back and goes on with that; `next-expiry`
 //!
-//! Everything is done twice, by two stores of which one went through a snapshot before each entry: they must stay equal,
-//! reply by reply and byte by byte. So each script is also one about determinism.
+//! Everything is done twice, by two stores of which one went through a snapshot before each entry: they must stay
+//! equal, reply by reply and byte by byte. So each script is also one about determinism.
 
 use super::super::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Store, Value};
 use super::{encode, ran, restored, saved, stamp};
