@@ -1,24 +1,28 @@
-//! A checksum of whatever is written, with pauses in between.
+//! A checksum of a byte stream, computed with pauses in between so that other threads are not delayed.
 //!
-//! Not here: what is written, and which node compares it (`digests.rs`).
+//! Not here: which bytes are digested (`digests.rs`).
 
 use std::io::{self, Write};
 
-/// Bytes hashed between two rests.
+/// Number of bytes that are hashed between two calls of `rest`.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// The digest of what `write` writes; `rest` is called after each piece of work.
+/// Returns the digest of the bytes that `write` writes: CRC-32 in the low half, length in the high half. `rest` is
+/// called after each piece of work.
+///
+/// # Errors
+/// Returns the error of `write`.
 pub fn digest_of(rest: &mut dyn FnMut(), write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<u64> {
     let mut hashing = Hashing { crc: crc32fast::Hasher::new(), bytes: 0, rested_at: 0, rest };
     write(&mut hashing)?;
     Ok(u64::from(hashing.crc.finalize()) | hashing.bytes << 32)
 }
 
-/// A writer that keeps a checksum and a count and nothing else.
+/// A writer that computes checksum and length and discards the bytes.
 struct Hashing<'a> {
     crc: crc32fast::Hasher,
     bytes: u64,
-    /// How many bytes there were at the last rest.
+    /// Value of `bytes` at the last call of `rest`.
     rested_at: u64,
     rest: &'a mut dyn FnMut(),
 }

@@ -1,10 +1,10 @@
 //! Digests of the whole replicated state at one index, for comparison between nodes.
 //!
-//! A checkpoint command in the log fixes the index. Every node that applies it digests its copy of the state, service by
-//! service, and the session table with them: nodes that have applied the same entries must come to the same numbers.
-//! A digest is the CRC-32 of the bytes that a snapshot would hold, with their count; the database's is of its content,
-//! because equal databases may differ in their pages. It finds faults; it is no defence against someone who crafts states.
-//! Not here: when checkpoints are taken and where digests travel (`node/views/integrity.rs`), who is wrong
+//! A checkpoint command in the log determines the index. Every node that applies it digests its copy of each service's
+//! state and of the session table: nodes that have applied the same entries must get the same digests.
+//! A digest is the CRC-32 and the length of the bytes that a snapshot would have; for the database it is computed from
+//! the content, because equal databases may differ in their pages. It detects faults, but not deliberate manipulation.
+//! Not here: when checkpoints are taken and how digests are exchanged (`node/views/integrity.rs`), which node is wrong
 //! (`cluster/integrity.rs`).
 
 use super::checksum::digest_of;
@@ -16,24 +16,24 @@ use serde::{Deserialize, Serialize};
 /// The digests of one node's state at one index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDigest {
-    /// Of the checkpoint's entry, which the state includes.
+    /// Index of the checkpoint's entry, which the state includes.
     pub index: Index,
-    /// By number of the service, as in a snapshot; 255 is the session table. A part that this node could not read, or that
-    /// is not at this index, is left out.
+    /// Number and digest of each part; the numbers are those of a snapshot ([`SESSIONS`] is the session table). A part
+    /// that this node could not read, or that is not at this index, is missing.
     pub parts: Vec<(u8, u64)>,
 }
 
-/// Where states differ.
+/// In which parts of the state nodes differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Checkpoint at which they do.
+    /// Index of the checkpoint at which they differ.
     pub index: Index,
-    /// Numbers of the parts that do.
+    /// Numbers of the parts that differ.
     pub parts: Vec<u8>,
 }
 
 impl Difference {
-    /// The parts in words: `key-value and sql`.
+    /// Returns the names of the parts as text: `key-value and sql`.
     pub fn parts_text(&self) -> String {
         let names: Vec<&str> = self.parts.iter().map(|number| part_name(*number)).collect();
         match names.as_slice() {
@@ -44,19 +44,19 @@ impl Difference {
     }
 }
 
-/// What a part is called in status, events and on the command line.
+/// Returns the name of a part in status, events and on the command line; `unknown` if there is no such part.
 pub fn part_name(number: u8) -> &'static str {
     PARTS.iter().find(|(of, _)| *of == number).map_or("unknown", |(_, name)| name)
 }
 
-/// The number of a part, by its name.
+/// Returns the number of the part with this name.
 pub fn part_number(name: &str) -> Option<u8> {
     PARTS.iter().find(|(_, of)| *of == name).map(|(number, _)| *number)
 }
 
 impl Registry {
-    /// Digests of all parts; `rest` is called after each piece of work. `known` are parts whose digest need not be computed
-    /// again. What cannot be read is left out.
+    /// Computes the digests of all parts; `rest` is called after each piece of work. Digests in `known` are used
+    /// instead of being computed again. A part that cannot be read is left out.
     pub fn state_digest(&self, known: &[(u8, u64)], rest: &mut dyn FnMut()) -> StateDigest {
         let mut parts = Vec::new();
         for (number, service) in self.services() {
@@ -77,8 +77,8 @@ impl Registry {
         StateDigest { index: self.applied().index, parts }
     }
 
-    /// A fingerprint of the whole state, for tests and the simulator, and beside it that of the database; `None` in its place:
-    /// its file is ahead of what was applied since the start, so there is nothing to compare.
+    /// Returns a digest of all parts except the database, and the digest of the database, for tests and the simulator.
+    /// The latter is `None` if the database file is ahead of the entries applied since the start.
     pub fn digests(&self) -> (u64, Option<u64>) {
         let digest = self.state_digest(&[], &mut || {});
         let (sql, others): (Vec<_>, Vec<_>) = digest.parts.into_iter().partition(|(number, _)| *number == Database::ID);

@@ -1,9 +1,9 @@
-//! Who is where: identity and addresses of every node.
+//! The directory service: identity and addresses of every node.
 //!
-//! Every node registers itself here once it is a member, so all nodes (and `config.json`) agree on where everyone is.
+//! Every node registers itself here once it is a member, so all nodes and `config.json` have the same addresses.
 //!
 //! Invariant: `version` grows with each change of the node table and is equal on every node at the same index.
-//! Not here: who is a member (`raft/`), who is alive (`cluster/gossip.rs`).
+//! Not here: the membership (`raft/`), which nodes are alive (`cluster/gossip.rs`).
 
 use super::{Replicated, Reply, Service};
 use crate::types::{Addresses, Identity, NodeId, Stamp};
@@ -12,27 +12,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufWriter, Read, Write};
 use uuid::Uuid;
 
-/// What a row of the node table takes in an answer, at most about.
+/// Approximate maximum size of a row of the node table in an answer.
 const NODE_BYTES: usize = 256;
 
-/// Changes the directory.
+/// A change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// This node is reachable here; replaces what stood under its id.
+    /// Registers a node with its addresses; replaces the row of its id.
     Register {
-        /// Who.
+        /// Id and uuid of the node.
         who: Identity,
-        /// Where.
+        /// Addresses at which the node is reachable.
         addresses: Addresses,
-        /// It serves clients, and neither votes nor runs jobs.
+        /// Whether the node is a gateway: it serves clients, but neither votes nor runs jobs.
         is_gateway: bool,
     },
-    /// This node left for good.
+    /// Removes a node that has left for good.
     Forget {
-        /// Which.
+        /// Id of the node.
         id: NodeId,
     },
-    /// Wrote a small text in earlier versions. Logs may still hold it; it changes nothing.
+    /// Wrote a short text in earlier versions. Old logs may contain it; it changes nothing.
     Note {
         /// Name of the text.
         id: String,
@@ -41,32 +41,32 @@ pub enum Command {
     },
 }
 
-/// Asks the directory.
+/// A query of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// The node table: [`Nodes`].
+    /// Returns the node table: [`Nodes`].
     Nodes,
 }
 
 /// The node table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nodes {
-    /// Grows by one with each change.
+    /// Number of changes so far.
     pub version: u64,
-    /// Every registered node.
+    /// Uuid and addresses of every registered node.
     pub nodes: BTreeMap<NodeId, (Uuid, Addresses)>,
-    /// Those among them that neither vote nor run jobs.
+    /// The registered nodes that are gateways: they neither vote nor run jobs.
     pub gateways: BTreeSet<NodeId>,
 }
 
-/// The state.
+/// State of the directory service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     nodes: Nodes,
 }
 
 impl Nodes {
-    /// Whether exactly this is registered.
+    /// Whether this node is registered with exactly these addresses and this role.
     pub fn has(&self, who: Identity, addresses: &Addresses, is_gateway: bool) -> bool {
         let row = self.nodes.get(&who.id);
         row.is_some_and(|(uuid, at)| *uuid == who.uuid && at == addresses)
@@ -75,14 +75,14 @@ impl Nodes {
 }
 
 impl Command {
-    /// The bytes that go into the log, without the service's routing byte.
+    /// Encodes the command without the service's routing byte.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 }
 
 impl Directory {
-    /// The node table.
+    /// Returns the node table.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
@@ -149,7 +149,7 @@ impl Service for Directory {
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        // Earlier versions wrote small texts behind the node table.
+        // Earlier versions wrote short texts after the node table; they are ignored.
         let (nodes, _texts) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
         self.nodes = nodes;
         Ok(())
@@ -160,7 +160,7 @@ impl Service for Directory {
 mod tests {
     use super::*;
 
-    /// What earlier versions wrote: the node table, then texts by name, their order and a count.
+    /// Earlier versions wrote the node table, then texts by name, their order and a count.
     #[test]
     fn a_snapshot_with_texts_of_former_versions_gives_its_node_table() {
         let mut directory = Directory::default();

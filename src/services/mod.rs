@@ -1,11 +1,13 @@
-//! Replicated state machines, pure: the same commands in the same order give the same bytes on every node.
+//! Replicated state machines without side effects: the same commands in the same order give the same bytes on every
+//! node.
 //!
-//! The tour: `service.rs` holds the [`Service`] interface; `registry.rs` routes commands to services by their first byte and
-//! writes one snapshot for all (`snapshot_format.rs` is its frame); `digests.rs` computes what nodes compare (`checksum.rs`
-//! is how); `sessions.rs` makes each command take effect once. The services: `directory.rs`, the addresses of all nodes;
-//! `kv/`, the key-value store; `jobs/`, people's programs; `sql/`, a SQL database; `chat/`, messages between people.
-//! Clocks, randomness, hash order and local settings never enter `apply`; a failed command is data like any other.
-//! Not here: how commands are agreed on (`raft/`), when snapshots are taken (`node/threads/apply.rs`).
+//! The tour: `service.rs` has the [`Service`] interface; `registry.rs` routes commands to services by their first byte
+//! and writes one snapshot of all of them (`snapshot_format.rs` is its framing); `digests.rs` computes the digests that
+//! nodes compare (with `checksum.rs`); `sessions.rs` makes each command take effect once. The services: `directory.rs`
+//! has the addresses of all nodes, `kv/` is the key-value store, `jobs/` runs users' programs, `sql/` is a SQL
+//! database, `chat/` has accounts, rooms and messages. `apply` never depends on clocks, randomness, hash order or local
+//! settings; a command that fails does so on every node.
+//! Not here: replication of commands (`raft/`), when snapshots are taken (`node/threads/apply.rs`).
 
 pub(crate) mod chat;
 mod checksum;
@@ -23,7 +25,7 @@ pub mod sql;
 
 pub use self::service::{Growth, Replicated, Reply, Service};
 
-/// The sum of costs, which is not computed beyond `most`.
+/// Adds up costs; stops as soon as the sum exceeds `most`.
 fn cost_within(costs: impl Iterator<Item = usize>, most: usize) -> usize {
     let mut sum: usize = 0;
     for cost in costs {

@@ -1,9 +1,9 @@
-//! All services of a node behind one interface: routes commands by their first byte, writes one snapshot for all.
+//! All services of a node behind one interface: routes commands by their first byte and writes one snapshot of all.
 //!
-//! A log entry carries a [`Batch`]: the leader's time and the commands that waited when it was made. Log time never
-//! goes back: a batch of a leader whose clock is behind counts as the newest time seen so far.
-//! A batch that cannot be decoded fails in the same way on every node; it never stops one of them.
-//! Not here: what a command does (each service), who makes batches (`node/threads/core/`).
+//! A log entry carries a [`Batch`]: the leader's log time and the commands that were waiting. Log time never decreases:
+//! an entry with an earlier time counts as having the latest time so far.
+//! A batch that cannot be decoded fails in the same way on every node and never stops a node.
+//! Not here: what a command does (each service), building batches (`node/threads/core/`).
 
 use super::directory::Directory;
 use super::sessions::{Seen, Sessions, Tag};
@@ -14,21 +14,22 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 use std::io::{self, Read, Write};
 
-/// Every service: the field that holds its state, and its type. A row here is all that a new service needs (docs/services.md).
+/// Defines the registry from one row per service: the field that holds its state, and its type. A new service needs
+/// only a row here (docs/services.md).
 macro_rules! services {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
-        /// Every service, and how far they have come. A clone costs next to nothing: it shares everything with the original
-        /// until one of them is written to, so a snapshot is a clone that another thread writes while commands go on.
+        /// The state of all services, and the newest entry applied to it. A clone is cheap, because it shares its data
+        /// with the original (copy-on-write): another thread writes a clone as a snapshot while commands are applied.
         #[derive(Clone, Debug, Default)]
         pub struct Registry {
             applied: Stamp,
             pub(crate) sessions: Sessions,
-            /// The newest entries had a checkpoint among their commands.
+            /// A checkpoint was applied since [`Registry::take_checkpoint`] was last called.
             has_checkpoint: bool,
             $($(#[$doc])* pub(crate) $field: $type,)*
         }
 
-        /// Every part of the state with its number and name, in the order in which a snapshot holds them.
+        /// Number and name of every part of the state: the services in snapshot order, then the session table.
         pub const PARTS: &[(u8, &str)] = &[$((<$type>::ID, <$type>::NAME),)* (SESSIONS, "sessions")];
 
         impl Registry {
@@ -36,7 +37,7 @@ macro_rules! services {
                 &self.$field
             })*
 
-            /// Every service with its number, in the order in which a snapshot holds them.
+            /// Returns every service with its number, in snapshot order.
             pub(crate) fn services(&self) -> impl Iterator<Item = (u8, &dyn Service)> {
                 [$((<$type>::ID, &self.$field as &dyn Service),)*].into_iter()
             }
@@ -66,7 +67,7 @@ macro_rules! services {
                 }
             }
 
-            /// An empty state into which a snapshot is read.
+            /// Returns an empty state into which a snapshot is read.
             fn successor(&self, applied: Stamp) -> Registry {
                 Registry {
                     applied,
@@ -86,60 +87,63 @@ macro_rules! services {
 }
 
 services! {
-    /// Who is where.
+    /// Identity and addresses of every node.
     directory: Directory,
     /// Keys, values and locks.
     kv: kv::Store,
-    /// People's programs, to be run by the workers.
+    /// Users' programs, which the workers run.
     jobs: jobs::JobTable,
-    /// Tables, asked and changed in SQL.
+    /// The SQL database.
     sql: sql::Database,
-    /// What people say to each other.
+    /// Accounts, rooms and messages.
     chat: chat::Chat,
 }
 
-/// Number of the session table's part in a snapshot; no service has it.
+/// Number of the session table in a snapshot. No service uses it.
 pub const SESSIONS: u8 = 255;
-/// The command of this number is for no service: it names an index at which all nodes digest their state (`digests.rs`).
+/// Routing byte of the checkpoint command, which is for no service: all nodes digest their state at the index of its
+/// entry (`digests.rs`).
 const CHECKPOINT: u8 = 254;
-/// First word of a combined snapshot; the last digit is the format's version.
+/// First bytes of a combined snapshot; the last digit is the version of the format.
 const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap7";
-/// The version before, whose database calls our own table otherwise: that is put right when it is opened.
+/// The previous version, which can still be read. Its database has another name for the internal table, which is
+/// renamed when the database is opened.
 const SNAPSHOT_MAGIC_BEFORE: &[u8; 8] = b"phxsnap6";
 
 /// Payload of one log entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct Batch<'a> {
-    /// Leader time in milliseconds since 1970.
+    /// The leader's log time in milliseconds since 1970.
     at_ms: u64,
-    /// Commands in order, each with the tag that makes it take effect once, and its routing byte.
+    /// Commands in order, each with its tag for exactly-once execution. A command begins with its routing byte.
     #[serde(borrow)]
     commands: Vec<(Tag, &'a Bytes)>,
 }
 
-/// The bytes that go into the log: leader time in milliseconds since 1970, and commands in order, each with the tag that
-/// makes it take effect once, and its routing byte.
+/// Encodes the payload of a log entry: the leader's log time in milliseconds since 1970, and commands in order, each
+/// with its tag for exactly-once execution and beginning with its routing byte.
 pub fn encode_batch<'a>(at_ms: u64, commands: impl IntoIterator<Item = (Tag, &'a [u8])>) -> Vec<u8> {
     let commands = commands.into_iter().map(|(tag, command)| (tag, Bytes::new(command)));
     let batch = Batch { at_ms, commands: commands.collect() };
     postcard::to_stdvec(&batch).expect("encoding into memory cannot fail")
 }
 
-/// The command that makes every node digest its state at the index of its entry.
+/// Returns the command that makes every node digest its state at the index of its entry.
 pub fn checkpoint_command() -> Vec<u8> {
     vec![CHECKPOINT]
 }
 
 impl Registry {
-    /// Index and log time of the newest entry applied.
+    /// Returns index and log time of the newest applied entry.
     pub fn applied(&self) -> Stamp {
         self.applied
     }
 
-    /// There is no snapshot: a service whose files do not hold everything from the first entry on begins anew.
+    /// Starts without a snapshot: a service whose files cannot continue from the first entry starts with an empty
+    /// state.
     ///
     /// # Errors
-    /// Files cannot be changed.
+    /// Returns the error of a service that cannot change its files.
     pub fn begin_anew(&mut self) -> io::Result<()> {
         let mut successor = self.successor(Stamp::default());
         successor.take_over(self)?;
@@ -147,28 +151,29 @@ impl Registry {
         Ok(())
     }
 
-    /// Events of loading or rebuilding the state that operators should know.
+    /// Returns the events of loading or rebuilding the state that operators should know, each once.
     pub fn take_news(&mut self) -> Vec<String> {
         self.services_mut().filter_map(|(_, service)| service.take_news()).collect()
     }
 
-    /// A snapshot of this copy is on the disk.
+    /// Tells the services that a snapshot of this copy is durable.
     pub fn saved(&self) {
         self.services().for_each(|(_, service)| service.saved());
     }
 
-    /// Log time at which something expires next. When it has come and no entry brings the time, the leader proposes a
-    /// batch without commands: readers must not see what is long over.
+    /// Returns the log time at which something expires next. If no entry is applied at that time, the leader proposes a
+    /// batch without commands, so that readers do not see expired data.
     pub fn next_expiry_ms(&self) -> Option<u64> {
         self.services().filter_map(|(_, service)| service.next_expiry_ms()).min()
     }
 
-    /// Moves past an entry without commands (a no-op, a membership).
+    /// Advances the applied index past an entry without commands (a no-op, a membership change).
     pub fn skip(&mut self, index: Index) {
         self.advance(index, 0);
     }
 
-    /// Runs the commands of one entry; for each, where it took effect (earlier, if this is a second copy) and its reply.
+    /// Runs the commands of one entry. Returns for each command its reply and the index at which it took effect, which
+    /// is an earlier one if the command was repeated.
     pub fn apply(&mut self, index: Index, payload: &[u8]) -> Vec<(Index, Reply)> {
         let Ok(batch) = postcard::from_bytes::<Batch>(payload) else {
             self.advance(index, 0);
@@ -179,12 +184,12 @@ impl Registry {
         self.services_mut().for_each(|(_, service)| service.expire(at));
         let replies = batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect();
         self.services_mut().for_each(|(_, service)| service.finish(at));
-        // Only now: a copy that comes with the entry whose time would make its origin forgotten is still known.
+        // Last, so that a repeated command is still recognized if this entry's time makes its origin expire.
         self.sessions.expire(at);
         replies
     }
 
-    /// Answers a query from the state as it stands.
+    /// Answers a query from the present state.
     pub fn query(&self, query: &[u8]) -> Reply {
         let service = query.split_first().and_then(|(number, query)| Some((self.service(*number)?, query)));
         match service {
@@ -193,18 +198,22 @@ impl Registry {
         }
     }
 
-    /// About how many bytes are copied or examined to answer a query; see [`Service::read_cost`].
+    /// Returns about how many bytes are copied or examined to answer a query; see [`Service::read_cost`].
     pub fn read_cost(&self, query: &[u8], most: usize) -> usize {
         let service = query.split_first().and_then(|(number, query)| Some((self.service(*number)?, query)));
         service.map_or(0, |(service, query)| service.read_cost(query, most))
     }
 
-    /// A copy of the service that a query is for, which costs next to nothing and can answer it on another thread.
+    /// Returns a cheap copy of the service that a query is for, so that another thread can answer the query. `None` if
+    /// there is no such service.
     pub fn copy_for(&self, query: &[u8]) -> Option<Box<dyn Service>> {
         self.copy_of_service(*query.first()?)
     }
 
-    /// Writes the state of all services, piece by piece.
+    /// Writes a snapshot of all services and the session table.
+    ///
+    /// # Errors
+    /// Returns the error of `out` or of a service's files.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(SNAPSHOT_MAGIC)?;
         for number in [self.applied.index.0, self.applied.at_ms] {
@@ -217,7 +226,11 @@ impl Registry {
         snapshot_format::end(out)
     }
 
-    /// Replaces the state of all services; after an error it is as before.
+    /// Replaces the state of all services by a snapshot.
+    ///
+    /// # Errors
+    /// Returns the error of `from` or of a service's files, or an error of kind `InvalidData`; the state is then
+    /// unchanged.
     pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut head = [0; 24];
         from.read_exact(&mut head)?;
@@ -240,13 +253,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether a checkpoint was applied since this was last asked.
+    /// Returns whether a checkpoint was applied since the last call.
     pub fn take_checkpoint(&mut self) -> bool {
         std::mem::take(&mut self.has_checkpoint)
     }
 
-    /// Changes the part of this number without a command, as a fault of a disk, of memory or of ours would: for the simulator,
-    /// and for nodes that were started for a lab. Another number changes nothing.
+    /// Simulates a fault of a disk, of memory or of this program: changes the part with this number without a command.
+    /// For the simulator, and for nodes that were started for a lab. An unknown number changes nothing.
     pub fn alter(&mut self, part: u8) {
         let at = self.applied;
         match self.service_mut(part) {
@@ -348,7 +361,7 @@ mod tests {
         };
         let first = registry.apply(Index(1), &count(at_ms));
         for index in 2..50 {
-            // A month later each time: leaders whose clocks run ahead of each other, or a cluster that sleeps.
+            // A month later each time, as with leaders whose clocks differ, or after a long stop of the cluster.
             let again = registry.apply(Index(index), &count(at_ms + index * 30 * 86_400_000));
             assert_eq!(again, first, "the copy at {index} ran again");
         }

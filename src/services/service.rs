@@ -1,107 +1,119 @@
 //! The interface of a replicated service, and its reply.
 //!
-//! Not here: which services there are, and what calls them (`registry.rs`).
+//! Not here: the list of services, and the calls of this interface (`registry.rs`).
 
 use super::checksum;
 use crate::types::{Index, Stamp};
 use serde::Serialize;
 use std::io::{self, Read, Write};
 
-/// What a command or query answers: the same bytes on every node.
+/// The reply of a command or query: the same bytes on every node.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Reply {
-    /// The command did what it says; service-specific bytes.
+    /// The command succeeded, with a service-specific result.
     Ok(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// The command could not: a sentence for people. The state is as before.
+    /// The command failed for this reason, a message for users. The state is unchanged.
     Failed(String),
 }
 
-/// How a command changes the space that its service takes, as far as can be told before it is applied.
+/// How a command changes the memory or disk space of its service, as far as is known before it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Growth {
-    /// It takes none, or gives some back.
+    /// The space does not grow.
     Nothing,
-    /// It gives some back; what stands ready to run beside it may take more than that.
+    /// The command frees space, but SQL triggers that it fires may take more than that.
     MayAdd,
-    /// It may take more, of about the command's own size.
+    /// The space may grow by about the size of the command.
     Adds,
-    /// So many bytes take the place of all.
+    /// The whole state is replaced by one of this many bytes.
     Replaces(u64),
 }
 
 /// One replicated state machine.
 pub trait Service: Send {
-    /// Runs one command. Depends on the state, `at` and `command` alone.
+    /// Runs one command. The result must depend on the state, `at` and `command` alone.
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply;
-    /// An entry brings this time, before its commands: what is over is gone, on every node at the same index.
+    /// Called with each entry's time before its commands: expires data, on every node at the same index.
     fn expire(&mut self, _at: Stamp) {}
-    /// Log time at which something is over next. When it comes the leader sees to it that an entry brings it.
+    /// Returns the log time at which something expires next. The leader proposes an entry at that time if necessary.
     fn next_expiry_ms(&self) -> Option<u64> {
         None
     }
-    /// The entry's commands have run: what a crash must not take back is made to last, before any reply goes out.
+    /// Called after an entry's commands, before their replies are sent: a service with its own files commits them here.
     fn finish(&mut self, _at: Stamp) {}
-    /// Answers a question without changing anything.
+    /// Answers a query without changing anything.
     fn query(&self, at: Stamp, query: &[u8]) -> Reply;
-    /// About how many bytes are copied or examined to answer a question; not computed beyond `most`. What costs more than a
-    /// moment is asked of a copy of the state on another thread, because commands wait while this one answers.
+    /// Returns about how many bytes are copied or examined to answer a query; stops counting beyond `most`. An
+    /// expensive query is answered from a copy of the state on another thread, because commands wait for queries on
+    /// this one.
     fn read_cost(&self, query: &[u8], most: usize) -> usize;
     /// Writes the whole state.
+    ///
+    /// # Errors
+    /// Returns the error of `out` or of the service's files.
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()>;
     /// Replaces the state by one that `snapshot` wrote.
+    ///
+    /// # Errors
+    /// Returns the error of `from` or of the service's files, or an error of kind `InvalidData`.
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
-    /// The state was restored; the newest entry that it holds had this time.
+    /// Called after `restore` with index and time of the newest entry in the snapshot.
     fn resume(&mut self, _at: Stamp) {}
-    /// Whether the state holds entries that were not applied since the start, as a file can. Its digest is then of no use.
+    /// Whether the state includes entries that were not applied since the start, which is possible if it is in a file.
+    /// Its digest is then meaningless.
     fn is_ahead(&self) -> bool {
         false
     }
-    /// A snapshot of this copy is on the disk.
+    /// Called when a snapshot of this copy is durable.
     fn saved(&self) {}
-    /// Events of loading or rebuilding the state that operators should know; each is returned once.
+    /// Returns events of loading or rebuilding the state that operators should know; each is returned once.
     fn take_news(&mut self) -> Option<String> {
         None
     }
-    /// Changes the state without a command, as a fault of a disk or of memory would. Only tests and nodes started for a lab call
-    /// it; what clients are answered stays as it was where that is possible.
+    /// Simulates a fault of a disk or of memory: changes the state without a command, if possible so that no answer to
+    /// a client changes. Called only by tests and by nodes started for a lab.
     fn alter(&mut self, _at: Stamp) {}
-    /// A digest of the state: equal on all nodes that have applied the same index. `rest` is called after each piece of
-    /// work. It fails when the state cannot be read, as a file may be.
+    /// Returns a digest of the state, which is equal on all nodes that have applied the same index. `rest` is called
+    /// after each piece of work.
+    ///
+    /// # Errors
+    /// Returns an error if the service's files cannot be read.
     fn digest(&self, rest: &mut dyn FnMut()) -> io::Result<u64> {
         checksum::digest_of(rest, |out| self.snapshot(out))
     }
 }
 
-/// A service as a row of the registry: its number, its types, and how its state passes from one to the next.
+/// A service in the registry: its number, its command and query types, and how a restored state replaces the old one.
 pub trait Replicated: Service + Clone + Default {
-    /// First byte of its commands and queries, and of its part in a snapshot. Never given to another service.
+    /// First byte of its commands and queries, and number of its part in a snapshot. Never reused for another service.
     const ID: u8;
-    /// What it is called in status, events and on the command line.
+    /// Name in status, events and on the command line.
     const NAME: &'static str;
-    /// What changes its state.
+    /// Type of its commands.
     type Command: Serialize;
-    /// What is asked of it.
+    /// Type of its queries.
     type Query: Serialize;
 
-    /// A command with its routing byte, as a log entry holds it.
+    /// Encodes a command with its routing byte, as in a log entry.
     fn encode_command(command: &Self::Command) -> Vec<u8> {
         postcard::to_extend(command, vec![Self::ID]).expect("encoding into memory cannot fail")
     }
 
-    /// A query with its routing byte.
+    /// Encodes a query with its routing byte.
     fn encode_query(query: &Self::Query) -> Vec<u8> {
         postcard::to_extend(query, vec![Self::ID]).expect("encoding into memory cannot fail")
     }
 
-    /// An empty state into which a snapshot is read.
+    /// Returns an empty state into which a snapshot is read.
     fn successor(&self) -> Self {
         Self::default()
     }
 
-    /// A snapshot with the entries up to `applied` was read into this successor, which takes what it needs of the state before.
+    /// Takes over files and settings of the old state. Called on a successor into which a snapshot with the entries up
+    /// to `applied` was read.
     ///
     /// # Errors
-    /// Its files cannot be changed; the state before is as it was.
+    /// Returns an error if the service's files cannot be changed; the old state is then unchanged.
     fn take_over(&mut self, _before: &mut Self, _applied: Index) -> io::Result<()> {
         Ok(())
     }

@@ -1,31 +1,31 @@
-//! What every service must satisfy, checked by the tests of each: golden scripts, garbage, damaged snapshots.
+//! Test helpers for the requirements of every service: golden scripts, invalid commands, damaged snapshots.
 //!
-//! Not here: what a service is to do (its own tests), all of them together (`registry.rs`, `sim/`).
+//! Not here: tests of one service's behaviour (in its module), of all services together (`registry.rs`, `sim/`).
 
 use super::{Reply, Service};
 use crate::types::{Index, Stamp};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The moment at which an entry is applied.
+/// Returns the stamp of an entry.
 pub fn stamp(index: u64, at_ms: u64) -> Stamp {
     Stamp { index: Index(index), at_ms }
 }
 
-/// The bytes of a snapshot.
+/// Returns the service's snapshot.
 pub fn saved(service: &impl Service) -> Vec<u8> {
     let mut bytes = Vec::new();
     service.snapshot(&mut bytes).unwrap();
     bytes
 }
 
-/// What comes of them.
+/// Returns a new service restored from a snapshot.
 pub fn restored<S: Service + Default>(bytes: &[u8]) -> S {
     let mut service = S::default();
     service.restore(&mut &bytes[..]).unwrap();
     service
 }
 
-/// Runs the golden scripts of a service, each from a new beginning.
+/// Runs the golden scripts of a service, each with a new runner.
 pub fn scripts<R: goldenscript::Runner>(service: &str, new: impl Fn() -> R) {
     let folder = format!("{}/src/services/{service}/scripts", env!("CARGO_MANIFEST_DIR"));
     let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
@@ -43,7 +43,7 @@ pub fn scripts<R: goldenscript::Runner>(service: &str, new: impl Fn() -> R) {
     assert!(failed.is_empty(), "scripts failed: {failed:#?}");
 }
 
-/// Commands and questions that are none, or half of this one, are refused and change nothing.
+/// Asserts that invalid commands and queries, and a truncated `command`, fail and change nothing.
 pub fn garbage_changes_nothing(service: &mut impl Service, command: &[u8]) {
     let before = saved(service);
     for garbage in [&[][..], &[0xff; 3], &[0xff; 9], &command[..5]] {
@@ -53,8 +53,8 @@ pub fn garbage_changes_nothing(service: &mut impl Service, command: &[u8]) {
     assert_eq!(saved(service), before);
 }
 
-/// A whole snapshot gives the same state; one that is cut is an error; one that is damaged is an error or another state, never
-/// memory that is not there.
+/// Asserts that a snapshot restores the same state, that a truncated one is an error, and that a damaged one is an
+/// error or another state, but never a panic or an allocation failure.
 pub fn damage_costs_nothing<S: Service + Default>(service: &S) {
     let bytes = saved(service);
     assert_eq!(saved(&restored::<S>(&bytes)), bytes);

@@ -1,21 +1,22 @@
-//! Exactly once: a command that is sent again after its leader died takes effect only the first time.
+//! Exactly-once execution: a command that is sent again, for instance after the leader has failed, takes effect only
+//! the first time.
 //!
-//! Each process numbers the commands it takes in and says with each below which number it waits for nothing any more.
-//! The table keeps the replies from there on, so a second copy gets the first one's reply, and what it has forgotten is
-//! refused, never run again. It is part of the snapshot.
+//! Each process (an *origin*) numbers its commands, and sends with each command the number below which it waits for no
+//! reply any more. The table keeps the replies from that number on, so a repeated command gets the first one's reply. A
+//! command below that number is refused and never run again. The table is part of the snapshot.
 //!
-//! An origin that is silent for an hour of session time is forgotten. Session time follows log time, but no entry moves
-//! it by more than a minute: a new leader whose clock is hours ahead must not make the table forget the very commands
-//! that are just being sent again to it.
+//! An origin that sends nothing for an hour of session time is forgotten. Session time follows log time, but advances
+//! by at most a minute per entry: if a new leader's clock is hours ahead, the table must not forget the commands that
+//! clients are sending again to that leader.
 //!
-//! What bounds the table: an origin that is a node keeps one reply for each command that it still waits for, and it takes
-//! no more of them than its endpoints have room for; an origin that is an `Idempotency-Key` keeps one; a reply has at most
-//! [`super::kv::commands::RUN_REPLY_BYTES_MAX`] bytes. Beyond [`ORIGINS_MAX`] origins those go that were silent for
-//! [`IDLE_CROWDED_MS`], which is still longer than any request lives.
+//! The size of the table is bounded: an origin that is a node has one reply for each command that it still waits for,
+//! and accepts no more commands than its endpoints have memory for; an origin that is an `Idempotency-Key` has one; a
+//! reply has at most [`super::kv::commands::RUN_REPLY_BYTES_MAX`] bytes. With more than [`ORIGINS_MAX`] origins, those
+//! that were idle for [`IDLE_CROWDED_MS`] are forgotten, which is still longer than any request timeout.
 //!
-//! Invariants: S1 a (origin, number) is recorded at most once. S2 `floor` never goes back. S3 `silent` holds one row for
+//! Invariants: S1 an (origin, number) is recorded at most once. S2 `floor` never decreases. S3 `silent` has one row for
 //! each origin.
-//! Not here: who numbers commands and sends them again (`node/threads/core/pending_requests.rs`).
+//! Not here: numbering and resending commands (`node/threads/core/pending_requests.rs`).
 
 use super::Reply;
 use super::snapshot_format::{bad, put_numbers, put_record, take_numbers, take_record};
@@ -27,42 +28,45 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// An origin that sent nothing for so long (session time, in milliseconds) is forgotten: every request of it is long over.
+/// Idle time after which an origin is forgotten, in milliseconds of session time. All its requests have timed out by
+/// then.
 pub const IDLE_MS_MAX: u64 = 3_600_000;
-/// The same while there are more than [`ORIGINS_MAX`]; `request_timeout_ms` is ten minutes at most.
+/// The same while there are more than [`ORIGINS_MAX`] origins. Longer than the maximum of `request_timeout_ms`, ten
+/// minutes.
 pub const IDLE_CROWDED_MS: u64 = 900_000;
-/// Origins beyond which the table is crowded: some 400 MB of them, if each has one small reply. Tests have fewer.
+/// Number of origins above which [`IDLE_CROWDED_MS`] applies: about 400 MB if each has one small reply. Lower in tests.
 pub const ORIGINS_MAX: usize = if cfg!(test) { 10_000 } else { 1_000_000 };
-/// The most that session time moves with one entry.
+/// Maximum advance of session time per entry, in milliseconds.
 const STEP_MS_MAX: u64 = 60_000;
-/// An origin's row in the order of silence is moved only when it is this old: a busy node costs nothing.
+/// An origin's row in `silent` is updated only when it is older than this, so that most commands of a busy node need no
+/// update. In milliseconds of session time.
 const REFRESH_MS: u64 = 60_000;
-/// Origins forgotten with one entry, so that none takes long to apply.
+/// Maximum number of origins that are forgotten with one entry, so that no entry takes long to apply.
 const FORGOTTEN_PER_ENTRY_MAX: usize = 1_000;
 
-/// Names one command among all that were ever sent.
+/// Identifies one command among all commands that were ever sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tag {
-    /// Drawn by the process that took the command in, when it started.
+    /// Random id that the process which accepted the command drew at its start, or the id of an `Idempotency-Key`.
     pub origin: Uuid,
-    /// Grows by one with each of its commands.
+    /// Sequence number of the command within its origin.
     pub number: u64,
-    /// It waits for nothing below this number.
+    /// The origin no longer waits for replies to commands below this number.
     pub done_below: u64,
 }
 
-/// What is known of a tag.
+/// Result of looking up a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Not seen before: run it.
+    /// The command was not seen before and must be run.
     New,
-    /// It ran at this index, with this reply.
+    /// The command ran at this index, with this reply.
     Before(Index, Reply),
-    /// Whether it ran is forgotten, because its sender had given it up.
+    /// It is unknown whether the command ran, because its origin no longer waits for it; it must not be run.
     Forgotten,
 }
 
-/// What a command answered.
+/// The reply of one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     number: u64,
@@ -73,27 +77,27 @@ struct Kept {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
     floor: u64,
-    /// By number.
+    /// Ordered by number.
     replies: VecDeque<Kept>,
-    /// Session time of its row in the order of silence.
+    /// Session time of this origin's row in `silent`.
     heard_ms: u64,
 }
 
-/// The table. A clone shares everything with the original until one of them is written to.
+/// The session table. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sessions {
     by_origin: OrdMap<Uuid, Arc<Session>>,
-    /// Origins by the session time at which they were last heard, give or take [`REFRESH_MS`].
+    /// Origins by the session time of their last command, accurate to [`REFRESH_MS`].
     silent: OrdSet<(u64, Uuid)>,
-    /// Session time.
+    /// Present session time.
     now_ms: u64,
-    /// Log time when it last moved.
+    /// Highest log time so far.
     at_ms: u64,
 }
 
 impl Session {
     fn find(&self, number: u64) -> Result<usize, usize> {
-        // Numbers come nearly in order: most are beyond the last.
+        // Fast path: numbers arrive nearly in order, so most are greater than the last one.
         match self.replies.back() {
             Some(last) if last.number >= number => self.replies.binary_search_by_key(&number, |kept| kept.number),
             _ => Err(self.replies.len()),
@@ -107,7 +111,7 @@ impl Sessions {
         self.by_origin.len()
     }
 
-    /// Moves session time on and forgets origins that have long been silent: the beginning of every entry.
+    /// Advances session time to an entry's time and forgets origins that have been idle for too long.
     pub fn expire(&mut self, at: Stamp) {
         self.now_ms += at.at_ms.saturating_sub(self.at_ms).min(STEP_MS_MAX);
         self.at_ms = self.at_ms.max(at.at_ms);
@@ -122,7 +126,7 @@ impl Sessions {
         }
     }
 
-    /// Looks a tag up, and forgets what its sender no longer waits for.
+    /// Looks up a tag, and discards the replies for which its origin no longer waits.
     pub fn look(&mut self, tag: &Tag) -> Seen {
         let session = self.session(tag.origin);
         if let Ok(place) = session.find(tag.number) {
@@ -141,7 +145,7 @@ impl Sessions {
         Seen::New
     }
 
-    /// Records what a new tag's command answered.
+    /// Records the reply of a new command. Panics if the tag is recorded already.
     pub fn record(&mut self, at: Stamp, tag: &Tag, reply: &Reply) {
         let session = self.session(tag.origin);
         let place = match session.find(tag.number) {
@@ -149,20 +153,23 @@ impl Sessions {
             Ok(_) => panic!("command {} of {} ran twice", tag.number, tag.origin),
         };
         if session.replies.is_empty() {
-            // Most origins of a crowded table are idempotency keys, which keep this one alone.
+            // Saves memory: most origins of a large table are idempotency keys, which have a single reply.
             session.replies.reserve_exact(1);
         }
         session.replies.insert(place, Kept { number: tag.number, index: at.index, reply: reply.clone() });
     }
 
-    /// Records a reply that no command had, as a fault would (see [`super::Service::alter`]).
+    /// Simulates a fault by recording a reply without a command (see [`super::Service::alter`]).
     pub(super) fn alter(&mut self, at: Stamp) {
         let tag = Tag { origin: Uuid::from_u128(1), number: at.index.0, done_below: 0 };
         self.look(&tag);
         self.record(at, &tag, &Reply::Ok(Vec::new()));
     }
 
-    /// Writes the table: two times, the number of origins, and for each its length and bytes.
+    /// Writes the table: session time, log time, number of origins, then one record for each origin.
+    ///
+    /// # Errors
+    /// Returns the error of `out`.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 << 10, out);
         put_numbers(&mut out, [self.now_ms, self.at_ms, self.len() as u64])?;
@@ -174,6 +181,9 @@ impl Sessions {
     }
 
     /// Replaces the table by one that `snapshot` wrote.
+    ///
+    /// # Errors
+    /// Returns the error of `from`, or an error of kind `InvalidData`; the table is then unchanged.
     pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut from = BufReader::with_capacity(64 << 10, from);
         let [now_ms, at_ms, len] = take_numbers(&mut from)?;
@@ -191,7 +201,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// An origin's session, which counts as heard of now.
+    /// Returns an origin's session, creates it if necessary, and records the present session time as its last command.
     fn session(&mut self, origin: Uuid) -> &mut Session {
         let now_ms = self.now_ms;
         if !self.by_origin.contains_key(&origin) {
@@ -221,7 +231,7 @@ mod tests {
         Tag { origin: Uuid::from_u128(1), number, done_below }
     }
 
-    /// Lets session time pass, by entries that come every half minute.
+    /// Advances session time with one entry per half minute.
     fn pass(sessions: &mut Sessions, ms: u64) {
         let end_ms = sessions.at_ms + ms;
         while sessions.at_ms < end_ms {

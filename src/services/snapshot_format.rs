@@ -1,21 +1,24 @@
-//! The frame of a combined snapshot: parts under a service's number, each a stream of chunks of any length.
+//! The framing of a combined snapshot: one part for each service, as a stream of chunks.
 //!
-//! The writer does not need to know a part's length beforehand, so it holds no part in memory, and a service may be
-//! added without changing the others. Form: for each part its number, then chunks (`u32` length, bytes), then the
-//! length 0; after the last part the number 0. So a snapshot that was cut off anywhere is an error. This file also has
-//! the numbers and records that parts consist of.
-//! Not here: the content of a part (each service), the head before the parts (`registry.rs`), the file (`store/`).
+//! The writer does not need to know a part's length beforehand, so it keeps no part in memory. Format: for each part
+//! its number (one byte), then chunks (`u32` length, bytes), then the length 0; after the last part the number 0. So a
+//! snapshot that was truncated anywhere is an error. This file also has the encodings of the numbers and records of
+//! which parts consist.
+//! Not here: the content of a part (each service), the header before the parts (`registry.rs`), the file (`store/`).
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, Read, Write};
 
-/// Marks the end of the snapshot in the place of a part's number.
+/// Marks the end of the snapshot, in place of a part's number.
 const END: u8 = 0;
-/// Longest chunk.
+/// Maximum length of a chunk.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// Writes one part; `fill` writes its content.
+/// Writes one part, whose content `fill` writes.
+///
+/// # Errors
+/// Returns the error of `out` or `fill`.
 pub fn write(out: &mut dyn Write, number: u8, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     assert!(number != END, "a part cannot have the number of the end");
     out.write_all(&[number])?;
@@ -23,12 +26,15 @@ pub fn write(out: &mut dyn Write, number: u8, fill: impl FnOnce(&mut dyn Write) 
     out.write_all(&0u32.to_le_bytes())
 }
 
-/// Ends the snapshot.
+/// Writes the end of the snapshot.
 pub fn end(out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&[END])
 }
 
-/// Reads parts until the end; `take` is called for each with its number and must read all of it.
+/// Reads all parts; `take` is called for each with its number and must read all of it.
+///
+/// # Errors
+/// Returns the error of `from` or `take`, or `InvalidData` if a part was not read completely or bytes follow the end.
 pub fn read(from: &mut dyn Read, mut take: impl FnMut(u8, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
     loop {
         let mut number = [0];
@@ -45,12 +51,12 @@ pub fn read(from: &mut dyn Read, mut take: impl FnMut(u8, &mut dyn Read) -> io::
     if from.read(&mut [0])? > 0 { Err(bad("bytes after the end of a snapshot")) } else { Ok(()) }
 }
 
-/// Writes numbers, eight little-endian bytes each.
+/// Writes numbers as little-endian `u64`.
 pub fn put_numbers<const N: usize>(out: &mut impl Write, numbers: [u64; N]) -> io::Result<()> {
     numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
 }
 
-/// Reads what [`put_numbers`] wrote.
+/// Reads numbers that [`put_numbers`] wrote.
 pub fn take_numbers<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]> {
     let mut numbers = [0; N];
     for number in &mut numbers {
@@ -61,7 +67,7 @@ pub fn take_numbers<const N: usize>(from: &mut impl Read) -> io::Result<[u64; N]
     Ok(numbers)
 }
 
-/// Writes a record: its length, then its bytes (postcard). `buffer` is reused between calls.
+/// Writes a record in postcard format with its length (`u64`) in front. `buffer` is reused between calls.
 pub fn put_record(out: &mut impl Write, buffer: &mut Vec<u8>, record: &impl Serialize) -> io::Result<()> {
     buffer.clear();
     *buffer = postcard::to_extend(record, std::mem::take(buffer)).map_err(io::Error::other)?;
@@ -69,7 +75,7 @@ pub fn put_record(out: &mut impl Write, buffer: &mut Vec<u8>, record: &impl Seri
     out.write_all(buffer)
 }
 
-/// Reads what [`put_record`] wrote. Memory grows with the bytes that are present, not with the declared length.
+/// Reads a record that [`put_record`] wrote. Allocates for the bytes that are present, not for the declared length.
 pub fn take_record<T: DeserializeOwned>(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<T> {
     let [len] = take_numbers(from)?;
     buffer.clear();
@@ -79,7 +85,7 @@ pub fn take_record<T: DeserializeOwned>(from: &mut impl Read, buffer: &mut Vec<u
     postcard::from_bytes(buffer).map_err(io::Error::other)
 }
 
-/// An error for malformed bytes.
+/// Returns an error of kind `InvalidData`.
 pub fn bad(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }

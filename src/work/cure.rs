@@ -1,21 +1,21 @@
-//! Why no sandbox can be built on this machine, and what to do: what can be seen without building one.
+//! Finds out why no sandbox can be set up on this machine, and what the operator can do about it.
 //!
-//! Not here: building one to see whether it works (`sandbox.rs`).
+//! Not here: setting one up to test whether it works (`sandbox.rs`).
 
 use std::fs;
 use std::ops::Range;
 
-/// What lets every client do what this node may.
+/// The advice to run jobs without a full sandbox. Every client can then do what the node's user can do.
 const LIMITS: &str = "set jobs_cage to \"limits\" if every client is trusted";
-/// Settings of the system that keep users from making namespaces: where they are, the value that forbids it, and what
-/// allows it.
+/// System settings that forbid unprivileged user namespaces: path below `/proc/sys`, the value that forbids them, and
+/// the `sysctl` assignment that allows them.
 const FORBIDDING: [(&str, &str, &str); 3] = [
     ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
     ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
     ("user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
 ];
 
-/// What is wrong where these programs are missing.
+/// Returns the message for missing programs.
 pub(crate) fn of_missing(programs: &[&str]) -> String {
     let packages = "they are part of bubblewrap, util-linux and coreutils (Debian: apt-get install bubblewrap \
         util-linux coreutils)";
@@ -25,7 +25,7 @@ pub(crate) fn of_missing(programs: &[&str]) -> String {
     }
 }
 
-/// What to do if bubblewrap is installed and does not start a command. `said`: its output.
+/// Returns the advice for a bubblewrap that is installed but does not start a command. `said` is its output.
 pub(crate) fn of_failed_start(said: &str) -> String {
     if ["prlimit", "Resource temporarily unavailable", "Too many open files"].iter().any(|sign| said.contains(sign)) {
         return format!("raise the limits of the node's process (ulimit -n, -u, -t; see ulimit -a), or {LIMITS}");
@@ -39,13 +39,14 @@ pub(crate) fn of_failed_start(said: &str) -> String {
     }
 }
 
-/// What is wrong where root may not become these users. `None`: it may, as far as can be seen.
+/// Returns the message if root cannot switch to all of these user ids, `None` if no obstacle is found.
 pub(crate) fn of_users(users: Range<u32>) -> Option<String> {
     let map = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
     of_maps(users, &map("uid_map"), &map("gid_map"))
 }
 
-/// In a container of an ordinary user root is that user, and has no others unless they were given to it.
+/// In a container of an unprivileged user, root is mapped to that user; other ids exist only if the container was given
+/// some.
 fn of_maps(users: Range<u32>, uid_map: &str, gid_map: &str) -> Option<String> {
     let (name, map) =
         [("uid_map", uid_map), ("gid_map", gid_map)].into_iter().find(|(_, map)| !has_room(&users, map))?;
@@ -59,14 +60,15 @@ fn of_maps(users: Range<u32>, uid_map: &str, gid_map: &str) -> Option<String> {
     ))
 }
 
-/// Whether all of them are in a map, in which ranges do not overlap. A map that cannot be read is ignored.
+/// Whether a map contains all of these ids; ranges in a map never overlap. A map that could not be read (empty) passes.
 fn has_room(users: &Range<u32>, map: &str) -> bool {
     let (start, end) = (u64::from(users.start), u64::from(users.end));
     let mapped = ranges(map).map(|ids| ids.end.min(end).saturating_sub(ids.start.max(start)));
     map.trim().is_empty() || mapped.sum::<u64>() == end - start
 }
 
-/// The ids of this namespace that a map has: each line says the first, what it is outside, and how many.
+/// Returns the id ranges of this namespace in a map. Each line has the first id inside, the first id outside, and the
+/// count.
 fn ranges(map: &str) -> impl Iterator<Item = Range<u64>> {
     map.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u64>().ok());

@@ -1,10 +1,10 @@
-//! Running users' programs: which languages this machine has, and one attempt of one job in its sandbox.
+//! Runs users' programs: detects the languages of this machine, and runs one attempt of one job in a sandbox.
 //!
-//! The tour: `runtimes.rs` knows how a language is compiled and run, and finds out which are available; `sandbox.rs`
-//! isolates a command, `syscall_filter.rs` from what namespaces do not separate, `cure.rs` explains why that is not
-//! possible; `run.rs` runs and watches an attempt; `process_tree.rs` measures a process with all its children,
-//! `namespace.rs` counts those of a sandbox; `scratch.rs` makes and measures an attempt's folder, `untrusted_dir.rs`
-//! counts and removes the files that programs leave there.
+//! The tour: `runtimes.rs` detects the available languages and builds their commands; `sandbox.rs` isolates a command,
+//! `syscall_filter.rs` refuses system calls that namespaces do not isolate, `cure.rs` explains why a sandbox cannot be
+//! set up; `run.rs` runs and monitors an attempt; `process_tree.rs` measures a process with all its descendants,
+//! `namespace.rs` counts the processes of a sandbox; `scratch.rs` creates and measures an attempt's folder,
+//! `untrusted_dir.rs` counts and removes the files that programs leave there.
 //! Not here: assigning jobs (`services/jobs/`), the threads that run attempts (`node/`).
 
 mod cure;
@@ -22,24 +22,24 @@ mod untrusted_dir;
 /// Why a program cannot be run at all.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
-    /// Programs cannot be shut in on this machine.
+    /// No sandbox can be set up on this machine.
     #[error("jobs are refused here: this node cannot run programs in a sandbox: {why}")]
     NoSandbox {
-        /// What was tried and what came of it.
+        /// What was tried, how it failed, and what to do.
         why: String,
     },
-    /// The sandbox could not be built around a program, which never began.
+    /// The sandbox of a program could not be set up; the program never began.
     #[error("the sandbox did not start: {why}")]
     NotStarted {
-        /// What the one that failed said.
+        /// Output of the wrapper program that failed, or its exit status.
         why: String,
     },
-    /// The machine failed.
+    /// A system call failed.
     #[error("cannot {doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation, as a verb phrase: "create the job's folder".
         doing: String,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
 }

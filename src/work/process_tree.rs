@@ -1,9 +1,9 @@
-//! A process with all its descendants, as `/proc` shows them: how many there are, what they use, and which unnamed
-//! files they hold.
+//! A process with all its descendants, as `/proc` shows them: how many there are, what they use, and which deleted
+//! files they have open.
 //!
-//! Without a full sandbox, a child whose parent has ended has lost its place in the tree: such processes are recognized
-//! by their home, which they inherit. A process that also changes its home escapes; in that mode every client is
-//! trusted. Processes that end during a scan are not counted. Not here: what is done about it (`run.rs`).
+//! Without a full sandbox, a child whose parent has ended is no longer in the tree: such processes are recognized by
+//! the `HOME` of their environment, which they inherit. A process that also changes `HOME` escapes; in that mode every
+//! client is trusted. Processes that end during a scan are not counted. Not here: enforcing the limits (`run.rs`).
 
 use super::namespace::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,34 +15,34 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Threads of one process that are tried for its data.
+/// Maximum number of threads of one process whose `/proc` files are tried.
 const THREADS_ASKED: usize = 64;
-/// Processes of a family that are listed at most.
+/// Maximum number of processes of a family that are listed.
 const MEMBERS_MAX: usize = 10_000;
 /// Stops scanning beyond this many open files.
 const OPEN_MAX: usize = 20_000;
-/// When reading the processes takes longer than this, they are counted again; the scan stops if they are too many by
+/// When reading the processes takes longer than this, they are counted again; the scan stops if there are too many by
 /// then.
 const COUNT_AGAIN: Duration = Duration::from_millis(5);
 /// How long killing is repeated while processes start others, and the pause between two rounds.
 const KILL_MAX: Duration = Duration::from_secs(2);
 const KILL_AGAIN: Duration = Duration::from_millis(1);
 
-/// The processes that belong together.
+/// The processes of one command: a process tree, and optionally all processes with a given home.
 #[derive(Clone, Debug)]
 pub struct Family {
-    /// This process and all its descendants,
+    /// Root of the process tree.
     pub pid: u32,
-    /// except for so many levels at the top (the sandbox's own processes);
+    /// Number of levels at the top of the tree that are not counted (wrapper programs).
     pub outer: usize,
-    /// and all processes that have this home, if one is given.
+    /// If given, all processes with this `HOME` in their environment belong to the family, too.
     pub home: Option<PathBuf>,
 }
 
 /// What a tree of processes uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processes, counting each of their threads.
+    /// Number of threads of all processes.
     pub processes: u64,
     /// Private memory, and each process's proportional share of shared memory, in KiB; without file pages that can be
     /// read again.
@@ -51,7 +51,7 @@ pub struct Usage {
     pub cpu_ms: u64,
 }
 
-/// What a tree of processes keeps in files without a name.
+/// Sizes of the files without a name (memory files and deleted files) that the processes of a family have open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nameless {
     /// Bytes of files in memory (`memfd_create`).
@@ -60,9 +60,9 @@ pub struct Nameless {
     pub on_device: u64,
 }
 
-/// Reads what the processes of a family use. Counts them first, because reading one process waits for processes that
-/// fork, and fast-forking processes have come and gone before the last one is read. Stops beyond `most`. Processes with
-/// a namespace of their own are counted there, and again where reading takes long.
+/// Reads what the processes of a family use; stops if there are more than `most`. The processes are counted first,
+/// because reading one waits for forks in progress, and fast-forking processes may have ended before they are read.
+/// With a `namespace` they are counted there, and counted again if reading takes long.
 pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage {
     let in_namespace = || namespace.and_then(|namespace| namespace.count(most));
     let mut usage = Usage::default();
@@ -88,7 +88,8 @@ pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage
     usage
 }
 
-/// The processes of a family, counting each thread; stops with some number beyond `most` if there are more.
+/// Returns the processes of a family and adds the number of their threads to `count`. Stops once `count` exceeds
+/// `most`.
 fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
     let mut members = Vec::new();
     // Processes with the given home are found only by reading all processes, so their group is counted first.
@@ -104,7 +105,7 @@ fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
     members
 }
 
-/// The processes of a family, the topmost first.
+/// Returns the process ids of a family, the root of the tree first, at most [`MEMBERS_MAX`].
 pub fn members(family: &Family) -> Vec<u32> {
     let mut members = Vec::new();
     each(family, |pid| {
@@ -114,7 +115,8 @@ pub fn members(family: &Family) -> Vec<u32> {
     members
 }
 
-/// Finds the files without a name that these processes have open.
+/// Returns the sizes of the files without a name that these processes have open. Deleted files count if they are on
+/// `device`.
 pub fn nameless(family: &Family, device: u64) -> Nameless {
     let (mut found, mut seen, mut looked_at) = (Nameless::default(), BTreeSet::new(), 0);
     each(family, |pid| {
@@ -145,7 +147,7 @@ pub fn nameless(family: &Family, device: u64) -> Nameless {
     found
 }
 
-/// Visits the processes until `is_next` returns `false`.
+/// Calls `is_next` with each process of the family until it returns `false`.
 fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
     let (mut level, mut seen) = (vec![family.pid], BTreeSet::new());
     for _ in 0..family.outer {
@@ -164,12 +166,12 @@ fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
     }
 }
 
-/// The processes that are exactly so many levels below this one.
+/// Returns the processes exactly `levels` levels below this one.
 pub fn below(pid: u32, levels: usize) -> Vec<u32> {
     (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
 }
 
-/// Processes with a matching home, as far as this process may read it.
+/// Returns the processes with a matching `HOME`, as far as this process may read their environment.
 fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     all().filter(move |pid| {
         let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -178,7 +180,8 @@ fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Kills all processes with a matching home, also those that they start meanwhile.
+/// Kills all processes with a matching `HOME`, also those that they start in the meantime. Gives up after [`KILL_MAX`]
+/// with a warning.
 pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
     let until = Instant::now() + KILL_MAX;
     loop {
@@ -207,8 +210,8 @@ fn threads(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |threads| threads.count() as u64)
 }
 
-/// Memory of one process: its own pages and its proportional share of shared pages. Subtracting shared pages instead
-/// would miss a mapping that all processes of a job share.
+/// Returns the memory of one process in KiB: its private pages and its proportional share of shared pages. Subtracting
+/// shared pages instead would miss a mapping that all processes of a job share.
 fn memory_kib(pid: u32) -> u64 {
     let rollup =
         of_a_living_thread(pid, "smaps_rollup", |path| fs::read_to_string(path).ok().filter(|it| !it.is_empty()));
@@ -240,20 +243,20 @@ fn resident_kib(pid: u32) -> u64 {
     resident.saturating_sub(shared) * rustix::param::page_size() as u64 / 1024
 }
 
-/// Whether a process group has more than so many processes.
+/// Whether a process group has more than `most` processes.
 fn is_group_beyond(group: u32, most: u64) -> bool {
     let is_its = |pid: &u32| stat(*pid).split_whitespace().nth(2).is_some_and(|its| its.parse() == Ok(group));
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     all().filter(is_its).nth(most).is_some()
 }
 
-/// Numbers of all processes.
+/// Process ids of all processes of the machine.
 fn all() -> impl Iterator<Item = u32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|row| row.file_name().to_str()?.parse::<u32>().ok())
 }
 
-/// The fields of a process's `stat` from its state on: the name before them may contain any characters.
+/// Returns the fields of `/proc/PID/stat` after the process name, which may contain any characters.
 fn stat(pid: u32) -> String {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').map_or("", |(_, after)| after).to_string()

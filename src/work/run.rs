@@ -1,12 +1,12 @@
-//! One attempt of one job: a scratch folder, the compiler, the program, and their result.
+//! One attempt of one job: creates the scratch folder, runs the compiler and the program, and returns the result.
 //!
 //! One thread does all of it: it writes standard input, reads the output up to its limit, checks time, memory,
-//! processes and files every few milliseconds, and kills everything at once when a limit is exceeded. Whatever the
-//! program does, the attempt ends soon after its time limit, and its folder is removed.
+//! processes and files every few milliseconds, and kills all processes when a limit is exceeded. Whatever the program
+//! does, the attempt ends soon after its time limit, and its folder is removed.
 //!
-//! Invariants: R1 nothing of the attempt outlives it. R2 an output is cut exactly at its limit. R3 a limit that was
-//! reached is reported, whatever the program did then. R4 a result means that the program has begun: a sandbox that
-//! does not start is tried again, and is an error at last.
+//! Invariants: R1 no process or file of the attempt outlives it. R2 output is cut exactly at its limit. R3 an exceeded
+//! limit is reported, whatever the program did afterwards. R4 a result means that the program has begun: a sandbox that
+//! does not start is retried, and finally reported as an error.
 //! Not here: the sandbox (`sandbox.rs`), the folder (`scratch.rs`), whether the result counts (`services/jobs/`).
 
 use super::WorkError;
@@ -29,32 +29,32 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Time between two checks of what the program uses.
+/// Minimum time between two checks of the program's memory, processor time, processes and files.
 const CHECK_EVERY: Duration = Duration::from_millis(20);
-/// The same at most, where a check takes long: checks may take this part of the time.
+/// Maximum time between two such checks.
 const CHECK_SELDOM: Duration = Duration::from_millis(100);
+/// The time until the next check is this multiple of the time that the check took, within these bounds.
 const CHECK_SHARE: u32 = 10;
-/// Time between two counts of its files, which may be many.
+/// Time between two counts of the program's files, which may be many.
 const FILES_EVERY: Duration = Duration::from_millis(100);
-/// Time between two checks whether it has ended, after the end of its output.
+/// Time between two checks whether the program has exited, once its output is closed.
 const REAP_EVERY: Duration = Duration::from_millis(1);
-/// How long its last output may take to arrive after its end.
+/// How long to read remaining output after the program has exited.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Time between `SIGTERM` at the time limit and `SIGKILL`: a program that handles it may print its last output.
 const TERM_GRACE: Duration = Duration::from_millis(200);
-/// How long to wait before each further try to start a sandbox. What keeps one from starting is mostly a shortage that
-/// others cause, and passes.
+/// Pauses before the retries of starting a sandbox. A failed start is usually a temporary shortage of a resource that
+/// other processes use.
 const START_PAUSES_MS: [u64; 5] = [20, 80, 200, 400, 800];
-/// No further try begins later than this after the first: one that hangs takes [`START_MAX`], and the job waits
-/// meanwhile.
+/// No retry begins later than this after the first try, because a start that hangs takes [`START_MAX`].
 const START_TRIES_FOR: Duration = Duration::from_millis(1500);
-/// How long a sandbox may take to start; only then the program's time begins.
+/// How long a sandbox may take to start. The program's time limit counts from its start.
 const START_MAX: Duration = Duration::from_secs(10);
-/// Between two looks meanwhile whether the job was cancelled.
+/// Time between two checks for cancellation during a pause.
 const PAUSE_STEP: Duration = Duration::from_millis(20);
-/// Bytes of the output of a sandbox that does not start, in the error.
+/// Maximum bytes of a failed sandbox's output in the error.
 const REASON_BYTES_MAX: usize = 1000;
-/// What a compiler may use: more than most programs, for people are not to blame for it.
+/// Limits of a compiler: higher than those of most programs, because users cannot influence what it needs.
 const COMPILER: Limits =
     Limits { wall_ms: 60_000, cpu_ms: 60_000, memory_mb: 2048, output_bytes: 256 << 10, files_mb: 256, processes: 256 };
 /// Signals that show which limit was reached.
@@ -62,7 +62,7 @@ const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
-/// Where something was said.
+/// An output stream of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -73,41 +73,41 @@ pub enum Stream {
 
 /// An attempt to be made.
 pub struct Attempt<'a> {
-    /// How it is shut in.
+    /// The sandbox for the compiler and the program.
     pub sandbox: &'a Sandbox,
-    /// What runs it.
+    /// The runtime of the request's language.
     pub found: &'a Found,
-    /// What to run.
+    /// Source files, arguments and standard input.
     pub request: &'a Request,
-    /// What it may use.
+    /// Limits of the program.
     pub limits: Limits,
-    /// A folder that does not exist yet: it is made for the attempt and removed after it.
+    /// Path of the scratch folder. It must not exist; it is created for the attempt and removed at its end.
     pub scratch: PathBuf,
-    /// Which of the worker's slots it has.
+    /// Number of the worker's slot, which determines the user id if the node is root.
     pub slot: u32,
-    /// Ends it before its time, as [`JobOutcome::Cancelled`].
+    /// When it becomes true, the attempt is stopped and ends as [`JobOutcome::Cancelled`].
     pub is_cancelled: &'a AtomicBool,
-    /// Hears what the program says, as it says it.
+    /// Called with each piece of the program's output as it arrives.
     pub hear: &'a mut dyn FnMut(Stream, &[u8]),
 }
 
-/// One command of an attempt, as it is to be started.
+/// One command of an attempt: the compiler or the program.
 struct Start<'a> {
     words: Vec<String>,
     stdin: &'a [u8],
     limits: Limits,
     bounds: Bounds,
-    /// What it can see beside the job's folder.
+    /// Folders that it can read besides the system folders.
     folders: Vec<PathBuf>,
-    /// It is the program, and not its compiler.
+    /// Whether its output is passed to [`Attempt::hear`]: true for the program, false for the compiler.
     is_heard: bool,
 }
 
 impl Attempt<'_> {
-    /// Makes it.
+    /// Runs the attempt and returns how it ended.
     ///
     /// # Errors
-    /// What is wrong with this machine: the program did not run, or its end is unknown.
+    /// Returns [`WorkError`] if this machine failed: the program did not run, or its result is unknown.
     pub fn run(mut self) -> Result<End, WorkError> {
         let class = self.class();
         let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
@@ -162,7 +162,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// The class of a Java source; empty for anything else.
+    /// Returns the class to start of a Java source, an empty string for other languages.
     fn class(&self) -> String {
         self.java_source().and_then(|source| runtimes::java_class(&source)).unwrap_or_default()
     }
@@ -173,7 +173,7 @@ impl Attempt<'_> {
         source.map(|source| String::from_utf8_lossy(source).into_owned())
     }
 
-    /// Writes the source files into the job's folder; gives their names.
+    /// Writes the source files into the job's folder and returns their names.
     fn lay_out(&self, scratch: &Scratch, class: &str) -> io::Result<Vec<String>> {
         let (job, until) = (scratch.job(), Instant::now() + Duration::from_millis(self.limits.wall_ms));
         let mut made = Vec::new();
@@ -212,7 +212,8 @@ impl Attempt<'_> {
         Ok(files)
     }
 
-    /// The names of the request's files here: a Java source that came first and without a name has that of its class.
+    /// Returns the names under which the request's files are written. The first file of a Java request is named after
+    /// its class if it has the default name.
     fn named(&self) -> Vec<String> {
         let mut names: Vec<String> = self.request.files.iter().map(|(name, _)| name.clone()).collect();
         let (runtime, source) = (&self.found.runtime, self.java_source());
@@ -234,8 +235,8 @@ impl Attempt<'_> {
         is_heard: bool,
     ) -> Result<Ran, WorkError> {
         let runtime = &self.found.runtime;
-        // More than allowed: a program that exceeds its limit is stopped, with the reason, and cannot exceed it far
-        // before.
+        // The kernel's limits are higher than the job's: a program that exceeds its own limit is stopped here with the
+        // right reason, and until then the kernel bounds by how much it exceeds it.
         let processes = limits.processes + runtime.threads + PROCESSES_MORE;
         let stacks_mb = (limits.processes + runtime.threads) * STACK_MB;
         let megabytes = limits.memory_mb + runtime.reserves_mb + stacks_mb + DATA_MORE_MB;
@@ -247,7 +248,8 @@ impl Attempt<'_> {
             processes,
         };
         let mut folders: Vec<PathBuf> = self.found.home.iter().cloned().collect();
-        // What was compiled into the job's folder needs no toolchain, and has better walls without one of root's.
+        // A compiled program needs no toolchain, and without a toolchain that only root can read its sandbox can be set
+        // up by the slot's user, which isolates better.
         if words.first().is_some_and(|word| word.starts_with("./"))
             && !self.sandbox.is_by_user(scratch.path(), &folders)
         {
@@ -302,11 +304,11 @@ impl Attempt<'_> {
         }
     }
 
-    /// The end of the command, from the exit code of bubblewrap.
+    /// Derives the command's exit code, signal and exceeded limit from the exit code of bubblewrap.
     ///
-    /// If a signal has ended the command, the code is 128 plus the signal's number. A program may exit with such a code
-    /// itself, so a limit's signal counts only if the program was close to the limit. Otherwise 129 to 159 are
-    /// ambiguous, as in every shell.
+    /// If a signal ended the command, the code is 128 plus the signal's number. A program may exit with such a code
+    /// itself, so the signal of a limit counts only if the program was close to that limit. For other signals the codes
+    /// 129 to 159 are ambiguous, as in every shell.
     fn told(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
         if self.sandbox.kind() == SandboxKind::Full
             && let Some(code @ SIGNALS_FIRST..=SIGNALS_LAST) = ran.exit_code
@@ -330,7 +332,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Tries until a sandbox starts, for a while.
+/// Calls `once` until it returns anything but [`WorkError::NotStarted`], with a pause before each retry; returns the
+/// last result. Stops early when the job is cancelled.
 pub(crate) fn start_patiently<T>(
     is_cancelled: &AtomicBool,
     mut once: impl FnMut() -> Result<T, WorkError>,
@@ -357,15 +360,15 @@ pub(crate) fn start_patiently<T>(
 /// Exit codes by which bubblewrap reports that a signal ended its command.
 const SIGNALS_FIRST: i32 = 129;
 const SIGNALS_LAST: i32 = 159;
-/// Memory that the stack of each thread may take up; it is hardly used, and what is used is counted as memory.
+/// Stack size of each thread in MiB. Most of it stays unused; the used part counts against the memory limit.
 const STACK_MB: u64 = 8;
-/// Processes that the system allows a program beyond its limit, until the next check. With fewer, a fork bomb would end
-/// before the next check, because shells that cannot fork exit, and the reason would not be reported.
+/// Number of processes that the kernel allows a program beyond its limit. With fewer, a fork bomb would end before the
+/// next check, because shells that cannot fork exit, and the reason would not be reported.
 const PROCESSES_MORE: u64 = 256;
-/// Writable memory beyond what a program may use: its libraries', and what it maps and leaves untouched.
+/// Writable memory in MiB that the kernel allows beyond the limit: for libraries, and for mappings that stay untouched.
 const DATA_MORE_MB: u64 = 256;
 
-/// What came of one command.
+/// Result of one command.
 struct Ran {
     exit_code: Option<i32>,
     signal: Option<i32>,
@@ -373,13 +376,13 @@ struct Ran {
     stderr: Vec<u8>,
     took: Duration,
     memory_peak_kib: u64,
-    /// Processor time that it was seen to have used.
+    /// Processor time at the last measurement.
     cpu_peak_ms: u64,
-    /// At the end it had left more than it may.
+    /// Whether the files that it left exceed the limit.
     has_too_many_files: bool,
-    /// The limit that it reached.
+    /// The limit that it exceeded, or [`JobOutcome::Cancelled`].
     stopped_by: Option<JobOutcome>,
-    /// The program has not begun: output of the sandbox.
+    /// If the program has not begun: the reason.
     not_started: Option<String>,
 }
 
@@ -397,36 +400,37 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Looks after one command.
+/// Monitors one running command.
 struct Watch<'a> {
     limits: Limits,
     threads: u64,
     scratch: &'a Scratch,
-    /// Files and bytes that were there when it began.
+    /// Number of files and bytes in the folder when the command began.
     before: (u64, u64),
     family: Family,
-    /// Processes of the family that are the sandbox's own.
+    /// Number of processes of the family that belong to the sandbox itself.
     own: usize,
-    /// The sandbox's first process, once it was seen: it is another session's than the rest.
+    /// Pidfd of the sandbox's first process, once it was found. It is in another session, so killing the process group
+    /// does not reach it.
     inner: Option<OwnedFd>,
-    /// Where the sandbox's processes are counted, once the program has begun.
+    /// The sandbox's process namespace, once the program has begun.
     namespace: Option<Namespace>,
     is_cancelled: &'a AtomicBool,
     begun: Instant,
     checked_at: Instant,
     counted: Instant,
-    /// Time between two checks: longer where they are slow (much memory, many processes).
+    /// Time between two checks: longer if checks are slow (much memory, many processes).
     pace: Duration,
     stopped_by: Option<JobOutcome>,
-    /// When it is killed, after it was asked to end.
+    /// When the command is killed: at once, or [`TERM_GRACE`] after `SIGTERM`.
     kill_at: Option<Instant>,
     memory_peak_kib: u64,
     nameless_kib: u64,
     cpu_peak_ms: u64,
     output_left: u64,
-    /// When it was seen that the program has begun: all that comes now is its own.
+    /// When the program was first seen to have begun. Output after that is the program's.
     started_at: Option<Instant>,
-    /// What came before that.
+    /// Output before that, which is the sandbox's.
     sandbox_said: Vec<u8>,
 }
 
@@ -458,7 +462,7 @@ impl Watch<'_> {
                 }
                 status = child.try_wait()?.map(|status| (status, Instant::now()));
                 if status.is_some() {
-                    // Whatever it left running goes with it.
+                    // Processes that it left running are killed.
                     self.kill_rest(&child);
                     if let Some(its) = &self.family.home {
                         process_tree::end_at_home(|home| home == its);
@@ -488,7 +492,7 @@ impl Watch<'_> {
         })
     }
 
-    /// Takes what is there; `true`: nothing more will come.
+    /// Reads available output without blocking; returns `true` once the stream is closed.
     fn take(
         &mut self,
         pipe: &mut impl Read,
@@ -531,7 +535,7 @@ impl Watch<'_> {
         self.started_at.is_some()
     }
 
-    /// Why the program did not start.
+    /// Returns why the program did not start.
     fn reason(&self, status: ExitStatus) -> String {
         let said = String::from_utf8_lossy(&self.sandbox_said).trim().to_string();
         match (&self.stopped_by, said.is_empty()) {
@@ -565,13 +569,13 @@ impl Watch<'_> {
         }
     }
 
-    /// Has the program killed at `kill_at` at the latest. The first cause is kept.
+    /// Schedules killing the program at `kill_at` or earlier. The first cause is kept.
     fn stop(&mut self, by: JobOutcome, kill_at: Instant) {
         self.stopped_by.get_or_insert(by);
         self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
     }
 
-    /// Sends all processes of the program SIGTERM.
+    /// Sends `SIGTERM` to all processes of the program.
     fn ask_to_end(&self) {
         for pid in process_tree::members(&self.family).into_iter().skip(self.own) {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
@@ -588,7 +592,7 @@ impl Watch<'_> {
         let _ = child.kill();
     }
 
-    /// Kills all but the command's outermost process, which may have ended.
+    /// Kills all processes except the outermost one, which may have exited already.
     fn kill_rest(&self, child: &Child) {
         #[cfg(target_os = "linux")]
         if let Some(inner) = &self.inner {
@@ -598,8 +602,8 @@ impl Watch<'_> {
         kill_group(child);
     }
 
-    /// A program could keep the sandbox's first process from dying with those around it, but not from being killed, and
-    /// all of the sandbox dies with it.
+    /// Opens a pidfd of the sandbox's first process. A program can keep that process from ending together with the
+    /// wrapper processes, but not from being killed, and the kernel kills the whole sandbox with it.
     fn find_inner(&mut self) {
         #[cfg(target_os = "linux")]
         if self.inner.is_none() && self.own > 0 {
@@ -609,7 +613,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Process id of the sandbox's first process.
+    /// Returns the process id of the sandbox's first process, if it exists.
     fn inner_pid(&self) -> Option<u32> {
         process_tree::below(self.family.pid, self.family.outer).first().copied()
     }
@@ -644,7 +648,7 @@ impl Watch<'_> {
         is_over.then_some(JobOutcome::FilesExceeded)
     }
 
-    /// Whether the command made more files than it may. What was there before is not its own, and it may remove that.
+    /// Whether the command's files exceed the limit. Files from before the command do not count; it may remove them.
     fn has_too_many_files(&self, processes: Option<&Family>) -> bool {
         let Some((files, bytes)) = self.scratch.used(processes) else { return true };
         let (files_before, bytes_before) = self.before;
@@ -652,7 +656,7 @@ impl Watch<'_> {
     }
 }
 
-/// Feeds standard input; `true`: all was written, or the reader is gone.
+/// Writes standard input without blocking; returns `true` once all is written or the reader has closed the pipe.
 fn is_fed(pipe: &mut impl Write, stdin: &mut &[u8]) -> bool {
     while !stdin.is_empty() {
         match pipe.write(stdin) {
@@ -684,7 +688,7 @@ fn wait_for(
 
 fn kill_group(child: &Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // No process is left in it.
+        // An error means that no process is left in the group.
         let _ = kill_process_group(group, Signal::KILL);
     }
 }

@@ -1,8 +1,8 @@
 //! Which languages this machine has, and how a program in each is compiled and run.
 //!
-//! A runtime of the settings is available if its probe succeeds. Toolchains outside the system's folders are visible to
-//! their own jobs only. Not here: the configured runtimes (`settings/runtimes.rs`), the sandbox around the commands
-//! (`sandbox.rs`).
+//! A configured runtime is available if its probe command succeeds. A toolchain outside the system's folders is visible
+//! only to jobs in its language. Not here: the configured runtimes (`settings/runtimes.rs`), the sandbox around the
+//! commands (`sandbox.rs`).
 
 use crate::settings::Runtime;
 use std::io::{self, Read};
@@ -10,41 +10,43 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where the sandbox has programs, in the order of search.
+/// Search path of programs inside the sandbox.
 pub const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// A Java class of ours that starts the user's: its `main`, or its `run()` that returns a text.
+/// File name and source of the Java class that starts the user's class: it calls `main`, or prints the string that
+/// `run()` returns.
 pub const LAUNCHER: (&str, &str) = ("PhalanxLauncher.java", include_str!("launcher.java"));
 
-/// Seconds that a probe may take: a compiler that hangs must not keep a node from joining, its language is not there.
+/// Time limit of a probe in seconds. If a compiler hangs, the node still joins, without that language.
 const PROBE_S: u64 = 10;
-/// After so long the next command is started, too.
+/// If a probe takes longer than this, the next one is started in parallel.
 const SLOW: Duration = Duration::from_secs(1);
 /// Time between two checks whether a command has ended.
 const CHECK_EVERY: Duration = Duration::from_millis(2);
-/// Makes a program write whole lines at once ([`Runtime::line_buffered`]).
+/// Command prefix that makes a program's standard output line-buffered ([`Runtime::line_buffered`]).
 const LINE_BUFFER: [&str; 2] = ["stdbuf", "-oL"];
-/// Bytes that are kept of what one says.
+/// Maximum bytes that are kept of each output stream of a probe.
 const SAID_MAX: usize = 4096;
 
 /// A runtime that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is.
+    /// The configured runtime.
     pub runtime: Runtime,
-    /// First line of what its probe says.
+    /// First line of the probe's output.
     pub version: String,
-    /// Folder of its toolchain, if that is not the system's.
+    /// Folder of the toolchain if it is outside the system's folders.
     pub home: Option<PathBuf>,
-    /// Words before the command that runs a program.
+    /// Words to put before the command that runs a program.
     pub prefix: Vec<String>,
 }
 
-/// Finds out which of these are available. One that hangs is not, and does not delay the others for long.
+/// Probes the given runtimes and returns those that are available. A runtime whose probe hangs counts as unavailable
+/// and does not delay the others for long.
 pub fn find(runtimes: &[Runtime]) -> Vec<Found> {
     find_within(runtimes, PROBE_S)
 }
 
-/// The same with another limit for each probe.
+/// Like [`find`], with a time limit in seconds for each probe.
 pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
     let homes = runtimes.iter().map(|runtime| command(&runtime.home, None, seconds));
     let homes: Vec<Option<PathBuf>> = first_lines(homes).into_iter().map(|home| home.map(PathBuf::from)).collect();
@@ -70,7 +72,8 @@ fn prefix(runtime: &Runtime) -> Vec<String> {
     if runtime.line_buffered && is_there() { LINE_BUFFER.map(String::from).to_vec() } else { Vec::new() }
 }
 
-/// A command that ends after so many seconds. `None`: there is nothing to run.
+/// Builds a command that is killed after `seconds`. If `path` is given, a program without a slash is searched there.
+/// Returns `None` if there are no words or the program is not found.
 fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command> {
     let (program, args) = words.split_first()?;
     let program = match path {
@@ -84,8 +87,8 @@ fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command
     Some(command)
 }
 
-/// First line of output of each of these commands, if it succeeds. They run one after another, because starting a
-/// compiler loads the whole machine; but the next one is started while a slow one still runs.
+/// Returns the first line of output of each command, `None` where the command fails. The commands run one after
+/// another, because starting a compiler loads the whole machine; if one is slow, the next is started in parallel.
 fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<String>> {
     let start = |command: Option<Command>| {
         let mut asked = Asked::start(&mut command?).ok()?;
@@ -96,7 +99,7 @@ fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<St
     asked.into_iter().map(|asked| asked?.first_line()).collect()
 }
 
-/// A command that was asked something.
+/// A started probe command with the output that it has written so far.
 struct Asked {
     child: Child,
     said: [Vec<u8>; 2],
@@ -111,8 +114,8 @@ impl Asked {
         Ok(Asked { child, said: Default::default(), status: None })
     }
 
-    /// Reads until the command has ended. A process that it has started may keep its output open: that is not waited
-    /// for.
+    /// Reads output until the command has ended, or until `until`. Does not wait for child processes that keep the
+    /// output pipe open.
     fn wait(&mut self, until: Option<Instant>) -> io::Result<()> {
         while self.status.is_none() && until.is_none_or(|until| Instant::now() < until) {
             self.status = self.child.try_wait()?;
@@ -136,7 +139,7 @@ impl Asked {
     }
 }
 
-/// Reads what is available; only the beginning is kept.
+/// Reads what is available without blocking; keeps the first [`SAID_MAX`] bytes.
 fn take(pipe: &mut impl Read, into: &mut Vec<u8>) {
     let mut buffer = [0; 4096];
     // Bounded: a command that prints without end must not prevent the check of its deadline.
@@ -150,15 +153,15 @@ fn take(pipe: &mut impl Read, into: &mut Vec<u8>) {
 /// Values of a command's placeholders.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places<'a> {
-    /// `{home}`.
+    /// Value of `{home}`.
     pub home: Option<&'a Path>,
-    /// `{files}`; the first is `{file}`.
+    /// Value of `{files}`; its first element is the value of `{file}`.
     pub files: &'a [String],
-    /// `{class}`.
+    /// Value of `{class}`.
     pub class: &'a str,
 }
 
-/// A command with its places filled in.
+/// Returns the command with its placeholders replaced by their values. The word `{files}` becomes one word per file.
 pub fn fill(command: &[String], places: &Places<'_>) -> Vec<String> {
     let mut filled = Vec::new();
     for word in command {
@@ -166,7 +169,7 @@ pub fn fill(command: &[String], places: &Places<'_>) -> Vec<String> {
             filled.extend(places.files.iter().map(|name| plain(name)));
             continue;
         }
-        // A value may look like a placeholder, and must not be replaced again.
+        // A single pass: a value that looks like a placeholder must not be replaced again.
         let (mut text, mut rest) = (String::new(), word.as_str());
         while let Some((before, place, after)) = next_place(rest) {
             text.push_str(before);
@@ -189,13 +192,13 @@ fn next_place(word: &str) -> Option<(&str, &'static str, &str)> {
     Some((&word[..at], place, &word[at + place.len()..]))
 }
 
-/// A file's name that no compiler takes for an option, or for a list of options.
+/// Returns a form of the file name that no compiler parses as an option or as a file with options.
 fn plain(name: &str) -> String {
     if name.starts_with(['-', '@']) { format!("./{name}") } else { name.to_string() }
 }
 
-/// The class of a Java source that is to be started, with its package: the one with a `main`, else with a `run()`, else
-/// the public one, else the first. `None`: it declares none.
+/// Returns the class of a Java source to start, with its package: the class with a `main`, else the one with a
+/// `run()`, else the public one, else the first. Returns `None` if the source declares no class.
 pub fn java_class(source: &str) -> Option<String> {
     let code = without_comments(source);
     let tokens = tokens(&code);
@@ -207,19 +210,19 @@ pub fn java_class(source: &str) -> Option<String> {
     Some(format!("{}{}", package.unwrap_or_default(), chosen.name))
 }
 
-/// The name that the file of a Java source must have, without its ending: that of the public class, else any of its
-/// classes.
+/// Returns the file name that a Java source must have, without its extension: the name of the public class, else of
+/// the first class. Returns `None` if the source declares no class.
 pub fn java_file(source: &str) -> Option<String> {
     let code = without_comments(source);
     leading(&classes(&tokens(&code))).map(|class| class.name.to_string())
 }
 
-/// A class, interface or enum that is not nested.
+/// A top-level class, record, interface or enum.
 struct JavaClass<'a> {
     name: &'a str,
     is_public: bool,
     has_main: bool,
-    /// A `run()` with a body; an interface only promises one.
+    /// It has a `run()` with a body; a declaration in an interface does not count.
     has_run: bool,
 }
 
@@ -227,7 +230,7 @@ fn leading<'a, 'b>(classes: &'b [JavaClass<'a>]) -> Option<&'b JavaClass<'a>> {
     classes.iter().find(|class| class.is_public).or_else(|| classes.first())
 }
 
-/// Words, and the brackets between them.
+/// Splits code into words and brackets; other characters are dropped.
 fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     for piece in code.split_inclusive(|c: char| !(c.is_alphanumeric() || "_$.".contains(c))) {
@@ -267,7 +270,7 @@ fn classes<'a>(tokens: &[&'a str]) -> Vec<JavaClass<'a>> {
     classes
 }
 
-/// Source code without comments, and without the insides of texts.
+/// Returns the source code without comments and without string and character literals.
 fn without_comments(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

@@ -1,10 +1,10 @@
 //! A sandbox for one command: it sees a few system folders and its own scratch folder, and has no network.
 //!
-//! bubblewrap gives it separate namespaces (files, processes, network, host name, users) and a filter of system calls,
-//! `prlimit` limits what each of its processes may use. If the node runs as root, each command has a different user
-//! number, because root's processes are not counted against limits; bubblewrap itself runs as that user, so that no job
-//! can create namespaces within its sandbox and mount memory there. Only for folders that this user cannot reach (a
-//! toolchain below `/root`) root sets up the sandbox, and then a job can.
+//! bubblewrap gives it separate namespaces (files, processes, network, host name, users) and a system call filter;
+//! `prlimit` limits what each of its processes may use. If the node runs as root, the commands of each slot run as a
+//! separate user, because the kernel does not count root's processes against limits; bubblewrap itself runs as that
+//! user, so that no job can create namespaces within its sandbox and mount a tmpfs there. Only for folders that this
+//! user cannot reach (a toolchain below `/root`) root sets up the sandbox, and then a job can.
 //!
 //! Limits are set inside the sandbox, where bubblewrap has created a user namespace: since Linux 5.14 the kernel counts
 //! `RLIMIT_NPROC` separately in each user namespace, so it counts the job's processes alone, whatever else the same
@@ -12,11 +12,11 @@
 //!
 //! The last stage before the command is a shell inside the complete sandbox. It writes a byte to a file that the
 //! command does not have open: without that byte the command has never begun ([`Scratch::has_started`]), whatever exit
-//! code or text was returned.
+//! code or output was returned.
 //!
-//! All processes end when the outermost is killed, or the thread that started it ends. A thread may end before that
-//! link is set up, and a frozen node kills no process: hence `timeout` around the whole command, and `scratch::clear`
-//! at the next start.
+//! All processes end when the outermost process is killed or the thread that started it ends. A thread may end before
+//! the parent-death signal is set up, and a frozen node kills no process: hence `timeout` around the whole command, and
+//! `scratch::clear` at the next start.
 //! Not here: watching the command (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
@@ -49,25 +49,25 @@ const SYSTEM: [&str; 12] = [
 ];
 /// Prefix of the folders below `/etc` that belong to Java: its own folder has links to them.
 const JAVA: &str = "java";
-/// Seconds after its limit at which a command ends even if no node watches it.
+/// Seconds after its time limit at which a command is killed even if no node monitors it.
 const ORPHAN_S: u64 = 5;
-/// Levels of processes around a command in [`SandboxKind::Full`]: `timeout`, and the outer bubblewrap. The inner
-/// bubblewrap process is counted with the command, which could make it work on its behalf.
+/// Levels of wrapper processes around a command in [`SandboxKind::Full`]: `timeout` and the outer bubblewrap. The inner
+/// bubblewrap process is counted with the command, because the command could make it do work.
 pub const LEVELS_FULL: usize = 2;
-/// And in [`SandboxKind::Limits`]: `timeout`.
+/// Levels of wrapper processes around a command in [`SandboxKind::Limits`]: `timeout`.
 pub const LEVELS_LIMITS: usize = 1;
-/// Added to the `nice` value of the command, so that nodes, which must hold elections, and the thread that watches the
-/// command run first. At the same value a fork bomb of 300 processes lets its watcher run once a second.
+/// Added to the `nice` value of the command, so that nodes, which must hold elections, and the thread that monitors the
+/// command run first. At the same value, a fork bomb of 300 processes lets the monitoring thread run once a second.
 const NICE: &str = "10";
-/// Open files of each process.
+/// Maximum number of open files of each process.
 const FILES: u64 = 256;
-/// First of the user numbers that are used when the node is root: one for each slot of each node, below those of
+/// First of the user ids that commands get when the node is root: one for each slot, below the usual id ranges of
 /// containers.
 const USERS: u32 = 60_000;
-/// How many there are.
+/// Number of these user ids.
 const USERS_COUNT: u32 = 5_000;
 
-/// Descriptor from which bubblewrap reads the filter of system calls.
+/// Descriptor from which bubblewrap reads the system call filter.
 const FILTER_FD: &str = "9";
 /// Descriptor to which the last stage reports that the command begins.
 const STARTED_FD: &str = "8";
@@ -77,23 +77,23 @@ const COUNTS_BY_NAMESPACE: (u32, u32) = (5, 14);
 /// `O_CLOEXEC`, as `/proc` shows it.
 const CLOSE_ON_EXEC: u64 = 0o2_000_000;
 
-/// What one process of the command may use.
+/// Limits of one command. `cpu_s`, `data` and `file` apply to each of its processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Seconds that the whole command may take; somewhat later `timeout` ends it.
+    /// Wall-clock time of the whole command in seconds; `timeout` kills it [`ORPHAN_S`] later.
     pub wall_s: u64,
-    /// Seconds of processor time; at one more it is killed.
+    /// Processor time in seconds; one second later the process is killed.
     pub cpu_s: u64,
-    /// Bytes of memory that each process can write to, used or not. Memory that is only reserved, as WebAssembly does
-    /// with ten gigabytes, does not count.
+    /// Writable memory in bytes, used or not (`RLIMIT_DATA`). Address space that is only reserved, such as the ten
+    /// gigabytes of a WebAssembly memory, does not count.
     pub data: u64,
-    /// Bytes of the largest file.
+    /// Maximum file length in bytes.
     pub file: u64,
-    /// Processes and threads of the job.
+    /// Maximum number of processes and threads of the job.
     pub processes: u64,
 }
 
-/// A sandbox that works on this machine.
+/// A kind of sandbox that was tested on this machine.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     kind: SandboxKind,
@@ -101,20 +101,19 @@ pub struct Sandbox {
     /// The users of root's slots can set up their sandboxes themselves, or, without a full sandbox, reach their
     /// folders.
     is_by_user: bool,
-    /// What bounds the number of a job's processes.
+    /// Whether the kernel or only the monitoring thread limits the number of a job's processes.
     process_limit: ProcessLimit,
     /// Java's folders below `/etc`.
     java: Vec<String>,
-    /// Descriptors beyond the first three that this program inherited because the process that started it left them
-    /// open.
+    /// Descriptors above 2 that this process inherited and that a started program would inherit, too.
     inherited: Vec<u32>,
 }
 
 impl Sandbox {
-    /// Tests the sandbox in a folder like those of attempts, below `jobs`: what works elsewhere may not work there.
+    /// Tests the sandbox in a folder like those of attempts, below `jobs`, because it may work elsewhere and not there.
     ///
     /// # Errors
-    /// [`WorkError::NoSandbox`] with the reason and what to do.
+    /// Returns [`WorkError::NoSandbox`] with the reason and what to do.
     pub fn try_out(kind: SandboxKind, jobs: &Path) -> Result<Sandbox, WorkError> {
         let is_root = rustix::process::geteuid().is_root();
         let process_limit = ProcessLimit::Watched;
@@ -174,23 +173,24 @@ impl Sandbox {
         }
     }
 
-    /// The programs around a command, except the shell.
+    /// The wrapper programs around a command, except the shell.
     fn programs(&self) -> impl Iterator<Item = &'static str> {
         let walls = (self.kind == SandboxKind::Full).then_some("bwrap");
         ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
     }
 
-    /// The kind of isolation.
+    /// Returns the kind of isolation.
     pub fn kind(&self) -> SandboxKind {
         self.kind
     }
 
-    /// The user that a command in this slot runs as, if it differs from this program's; it must own the scratch folder.
+    /// Returns the user that a command in this slot runs as, `None` if it is the user of this process. The user must
+    /// own the scratch folder.
     pub fn user(&self, slot: u32) -> Option<u32> {
         (self.is_root && (self.kind == SandboxKind::Full || self.is_by_user)).then(|| USERS + slot % USERS_COUNT)
     }
 
-    /// What bounds the number of processes of a job.
+    /// Whether the kernel or only the monitoring thread limits the number of a job's processes.
     pub fn process_limit(&self) -> ProcessLimit {
         self.process_limit
     }
@@ -201,17 +201,17 @@ impl Sandbox {
         if has_own_user || has_own_namespace { ProcessLimit::Kernel } else { ProcessLimit::Watched }
     }
 
-    /// Levels of processes around the command.
+    /// Returns the number of levels of wrapper processes around the command.
     pub fn levels(&self) -> usize {
         if self.kind == SandboxKind::Full { LEVELS_FULL } else { LEVELS_LIMITS }
     }
 
-    /// How many of the processes within them are the sandbox's own.
+    /// Returns how many of the processes below the wrapper levels belong to the sandbox itself.
     pub fn own_processes(&self) -> usize {
         usize::from(self.kind == SandboxKind::Full)
     }
 
-    /// Whether the user of a slot sets up the sandbox of a command that reads these folders.
+    /// Whether the user of a slot, not root, sets up the sandbox of a command that reads these folders.
     pub fn is_by_user(&self, scratch: &Path, folders: &[PathBuf]) -> bool {
         let is_open = |folder: &PathBuf| {
             scratch::is_passable(folder) && std::fs::metadata(folder).is_ok_and(|it| it.mode() & 0o005 == 0o005)
@@ -219,8 +219,8 @@ impl Sandbox {
         self.is_by_user && scratch::is_passable(scratch) && folders.iter().all(is_open)
     }
 
-    /// A command that runs `words` in the sandbox, with `scratch` as its folder and read access to `folders` besides
-    /// the system folders.
+    /// Returns a command that runs `words` in the sandbox, with `scratch` as its folder and read access to `folders`
+    /// besides the system folders. `folders[0]` is the toolchain, whose `bin` comes first in `PATH`.
     pub fn command(
         &self,
         words: &[String],
@@ -236,12 +236,12 @@ impl Sandbox {
         let user = self.user(slot);
         let is_by_user = user.is_some() && self.is_by_user(scratch, folders);
         let mut line = self.beginning(scratch);
-        // As in bubblewrap: the process is killed when the thread that waits for it ends.
+        // As bubblewrap does: the process is killed when the thread that started it ends.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
         line.extend(user.filter(|_| is_by_user && self.kind == SandboxKind::Full).into_iter().flat_map(becoming));
         if self.is_root && self.kind == SandboxKind::Limits && !is_by_user {
-            // The kernel does not limit root's processes: the watching thread must get the processor before a process
-            // that multiplies.
+            // The kernel does not limit the number of root's processes: the monitoring thread must be scheduled before
+            // a fork bomb.
             line.extend(["chrt", "-i", "0"].map(String::from));
         }
         line.extend(["nice", "-n", NICE].map(String::from));
@@ -258,8 +258,8 @@ impl Sandbox {
                     line.push("--no-new-privs".into());
                 }
             }
-            // Limits count only the processes of another user than root; but a toolchain that only root can read needs
-            // root.
+            // The kernel counts processes only for users other than root, but a toolchain that only root can read
+            // needs root.
             SandboxKind::Limits => {
                 line.push("setpriv".into());
                 line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
@@ -268,7 +268,7 @@ impl Sandbox {
         }
         line.extend(self.last_stage());
         line.extend_from_slice(words);
-        // With a whole path, the command is started without forking this process first.
+        // With an absolute path, `Command` can use `posix_spawn` instead of forking this process.
         let mut command = Command::new(on_path(&line[0]));
         command.args(&line[1..]).env_clear().env("PATH", path);
         if self.kind == SandboxKind::Limits {
@@ -278,9 +278,9 @@ impl Sandbox {
         command
     }
 
-    /// Sets limits for itself and for the program that it executes.
+    /// Returns the `prlimit` command line that sets the limits and then executes the rest of the line.
     fn limits(&self, bounds: &Bounds) -> Vec<String> {
-        // By its whole path: a toolchain's own folder comes first in the job's `PATH`.
+        // An absolute path, because the toolchain's folder comes first in the job's `PATH`.
         let mut line = vec![on_path("prlimit").to_string_lossy().into_owned()];
         line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--data={}", bounds.data)]);
         line.extend([format!("--fsize={}", bounds.file), format!("--nofile={FILES}"), "--core=0".into()]);
@@ -291,12 +291,13 @@ impl Sandbox {
         line
     }
 
-    /// Reports that the sandbox is ready and executes the command. A command that does not exist has not begun.
+    /// Returns the shell command that reports the start and executes the program. A program that does not exist counts
+    /// as not started.
     fn last_stage(&self) -> [String; 4] {
         let exec = match self.kind {
             SandboxKind::Full => "exec",
-            // Removes what shells add to the environment; in a full sandbox bubblewrap sets the environment anew,
-            // except harmless variables.
+            // Removes the variables that the shell adds. In a full sandbox bubblewrap clears the environment, and the
+            // few variables that the shell then adds are harmless.
             SandboxKind::Limits => "exec env -u PWD -u OLDPWD -u SHLVL -u _",
         };
         let script = format!(
@@ -322,7 +323,7 @@ impl Sandbox {
         let given = folders.iter().map(|folder| folder.to_string_lossy().into_owned());
         let shown: Vec<String> =
             SYSTEM.map(str::to_string).into_iter().chain(self.java.iter().cloned()).chain(given).collect();
-        // bubblewrap would create the folders above them accessible to root alone.
+        // Without this, bubblewrap would create their parent folders with access for root only.
         let above = |path: &String| Path::new(path).ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
         let above: BTreeSet<PathBuf> = shown.iter().flat_map(above).filter(|path| path != Path::new("/")).collect();
         for folder in above.iter().filter(|folder| !shown.iter().any(|path| folder.starts_with(path))) {
@@ -331,10 +332,10 @@ impl Sandbox {
         for path in &shown {
             add(&["--ro-bind-try", path, path]);
         }
-        // The sandbox's first process belongs to the same user, and the whole sandbox ends with it: its memory must not
-        // be accessible.
+        // The sandbox's first process runs as the same user, and the whole sandbox ends with it: a job must not access
+        // its memory.
         add(&["--proc", "/proc", "--perms", "0555", "--tmpfs", "/proc/1", "--remount-ro", "/proc/1", "--dev", "/dev"]);
-        // Everything that the command can write is in its folder, where it is limited and counted.
+        // Everything that the command can write is in its scratch folder, where it is limited and counted.
         for (inner, place) in [(SHM, "/dev/shm"), (TMP, "/tmp"), (JOB, HOME)] {
             add(&["--bind", &scratch.join(inner).to_string_lossy(), place]);
         }
@@ -344,19 +345,18 @@ impl Sandbox {
         line
     }
 
-    /// The beginning of the command line: a shell that closes the inherited descriptors, opens the filter for
-    /// bubblewrap and the file that records whether the command has begun, makes the command the first victim when the
-    /// system runs out of memory, and sets the usual umask, so that the command's files have the usual modes (other
-    /// users cannot reach them).
+    /// Returns the start of the command line: a shell that closes the inherited descriptors, opens the filter for
+    /// bubblewrap and the file that records the start, makes the command the first candidate of the OOM killer, and
+    /// sets the umask 022, so that the command's files have the usual modes (other users have no access to the folder).
     fn beginning(&self, scratch: &Path) -> Vec<String> {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
-        // Only bash closes descriptors of two digits.
+        // `sh` may not be able to close descriptors of two digits; bash is.
         let shell = if closed.is_empty() { "sh" } else { "bash" };
         let filter = match self.kind == SandboxKind::Full && syscall_filter::bytes().is_some() {
             true => format!(" {FILTER_FD}<\"$0/{FILTER}\""),
             false => String::new(),
         };
-        // Without permission to set the score, it stays as it is.
+        // Without permission to set the OOM score, it is left unchanged.
         let script = format!(
             "umask 022; exec{closed} {STARTED_FD}>\"$0/{STARTED}\"{filter}; echo 1000 2>&- >/proc/self/oom_score_adj; exec \"$@\""
         );
@@ -364,7 +364,8 @@ impl Sandbox {
     }
 }
 
-/// Why a command has not begun: the output of its sandbox, or that there was none.
+/// Returns why a command has not begun: the output of its sandbox with the signal if there was one, or the exit status
+/// if there was no output.
 pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
     match (said.is_empty(), status.signal()) {
         (true, _) => format!("the sandbox ended with {status} and without a message"),
@@ -373,19 +374,19 @@ pub(crate) fn how_it_ended(status: ExitStatus, said: &str) -> String {
     }
 }
 
-/// The first two numbers of a kernel's release, `(6, 1)` of `6.1.0-18-amd64`; zeros where they are missing.
+/// Returns the first two numbers of a kernel release: `(6, 1)` for `6.1.0-18-amd64`. Missing numbers are 0.
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// The path of a program in the system's folders; its bare name where it is missing, so that the error names it.
+/// Returns the path of a program in [`SYSTEM_PATH`], or its bare name if it is missing, so that the error names it.
 fn on_path(program: &str) -> PathBuf {
     let places = SYSTEM_PATH.split(':').map(|folder| Path::new(folder).join(program));
     places.into_iter().find(|place| place.is_file()).unwrap_or_else(|| program.into())
 }
 
-/// The arguments with which `setpriv` changes to a user.
+/// Returns the arguments with which `setpriv` switches to a user.
 fn becoming(user: u32) -> [String; 4] {
     [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
 }
@@ -396,7 +397,7 @@ fn java_folders() -> Vec<String> {
     names.filter(|name| name.starts_with(JAVA)).map(|name| format!("/etc/{name}")).collect()
 }
 
-/// Open descriptors that a started program would inherit.
+/// Returns the open descriptors above 2 that a started program would inherit.
 fn inherited() -> Vec<u32> {
     let rows = std::fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
     let numbers = rows.filter_map(|row| row.file_name().to_str()?.parse::<u32>().ok());

@@ -1,11 +1,11 @@
 //! The folder of one attempt: created, measured and removed; and the cleanup at start after a killed node process.
 //!
-//! If the node is root, each folder is a separate file system in memory, as large as the attempt's limit: no program
-//! can use more, and the kernel knows at once how much is used, also by files without a name. If mounting is refused it
-//! is a plain folder, and its files are counted.
+//! If the node is root, each folder is a separate tmpfs as large as the attempt's limit: no program can use more, and
+//! the kernel reports at once how much is used, including deleted files that are still open. If mounting is refused,
+//! it is a plain folder and its files are counted.
 //!
-//! Invariants: S1 a mount ends with its attempt, or at the next start of its node. S2 no program of a killed process of
-//! this node outlives the next start.
+//! Invariants: S1 a mount is removed at the end of its attempt, or at the next start of its node. S2 programs left by a
+//! killed node process are killed at the next start of the node.
 //! Not here: walks through folders (`untrusted_dir.rs`), which folder is bound where (`sandbox.rs`).
 
 use super::process_tree::{self, Family};
@@ -24,21 +24,22 @@ pub const JOB: &str = "job";
 pub const TMP: &str = "tmp";
 /// Its `/dev/shm`.
 pub const SHM: &str = "shm";
-/// The filter of system calls, which bubblewrap reads; the program does not see it.
+/// The file with the system call filter, which bubblewrap reads; the program does not see it.
 pub const FILTER: &str = "filter";
-/// Contains [`BEGUN`] once the last stage before the program has run, and has the same length before; the program does
-/// not see it.
+/// The file that contains [`BEGUN`] once the last stage before the program has run, and [`NOT_BEGUN`], of the same
+/// length, before. The program does not see it.
 pub const STARTED: &str = "started";
 const BEGUN: &[u8] = b"\n";
 const NOT_BEGUN: &[u8] = b"-";
-/// Files and folders that may exist.
+/// Maximum number of files and folders that an attempt may create.
 pub const FILES_MAX: u64 = 10_000;
-/// Room beyond the limits, so that a program that reaches one is reported as such, and not as a full disk.
+/// Capacity of the file system beyond the limits, so that a program that exceeds a limit is stopped with that reason
+/// instead of failing with a full disk.
 const MORE_MB: u64 = 16;
 const MORE_FILES: u64 = 1000;
-/// Parent of the folders of attempts if the node's own folder cannot be reached by the users of its slots.
+/// Parent of the attempts' folders if the users of the slots have no access to the node's own folder.
 const RUN: &str = "/run/phalanx-jobs";
-/// The programs around a command, by which leftovers of a killed process are recognized.
+/// The wrapper programs around a command, by which leftover processes of a killed node are recognized.
 const WALLS: [&str; 8] = ["sh", "bash", "setpriv", "chrt", "nice", "timeout", "prlimit", "bwrap"];
 
 /// The folder of one attempt.
@@ -49,10 +50,11 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Creates it, with room for so many MiB, for a user if that is not this program's own.
+    /// Creates the folder with a capacity of `files_mb` MiB. `user` becomes the owner of the program's folders; `None`
+    /// leaves them to the user of this process.
     ///
     /// # Errors
-    /// The system's error, also if the folder exists already.
+    /// Returns the error of the system call that failed, also if the folder exists already.
     pub fn make(path: &Path, user: Option<u32>, files_mb: u64) -> io::Result<Scratch> {
         fs::DirBuilder::new().mode(0o700).create(path)?;
         let is_mounted = rustix::process::geteuid().is_root() && mount(path, files_mb);
@@ -75,15 +77,15 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Whether the command that was run in it last has begun, not only the stages before it.
+    /// Whether the last command in this folder has itself begun, as opposed to only the sandbox stages before it.
     pub fn has_started(&self) -> bool {
         fs::read(self.path.join(STARTED)).is_ok_and(|it| it == BEGUN)
     }
 
-    /// Resets the record of a start: another command is about to be run in it.
+    /// Resets the record of a start. Must be called before another command is run in this folder.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the write.
     pub fn forget_start(&self) -> io::Result<()> {
         fs::write(self.path.join(STARTED), NOT_BEGUN)
     }
@@ -98,13 +100,13 @@ impl Scratch {
         self.path.join(JOB)
     }
 
-    /// Whether [`Scratch::used`] is cheap.
+    /// Whether [`Scratch::used`] is cheap: the kernel keeps the counts, so no walk through the files is needed.
     pub fn is_quick(&self) -> bool {
         self.is_mounted
     }
 
-    /// Files and bytes in it, including files without a name as far as these processes have them open. `None`: too many
-    /// to count.
+    /// Returns the number of files and bytes in the folder, including deleted files that `processes` have open.
+    /// Returns `None` if there are too many files to count, or if they cannot be read.
     pub fn used(&self, processes: Option<&Family>) -> Option<(u64, u64)> {
         if self.is_mounted {
             let it = rustix::fs::statvfs(&self.path).ok()?;
@@ -116,7 +118,7 @@ impl Scratch {
         Some((count.files, count.bytes + nameless))
     }
 
-    /// Bytes of the longest file, including holes.
+    /// Returns the length of the longest file in bytes, including holes; `u64::MAX` if the files cannot be counted.
     pub fn longest(&self) -> u64 {
         untrusted_dir::count(&self.path, FILES_MAX + MORE_FILES).map_or(u64::MAX, |count| count.longest)
     }
@@ -133,7 +135,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Mounts a file system in memory; `false`: the system refused.
+/// Mounts a tmpfs; returns `false` if the system refuses.
 #[cfg(target_os = "linux")]
 fn mount(path: &Path, files_mb: u64) -> bool {
     use rustix::mount::MountFlags;
@@ -156,7 +158,7 @@ fn mount(path: &Path, files_mb: u64) -> bool {
 #[cfg(target_os = "linux")]
 fn unmount(path: &Path) {
     use rustix::mount::UnmountFlags;
-    // Detached at once, even if a process that is ending still uses it.
+    // Detached immediately, even if a process that is exiting still uses it.
     if let Err(e) = rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         log::warn!("cannot unmount a job's file system path={} err={e}", path.display());
     }
@@ -170,11 +172,11 @@ fn mount(_: &Path, _: u64) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn unmount(_: &Path) {}
 
-/// Where a node has the folders of its attempts: in its own folder, or, if the node is root and the users of its slots
-/// cannot pass there, in a folder of this name where they can.
+/// Returns the folder in which a node creates the folders of its attempts: `own`, or, if the node is root and the users
+/// of its slots have no access to it, the folder `name` below `/run`.
 pub fn place(own: &Path, name: &str) -> PathBuf {
     let is_root = rustix::process::geteuid().is_root();
-    // A relative path has no meaning in a sandbox, which has other folders.
+    // A relative path would resolve differently inside a sandbox.
     let own = std::path::absolute(own).unwrap_or_else(|_| own.to_path_buf());
     let other = Path::new(RUN).join(name);
     // `/run` is small, and may be mounted without permission to execute: it is used only if each attempt gets a
@@ -189,24 +191,25 @@ pub fn place(own: &Path, name: &str) -> PathBuf {
     if is_fit() {
         return other;
     }
-    // Created for the probe, if at all.
+    // Only the probe can have created it.
     let _ = fs::remove_dir(&other);
     own
 }
 
-/// Whether all users may pass through the folders above this one.
+/// Whether all users have search permission on the folders above this one.
 pub fn is_passable(path: &Path) -> bool {
     path.ancestors().skip(1).all(|folder| fs::metadata(folder).is_ok_and(|it| it.mode() & 0o001 != 0))
 }
 
-/// Ends what a killed process of this node left below the folder of its attempts, and moves the rest away: returns the
-/// folders that are to be removed, which may take long.
+/// Kills the processes and removes the mounts that a killed process of this node left below the folder of its attempts,
+/// renames that folder, and creates it again. Returns the renamed folders; the caller removes them, which may take
+/// long.
 ///
 /// # Errors
-/// The folder cannot be created again.
+/// Returns the system's error if the folder cannot be renamed, created again or listed.
 pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
-    // Another node that found the folder abandoned removes whatever has its name; the lock protects the new folder in
-    // its place.
+    // Another node that considers the folder abandoned removes whatever has this path; the lock protects the new
+    // folder.
     let _held = if jobs.exists() { Some(hold(jobs)?) } else { None };
     end_leftovers(jobs);
     for path in mounted_below(jobs) {
@@ -224,8 +227,8 @@ pub fn clear(jobs: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(rows.filter(|row| row.file_name().to_string_lossy().starts_with(&prefix)).map(|row| row.path()).collect())
 }
 
-/// Creates the folder of a node's attempts, if it is missing: for its owner alone, or, when the node is root and the
-/// users of slots can reach it, so that they can pass through. The parent below `/run` is shared by all nodes.
+/// Creates the folder of a node's attempts if it is missing. It is private to its owner, or, if the node is root and
+/// the users of slots can reach it, searchable by all users. The parent below `/run` is shared by all nodes.
 fn make(jobs: &Path) -> io::Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     let above = jobs.parent().filter(|above| *above == Path::new(RUN));
@@ -238,11 +241,11 @@ fn make(jobs: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Protects the folder of a node's attempts, which [`clear`] has created, from [`remove_abandoned`] as long as the
-/// returned file lives.
+/// Locks the folder of a node's attempts, so that [`remove_abandoned`] of another node leaves it alone until the
+/// returned file is dropped. Creates the folder if it is missing.
 ///
 /// # Errors
-/// The system's error.
+/// Returns the system's error if the folder cannot be created, opened or locked.
 pub fn hold(jobs: &Path) -> io::Result<fs::File> {
     loop {
         make(jobs)?;
@@ -255,13 +258,13 @@ pub fn hold(jobs: &Path) -> io::Result<fs::File> {
     }
 }
 
-/// Removes the folders below `/run` of nodes that are gone and did not remove them themselves: they may never be
-/// started again.
+/// Removes the folders below `/run` that no running node has locked. A node that was killed cannot remove its own
+/// folder, and may never be started again.
 pub fn remove_abandoned() {
     remove_abandoned_below(Path::new(RUN));
 }
 
-/// Whether it is a folder, not a link, that this program's user owns: folders of other users are theirs to remove.
+/// Whether the path is a folder, not a link, owned by the user of this process. Other users' folders are not removed.
 fn is_own_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|it| it.is_dir() && it.uid() == rustix::process::geteuid().as_raw())
 }
@@ -289,9 +292,9 @@ pub fn remove_old(path: &Path) {
     }
 }
 
-/// Kills the programs that wrap commands in folders below this one, and every process of a sandbox with such a folder:
-/// a program may have arranged for the first process of its sandbox to outlive the wrapping programs. Processes without
-/// a sandbox are recognized by their home.
+/// Kills the wrapper programs of commands in folders below this one, and every process of a sandbox with such a folder:
+/// a program can keep the first process of its sandbox from ending with the wrappers. Processes without a sandbox are
+/// recognized by the value of `HOME` in their environment.
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
@@ -316,9 +319,9 @@ fn end_leftovers(jobs: &Path) {
     process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
 }
 
-/// Whether a line of a mount table belongs to a sandbox of a command with a folder below this one: either its file
-/// system was mounted there, or it is a part of another file system, and the line does not contain the mount point of
-/// that one. The line must show the folder at its path inside the sandbox: other processes with their own mount
+/// Whether a line of `mountinfo` belongs to the sandbox of a command with a folder below this one. Either the folder's
+/// file system was mounted there, or the folder is part of a larger file system, whose mount point the line does not
+/// contain. The line must have the sandbox's [`HOME`] as its mount point: other processes with their own mount
 /// namespace, such as a service or a sandbox that is being set up, also have a copy of the mount itself.
 pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
     let (place, source) = line.split_once(" - ").unwrap_or((line, ""));
@@ -332,7 +335,8 @@ pub(crate) fn is_mounted_from(line: &str, jobs: &Path) -> bool {
             || jobs_of_part.is_some_and(|part| !part.as_os_str().is_empty() && jobs.ends_with(part)))
 }
 
-/// Unmounts what jobs of killed nodes have left below a folder: else only the next start of such a node would.
+/// Unmounts the file systems that killed nodes left below a folder. Otherwise they would stay until such a node starts
+/// again.
 pub fn unmount_below(folder: &Path) {
     mounted_below(folder).iter().for_each(|path| unmount(path));
 }
@@ -346,7 +350,7 @@ fn mounted_below(folder: &Path) -> Vec<PathBuf> {
     below
 }
 
-/// A path from the system's mount table, where a space is `\040`.
+/// Decodes a path of the system's mount table, where a space is written as `\040`.
 fn unescaped(text: &str) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let Some((byte, after)) = rest.split_first() {

@@ -1,28 +1,28 @@
-//! System calls that a job may not make: those that reach what the sandbox's namespaces do not separate.
+//! The seccomp filter of a job: system calls that reach what the sandbox's namespaces do not isolate are refused.
 //!
-//! A process may trace others of its user, also the first one of the sandbox, with which all others end; keys of the
-//! kernel's keyrings and some address families belong to no namespace; memory in segments, queues and secret mappings
-//! belongs to no process, so it cannot be measured. All of these fail as if the system did not have them (`ENOSYS`),
-//! which libraries expect.
-//! Not here: who installs it (`sandbox.rs`: bubblewrap does, from a file in the scratch folder).
+//! A process can trace other processes of its user, including the first one of the sandbox, whose end kills all others.
+//! Kernel keyrings and some address families have no namespace. Memory in System V segments, queues and secret mappings
+//! is not accounted to a process, so it cannot be measured. All these calls fail with `ENOSYS`, as on a system without
+//! them, which libraries handle.
+//! Not here: installing the filter (`sandbox.rs`: bubblewrap does it, from a file in the scratch folder).
 
 use seccompiler::{TargetArch, compile_from_json};
 use serde_json::json;
 use std::sync::LazyLock;
 
-/// What each system call that is refused would be good for.
+/// The refused system calls, grouped by reason.
 const REFUSED: [&str; 26] = [
-    // Other processes of the job, among them the sandbox's first.
+    // Access to other processes of the job, including the sandbox's first.
     "ptrace",
     "process_vm_readv",
     "process_vm_writev",
     "pidfd_getfd",
     "kcmp",
-    // Keys of the node's session, and keys that outlive the job.
+    // Access to keys of the node's session, and keys that outlive the job.
     "keyctl",
     "add_key",
     "request_key",
-    // Memory that is in no process's account.
+    // Memory that is not accounted to a process.
     "shmget",
     "shmat",
     "shmctl",
@@ -43,13 +43,13 @@ const REFUSED: [&str; 26] = [
     "quotactl",
     "fanotify_init",
 ];
-/// Address families that stay within the sandbox: `AF_UNIX`, `AF_INET`, `AF_INET6` and `AF_NETLINK`. Others, as
-/// `AF_VSOCK`, know no network namespace.
+/// Address families that network namespaces isolate: `AF_UNIX`, `AF_INET`, `AF_INET6` and `AF_NETLINK`. Others, such as
+/// `AF_VSOCK`, bypass them.
 const FAMILIES: [u32; 4] = [1, 2, 10, 16];
 /// `ENOSYS`.
 const NOT_IMPLEMENTED: u32 = 38;
 
-/// The filter as the kernel reads it, `struct sock_filter` after `struct sock_filter`; `None`: this processor has none.
+/// Returns the filter as an array of `struct sock_filter`, `None` if there is none for this processor architecture.
 pub fn bytes() -> Option<&'static [u8]> {
     static BYTES: LazyLock<Option<Vec<u8>>> = LazyLock::new(compile);
     BYTES.as_deref()

@@ -1,11 +1,11 @@
 //! Folders as hostile programs leave them: counted and removed with bounded stack, descriptors and path length.
 //!
-//! A program may nest thirty thousand folders, lock them, and swap them for links meanwhile. So nothing here recurses,
-//! and each step goes from an open folder to one name in it, which is never followed if it is a link.
+//! A program may nest thirty thousand folders, remove their permissions, and replace them by links at any time. So
+//! nothing here recurses, and each step goes from an open folder to one name in it, and never follows a link.
 //!
 //! Invariants: D1 nothing outside the folder is changed. D2 the work is bounded by the number of files, not by their
-//! depth: a removal moves deeper folders to the top, a count ends at [`DEPTH_MAX`].
-//! Not here: the owner of the folder (`scratch.rs`), limits (`run.rs`).
+//! depth: removal moves deeper folders to the top, counting stops at [`DEPTH_MAX`].
+//! Not here: creating the folder (`scratch.rs`), limits (`run.rs`).
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,26 +14,26 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Folders within each other that are still counted; each costs a descriptor meanwhile.
+/// Maximum nesting depth of a count; each level takes one open descriptor.
 const DEPTH_MAX: usize = 200;
-/// Names that are read before they are dealt with.
+/// Maximum number of directory entries that are read into memory at once.
 const BATCH: usize = 1024;
 /// Permissions that the owner needs to list a folder and to empty it.
 const OPEN: Mode = Mode::RWXU;
 
-/// Content of a folder.
+/// Number and size of the files in a folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// Files and folders.
     pub files: u64,
-    /// Bytes that the files take up: no holes, and no room that the system keeps ready beyond their ends.
+    /// Bytes that the files occupy, without holes and without blocks preallocated beyond their ends.
     pub bytes: u64,
-    /// Bytes of the longest file, holes included.
+    /// Length of the longest file in bytes, holes included.
     pub longest: u64,
 }
 
-/// Counts the content of a folder, up to so many files. `None`: it is too deep, has too many files, or cannot be
-/// counted.
+/// Counts the files in a folder and its subfolders. Returns `None` if there are more than `most`, if they are nested
+/// deeper than [`DEPTH_MAX`], or if a folder cannot be read.
 pub fn count(top: &Path, most: u64) -> Option<Count> {
     let mut count = Count::default();
     let mut open = vec![Dir::new(present(open_folder(CWD, top)).ok()??).ok()?];
@@ -68,12 +68,12 @@ pub fn count(top: &Path, most: u64) -> Option<Count> {
     Some(count)
 }
 
-/// Removes a folder with all that programs made of it: also what they locked or nested.
+/// Removes a folder with all its content, at any depth and also without permissions.
 ///
 /// # Errors
-/// The system's; a file that is gone already is not an error.
+/// Returns the error of the system call that failed; a file that does not exist any more is not an error.
 pub fn remove(top: &Path) -> io::Result<()> {
-    // Most are empty: what was in them went with a file system of their own.
+    // Most are empty: their content was on a tmpfs that is unmounted by now.
     if fs::rmdir(top).is_ok() {
         return Ok(());
     }
@@ -99,7 +99,7 @@ pub fn remove(top: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Empties a folder: its files go, its folders move to the top under names that nothing has there.
+/// Empties a folder: removes its files and moves its subfolders to `top`, under names that are not used there.
 fn lift(inner: &OwnedFd, top: &OwnedFd, lifted: &mut u64) -> io::Result<()> {
     loop {
         let rows = batch(inner)?;
@@ -107,7 +107,8 @@ fn lift(inner: &OwnedFd, top: &OwnedFd, lifted: &mut u64) -> io::Result<()> {
             return Ok(());
         }
         for (name, kind) in rows {
-            // A folder that is locked cannot be moved: its way up is written in it. Opening it unlocks it.
+            // A folder without write permission cannot be moved, because moving changes its `..` entry. `open_folder`
+            // sets the permissions.
             if is_unlinked(inner.as_fd(), &name, kind)? || present(open_folder(inner, &name))?.is_none() {
                 continue;
             }
@@ -125,7 +126,7 @@ fn lift(inner: &OwnedFd, top: &OwnedFd, lifted: &mut u64) -> io::Result<()> {
     }
 }
 
-/// Removes a file that is not a folder; `false`: it is a folder.
+/// Removes a file; returns `false` if it is a folder, which is left as it is.
 fn is_unlinked(folder: BorrowedFd<'_>, name: &CString, kind: FileType) -> io::Result<bool> {
     if kind == FileType::Directory {
         return Ok(false);
@@ -136,7 +137,7 @@ fn is_unlinked(folder: BorrowedFd<'_>, name: &CString, kind: FileType) -> io::Re
     }
 }
 
-/// Some of the names in a folder, from its beginning.
+/// Returns the first names in a folder with their types, at most [`BATCH`].
 fn batch(folder: &OwnedFd) -> io::Result<Vec<(CString, FileType)>> {
     let mut rows = Vec::new();
     let mut dir = Dir::read_from(folder)?;
@@ -152,18 +153,18 @@ fn batch(folder: &OwnedFd) -> io::Result<Vec<(CString, FileType)>> {
     Ok(rows)
 }
 
-/// Opens a folder, unlocked for its owner; never through a link, and never another than the one that was unlocked.
+/// Opens a folder after giving its owner full permissions. Never follows a link.
 fn open_folder(at: impl AsFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<OwnedFd> {
     let kind = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = fs::openat(&at, name, kind | OFlags::PATH, Mode::empty())?;
     if !Mode::from_raw_mode(fs::fstat(&place)?.st_mode).contains(OPEN) {
-        // Fails for a folder of another user; opening it shows whether that matters.
+        // Fails for a folder of another user; the open below shows whether that matters.
         let _ = fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), OPEN);
     }
     fs::openat(&at, name, kind | OFlags::RDONLY, Mode::empty())
 }
 
-/// `None`: it is gone.
+/// Returns `None` instead of the error if the file does not exist any more.
 fn present<T>(result: rustix::io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(it) => Ok(Some(it)),

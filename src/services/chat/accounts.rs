@@ -8,7 +8,7 @@
 //! the same way, in a table of bounded size.
 //!
 //! Invariants: A1 `names` has one row for each account, under its key. A2 `tokens` has one row for each log-in, which
-//! stands in its account's `tokens` and in `expiring`, and nowhere else.
+//! is in its account's `tokens` and in `expiring`, and nowhere else.
 //! Not here: comparing passwords (`http/chat/`), conversations (`conversation.rs`).
 
 use super::commands::{
@@ -78,7 +78,7 @@ pub struct Account {
     failures: Failures,
 }
 
-/// A clone shares everything with the original until one of them is written to.
+/// All accounts and log-ins. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accounts {
     by_id: OrdMap<AccountId, Arc<Account>>,
@@ -110,12 +110,12 @@ impl Failures {
     /// Takes a place for an attempt.
     fn begin(&mut self, now_ms: u64) -> Result<(), Refusal> {
         let retry_ms = match self.wait_ms(now_ms) {
-            // As many at once as may fail before the next would have to wait.
+            // At most as many concurrent attempts as may fail before the next one has to wait.
             0 if self.open_at(now_ms) < FAILURES_FREE.saturating_sub(self.count_at(now_ms)).max(1) => {
                 (self.open, self.opened_ms) = (self.open_at(now_ms) + 1, now_ms);
                 return Ok(());
             }
-            // Each ends within moments, unless its node died.
+            // Each attempt ends within moments, unless its node has failed.
             0 => WAIT_MS_MIN.min(self.opened_ms.saturating_add(TRY_MS_MAX).saturating_sub(now_ms)),
             wait_ms => wait_ms,
         };

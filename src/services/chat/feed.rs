@@ -14,7 +14,7 @@ use super::conversation::{Message, Talk};
 use super::state::Chat;
 use std::sync::Arc;
 
-/// An event that a reader receives.
+/// An event that a reader of the feed receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A message was sent.

@@ -1,21 +1,21 @@
-//! Which names can be had, and which two are one.
+//! Which names are valid, and which two names are the same.
 //!
-//! A name is 1 to 32 characters after Unicode's canonical composition (NFC), without control characters, without characters
-//! that show nothing or turn the direction of writing, and without white space at its ends; an account's has none inside either.
-//! Two names are one if they are equal after compatibility composition (NFKC) and lower case: `Zoë`, `ZOË` and `Ｚoë`.
-//! An endpoint works this out and puts both forms into the command, because Unicode's tables grow with each version: what they say
-//! today must not change what a log of last year did.
-//! Not here: which characters show nothing (`invisible_chars.rs`); look-alikes of other scripts: who must not be mistaken for
-//! another compares account numbers.
+//! A name is 1 to 32 characters after Unicode's canonical composition (NFC), without control characters, without
+//! characters that are invisible or change the direction of writing, and without white space at its ends; an account
+//! name has none inside either. Two names are the same if they are equal after compatibility composition (NFKC) and
+//! lower case: `Zoë`, `ZOË` and `Ｚoë`. An endpoint computes both forms and puts them into the command, because
+//! Unicode's tables change with each version, and an old log must have the same effect with any version.
+//! Not here: which characters are invisible (`invisible_chars.rs`); look-alikes of other scripts: a client that must
+//! distinguish accounts reliably compares their numbers.
 
 use super::commands::{NAME_CHARS_MAX, Name};
 use super::invisible_chars::{is_hidden, says_something};
 use unicode_normalization::UnicodeNormalization;
 
-/// The name of an account.
+/// Returns the name of an account.
 ///
 /// # Errors
-/// Why it cannot be one, in words.
+/// Returns a message for the user that says why the name is invalid.
 pub fn account(text: &str) -> Result<Name, String> {
     let name = name(text)?;
     match name.shown.chars().find(|c| c.is_whitespace() || matches!(c, '#' | '@' | '/' | ',')) {
@@ -38,8 +38,8 @@ pub fn key_of(name: &str) -> String {
     name.nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// A glob-style pattern for keys: what is special in it stays so, and only that. A character that is folded into a special one,
-/// like the full-width question mark, stands for itself, as it does in a name.
+/// A glob-style pattern for keys: what is special in it stays so, and only that. A character that is folded into a
+/// special one, like the full-width question mark, stands for itself, as it does in a name.
 pub fn pattern_of(text: &str) -> String {
     let mut pattern = String::new();
     let mut plain = String::new();

@@ -1,4 +1,4 @@
-//! The chat as a replicated service: decodes commands and queries, and ends log-ins whose time is up.
+//! The chat as a replicated service: decodes commands and queries, and ends expired log-ins.
 //!
 //! Not here: what a command changes (`state.rs`), what a query answers (`queries.rs`).
 

@@ -1,10 +1,10 @@
-//! The chat in a snapshot: counts, then one record for each account, stranger, conversation and message, so that writer and
-//! reader stream.
+//! The chat's part of a snapshot: counts, then one record for each account, unknown name with failed log-ins,
+//! conversation and message, so that writing and reading are streams.
 //!
-//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of accounts,
-//! of strangers, of conversations. Then the records in order, each with its length (postcard); a conversation's is followed by
-//! the number of its messages and one record for each. What follows from these is not saved.
-//! Not here: the frame around it and its version (`services/snapshot_format.rs`).
+//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of
+//! accounts, of strangers, of conversations. Then the records in order, each with its length (postcard); a
+//! conversation's is followed by the number of its messages and one record for each. Everything that is derived from
+//! these is not saved. Not here: the framing and its version (`services/snapshot_format.rs`).
 
 use super::accounts::{Account, Accounts, Failures};
 use super::commands::{AccountId, ConversationId};
@@ -15,7 +15,7 @@ use imbl::OrdMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 
-/// Bytes gathered before the writer or reader below is troubled.
+/// Size of the buffer for reading and writing.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Writes the whole chat.
@@ -41,7 +41,10 @@ pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads a chat that [`write`] wrote.
+///
+/// # Errors
+/// Returns the error of `from`, or an error of kind `InvalidData`.
 pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
     let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
     let [newest, position, turn, newest_account] = take_numbers(&mut from)?;

@@ -4,7 +4,7 @@
 //! position are derived from the state (`feed.rs`), so nothing is stored for each reader: a message to a thousand
 //! members is stored once.
 //!
-//! Invariants: C1 an account that is in a conversation stands in its `members`, and the conversation in the account's
+//! Invariants: C1 an account that is in a conversation is in its `members`, and the conversation is in the account's
 //! `talks`. C2 `order` has one row for each conversation, under its newest position. C3 a room is found under its key,
 //! a direct conversation under its two accounts. C4 `bytes` is the sum over the conversations, and over `written`. C5 a
 //! conversation has a member.
@@ -23,7 +23,7 @@ use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
-/// A clone shares everything with the original until one of them is written to.
+/// All accounts and conversations. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chat {
     pub(crate) accounts: Accounts,

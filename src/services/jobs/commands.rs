@@ -1,8 +1,9 @@
-//! What can be asked of the jobs, and what they answer: the types that endpoints, workers and the service share.
+//! Commands, queries and replies of the jobs: the types that endpoints, workers and the service share.
 //!
-//! An endpoint turns what its client sent into a [`Request`]; a worker tells how an attempt went in an [`End`]. Times are log
-//! time in milliseconds since 1970, spans are milliseconds of a worker's clock, which nothing is decided by.
-//! Not here: what a command changes (`state.rs`), any protocol's spelling (`http/`, `cli/`).
+//! An endpoint translates a client's request into a [`Request`]; a worker reports the result of an attempt in an
+//! [`End`]. Points in time are log time in milliseconds since 1970; durations are milliseconds of the worker's clock,
+//! and no decision depends on them.
+//! Not here: what a command changes (`state.rs`), its form in a protocol (`http/`, `cli/`).
 
 use crate::services::Growth;
 use crate::types::{Identity, NodeId};
@@ -11,54 +12,55 @@ pub use serde_bytes::ByteBuf as Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Number of a job: 1 for the first, then one more for each.
+/// Number of a job; jobs are numbered from 1 in the order of submission.
 pub type JobId = u64;
 
-/// Bytes of a request: files, input and arguments together.
+/// Maximum size of a request in bytes: files, standard input and arguments together.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
-/// Files of a request.
+/// Maximum number of files of a request.
 pub const FILES_MAX: usize = 256;
-/// Bytes of a file's name, of a language's name and of an argument.
+/// Maximum length in bytes of a file name, of a language name and of an argument.
 pub const NAME_BYTES_MAX: usize = 4096;
-/// Bytes of output that an end carries: standard output and standard error together.
+/// Maximum bytes of output in an [`End`]: standard output and standard error together.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
-/// Jobs that wait or run. More are refused.
+/// Maximum number of queued and running jobs. More are refused.
 pub const OPEN_MAX: usize = 100_000;
-/// Bytes of the requests of all those. More are refused.
+/// Maximum bytes of all queued and running jobs. More are refused.
 pub const OPEN_BYTES_MAX: usize = 512 << 20;
-/// Bytes of all jobs that have ended: beyond it those that ended first are forgotten before their time.
+/// Maximum bytes of all ended jobs: beyond it the jobs that ended first are forgotten early.
 pub const ENDED_BYTES_MAX: usize = 256 << 20;
-/// How often a job's worker may be lost while it runs: one whose workers are lost again and again may be what kills them.
+/// Number of lost workers after which a running job fails: the job itself may be the cause.
 pub const LOSSES_MAX: u32 = 5;
-/// A loss counts if the worker gave a sign of life after it got the job, or had it for so long, in milliseconds of log time.
-/// When all nodes die at once, each of them may get a job in its turn before the log knows that it is dead: that is not the
-/// job's doing.
+/// A lost worker counts against its job if the worker has reported something since it was assigned the job, or had the
+/// job for this time (milliseconds of log time). When all nodes fail at once, a job may be assigned to each of them in
+/// turn before it is declared lost; the job is not the cause of that.
 pub const LOSS_COUNTS_AFTER_MS: u64 = 10_000;
-/// How often a job is given away at most, whatever becomes of its workers.
+/// Maximum number of attempts of a job, whatever the reason for a new one.
 pub const ATTEMPTS_MAX: u32 = 25;
-/// How often a job's sandbox may fail to start, on one worker after another, until the job is given up.
+/// Number of failed sandbox starts, on any workers, after which a job fails.
 pub const SETBACKS_MAX: usize = 6;
-/// Bytes of a reason why a sandbox did not start.
+/// Maximum length in bytes of the reason why a sandbox did not start.
 pub const REASON_BYTES_MAX: usize = 2048;
-/// Bytes of standard output, and of standard error, that are kept of an attempt that did not end the job: the last ones.
+/// Maximum bytes of standard output, and of standard error, that are kept of an attempt that did not end its job: the
+/// last ones.
 pub const PAST_OUTPUT_BYTES_MAX: usize = 64 << 10;
-/// A language that only workers have which left so long ago, in milliseconds of log time, counts as unknown.
+/// A language counts as unknown if all workers with it left longer ago than this, in milliseconds of log time.
 pub const AWAY_MAX_MS: u64 = 600_000;
-/// Bytes of all arguments of a request together: what a system lets a program have.
+/// Maximum bytes of all arguments of a request together, within the limits of operating systems.
 pub const ARGS_BYTES_MAX: usize = 64 << 10;
-/// Number of arguments: empty ones take room as well.
+/// Maximum number of arguments, because empty ones need memory as well.
 pub const ARGS_MAX: usize = 1000;
-/// Parts of a file's name, folders and all, and bytes of each.
+/// Maximum number of components of a file name, including folders.
 pub const NAME_PARTS_MAX: usize = 16;
-/// See [`NAME_PARTS_MAX`].
+/// Maximum length in bytes of a component of a file name.
 pub const PART_BYTES_MAX: usize = 255;
-/// Workers that are remembered. Beyond it the one that left first is forgotten.
+/// Maximum number of workers in the table. Beyond it the absent worker that has been idle longest is forgotten.
 pub const WORKERS_MAX: usize = 256;
 
-/// What one attempt may use. A worker takes the smaller of these and its own.
+/// Limits of one attempt. The worker applies the smaller of these and of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Time on the wall, in milliseconds.
+    /// Wall-clock time in milliseconds.
     pub wall_ms: u64,
     /// Processor time of each process, in milliseconds.
     pub cpu_ms: u64,
@@ -66,14 +68,14 @@ pub struct Limits {
     pub memory_mb: u64,
     /// Standard output and standard error together, in bytes.
     pub output_bytes: u64,
-    /// All files that it leaves lying about, in MiB.
+    /// Size of all its files, in MiB.
     pub files_mb: u64,
-    /// Processes and threads at once.
+    /// Number of concurrent processes and threads.
     pub processes: u64,
 }
 
 impl Limits {
-    /// The smaller of each.
+    /// Returns the smaller of each limit.
     pub fn within(self, most: Limits) -> Limits {
         Limits {
             wall_ms: self.wall_ms.min(most.wall_ms),
@@ -86,10 +88,10 @@ impl Limits {
     }
 }
 
-/// What a job may use if its request does not say.
+/// Limits of a job whose request has none.
 pub const LIMITS_USUAL: Limits =
     Limits { wall_ms: 10_000, cpu_ms: 10_000, memory_mb: 256, output_bytes: 1 << 20, files_mb: 64, processes: 64 };
-/// The most that a request may ask for.
+/// Maximum limits that a request may have.
 pub const LIMITS_MOST: Limits = Limits {
     wall_ms: 600_000,
     cpu_ms: 600_000,
@@ -99,20 +101,20 @@ pub const LIMITS_MOST: Limits = Limits {
     processes: 1024,
 };
 
-/// What a client wants to have run.
+/// A program that a client submits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Name of the runtime.
     pub language: String,
-    /// Name and content of each source file; the first is the one that is run.
+    /// Name and content of each source file; the first is the main file.
     pub files: Vec<(String, Bytes)>,
     /// Standard input.
     pub stdin: Bytes,
     /// Arguments of the program.
     pub args: Vec<String>,
-    /// What it may use.
+    /// Limits of the program.
     pub limits: Limits,
-    /// How long its end is kept, in milliseconds of log time.
+    /// How long the ended job is kept, in milliseconds of log time.
     pub keep_ms: u64,
 }
 
@@ -128,28 +130,28 @@ impl Request {
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobOutcome {
-    /// It ran to its own end, whatever its exit code or signal.
+    /// The program ended by itself, with any exit code or signal.
     Finished,
-    /// The compiler refused it: its words are in `stderr`.
+    /// Compilation failed; the compiler's messages are in `stderr`.
     NotCompiled,
-    /// It used up its time.
+    /// The program exceeded its time limit.
     TimedOut,
-    /// It wanted more memory than it may have.
+    /// The program exceeded its memory limit.
     MemoryExceeded,
-    /// It said more than it may.
+    /// The program exceeded its output limit.
     OutputExceeded,
-    /// It wrote more or larger files than it may.
+    /// The program exceeded its limit of file sizes or of the number of files.
     FilesExceeded,
-    /// It started more processes than it may.
+    /// The program exceeded its limit of processes.
     ProcessesExceeded,
-    /// A client took it back.
+    /// A client cancelled the job.
     Cancelled,
-    /// It could not be run, through no fault of its own: the reason.
+    /// The program could not be run, for this reason.
     Failed(String),
 }
 
 impl JobOutcome {
-    /// In one word, as it stands in JSON and in lines for people.
+    /// Returns the outcome as one word, as in JSON and in messages.
     pub fn word(&self) -> &'static str {
         match self {
             JobOutcome::Finished => "finished",
@@ -165,29 +167,29 @@ impl JobOutcome {
     }
 }
 
-/// What is left of a job that has ended.
+/// Result of an ended job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// How.
+    /// How the job ended.
     pub outcome: JobOutcome,
-    /// Exit code, if it ran and no signal ended it.
+    /// Exit code, if the program ran and no signal ended it.
     pub exit_code: Option<i32>,
-    /// The signal that ended it.
+    /// The signal that ended the program.
     pub signal: Option<i32>,
-    /// What it wrote to standard output.
+    /// Standard output of the program.
     pub stdout: Bytes,
-    /// What it, or the compiler, wrote to standard error.
+    /// Standard error of the program, or output of the compiler if it failed.
     pub stderr: Bytes,
-    /// Time that compiling took; 0 if nothing is compiled.
+    /// Duration of the compilation in milliseconds; 0 if nothing is compiled.
     pub compile_ms: u64,
-    /// Time that it ran.
+    /// Duration of the program in milliseconds.
     pub run_ms: u64,
-    /// The most memory that it had, in KiB.
+    /// Peak memory of the program in KiB.
     pub memory_peak_kib: u64,
 }
 
 impl End {
-    /// An end of which there is nothing more to tell.
+    /// Returns an end with an outcome and nothing else.
     pub fn bare(outcome: JobOutcome) -> End {
         End {
             outcome,
@@ -201,70 +203,71 @@ impl End {
         }
     }
 
-    /// Bytes that it takes.
+    /// Returns the size of its output in bytes.
     pub fn bytes(&self) -> usize {
         self.stdout.len() + self.stderr.len()
     }
 }
 
-/// Changes the jobs.
+/// A change of the jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// A new job: [`Answer::Submitted`].
+    /// Submits a job: [`Answer::Submitted`].
     Submit(Request),
-    /// A process is ready to work. What an earlier process of the same node had is begun again elsewhere.
+    /// Registers a worker process. Jobs of an earlier process of the same node are queued again.
     Join {
-        /// The node, and an identity that each of its processes draws anew.
+        /// Id of the node, and a uuid that is new for each of its processes.
         worker: Identity,
-        /// Jobs that it runs at once.
+        /// Number of jobs that it runs concurrently.
         slots: u64,
         /// Languages that it has.
         runtimes: BTreeSet<String>,
-        /// Why it has none, if it knows: told to clients that ask for one.
+        /// Why it has no language, if the reason is known; shown to clients whose language is missing.
         trouble: Option<String>,
     },
-    /// A process works no more. Ignored if another process of the node has joined.
+    /// Removes a worker process. Ignored if another process of the node has joined since.
     Leave {
-        /// Which.
+        /// The worker process.
         worker: Identity,
-        /// The leader has lost it; else it says farewell itself, and nothing that it had is to blame.
+        /// `true`: the leader declares it lost, which may count against its jobs. `false`: it leaves by itself.
         is_lost: bool,
     },
-    /// An attempt has ended. It counts only if the job is still this worker's and in this attempt.
+    /// Reports the end of an attempt. Accepted only if the job is still assigned to this worker, in this attempt.
     End {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// Who tells.
+        /// The worker that reports.
         worker: Identity,
-        /// Of which attempt.
+        /// Number of the attempt.
         attempt: u32,
-        /// How it went.
+        /// The result.
         end: End,
     },
-    /// A client takes a job back.
+    /// Cancels a job on behalf of a client.
     Cancel {
-        /// Which.
+        /// The job.
         job: JobId,
     },
-    /// The program of an attempt never began, through no fault of its own: the job waits again, and goes to another worker if
-    /// there is one. It counts only if the job is still this worker's and in this attempt.
+    /// Reports that the sandbox of an attempt did not start: the job is queued again, for another worker if there is
+    /// one. Accepted only if the job is still assigned to this worker, in this attempt.
     GiveBack {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// Who tells.
+        /// The worker that reports.
         worker: Identity,
-        /// Which attempt.
+        /// Number of the attempt.
         attempt: u32,
-        /// What went wrong.
+        /// Why the sandbox did not start.
         why: String,
     },
-    /// What an attempt had printed until it was stopped: its job was cancelled, or had gone to another worker.
+    /// Reports the output of an attempt that was stopped because its job was cancelled or is assigned to another
+    /// worker.
     Printed {
-        /// Which.
+        /// The job.
         job: JobId,
-        /// Who tells.
+        /// The worker that reports.
         worker: Identity,
-        /// By which attempt.
+        /// Number of the attempt.
         attempt: u32,
         /// Standard output.
         stdout: Bytes,
@@ -274,13 +277,13 @@ pub enum Command {
 }
 
 impl Command {
-    /// The bytes that go into the log, without the service's routing byte.
+    /// Encodes the command without the service's routing byte.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 }
 
-/// See [`Growth`].
+/// Returns how a command changes the memory of the jobs.
 pub fn growth(command: &[u8]) -> Growth {
     match postcard::from_bytes(command) {
         Ok(Command::Submit(_)) => Growth::Adds,
@@ -288,29 +291,29 @@ pub fn growth(command: &[u8]) -> Growth {
     }
 }
 
-/// Why nothing was changed.
+/// Why a command was refused; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    /// No worker, here or away, has the language.
+    /// No worker, present or recently absent, has the language.
     #[error("no node has the runtime {wanted}; {}", in_words(.there, .trouble.as_deref()))]
     NoRuntime {
-        /// What was asked for.
+        /// The requested language.
         wanted: String,
-        /// What there is.
+        /// The available languages.
         there: Vec<String>,
-        /// Why a worker has none at all, if one does not.
+        /// Why a worker has no languages, if there is such a worker.
         trouble: Option<String>,
     },
-    /// Too much waits already.
+    /// Too many jobs are queued or running ([`OPEN_MAX`], [`OPEN_BYTES_MAX`]).
     #[error("too many jobs are waiting; try again later")]
     Full,
-    /// The request makes no sense: what is wrong with it.
+    /// The command is invalid, for this reason.
     #[error("{0}")]
     Malformed(String),
-    /// There is no such job, or its end was kept long enough.
+    /// There is no such job, or it ended and was forgotten.
     #[error("no such job: {0}")]
     NoSuchJob(JobId),
-    /// It has ended.
+    /// The job has ended.
     #[error("job {0} has already ended")]
     HasEnded(JobId),
     /// The job was assigned to another worker, or to another attempt.
@@ -318,7 +321,7 @@ pub enum Refusal {
     NotYours(JobId),
 }
 
-/// What there is in place of a runtime that is not.
+/// Returns the part of the message that names the available runtimes.
 fn in_words(there: &[String], trouble: Option<&str>) -> String {
     match (there, trouble) {
         ([], None) => "no worker offers any".to_string(),
@@ -327,99 +330,98 @@ fn in_words(there: &[String], trouble: Option<&str>) -> String {
     }
 }
 
-/// What a command answers: the payload of `Reply::Ok`.
+/// Reply to a command: the payload of `Reply::Ok`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The new job's number.
     Submitted(JobId),
-    /// Done.
+    /// The command succeeded.
     Done,
-    /// Nothing was changed.
+    /// The command was refused; nothing was changed.
     Refused(Refusal),
 }
 
 impl Answer {
-    /// The bytes of the reply.
+    /// Encodes the reply.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 
-    /// Reads a reply back; `None` if it is none.
+    /// Decodes a reply; `None` if the bytes are not a valid one.
     pub fn decode(bytes: &[u8]) -> Option<Answer> {
         postcard::from_bytes(bytes).ok()
     }
 }
 
-/// Reads the reply to [`Query::Glance`] back; `None` if it is none.
+/// Decodes the reply to [`Query::Glance`]; `None` if the bytes are not a valid one.
 pub fn decode_glance(bytes: &[u8]) -> Option<Option<(u32, bool)>> {
     postcard::from_bytes(bytes).ok()
 }
 
-/// Reads the reply to [`Query::List`] back; `None` if it is none.
+/// Decodes the reply to [`Query::List`]; `None` if the bytes are not a valid one.
 pub fn decode_list(bytes: &[u8]) -> Option<Vec<(JobId, Job)>> {
     postcard::from_bytes(bytes).ok()
 }
 
-/// Asks about the jobs. A whole job, which may have megabytes of output, is read from what `apply` publishes.
+/// A query of the jobs. A whole job, which may have megabytes of output, is read from the view that `apply` publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
-    /// Attempt and whether a worker has it, of one job: `Option<(u32, bool)>`.
+    /// Number of the present attempt of a job, and whether a worker has it: `Option<(u32, bool)>`.
     Glance(JobId),
-    /// Jobs from the newest down, from the one before `before` on, at most `limit`, without
-    /// arguments, output, and all but the first of their files' names:
-    /// `Vec<(JobId, Job)>`.
+    /// Jobs with a number below `before`, newest first, at most `limit`, without arguments, input and output, and with
+    /// at most [`LIST_FILES_MAX`] file names: `Vec<(JobId, Job)>`.
     List {
-        /// `None`: from the newest.
+        /// Upper bound of the job numbers, exclusive; `None`: from the newest.
         before: Option<JobId>,
         /// At most [`LIST_MAX`].
         limit: u64,
     },
 }
 
-/// Jobs in one answer to [`Query::List`].
+/// Maximum number of jobs in one reply to [`Query::List`].
 pub const LIST_MAX: u64 = 1000;
-/// Files of each that a list names.
+/// Maximum number of file names of each job in a list.
 pub const LIST_FILES_MAX: usize = 4;
 
-/// How far a job is.
+/// State of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// Waits for a worker.
+    /// It waits for a worker.
     Queued,
-    /// A worker has it, since then.
+    /// It is assigned to a worker.
     Assigned {
-        /// Who.
+        /// The worker process.
         worker: Identity,
-        /// Log time.
+        /// Log time of the assignment.
         since_ms: u64,
     },
     /// It has ended.
     Ended {
-        /// How.
+        /// The result.
         end: Arc<End>,
-        /// The worker that ran the last attempt, if one did.
+        /// The worker that ran the last attempt, if there was one.
         worker: Option<NodeId>,
-        /// Log time.
+        /// Log time of the end.
         at_ms: u64,
     },
 }
 
-/// A job.
+/// A job with its request and its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// What was asked for.
+    /// The submitted request.
     pub request: Arc<Request>,
-    /// When, in log time.
+    /// Log time of the submission.
     pub submitted_ms: u64,
-    /// How often it was begun.
+    /// Number of attempts so far.
     pub attempt: u32,
-    /// How often its worker was lost while it ran.
+    /// Number of workers that were lost while running it, as far as they count ([`LOSS_COUNTS_AFTER_MS`]).
     pub losses: u32,
-    /// Turn in which it was given away last.
+    /// Turn (`JobTable::turn`) of the last assignment.
     pub given: u64,
-    /// How far it is.
+    /// Present state.
     pub state: State,
-    /// Attempts before the present one, in order.
+    /// Attempts that did not end the job, in order.
     pub past: Vec<Arc<Past>>,
 }
 
@@ -429,7 +431,7 @@ impl Job {
         self.request.bytes() + self.output_bytes() + self.past.iter().map(|past| past.bytes()).sum::<usize>()
     }
 
-    /// Bytes of output of its end.
+    /// Returns the size of its output in bytes; 0 until it has ended.
     pub fn output_bytes(&self) -> usize {
         match &self.state {
             State::Ended { end, .. } => end.bytes(),
@@ -437,7 +439,7 @@ impl Job {
         }
     }
 
-    /// Nodes on which its sandbox did not start, once for each time.
+    /// Returns the nodes on which its sandbox did not start, one item for each failure.
     pub fn setbacks(&self) -> impl Iterator<Item = NodeId> {
         self.past.iter().filter(|past| past.not_started.is_some()).map(|past| past.worker.id)
     }
@@ -446,20 +448,20 @@ impl Job {
 /// An attempt that did not end its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Past {
-    /// Which.
+    /// Number of the attempt.
     pub attempt: u32,
-    /// Who had it.
+    /// The worker that had it.
     pub worker: Identity,
-    /// Why the program never began; `None`: the worker was lost or left.
+    /// Why the sandbox did not start; `None`: the worker was lost or left.
     pub not_started: Option<String>,
-    /// The last [`PAST_OUTPUT_BYTES_MAX`] of what it had printed, if the worker came back to tell.
+    /// The last [`PAST_OUTPUT_BYTES_MAX`] of its standard output, if the worker reported it later.
     pub stdout: Bytes,
-    /// The same of standard error.
+    /// The same for standard error.
     pub stderr: Bytes,
 }
 
 impl Past {
-    /// One of which nothing more is known.
+    /// Returns a past attempt without output.
     pub(crate) fn of(attempt: u32, worker: Identity, not_started: Option<String>) -> Past {
         Past { attempt, worker, not_started, stdout: Bytes::new(), stderr: Bytes::new() }
     }
@@ -473,22 +475,22 @@ impl Past {
 /// A node's process that runs jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
-    /// The node, and an identity that each of its processes draws anew.
+    /// Id of the node, and a uuid that is new for each of its processes.
     pub who: Identity,
-    /// Jobs that it runs at once.
+    /// Number of jobs that it runs concurrently.
     pub slots: u64,
     /// Languages that it has.
     pub runtimes: BTreeSet<String>,
-    /// Why it has none, if it knows.
+    /// Why it has no language, if the reason is known.
     pub trouble: Option<String>,
-    /// Jobs that it has now.
+    /// Jobs that are assigned to it.
     pub running: BTreeSet<JobId>,
-    /// Whether it is there.
+    /// Whether it is present: it has joined and not left.
     pub is_here: bool,
-    /// Log time at which it left, if it is not.
+    /// Log time at which it left; meaningless while it is present.
     pub left_ms: u64,
-    /// Turn of its last sign of life: it joined, or told an end.
+    /// Turn of its last command: it joined, or reported on a job.
     pub heard: u64,
-    /// Turn in which it last got or ended a job: the lowest has been idle longest.
+    /// Turn of its last assignment or end of a job: the worker with the lowest has been idle longest.
     pub turn: u64,
 }

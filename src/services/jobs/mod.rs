@@ -1,11 +1,10 @@
-//! Jobs: people's programs, each run to exactly one end by whichever worker is there.
+//! Jobs: users' programs, which workers run; each job ends exactly once.
 //!
-//! The log is the queue. The tour: `commands.rs` is what can be asked and answered; `state.rs` holds jobs and workers and says
-//! what a command changes; `schedule.rs` decides who gets which job; `queries.rs` answers questions; `snapshot.rs` is the
-//! snapshot; `service.rs` puts them together.
-//! Assignments are no messages: they follow from the commands, on every node alike, and a worker learns its work by applying
-//! the log.
-//! Not here: compiling and running anything, limits and sandboxes (`work/`), endpoints (`http/`).
+//! The replicated log is the queue. The tour: `commands.rs` has the commands, queries and replies; `state.rs` has jobs
+//! and workers and applies commands; `schedule.rs` assigns jobs to workers; `queries.rs` answers queries; `snapshot.rs`
+//! is the snapshot; `service.rs` is the service's facade. No message assigns a job: assignments follow from the
+//! commands, equally on every node, and a worker learns about its jobs by applying the log.
+//! Not here: compiling and running programs, limits and sandboxes (`work/`), endpoints (`http/`).
 
 pub(crate) mod commands;
 mod queries;

@@ -1,16 +1,16 @@
-//! Answers to queries, none of which changes anything.
+//! Answers to queries.
 //!
-//! Not here: what is asked (`commands.rs`).
+//! Not here: the types of queries and replies (`commands.rs`).
 
 use super::commands::{End, Job, JobId, LIST_FILES_MAX, LIST_MAX, Query, Request, State};
 use super::state::JobTable;
 use crate::services::cost_within;
 use std::sync::Arc;
 
-/// What a job takes beside the names of its files, at most about.
+/// Approximate maximum size of a job in a list, in addition to its file names.
 const JOB_BYTES: usize = 256;
 
-/// The reply's bytes.
+/// Returns the encoded reply to a query.
 pub fn answer(table: &JobTable, query: Query) -> Vec<u8> {
     let encoded = match query {
         Query::Glance(id) => postcard::to_stdvec(&glance(table, id)),
@@ -19,7 +19,7 @@ pub fn answer(table: &JobTable, query: Query) -> Vec<u8> {
     encoded.expect("encoding into memory cannot fail")
 }
 
-/// About how many bytes are copied or examined to answer a query; not computed beyond `most`.
+/// Returns about how many bytes are copied or examined to answer a query; stops counting beyond `most`.
 pub fn cost(table: &JobTable, query: Query, most: usize) -> usize {
     let names = |job: &Job| job.request.files.iter().take(LIST_FILES_MAX).map(|(name, _)| name.len()).sum::<usize>();
     match query {
@@ -42,7 +42,7 @@ fn glance(table: &JobTable, id: JobId) -> Option<(u32, bool)> {
     table.job(id).map(|job| (job.attempt, matches!(job.state, State::Assigned { .. })))
 }
 
-/// A job for a list.
+/// Returns a copy of a job with the fields that a list contains.
 fn for_list(job: &Job) -> Job {
     let state = match &job.state {
         State::Ended { end, worker, at_ms } => {

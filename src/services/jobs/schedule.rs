@@ -1,10 +1,11 @@
-//! Who gets which job: the capable worker with the fewest running jobs, among equals the one that has been idle longest.
-//! A worker on which the job's sandbox did not start gets it again only if no other can take it.
+//! Assigns jobs to workers: to the worker with the language that has the fewest running jobs, among equals the one that
+//! has been idle longest. A worker on which the job's sandbox did not start gets it again only if no other can take it.
 //!
-//! This runs after every command, on every node, and decides from the state alone; so no decision can be late, and none
-//! takes an entry of its own. Jobs wait in the order of their numbers, for each language apart: one that no worker can
-//! take now does not delay those behind it. A job that was lost with its worker keeps its number and is first again.
-//! Not here: what a worker is told (`node/`), who is lost (the leader).
+//! This runs after every command, on every node, and depends on the state alone, so an assignment is never late and
+//! needs no log entry. Each language has a queue in the order of job numbers: a job that no worker can take now does
+//! not delay jobs in other languages. A job that was lost with its worker keeps its number and is first in its queue
+//! again.
+//! Not here: starting the assigned jobs (`node/`), declaring workers lost (the leader).
 
 use super::commands::{JobId, Worker};
 use super::state::JobTable;
@@ -12,14 +13,14 @@ use crate::planted_bugs::is_planted;
 use crate::types::{NodeId, Stamp};
 
 impl JobTable {
-    /// Assigns jobs as long as a worker can take one.
+    /// Assigns jobs until no worker can take another one.
     pub(crate) fn assign(&mut self, at: Stamp) {
         while let Some((job, worker)) = self.next_pair() {
             self.give(at, job, worker);
         }
     }
 
-    /// The first job that a worker can take, with that worker.
+    /// Returns the first job that a worker can take, with that worker.
     fn next_pair(&self) -> Option<(JobId, NodeId)> {
         let first_of_each = self.queues().filter_map(|(language, jobs)| Some((*jobs.get_min()?, language)));
         let takers = first_of_each.filter_map(|(job, language)| Some((job, self.taker(job, language)?)));

@@ -1,4 +1,4 @@
-//! The jobs as a replicated service: decodes commands and queries, and forgets ended jobs whose time is up.
+//! The jobs as a replicated service: decodes commands and queries, and forgets expired jobs.
 //!
 //! Not here: what a command changes (`state.rs`), what a query answers (`queries.rs`).
 

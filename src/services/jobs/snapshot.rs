@@ -1,9 +1,10 @@
-//! The jobs in a snapshot: counts, then one record for each worker and job, so that writer and reader stream.
+//! The jobs' part of a snapshot: counts, then one record for each worker and job, so that writing and reading are
+//! streams.
 //!
-//! Numbers are little-endian `u64`. Head: newest number, newest turn, number of workers, number of jobs. Then for each worker
-//! and then for each job, in order, the length of its record and the record (postcard); a job's has its number in front.
-//! What follows from the jobs is not saved.
-//! Not here: the frame around it and its version (`services/snapshot_format.rs`).
+//! Numbers are little-endian `u64`. Head: newest number, newest turn, number of workers, number of jobs. Then for each
+//! worker and then for each job, in order, the length of its record and the record (postcard); a job's has its number
+//! in front. Everything that is derived from the jobs is not saved. Not here: the framing and its version
+//! (`services/snapshot_format.rs`).
 
 use super::commands::{Job, JobId, State, Worker};
 use super::state::JobTable;
@@ -12,7 +13,7 @@ use imbl::OrdMap;
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
-/// Bytes gathered before the writer or reader below is troubled.
+/// Size of the buffer for reading and writing.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Writes the whole table.
@@ -30,7 +31,10 @@ pub fn write(table: &JobTable, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads a table that [`write`] wrote.
+///
+/// # Errors
+/// Returns the error of `from`, or an error of kind `InvalidData`.
 pub fn read(from: &mut dyn Read) -> io::Result<JobTable> {
     let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
     let [newest, turn, workers_len, jobs_len] = take_numbers(&mut from)?;

@@ -6,11 +6,11 @@
 //! ran. A sandbox that did not start does not end the job: the job is queued again, with a preference for another
 //! worker, until that has happened too often.
 //!
-//! Invariants: J1 a queued job stands in its language's queue and nowhere else. J2 an assigned job stands in the
-//! `running` set of its worker, which is in the table, and of no other worker. J3 an ended job never changes, except
-//! that workers add once what their stopped attempts had printed; it stands in `ended` until it is forgotten. J4 no job
-//! is queued while a worker could take it. J5 the byte counts equal the sums over the jobs that they count.
-//! Not here: which job goes to which worker (`schedule.rs`), queries (`queries.rs`), the snapshot's form
+//! Invariants: J1 a queued job is in its language's queue and nowhere else. J2 an assigned job is in the `running` set
+//! of its worker, which is in the table, and of no other worker. J3 an ended job never changes, except that workers add
+//! the output of stopped attempts once; it is in `ended` until it is forgotten. J4 no job is queued while a worker
+//! could take it. J5 the byte counts equal the sums over the jobs that they count.
+//! Not here: assigning jobs to workers (`schedule.rs`), queries (`queries.rs`), the format of the snapshot
 //! (`snapshot.rs`).
 
 use super::commands::{
@@ -27,18 +27,18 @@ use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A clone shares all jobs with the original until one of them is written to.
+/// All jobs and workers. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobTable {
-    /// By number.
+    /// All jobs by number.
     pub(super) jobs: OrdMap<JobId, Job>,
-    /// Queued jobs, by language.
+    /// Queued jobs by language.
     queues: OrdMap<String, OrdSet<JobId>>,
-    /// Ended jobs, by the log time until which they are kept.
+    /// Ended jobs, ordered by the log time until which they are kept.
     ended: OrdSet<(u64, JobId)>,
     workers: BTreeMap<NodeId, Worker>,
     newest: JobId,
-    /// Grows with each change.
+    /// Number of changes so far.
     turn: u64,
     /// Number of jobs that are queued or assigned, and their bytes.
     open: (usize, usize),
@@ -53,35 +53,35 @@ impl JobTable {
         self.jobs.get(&id)
     }
 
-    /// Every worker, including those that are away, by node.
+    /// Returns every worker, including absent ones, ordered by node.
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.workers.values()
     }
 
-    /// The jobs that a node's process works on now, with their attempts; empty if another process of the node has
-    /// joined since.
+    /// Returns the jobs that are assigned to a worker process, with their attempts; empty if another process of the
+    /// node has joined since.
     pub fn work_of(&self, who: Identity) -> Vec<(JobId, u32)> {
         let worker = self.workers.get(&who.id).filter(|worker| worker.who == who && worker.is_here);
         let jobs = worker.into_iter().flat_map(|worker| &worker.running);
         jobs.filter_map(|id| Some((*id, self.jobs.get(id)?.attempt))).collect()
     }
 
-    /// How many jobs are queued or assigned, and their bytes.
+    /// Returns the number of queued and assigned jobs, and their size in bytes.
     pub fn open(&self) -> (usize, usize) {
         self.open
     }
 
-    /// A number that grows with each change: a reader that has seen it has seen all changes.
+    /// Returns the number of changes so far: a reader that has seen the state at this number has seen all changes.
     pub fn turn(&self) -> u64 {
         self.turn
     }
 
-    /// The jobs that ended last, newest first.
+    /// Returns the jobs that ended last, newest first.
     pub fn last_ended(&self, most: usize) -> impl Iterator<Item = (JobId, &Job)> {
         self.ended.iter().rev().take(most).filter_map(|(_, id)| Some((*id, self.jobs.get(id)?)))
     }
 
-    /// The numbers of queued and of assigned jobs.
+    /// Returns the number of queued jobs and the number of assigned jobs.
     pub fn counts(&self) -> (usize, usize) {
         let queued = self.queues.values().map(OrdSet::len).sum();
         (queued, self.open.0 - queued)
@@ -95,7 +95,7 @@ impl JobTable {
         (&self.jobs, &self.workers, self.newest, self.turn)
     }
 
-    /// The table that a snapshot holds: everything else is derived from its jobs.
+    /// Creates a table from the content of a snapshot; everything else is derived from the jobs.
     pub(crate) fn of(
         jobs: OrdMap<JobId, Job>,
         workers: BTreeMap<NodeId, Worker>,
@@ -120,7 +120,7 @@ impl JobTable {
         table
     }
 
-    /// Carries out a command.
+    /// Applies a command, then assigns jobs.
     pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
         let done = match command {
             Command::Submit(request) => self.submit(at, request),
@@ -201,7 +201,7 @@ impl JobTable {
         }
     }
 
-    /// A worker is lost or leaves: each of its jobs is queued again, or ends if it has been tried often enough.
+    /// Handles the loss or departure of a worker: each of its jobs is queued again, or fails if it was tried too often.
     fn lose(&mut self, id: NodeId, is_lost: bool, at: Stamp) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_here) else { return };
         worker.is_here = false;
@@ -230,7 +230,7 @@ impl JobTable {
         }
     }
 
-    /// Queues a job again that is no longer assigned.
+    /// Queues a job again; it must not be assigned any more.
     fn queue_again(&mut self, id: JobId) {
         let job = self.jobs.get_mut(&id).expect("whoever queues a job has looked at it");
         job.state = State::Queued;
@@ -238,7 +238,7 @@ impl JobTable {
         self.put_in_queue(id, &language);
     }
 
-    /// An attempt's program never began: the job is queued again, or ends.
+    /// Handles a sandbox that did not start: the job is queued again, or fails if that has happened too often.
     fn give_back(&mut self, at: Stamp, id: JobId, who: Identity, attempt: u32, why: String) -> Result<Answer, Refusal> {
         let job = self.jobs.get_mut(&id).ok_or(Refusal::NoSuchJob(id))?;
         match &job.state {
@@ -269,8 +269,8 @@ impl JobTable {
         Ok(Answer::Done)
     }
 
-    /// The output of a stopped attempt: it is added once, to the end of a job that was cancelled in this attempt, or to
-    /// the row of the attempt that was lost.
+    /// Adds the output of a stopped attempt, once: to the result of a job that was cancelled in this attempt, or to the
+    /// record of the lost attempt.
     fn printed(
         &mut self,
         id: JobId,
@@ -370,7 +370,7 @@ impl JobTable {
         worker.turn = self.turn;
     }
 
-    /// Ends a job that has been removed from its queue and its worker.
+    /// Ends a job. It must have been removed from its queue and its worker.
     fn close(&mut self, at: Stamp, id: JobId, worker: Option<NodeId>, end: End) {
         let job = self.jobs.get_mut(&id).expect("whoever closes a job has looked at it");
         self.open.0 -= 1;
@@ -387,7 +387,7 @@ impl JobTable {
         }
     }
 
-    /// Log time at which the next ended job is forgotten.
+    /// Returns the log time at which the next ended job is forgotten.
     pub(super) fn next_forgotten_ms(&self) -> Option<u64> {
         self.ended.get_min().map(|(until_ms, _)| *until_ms)
     }
@@ -499,7 +499,7 @@ fn check_request(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The last bytes of the output.
+/// Returns the last [`super::commands::PAST_OUTPUT_BYTES_MAX`] bytes of an output.
 fn tail(bytes: Bytes) -> Bytes {
     let from = bytes.len().saturating_sub(PAST_OUTPUT_BYTES_MAX);
     bytes[from..].to_vec().into()

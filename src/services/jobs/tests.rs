@@ -1,7 +1,7 @@
-//! Tests of the jobs: golden scripts, and many random lives of workers that crash, come back and repeat themselves.
+//! Tests of the jobs: golden scripts, and random histories of workers that crash, return and repeat reports.
 //!
-//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::jobs` records them
-//! anew; read the difference before you commit it.
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::jobs` records
+//! them again; review the difference before you commit it.
 //! Not here: the language of the scripts (`tests/script_runner.rs`), the random model (`tests/random_model.rs`).
 
 mod random_model;
@@ -17,7 +17,7 @@ fn scripts() {
     service_contract::scripts("jobs", script_runner::ScriptRunner::default);
 }
 
-/// A node's `life`-th process.
+/// Returns the identity of a node's process number `life`.
 fn process(node: u64, life: u64) -> Identity {
     Identity { id: NodeId(node), uuid: Uuid::from_u128(u128::from(node) << 64 | u128::from(life)) }
 }

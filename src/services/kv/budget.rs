@@ -1,8 +1,8 @@
-//! How much the operations of one command or query may still answer and look at.
+//! The remaining budget of one command or query: bytes of its reply, and steps of its searches.
 //!
-//! A client that asks a thousand times for the largest value, or with a pattern that takes minutes, gets errors, not a node
-//! without memory or without time. A command is cut off at the same byte and step on every node.
-//! Not here: how much that is (`commands.rs`).
+//! It protects the node from a client that requests the largest value a thousand times, or uses a pattern that takes
+//! minutes: such operations fail. They fail at the same byte and step on every node.
+//! Not here: the size of the budget (`commands.rs`).
 
 use super::commands::{Bytes, LOOK_STEPS, Value};
 use super::glob;
@@ -11,24 +11,27 @@ use super::op_error::OpError;
 use super::stored::Stored;
 use super::table::Slot;
 
-/// What one operation answers; `Err` is that of a [`Value::Error`].
+/// Result of one operation; an `Err` is sent as [`Value::Error`].
 pub type Answer = Result<Value, OpError>;
 
-/// What a value costs beside its bytes.
+/// Overhead of a value in a reply, in bytes.
 const VALUE_BYTES: usize = 16;
 
-/// What a batch may still do.
+/// The remaining budget of a batch.
 pub struct Budget {
-    /// Bytes that it may answer.
+    /// Remaining bytes of the reply.
     pub bytes: usize,
-    /// Steps that looking through keys may take.
+    /// Remaining steps of searching through keys.
     pub steps: u64,
-    /// What is said when there are none left.
+    /// The error when no steps are left.
     pub steps_used: OpError,
 }
 
 impl Budget {
-    /// Takes what one more value of so many bytes needs; refused, the budget stays as it is.
+    /// Deducts a value of this many bytes.
+    ///
+    /// # Errors
+    /// Returns [`OpError::ReplyTooLarge`] if the budget is too small; it is then unchanged.
     pub fn spend(&mut self, bytes: usize) -> Result<(), OpError> {
         self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(OpError::ReplyTooLarge)?;
         Ok(())
@@ -39,7 +42,10 @@ impl Budget {
         Ok(Value::Bytes(Bytes::from(bytes)))
     }
 
-    /// Looks at one key; whether it matches.
+    /// Deducts the steps of examining one key; returns whether it matches the pattern.
+    ///
+    /// # Errors
+    /// Returns `steps_used` if too few steps are left.
     pub fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, OpError> {
         let steps = self.steps.checked_sub(LOOK_STEPS).ok_or_else(|| self.steps_used.clone())?;
         self.steps = steps;

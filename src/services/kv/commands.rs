@@ -1,91 +1,93 @@
-//! What can be asked of the key-value store, and what it answers: the types that endpoints and the service share.
+//! Operations of the key-value store and their replies: the types that endpoints and the service share.
 //!
-//! An endpoint turns what its client sent into a [`Batch`]: operations that are executed one after another with nothing in
-//! between. A batch of a pipelining client and a transaction are the same thing; the latter may carry conditions.
+//! An endpoint translates a client's request into a [`Batch`]: operations that are executed atomically, in order. A
+//! pipeline and a transaction are both batches; a transaction may have watched keys.
 //! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
 //!
-//! Invariants: an operation's meaning is complete in itself: no connection state, no clock, no local setting.
-//! Not here: what an operation does (`state.rs`), any protocol's spelling of it (`resp/`, `http/`).
+//! Invariant: an operation is self-contained: it depends on no connection state, clock or local setting.
+//! Not here: what an operation does (`state.rs`), its form in a protocol (`resp/`, `http/`).
 
 use super::op_error::OpError;
 use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
 
-/// Bytes of a key.
+/// Maximum length of a key in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
-/// Bytes of a value.
+/// Maximum length of a value in bytes.
 pub const VALUE_BYTES_MAX: usize = 4 << 20;
-/// Bytes that a batch which goes through the log may answer: its reply fits into one frame between nodes, and the session
-/// table keeps it until its client has it. An operation that would go beyond answers [`OpError::ReplyTooLarge`] and
-/// changes nothing.
+/// Maximum reply size in bytes of a batch that goes through the log: the reply must fit into one frame between nodes,
+/// and the session table keeps it until the client has received it. An operation that would exceed it fails with
+/// [`OpError::ReplyTooLarge`] and changes nothing.
 pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
-/// Bytes that a batch which only reads may answer: it is served by the node that was asked.
+/// Maximum reply size in bytes of a batch that only reads, which the node that the client is connected to answers.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
-/// Bytes of keys and values in one page of a range: a page never takes long, however large the values are.
+/// Maximum bytes of keys and values in one page of a range, so that a page of large values does not take long.
 pub const RANGE_BYTES_MAX: usize = 1 << 20;
 
-/// Keys that one request may name, in all its operations, and watched ones: each that is written or removed takes some two
-/// microseconds on every node, and others wait meanwhile. The endpoints refuse what names more.
+/// Maximum number of keys named in one request, in all its operations and including watched keys. Each key that is
+/// written or removed takes about two microseconds on every node, while other requests wait. Endpoints refuse requests
+/// with more.
 pub const RUN_KEYS_MAX: usize = 100_000;
-/// Steps that looking through keys (KEYS, SCAN, ranges) may take in all batches of one entry of the log, for which others wait. A
-/// step is a byte of a pattern that is compared, some nanoseconds; a key that is looked at takes [`LOOK_STEPS`]. Tests have
-/// fewer.
+/// Maximum number of steps that searching through keys (KEYS, SCAN, ranges) may take in all batches of one log entry,
+/// while other requests wait. A step is one comparison of a pattern byte, a few nanoseconds; examining a key takes
+/// [`LOOK_STEPS`]. Lower in tests.
 pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
-/// The same for a batch that only reads: it is answered beside the log.
+/// The same for a batch that only reads, which does not go through the log.
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
-/// What looking at a key takes beside the steps of the pattern.
+/// Steps of examining one key, in addition to those of the pattern.
 pub const LOOK_STEPS: u64 = 50;
 
-/// When a key that is written shall expire.
+/// When a written key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expiry {
-    /// Never.
+    /// The key does not expire.
     Never,
-    /// As it was before.
+    /// The key keeps its expiry.
     Keep,
-    /// So many milliseconds of log time after the write; 0: at once.
+    /// This many milliseconds of log time after the write; 0 expires the key immediately.
     In(u64),
-    /// At this time, in milliseconds since 1970. If it has passed, the key is written and gone in the same moment.
+    /// At this time, in milliseconds since 1970. If it has passed, the written key expires immediately.
     At(u64),
 }
 
-/// Under which condition `Set` writes.
+/// Condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// Always.
+    /// No condition.
     Always,
     /// Only if the key does not exist (`NX`).
     Absent,
-    /// Only if it exists (`XX`).
+    /// Only if the key exists (`XX`).
     Present,
-    /// Only if its value is this one.
+    /// Only if the key has this value.
     Equals(Bytes),
-    /// Only if its revision is this one (0: it does not exist).
+    /// Only if the key has this revision (0: it does not exist).
     ///
-    /// Every write of a key, a change of its time to live included, gives it a revision that no key ever had. A key that
-    /// was away and came back is told from the one that stayed, but one that was absent, came and went is not.
+    /// Every write of a key, including a change of its time to live, gives it a new revision that no key had before. So
+    /// a key that was removed and created again is distinguished from one that was not; a missing key that was created
+    /// and removed again is not distinguished.
     Revision(u64),
 }
 
-/// Under which condition `Expire` changes the time to live.
+/// Condition under which `Expire` changes the time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpireIf {
-    /// Always.
+    /// No condition.
     Always,
-    /// It has none (`NX`).
+    /// Only if the key has no expiry (`NX`).
     HasNone,
-    /// It has one (`XX`).
+    /// Only if the key has an expiry (`XX`).
     HasOne,
-    /// The new one is later (`GT`; none counts as infinite).
+    /// Only if the new expiry is later (`GT`; none counts as infinite).
     Later,
-    /// The new one is earlier (`LT`).
+    /// Only if the new expiry is earlier (`LT`).
     Earlier,
-    /// It has one, and the new one is earlier (`XX LT`).
+    /// Only if the key has an expiry and the new one is earlier (`XX LT`).
     EarlierThanOne,
 }
 
-/// One operation.
+/// One operation. Each variant names the [`Value`] that it returns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// Value of a key: `Bytes` or `Nil`.
@@ -98,7 +100,7 @@ pub enum Op {
     Exists(Vec<Bytes>),
     /// Bytes of a value, 0 if there is none: `Int`.
     StrLen(Bytes),
-    /// `Text("string")` or `Text("none")`.
+    /// Type of a key's value: `Text("string")`, or `Text("none")` if the key does not exist.
     Type(Bytes),
     /// Revision of each key, 0 if it does not exist: `List` of `Int`.
     Revisions(Vec<Bytes>),
@@ -106,16 +108,18 @@ pub enum Op {
     Count,
     /// Keys that match a glob (`*`, `?`, `[a-c]`, `[^a]`, `\x`), in order: `List` of `Bytes`.
     Keys(Bytes),
-    /// A page of keys in order: looks at `count` keys (at least one) after `after` and gives those that match the glob:
-    /// `List [Bytes last key looked at, or Nil at the end; List of Bytes]`. A key that is there all the time is given
-    /// once, whatever is written between two pages.
+    /// A page of keys in order: examines `count` keys (at least one) after `after` and returns those that match the
+    /// glob: `List [Bytes last key examined, or Nil at the end; List of Bytes]`. A key that exists throughout a scan is
+    /// returned exactly once, whatever is written between two pages.
     Scan { after: Option<Bytes>, glob: Option<Bytes>, count: u64 },
-    /// Keys with a prefix, in order, after `after`, at most `limit`, and at most [`RANGE_BYTES_MAX`] bytes beyond the first:
-    /// `List` of `List [Bytes key, Bytes value, Int revision]`, and a `Nil` behind them if the bytes ended the page.
+    /// Keys with a prefix, in order, after `after`, at most `limit`, and at most [`RANGE_BYTES_MAX`] bytes after the
+    /// first: `List` of `List [Bytes key, Bytes value, Int revision]`, followed by `Nil` if the byte limit ended the
+    /// page.
     Range { prefix: Bytes, after: Option<Bytes>, limit: u64 },
-    /// What is known of a lock: `List [Int token, Int ttl_ms]` or `Nil`.
+    /// State of a lock: `List [Int token, Int ttl_ms]`, or `Nil` if it is free.
     LockInfo(Bytes),
-    /// Remaining milliseconds: `Int`; -1: never expires, -2: no such key. It needs the time, so it goes through the log.
+    /// Remaining milliseconds: `Int`; -1: never expires, -2: no such key. Goes through the log, because it needs log
+    /// time.
     Ttl(Bytes),
     /// Writes a key. `Ok` or `Nil` (condition not met); with `get` the old value (`Bytes` or `Nil`) in either case.
     Set { key: Bytes, value: Bytes, condition: Condition, expiry: Expiry, get: bool },
@@ -123,46 +127,48 @@ pub enum Op {
     Put { key: Bytes, value: Bytes, condition: Condition, expiry: Expiry },
     /// Writes several keys: `Ok`.
     MSet(Vec<(Bytes, Bytes)>),
-    /// Removes keys: `Int`, how many there were.
+    /// Removes keys: `Int`, the number of keys that existed.
     Del(Vec<Bytes>),
-    /// Removes a key if the condition holds: `Int` 1 or 0 (there was none), or `Nil` (condition not met).
+    /// Removes a key if the condition holds: `Int` 1, 0 (no such key), or `Nil` (condition not met).
     DelIf { key: Bytes, condition: Condition },
-    /// Removes a key and gives its value: `Bytes` or `Nil`.
+    /// Removes a key and returns its value: `Bytes` or `Nil`.
     GetDel(Bytes),
-    /// Adds to a number, 0 if there is none, and keeps its time to live: `Int`, or `Error`.
+    /// Adds to a number (a missing key counts as 0) and keeps the time to live: `Int`, or `Error`.
     IncrBy { key: Bytes, by: i64 },
-    /// Adds to a value's end and keeps its time to live: `Int`, its new length, or `Error`.
+    /// Appends to a value and keeps the time to live: `Int`, the new length, or `Error`.
     Append { key: Bytes, value: Bytes },
-    /// Sets the time to live: `Int` 1, or 0 (no such key, or condition not met). A time that has passed removes the key.
-    /// `Never` is infinite; `Keep` is the time that it has.
+    /// Sets the time to live: `Int` 1, or 0 (no such key, or condition not met). A time that has passed removes the
+    /// key. `Never` counts as an infinite time to live, `Keep` as the present one.
     Expire { key: Bytes, expiry: Expiry, condition: ExpireIf },
     /// Removes the time to live: `Int` 1 or 0.
     Persist(Bytes),
     /// Removes all keys (not the locks): `Ok`.
     FlushAll,
-    /// Takes a lock: `Int` fencing token, or `Nil` while it is held. A time of 0 is an `Error`, as in `LockRenew`.
+    /// Acquires a lock: `Int` fencing token, or `Nil` while it is held. A `ttl_ms` of 0 is an `Error`, as in
+    /// `LockRenew`.
     LockAcquire { name: Bytes, ttl_ms: u64 },
-    /// Keeps a lock for `ttl_ms` from now on: `Int` 1, or 0 if it is not held under this token.
+    /// Sets the expiry of a held lock to `ttl_ms` from now: `Int` 1, or 0 if it is not held under this token.
     LockRenew { name: Bytes, token: u64, ttl_ms: u64 },
-    /// Gives a lock back: `Int` 1, or 0 if it is not held under this token.
+    /// Releases a lock: `Int` 1, or 0 if it is not held under this token.
     LockRelease { name: Bytes, token: u64 },
-    /// redis-py's lock scripts on an ordinary key. Release: delete if the value is `token`: `Int` 1 or 0.
+    /// Release script of redis-py's locks, which are ordinary keys: removes the key if its value is `token`: `Int` 1 or
+    /// 0.
     ReleaseIf { key: Bytes, token: Bytes },
-    /// Extend: if the value is `token` and it has a time to live, that becomes `ms`, after adding what remains unless
-    /// `replace`: `Int` 1 or 0.
+    /// Extend script of redis-py: if the value is `token` and the key expires, sets the time to live to `ms`
+    /// (`replace`), or adds `ms` to it: `Int` 1 or 0.
     ExtendIf { key: Bytes, token: Bytes, ms: u64, replace: bool },
-    /// Reacquire: if the value is `token`, the time to live becomes `ms`: `Int` 1 or 0.
+    /// Reacquire script of redis-py: if the value is `token`, sets the time to live to `ms`: `Int` 1 or 0.
     ReacquireIf { key: Bytes, token: Bytes, ms: u64 },
-    /// What WATCH remembers of each key, for [`Batch::watched`]: its revision, or if it does not exist, [`ABSENT`] with the
-    /// store's newest revision: `List` of `Int`, the bits of which are the mark's.
+    /// The marks of keys for WATCH ([`Batch::watched`]): the key's revision, or, if it does not exist, [`ABSENT`] with
+    /// the store's newest revision. `List` of `Int`, each with the bits of the mark.
     Marks(Vec<Bytes>),
 }
 
-/// In a mark: the key did not exist when the rest of it was the store's newest revision.
+/// Bit of a mark: the key did not exist; the other bits are the store's newest revision at that time.
 pub const ABSENT: u64 = 1 << 63;
 
 impl Op {
-    /// Whether the operation needs the log: it changes something, or asks for the time.
+    /// Whether the operation must go through the log, because it changes something or needs log time.
     pub fn needs_log(&self) -> bool {
         use Op::{Count, Exists, Get, Keys, LockInfo, MGet, Marks, Range, Read, Revisions, Scan, StrLen, Type};
         !matches!(
@@ -183,12 +189,12 @@ impl Op {
         )
     }
 
-    /// Whether it looks through keys that it does not name.
+    /// Whether the operation searches through keys that it does not name.
     pub fn looks_through(&self) -> bool {
         matches!(self, Op::Keys(_) | Op::Scan { .. } | Op::Range { .. })
     }
 
-    /// Keys and locks that it names.
+    /// Returns the number of keys and locks that the operation names.
     pub fn keys_named(&self) -> usize {
         match self {
             Op::MGet(keys) | Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) | Op::Del(keys) => keys.len(),
@@ -197,8 +203,8 @@ impl Op {
         }
     }
 
-    /// What the operation answers whatever the state is, where that is known beforehand: such a write can be
-    /// acknowledged before it is applied. (Not in a batch with watched keys, which may be aborted.)
+    /// Returns the reply if it does not depend on the state: such a write can be acknowledged before it is applied
+    /// (except in a batch with watched keys, which may be aborted).
     pub fn certain_reply(&self) -> Option<Value> {
         match self {
             Op::Set { key, value, condition: Condition::Always, get: false, .. } => {
@@ -211,23 +217,24 @@ impl Op {
     }
 }
 
-/// Whether a key and a value of so many bytes may be written; what does not fit is refused with [`OpError::TooLarge`].
+/// Whether a key and a value of this many bytes are within the limits; otherwise a write fails with
+/// [`OpError::TooLarge`].
 pub fn fits(key: &[u8], value_bytes: usize) -> bool {
     key.len() <= KEY_BYTES_MAX && value_bytes <= VALUE_BYTES_MAX
 }
 
-/// Operations that are executed together. One that answers [`Value::Error`] changes nothing, and those after it are
-/// executed all the same, as in Redis' EXEC.
+/// Operations that are executed atomically. One that fails with [`Value::Error`] changes nothing, and the following
+/// ones are still executed, as in Redis' EXEC.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// Key and mark ([`Op::Marks`]): if anybody wrote or removed one of them since, nothing is executed and the reply is
-    /// `Aborted`. A key that has expired meanwhile is different.
+    /// Watched keys with their marks ([`Op::Marks`]). If one of them was written, removed or has expired since, nothing
+    /// is executed and the reply is `Aborted`.
     pub watched: Vec<(Bytes, u64)>,
-    /// In order.
+    /// The operations in order.
     pub ops: Vec<Op>,
 }
 
-/// See [`Growth`].
+/// Returns how a command changes the memory of the store.
 pub fn growth(command: &[u8]) -> Growth {
     let adds = |op: &Op| {
         matches!(
@@ -247,42 +254,42 @@ pub fn growth(command: &[u8]) -> Growth {
 }
 
 impl Batch {
-    /// Keys and locks that it names, watched ones included.
+    /// Returns the number of keys and locks that the batch names, including watched keys.
     pub fn keys_named(&self) -> usize {
         self.watched.len() + self.ops.iter().map(Op::keys_named).sum::<usize>()
     }
 
-    /// Whether any operation needs the log.
+    /// Whether any operation must go through the log.
     pub fn needs_log(&self) -> bool {
         self.ops.iter().any(Op::needs_log)
     }
 }
 
-/// One operation's answer.
+/// Result of one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
-    /// Nothing there, or condition not met.
+    /// No such key, or condition not met.
     Nil,
-    /// Done.
+    /// Success without a value.
     Ok,
     /// A number.
     Int(i64),
-    /// A word of the service's own.
+    /// A word that the service defines.
     Text(String),
-    /// What a client stored.
+    /// A key or value that a client stored.
     Bytes(Bytes),
-    /// Several.
+    /// A list of values.
     List(Vec<Value>),
-    /// The operation could not.
+    /// The operation failed.
     Error(OpError),
 }
 
-/// A count or number as the protocol has it.
+/// Converts a number to [`Value::Int`]; a number beyond `i64` becomes `i64::MAX`.
 pub fn int(number: impl TryInto<i64>) -> Value {
     Value::Int(number.try_into().unwrap_or(i64::MAX))
 }
 
-/// The answer to a batch: the payload of `Reply::Ok`.
+/// Reply to a batch: the payload of `Reply::Ok`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BatchReply {
     /// One value per operation.
@@ -292,18 +299,19 @@ pub enum BatchReply {
 }
 
 impl BatchReply {
-    /// The bytes of the reply.
+    /// Encodes the reply.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
 
-    /// Reads a reply back; `None` if it is none.
+    /// Decodes a reply; `None` if the bytes are not a valid one.
     pub fn decode(bytes: &[u8]) -> Option<BatchReply> {
         postcard::from_bytes(bytes).ok()
     }
 }
 
-/// [`Value`] as it lies in a reply's bytes: an endpoint passes it on without copying. Same variants in the same order.
+/// A [`Value`] that borrows from the bytes of a reply, so that an endpoint forwards it without copying. Must have the
+/// same variants in the same order.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[allow(missing_docs)]
 pub enum ValueRef<'a> {
@@ -318,7 +326,7 @@ pub enum ValueRef<'a> {
     Error(&'a str),
 }
 
-/// [`BatchReply`] as it lies in a reply's bytes.
+/// A [`BatchReply`] that borrows from the bytes of a reply.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub enum BatchReplyRef<'a> {
     /// One value per operation.
@@ -329,7 +337,7 @@ pub enum BatchReplyRef<'a> {
 }
 
 impl<'a> BatchReplyRef<'a> {
-    /// Reads a reply; `None` if it is none.
+    /// Decodes a reply; `None` if the bytes are not a valid one.
     pub fn decode(bytes: &'a [u8]) -> Option<BatchReplyRef<'a>> {
         postcard::from_bytes(bytes).ok()
     }

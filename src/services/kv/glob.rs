@@ -1,15 +1,16 @@
 //! Patterns of KEYS and SCAN, as Redis reads them (`stringmatchlen` in its `util.c`): `*`, `?`, `[a-c]`, `[^a]`, `\x`.
 //!
-//! One loop with one place to go back to: a `*` that comes later makes every earlier one final, so no pattern takes longer than
-//! its length times the key's. That may be billions of steps, so the caller says how many there are. A class that is not closed
-//! ends with the pattern, as in Redis.
-//! Not here: which keys are looked at (`queries.rs`).
+//! One loop with a single backtracking point: a later `*` makes every earlier one final, so the number of steps is at
+//! most the length of the pattern times the length of the key. That may be billions, so the caller limits the steps. A
+//! character class that is not closed ends with the pattern, as in Redis.
+//! Not here: which keys are matched (`queries.rs`).
 
-/// Whether all of `text` matches. Each step, a byte of the pattern that is compared, is taken from `steps`; `None`: there were
-/// too few.
+/// Returns whether the whole `text` matches. Each comparison of a pattern byte is a step and is subtracted from
+/// `steps`; returns `None` if there are too few.
 pub fn matches(pattern: &[u8], text: &[u8], steps: &mut u64) -> Option<bool> {
     let (mut p, mut t) = (0, 0);
-    // After the newest star: where the pattern goes on, and up to where the star has eaten.
+    // Backtracking point: the pattern position after the last `*`, and the end of the text that this `*` matches so
+    // far.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
@@ -37,13 +38,13 @@ fn spend(steps: &mut u64, count: usize) -> Option<()> {
     Some(())
 }
 
-/// The bytes that every match begins with: where to look in the ordered keys.
+/// Returns the bytes with which every match begins, which limits the search in the ordered keys.
 pub fn literal_prefix(pattern: &[u8]) -> &[u8] {
     let len = pattern.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(pattern.len());
     &pattern[..len]
 }
 
-/// Where the pattern's part at `p` ends, and whether it matches one byte.
+/// Returns where the pattern element at `p` ends, and whether it matches `byte`.
 fn step(pattern: &[u8], p: usize, byte: u8) -> (usize, bool) {
     match pattern.get(p) {
         None => (p, false),
@@ -54,7 +55,7 @@ fn step(pattern: &[u8], p: usize, byte: u8) -> (usize, bool) {
     }
 }
 
-/// The same for a class whose first byte is at `p`.
+/// Does the same for a character class whose first byte is at `p`.
 fn class(pattern: &[u8], mut p: usize, byte: u8) -> (usize, bool) {
     let is_negated = pattern.get(p) == Some(&b'^');
     p += usize::from(is_negated);
@@ -126,7 +127,7 @@ mod tests {
             (star(&b"a".repeat(200)), 200 * 1_800),
             (b"a*".repeat(200), 400),
             (star(&b"?".repeat(200)), 200 * 1_800),
-            // A class is read to its end for each byte of the key, and what is behind the key's end is read as well.
+            // A class is read to its end for each byte of the key, and also after the end of the key.
             (star(&class), 1_000 * 2_000),
             ([b"a".repeat(2_000), b"*".repeat(10_000)].concat(), 12_000),
         ] {

@@ -1,10 +1,10 @@
-//! A key as the tree holds it: short ones in place, long ones shared.
+//! A key in the tree: short keys are stored inline, long ones in shared memory.
 //!
-//! Finding a key compares it with some seventeen others among 100,000. Bytes behind a pointer would be as many cache
-//! misses; most keys fit into the tree's own nodes.
+//! Finding a key among 100,000 takes about seventeen comparisons. If the bytes were behind a pointer, each would be a
+//! cache miss; most keys fit into the tree's nodes.
 //!
-//! Invariants: K1 two keys compare as their bytes do, wherever those are. K2 a key of up to [`INLINE_BYTES`] is always
-//! in place, so equal keys are built alike.
+//! Invariants: K1 keys compare like their bytes, wherever these are stored. K2 a key of up to [`INLINE_BYTES`] is
+//! always inline, so equal keys have the same representation.
 //! Not here: the tree (`table.rs`).
 
 use std::borrow::Borrow;
@@ -13,10 +13,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Longest key that is held in place: the whole takes as much room as four pointers.
+/// Maximum length of an inline key: a [`Key`] then has the size of four pointers.
 const INLINE_BYTES: usize = 30;
 
-/// A key.
+/// A key; cloning a long one shares its bytes.
 #[derive(Clone)]
 pub struct Key(Place);
 

@@ -1,11 +1,11 @@
-//! The locks: who holds one has a fencing token, a number that grows with every lock that is taken.
+//! Locks with fencing tokens: the holder of a lock has a token, a number that increases with every acquired lock.
 //!
-//! A holder that was asleep for longer than its lock lived may still believe that it holds it. So it shows its token to
-//! whatever the lock protects, which refuses a token smaller than one that it has seen (Kleppmann, "How to do distributed
-//! locking", 2016). Locks end by log time, on every node at the same index.
-//! One whose time has come is free at once, and removed when its turn comes.
+//! A holder that was paused for longer than its lock's time to live may still assume that it holds the lock. So it
+//! sends its token with each access to the protected resource, which refuses a token smaller than one it has seen
+//! (Kleppmann, "How to do distributed locking", 2016). Locks expire by log time, on every node at the same index. An
+//! expired lock is free immediately, and is removed with this entry or a later one.
 //!
-//! Invariants: L1 `due` holds exactly one row for each lock. L2 tokens are drawn by the caller, who never draws one twice.
+//! Invariants: L1 `due` has exactly one row for each lock. L2 the caller never uses a token twice.
 //! Not here: keys that clients use as locks (`state.rs`, redis-py's scripts).
 
 use super::stored::Shared;
@@ -18,39 +18,39 @@ use std::sync::Arc;
 pub struct Lock {
     /// Fencing token of its holder.
     pub token: u64,
-    /// Log time at which it is free again.
+    /// Log time at which it expires, in milliseconds.
     pub expires_ms: u64,
 }
 
-/// What a lock takes beside its name, about.
+/// Approximate memory of a lock in addition to its name, in bytes.
 const LOCK_BYTES_BESIDE: usize = 128;
 
 /// All locks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locks {
     held: OrdMap<Shared, Lock>,
-    /// Of all names, with what each lock takes beside.
+    /// Memory of all locks, including [`LOCK_BYTES_BESIDE`] for each.
     bytes: usize,
     due: OrdSet<(u64, Shared)>,
 }
 
 impl Locks {
-    /// Number of locks, those included that are free again and not removed yet.
+    /// Returns the number of locks, including expired ones that are not removed yet.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Bytes of all names, and of what each lock takes beside.
+    /// Returns the approximate memory of all locks in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What is known of a lock at this log time; `None`: it is free.
+    /// Returns a lock at this log time; `None` if it is free.
     pub fn get(&self, name: &[u8], now_ms: u64) -> Option<Lock> {
         self.held.get(name).copied().filter(|lock| lock.expires_ms > now_ms)
     }
 
-    /// Grants a lock, or extends it for its holder.
+    /// Grants a lock, or replaces it to change its expiry.
     pub fn put(&mut self, name: &[u8], lock: Lock) {
         let name: Shared = name.into();
         match self.held.insert(Arc::clone(&name), lock) {
@@ -68,7 +68,7 @@ impl Locks {
         }
     }
 
-    /// Removes locks whose time has come, as much as one entry may (`table.rs`).
+    /// Removes expired locks within the limit of one entry (`table.rs`).
     pub fn expire(&mut self, now_ms: u64, portion: &mut Portion) {
         while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) && portion.has_more() {
             let (_, name) = self.due.remove_min().expect("its first row was just seen");
@@ -78,17 +78,17 @@ impl Locks {
         }
     }
 
-    /// When the next lock is free again by itself.
+    /// Returns the log time at which the next lock expires.
     pub fn next_expiry_ms(&self) -> Option<u64> {
         self.due.get_min().map(|(at_ms, _)| *at_ms)
     }
 
-    /// Locks in order of their names.
+    /// Returns all locks, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Shared, &Lock)> {
         self.held.iter()
     }
 
-    /// Asserts what the module promises; for tests and the simulator.
+    /// Asserts the invariants; for tests and the simulator.
     #[cfg(test)]
     pub fn check(&self) {
         let rows: OrdSet<(u64, Shared)> =

@@ -1,31 +1,31 @@
-//! Why an operation could not be carried out.
+//! Errors of an operation.
 //!
-//! Replies lie in the session table, in snapshots and in digests, and Redis clients read the text: so the text is the
-//! stored form of the error, and must not change.
+//! Replies are stored in the session table and in snapshots, and are part of digests; Redis clients parse the text. So
+//! the text is the stored form of the error, and must not change.
 //! Not here: the HTTP status of each (`outcome/codes.rs`).
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Why an operation could not. Prints as Redis' own text, code first.
+/// Why an operation failed. Displayed as Redis' error text, which begins with the error code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", from = "String")]
 pub enum OpError {
-    /// A key or value beyond its limit.
+    /// A key or value is longer than allowed.
     TooLarge,
-    /// Not a number of 64 bits in plain decimal digits.
+    /// The value is not a 64-bit integer in decimal digits.
     NotAnInteger,
     /// The sum does not fit into 64 bits.
     Overflow,
-    /// A lock must live for some time.
+    /// The time to live of a lock is 0.
     NoTime,
-    /// See [`super::commands::RUN_REPLY_BYTES_MAX`].
+    /// The reply exceeds [`super::commands::RUN_REPLY_BYTES_MAX`] or [`super::commands::READ_REPLY_BYTES_MAX`].
     ReplyTooLarge,
-    /// See [`super::commands::ENTRY_STEPS_MAX`].
+    /// The search exceeds [`super::commands::ENTRY_STEPS_MAX`].
     EntrySteps,
-    /// See [`super::commands::READ_STEPS_MAX`].
+    /// The search exceeds [`super::commands::READ_STEPS_MAX`].
     ReadSteps,
-    /// The text of another version, from a snapshot.
+    /// A text from another version's snapshot.
     Other(String),
 }
 
@@ -40,7 +40,7 @@ impl OpError {
         OpError::ReadSteps,
     ];
 
-    /// Redis' text, code first.
+    /// Returns Redis' error text, which begins with the error code.
     pub fn text(&self) -> &str {
         match self {
             OpError::TooLarge => "ERR string exceeds maximum allowed size (proto-max-bulk-len)",

@@ -1,6 +1,6 @@
-//! Operations that change nothing: answered from the state as it stands, in the log or beside it.
+//! Operations that only read, in a log entry or without one.
 //!
-//! Not here: operations that change something, or ask for the time (`service.rs`, `state.rs`).
+//! Not here: operations that change something or need log time (`service.rs`, `state.rs`).
 
 use super::budget::{Answer, Budget};
 use super::commands::{Bytes, Op, RANGE_BYTES_MAX, Value, int};
@@ -11,10 +11,10 @@ use super::state::Store;
 use crate::services::cost_within;
 use crate::types::Stamp;
 
-/// What a key costs that is looked at.
+/// Read cost of examining one key, in bytes.
 const LOOK_BYTES: usize = 64;
 
-/// What it costs to answer an operation, in bytes that are copied or examined, about; not computed beyond `most`.
+/// Returns about how many bytes are copied or examined to answer an operation; stops counting beyond `most`.
 pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     let table = store.table();
     let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
@@ -39,20 +39,20 @@ pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     }
 }
 
-/// A pattern takes its length for each byte of the key, at most.
+/// Returns the read cost of examining one key. A pattern costs at most its length for each byte of the key.
 fn look_cost(key: &Key, pattern: Option<&Bytes>) -> usize {
     let steps = pattern.map_or(0, |pattern| pattern.len().saturating_mul(key.len() + 1));
     steps.saturating_add(key.len() + LOOK_BYTES)
 }
 
-/// Answers an operation that does not need the log.
+/// Answers an operation that does not have to go through the log.
 pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer {
     let table = store.table();
     match op {
         Op::Get(key) => budget.value(table.get(key)),
         Op::MGet(keys) => {
             let values = keys.iter().map(|key| {
-                // A missing key costs as well: the list has a place for it.
+                // A missing key costs as well: it has an element in the list.
                 budget.spend(0)?;
                 budget.value(table.get(key))
             });
@@ -107,7 +107,7 @@ fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, 
         match budget.look(key, glob) {
             Ok(true) if !table.is_over(slot) => found.push(budget.bytes(key)?),
             Ok(_) => {}
-            // The page ends here, and the next one goes on.
+            // The page ends here, and the next one continues.
             Err(_) if last.is_some() => break,
             Err(why) => return Err(why),
         }
@@ -134,7 +134,7 @@ fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budge
             continue;
         }
         bytes += key.len() + slot.value.len();
-        // The first row is given however large it is, or the pages would never get beyond it.
+        // The first row is returned whatever its size, otherwise the pages would never get past it.
         if bytes > RANGE_BYTES_MAX && !rows.is_empty() {
             rows.push(Value::Nil);
             break;

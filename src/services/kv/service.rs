@@ -1,10 +1,10 @@
-//! The key-value store as a replicated service: decodes batches, carries out their operations in order, and ends what is
-//! due.
+//! The key-value store as a replicated service: decodes batches, executes their operations in order, and expires keys
+//! and locks.
 //!
-//! An operation that cannot be carried out answers an error and leaves the state as it was. Times to live run on log time:
-//! before anything else of an entry, what is due at the entry's time is over, so a key dies at the same index on every
-//! node. A portion of it is removed then, the rest with later entries. A quiet cluster has no entries, so the leader
-//! proposes empty ones when [`Service::next_expiry_ms`] has come, until nothing is left to be removed.
+//! An operation that fails returns an error and leaves the state unchanged. Times to live are counted in log time:
+//! before an entry's commands, all keys and locks that are due at the entry's time expire, so a key expires at the same
+//! index on every node. Part of them is removed then, the rest with later entries. An idle cluster has no entries, so
+//! the leader proposes empty ones at [`Service::next_expiry_ms`], until all expired keys are removed.
 //! Not here: what an operation changes (`state.rs`), exactly once (`services/sessions.rs`).
 
 use super::budget::{Answer, Budget};
@@ -44,7 +44,7 @@ impl Service for Store {
     }
 
     fn resume(&mut self, at: Stamp) {
-        // They were noted when they became due.
+        // A removal is recorded when a key expires, so the returned keys are not needed here.
         self.table.move_to(at.at_ms).for_each(drop);
     }
 
@@ -79,12 +79,12 @@ impl Service for Store {
 }
 
 impl Store {
-    /// Whether anything is over and not removed yet: the next entry goes on with it.
+    /// Whether expired keys or locks are not removed yet; the next entry continues with them.
     pub fn is_left(&self, at: Stamp) -> bool {
         self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
     }
 
-    /// Carries out a batch.
+    /// Executes a batch.
     pub fn run(&mut self, at: Stamp, batch: Batch) -> BatchReply {
         if self.has_changed(&batch.watched) {
             return BatchReply::Aborted;
@@ -103,7 +103,7 @@ impl Store {
         BatchReply::Values(values)
     }
 
-    /// Answers a batch that does not need the log; `None` if it does.
+    /// Answers a batch that only reads; `None` if it must go through the log.
     pub fn ask(&self, at: Stamp, batch: &Batch) -> Option<BatchReply> {
         if batch.needs_log() {
             return None;
@@ -116,7 +116,7 @@ impl Store {
         Some(BatchReply::Values(answers.map(|answer| answer.unwrap_or_else(Value::Error)).collect()))
     }
 
-    /// The reply to a query.
+    /// Returns the encoded reply to a query.
     pub fn answer(&self, at: Stamp, batch: &Batch) -> Reply {
         match self.ask(at, batch) {
             Some(ran) => Reply::Ok(ran.encode()),

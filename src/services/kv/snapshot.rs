@@ -1,10 +1,11 @@
-//! The store in a snapshot: counts, then one record for each lock and key, in order, so that writer and reader stream.
+//! The store's part of a snapshot: counts, then one record for each lock and key, in order, so that writing and reading
+//! are streams.
 //!
-//! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length of
-//! its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end what was
-//! removed: the revision at the last removal of all keys, number of groups, and for each its number and revision.
-//! Keys and locks that are over and not removed yet are there as well: every node removes them with the same entries.
-//! A length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
+//! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length
+//! of its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end
+//! the removals: the revision at the last removal of all keys, number of groups, and for each its number and revision.
+//! Keys and locks that are over and not removed yet are there as well: every node removes them with the same entries. A
+//! length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
 //! Not here: the frame around it and its version (`services/snapshot_format.rs`).
 
 use super::commands::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -15,7 +16,7 @@ use super::table::Table;
 use crate::services::snapshot_format::{put_numbers, take_numbers};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
-/// Bytes gathered before the writer or reader below is troubled.
+/// Size of the buffer for reading and writing.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Writes the whole store.
@@ -43,7 +44,10 @@ pub fn write(store: &Store, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads a store that [`write`] wrote.
+///
+/// # Errors
+/// Returns the error of `from`, or an error of kind `InvalidData`.
 pub fn read(from: &mut dyn Read) -> io::Result<Store> {
     let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
     let [revision, locks_len, keys_len] = take_numbers(&mut from)?;

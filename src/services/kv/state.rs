@@ -1,9 +1,9 @@
 //! The state of the key-value store, and every operation that changes it.
 //!
-//! Invariants: K1 `revision` grows with every write and every lock that is taken, also within one entry, and is never
-//! given twice. K2 no operation sees what is due at the log time of the newest entry.
-//! Not here: which operation a command calls (`service.rs`), operations that only read (`queries.rs`), the snapshot's form
-//! (`snapshot.rs`).
+//! Invariants: K1 `revision` increases with every write and every acquired lock, also within one entry, so no value is
+//! used twice. K2 no operation sees a key or lock that is expired at the log time of the newest entry.
+//! Not here: the operations of a command (`service.rs`), operations that only read (`queries.rs`), the format of the
+//! snapshot (`snapshot.rs`).
 
 use super::budget::Answer;
 use super::commands::{ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, Value, fits, int};
@@ -14,21 +14,21 @@ use super::stored::Stored;
 use super::table::{Slot, Table};
 use crate::types::Stamp;
 
-/// The longest number of 64 bits has so many digits, with its sign. What is longer is not read, however long it is.
+/// Maximum length of a 64-bit number in decimal, with its sign. A longer value is not parsed.
 const NUMBER_BYTES_MAX: usize = 20;
 
-/// A clone shares everything with the original until one of them is written to.
+/// State of the key-value store. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
     pub(super) table: Table,
     pub(super) locks: Locks,
     pub(super) removed: Removed,
     pub(super) revision: u64,
-    /// Steps that looking through keys took in this entry so far.
+    /// Steps that searching through keys took in this entry so far.
     pub(super) steps: Steps,
 }
 
-/// No part of the state: it starts at 0 with each entry.
+/// A step counter that is reset with each entry. It is not part of the state, so all counters compare as equal.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Steps(pub(super) u64);
 
@@ -41,42 +41,42 @@ impl PartialEq for Steps {
 impl Eq for Steps {}
 
 impl Store {
-    /// The store that a snapshot holds.
+    /// Creates a store from the content of a snapshot.
     pub(crate) fn of(table: Table, locks: Locks, removed: Removed, revision: u64) -> Store {
         Store { table, locks, removed, revision, steps: Steps::default() }
     }
 
-    /// See [`crate::services::Service::alter`]: one key more, on which no later answer depends.
+    /// Adds one key on which no later reply depends; see [`crate::services::Service::alter`].
     pub(super) fn put_altered(&mut self) {
         self.table.put(b"altered", Stored::from(&b"1"[..]), self.revision, None);
     }
 
-    /// The keys.
+    /// Returns the keys.
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The locks.
+    /// Returns the locks.
     pub(crate) fn locks(&self) -> &Locks {
         &self.locks
     }
 
-    /// What was removed.
+    /// Returns the revisions of removals.
     pub(crate) fn removed(&self) -> &Removed {
         &self.removed
     }
 
-    /// What WATCH remembers of a key: its revision, or that it does not exist now.
+    /// Returns the mark of a key for WATCH ([`super::commands::Op::Marks`]).
     pub fn mark_of(&self, key: &[u8]) -> u64 {
         self.table.get(key).map_or(ABSENT | self.revision, |slot| slot.revision)
     }
 
-    /// The newest revision or fencing token that was drawn.
+    /// Returns the newest revision or fencing token.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Revision of a key, 0 if it does not exist.
+    /// Returns the revision of a key, 0 if it does not exist.
     pub fn revision_of(&self, key: &[u8]) -> u64 {
         self.table.get(key).map_or(0, |slot| slot.revision)
     }
@@ -86,12 +86,12 @@ impl Store {
         self.table.len()
     }
 
-    /// Bytes of all keys, values and locks.
+    /// Returns the approximate memory of all keys, values and locks in bytes.
     pub fn bytes(&self) -> usize {
         self.table.bytes() + self.locks.bytes()
     }
 
-    /// No value is larger, in bytes: endpoints cut pipelines of reads by it.
+    /// Returns an upper bound of the length of all values in bytes, by which endpoints split pipelines of reads.
     pub fn largest_value(&self) -> usize {
         self.table.largest_value()
     }
@@ -116,7 +116,7 @@ impl Store {
         })
     }
 
-    /// Removes a key, and remembers when.
+    /// Removes a key and records the revision of its removal.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let slot = self.table.remove(key)?;
         self.removed.note(key, self.revision);
@@ -142,7 +142,7 @@ impl Store {
         }
     }
 
-    /// Writes a key and gives its revision; `None`: the condition is not met.
+    /// Writes a key and returns its revision; `None` if the condition is not met.
     pub(super) fn write_if(
         &mut self,
         at: Stamp,
@@ -198,7 +198,7 @@ impl Store {
         let Some(slot) = self.table.get(key) else { return int(0) };
         let now = slot.expires_ms();
         let new = if expiry == Expiry::Keep { now } else { time_of(at, expiry) };
-        // No time to live counts as an infinite one.
+        // A missing time to live counts as infinite.
         let order = |time: Option<u64>| (time.is_none(), time);
         let is_met = match condition {
             ExpireIf::Always => true,
@@ -255,7 +255,7 @@ impl Store {
     }
 }
 
-/// The log time that an expiry names; `None`: never.
+/// Returns the log time of an expiry in milliseconds; `None` if the key does not expire.
 fn time_of(at: Stamp, expiry: Expiry) -> Option<u64> {
     match expiry {
         Expiry::Never | Expiry::Keep => None,
@@ -268,7 +268,7 @@ fn is_over(at: Stamp, expires_ms: Option<u64>) -> bool {
     expires_ms.is_some_and(|expires_ms| expires_ms <= at.at_ms)
 }
 
-/// A number as Redis stores it: no sign but a minus, no zero in front, nothing around it.
+/// Parses a number as Redis does: no plus sign, no leading zeros, no white space.
 fn number(value: &Stored) -> Option<i64> {
     let text = value.short().filter(|text| text.len() <= NUMBER_BYTES_MAX)?;
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;

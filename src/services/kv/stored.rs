@@ -1,10 +1,11 @@
-//! The value of a key: one piece of bytes, or several pieces of a long value that grew by APPEND.
+//! The value of a key: one piece of bytes, or several pieces if a long value grew by APPEND.
 //!
-//! Copies of the state share values, and their number is unknown: a snapshot or a large read may hold one. So a long
-//! value is never copied for a write. Appending copies its last piece at most, and the list of the others.
+//! Values are shared with copies of the state, which snapshots and large reads use. So a long value is never copied for
+//! a write: appending copies at most its last piece, and the list of pieces.
 //!
-//! Invariants: V1 values compare as their bytes do, wherever those are. V2 a value of up to [`ONE_PIECE_BYTES_MAX`] is one piece.
-//! V3 each piece but the first and the last has [`PIECE_BYTES_MIN`] or more, so there are few.
+//! Invariants: V1 values compare like their bytes, however these are divided. V2 a value of up to
+//! [`ONE_PIECE_BYTES_MAX`] is one piece. V3 each piece but the first and the last has at least [`PIECE_BYTES_MIN`], so
+//! there are few.
 //! Not here: how long a value may be (`commands.rs`).
 
 use std::fmt;
@@ -13,12 +14,12 @@ use std::sync::Arc;
 /// Bytes that copies of the state share.
 pub type Shared = Arc<[u8]>;
 
-/// Longest value that is copied as a whole to append to it.
+/// Maximum length of a value that is copied as a whole to append to it.
 const ONE_PIECE_BYTES_MAX: usize = 4 << 10;
-/// A last piece with so many bytes is full: the next bytes begin another piece.
+/// A last piece of this length is full: the next bytes begin a new piece.
 const PIECE_BYTES_MIN: usize = 32 << 10;
 
-/// The same size as a pointer and a length.
+/// A value; it has the size of a pointer and a length.
 #[derive(Clone)]
 pub struct Stored(Form);
 
@@ -65,7 +66,7 @@ impl Stored {
         }
     }
 
-    /// The bytes, piece by piece; a value that was only ever written as a whole has one piece.
+    /// Returns the pieces in order; a value that was never appended to has one piece.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let (one, grown) = match &self.0 {
             Form::One(bytes) => (Some(&**bytes), None),
@@ -95,7 +96,7 @@ impl Stored {
             })
     }
 
-    /// The bytes, if the value is short enough to be in one piece for certain (V2).
+    /// Returns the bytes if the value has at most [`ONE_PIECE_BYTES_MAX`] (V2).
     pub fn short(&self) -> Option<&[u8]> {
         match &self.0 {
             Form::One(bytes) if bytes.len() <= ONE_PIECE_BYTES_MAX => Some(bytes),

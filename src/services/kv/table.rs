@@ -1,14 +1,14 @@
-//! The keys: value, revision and time to live of each, in order, and the times to live in the order in which they end.
+//! The keys with value, revision and time to live, ordered by key, and an index of the expiry times.
 //!
-//! Both trees share their nodes with their copies: a clone costs two counters, and a write after it copies the few nodes
-//! on its way. Values and long keys are shared bytes, so a copied node copies pointers and short keys.
+//! Both trees share their nodes with their copies: a clone increments two reference counts, and a later write copies
+//! the few nodes on its path. Values and long keys are shared bytes, so copying a node copies pointers and short keys.
 //!
-//! A million keys may be due at one moment, and removing them takes seconds. So an entry removes a [`Portion`] of them, the rest is
-//! over: it looks absent to everyone, and goes with the next entries.
+//! A million keys may expire at the same time, and removing them takes seconds. So an entry removes only a [`Portion`]
+//! of them; the others are expired ("over"): operations do not see them, and later entries remove them.
 //!
-//! Invariants: T1 `due` holds exactly one row for each key that has a time to live. T2 a key is over when it is due at or before
-//! the log time of the newest entry, and nothing but a walk and the snapshot shows it then. T3 no key is put that is due already;
-//! that is the caller's duty.
+//! Invariants: T1 `due` has exactly one row for each key with a time to live. T2 a key is over when its expiry is at or
+//! before the log time of the newest entry; then only iterators and the snapshot include it. T3 the caller never puts a
+//! key that is already expired.
 //! Not here: revisions and conditions (`state.rs`).
 
 use super::key::Key;
@@ -17,38 +17,38 @@ use imbl::{OrdMap, OrdSet};
 use std::num::NonZeroU64;
 use std::ops::Bound;
 
-/// What stands under a key.
+/// Value, revision and expiry of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// What a client stored.
+    /// The value.
     pub value: Stored,
-    /// Of the write that made it so.
+    /// Revision of the last write.
     pub revision: u64,
-    /// Log time at which it is gone; a number that is never 0 keeps the slot small.
+    /// Log time at which it expires, in milliseconds; `NonZeroU64` keeps the slot small.
     expires_ms: Option<NonZeroU64>,
 }
 
 impl Slot {
-    /// Log time at which it is gone.
+    /// Returns the log time at which it expires, in milliseconds.
     pub fn expires_ms(&self) -> Option<u64> {
         self.expires_ms.map(NonZeroU64::get)
     }
 
-    /// Milliseconds that remain at `now_ms`.
+    /// Returns the milliseconds until it expires, at log time `now_ms`.
     pub fn ttl_ms(&self, now_ms: u64) -> Option<u64> {
         self.expires_ms().map(|at_ms| at_ms.saturating_sub(now_ms))
     }
 }
 
-/// What is known beside the state: it follows from it and from log time, or is different on a node that came by a snapshot. So
-/// equal tables may differ in it.
+/// Derived figures that are not part of the state: they follow from the state and log time, or differ on a node that
+/// restored a snapshot. So they do not count when tables are compared.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beside {
-    /// Bytes of the largest value that was ever put.
+    /// Length of the largest value that was ever put, in bytes.
     largest: usize,
     /// Log time of the newest entry.
     now_ms: u64,
-    /// Keys that are over and not removed yet.
+    /// Number of keys that are over and not removed yet.
     over: usize,
 }
 
@@ -66,13 +66,13 @@ impl PartialEq for Beside {
 
 impl Eq for Beside {}
 
-/// How much of what is over may still be removed with an entry. Tests have fewer.
+/// How many expired keys and locks may still be removed with the present entry.
 #[derive(Debug)]
 pub struct Portion(usize);
 
-/// Keys and locks that are removed with one entry, about.
+/// Approximate number of keys and locks that one entry removes. Lower in tests.
 const PORTION_KEYS: usize = if cfg!(test) { 2 } else { 10_000 };
-/// A key of so many bytes takes twice as long to be found as a short one.
+/// A key of this length takes twice as long to be found as a short one.
 const PORTION_KEY_BYTES: usize = 256;
 
 impl Default for Portion {
@@ -82,18 +82,18 @@ impl Default for Portion {
 }
 
 impl Portion {
-    /// Whether one more may go.
+    /// Whether one more may be removed.
     pub fn has_more(&self) -> bool {
         self.0 > 0
     }
 
-    /// It goes.
+    /// Counts one removal.
     pub fn take(&mut self, key: &[u8]) {
         self.0 = self.0.saturating_sub(1 + key.len() / PORTION_KEY_BYTES);
     }
 }
 
-/// What a key takes beside its bytes and its value's, about: its place in the tree, and that of its time to live.
+/// Approximate memory of a key in addition to its bytes and its value, in bytes: its places in the two trees.
 const KEY_BYTES_BESIDE: usize = 128;
 
 fn bytes_of(key: &[u8], slot: &Slot) -> usize {
@@ -105,38 +105,38 @@ fn bytes_of(key: &[u8], slot: &Slot) -> usize {
 pub struct Table {
     beside: Beside,
     keys: OrdMap<Key, Slot>,
-    /// Of all keys and values, with what each takes beside them.
+    /// Memory of all keys and values, including [`KEY_BYTES_BESIDE`] for each.
     bytes: usize,
     due: OrdSet<(NonZeroU64, Key)>,
 }
 
 impl Table {
-    /// Number of keys.
+    /// Returns the number of keys that are not over.
     pub fn len(&self) -> usize {
         self.keys.len() - self.beside.over
     }
 
-    /// The same with those that are over and not removed yet.
+    /// Returns the number of keys, including those that are over and not removed yet.
     pub fn rows(&self) -> usize {
         self.keys.len()
     }
 
-    /// Bytes of all keys and values, and of what each takes beside them.
+    /// Returns the approximate memory of all keys and values in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// No value that this table holds is larger, in bytes.
+    /// Returns an upper bound of the length of all values in bytes.
     pub fn largest_value(&self) -> usize {
         self.beside.largest
     }
 
-    /// What stands under a key.
+    /// Returns the slot of a key, unless it is over.
     pub fn get(&self, key: &[u8]) -> Option<&Slot> {
         self.keys.get(key).filter(|slot| !self.is_over(slot))
     }
 
-    /// Whether this is over: it looks absent to everyone.
+    /// Whether a slot is over (T2).
     pub fn is_over(&self, slot: &Slot) -> bool {
         self.beside.is_over(slot)
     }
@@ -158,7 +158,7 @@ impl Table {
         self.move_due(key, before.and_then(|old| old.expires_ms), at);
     }
 
-    /// Adds to the end of a key's value and keeps its time to live; `false`: there is no such key.
+    /// Appends to a key's value and keeps its time to live; returns `false` if there is no such key.
     pub fn append(&mut self, key: &[u8], more: &[u8], revision: u64) -> bool {
         let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.beside.is_over(slot)) else { return false };
         slot.revision = revision;
@@ -168,7 +168,7 @@ impl Table {
         true
     }
 
-    /// Changes a key's time to live, as a write of its own; `None`: it stays for ever.
+    /// Changes a key's expiry (`None`: never), with a new revision.
     pub fn set_expiry(&mut self, key: &[u8], revision: u64, expires_ms: Option<u64>) {
         let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.beside.is_over(slot)) else { return };
         slot.revision = revision;
@@ -177,11 +177,11 @@ impl Table {
         self.move_due(key, before, at);
     }
 
-    /// Removes a key and gives what stood there.
+    /// Removes a key and returns its slot.
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let slot = self.keys.remove(key)?;
         if self.is_over(&slot) {
-            // It goes when its turn comes.
+            // `expire` removes it later.
             self.keys.insert(key.into(), slot);
             return None;
         }
@@ -196,7 +196,8 @@ impl Table {
         *self = Table { beside, ..Table::default() };
     }
 
-    /// Log time moves on: keys that have become due are over, and given. They count as such when they are taken, so all must be.
+    /// Advances log time; returns the keys that are over now. The caller must consume the whole iterator, because each
+    /// key is counted as it is returned.
     pub fn move_to(&mut self, now_ms: u64) -> impl Iterator<Item = &[u8]> {
         let before_ms = self.beside.now_ms;
         self.beside.now_ms = before_ms.max(now_ms);
@@ -211,7 +212,7 @@ impl Table {
         })
     }
 
-    /// Removes keys that are over, as much as one entry may.
+    /// Removes keys that are over, within the limit of one entry.
     pub fn expire(&mut self, portion: &mut Portion) {
         while self.beside.over > 0 && portion.has_more() {
             let (_, key) = self.due.remove_min().expect("what is over has a row");
@@ -223,18 +224,17 @@ impl Table {
         }
     }
 
-    /// When the next key is due.
+    /// Returns the log time at which the next key expires.
     pub fn next_expiry_ms(&self) -> Option<u64> {
         self.due.get_min().map(|(at_ms, _)| at_ms.get())
     }
 
-    /// Keys in order, those included that are over and not removed yet.
+    /// Returns the keys in order, including those that are over and not removed yet.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Slot)> {
         self.keys.iter()
     }
 
-    /// Keys in order, from the first that has this prefix and comes after `after`, to the last that has the prefix;
-    /// those included that are over and not removed yet.
+    /// Returns the keys with this prefix after `after`, in order, including those that are over and not removed yet.
     pub fn with_prefix<'a>(
         &'a self,
         prefix: &'a [u8],
@@ -264,7 +264,7 @@ impl Table {
         }
     }
 
-    /// Asserts what the module promises; for tests and the simulator.
+    /// Asserts the invariants; for tests and the simulator.
     #[cfg(test)]
     pub fn check(&self) {
         let rows = self.keys.iter().filter_map(|(key, slot)| Some((slot.expires_ms?, key.clone())));

@@ -1,9 +1,10 @@
-//! Tests of the store: golden scripts, a model that random operations are compared with, and how it copes with a million keys.
+//! Tests of the store: golden scripts, a model for random operations, and measurements with a million keys.
 //!
-//! The scripts read like a session of redis-cli, and where Redis has the command, its answers are Redis' own: they were
-//! compared with redis-server. One behaviour per file in `scripts/`, named after it.
-//! `UPDATE_GOLDENFILES=1 cargo test --lib services::kv` records them anew; read the difference before you commit it.
-//! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/model.rs`), figures (`tests/big.rs`).
+//! The scripts look like a session of redis-cli. Replies to commands that Redis has were compared with redis-server.
+//! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib services::kv` records
+//! them again; review the difference before you commit it.
+//! Not here: the language of the scripts (`tests/script_runner.rs`), the model (`tests/model.rs`), measurements
+//! (`tests/big.rs`).
 
 mod big;
 mod model;
@@ -207,7 +208,7 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
         assert_eq!(page, [Value::List(vec![Value::Nil, keys])]);
         let Some(BatchReply::Values(rows)) = store.ask(at, &one(range)) else { panic!("only reads") };
         assert!(matches!(&rows[..], [Value::List(rows)] if rows.len() == 1), "{rows:?}");
-        // What watched it alive is told, and so is what watched it absent before it came and went.
+        // A transaction that watched the key is aborted, also one that watched it before it was created.
         let watched = |mark: u64| Batch { watched: vec![(bytes(b"k8"), mark)], ops: vec![Op::Persist(bytes(b"k8"))] };
         assert_eq!(store.clone().run(at, watched(mark as u64)), BatchReply::Aborted);
         assert_eq!(store.clone().run(at, watched(super::commands::ABSENT)), BatchReply::Aborted);
@@ -216,7 +217,7 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
     }
     assert_eq!(saved(&copy), saved(&store));
 
-    // All that writes takes it for absent, and what was written anew stays when the portions go on.
+    // Writes treat an expired key as missing, and a key that is written again survives the later removals.
     let lock = bytes(b"l\x02");
     let ops = vec![
         Op::Del(vec![bytes(b"k8")]),
@@ -257,7 +258,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
     let slow = bytes(&[&b"*"[..], &b"a".repeat(40), b"b"].concat());
     let (keys, few) = (Op::Keys(slow.clone()), Op::Keys(bytes(b"*none")));
 
-    // In the log all batches of an entry have one budget; what names its keys is carried out all the same.
+    // All batches of a log entry share one budget; operations that name their keys are executed without it.
     let x = || set(b"x", super::Expiry::Never);
     store.expire(stamp(2, 0));
     assert_eq!(
@@ -273,7 +274,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
     store.expire(stamp(3, 0));
     assert_eq!(run(&mut store, 3, 0, vec![x(), Op::Keys(bytes(b"b*"))]), [Value::Ok, Value::List(Vec::new())]);
 
-    // Beside it a read has more, KEYS is refused beyond that, and a page of SCAN ends there.
+    // A read without the log has a larger budget; beyond it KEYS fails, and a page of SCAN ends.
     let ask = |op: Op| match store.ask(stamp(3, 0), &one(op)) {
         Some(BatchReply::Values(mut values)) => values.pop().unwrap(),
         other => panic!("no answer: {other:?}"),

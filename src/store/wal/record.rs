@@ -3,11 +3,11 @@
 //! ```text
 //! u32 length of the payload | u32 CRC-32 | u64 sequence | u32 place in its batch | payload (postcard)
 //! ```
-//! All numbers are little-endian. The CRC covers the number of the segment, every other byte of the frame and the payload,
-//! so damage to a length is detected, and a record in the file of another segment is invalid.
-//! The sequence counts records over the life of the log. The place is the number of records that were written since the
-//! last sync: *every record before `sequence - place` was synced before this one was written*. This distinguishes a torn
-//! tail from damage: a record that can be read proves that all earlier batches had been on disk.
+//! All numbers are little-endian. The CRC covers the number of the segment, every other byte of the frame and the
+//! payload, so damage to a length is detected, and a record in the file of another segment is invalid. The sequence
+//! counts records over the life of the log. The place is the number of records that were written since the last sync:
+//! *every record before `sequence - place` was synced before this one was written*. This distinguishes a torn tail from
+//! damage: a record that can be read proves that all earlier batches had been on disk.
 //! Not here: what a sequence of records means (`replay.rs`), which damage is tolerated (`writer.rs`).
 
 use crate::raft::{Entry, HardState, Membership, Payload, SnapshotMeta};

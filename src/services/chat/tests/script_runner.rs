@@ -1,6 +1,7 @@
-//! The language of the golden scripts: one line is one entry of the log, or a question.
+//! The language of the golden scripts: one line is one entry of the log, or a query.
 //!
-//! A person's first log-in has the person's name as its token. `told` prints what a reader that is at a position is told.
+//! A person's first log-in has the person's name as its token. `told` prints the events that a reader at a position
+//! receives.
 
 use super::super::{Answer, Chat, Command, Event, Query, Target, View, names};
 use super::{restored, saved, token};

@@ -170,7 +170,7 @@ impl World {
         }
     }
 
-    /// The crashes stop: every node gets a process that stays.
+    /// Ends the crashes: every node gets a process that keeps running.
     fn calm(&mut self) {
         for node in 1..=NODES {
             self.begin(node);

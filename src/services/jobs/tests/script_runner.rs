@@ -1,14 +1,15 @@
-//! The language of the scripts: commands to the jobs, and what each changes.
+//! The language of the scripts: commands of the jobs, and the changes by each.
 //!
-//! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
+//! - time: `at MS` sets the log time of the next lines; `wait MS` advances it and applies an entry without commands
 //! - workers: `join NODE [slots=N] [life=N] LANGUAGE...`, `leave NODE [life=N]`
 //! - clients: `submit LANGUAGE [keep=MS] [times=N]`, `cancel JOB`
 //! - attempts: `give-back JOB NODE [life=N] attempt=N WHY`, `printed JOB NODE [life=N] attempt=N out=TEXT`
 //! - ends: `end JOB NODE [life=N] attempt=N [exit=N] [out=TEXT] [outcome=NAME]`
-//! - to look: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` writes the state, reads it back and goes on with that
+//! - queries: `jobs` (all), `past JOB`, `workers`, `next-expiry`; `snapshot` saves the state and continues with the
+//!   restored one
 //!
-//! After each command it prints what changed for whom. Everything is done twice, by two tables of which one went through
-//! a snapshot before each entry: they must stay equal.
+//! After each command it prints the changed jobs and workers. Everything is executed by two tables, one of which is
+//! saved and restored before each entry: they must stay equal.
 
 use super::super::{Answer, Command, End, JobOutcome, JobTable, State, Worker};
 use super::{process, request, restored, saved, stamp};
@@ -151,7 +152,7 @@ impl goldenscript::Runner for ScriptRunner {
 }
 
 impl ScriptRunner {
-    /// One entry: first the time, then the command.
+    /// Applies one entry: first its time, then the command.
     fn entry(&mut self, command: Option<Command>) -> Result<String, Failure> {
         let before = self.states();
         self.index += 1;

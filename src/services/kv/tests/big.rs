@@ -1,4 +1,4 @@
-//! How the store copes with a million keys: memory, copies, snapshots. Figures come from a release build:
+//! Measurements with a million keys: memory, copies, snapshots. To be run as a release build:
 //! `cargo test --release --lib services::kv::tests::big -- --ignored --nocapture --test-threads=1`.
 
 use super::super::{Batch, Condition, Expiry, Op, Store};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 const KEYS: u64 = 1_000_000;
 
-/// Bytes of memory that this process holds.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
@@ -40,7 +40,7 @@ fn memory_per_key() {
         fastrand::Rng::with_seed(1).shuffle(&mut numbers);
         numbers.into_iter()
     };
-    // Each in a process of its own would be cleaner; the first is as good as that.
+    // Only the first measurement in a process is exact.
     let way = std::env::var("PHALANX_BIG").unwrap_or_default();
     let before = resident();
     let started = Instant::now();

@@ -1,7 +1,6 @@
-//! The store against a model: a plain map, with each rule spelled out in the simplest way, under random operations.
+//! Compares the store with a simple model, a plain map, under random operations.
 //!
-//! Every answer must be the model's, and so must the whole contents be. On the way, copies are kept, and must still be
-//! what they were when they were taken, whatever was written meanwhile.
+//! All replies and the whole content must be equal. Copies of the store are kept and must not change by later writes.
 
 use super::super::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Store, Value};
 use super::{restored, saved, stamp};
@@ -12,7 +11,7 @@ use std::collections::BTreeMap;
 struct Row {
     value: Vec<u8>,
     revision: u64,
-    /// `u64::MAX`: never.
+    /// Log time at which it expires; `u64::MAX`: never.
     until: u64,
 }
 

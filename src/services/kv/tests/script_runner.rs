@@ -1,18 +1,19 @@
-//! The language of the scripts: what a small Redis server would make of a line, and how redis-cli would print the
-//! answer.
+//! The language of the scripts: interprets a line as a Redis server would, and prints the reply as redis-cli would.
 //!
-//! - time: `at MS` is the log time of what follows; `wait MS` lets so much of it pass and brings an entry without commands
+//! - time: `at MS` sets the log time of the next lines; `wait MS` advances it and applies an entry without commands
 //! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`,
-//!   `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`, `persist`, `keys`,
+//!   `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`,
+//! `persist`,
+//!   `keys`,
 //!   `scan [after=K] [match=GLOB] [count=N]`, `dbsize`, `flushall`, `multi` … `exec`, `watch`, `unwatch`
 //! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`,
 //!   `range PREFIX [after=K] [limit=N]`, `lock-acquire NAME MS`, `lock-renew NAME TOKEN MS`, `lock-release NAME TOKEN`,
 //!   `lock-info NAME`
 //! - redis-py's scripts: `release-if K TOKEN`, `extend-if K TOKEN MS [replace]`, `reacquire-if K TOKEN MS`
-//! - a value `size=N` has N bytes; `snapshot` writes the state, reads it back and goes on with that; `next-expiry`
+//! - a value `size=N` has N bytes; `snapshot` saves the state and continues with the restored one; `next-expiry`
 //!
-//! Everything is done twice, by two stores of which one went through a snapshot before each entry: they must stay equal,
-//! reply by reply and byte by byte. So each script is also one about determinism.
+//! Everything is executed by two stores, one of which is saved and restored before each entry: replies and snapshots
+//! must be equal. So each script also tests determinism.
 
 use super::super::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Store, Value};
 use super::{encode, ran, restored, saved, stamp};
@@ -21,7 +22,7 @@ use goldenscript::Command;
 use std::error::Error;
 use std::fmt::Write as _;
 
-/// One client, and the store that it talks to.
+/// One client and its store.
 #[derive(Default)]
 pub struct Session {
     store: Store,
@@ -109,7 +110,7 @@ impl goldenscript::Runner for Session {
 }
 
 impl Session {
-    /// Runs operations as a node would: beside the log if they do not need it.
+    /// Executes operations as a node would: without the log if they only read.
     fn execute(&mut self, watched: Vec<(Bytes, u64)>, ops: Vec<Op>) -> BatchReply {
         let run = Batch { watched, ops };
         if run.needs_log() {
@@ -121,14 +122,14 @@ impl Session {
         ran(reply)
     }
 
-    /// A store that came by a snapshot.
+    /// Returns a store that was restored from a snapshot.
     fn came_by(&self, snapshot: &[u8]) -> Store {
         let mut store: Store = restored(snapshot);
         store.resume(stamp(self.index, self.entry_ms));
         store
     }
 
-    /// One entry of the log, as the registry carries it out.
+    /// Applies one log entry, as the registry does.
     fn entry(&mut self, run: Option<&Batch>) -> Option<BatchReply> {
         self.index += 1;
         let now = stamp(self.index, self.at_ms);
@@ -306,7 +307,7 @@ impl Words {
     }
 }
 
-/// A value as redis-cli prints it; `margin` is what stands before its lines.
+/// Formats a value as redis-cli does; `margin` is the indentation of its lines.
 fn show(value: &Value, margin: &str) -> String {
     match value {
         Value::Nil => "(nil)".to_string(),
