@@ -301,7 +301,7 @@ impl Search<'_> {
             for there in answers.iter().filter(|there| self.remembers_more(there)) {
                 lost.get_or_insert_default().merge(&there.remembered);
             }
-            // Kept for all rounds: the promises stay lost when the node that remembers them is gone.
+            // Kept for all rounds: the votes or entries remain lost even if the node that remembers them fails.
             let Some(known) = lost else { return Decision::Resume };
             let leader = self.leader_that_remembers_more(&answers);
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
@@ -314,7 +314,7 @@ impl Search<'_> {
                     return Decision::Outdated;
                 }
                 Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
-                // One may be about to lead, or to lose the lead that it says it has.
+                // A node may be about to become leader, or a reported leader about to step down.
                 None if not_led <= LEADER_STAYS_LOOKS => {
                     Duration::from_millis(self.seeker.settings.election_timeout_ms)
                 }
@@ -397,7 +397,7 @@ impl Search<'_> {
             {
                 return Ok(decision);
             }
-            // Another node has just bootstrapped, as an answer or the file says: it will accept this node soon.
+            // Another node has just bootstrapped, according to an answer or the file: it will accept this node soon.
             if !survey.clusters.is_empty() && eager_left.is_none() {
                 eager_left = Some(EAGER_ROUNDS);
             }

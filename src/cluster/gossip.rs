@@ -1,4 +1,4 @@
-//! Heartbeats by gossip: which nodes were heard, when, and which have failed.
+//! Heartbeats by gossip: which nodes sent heartbeats, when, and which have failed.
 //!
 //! Each heartbeat increments this node's counter and sends the table of all live nodes to the leader and to two random
 //! peers. A counter that does not change for `fail_after_ms`, or a refused reconnect, marks its node as failed. Gossip

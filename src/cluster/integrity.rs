@@ -159,7 +159,7 @@ mod tests {
     /// Index and the digests of parts 1 and 2.
     type Told = (u64, u64, u64);
 
-    /// `rows`: for each node what it told: index and the digests of parts 1 and 2; a negative id is offline.
+    /// `rows` has for each node its reports: index and the digests of parts 1 and 2; a negative id is offline.
     fn judged(voters: usize, rows: &[(i64, &[Told])]) -> Findings {
         let reports: Vec<StateReport> = rows
             .iter()

@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(clock.now(5), None);
         clock.applied(WALL_MS + 5, 3);
         assert_eq!(clock.stamp(10, WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
-        // Never before what the log says.
+        // Never earlier than the newest stamp in the log.
         assert_eq!(LogClock::recovered(WALL_MS).stamp(10, WALL_MS - HOUR_MS), WALL_MS);
         // A node that restarts while the others run adopts it from the leader, whatever its own clock says.
         let mut clock = LogClock::recovered(WALL_MS);

@@ -69,7 +69,7 @@ pub struct WorkerLiveness {
     /// As the leader: since when each worker has been here. A worker that joins has received entries: its log has grown
     /// since `log_progress` was last updated.
     came: BTreeMap<Identity, Ticks>,
-    /// As the leader: who was declared gone, and when.
+    /// As the leader: the workers that were declared lost, and when.
     declared: BTreeMap<Identity, Ticks>,
 }
 

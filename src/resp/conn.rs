@@ -57,7 +57,7 @@ pub struct Conn {
     pub(crate) is_known: bool,
     /// Reads are local, and writes are acknowledged when the leader has appended them.
     pub(crate) is_eventual: bool,
-    /// Whether the last write was acknowledged in eventual mode, before it was committed: after a change to strong mode,
+    /// Whether the last write was acknowledged in eventual mode, before it was committed. After a change to strong mode
     /// the next read goes through the log, so that it sees that write.
     has_taken: bool,
     pub(crate) multi: Option<Multi>,

@@ -372,7 +372,7 @@ mod tests {
         assert!(error.to_string().contains("--id 3 --rejoin"), "{error}");
     }
 
-    /// A folder `name` that says it is node `id`'s.
+    /// Creates a folder `name` with the identity of node `id`.
     fn leave(data: &Path, name: &str, id: u64) -> PathBuf {
         let dir = data.join(name);
         save(&RealFiles, &dir, &Me::new(NodeId(id), Uuid::from_u128(id.into()))).unwrap();

@@ -487,7 +487,7 @@ fn a_start_clears_what_a_killed_process_left() {
     assert!(!table.contains(&dir.path().display().to_string()), "{table}");
 }
 
-/// Two nodes start: one removes what the other left when it was killed, while the other creates it anew.
+/// Two nodes start: one removes the folder that the other left when it was killed, while the other creates it again.
 #[test]
 fn a_start_waits_for_another_node_that_removes_its_folder() {
     use super::scratch;

@@ -55,7 +55,7 @@ pub fn pattern_of(text: &str) -> String {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            // What follows stands for itself.
+            // The following character is literal.
             '\\' => plain.extend(chars.next().or(Some(c))),
             '*' | '?' | '[' | ']' | '^' | '-' => {
                 put(&mut plain, &mut pattern);
