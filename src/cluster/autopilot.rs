@@ -1,37 +1,40 @@
-//! Who should vote: promotes learners that have caught up, replaces voters that are dead. Runs on the leader.
+//! Decides which nodes should vote: promotes learners that have caught up, and replaces dead voters. Runs on the
+//! leader.
 //!
-//! Evidence is the leader's own: how long a member has not answered *it*. Gossip may be wrong about anyone (a one-way
-//! link, a slow path), so it has no say here. Whether a change is safe in the log (own-term commit, one at a time) is
-//! raft's rule, checked there again; this file only chooses.
+//! Only the leader's own observations count: how long a member has not answered *it*. Gossip may be wrong about any
+//! node (a one-way link, a slow path), so it is ignored. Raft checks whether a change is safe in the log (an entry of
+//! its own term committed, one change at a time); this file only proposes.
 //!
 //! Rules: A1 one change at a time. A2 live voters are a majority of the membership before and after each change. A3 a
-//! demotion leaves at least `voters_min` voters. A4 voters are never more than `voters_max`, but for one extra while a
-//! dead voter that A3 protects is being replaced.
+//! demotion leaves at least `voters_min` voters. A4 there are never more than `voters_max` voters, except one extra
+//! while a dead voter that A3 protects is being replaced.
 //!
 //! Gateways serve clients and are never promoted.
 //!
-//! An even number of voters is accepted. Four voters survive no more losses at once than three, but when one dies, the
-//! dead one is demoted and three live voters remain: the fourth is the spare that makes the next loss survivable.
-//! Not here: adding newcomers (they ask, `discovery.rs`), removing a wiped node's old identity (the join in `node/`).
+//! An even number of voters is accepted. Four voters tolerate no more simultaneous failures than three, but when one
+//! fails, it is demoted and three live voters remain, which tolerate another failure.
+//! Not here: adding new nodes (they ask to join, `discovery.rs`), removing a wiped node's old identity (the join in
+//! `node/`).
 
 use crate::raft::{Change, PeerView, Role, View, quorum};
 use crate::settings::Settings;
 use crate::types::{NodeId, Ticks};
 use std::collections::BTreeSet;
 
-/// A learner this many entries behind the commit index has caught up: under load the two are never equal.
+/// A learner has caught up when it is at most this many entries behind the commit index: under load the two are never
+/// equal.
 const CAUGHT_UP_ENTRIES: u64 = 1000;
 
-/// What autopilot aims at.
+/// Settings of autopilot.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Never fewer voters than this by a demotion.
+    /// Minimum number of voters after a demotion.
     pub voters_min: usize,
-    /// Promote up to this many.
+    /// Number of voters up to which learners are promoted.
     pub voters_max: usize,
-    /// Silent to the leader for this long is dead.
+    /// A member that has not answered the leader for this long counts as dead.
     pub dead_after: Ticks,
-    /// Learners that stay learners.
+    /// Gateways, which are never promoted.
     pub gateways: BTreeSet<NodeId>,
 }
 
@@ -46,8 +49,9 @@ impl From<&Settings> for Rules {
     }
 }
 
-/// The next change to the membership, or `None`: nothing to do, not the leader, or not safe now. Call it again after
-/// each commit and about once a second; the same answer may come until the change is in the log.
+/// Returns the next change of the membership, or `None` if there is nothing to do, if this node does not lead, or if no
+/// change is safe now. To be called after each commit and about once a second; returns the same change again until it
+/// is in the log.
 pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     let is_able = view.role == Role::Leader
         && view.has_quorum
@@ -74,14 +78,15 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     if live < quorum(voters) {
         return None;
     }
-    // A dead voter first, where the floor allows it: each one demoted makes the next loss survivable.
+    // Dead voters are demoted first, as far as `voters_min` allows: each demotion lets the cluster tolerate another
+    // failure.
     if let Some(dead) = dead
         && voters > rules.voters_min
         && live >= quorum(voters - 1)
     {
         return Some(Change::Demote(dead));
     }
-    // At the floor, the replacement comes before the demotion and may exceed voters_max by one meanwhile.
+    // At `voters_min`, the replacement is promoted before the demotion, and may exceed `voters_max` by one until then.
     let room = rules.voters_max + usize::from(dead.is_some() && voters <= rules.voters_min);
     let ready = ready.filter(|_| voters < room && live + 1 >= quorum(voters + 1));
     ready.map(Change::Promote)

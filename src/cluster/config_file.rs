@@ -1,5 +1,5 @@
-//! `config.json`: the cluster's state for users, scripts and nodes that look for the cluster. A projection, never a
-//! source of truth.
+//! `config.json`: the cluster's state for users, scripts and nodes that look for the cluster. It is derived from the
+//! replicated state and never authoritative.
 //!
 //! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
 //! file, sync, rename. So a reader, with or without the lock, sees a complete file. Before it writes, a writer reads
@@ -23,24 +23,24 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-/// Time between two tries for the lock; short, as holders keep it for the time of one small write.
+/// Time between two tries for the lock; short, because a holder keeps it only for one small write.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
-/// After so many tries (about a second) the lock counts as busy.
+/// Number of tries (about a second) after which the lock counts as busy.
 const LOCK_TRIES: u32 = 500;
-/// Links that are followed, as the kernel does.
+/// Maximum number of links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
-/// Longest file that is read; the entries of 100 nodes take a thirtieth of it. What is longer is cut off, and so no
-/// JSON.
+/// Maximum number of bytes that are read; 100 nodes need a thirtieth of it. A longer file is truncated, and so is not
+/// valid JSON.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Time between two writes of one [`Keeper`].
+/// Minimum time between two writes of one [`Keeper`].
 const WRITE_EVERY_MS: u64 = 1000;
 
-/// What `config.json` says.
+/// Content of `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Projection {
     /// The cluster as a whole.
     pub cluster_info: ClusterInfo,
-    /// `node_<id>` to what is known of the node.
+    /// The nodes by name, `node_<id>`.
     #[serde(serialize_with = "by_id")]
     pub nodes: BTreeMap<String, NodeInfo>,
 }
@@ -48,48 +48,48 @@ pub struct Projection {
 /// The cluster as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterInfo {
-    /// Random, drawn when the cluster was created.
+    /// Id of the cluster; random, drawn when it was created.
     pub id: Uuid,
-    /// Grows within a term with each change that the leader wrote.
+    /// Version of the file within a term; increases with each change that the leader writes.
     pub last_version: u64,
-    /// Term of the leader that wrote it.
+    /// Term of the leader that wrote the file.
     pub term: Term,
-    /// `node_<id>`, if there is a leader.
+    /// Name of the leader (`node_<id>`), if there is one.
     pub leader: Option<String>,
-    /// How many nodes are listed.
+    /// Number of listed nodes.
     pub node_number: usize,
 }
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Its number.
+    /// Number of the node.
     pub id: NodeId,
-    /// Its host, without brackets.
+    /// Host name or IP address, without brackets.
     pub ip: String,
-    /// Peer protocol.
+    /// Port of the peer protocol.
     pub port: u16,
-    /// HTTP.
+    /// Port of the node's HTTP server.
     pub service_port: u16,
-    /// Redis protocol.
+    /// Port of the Redis protocol.
     pub kv_port: u16,
     /// `LEADER`, `ONLINE` or `OFFLINE`.
     pub status: Liveness,
-    /// Client connections.
+    /// Number of client connections.
     pub load: u64,
 }
 
-/// What can go wrong with the file.
+/// Errors of reading and writing `config.json`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {what} {path}: {source}", path = path.display())]
     Io {
-        /// Verb.
+        /// The operation, as a verb.
         what: &'static str,
-        /// On which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process has held the lock for too long, or this node is stopping.
@@ -98,7 +98,7 @@ pub enum ConfigFileError {
         /// The lock file.
         path: PathBuf,
     },
-    /// Not the JSON that it should be.
+    /// The file is not JSON of the expected form.
     #[error("{path} is not a cluster file: {why}", path = path.display())]
     Mangled {
         /// The file.
@@ -111,29 +111,29 @@ pub enum ConfigFileError {
     OtherCluster {
         /// The file.
         path: PathBuf,
-        /// Ours.
+        /// This node's cluster.
         ours: Uuid,
-        /// The file's.
+        /// The file's cluster.
         theirs: Uuid,
     },
 }
 
-/// What became of a write.
+/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The file has the requested content.
     Yes,
-    /// The file is ahead: another leader of a newer term wrote it.
+    /// The file was not changed, because it has a newer term or version.
     NotWritten {
-        /// Its term.
+        /// Term of the file.
         term: Term,
-        /// Its version.
+        /// Version of the file.
         version: u64,
     },
 }
 
 impl Projection {
-    /// Makes the content of the file. A node with addresses that cannot be parsed is left out.
+    /// Creates the content of the file. A node with addresses that cannot be parsed is left out.
     pub fn new<'a>(
         cluster: Uuid,
         term: Term,
@@ -160,7 +160,7 @@ impl Projection {
         Projection { cluster_info, nodes }
     }
 
-    /// Peer addresses of all nodes, the leader's first.
+    /// Returns the peer addresses of all nodes, the leader's first.
     pub fn peer_addresses(&self) -> Vec<String> {
         let mut nodes: Vec<(&String, &NodeInfo)> = self.nodes.iter().collect();
         nodes.sort_by_key(|(name, node)| (Some(*name) != self.cluster_info.leader.as_ref(), node.id));
@@ -175,7 +175,7 @@ impl Projection {
 }
 
 impl NodeInfo {
-    /// Its addresses as the rest of the program writes them.
+    /// Returns its addresses in the form that the rest of the program uses.
     pub fn addresses(&self) -> Addresses {
         let at = |port: u16| {
             if self.ip.contains(':') { format!("[{}]:{port}", self.ip) } else { format!("{}:{port}", self.ip) }
@@ -184,18 +184,18 @@ impl NodeInfo {
     }
 }
 
-/// `node_5`: how the file names nodes.
+/// Returns a node's name in the file: `node_5`.
 pub fn name_of(id: NodeId) -> String {
     format!("node_{}", id.0)
 }
 
-/// `[::1]:5701` to `::1` and 5701.
+/// Splits an address: `[::1]:5701` becomes `::1` and 5701.
 fn split_host_port(address: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     Some((host.trim_start_matches('[').trim_end_matches(']').to_string(), port.parse().ok()?))
 }
 
-/// `node_10` after `node_9`.
+/// Serializes the nodes in the order of their numbers: `node_10` after `node_9`.
 fn by_id<S: Serializer>(nodes: &BTreeMap<String, NodeInfo>, serializer: S) -> Result<S::Ok, S::Error> {
     let mut all: Vec<(&String, &NodeInfo)> = nodes.iter().collect();
     all.sort_by_key(|(_, node)| node.id);
@@ -216,7 +216,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 #[derive(Debug)]
 pub struct Lock {
     config: PathBuf,
-    /// The system's lock goes with the file handle.
+    /// The open lock file; closing it releases the lock.
     _file: File,
 }
 
@@ -225,7 +225,7 @@ impl Lock {
     /// followed: the lock is beside the file that it points to.
     ///
     /// # Errors
-    /// [`ConfigFileError::Busy`] after about a second, or when the node stops.
+    /// Returns [`ConfigFileError::Busy`] after about a second, or when the node stops.
     pub fn take(config: &Path, wait: &dyn Fn(Duration) -> bool) -> Result<Lock, ConfigFileError> {
         let config = &target(config);
         let path = beside(config, ".lock");
@@ -248,10 +248,10 @@ impl Lock {
         Err(ConfigFileError::Busy { path })
     }
 
-    /// What the file says, `None` if there is none. A mangled file is set aside with a warning, as if there were none.
+    /// Reads the file; `None` if there is none. An invalid file is renamed with a warning, and counts as missing.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if a system call fails.
     pub fn read(&self) -> Result<Option<Projection>, ConfigFileError> {
         match read(&self.config) {
             Err(ConfigFileError::Mangled { why, .. }) => {
@@ -263,10 +263,10 @@ impl Lock {
         }
     }
 
-    /// Moves the file out of the way, to `config.json.<why>-<time>`; where it is now.
+    /// Renames the file to `config.json.<why>-<time>` and returns the new path.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if a system call fails.
     pub fn set_aside(&self, why: &str) -> Result<PathBuf, ConfigFileError> {
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let aside = beside(&self.config, &format!(".{why}-{at_ms}"));
@@ -279,10 +279,10 @@ impl Lock {
         Ok(aside)
     }
 
-    /// Writes unless the file is ahead.
+    /// Writes the file unless it has a newer term or version.
     ///
     /// # Errors
-    /// [`ConfigFileError::OtherCluster`], or when the system refuses.
+    /// Returns [`ConfigFileError::OtherCluster`], or an error if a system call fails.
     pub fn write(&self, projection: &Projection) -> Result<Written, ConfigFileError> {
         let ours = &projection.cluster_info;
         if let Some(Projection { cluster_info: theirs, .. }) = self.read()? {
@@ -305,7 +305,7 @@ impl Lock {
             _ => {}
         }
         let mut file = File::create_new(&temporary).map_err(|e| failed("create", e))?;
-        // Others may read it, as it was or by the umask of this process: it contains no secret.
+        // Keeps the file's mode, or uses the umask of this process: other users may read it, it contains no secret.
         let mode =
             fs::metadata(&self.config).map_or_else(|_| store::shared_mode(), |it| it.permissions().mode() & 0o777);
         file.set_permissions(Permissions::from_mode(mode)).map_err(|e| failed("set the rights of", e))?;
@@ -324,12 +324,12 @@ impl Lock {
     }
 }
 
-/// The file that a link of this name points to, or the name itself. A folder of links ends after some steps.
+/// Returns the file to which a link at `path` points, or `path` itself. Stops after [`LINKS_MAX`] links.
 fn target(path: &Path) -> PathBuf {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
-            // Relative to where the link is; an absolute one replaces all.
+            // A relative target starts at the link's folder; `join` replaces everything if the target is absolute.
             Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
             Err(_) => break,
         }
@@ -344,10 +344,10 @@ fn write_in_place(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// What the file says, without the lock; `None` if there is none.
+/// Reads the file without the lock; `None` if there is none.
 ///
 /// # Errors
-/// [`ConfigFileError::Mangled`], or when the system refuses.
+/// Returns [`ConfigFileError::Mangled`], or an error if a system call fails.
 pub fn read(path: &Path) -> Result<Option<Projection>, ConfigFileError> {
     let mut text = Vec::new();
     let opened = open_regular(OpenOptions::new().read(true), path);
@@ -360,10 +360,10 @@ pub fn read(path: &Path) -> Result<Option<Projection>, ConfigFileError> {
     parsed.map(Some).map_err(|e| ConfigFileError::Mangled { path: path.to_path_buf(), why: e.to_string() })
 }
 
-/// Takes the lock and writes unless the file is ahead.
+/// Takes the lock and writes the file unless it has a newer term or version.
 ///
 /// # Errors
-/// As [`Lock::take`] and [`Lock::write`].
+/// Returns the errors of [`Lock::take`] and [`Lock::write`].
 pub fn write(
     path: &Path,
     projection: &Projection,
@@ -372,7 +372,7 @@ pub fn write(
     Lock::take(path, wait)?.write(projection)
 }
 
-/// The leader's memory of what it wrote: decides when a write is due and which version it carries.
+/// The leader's record of its last write: decides when the next write is due, and its version.
 #[derive(Debug, Default)]
 pub struct Keeper {
     last: Option<Projection>,
@@ -380,12 +380,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Call it often (several times a second) while leading, with the present state (its version is filled in here).
-    /// Writes at once when something changed, at most once a second, and repairs a file that was changed or removed.
-    /// `None`: nothing was due.
+    /// To be called several times a second while this node leads, with the present state (its version is filled in
+    /// here). Writes the file after a change, at most once a second, and also repairs a file that was changed or
+    /// removed. Returns `None` if no write was due.
     ///
     /// # Errors
-    /// As [`write`]; the next call tries again, a second later at the earliest.
+    /// Returns the errors of [`write`]; a later call tries again, after at least a second.
     pub fn keep(
         &mut self,
         now_ms: u64,

@@ -27,139 +27,142 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
-/// While it waits for its next round, a node looks this often whether `config.json` has changed.
+/// How often a node checks whether `config.json` has changed while it waits for its next round.
 const GLANCE: Duration = Duration::from_millis(20);
-/// Once a cluster is known and only its leader or its consent is missing, rounds are this short ...
+/// Duration of a round once a cluster is known and only its leader or the accepted join is missing.
 const EAGER: Duration = Duration::from_millis(50);
-/// ... for so many rounds; after them, and when a bootstrap is not allowed, a round takes at least [`PATIENT`].
+/// Number of such short rounds; afterwards, and if a bootstrap is not allowed, a round takes at least [`PATIENT`].
 const EAGER_ROUNDS: u32 = 40;
-/// Longest wait for all answers of a round: what has not come by then counts as silent.
+/// Maximum wait for the answers of a round; an address that has not answered by then counts as silent.
 const ROUND_MAX: Duration = Duration::from_millis(600);
-/// The same for a node that has state: it starts anyway, and peers that answer late compare when they connect.
+/// The same for a node that has state: it starts anyway, and the comparison with peers that answer later follows when
+/// they connect.
 const RESUME_PATIENCE: Duration = Duration::from_millis(200);
-/// Further looks, an election timeout apart, at which a leader must still lead before a node gives its log up for it:
-/// without a quorum it steps down within two.
+/// Number of further rounds, an election timeout apart, in which a leader must still lead before a node sets its log
+/// aside for it: without a quorum, a leader steps down within two.
 const LEADER_STAYS_LOOKS: u32 = 3;
-/// Between rounds of a search that has become long.
+/// Time between rounds of a long search.
 const PATIENT: Duration = Duration::from_millis(1000);
-/// A refused join is normal while others join (one change at a time); so many in a row are worth a line.
+/// Number of consecutive refused joins after which they are logged; a few are normal while other nodes join (one change
+/// of the membership at a time).
 const JOINS_WORTH_A_LINE: u32 = 10;
-/// The front port is another cluster's if that cluster has not answered at any address in so many rounds on end: one of
-/// ours may be slow to answer just after it was created.
+/// The cluster at the front port counts as another one if it has not answered at any known address in this many
+/// consecutive rounds: this node's own cluster may answer slowly just after it was created.
 const FRONT_ROUNDS: u32 = 5;
-/// Characters of another process's words in a line of the log.
+/// Maximum number of characters of another process's message in a log line.
 const WORDS_MAX: usize = 300;
-/// A `config.json` younger than this is never called stale: its node may be just about to answer.
+/// A `config.json` younger than this never counts as stale, because its node may not answer yet.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
-/// The node that looks for its cluster, and what it knows.
+/// The node that looks for its cluster, with its recovered state.
 #[derive(Clone, Debug)]
 pub struct Seeker<'a> {
-    /// The node.
+    /// Id and uuid of the node.
     pub me: Identity,
     /// Cluster that its data belongs to; `None` for a new node.
     pub cluster: Option<Uuid>,
-    /// What its disk holds of the promises that it made.
+    /// Votes and acknowledged entries that its disk has.
     pub kept: Promise,
-    /// Whether it has a log of that cluster. With a cluster and without a log (`--rejoin`) it may only join that one.
+    /// Whether it has a log of that cluster. With a cluster and without a log (`--rejoin`) it may only join that
+    /// cluster.
     pub has_log: bool,
-    /// Who votes, as its log says.
+    /// The voters according to its log.
     pub voters: BTreeMap<NodeId, Uuid>,
-    /// Peer addresses that it knew last (`identity.json`).
+    /// Last known peer addresses (`identity.json`).
     pub known: Vec<String>,
-    /// Why it must leave the bootstrap to others (too little space on its disk to lead), if so.
+    /// If it must not bootstrap: the reason (too little disk space to lead).
     pub no_bootstrap: Option<String>,
-    /// What the user chose.
+    /// The node's settings.
     pub settings: &'a Settings,
 }
 
-/// How a question failed.
+/// Why a request to another node failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// No process listens there.
     #[error("connection refused")]
     Refused,
-    /// Something may be there, but it did not answer in time.
+    /// There was no answer in time; a process may listen there.
     #[error("no answer in time")]
     Timeout,
-    /// A node answers and declines, with this reason (wrong secret, other version, id in use).
+    /// A node refused the request, for this reason (wrong secret, other version, id in use).
     #[error("{0}")]
     Rejected(String),
-    /// Something declines that has not proved to know this node's secret: it may be anything that listens there.
+    /// The request was refused by a process that has not proved to know this node's secret; it may be any program.
     #[error("unproved: {0}")]
     Unproved(String),
-    /// Anything else: not a node of ours, a broken connection.
+    /// Any other failure: not a Phalanx node, a broken connection.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Answer to a join.
+/// Answer to a join request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinAnswer {
     /// The node is a learner (or was a member already).
     Joined {
-        /// Cluster.
+        /// Id of the cluster.
         cluster: Uuid,
-        /// Its members and where they are.
+        /// Its members with their addresses.
         members: Vec<(NodeId, Addresses)>,
-        /// Who they are.
+        /// Ids and uuids of the members.
         identities: Vec<Identity>,
     },
-    /// The asked one does not lead (any more); perhaps it knows who does.
+    /// The asked node does not lead (any more); it may know the leader.
     Elsewhere(Whereabouts),
 }
 
-/// What discovery needs of the outside. Every call but `wait` is bounded in time by the implementer.
+/// The environment of discovery. The implementation bounds the duration of every call except `wait`.
 pub trait World {
-    /// Asks all of these addresses, preferably at the same time; answers in the same order. What has not come by
-    /// `patience` counts as silent.
+    /// Asks all of these addresses, preferably in parallel; returns the answers in the same order. An address that has
+    /// not answered within `patience` counts as silent.
     fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>>;
-    /// Asks the leader at this address to be taken into its cluster.
+    /// Asks the leader at this address to add this node to its cluster.
     ///
     /// # Errors
-    /// As for a question.
+    /// Returns the same errors as `ask_all`.
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError>;
     /// Makes this node the only voter of the new cluster, on disk: the first log entry first, the identity that names
     /// the cluster last, so that a crash in between leaves a new node. Called while the lock is held.
     ///
     /// # Errors
-    /// In words; the node cannot start then.
+    /// Returns a message; the node cannot start then.
     fn bootstrap(&self, cluster: Uuid) -> Result<(), String>;
-    /// The cluster that uses this host's front port, if some node listens there and it is not `but`.
+    /// Returns the cluster that uses this host's front port, if a node listens there and its cluster is not `but`.
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner>;
-    /// Lets this much time pass; `false`: the node stops.
+    /// Waits for this time; returns `false` if the node stops.
     fn wait(&self, time: Duration) -> bool;
 }
 
 /// The cluster that listens at this host's front port (`service_port`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FrontOwner {
-    /// Its id.
+    /// Id of the cluster.
     pub cluster: Uuid,
-    /// Its name.
+    /// Name of the cluster.
     pub name: String,
 }
 
-/// How it ended.
+/// Result of discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The node has state: restart its log; elections follow from that.
+    /// The node has state and continues with its log.
     Resume,
-    /// The node has state that is older than what its peers remember, and there is a leader: it must join again under a
-    /// new identity.
+    /// The node has state, but its peers remember votes or entries that it lacks, and there is a leader: it must join
+    /// again under a new identity.
     Outdated,
-    /// It is a member of this cluster now.
+    /// The node is a member of this cluster now.
     Joined {
-        /// Cluster.
+        /// Id of the cluster.
         cluster: Uuid,
-        /// Its members and where they are.
+        /// Its members with their addresses.
         members: Vec<(NodeId, Addresses)>,
-        /// Their identities: messages of other nodes are dropped until the log names them.
+        /// Ids and uuids of the members: messages of other nodes are dropped until the log names them.
         identities: Vec<Identity>,
     },
-    /// It bootstrapped this cluster; [`World::bootstrap`] has been called.
+    /// The node has bootstrapped this cluster; [`World::bootstrap`] was called.
     Bootstrapped {
-        /// Cluster.
+        /// Id of the cluster.
         cluster: Uuid,
     },
     /// The node stops.
@@ -169,7 +172,7 @@ pub enum Decision {
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {
-    /// D3.
+    /// `config.json` and the node's data name different clusters (D3).
     #[error(
         "{file} names cluster {theirs}, but the data in {data} belongs to cluster {ours}; nothing was changed. If the \
          data is right, move {file} away and start again; if the file is right, move {data} away, and the node joins \
@@ -177,28 +180,28 @@ pub enum DiscoveryError {
         file = file.display(), data = data.display()
     )]
     OtherCluster {
-        /// `config.json`.
+        /// Path of `config.json`.
         file: PathBuf,
-        /// Its cluster.
+        /// Cluster in `config.json`.
         theirs: Uuid,
         /// The node's folder.
         data: PathBuf,
-        /// Its cluster.
+        /// Cluster of the node's data.
         ours: Uuid,
     },
-    /// D4.
+    /// Another cluster uses this host's front port (D4).
     #[error(
         "the front door {address} belongs to another cluster on this host, {name:?} ({theirs}), and {why}: set service_port to \
          another port in settings.json"
     )]
     FrontTaken {
-        /// `host:port`.
+        /// Address of the front port, `host:port`.
         address: String,
-        /// Name of the cluster that has it.
+        /// Name of the cluster that uses it.
         name: String,
-        /// Its id.
+        /// Id of that cluster.
         theirs: Uuid,
-        /// In words: why that is not this node's cluster.
+        /// Message that says why it is not this node's cluster.
         why: String,
     },
     /// The lock or the file cannot be used at all.
@@ -209,10 +212,10 @@ pub enum DiscoveryError {
     Bootstrap(String),
 }
 
-/// Decides how this node starts. Returns when it has, however long that takes; every round is bounded.
+/// Decides how this node starts. May search for any length of time; only the duration of each round is bounded.
 ///
 /// # Errors
-/// Only what a person must resolve.
+/// Returns only errors that the operator must resolve.
 pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, DiscoveryError> {
     if let Some(ours) = seeker.cluster {
         let file = seeker.settings.config_file_path.clone();
@@ -241,14 +244,14 @@ struct Search<'a> {
     world: &'a dyn World,
     /// Addresses that other nodes have named.
     heard_of: BTreeSet<String>,
-    /// Last line logged for each topic: a search logs what changes, not each round.
+    /// Last line logged for each topic: a search logs changes, not each round.
     logged: BTreeMap<&'static str, String>,
     joins_refused: u32,
-    /// Rounds on end in which a cluster that is heard of nowhere else used the front port.
+    /// Number of consecutive rounds in which the front port was used by a cluster that answered at no known address.
     front_rounds: u32,
 }
 
-/// The result of one round of questions.
+/// The answers of one round.
 #[derive(Debug, Default)]
 struct Survey {
     /// Clusters that an asked node is in, each with the leader of the newest term that was named.
@@ -259,17 +262,17 @@ struct Survey {
     searching_at: BTreeSet<String>,
     /// Addresses at which this node itself answered.
     own: BTreeSet<String>,
-    /// Addresses where something is that did not answer in time.
+    /// Addresses that did not answer in time.
     silent: BTreeSet<String>,
-    /// In words: who declined, and why.
+    /// Message about a node that refused the request, with its reason.
     rejected: Option<String>,
-    /// A node declined that may be in a cluster.
+    /// Whether a node that may be in a cluster refused the request.
     is_declined: bool,
     asked: usize,
 }
 
 impl DiscoveryError {
-    /// A node of cluster `ours` cannot start on this host.
+    /// Returns the error for a node of cluster `ours` whose front port is used by another cluster.
     pub fn front_taken(settings: &Settings, owner: FrontOwner, ours: Uuid) -> DiscoveryError {
         front_taken(settings, owner, format!("this node is in cluster {ours}"))
     }
@@ -298,7 +301,7 @@ impl Search<'_> {
             for there in answers.iter().filter(|there| self.remembers_more(there)) {
                 lost.get_or_insert_default().merge(&there.remembered);
             }
-            // Kept for all rounds: the promises stay lost when the node that remembers them is gone.
+            // Kept for all rounds: the votes or entries remain lost even if the node that remembers them fails.
             let Some(known) = lost else { return Decision::Resume };
             let leader = self.leader_that_remembers_more(&answers);
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
@@ -311,7 +314,7 @@ impl Search<'_> {
                     return Decision::Outdated;
                 }
                 Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
-                // One may be about to lead, or to lose the lead that it says it has.
+                // A node may be about to become leader, or a reported leader about to step down.
                 None if not_led <= LEADER_STAYS_LOOKS => {
                     Duration::from_millis(self.seeker.settings.election_timeout_ms)
                 }
@@ -330,13 +333,14 @@ impl Search<'_> {
         }
     }
 
-    /// Whether that node remembers a possible promise that this node's disk has lost.
+    /// Whether that node remembers a vote or an acknowledged entry that this node's disk has lost.
     fn remembers_more(&self, there: &Whereabouts) -> bool {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
 
-    /// The leader, if it answers itself and remembers more, and if another voter reports the same or follows it in the
-    /// same term. In a cluster of fewer than three voters its own report is enough.
+    /// Returns the leader if it answers itself and remembers more than this node's disk has, and if another voter
+    /// reports the same or follows it in the same term. In a cluster of fewer than three voters, its own report is
+    /// enough.
     fn leader_that_remembers_more(&self, answers: &[Whereabouts]) -> Option<NodeId> {
         let leads = |there: &Whereabouts| there.leader.as_ref().map(|(id, _)| *id);
         let is_of_another = |there: &Whereabouts, leader: Identity| {
@@ -357,7 +361,7 @@ impl Search<'_> {
         leaders.filter(|(there, who)| is_backed(there, *who)).max_by_key(|(there, _)| there.term).map(|(_, who)| who.id)
     }
 
-    /// In words: what this node's folder lacks.
+    /// Returns a message about what this node's folder lacks.
     fn outdated(&self, known: &Promise) -> String {
         let (me, kept) = (self.seeker.me.id.0, &self.seeker.kept);
         format!(
@@ -374,7 +378,7 @@ impl Search<'_> {
         for round in 1u32.. {
             let stamp = stamp_of(&settings.config_file_path);
             let named = read(&settings.config_file_path).ok().flatten();
-            // Before the others are asked: a cluster that listens at the front port by now answers them as well.
+            // Checked before the other nodes are asked: a cluster that uses the front port now then also answers them.
             let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
             let survey = self.survey(named.as_ref());
             let is_front_taken = front.is_some();
@@ -393,7 +397,7 @@ impl Search<'_> {
             {
                 return Ok(decision);
             }
-            // Another node has just bootstrapped, as an answer or the file says: it will accept this node soon.
+            // Another node has just bootstrapped, according to an answer or the file: it will accept this node soon.
             if !survey.clusters.is_empty() && eager_left.is_none() {
                 eager_left = Some(EAGER_ROUNDS);
             }
@@ -472,7 +476,7 @@ impl Search<'_> {
                     survey.silent.insert(address.clone());
                 }
                 Err(AskError::Rejected(why)) => {
-                    // If `peers` names all founders, any other process that listens on this host is not one of them.
+                    // If `peers` names all initial nodes, another process that listens on this host is none of them.
                     survey.is_declined |= self.seeker.settings.peers.is_empty() || known.contains(address);
                     let is_proved = self.seeker.settings.cluster_secret.is_some();
                     let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
@@ -481,7 +485,7 @@ impl Search<'_> {
                     survey.rejected =
                         Some(format!("the node at {address} does not talk to this one: {}{doubt}", quoted(&why)));
                 }
-                // As silent as whatever else listens there: else any process could keep a cluster from being founded.
+                // Treated like no answer, otherwise any process could prevent a bootstrap.
                 Err(AskError::Unproved(why)) => {
                     let doubt = "it has not proved to know the cluster_secret, so it may be another program; if it is a node, \
                                  give both the same secret and version";
@@ -509,8 +513,8 @@ impl Search<'_> {
         survey
     }
 
-    /// Whether a new node may continue beside the cluster that uses the front port: if it is the one that it is about
-    /// to join. A cluster that uses the port and is heard of nowhere else is another one.
+    /// Whether a new node may continue although a cluster uses the front port: only if it is about to join that
+    /// cluster. A cluster that answers at no known address is another one.
     fn judge_front(
         &mut self,
         owner: FrontOwner,
@@ -630,7 +634,7 @@ impl Search<'_> {
         turns >= ahead
     }
 
-    /// Under the lock: bootstraps a cluster unless there is one, or may be one.
+    /// Bootstraps a cluster under the lock, unless one exists or may exist.
     fn try_bootstrap(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
         let settings = self.seeker.settings;
         let wait = |time| self.world.wait(time);
@@ -690,8 +694,8 @@ impl Search<'_> {
         Ok(Some(Decision::Bootstrapped { cluster }))
     }
 
-    /// Whether nothing is left of the cluster that the file names; otherwise what speaks against it, unless that is
-    /// plain.
+    /// Returns `Ok` if nothing is left of the cluster that `config.json` names, otherwise the reason why it may still
+    /// exist; `Err(None)` if a node of it answers or the file is new, which needs no message.
     fn is_stale(
         &self,
         named: &Projection,
@@ -726,7 +730,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Waits for the next round, or less long when `config.json` changes.
+    /// Waits for the next round, or until `config.json` changes.
     fn wait_for_news(&self, pause: Duration, stamp: FileStamp) -> News {
         let mut left = pause;
         while !left.is_zero() {
@@ -763,7 +767,7 @@ enum News {
     Stopping,
 }
 
-/// What changes when a file is written: its time and size, `None` if it is not there.
+/// Modification time and size of a file, to detect a change; `None` if it does not exist.
 type FileStamp = Option<(SystemTime, u64)>;
 
 fn stamp_of(path: &Path) -> FileStamp {
@@ -771,7 +775,7 @@ fn stamp_of(path: &Path) -> FileStamp {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-/// Whether the file was written so lately that its writer may not have begun to answer.
+/// Whether the file was written so recently that its writer may not answer yet.
 fn is_young(path: &Path) -> bool {
     let Ok(at) = std::fs::metadata(path).and_then(|meta| meta.modified()) else { return true };
     match SystemTime::now().duration_since(at) {

@@ -1,4 +1,4 @@
-//! The front port's choice: which node takes the next client.
+//! Chooses the node for the next client of the front port.
 //!
 //! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
 //! plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A
@@ -22,35 +22,36 @@
 use crate::types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 
-/// A client that has not arrived by then never will.
+/// Time after a redirect at which a client that has not connected to its worker is no longer expected.
 const HAND_OUT_EXPIRES_MS: u64 = 2000;
-/// An opening without a redirect for so long is a client that has connected directly.
+/// Time after which an opened session without a matching redirect counts as a client that connected directly.
 const OPENING_EXPIRES_MS: u64 = 300;
-/// After so long without a redirect by any node, the estimates are exact, and the lowest one is taken.
+/// Time without a redirect by any node after which the estimates are exact, and the lowest one is chosen.
 const QUIET_MS: u64 = 30;
-/// After so long without a redirect by any node, the flow is over, and the next one begins with the present estimates.
+/// Time without a redirect by any node after which a flow ends; the next flow begins with the present estimates.
 const CALM_MS: u64 = 300;
-/// In a flow, workers this far above the lowest estimate are avoided: well above what hand-outs not heard of explain.
+/// During a flow, workers whose estimate exceeds the lowest by more than this are avoided. Well above the error that
+/// unreported redirects of other nodes can cause.
 const SWING: f64 = 6.0;
-/// Clients on their way to one worker that are remembered. More: the oldest counts as arrived.
+/// Maximum number of remembered pending clients of one worker. Beyond it the oldest counts as connected.
 const PENDING_MAX: usize = 20_000;
 
 #[derive(Clone, Debug, Default)]
 struct Worker {
     http: String,
-    /// As last reported.
+    /// Last reported load.
     load: u64,
-    /// As last reported; `None` before the first report.
+    /// Last reported number of opened sessions; `None` before the first report.
     opened_total: Option<u64>,
-    /// When each pending client was redirected, oldest first.
+    /// Time of the redirect of each pending client, oldest first.
     pending: VecDeque<u64>,
-    /// Openings that no known hand-out explains yet.
+    /// Times of opened sessions that no known redirect explains yet.
     openings: VecDeque<u64>,
-    /// Estimate when the flow began.
+    /// Estimate at the start of the flow.
     began_at: u64,
-    /// How often this node chose it in this flow.
+    /// Number of clients that this node redirected to it in this flow.
     dealt: u64,
-    /// Its place in this node's order of dealing.
+    /// Its position in this node's rotation.
     place: u64,
 }
 
@@ -88,16 +89,16 @@ pub struct Dispatch {
     me: NodeId,
     workers: BTreeMap<NodeId, Worker>,
     eligible: Vec<NodeId>,
-    /// Last hand-out that this node made or heard of; `None` before the first.
+    /// Time of the last redirect by this node or reported by another one; `None` before the first.
     last_ms: Option<u64>,
-    /// Hand-outs of this node in this flow, whatever workers there were.
+    /// Number of redirects by this node in this flow, to any worker.
     own: u64,
-    /// Hand-outs of the other nodes in this flow.
+    /// Number of redirects by the other nodes in this flow.
     foreign: u64,
 }
 
 impl Dispatch {
-    /// Knows no worker yet.
+    /// Returns a view without workers.
     pub fn new(me: NodeId) -> Dispatch {
         Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, own: 0, foreign: 0 }
     }
@@ -129,13 +130,13 @@ impl Dispatch {
         self.begin_turns();
     }
 
-    /// A worker's own figures, from a gossip row (or, for this node, first hand).
+    /// Records a worker's load and its total of opened sessions, from a gossip row or from this node itself.
     pub fn report(&mut self, now_ms: u64, id: NodeId, load: u64, sessions_opened_total: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.expire(now_ms);
         let before = worker.opened_total.replace(sessions_opened_total).unwrap_or(sessions_opened_total);
         if before > sessions_opened_total {
-            // The process restarted: whatever was on its way is lost or will show in its load.
+            // The process restarted: pending clients are lost, or will be part of its load.
             worker.pending.clear();
             worker.openings.clear();
         }
@@ -147,7 +148,7 @@ impl Dispatch {
         worker.load = load;
     }
 
-    /// Another node reports which nodes it sent clients to.
+    /// Records another node's report of its redirects.
     pub fn handed_out(&mut self, now_ms: u64, choices: &[(NodeId, u32)]) {
         for (id, count) in choices {
             let count = (*count).min(PENDING_MAX as u32);
@@ -161,14 +162,15 @@ impl Dispatch {
         }
     }
 
-    /// The worker for the next client, with its address. It is counted here; the other nodes must be informed at once.
+    /// Chooses the worker for the next client, and returns it with its address. The redirect is counted here; the
+    /// caller must inform the other nodes immediately.
     pub fn pick(&mut self, now_ms: u64) -> Option<(NodeId, String)> {
         let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= QUIET_MS);
         self.note_flow(now_ms);
         let all = || self.eligible.iter().map(|id| (*id, &self.workers[id]));
         let lowest = all().map(|(_, worker)| worker.estimate()).min()?;
         let began_lowest = all().map(|(_, worker)| worker.began_at).min()?;
-        // One in so many clients of this flow comes through this node: its share of what is to be corrected.
+        // This node's share of the clients of this flow: it corrects the same share of the imbalance.
         let share = (self.own + 1) as f64 / (self.own + 1 + self.foreign) as f64;
         let places = self.eligible.len() as f64;
         let key = |worker: &Worker| {
@@ -185,7 +187,7 @@ impl Dispatch {
         Some((best, worker.http.clone()))
     }
 
-    /// A hand-out is about to be made or was heard of: begins a new flow if the last one is over.
+    /// Called at each redirect by this node or another one: begins a new flow if the last one is over.
     fn note_flow(&mut self, now_ms: u64) {
         for worker in self.workers.values_mut() {
             worker.expire(now_ms);
@@ -208,11 +210,11 @@ impl Dispatch {
     }
 }
 
-/// Place of each worker, 0 first, in the order in which node number `node` of `nodes` deals.
+/// Returns the position of each worker, from 0, in the rotation of node number `node` of `nodes`.
 ///
-/// A worker's places add up to nearly the same over all nodes. With an even number of nodes each order is followed by
-/// its reverse; with an odd number the first three level each other out: as listed, half a turn on, and what is then
-/// missing.
+/// The sum of a worker's positions over all nodes is nearly the same for all workers. With an even number of nodes,
+/// each order is followed by its reverse. With an odd number, the first three orders compensate each other: the listed
+/// order, the order rotated by half, and one that makes the sums equal.
 fn order_of_dealing(node: usize, nodes: usize, workers: usize) -> Vec<usize> {
     let mut sums = vec![0; workers];
     for at in 0.. {

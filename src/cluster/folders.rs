@@ -1,4 +1,4 @@
-//! Earlier clusters, as found in the folders of other nodes below the same data folder.
+//! Finds earlier clusters in the folders of other nodes below the same data folder.
 //!
 //! A new node checks them before it bootstraps: no cluster is created beside data of one that may still exist
 //! (`discovery.rs`, D1). A log with an identity that is missing, cannot be read or does not match the folder may belong
@@ -12,19 +12,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// Local ids whose derived ports are always asked; ids beyond it are found by `config.json` and the data folders.
+/// The derived ports of local ids up to this one are always asked; higher ids are found through `config.json` and the
+/// data folders.
 pub const LOCAL_IDS: u64 = 9;
 
-/// What other nodes' folders hold.
+/// Clusters found in other nodes' folders.
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     /// Clusters that they belong to, each with one such folder.
     pub clusters: BTreeMap<Uuid, PathBuf>,
-    /// A sentence about a folder with a log that does not name its cluster.
+    /// Message about a folder with a log whose cluster is unknown.
     pub unclear: Option<String>,
 }
 
-/// Ids of the node folders below the data folder.
+/// Returns the ids of the node folders below the data folder.
 pub fn ids_below(data_dir: &Path) -> Vec<NodeId> {
     let Ok(folders) = std::fs::read_dir(data_dir) else { return Vec::new() };
     let folders = folders.flatten().filter(|folder| folder.path().is_dir());
@@ -37,7 +38,7 @@ pub fn ids_below(data_dir: &Path) -> Vec<NodeId> {
     ids
 }
 
-/// Looks into the folders of all nodes but this one.
+/// Searches the folders of all other nodes.
 pub(crate) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
     let mut traces = Traces::default();
     for id in ids_below(data_dir).into_iter().filter(|id| *id != me) {

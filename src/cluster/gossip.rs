@@ -1,4 +1,4 @@
-//! Heartbeats by gossip: which nodes were heard, when, and which have failed.
+//! Heartbeats by gossip: which nodes sent heartbeats, when, and which have failed.
 //!
 //! Each heartbeat increments this node's counter and sends the table of all live nodes to the leader and to two random
 //! peers. A counter that does not change for `fail_after_ms`, or a refused reconnect, marks its node as failed. Gossip
@@ -23,36 +23,36 @@ use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-/// How many peers hear a beat besides the leader.
+/// Number of random peers that receive a heartbeat besides the leader.
 const RANDOM_PEERS: usize = 2;
 /// Number of identities with remembered promises; further ones are not remembered.
 const PROMISES_MAX: usize = 4096;
-/// No counter is believed beyond this one, so that there is always a next one.
+/// Greater counters are not accepted, so that a counter can always be incremented.
 const COUNTER_MAX: u64 = 1 << 62;
 /// Edges kept for `/v1/gossip`, apart from the heartbeats so that these do not push them out.
 const EDGES_MAX: usize = 100;
 
-/// A node fell silent or came back.
+/// A change of a node's liveness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edge {
-    /// No heartbeat for `fail_after_ms`, or its port refuses.
+    /// The node sent no heartbeat for `fail_after_ms`, or its port refuses connections.
     Failed {
-        /// Which node.
+        /// The node.
         id: NodeId,
-        /// Whether its port refused, rather than its counter standing still.
+        /// Whether its port refused a connection; otherwise its counter did not change.
         is_refused: bool,
     },
-    /// Its counter moves again.
+    /// The node's counter increases again.
     Back {
-        /// Which node.
+        /// The node.
         id: NodeId,
-        /// How long it counted as failed.
+        /// How long it counted as failed, in milliseconds.
         down_ms: u64,
     },
 }
 
 impl Edge {
-    /// The node it is about.
+    /// Returns the node whose liveness changed.
     pub fn id(&self) -> NodeId {
         match self {
             Edge::Failed { id, .. } | Edge::Back { id, .. } => *id,
@@ -60,7 +60,7 @@ impl Edge {
     }
 }
 
-/// The log line that people and tests read.
+/// Formats the line for the log, which tests also read.
 impl fmt::Display for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,40 +70,40 @@ impl fmt::Display for Edge {
     }
 }
 
-/// One piece of news, for `/v1/gossip`.
+/// One received row, for `/v1/gossip`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Heard {
-    /// When.
+    /// Time of receipt, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Who told.
+    /// Node that sent the row.
     pub from: NodeId,
-    /// About whom.
+    /// Node that the row is about.
     pub about: NodeId,
-    /// The counter told.
+    /// Counter in the row.
     pub counter: u64,
-    /// The load told.
+    /// Load in the row.
     pub load: u64,
 }
 
 /// One edge, for `/v1/gossip`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EdgeLine {
-    /// When.
+    /// Time of the edge, in milliseconds since 1970.
     pub at_ms: u64,
-    /// About whom.
+    /// Node whose liveness changed.
     pub about: NodeId,
     /// The line that was logged.
     pub text: String,
 }
 
-/// What one beat asks of the host.
+/// Output of one heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Beat {
-    /// Whom to send the table.
+    /// Nodes to which the table is to be sent.
     pub to: Vec<NodeId>,
     /// The table, the same for all of them.
     pub table: GossipTable,
-    /// Nodes that fell silent.
+    /// Nodes that have failed.
     pub edges: Vec<Edge>,
 }
 
@@ -114,7 +114,7 @@ enum Pulse {
     Failed {
         since_ms: u64,
     },
-    /// Failed, and its port refused: until `deaf_until_ms` only the node itself is believed.
+    /// Failed, and its port refused a connection: until `deaf_until_ms` only rows from the node itself are accepted.
     Refused {
         since_ms: u64,
         deaf_until_ms: u64,
@@ -124,12 +124,12 @@ enum Pulse {
 #[derive(Clone, Debug)]
 struct Known {
     row: GossipRow,
-    /// When its counter last moved here.
+    /// When its counter last increased at this node.
     moved_ms: u64,
     pulse: Pulse,
 }
 
-/// What one node knows of all others by rumour.
+/// One node's view of all others, from gossip.
 #[derive(Debug)]
 pub struct Gossip {
     me: Identity,
@@ -138,20 +138,20 @@ pub struct Gossip {
     pause_ms: u64,
     last_tick_ms: u64,
     known: BTreeMap<NodeId, Known>,
-    /// What each node has promised, as far as it was heard.
+    /// Votes and acknowledged entries of each node, as far as they were received.
     promises: BTreeMap<Identity, Promise>,
     heard: VecDeque<Heard>,
     edges: VecDeque<EdgeLine>,
 }
 
 impl Gossip {
-    /// Knows no other node yet. `now_ms`: as everywhere here; it seeds the counter.
+    /// Returns a view without other nodes. `now_ms` is also the first value of this node's counter.
     pub fn new(me: Identity, now_ms: u64, settings: &Settings) -> Gossip {
         Gossip {
             me,
             counter: now_ms.min(COUNTER_MAX / 2),
             fail_after_ms: settings.fail_after_ms,
-            // A gap this long between two beats means that this process stood still, not everyone else.
+            // A gap this long between two heartbeats means that this process was suspended, not all other nodes.
             pause_ms: (3 * settings.gossip_ms).min(settings.fail_after_ms / 2).max(1),
             last_tick_ms: now_ms,
             known: BTreeMap::new(),
@@ -200,14 +200,14 @@ impl Gossip {
         let mut edges = Vec::new();
         for row in &table.rows {
             if row.id == self.me.id {
-                // A row of an earlier process under this id that is ahead of us: get ahead of it, or rumours of us
-                // count for nothing.
+                // A row of an earlier process under this id has a greater counter: continue above it, otherwise other
+                // nodes ignore this node's rows.
                 let is_echo = row.uuid == self.me.uuid && row.counter <= self.counter;
                 if !is_echo && (self.counter..COUNTER_MAX / 2).contains(&row.counter) {
                     self.counter = row.counter + 1;
                 }
             } else if row.counter > COUNTER_MAX {
-                // No clock and no number of beats leads there.
+                // No clock and no number of heartbeats leads to such a counter.
             } else if (1..=NodeId::MAX).contains(&row.id.0) {
                 edges.extend(self.take(now_ms, from, row));
             }
@@ -216,7 +216,7 @@ impl Gossip {
         edges
     }
 
-    /// A connection to the node broke and its port refuses a new one: its process is gone.
+    /// Records that a connection to the node broke and its port refuses a new one, so its process has ended.
     pub fn refused(&mut self, now_ms: u64, id: NodeId) -> Option<Edge> {
         let known = self.known.get_mut(&id)?;
         let deaf_until_ms = now_ms + self.fail_after_ms;
@@ -229,24 +229,24 @@ impl Gossip {
         edge
     }
 
-    /// Whether the node was heard of lately. This node always is.
+    /// Whether a row of the node was received recently. Always true for this node.
     pub fn is_online(&self, id: NodeId) -> bool {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
     }
 
-    /// Another node that has recently reported that it leads.
+    /// Returns another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |known: &&Known| known.pulse == Pulse::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
-    /// Whether this very identity was heard of lately: not another one that goes by the same number, such as an old
-    /// disk that came back after its node was replaced.
+    /// Whether a row of exactly this identity was received recently, not of another one with the same number, such as a
+    /// node with an old disk that returned after it was replaced.
     pub fn is_online_as(&self, who: Identity) -> bool {
         who == self.me || (self.is_online(who.id) && self.known.get(&who.id).is_some_and(|k| k.row.uuid == who.uuid))
     }
 
-    /// What this very identity has promised, as far as it was heard.
+    /// Returns the votes and acknowledged entries of this identity, as far as they were received.
     pub fn remembered(&self, who: &Identity) -> Promise {
         self.promises.get(who).copied().unwrap_or_default()
     }
@@ -258,28 +258,29 @@ impl Gossip {
         }
     }
 
-    /// Newest word about another node, alive or failed, and how long ago its counter moved.
+    /// Returns the newest row of another node, alive or failed, and the milliseconds since its counter increased.
     pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&GossipRow, u64)> {
         let known = self.known.get(&id)?;
         Some((&known.row, now_ms.saturating_sub(known.moved_ms)))
     }
 
-    /// Newest word about every other node, by id: row, whether it is online, and how long ago its counter moved.
+    /// Returns for every other node, by id: its newest row, whether it is online, and the milliseconds since its
+    /// counter increased.
     pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
         self.known.values().map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
     }
 
-    /// What was heard, newest first.
+    /// Returns the received rows, newest first.
     pub fn heard(&self) -> impl Iterator<Item = &Heard> {
         self.heard.iter().rev()
     }
 
-    /// Who failed and came back, newest first.
+    /// Returns the liveness changes, newest first.
     pub fn edges(&self) -> impl Iterator<Item = &EdgeLine> {
         self.edges.iter().rev()
     }
 
-    /// Body of `/v1/gossip`.
+    /// Returns the body of `/v1/gossip`.
     pub fn to_json(&self, now_ms: u64) -> serde_json::Value {
         let rows = self.all(now_ms).into_iter().map(|(row, is_online, age_ms)| {
             serde_json::json!({"id": row.id, "uuid": row.uuid, "counter": row.counter, "load": row.load,
@@ -332,7 +333,7 @@ impl Gossip {
         edge
     }
 
-    /// If this process stood still (stopped, starved), the others are not counted as silent for that time.
+    /// If this process was suspended or got no processor time, the others are not counted as silent for that time.
     fn forgive_own_pause(&mut self, now_ms: u64) {
         let gap_ms = now_ms.saturating_sub(self.last_tick_ms);
         if gap_ms > self.pause_ms {

@@ -1,4 +1,4 @@
-//! How safe the cluster is: one word, and reasons on which a person can act.
+//! The health of the cluster: one word, and reasons on which an operator can act.
 //!
 //! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is
 //! reachable. `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full,
@@ -12,62 +12,62 @@ use crate::types::{Index, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Serves, and how safely.
+/// Whether the cluster serves, and how many failures it tolerates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// Serves, and can lose as many nodes as it should.
+    /// The cluster serves, and tolerates as many failures as its size allows.
     Healthy,
-    /// Serves, but can lose fewer than it should.
+    /// The cluster serves, but tolerates fewer failures than its size allows.
     Degraded,
-    /// Does not serve writes.
+    /// The cluster does not serve writes.
     Unavailable,
 }
 
-/// What the health is derived from.
+/// Input of [`assess`].
 #[derive(Clone, Debug, Default)]
 pub struct Situation {
     /// Leader, if this node knows one.
     pub leader: Option<NodeId>,
-    /// Voters of the newest membership, each with whether it can be reached.
+    /// Voters of the newest membership, and whether each is reachable.
     pub voters: Vec<(NodeId, bool)>,
-    /// Learners, likewise.
+    /// Learners, and whether each is reachable.
     pub learners: Vec<(NodeId, bool)>,
-    /// Those of the learners that never vote.
+    /// The learners that are gateways and never vote.
     pub gateways: BTreeSet<NodeId>,
-    /// Setting `voters_max`: below it a learner that is online is about to become a voter.
+    /// Setting `voters_max`: with fewer voters, a learner that is online will become a voter.
     pub voters_max: u32,
-    /// Sentences about quotas that are reached.
+    /// Messages about exhausted quotas.
     pub quotas: Vec<String>,
-    /// If this node is no longer a member, a sentence with what to do: its view of the others is out of date.
+    /// If this node is no longer a member: a message with what to do. Its view of the others is out of date.
     pub outsider: Option<String>,
-    /// Those that are online and do not catch up, each with where its log ends and where it should.
+    /// Nodes that are online and do not catch up, each with the last index of its log and the one that it should have.
     pub stuck: BTreeMap<NodeId, (Index, Index)>,
     /// Nodes that are online with a nearly full disk: each refuses writes once it leads.
     pub disk_low: BTreeSet<NodeId>,
     /// Nodes with a state that differs from the majority's.
     pub corrupt: BTreeSet<NodeId>,
-    /// No majority holds the same state: what to do about it.
+    /// If no majority has the same state: a message with what to do.
     pub split: Option<String>,
-    /// On the leader: whether it has heard a quorum lately. Elsewhere `None`.
+    /// On the leader: whether a quorum has answered recently. `None` on other nodes.
     pub has_quorum: Option<bool>,
 }
 
 /// The health of the cluster with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthReport {
-    /// The word.
+    /// The health as one word.
     pub health: Health,
-    /// In words; empty when healthy.
+    /// Messages for the operator; empty when healthy.
     pub reasons: Vec<String>,
-    /// How many more voters may fail before the cluster stops serving.
+    /// Number of further voters that may fail before the cluster stops serving.
     pub failure_tolerance: u32,
     /// Whether enough voters are reachable to commit.
     pub has_quorum: bool,
 }
 
 impl HealthReport {
-    /// `healthy: can lose 2 more`, `degraded: node 3 is offline; ...`
+    /// Formats the report as one line: `healthy: can lose 2 more`, `degraded: node 3 is offline; ...`.
     pub fn line(&self) -> String {
         let word = self.health.word();
         let rest = match self.health {
@@ -79,7 +79,7 @@ impl HealthReport {
 }
 
 impl Health {
-    /// As in JSON.
+    /// Returns the word in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Health::Healthy => "healthy",
@@ -89,7 +89,7 @@ impl Health {
     }
 }
 
-/// Derives the health.
+/// Derives the health with its reasons.
 pub fn assess(situation: &Situation) -> HealthReport {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
@@ -157,14 +157,14 @@ pub fn assess(situation: &Situation) -> HealthReport {
     HealthReport { health, reasons, failure_tolerance, has_quorum }
 }
 
-/// Voters that could lead and take writes.
+/// Returns the voters that are reachable and have enough disk space to lead and accept writes.
 fn roomy_voters(situation: &Situation) -> Vec<NodeId> {
     let can_lead = |id: &NodeId| !situation.stuck.contains_key(id) && !situation.disk_low.contains(id);
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online).map(|(id, _)| *id);
     online.filter(can_lead).collect()
 }
 
-/// Whose disk is nearly full, and what follows from it.
+/// Returns messages about nodes with a nearly full disk and the consequences.
 fn disk_reasons(situation: &Situation, roomy: &[NodeId]) -> Vec<String> {
     let mut reasons = Vec::new();
     let low_leader = situation.leader.filter(|id| situation.disk_low.contains(id));
@@ -270,7 +270,7 @@ mod tests {
         let why = "is nearly full, and no other voter that could lead has room: make room there";
         assert!(all.reasons[0].contains(why), "{}", all.line());
         assert_eq!(all.reasons[1..], [1, 2].map(|id| format!("node {id}'s disk is nearly full: make room there")));
-        // Who is offline cannot take over.
+        // A node that is offline cannot become leader.
         assert!(low(&[3], 3, &[1, 3, -2]).line().contains("until a voter"));
         assert!(low(&[1, 3], 3, &[1, 3, -2]).line().contains("no other voter"));
     }

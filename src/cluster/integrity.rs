@@ -6,7 +6,7 @@
 //! state is right.
 //!
 //! A voter that has not reported its digest at an index yet is waited for until two newer checkpoints.
-//! Not here: what follows from it (`node/views/integrity.rs`), how a digest is taken (`services/digests.rs`).
+//! Not here: the reaction (`node/views/integrity.rs`), computing a digest (`services/digests.rs`).
 
 use crate::raft::quorum;
 pub use crate::services::digests::Difference;
@@ -18,20 +18,20 @@ use std::collections::{BTreeMap, BTreeSet};
 /// After this many newer checkpoints a voter's digest is no longer waited for.
 const CHECKPOINTS_WAITED: usize = 2;
 
-/// What one node reports, with its standing.
+/// The report of one node.
 #[derive(Clone, Copy, Debug)]
 pub struct Voice<'a> {
-    /// Who, as the membership names it.
+    /// Id of the node in the membership.
     pub id: NodeId,
-    /// Its word makes majorities.
+    /// Whether it is a voter, so that its report counts for majorities.
     pub is_voter: bool,
-    /// It can be heard now, and so may say more.
+    /// Whether it is online, so that it may report more digests.
     pub is_online: bool,
-    /// What it says.
+    /// Its digests.
     pub report: &'a StateReport,
 }
 
-/// What is known of everyone's state.
+/// Result of comparing the reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Nodes that differ from a majority, each at the newest index at which that is known.
@@ -39,7 +39,7 @@ pub struct Findings {
     /// Nodes that agree with the majority in every part, at the newest index that they have reported and that is
     /// decided.
     pub sound: BTreeMap<NodeId, Index>,
-    /// There is no majority.
+    /// Parts in which no majority has the same state, if there are any.
     pub split: Option<Difference>,
     /// Newest index at which a majority agrees in every part.
     pub agreed: Option<Index>,
@@ -50,9 +50,9 @@ pub struct Findings {
 /// The reports of one checkpoint.
 struct Tally {
     index: Index,
-    /// By part: what the majority has.
+    /// Digest of the majority, by part.
     decided: BTreeMap<u8, u64>,
-    /// Parts in which voters differ and no majority can come about.
+    /// Parts in which voters differ and no majority is possible.
     split: BTreeSet<u8>,
     /// Voters differ in a part, and there is no majority yet.
     is_disputed: bool,
@@ -60,7 +60,7 @@ struct Tally {
     parts: BTreeSet<u8>,
 }
 
-/// Draws the findings; `voters`: how many there are, heard or not.
+/// Compares the reports. `voters` is the number of all voters, including those without a report.
 pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
     let indexes: BTreeSet<Index> = voices
         .iter()
@@ -90,7 +90,7 @@ pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
     findings
 }
 
-/// In which parts a node differs from the majority, each part at the newest checkpoint at which that is known.
+/// Returns the parts in which a node differs from the majority, each at the newest checkpoint with a majority.
 fn difference(voice: &Voice<'_>, tallies: &[Tally]) -> Option<Difference> {
     let (mut seen, mut parts, mut newest) = (BTreeSet::new(), BTreeSet::new(), Index(0));
     for tally in tallies {
@@ -110,7 +110,7 @@ fn told_at<'a>(voice: &Voice<'a>, index: Index) -> Option<&'a StateDigest> {
     voice.report.digests.iter().find(|digest| digest.index == index)
 }
 
-/// `newer`: how many later checkpoints have digests.
+/// Compares the reports at one checkpoint. `newer` is the number of later checkpoints with digests.
 fn tally(voters: usize, voices: &[Voice<'_>], index: Index, newer: usize) -> Tally {
     let mut groups: BTreeMap<u8, BTreeMap<u64, usize>> = BTreeMap::new();
     let mut outstanding = 0;
@@ -159,7 +159,7 @@ mod tests {
     /// Index and the digests of parts 1 and 2.
     type Told = (u64, u64, u64);
 
-    /// `rows`: for each node what it told: index and the digests of parts 1 and 2; a negative id is offline.
+    /// `rows` has for each node its reports: index and the digests of parts 1 and 2; a negative id is offline.
     fn judged(voters: usize, rows: &[(i64, &[Told])]) -> Findings {
         let reports: Vec<StateReport> = rows
             .iter()
@@ -198,7 +198,7 @@ mod tests {
         let one = judged(3, &[(1, same), (2, &[(7, 1, 9)]), (3, same)]);
         assert_eq!((corrupt(&one), one.split.clone()), (vec![(2, 7, vec![2])], None));
         assert_eq!(one.sound.keys().map(|id| id.0).collect::<Vec<_>>(), [1, 3]);
-        // A majority is enough: the third need not have spoken, and a learner makes none but is judged.
+        // A majority is enough without the third voter; a learner does not count for it, but is compared with it.
         let early = judged(3, &[(1, same), (2, same), (3, &[]), (4, &[(7, 5, 5)])]);
         assert_eq!(corrupt(&early), [(4, 7, vec![1, 2])]);
         // Two nodes are wrong, each in another part: each part has its majority.
@@ -212,11 +212,11 @@ mod tests {
         let split = judged(2, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)])]);
         assert_eq!(split.split, Some(Difference { index: Index(7), parts: vec![2] }));
         assert!(split.corrupt.is_empty() && split.sound.is_empty());
-        // The third may still say who is right, unless it cannot be heard.
+        // The third may still decide which is right, unless it is offline.
         let open = judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]);
         assert!(open.is_clean() && open.is_disputed);
         assert!(judged(3, &[(1, &[(7, 1, 2)]), (2, &[(7, 1, 3)]), (-3, &[])]).split.is_some());
-        // It has not spoken for two checkpoints more.
+        // It has not reported for two more checkpoints.
         let late = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2), (9, 1, 2)]), (2, &[(7, 1, 3)]), (3, &[])]);
         assert_eq!(late.split.map(|it| it.index), Some(Index(7)));
         // A newer checkpoint at which the majority agrees ends it.
@@ -230,7 +230,7 @@ mod tests {
         let cured =
             judged(3, &[(1, &[(7, 1, 2), (8, 1, 2)]), (2, &[(7, 1, 9), (8, 1, 2)]), (3, &[(7, 1, 2), (8, 1, 2)])]);
         assert!(cured.is_clean());
-        // At 8 only two have spoken yet, and differ: what is known of 7 stands.
+        // At 8 only two have reported so far, and differ: the result of 7 remains valid.
         let open = judged(3, &[(1, &[(7, 1, 2), (8, 1, 2)]), (2, &[(7, 1, 9), (8, 1, 9)]), (3, &[(7, 1, 2)])]);
         assert_eq!(corrupt(&open), [(2, 7, vec![2])]);
         assert_eq!(open.agreed, Some(Index(7)));

@@ -1,13 +1,13 @@
 //! Nodes that are online and do not catch up: their log ends before what is committed and has not grown for a while.
 //! Such a node answers heartbeats but lacks the newest entries, so it does not count as a copy.
 //!
-//! From heartbeat rows, so every node can determine it. Not here: what follows for the health (`health.rs`); the
-//! leader's own record, which decides about jobs (`worker_liveness.rs`).
+//! Derived from heartbeat rows, so every node can determine it. Not here: the effect on the health (`health.rs`); the
+//! leader's own record, on which jobs depend (`worker_liveness.rs`).
 
 use crate::types::{Index, NodeId};
 use std::collections::BTreeMap;
 
-/// Where each log ends, and since when it has lacked something without growing.
+/// Last index of each log, and since when it has lacked committed entries without growing.
 #[derive(Debug, Default)]
 pub struct Lags {
     rows: BTreeMap<NodeId, (Index, u64)>,
@@ -15,8 +15,8 @@ pub struct Lags {
 }
 
 impl Lags {
-    /// Takes the newest ends of the logs of those that are online, and the highest commit index that is known. To be
-    /// called often: a log counts as level until the last call at which it was.
+    /// Records the last index of the log of each node that is online, and the highest known commit index. To be called
+    /// often: a log counts as caught up until the last call at which it was.
     pub fn note(&mut self, now_ms: u64, committed: Index, ends: impl IntoIterator<Item = (NodeId, Index)>) {
         let before = std::mem::take(&mut self.rows);
         self.committed = committed;
@@ -27,7 +27,8 @@ impl Lags {
         self.rows = ends.into_iter().map(|(id, end)| (id, (end, since(id, end)))).collect();
     }
 
-    /// Those that have not caught up for `after_ms`, each with where its log ends and should end.
+    /// Returns the nodes that have not caught up for `after_ms`, each with the last index of its log and the one that
+    /// it should have.
     pub fn stuck(&self, now_ms: u64, after_ms: u64) -> BTreeMap<NodeId, (Index, Index)> {
         let is_stuck = |(end, since): &(Index, u64)| *end < self.committed && now_ms.saturating_sub(*since) >= after_ms;
         self.rows.iter().filter(|(_, row)| is_stuck(row)).map(|(id, (end, _))| (*id, (*end, self.committed))).collect()

@@ -20,29 +20,30 @@
 use crate::types::NodeId;
 use std::collections::BTreeMap;
 
-/// Log time is led towards the wall clock by at most one part in so many: TTLs are off by that part meanwhile.
+/// Log time is adjusted to the wall clock by at most one part in this many; times to live deviate by at most that part.
 pub const SLEW: u64 = 16;
-/// Skew that is reported: far more than a node with a time server has, and than a busy machine delays a heartbeat.
+/// Skew above which a warning is logged: far more than the error of a node with a time server, or than the delay of a
+/// heartbeat on a busy machine.
 pub const SKEW_WARN_MS: i64 = 1_000;
-/// So many beats in a row must show it: one beat may have been delayed.
+/// Number of consecutive heartbeats that must show the skew, because a single one may have been delayed.
 const SKEW_BEATS: u32 = 3;
 
-/// A node's log time. All times in milliseconds but where a name says otherwise.
+/// A node's log time. All times are in milliseconds unless a name says otherwise.
 #[derive(Debug, Default)]
 pub struct LogClock {
-    /// Log time at `read_us`, in microseconds: a busy leader asks several times in a millisecond.
+    /// Log time at `read_us`, in microseconds, because a busy leader reads it several times in a millisecond.
     at_us: u64,
-    /// Monotonic time of that; `None`: no node has kept the time since then.
+    /// Monotonic time at which `at_us` was valid; `None`: no node has kept the time since then.
     read_us: Option<u64>,
 }
 
 impl LogClock {
-    /// A clock at the start: the newest stamp on disk (0: none) is a lower bound.
+    /// Returns the clock at the start of a node: the newest stamp on disk (0: none) is a lower bound.
     pub fn recovered(stamp_ms: u64) -> LogClock {
         LogClock { at_us: stamp_ms.saturating_mul(1000), read_us: None }
     }
 
-    /// Log time now, as the leader stamps it. `wall_ms`: the middle wall clock.
+    /// Returns the log time for a stamp by the leader. `wall_ms` is the median wall clock.
     pub fn stamp(&mut self, mono_us: u64, wall_ms: u64) -> u64 {
         let wall_us = wall_ms.saturating_mul(1000);
         match self.read_us {
@@ -53,7 +54,7 @@ impl LogClock {
                 let there_us = self.at_us.saturating_add(elapsed_us);
                 self.at_us = wall_us.clamp(there_us - most_us, there_us.saturating_add(most_us));
                 if most_us == 0 {
-                    // Too short a span to be divided: it is measured with the next.
+                    // The time is too short to be divided by `SLEW`; it is added to the next one.
                     self.at_us = there_us - elapsed_us;
                     return self.at_us / 1000;
                 }
@@ -63,25 +64,25 @@ impl LogClock {
         self.at_us / 1000
     }
 
-    /// Log time now, without moving anything; `None`: no node has kept it.
+    /// Returns the log time without changing anything; `None` if no node has kept it.
     pub fn now(&self, mono_us: u64) -> Option<u64> {
         let read_us = self.read_us?;
         Some(self.at_us.saturating_add(mono_us.saturating_sub(read_us)) / 1000)
     }
 
-    /// An entry with this stamp was applied. It was stamped some time ago, so log time is at least that.
+    /// Records that an entry with this stamp was applied. It was stamped some time ago, so log time is at least that.
     pub fn applied(&mut self, stamp_ms: u64, mono_us: u64) {
         let stamp_us = stamp_ms.saturating_mul(1000);
         match self.now(mono_us) {
             Some(now_ms) if stamp_ms <= now_ms => {}
             Some(_) => (self.at_us, self.read_us) = (stamp_us, Some(mono_us)),
-            // It may have been stamped before everything was down.
+            // It may have been stamped before all nodes were down.
             None => self.at_us = self.at_us.max(stamp_us),
         }
     }
 
-    /// The log time of another node. The leader's is adopted; that of others only while this node has none: it has just
-    /// started, and may be elected before it hears a leader.
+    /// Records the log time of another node. The leader's is adopted; that of other nodes only while this node has
+    /// none, because it has just started and may be elected before it receives a leader's heartbeat.
     pub fn heard(&mut self, log_ms: u64, is_leader: bool, mono_us: u64) {
         if is_leader || self.read_us.is_none() {
             let log_us = log_ms.saturating_mul(1000);
@@ -91,7 +92,7 @@ impl LogClock {
     }
 }
 
-/// What other nodes' wall clocks say, compared with this one's.
+/// The other nodes' wall clocks, compared with this node's.
 #[derive(Debug, Default)]
 pub struct Skews {
     rows: BTreeMap<NodeId, Skew>,
@@ -100,28 +101,29 @@ pub struct Skews {
 /// One other node's clock.
 #[derive(Debug)]
 struct Skew {
-    /// How far it is ahead of ours (negative: behind), minus the delay of its heartbeats.
+    /// How far it is ahead of this node's clock (negative: behind), minus the delay of its heartbeats.
     ahead_ms: i64,
-    /// Beats in a row that showed more than [`SKEW_WARN_MS`].
+    /// Number of consecutive heartbeats that showed more than [`SKEW_WARN_MS`].
     beats: u32,
-    /// When the newest beat came, in microseconds of our monotonic clock, and its wall clock.
+    /// When the newest heartbeat was received, in microseconds of this node's monotonic clock.
     came_us: u64,
     their_wall_ms: u64,
     is_told: bool,
 }
 
-/// A change of skew that a person should know.
+/// A change of a clock's skew that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkewNews {
-    /// The clock of that node is this much ahead of ours.
+    /// The clock of that node is ahead of this node's by this many milliseconds.
     Off(i64),
-    /// No longer.
+    /// The clocks agree again.
     Fine,
 }
 
 impl Skews {
-    /// A beat of a node brings its wall clock. It says something of clocks only if it comes about as long after the one
-    /// before as it was sent: what came while this process stood still comes at once, the first of it late.
+    /// Records the wall clock in a node's heartbeat. A heartbeat is used only if the time since the previous one is
+    /// about the same at the receiver as at the sender: after this process was suspended, delayed heartbeats arrive
+    /// together.
     pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64, mono_us: u64) -> Option<SkewNews> {
         let ahead_ms = (i128::from(their_wall_ms) - i128::from(wall_ms)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
         let first = Skew { ahead_ms, beats: 0, came_us: mono_us, their_wall_ms, is_told: false };
@@ -148,23 +150,24 @@ impl Skews {
         }
     }
 
-    /// The node is gone, or no longer ours: its clock has no say.
+    /// Removes a node that has failed or is no longer a member: its clock does not count any more.
     pub fn forget(&mut self, id: NodeId) {
         self.rows.remove(&id);
     }
 
-    /// How far each is ahead of this node's.
+    /// Returns for each node by how many milliseconds its clock is ahead of this node's.
     pub fn all(&self) -> impl Iterator<Item = (NodeId, i64)> + '_ {
         self.rows.iter().map(|(id, row)| (*id, row.ahead_ms))
     }
 
-    /// This node's wall clock, corrected to the middle one of all. Between two middle ones: the nearer to our own.
+    /// Returns this node's wall clock corrected to the median of all nodes; of two middle ones, to the nearer to its
+    /// own.
     pub fn middle(&self, wall_ms: u64) -> u64 {
         let mut all: Vec<i64> = self.rows.values().map(|row| row.ahead_ms).chain([0]).collect();
         all.sort_unstable();
         let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
         let by_ms = if low.unsigned_abs() <= high.unsigned_abs() { low } else { high };
-        // A few milliseconds are delay rather than skew.
+        // A small difference is more likely delay than skew.
         if by_ms.unsigned_abs() < SKEW_WARN_MS as u64 / 10 { wall_ms } else { wall_ms.saturating_add_signed(by_ms) }
     }
 }
@@ -198,7 +201,7 @@ mod tests {
             clock.heard(WALL_MS, true, 0);
             let took_ms = a_second_of(&mut clock, 0, wrong);
             assert!((1_000 - 1_000 / SLEW - 1..=1_000 + 1_000 / SLEW + 1).contains(&took_ms), "{off}: {took_ms} ms");
-            // It steps while it leads.
+            // The wall clock jumps while the node leads.
             let took_ms = a_second_of(&mut clock, SECOND_US, |ms| if ms < 500 { WALL_MS + ms } else { wrong(ms) });
             assert!((1_000 - 1_000 / SLEW - 1..=1_000 + 1_000 / SLEW + 1).contains(&took_ms), "{off}: {took_ms} ms");
         }
@@ -214,7 +217,7 @@ mod tests {
         next.heard(ahead_ms, true, 7_000_000);
         let stamp_ms = next.stamp(17_000_000, WALL_MS + 10_000);
         assert!((ahead_ms + 10_000 - 10_000 / SLEW..=ahead_ms + 10_000).contains(&stamp_ms), "{}", stamp_ms - ahead_ms);
-        // And it gets to the wall clock in the end, never backwards.
+        // Finally it reaches the wall clock, and never decreases.
         let (mut at_us, mut wall_ms, mut last) = (17_000_000, WALL_MS + 10_000, stamp_ms);
         for _ in 0..20 * HOUR_MS / 1000 {
             (at_us, wall_ms) = (at_us + SECOND_US, wall_ms + 1000);
@@ -235,9 +238,9 @@ mod tests {
         assert_eq!(clock.now(5), None);
         clock.applied(WALL_MS + 5, 3);
         assert_eq!(clock.stamp(10, WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
-        // Never before what the log says.
+        // Never earlier than the newest stamp in the log.
         assert_eq!(LogClock::recovered(WALL_MS).stamp(10, WALL_MS - HOUR_MS), WALL_MS);
-        // One that restarts while the others go on hears it from the leader, whatever its own clock says.
+        // A node that restarts while the others run adopts it from the leader, whatever its own clock says.
         let mut clock = LogClock::recovered(WALL_MS);
         clock.heard(WALL_MS + 60_000, true, 10);
         let stamp_ms = clock.stamp(1_010, WALL_MS + HOUR_MS);
@@ -303,7 +306,7 @@ mod tests {
         let told: Vec<_> = (1_000..6_000).step_by(BEAT_MS as usize).filter_map(|at_ms| beat(at_ms, 6_000).0).collect();
         assert_eq!(told, []);
         assert_eq!(beat(6_000, 6_001), (None, -1), "nor do they count where times are told");
-        // A clock that is behind from then on is told of: its beats come as they are sent.
+        // A clock that is behind from then on is reported: its heartbeats arrive at the rate at which they are sent.
         let told: Vec<_> = (7..12).filter_map(|s| beat(s * 1_000 - 5_000, s * 1_000).0).collect();
         assert_eq!(told, [SkewNews::Off(-5_000)]);
     }

@@ -1,4 +1,4 @@
-//! How nodes find, watch and rank each other.
+//! Discovery, failure detection, placement of clients and health of the cluster.
 //!
 //! The tour: `discovery.rs` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
 //! for it; `config_file.rs` writes the shared `config.json`; `gossip.rs` exchanges heartbeats and finds failed nodes;
@@ -6,8 +6,8 @@
 //! which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes with a wrong state;
 //! `health.rs` determines how safe the cluster is; `log_clock.rs` keeps log time, and compares the clocks of the nodes.
 //!
-//! Nothing here starts a thread, owns a channel or reads a clock: time, chance, waiting and asking are arguments.
-//! Not here: what makes a decision binding (`raft/`), calling these (`node/`).
+//! Nothing here starts a thread, owns a channel or reads a clock: time, randomness, waiting and requests to other nodes
+//! are arguments. Not here: replicated decisions (`raft/`), the callers (`node/`).
 
 pub(crate) mod autopilot;
 pub(crate) mod config_file;

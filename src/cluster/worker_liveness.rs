@@ -10,8 +10,8 @@ use crate::raft::{Role, View};
 use crate::types::{Identity, Index, NodeId, Ticks};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Those of `workers` (each a process of the node with its number) that are gone. `lost`: nodes with a port that
-/// refuses; `silent_max`: longest time without an answer.
+/// Returns those of `workers` (each a process of a node) that are lost. `lost` are nodes whose port refuses
+/// connections; `silent_max` is the maximum time without an answer.
 pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
     if view.role != Role::Leader {
         return Vec::new();
@@ -29,13 +29,14 @@ pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[
 /// gets no new entries.
 #[derive(Debug, Default)]
 pub struct LogProgress {
-    /// Where each log ends as far as is known, and since when.
+    /// Last known index of each log, and since when.
     rows: BTreeMap<NodeId, (Identity, Index, Ticks)>,
 }
 
 impl LogProgress {
     /// Updates the record and returns the nodes that lack committed entries and have received none for `still_max`.
-    /// `now` is the leader's own time. To be called often: a peer counts as level until the last call at which it was.
+    /// `now` is the leader's own time. To be called often: a peer counts as caught up until the last call at which it
+    /// was.
     pub fn stuck(&mut self, view: &View, now: Ticks, still_max: Ticks) -> BTreeSet<NodeId> {
         let row = |who: Identity, end: Index| match self.rows.get(&who.id) {
             Some(row) if (row.0, row.1) == (who, end) && end < view.commit_index => *row,
@@ -50,9 +51,9 @@ impl LogProgress {
 /// Time limits of worker liveness.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// Longest time without an answer.
+    /// Maximum time without an answer.
     pub silent_max: Ticks,
-    /// How long a log may not grow while others do.
+    /// Maximum time for which a log that lacks committed entries may not grow.
     pub still_max: Ticks,
     /// A worker that was declared lost and is still registered is declared lost again after this time.
     pub again: Ticks,
@@ -68,22 +69,22 @@ pub struct WorkerLiveness {
     /// As the leader: since when each worker has been here. A worker that joins has received entries: its log has grown
     /// since `log_progress` was last updated.
     came: BTreeMap<Identity, Ticks>,
-    /// As the leader: who was declared gone, and when.
+    /// As the leader: the workers that were declared lost, and when.
     declared: BTreeMap<Identity, Ticks>,
 }
 
 impl WorkerLiveness {
-    /// The node's port refuses connections.
+    /// Records that the node's port refuses connections.
     pub fn lose(&mut self, id: NodeId) {
         self.lost.insert(id);
     }
 
-    /// There is a connection to the node.
+    /// Records that there is a connection to the node.
     pub fn find(&mut self, id: NodeId) {
         self.lost.remove(&id);
     }
 
-    /// The workers of `here` that the leader has to declare lost now; none on a follower. `now` is this node's
+    /// Returns the workers of `here` that the leader has to declare lost now; none on a follower. `now` is this node's
     /// own time. To be called often.
     pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
         if view.role != Role::Leader {

@@ -41,7 +41,7 @@ pub enum ConnectionAction {
 pub struct Multi {
     pub(crate) queued: Vec<Owned>,
     pub(crate) bytes: usize,
-    /// A command was refused: EXEC will be, too.
+    /// Whether a command was refused, so that EXEC will be refused, too.
     pub(crate) is_void: bool,
 }
 
@@ -53,11 +53,12 @@ pub struct Conn {
     /// This one's replies and profile.
     pub(crate) client: Arc<Client>,
     pub(crate) proto: Proto,
-    /// The client has sent the secret, or there is none.
+    /// Whether the client is authenticated: it has sent the cluster's secret, or none is configured.
     pub(crate) is_known: bool,
     /// Reads are local, and writes are acknowledged when the leader has appended them.
     pub(crate) is_eventual: bool,
-    /// The last write was acknowledged like this: back in strong mode, the next read goes through the log after it.
+    /// Whether the last write was acknowledged in eventual mode, before it was committed. After a change to strong mode
+    /// the next read goes through the log, so that it sees that write.
     has_taken: bool,
     pub(crate) multi: Option<Multi>,
     pub(crate) watched: Vec<(Bytes, u64)>,
@@ -104,7 +105,7 @@ impl Conn {
         }
     }
 
-    /// Time for one run.
+    /// Returns the time limit of one batch (`request_timeout_ms`).
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.shared.handle.settings().request_timeout_ms)
     }

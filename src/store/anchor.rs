@@ -1,9 +1,9 @@
-//! Whether a node's folder is still the one that it opened.
+//! Checks whether a node's folder is still the one that was opened.
 //!
-//! Open files stay writable after their folder was removed, renamed or replaced: every write and sync succeeds, and a
-//! restart finds nothing of it. So the paths are compared with what is open: device and inode of the folder, of `lock`
-//! and of `wal/`. All of them are held open, so that no other file can get their inodes.
-//! Not here: when this is checked, and what follows (`node/threads/disk.rs`).
+//! Open files stay writable after their folder was removed, renamed or replaced: every write and sync succeeds, but a
+//! restart does not find the data. So the paths are compared with the open files: device and inode of the folder, of
+//! `lock` and of `wal/`. All of them are kept open, so that their inodes are not reused.
+//! Not here: when this is checked, and the reaction (`node/threads/disk.rs`).
 
 use super::WAL_DIR;
 use super::error::StoreError;
@@ -12,17 +12,18 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What a process has opened, each with the path that led to it.
+/// The files and folders that this process has opened, each with its path.
 #[derive(Debug)]
 pub struct Anchor {
     opened: Vec<(PathBuf, File)>,
 }
 
 impl Anchor {
-    /// `folder` is a node's folder at `dir`, `lock` the lock in it.
+    /// Creates an anchor. `folder` is the node's folder at `dir`, `lock` the lock file in it, each with its path.
     ///
     /// # Errors
-    /// The log's folder cannot be opened, or the paths lead elsewhere already: [`StoreError::FolderGone`].
+    /// Returns the system's error if the log's folder cannot be opened, [`StoreError::FolderGone`] if a path leads to
+    /// another file already.
     pub(crate) fn new(dir: &Path, folder: (&Path, &File), lock: (&Path, &File)) -> Result<Anchor, StoreError> {
         let again = |(path, file): (&Path, &File)| {
             let file = file.try_clone().map_err(|e| StoreError::io("hold on to", path, e))?;
@@ -36,10 +37,10 @@ impl Anchor {
         Ok(anchor)
     }
 
-    /// Whether each path still leads to what was opened by it.
+    /// Checks that each path still leads to the file that was opened.
     ///
     /// # Errors
-    /// [`StoreError::FolderGone`] if one does not; anything else: unknown.
+    /// Returns [`StoreError::FolderGone`] if one does not. Any other error means that the check was not possible.
     pub fn check(&self) -> Result<(), StoreError> {
         for (path, file) in &self.opened {
             let what = match std::fs::metadata(path) {

@@ -1,10 +1,11 @@
-//! The only way to the disk: a small set of operations that the simulator and the tests replace by a faulty disk.
+//! The only access to the disk: a small set of operations, which the simulator and the tests replace by a faulty disk.
 //!
-//! Every durable byte goes through [`Files`] and [`File`]. Each call is one step that a crash can come
-//! before or after. What a call promises: `sync_data` makes a file's bytes and length survive a power cut; `sync_dir`
-//! makes the folder's names survive (creations, renames, removals); nothing else survives for certain.
-//! Not here: retries of writes and syncs. There are none anywhere: after a failed sync the kernel may have dropped the
-//! very bytes. An open that fails because no file descriptor is free has changed no byte, and is retried for a while.
+//! Every durable byte goes through [`Files`] and [`File`]. Each call is one step; a crash is possible before and after
+//! it. Guarantees: after `sync_data`, a file's bytes and length survive a power failure; after `sync_dir`, the folder's
+//! entries do (creations, renames, removals); nothing else is guaranteed to survive.
+//! Not here: retries of writes and syncs. There are none anywhere, because after a failed sync the kernel may have
+//! dropped the written bytes. An open that fails because no file descriptor is free is retried, because it changes
+//! nothing.
 
 use super::error::{StoreError, is_out_of_descriptors};
 use rustix::fs::{Mode, OFlags};
@@ -16,32 +17,32 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long opening a file is tried again while no descriptor is left, and how often. A leader with a disk that hangs
-/// for so long steps down.
+/// How long opening a file is retried while no file descriptor is free. A leader whose disk hangs for this long steps
+/// down.
 const DESCRIPTORS_WITHIN: Duration = Duration::from_secs(30);
 const DESCRIPTORS_AGAIN: Duration = Duration::from_millis(20);
 
-/// A disk. Paths are whole paths as the caller knows them.
+/// A disk. Paths are the full paths that the caller uses.
 pub trait Files: Send + Sync {
-    /// A new, empty file for writing and reading; an old one of that name is emptied.
+    /// Creates an empty file for reading and writing; an existing file is truncated.
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
-    /// An existing file for writing and reading.
+    /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
-    /// An existing file for reading; works on files that may not be written.
+    /// Opens an existing file for reading; write permission is not needed.
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>>;
-    /// A whole file's bytes.
+    /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Gives a file another name; a file that had it is replaced in the same step.
+    /// Renames a file atomically; replaces an existing file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Names in a folder, sorted; `NotFound` if there is no such folder.
+    /// Returns the names in a folder, sorted; `NotFound` if there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Creates a folder and its parents; it may exist.
+    /// Creates a folder and its parents; succeeds if it exists.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Makes the names in a folder durable.
+    /// Makes the entries of a folder durable (`fsync`).
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Bytes that this process may still fill.
+    /// Returns the number of free bytes that this process may use.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
 }
 
@@ -51,13 +52,13 @@ pub trait File: Send {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Reads at an offset until the buffer is full or the file ends; returns the number of bytes.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Makes the file at least this long, with zeros, and reserves the room for it on disk.
+    /// Extends the file with zeros to at least this length, and reserves disk space for it.
     fn allocate(&mut self, bytes: u64) -> io::Result<()>;
     /// Makes the bytes and the length durable (`fdatasync`).
     fn sync_data(&mut self) -> io::Result<()>;
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Cuts (or zero-fills) to this length.
+    /// Truncates or extends (with zeros) the file to this length.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
@@ -65,13 +66,13 @@ pub trait File: Send {
 const FREE_STEP_BYTES: u64 = 2 << 20;
 
 /// Removes a large file in steps, calling `pause` in between. Some file systems delay every sync of the disk while they
-/// free a large file: 130 MB took ext4 with `discard` 75 ms; in steps no sync waited for more than 3 ms. The file is
-/// first renamed to `shrunk` in its folder, so that no later reader opens it, and the remainder after a crash is not
-/// taken for a whole file. If a reader has it open (`is_unread` returns false), it is removed in one step, and stays
-/// whole for that reader.
+/// free a large file: for 130 MB, ext4 with `discard` took 75 ms; in steps no sync waited for more than 3 ms. The file
+/// is first renamed to `shrunk` in its folder, so that no later reader opens it, and so that its remainder after a
+/// crash is not mistaken for a complete file. If a reader has it open (`is_unread` returns false), it is removed in one
+/// step, so that its content stays available to that reader.
 ///
 /// # Errors
-/// Those of the disk.
+/// Returns the disk's error.
 pub fn remove_gently(
     files: &dyn Files,
     path: &Path,
@@ -96,25 +97,25 @@ pub fn remove_gently(
     files.remove(shrunk).map_err(|e| StoreError::io("remove", shrunk, e))
 }
 
-/// Mode of a file that other users may read, from the umask of the start; set by [`make_all_private`].
+/// Mode of files that other users may read, derived from the umask at start; set by [`make_all_private`].
 static SHARED_MODE: OnceLock<u32> = OnceLock::new();
 
-/// From now on the owner keeps the rights to files that this process creates, even under a umask that removes them
-/// (777): the process must be able to read its own files.
+/// Clears the owner's bits of the umask: this process must be able to read the files that it creates from now on, even
+/// if it was started with a umask such as 777.
 pub fn keep_own_rights() {
     let before = umask(Mode::RWXG | Mode::RWXO);
     umask(before & !Mode::RWXU);
 }
 
-/// From now on every file and folder that this process creates, including those of SQLite, is private to its owner,
-/// unless its rights are widened afterwards.
+/// Sets the umask so that every file and folder that this process creates from now on, including those of SQLite, is
+/// private to its owner, unless its mode is widened afterwards.
 pub fn make_all_private() {
     let before = umask(Mode::RWXG | Mode::RWXO);
     SHARED_MODE.get_or_init(|| 0o666 & !before.as_raw_mode());
 }
 
-/// Mode of a new file that other users may read: by the umask with which this process was started, or 644 before
-/// [`make_all_private`] was called.
+/// Returns the mode of a new file that other users may read: according to the umask with which this process was
+/// started, or 644 before [`make_all_private`] was called.
 pub fn shared_mode() -> u32 {
     SHARED_MODE.get().copied().unwrap_or(0o644)
 }
@@ -123,7 +124,7 @@ pub fn shared_mode() -> u32 {
 /// it points to may not be mounted.
 ///
 /// # Errors
-/// The system's.
+/// Returns the system's error.
 pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| match dangling(dir) {
         Some(why) if e.kind() == ErrorKind::AlreadyExists => io::Error::new(ErrorKind::NotFound, why),
@@ -142,11 +143,11 @@ fn dangling(dir: &Path) -> Option<String> {
     })
 }
 
-/// Removes the rights of group and others to a node's folder, its files, and its subfolders with their files; returns
-/// the folder's previous mode if it was wider. Folders of jobs are not changed.
+/// Removes the permissions of group and others from a node's folder, its files, and its subfolders with their files;
+/// returns the folder's previous mode if it was wider. Folders of jobs are not changed.
 ///
 /// # Errors
-/// The system's: the folder is another user's, for instance.
+/// Returns the system's error, for instance if another user owns the folder.
 pub fn narrow(dir: &Path) -> io::Result<Option<u32>> {
     let before = fs::metadata(dir)?.mode() & 0o777;
     if before & 0o077 != 0 {
@@ -156,12 +157,12 @@ pub fn narrow(dir: &Path) -> io::Result<Option<u32>> {
     Ok((before & 0o077 != 0).then_some(before))
 }
 
-/// Removes the rights of group and others to the folder of all nodes, if this user owns it and it holds only what nodes
-/// and `run.sh` create: a folder that is used for other things too is not changed. Returns the previous mode if it was
-/// wider.
+/// Removes the permissions of group and others from the data folder of all nodes, if this user owns it and it contains
+/// only files of nodes and of `run.sh`: a folder that is also used for other purposes is not changed. Returns the
+/// previous mode if it was wider.
 ///
 /// # Errors
-/// The system's.
+/// Returns the system's error.
 pub fn narrow_data(dir: &Path) -> io::Result<Option<u32>> {
     let meta = fs::metadata(dir)?;
     let before = meta.mode() & 0o777;
@@ -181,7 +182,7 @@ pub fn narrow_data(dir: &Path) -> io::Result<Option<u32>> {
 
 fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
     for row in fs::read_dir(dir)?.flatten() {
-        // Of a link the rights of the link, which say nothing: it is left alone.
+        // The mode of a link is meaningless; links are skipped.
         let Ok(meta) = row.metadata() else { continue };
         let is_jobs = row.file_name().to_string_lossy().starts_with("jobs");
         let is_folder = meta.is_dir() && has_folders && !is_jobs;
@@ -198,9 +199,9 @@ fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
 /// Opens a file of the node. A pipe or device is refused: opening or reading it could block for ever, or never end.
 ///
 /// # Errors
-/// When the system refuses, or it is not a regular file.
+/// Returns the system's error, or an error if it is not a regular file.
 pub fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
-    // Does nothing to a regular file; a pipe is opened without waiting for its other end.
+    // Has no effect on a regular file; a pipe is opened without waiting for its other end.
     options.custom_flags(OFlags::NONBLOCK.bits() as i32);
     let file = when_there_is_room(|| options.open(path))?;
     match file.metadata()?.is_file() {
@@ -209,7 +210,7 @@ pub fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs
     }
 }
 
-/// Retries an open for a while when no file descriptor is free: descriptors become free again, and the disk is sound.
+/// Retries an open for [`DESCRIPTORS_WITHIN`] while no file descriptor is free, which is temporary and no disk fault.
 fn when_there_is_room<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + DESCRIPTORS_WITHIN;
     loop {
@@ -260,7 +261,7 @@ impl Files for RealFiles {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for row in fs::read_dir(dir)? {
-            // A name that is not UTF-8 is none of ours.
+            // No file of a node has a name that is not UTF-8.
             if let Ok(name) = row?.file_name().into_string() {
                 names.push(name);
             }
@@ -308,7 +309,7 @@ impl File for RealFile {
         // Not fs2's `allocate`: it reports a stale error number when the disk is full.
         match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
             Ok(()) => {}
-            // A file system that cannot reserve still takes the zeros that the caller writes next.
+            // If the file system cannot reserve space, the zeros that the caller writes next do.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
             Err(e) => return Err(e.into()),
         }

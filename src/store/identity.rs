@@ -1,9 +1,9 @@
 //! The owner of a data folder, and its lock, so that only one process works in it.
 //!
-//! `identity.json` has the node's number, a uuid that is new when its promises begin, its cluster and the addresses of
-//! the peers that it knew last, so that a restart finds them without any shared file. It is replaced in one step, never
-//! edited. `lock` is held while the process lives; the system releases it however the process ends. A discarded folder
-//! (`--rejoin`) gets its new uuid before its log is removed: the old uuid must never vote with an empty log.
+//! `identity.json` has the node's number, its uuid, its cluster and the last known addresses of its peers, so that a
+//! restart finds them without a shared file. It is replaced atomically. `lock` is held while the process lives; the
+//! system releases it however the process ends. A discarded folder (`--rejoin`) gets its new uuid before its log is
+//! removed: the old uuid must never vote with an empty log.
 //! Not here: joining and bootstrap (`cluster/discovery.rs`).
 
 use super::anchor::Anchor;
@@ -25,13 +25,13 @@ use uuid::Uuid;
 pub const FILE_NAME: &str = "identity.json";
 const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
-/// Behind the names of folders that were set aside.
+/// Suffix of folders that were set aside.
 const ASIDE_SUFFIX: &str = ".older";
-/// How long a start waits for a folder, and how often it looks.
+/// How long a start waits for the lock of its folder.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What `identity.json` says.
+/// Content of `identity.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Me {
@@ -39,33 +39,33 @@ pub struct Me {
     pub cluster: Option<Uuid>,
     /// The node's number.
     pub id: NodeId,
-    /// Drawn when the folder was made, and again when its state was discarded.
+    /// Random; drawn when the folder was created, and again when its state was discarded.
     pub uuid: Uuid,
-    /// Whether a log was begun under this uuid. If so and the log is gone, the node must not start: it would forget
-    /// votes.
+    /// Whether a log was created under this uuid. If it is missing then, the node must not start: it could vote twice
+    /// in a term.
     #[serde(default)]
     pub has_log: bool,
-    /// The state of an earlier uuid is being removed; finished at the next load.
+    /// Whether the removal of an earlier uuid's state was begun; [`load`] finishes it.
     #[serde(default)]
     pub is_discarding: bool,
-    /// Where the other members were last known to be.
+    /// Last known addresses of the other members.
     #[serde(default)]
     pub peers: BTreeMap<NodeId, Addresses>,
 }
 
 impl Me {
-    /// A newcomer.
+    /// Returns the identity of a new node without a cluster.
     pub fn new(id: NodeId, uuid: Uuid) -> Me {
         Me { cluster: None, id, uuid, has_log: false, is_discarding: false, peers: BTreeMap::new() }
     }
 
-    /// Number and uuid.
+    /// Returns number and uuid.
     pub fn identity(&self) -> Identity {
         Identity { id: self.id, uuid: self.uuid }
     }
 }
 
-/// The folder of node `id`.
+/// Returns the folder of node `id`.
 pub fn folder(data_dir: &Path, id: NodeId) -> PathBuf {
     data_dir.join(format!("node-{}", id.0))
 }
@@ -73,8 +73,8 @@ pub fn folder(data_dir: &Path, id: NodeId) -> PathBuf {
 /// Reads `identity.json`; `None` in a new folder. Finishes a discard that a crash interrupted.
 ///
 /// # Errors
-/// [`StoreError::IdentityLost`] if the file is missing beside a log: it is written before the log is begun, so no crash
-/// leaves a log alone.
+/// Returns [`StoreError::IdentityLost`] if there is a log but no such file: the file is written before the log is
+/// created, so a crash cannot be the cause.
 pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     let Some(mut me) = peek(files, dir)? else {
         missing_beside_a_log(files, dir)?;
@@ -86,10 +86,10 @@ pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     Ok(Some(me))
 }
 
-/// Reads `identity.json` without finishing anything: for looking only.
+/// Reads `identity.json` without changing anything.
 ///
 /// # Errors
-/// [`StoreError::ForeignFolder`] if the folder bears another node's number than the file.
+/// Returns [`StoreError::ForeignFolder`] if the folder is named after another node.
 pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     match (read(files, dir)?, super::error::node_of(dir)) {
         (Some(me), Some(node)) if node != me.id => Err(foreign(files, dir, &me, node)),
@@ -97,7 +97,7 @@ pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     }
 }
 
-/// The content of the file, without checking that it belongs to this folder.
+/// Reads the file without checking that it belongs to this folder.
 fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
@@ -109,11 +109,12 @@ fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
     me.map(Some).map_err(|e| StoreError::Identity { file: path, why: e.to_string(), node: super::error::node_of(dir) })
 }
 
-/// Says where the folders may be that were mixed up: `dir` is named after `node` and belongs to `me`.
+/// Returns the error for swapped folders, with advice where the right ones may be: `dir` is named after `node` and
+/// belongs to `me`.
 fn foreign(files: &dyn Files, dir: &Path, me: &Me, node: NodeId) -> StoreError {
     let data_dir = dir.parent().unwrap_or(Path::new(""));
     let siblings = files.list(data_dir).unwrap_or_default().into_iter().map(|name| data_dir.join(name));
-    // Under whatever name: it may have been moved out of the way.
+    // The name does not matter: the folder may have been renamed.
     let own = siblings.filter(|at| at != dir && read(files, at).ok().flatten().is_some_and(|it| it.id == node));
     let own: Vec<String> = own.map(|at| at.display().to_string()).collect();
     let home = folder(data_dir, me.id);
@@ -147,7 +148,7 @@ fn foreign(files: &dyn Files, dir: &Path, me: &Me, node: NodeId) -> StoreError {
     StoreError::ForeignFolder { dir: dir.to_path_buf(), owner, node, advice }
 }
 
-/// Refuses a folder without `identity.json` that is not new.
+/// Returns an error if a folder without `identity.json` contains a log or a snapshot.
 pub fn missing_beside_a_log(files: &dyn Files, dir: &Path) -> Result<(), StoreError> {
     match holds_log(files, dir)? {
         true => Err(StoreError::lost_identity(dir, "identity.json is missing")),
@@ -155,14 +156,14 @@ pub fn missing_beside_a_log(files: &dyn Files, dir: &Path) -> Result<(), StoreEr
     }
 }
 
-/// Whether a node's folder holds a log or a snapshot: promises that other nodes may rely on.
+/// Whether a node's folder contains a log or a snapshot, on which other nodes may rely.
 pub fn holds_log(files: &dyn Files, dir: &Path) -> Result<bool, StoreError> {
     let is_segment = |name: &String| segment::number_of(name).is_some();
     Ok(list(files, &dir.join(WAL_DIR))?.iter().any(is_segment)
         || list(files, &dir.join(SNAPSHOTS_DIR))?.iter().any(|name| snapshot::is_whole(name)))
 }
 
-/// Replaces `identity.json` in one step; durable when this returns.
+/// Replaces `identity.json` atomically and durably.
 pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
     let (path, temporary) = (dir.join(FILE_NAME), dir.join(TEMPORARY_NAME));
     let mut bytes = serde_json::to_vec_pretty(me).expect("an identity is plain data");
@@ -173,12 +174,12 @@ pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
     file.sync_data().map_err(|e| StoreError::io("sync", &temporary, e))?;
     files.rename(&temporary, &path).map_err(|e| StoreError::io("rename", &temporary, e))?;
     files.sync_dir(dir).map_err(|e| StoreError::io("sync", dir, e))?;
-    // The folder itself may be new: without this a power cut could take the whole node.
+    // The folder itself may be new: without this sync it could be lost in a power failure.
     let above = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     files.sync_dir(above).map_err(|e| StoreError::io("sync", above, e))
 }
 
-/// Opens the store of this identity; after the first time its log must exist.
+/// Opens the store of this identity. Its log must exist unless this is the first time.
 pub fn open_store(
     files: Arc<dyn Files>,
     dir: &Path,
@@ -195,11 +196,11 @@ pub fn open_store(
     Ok(opened)
 }
 
-/// Throws this node's state away, as the user asked (`--rejoin`), and gives it a new uuid. Cluster and peers are kept
-/// if the old identity can still be read, so that it finds its way back.
+/// Discards this node's state (`--rejoin`) and gives it a new uuid. Cluster and peers are kept if the old identity can
+/// still be read, so that the node can join its cluster again.
 ///
 /// # Errors
-/// Those of the disk, and [`StoreError::ForeignFolder`]: another node's state is not this one's to throw away.
+/// Returns the disk's error, or [`StoreError::ForeignFolder`] if the folder contains another node's state.
 pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<Me, StoreError> {
     let old = match peek(files, dir) {
         Err(foreign @ StoreError::ForeignFolder { .. }) => return Err(foreign),
@@ -214,8 +215,8 @@ pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<
     Ok(me)
 }
 
-/// Sets this node's log and snapshots aside, because they are older than what the node has promised, and gives it a new
-/// uuid as [`discard`] does. What was set aside before goes.
+/// Renames the folders of this node's log and snapshots, because they lack entries or votes that the node has
+/// acknowledged, and gives it a new uuid as [`discard`] does. Folders that were set aside before are removed.
 pub fn set_aside(files: &dyn Files, dir: &Path, old: &Me, uuid: Uuid) -> Result<Me, StoreError> {
     let mut me = Me { is_discarding: true, has_log: false, uuid, ..old.clone() };
     save(files, dir, &me)?;
@@ -233,7 +234,7 @@ pub fn set_aside(files: &dyn Files, dir: &Path, old: &Me, uuid: Uuid) -> Result<
     Ok(me)
 }
 
-/// Names in a folder; none if it is not there.
+/// Returns the names in a folder; none if it does not exist.
 fn list(files: &dyn Files, dir: &Path) -> Result<Vec<String>, StoreError> {
     match files.list(dir) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -262,27 +263,28 @@ fn finish_discard(files: &dyn Files, dir: &Path, me: &mut Me) -> Result<(), Stor
     save(files, dir, me)
 }
 
-/// Held while a process works in a data folder.
+/// The lock of a data folder, held by the process that uses it.
 #[derive(Debug)]
 pub struct FolderLock {
     dir: PathBuf,
-    /// `dir`, open.
+    /// The open folder.
     folder: std::fs::File,
-    /// The system's lock goes when the file is closed, however the process ends.
+    /// The open lock file; the system releases the lock when it is closed, however the process ends.
     file: std::fs::File,
 }
 
 impl FolderLock {
-    /// An anchor of the folder and of the log in it, for checks while the process runs.
+    /// Returns an anchor of the folder and of the log in it, for checks while the process runs.
     ///
     /// # Errors
-    /// The log's folder does not exist, or the node's folder was replaced.
+    /// Returns an error if the log's folder does not exist, or if the node's folder was replaced.
     pub fn anchor(&self) -> Result<Anchor, StoreError> {
         Anchor::new(&self.dir, (&self.dir, &self.folder), (&self.dir.join(LOCK_NAME), &self.file))
     }
 }
 
-/// As [`lock`], but waits a moment: a process that was killed keeps its folder until its memory is cleared away.
+/// Does the same as [`lock`], but retries for [`LOCK_PATIENCE`]: a killed process keeps its lock until the kernel has
+/// freed its memory.
 pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -293,7 +295,8 @@ pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
     }
 }
 
-/// Takes a data folder for this process, making it if need be; [`StoreError::Locked`] if another one has it.
+/// Locks a data folder for this process, and creates it if necessary. Returns [`StoreError::Locked`] if another process
+/// has locked it.
 pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     let path = dir.join(LOCK_NAME);
     super::create_private_dir(dir).map_err(|e| refused("create", dir, e))?;
@@ -305,7 +308,7 @@ pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
         Ok(()) => {}
         Err(e) if e.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
             let mut holder = String::new();
-            // The number is only for the message; an unreadable one is left out.
+            // The process id is only for the message; if it cannot be read, it is left out.
             let _ = file.read_to_string(&mut holder);
             return Err(StoreError::Locked { dir: dir.to_path_buf(), process: holder.trim().parse().ok() });
         }
@@ -317,7 +320,7 @@ pub fn lock(dir: &Path) -> Result<FolderLock, StoreError> {
     Ok(FolderLock { dir: dir.to_path_buf(), folder, file })
 }
 
-/// A folder that was refused: another user's, or what the system says.
+/// Returns the error for a folder that cannot be used: it belongs to another user, or the system's error.
 fn refused(doing: &str, path: &Path, source: std::io::Error) -> StoreError {
     let user = rustix::process::geteuid().as_raw();
     let nearest = path.ancestors().find_map(|folder| std::fs::metadata(folder).ok());
@@ -327,7 +330,7 @@ fn refused(doing: &str, path: &Path, source: std::io::Error) -> StoreError {
     }
 }
 
-/// Whether a process works in this folder now.
+/// Whether a process has locked this folder.
 pub fn is_in_use(dir: &Path) -> bool {
     let mut options = std::fs::OpenOptions::new();
     let Ok(file) = super::files::open_regular(options.read(true), &dir.join(LOCK_NAME)) else { return false };
@@ -369,7 +372,7 @@ mod tests {
         assert!(error.to_string().contains("--id 3 --rejoin"), "{error}");
     }
 
-    /// A folder `name` that says it is node `id`'s.
+    /// Creates a folder `name` with the identity of node `id`.
     fn leave(data: &Path, name: &str, id: u64) -> PathBuf {
         let dir = data.join(name);
         save(&RealFiles, &dir, &Me::new(NodeId(id), Uuid::from_u128(id.into()))).unwrap();

@@ -1,7 +1,7 @@
 //! Reading a node's folder without changing it, for `phalanx log`.
 //!
-//! It reads like recovery, and so finds the damage that a start would find; it also checks every snapshot. A torn tail
-//! is not damage: a start would cut it. Works beside a running node, which may be writing the newest bytes.
+//! It reads the log as recovery does, so it finds the damage that a start would find; it also checks every snapshot. A
+//! torn tail is not damage: a start would remove it. It can be used while the node is running and writing.
 //! Not here: printing (`cli/local/log.rs`).
 
 use super::error::StoreError;
@@ -15,36 +15,39 @@ use std::sync::Arc;
 
 /// One record with its position.
 pub struct Seen<'a> {
-    /// The segment.
+    /// Path of the segment.
     pub file: &'a Path,
-    /// Where its frame begins.
+    /// Offset of its frame.
     pub offset: usize,
-    /// Its numbers.
+    /// Its position in the log.
     pub at: Position,
-    /// What it says.
+    /// The decoded record.
     pub record: &'a Record,
 }
 
-/// What a folder holds.
+/// Content of a node's folder.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Log segments.
+    /// Number of log segments.
     pub segments: usize,
-    /// Records of all kinds that could be read.
+    /// Number of readable records of all kinds.
     pub records: u64,
     /// Term and vote.
     pub hard_state: HardState,
-    /// Entries after the newest snapshot: first and last index; `None` if there are none.
+    /// First and last index of the entries after the newest snapshot; `None` if there are none.
     pub entries: Option<(Index, Index)>,
-    /// Every snapshot that is whole, oldest first.
+    /// All complete snapshots, oldest first.
     pub snapshots: Vec<SnapshotMeta>,
-    /// What a start would cut.
+    /// The torn tail, which a start would remove.
     pub torn: Option<Torn>,
-    /// What a start would refuse.
+    /// Damage that would prevent a start.
     pub damage: Vec<StoreError>,
 }
 
-/// Reads everything in a node's folder and hands each log record to `each`. `Err`: there is nothing to read.
+/// Reads everything in a node's folder and passes each log record to `each`.
+///
+/// # Errors
+/// Returns an error if there is nothing to read. Damage is not an error, but part of the summary.
 pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)) -> Result<Summary, StoreError> {
     let options = Options { node: super::error::node_of(dir), ..Options::default() };
     let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
@@ -71,7 +74,7 @@ pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)
     for file in snapshots.paths()? {
         let read = SnapshotReader::open(&snapshots, &file).and_then(SnapshotReader::verify);
         if read.is_err() && !snapshots.paths()?.contains(&file) {
-            // The node that lives here has taken it away meanwhile.
+            // The running node has removed it in the meantime.
             continue;
         }
         let meta = keep(read, &mut summary.damage)?;
@@ -93,7 +96,7 @@ pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)
     Ok(summary)
 }
 
-/// Damage is what an inspection is for: noted, not returned.
+/// Moves an error that is damage into `damage`; returns other errors.
 fn keep<T>(result: Result<T, StoreError>, damage: &mut Vec<StoreError>) -> Result<Option<T>, StoreError> {
     match result {
         Ok(found) => Ok(Some(found)),

@@ -1,8 +1,8 @@
-//! `integrity.json` in a node's folder: that its state is known to be wrong, or that no majority knows what is right.
+//! `integrity.json` in a node's folder: records that the node's state is wrong, or that no majority has the same state.
 //!
-//! A restart must not serve what was found corrupt, so the mark outlives the process; it goes when the state was
+//! A node must not serve a corrupt state after a restart, so the mark is durable; it is removed once the state was
 //! replaced.
-//! Not here: who finds out (`cluster/integrity.rs`), what follows (`node/snapshots/checkpoints.rs`).
+//! Not here: the detection (`cluster/integrity.rs`), the reaction (`node/snapshots/checkpoints.rs`).
 
 use super::Files;
 use super::error::StoreError;
@@ -15,33 +15,33 @@ use uuid::Uuid;
 const FILE_NAME: &str = "integrity.json";
 const TEMPORARY_NAME: &str = "integrity.json.tmp";
 
-/// What the file says.
+/// What was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// This node differs from the majority.
+    /// This node's state differs from the majority's.
     Corrupt,
-    /// There is no majority.
+    /// No majority of the voters has the same state.
     Split,
 }
 
-/// The mark.
+/// Content of `integrity.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// Of which node: a state under another uuid is another.
+    /// Uuid of the node; a mark with another uuid is about a discarded state.
     pub uuid: Uuid,
-    /// What was found.
+    /// What was detected.
     pub kind: Kind,
-    /// At which checkpoint.
+    /// Index of the checkpoint.
     pub index: Index,
-    /// In which parts of the state, by number.
+    /// Numbers of the parts of the state that differ.
     pub parts: Vec<u8>,
 }
 
-/// Reads the mark of this identity. A file that cannot be read counts as corrupt: it was written for a reason.
+/// Reads the mark of this identity. A file that cannot be parsed counts as [`Kind::Corrupt`].
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn load(files: &dyn Files, dir: &Path, uuid: Uuid) -> Result<Option<Mark>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
@@ -54,10 +54,10 @@ pub fn load(files: &dyn Files, dir: &Path, uuid: Uuid) -> Result<Option<Mark>, S
     Ok(Some(mark).filter(|mark| mark.uuid == uuid))
 }
 
-/// Writes it, durable when this returns; `None` removes it.
+/// Writes the mark durably; `None` removes it.
 ///
 /// # Errors
-/// When the disk fails.
+/// Returns the disk's error.
 pub fn save(files: &dyn Files, dir: &Path, mark: Option<&Mark>) -> Result<(), StoreError> {
     let (path, temporary) = (dir.join(FILE_NAME), dir.join(TEMPORARY_NAME));
     match mark {

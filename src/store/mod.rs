@@ -47,17 +47,17 @@ pub const WAL_DIR: &str = "wal";
 /// Folder of the snapshots below a node's folder.
 pub const SNAPSHOTS_DIR: &str = "snapshots";
 
-/// Choices of one store.
+/// Options of a store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whose data it is, for advice in errors; `None`: taken from the folder's name (`node-3`).
+    /// Node that owns the data, for error messages; `None`: derived from the folder's name (`node-3`).
     pub node: Option<NodeId>,
     /// Bytes of the first segment. Each one after it is twice as large as the one before, up to `segment_bytes_max`:
     /// an idle node's log stays small, a busy one rotates seldom.
     pub segment_bytes_min: u64,
     /// Maximum size of a segment; a larger record gets a segment for itself.
     pub segment_bytes_max: u64,
-    /// Refuse to start on a folder without a log: this node has promised things before, an empty log would forget them.
+    /// Whether a missing log is an error: with an empty log, the node would have forgotten its votes and entries.
     pub must_exist: bool,
     /// Bytes in one chunk of a snapshot file.
     pub snapshot_chunk_bytes: usize,
@@ -80,7 +80,7 @@ impl Default for Options {
     }
 }
 
-/// Bytes free for this process on the disk that holds `dir`.
+/// Returns the free bytes for this process on the disk of `dir`.
 pub fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
     RealFiles.free_bytes(dir).map_err(|e| StoreError::io("ask for the free space of", dir, e))
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 pub struct Poison(Arc<OnceLock<String>>);
 
 impl Poison {
-    /// Fails if something failed before.
+    /// Returns [`StoreError::Poisoned`] if a write or sync failed before.
     pub fn check(&self) -> Result<(), StoreError> {
         match self.0.get() {
             Some(why) => Err(StoreError::Poisoned { why: why.clone() }),
@@ -20,7 +20,7 @@ impl Poison {
         }
     }
 
-    /// Remembers a failure for ever; the first one counts.
+    /// Records a failure permanently; only the first one is kept.
     pub fn set(&self, why: &StoreError) {
         self.0.get_or_init(|| why.to_string());
     }

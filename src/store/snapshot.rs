@@ -1,11 +1,11 @@
 //! Snapshot files: written or received in chunks, durable before they are used, read whole or as a stream.
 //!
-//! A file is the format's name, a head that says what it covers, chunks, and a trailer with the CRC over all of it. It
-//! is written under a temporary name, synced, renamed, and the folder synced. A snapshot of this node is `….snap` at
-//! once. A received one is `….incoming` until the log has a record that it replaces the log's beginning; recovery
+//! A file has the format's name, a header (what it covers), chunks, and a trailer with the CRC of all of it. It is
+//! written under a temporary name, synced, renamed, and the folder is synced. A snapshot of this node is named `….snap`
+//! then. A received one is `….incoming` until the log has a record that it replaces the log's beginning; recovery
 //! finishes that step after a crash. Snapshots may be saved, received and read by other threads while the log is
-//! written: [`Snapshots`] is a handle to clone. A damaged newest snapshot is refused: an older one would leave a hole
-//! before the log.
+//! written: [`Snapshots`] is a handle to clone. If the newest snapshot is damaged, the start fails: with an older one,
+//! entries before the log would be missing.
 //! Not here: when a snapshot is taken (`node/`), what its bytes mean (`services/`), dropping covered segments
 //! (`store/wal/writer.rs`).
 
@@ -22,19 +22,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// First bytes of every snapshot; the last one is the version of the format.
 pub const MAGIC: &[u8; 8] = b"PHLXSNP1";
-/// Before the head, each chunk and the trailer: `u32` length, `u32` CRC-32 of it and what follows.
+/// Bytes before the payload of each frame (header, chunk or trailer): `u32` length, `u32` CRC-32 of the length and the
+/// payload.
 const FRAME_BYTES: usize = 8;
-/// No frame is longer: a reader reserves its declared length.
+/// Maximum length of a frame, because a reader allocates the declared length.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
-/// A snapshot is synced in pieces of this size: one sync of all of it would hold the log's syncs up meanwhile.
+/// A snapshot is synced in pieces of this size, because one sync of all of it would delay the syncs of the log.
 const SYNC_BYTES: u64 = 512 << 10;
 
-/// What a snapshot file says about itself.
+/// Header of a snapshot file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     meta: SnapshotMeta,
-    /// Bytes of the services' state, all chunks together.
+    /// Length of the services' state in bytes, the sum of all chunks.
     bytes: u64,
 }
 
@@ -51,7 +52,7 @@ pub struct Snapshots {
     poison: Poison,
 }
 
-/// What a file name says: index, term and suffix.
+/// Returns the file name of a snapshot from its index, term and suffix.
 fn name_of(index: Index, term: Term, suffix: &str) -> String {
     format!("{:020}-{:020}.{suffix}", index.0, term.0)
 }
@@ -65,7 +66,7 @@ fn parse_name(name: &str, suffix: &str) -> Option<(Index, Term)> {
     Some((Index(index.parse().ok()?), Term(term.parse().ok()?)))
 }
 
-/// Whether a file of this name is a whole snapshot, in use or received.
+/// Whether this is the name of a complete snapshot, in use or received.
 pub(crate) fn is_whole(name: &str) -> bool {
     parse_name(name, "snap").or_else(|| parse_name(name, "incoming")).is_some()
 }
@@ -84,12 +85,12 @@ impl Snapshots {
         }
     }
 
-    /// Also stops the log when it is set.
+    /// Returns the failure state that is shared with the log.
     pub(crate) fn poison(&self) -> &Poison {
         &self.poison
     }
 
-    /// Index and term of every snapshot in use, oldest first.
+    /// Returns index and term of every snapshot in use, oldest first.
     pub fn list(&self) -> Result<Vec<(Index, Term)>, StoreError> {
         self.list_suffix("snap")
     }
@@ -99,7 +100,7 @@ impl Snapshots {
         Ok(names.iter().filter_map(|name| parse_name(name, suffix)).collect())
     }
 
-    /// Paths of all whole files here, in use or received, oldest first: for inspection.
+    /// Returns the paths of all complete snapshots, in use or received, oldest first; for inspection.
     pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, StoreError> {
         let names = match self.files.list(&self.dir) {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
@@ -108,13 +109,13 @@ impl Snapshots {
         Ok(names.iter().filter(|name| is_whole(name)).map(|name| self.dir.join(name)).collect())
     }
 
-    /// Begins a snapshot of this node's services, with a state of so many bytes.
+    /// Begins to write a snapshot of this node's services, whose state has `bytes` bytes.
     pub fn begin(&self, meta: &SnapshotMeta, bytes: u64) -> Result<SnapshotSaver, StoreError> {
         let writer = self.poison.guard(|| Writer::new(self, meta, bytes, "save"))?;
         Ok(SnapshotSaver { writer, buffer: Vec::with_capacity(self.chunk_bytes), synced: 0, failed: None })
     }
 
-    /// Writes a snapshot of a state in memory; when this returns it is durable, and the newest if its index is.
+    /// Writes a snapshot of a state in memory durably. It is the newest snapshot then if its index is the highest.
     pub fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
         let saver = self.begin(meta, data.len() as u64)?;
         saver.finish_after(|saver| saver.write_all(data))
@@ -122,14 +123,14 @@ impl Snapshots {
 
     /// Opens the newest snapshot; `None` if there is none.
     pub fn newest(&self) -> Result<Option<SnapshotReader>, StoreError> {
-        // Counted before the list is read: a file that goes meanwhile goes whole.
+        // Registered before the list is read, so that a file which is removed in the meantime is removed in one step.
         let _reader = self.readers.enter();
         let newest = || -> Result<Option<PathBuf>, StoreError> {
             Ok(self.list()?.pop().map(|(index, term)| self.dir.join(name_of(index, term, "snap"))))
         };
         let Some(path) = newest()? else { return Ok(None) };
         match SnapshotReader::open(self, &path) {
-            // A newer one has taken its place since.
+            // It was replaced by a newer one in the meantime.
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => match newest()? {
                 Some(path) => SnapshotReader::open(self, &path).map(Some),
                 None => Ok(None),
@@ -144,13 +145,13 @@ impl Snapshots {
         Ok(SnapshotReceiver { writer })
     }
 
-    /// Whether this snapshot was received whole, or is in use already.
+    /// Whether this snapshot was received completely, or is in use already.
     pub fn has_received(&self, meta: &SnapshotMeta) -> Result<bool, StoreError> {
         let key = (meta.index, meta.term);
         Ok(self.list_suffix("incoming")?.contains(&key) || self.list()?.contains(&key))
     }
 
-    /// Puts a received snapshot in use; fine if it is already.
+    /// Puts a received snapshot in use; succeeds if it is in use already.
     pub(crate) fn promote(&self, meta: &SnapshotMeta) -> Result<(), StoreError> {
         let key = (meta.index, meta.term);
         if !self.list_suffix("incoming")?.contains(&key) && self.list()?.contains(&key) {
@@ -162,10 +163,11 @@ impl Snapshots {
         self.sync_dir()
     }
 
-    /// Puts a received snapshot in use beside the log that covers it, as if this node had saved it, and opens it.
+    /// Puts a received snapshot in use although the log already contains its entries, as if this node had saved it, and
+    /// opens it.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// Returns the disk's error.
     pub fn adopt(&self, meta: &SnapshotMeta) -> Result<SnapshotReader, StoreError> {
         let _reader = self.readers.enter();
         self.poison.guard(|| {
@@ -174,7 +176,7 @@ impl Snapshots {
         })
     }
 
-    /// Removes all snapshots before `index`, calling `pause` now and then.
+    /// Removes all snapshots before `index`, calling `pause` between steps.
     pub(crate) fn remove_before(&self, index: Index, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();
         for (index, term) in &old {
@@ -184,7 +186,7 @@ impl Snapshots {
         if old.is_empty() { Ok(()) } else { self.sync_dir() }
     }
 
-    /// Removes what an earlier process left half-written or never put in use.
+    /// Removes incomplete snapshots, and received ones that were never put in use, of an earlier process.
     pub(crate) fn tidy(&self) -> Result<(), StoreError> {
         let names = self.files.list(&self.dir).map_err(|e| StoreError::io("list", &self.dir, e))?;
         for name in names.iter().filter(|name| name.ends_with(".tmp") || parse_name(name, "incoming").is_some()) {
@@ -232,20 +234,20 @@ impl Drop for Slot {
     }
 }
 
-/// A snapshot file in the making.
+/// A snapshot file that is being written.
 struct Writer {
     home: Snapshots,
-    /// Keeps its temporary name from others.
+    /// Reserves its temporary name.
     _slot: Slot,
     head: Head,
     file: Box<dyn File>,
     path: PathBuf,
     position: u64,
-    /// What was synced so far.
+    /// Number of bytes of the file that are synced.
     synced: u64,
-    /// Bytes of the state so far.
+    /// Number of bytes of the state so far.
     taken: u64,
-    /// Over every byte of the file so far.
+    /// CRC of all bytes of the file so far.
     crc: crc32fast::Hasher,
 }
 
@@ -280,7 +282,7 @@ impl Writer {
         self.put(&framed)
     }
 
-    /// Takes the next bytes; whether it synced.
+    /// Writes the next bytes as a chunk; returns whether it synced.
     fn chunk(&mut self, bytes: &[u8]) -> Result<bool, StoreError> {
         if bytes.is_empty() {
             return Ok(false);
@@ -299,7 +301,7 @@ impl Writer {
         self.file.sync_data().map_err(|e| StoreError::io("sync", &self.path, e))
     }
 
-    /// Gives up and frees the room if that works; what is left goes at the next start.
+    /// Removes the incomplete file. If that fails, the next start removes it.
     fn abandon(self) {
         let _ = self.home.files.remove(&self.path);
     }
@@ -329,21 +331,24 @@ pub struct SnapshotSaver {
     writer: Writer,
     /// Bytes of an incomplete chunk.
     buffer: Vec<u8>,
-    /// Pieces that were synced.
+    /// Number of pieces that are synced.
     synced: u64,
     failed: Option<StoreError>,
 }
 
 impl SnapshotSaver {
-    /// Pieces synced so far: when this has grown, the caller may leave the disk to others for a moment.
+    /// Returns the number of pieces synced so far: when it has grown, the caller may pause to let other threads use the
+    /// disk.
     pub fn synced(&self) -> u64 {
         self.synced
     }
 
-    /// Lets `write` write all of the state; when this returns the snapshot is durable and the newest, if its index is.
+    /// Calls `write` to write the whole state, and makes the snapshot durable. It is the newest then if its index is
+    /// the highest.
     ///
     /// # Errors
-    /// When the disk fails or is full, or when `write` does, or wrote another number of bytes than was announced.
+    /// Returns an error if the disk fails or is full, if `write` fails, or if it wrote another number of bytes than was
+    /// announced.
     pub fn finish_after(mut self, write: impl FnOnce(&mut SnapshotSaver) -> io::Result<()>) -> Result<(), StoreError> {
         let written = write(&mut self).and_then(|()| self.put_buffer());
         let poison = self.writer.home.poison.clone();
@@ -388,7 +393,7 @@ impl Write for SnapshotSaver {
         Ok(taken)
     }
 
-    /// Nothing: durable is only what was finished.
+    /// Does nothing: only [`SnapshotSaver::finish_after`] makes a snapshot durable.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -401,12 +406,12 @@ pub struct SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    /// Bytes received so far: the offset at which the next chunk must begin.
+    /// Returns the number of bytes received so far: the offset at which the next chunk must begin.
     pub fn received(&self) -> u64 {
         self.writer.taken
     }
 
-    /// Takes the next chunk.
+    /// Writes the next chunk; returns an error if `offset` is not [`SnapshotReceiver::received`].
     pub fn chunk(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let (taken, total) = (self.writer.taken, self.writer.head.bytes);
         if offset != taken {
@@ -421,12 +426,12 @@ impl SnapshotReceiver {
         })
     }
 
-    /// Gives up and frees the room, for instance when the sender is gone or a newer transfer begins.
+    /// Removes the incomplete file, for instance when the sender has failed or a newer transfer begins.
     pub fn abandon(self) {
         self.writer.abandon();
     }
 
-    /// Makes it durable, beside the log; [`super::Store::write`] with a persist that installs it puts it in use.
+    /// Makes the received snapshot durable. [`super::Store::write`] with a persist that installs it puts it in use.
     pub fn finish(self) -> Result<SnapshotMeta, StoreError> {
         let (taken, total) = (self.writer.taken, self.writer.head.bytes);
         if taken != total {
@@ -439,11 +444,12 @@ impl SnapshotReceiver {
     }
 }
 
-/// Which snapshots are being read: such a file is removed in one step, which leaves it whole for its reader.
+/// Counts the open readers of snapshots. While there are any, files are removed in one step, which leaves their content
+/// available to a reader.
 #[derive(Clone, Default)]
 struct Readers(Arc<AtomicU64>);
 
-/// One of them.
+/// Registration of one open reader.
 struct Reading(Readers);
 
 impl Readers {
@@ -463,8 +469,7 @@ impl Drop for Reading {
     }
 }
 
-/// Reads one snapshot from beginning to end and checks every byte; continues even if this process removes the file
-/// meanwhile.
+/// Reads one snapshot from beginning to end and checks every byte; continues to work if this process removes the file.
 pub struct SnapshotReader {
     file: Box<dyn File>,
     _reading: Reading,
@@ -475,7 +480,7 @@ pub struct SnapshotReader {
     length: u64,
     given: u64,
     crc: crc32fast::Hasher,
-    /// What `Read` has not returned yet.
+    /// Bytes of the present chunk that `Read` has not returned yet.
     rest: io::Cursor<Vec<u8>>,
     is_done: bool,
 }
@@ -503,17 +508,17 @@ impl SnapshotReader {
         Ok(reader)
     }
 
-    /// What it covers.
+    /// Returns index, term and membership that the snapshot covers.
     pub fn meta(&self) -> &SnapshotMeta {
         &self.head.meta
     }
 
-    /// Length of the services' state in bytes.
+    /// Returns the length of the services' state in bytes.
     pub fn bytes(&self) -> u64 {
         self.head.bytes
     }
 
-    /// The next chunk; `None` at the end, when everything was right.
+    /// Returns the next chunk, or `None` at the end if all checksums and lengths were correct.
     pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         if self.is_done {
             return Ok(None);
@@ -538,7 +543,7 @@ impl SnapshotReader {
         Ok(None)
     }
 
-    /// Everything that is left, checked to the end.
+    /// Reads and checks all remaining bytes.
     pub fn read_all(mut self) -> Result<Vec<u8>, StoreError> {
         let mut data = Vec::new();
         while let Some(chunk) = self.next_chunk()? {
@@ -547,7 +552,7 @@ impl SnapshotReader {
         Ok(data)
     }
 
-    /// Checks everything to the end.
+    /// Checks all remaining bytes without keeping them.
     pub fn verify(mut self) -> Result<SnapshotMeta, StoreError> {
         while self.next_chunk()?.is_some() {}
         Ok(self.head.meta)
@@ -576,7 +581,7 @@ impl SnapshotReader {
         Ok(())
     }
 
-    /// Offset, CRC and payload of the next frame. An empty one is the trailer; the caller checks its CRC.
+    /// Returns offset, CRC and payload of the next frame. An empty payload is the trailer; the caller checks its CRC.
     fn read_frame(&mut self) -> Result<(u64, u32, Vec<u8>), StoreError> {
         let offset = self.position;
         let frame = self.take(FRAME_BYTES, offset)?;
@@ -593,7 +598,7 @@ impl SnapshotReader {
         Ok((offset, crc, payload))
     }
 
-    /// The next bytes; `blame` is where the frame began that promised them.
+    /// Reads the next bytes; `blame` is the offset of their frame, for the error.
     fn take(&mut self, bytes: usize, blame: u64) -> Result<Vec<u8>, StoreError> {
         if bytes as u64 > self.length - self.position {
             return Err(self.damaged(blame, "the file ends too early"));

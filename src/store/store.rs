@@ -1,8 +1,8 @@
 //! The store, for the disk thread: recovery, writing, syncing, compaction, and what happens after an error.
 //!
 //! Invariants: S1 after an error of a write or sync nothing is written any more. S2 a received snapshot is used only
-//! once its record is on disk. S3 what recovery returns is on disk, without a hole between snapshot and log, and a
-//! suffix that contradicts the snapshot is removed for good.
+//! once its record is on disk. S3 what recovery returns is on disk, without a gap between snapshot and log, and a
+//! suffix that contradicts the snapshot is removed permanently.
 //! Not here: the log's own recovery (`store/wal/writer.rs`), threads (`node/`).
 
 use super::error::StoreError;
@@ -18,20 +18,20 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Removing what a snapshot covers.
+/// The job of removing log segments and snapshots that a newer snapshot covers.
 pub struct CutJob {
     files: Arc<dyn Files>,
-    /// Oldest first.
+    /// Paths of the segments, oldest first.
     segments: Vec<PathBuf>,
     snapshots: Snapshots,
     index: Index,
 }
 
 impl CutJob {
-    /// Does it, calling `pause` now and then.
+    /// Removes the files, calling `pause` between steps.
     ///
     /// # Errors
-    /// When the disk fails: the store then writes nothing any more.
+    /// Returns the disk's error; the store then writes nothing any more.
     pub fn run(self, pause: &mut dyn FnMut()) -> Result<(), StoreError> {
         let poison = self.snapshots.poison();
         poison.check()?;
@@ -44,28 +44,28 @@ impl CutJob {
     }
 }
 
-/// One node's durable state, open.
+/// The opened durable state of one node.
 pub struct Store {
     files: Arc<dyn Files>,
     wal: Wal,
     snapshots: Snapshots,
     options: Options,
-    /// A snapshot with an install record that waits for the next sync.
+    /// The snapshot whose install record was written and not synced yet.
     installing: Option<SnapshotMeta>,
     poison: Poison,
     torn: Option<Torn>,
 }
 
 impl Store {
-    /// Opens a node's folder, making it if need be, and gives what it holds.
+    /// Opens a node's folder, creates it if necessary, and returns the recovered state.
     pub fn open(files: Arc<dyn Files>, dir: &Path, mut options: Options) -> Result<(Store, Durable), StoreError> {
         options.node = options.node.or_else(|| super::error::node_of(dir));
         let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
         for made in [&*wal_dir, &*snapshots_dir] {
             files.create_dir(made).map_err(|e| StoreError::io("create", made, e))?;
         }
-        // After a failed sync of its folder, a rename is visible now and gone after a power cut: what is read must be
-        // durable.
+        // After a failed sync of its folder, a rename may be visible now and lost after a power failure: what is read
+        // must be durable.
         for made in [&*wal_dir, &*snapshots_dir, dir] {
             files.sync_dir(made).map_err(|e| StoreError::io("sync", made, e))?;
         }
@@ -89,7 +89,7 @@ impl Store {
         Ok((store, durable))
     }
 
-    /// Fits log and snapshot together.
+    /// Combines log and snapshot to the recovered state.
     fn reconcile(&mut self, mut replay: Replay, wal_dir: &Path) -> Result<Durable, StoreError> {
         let snapshot = self.snapshot_in_use(&replay)?;
         let base = snapshot.as_ref().map_or((Index(0), Term(0)), |meta| (meta.index, meta.term));
@@ -101,7 +101,7 @@ impl Store {
         let last_term = entries.last().map_or(base.1, |entry| entry.term);
         let mut hard_state = replay.hard_state;
         if hard_state.term < last_term {
-            // The snapshot was durable before the record of its term was, so no promise of that term has left.
+            // The snapshot was durable before the record of its term, so no vote of this node in that term was sent.
             hard_state = HardState { term: last_term, vote: None };
             self.wal.append(&Record::HardState(hard_state))?;
         }
@@ -112,7 +112,7 @@ impl Store {
         Ok(Durable { hard_state, snapshot, entries })
     }
 
-    /// The newest snapshot, checked to its last byte; uses a received one if the log already begins after it.
+    /// Returns the newest snapshot after checking all of it; puts a received one in use if the log begins after it.
     fn snapshot_in_use(&mut self, replay: &Replay) -> Result<Option<SnapshotMeta>, StoreError> {
         let newest = self.snapshots.list()?.pop().map_or(Index(0), |(index, _)| index);
         if let Some(installed) = replay.installed.as_ref().filter(|meta| meta.index > newest)
@@ -123,12 +123,12 @@ impl Store {
         self.snapshots.newest()?.map(SnapshotReader::verify).transpose()
     }
 
-    /// What recovery cut, for the node's log; `None` if the log ended cleanly.
+    /// Returns the torn tail that recovery removed; `None` if there was none.
     pub fn torn_tail(&self) -> Option<&Torn> {
         self.torn.as_ref()
     }
 
-    /// Takes one job; it is durable only after [`Store::sync`].
+    /// Writes one persist; it is durable only after [`Store::sync`].
     pub fn write(&mut self, persist: &Persist) -> Result<(), StoreError> {
         self.guard(|store| store.try_write(persist))
     }
@@ -165,7 +165,7 @@ impl Store {
     /// Checks that the file to which the log is written still has its name.
     ///
     /// # Errors
-    /// [`StoreError::FolderGone`] if it has not; any other error: unknown.
+    /// Returns [`StoreError::FolderGone`] if it has not. Any other error means that the check was not possible.
     pub fn check_folder(&self) -> Result<(), StoreError> {
         let path = self.wal.path();
         match std::fs::metadata(&path) {
@@ -188,8 +188,9 @@ impl Store {
         })
     }
 
-    /// The job of making the next log segment, when it is time for it, for another thread while this one continues to
-    /// write. A segment that is not made in advance also works, but each sync in it also writes metadata.
+    /// Returns the job of creating the next log segment, when it is time for it; another thread runs it while this one
+    /// continues to write. A segment that is not created in advance also works, but each sync in it also writes
+    /// metadata.
     pub fn spare_job(&mut self) -> Option<SpareJob> {
         self.wal.spare_job()
     }
@@ -199,7 +200,7 @@ impl Store {
         self.guard(|store| store.wal.take_spare(made))
     }
 
-    /// Does that work, if it is time for it.
+    /// Creates the next log segment in this thread, if it is time for it.
     #[cfg(test)]
     pub fn prepare(&mut self) -> Result<(), StoreError> {
         self.poison.check()?;
@@ -209,21 +210,21 @@ impl Store {
         }
     }
 
-    /// Writes a snapshot of the own services and drops what it covers. It is durable when this returns.
-    /// [`Store::snapshots`] does the first half on another thread, [`Store::compact`] the second.
+    /// Writes a snapshot of this node's services durably, and removes what it covers. In a node, [`Store::snapshots`]
+    /// does the first part on another thread, and [`Store::cut_job`] the second.
     #[cfg(test)]
     pub fn save_snapshot(&mut self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), StoreError> {
         self.snapshots.save(meta, data)?;
         self.compact(meta.index)
     }
 
-    /// Drops the log segments that the durable snapshot at `index` covers, and all snapshots before it.
+    /// Removes the log segments that the durable snapshot at `index` covers, and all snapshots before it.
     pub fn compact(&mut self, index: Index) -> Result<(), StoreError> {
         self.cut_job(index)?.run(&mut || {})
     }
 
-    /// The same as a job for another thread, because removing large files takes long: the log no longer uses the
-    /// segments from now on. A job must have ended before the next one is requested.
+    /// Returns the same as a job for another thread, because removing large files takes long. The log no longer uses
+    /// the segments from now on. A job must have ended before the next one is requested.
     pub fn cut_job(&mut self, index: Index) -> Result<CutJob, StoreError> {
         self.poison.check()?;
         let known = self.snapshots.list().inspect_err(|e| self.poison.set(e))?;
@@ -233,7 +234,7 @@ impl Store {
         Ok(CutJob { files: Arc::clone(&self.files), segments, snapshots: self.snapshots.clone(), index })
     }
 
-    /// The newest snapshot, for the services at start and for followers; `None` if there is none.
+    /// Opens the newest snapshot, for the services at start and for followers; `None` if there is none.
     pub fn newest_snapshot(&self) -> Result<Option<SnapshotReader>, StoreError> {
         self.snapshots.newest()
     }
@@ -243,18 +244,18 @@ impl Store {
         self.snapshots.receive(meta, bytes)
     }
 
-    /// A handle for threads that save, receive or stream snapshots while this one writes the log.
+    /// Returns a handle for threads that save, receive or stream snapshots while this one writes the log.
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
     }
 
-    /// Numbers of the log's segments, oldest first.
+    /// Returns the numbers of the log's segments, oldest first.
     #[cfg(test)]
     pub(crate) fn segment_numbers(&self) -> Vec<u64> {
         self.wal.segment_numbers()
     }
 
-    /// Runs one operation unless an earlier one failed; remembers a failure for ever.
+    /// Runs one operation unless an earlier one failed; records a failure permanently.
     fn guard(&mut self, run: impl FnOnce(&mut Store) -> Result<(), StoreError>) -> Result<(), StoreError> {
         self.poison.check()?;
         let result = run(self);

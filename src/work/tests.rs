@@ -59,7 +59,7 @@ fn passable() -> tempfile::TempDir {
     dir
 }
 
-/// Runs an attempt in a folder of its own; asserts that nothing of it is left.
+/// Runs an attempt in a separate folder; asserts that its files are removed.
 fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
     // Each test may be a process of its own, and two concurrent programs must not share a user.
     static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
@@ -197,7 +197,8 @@ fn exit_codes_signals_and_live_output_are_told() {
 fn too_much_time_is_told_also_of_one_who_ignores_signals() {
     let limits = Limits { wall_ms: 300, ..LIMITS };
     for source in ["sleep 60", "trap '' TERM INT HUP; while :; do sleep 1; done", "sleep 60 & sleep 60"] {
-        // From when the program runs: the start of a sandbox has a bound of its own, and takes long on a busy machine.
+        // Measured from the program's start: the start of a sandbox has a separate limit, and takes long on a busy
+        // machine.
         let mut begun = None;
         let request = Request { limits, ..request("shell", &format!("echo begun; {source}")) };
         let end = attempt(&sandbox(), &request, &mut |_, _| begun = Some(Instant::now())).unwrap();
@@ -296,7 +297,7 @@ fn a_sandboxed_process_is_known_by_its_mounts() {
     assert!(is_from(&dir.path().join("jobs")), "{table}");
     assert!(!is_from(&dir.path().join("job")), "{table}");
     assert!(!is_from(Path::new("/data/jobs")), "{table}");
-    // Services with mounts of their own, and sandboxes that are being set up, have a copy of the mount itself.
+    // Services with separate mount namespaces, and sandboxes that are being set up, have a copy of the mount itself.
     let copy = format!("77 70 0:52 / {0}/jobs/1-1 rw - tmpfs {0}/jobs/1-1 rw", dir.path().display());
     assert!(!is_mounted_from(&copy, &dir.path().join("jobs")));
 }
@@ -384,7 +385,7 @@ fn fill_with_empty_files(folder: &str) -> String {
 fn too_many_files_are_told() {
     let large = shell("exec head -c 9000000 /dev/zero > large");
     assert_eq!((large.outcome, large.signal), (JobOutcome::FilesExceeded, Some(25)));
-    // Where only a part of the program is ended, the rest may continue, and is told the reason.
+    // If the signal ends only one process of the program, the others may continue, and get the reason.
     let part = shell("head -c 9000000 /dev/zero > large; echo still here");
     finished(&part, 0, "still here\n");
     assert!(text(&part.stderr).contains("File size limit exceeded"), "{}", text(&part.stderr));
@@ -467,7 +468,7 @@ fn a_start_clears_what_a_killed_process_left() {
     std::fs::write(left.job().join("file"), "x").unwrap();
     let path = left.path().to_path_buf();
     std::mem::forget(left);
-    // As after a node that was killed before its programs were told to end with it.
+    // Simulates a node that was killed before the parent-death signal of its programs was set.
     let bounds = super::sandbox::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
     let sandbox = sandbox();
@@ -486,7 +487,7 @@ fn a_start_clears_what_a_killed_process_left() {
     assert!(!table.contains(&dir.path().display().to_string()), "{table}");
 }
 
-/// Two nodes start: one removes what the other left when it was killed, while the other creates it anew.
+/// Two nodes start: one removes the folder that the other left when it was killed, while the other creates it again.
 #[test]
 fn a_start_waits_for_another_node_that_removes_its_folder() {
     use super::scratch;

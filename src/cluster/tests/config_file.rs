@@ -189,7 +189,7 @@ fn a_link_in_place_of_the_temporary_file_is_not_written_through() {
     assert!(!std::fs::symlink_metadata(&path).unwrap().is_symlink());
 }
 
-/// As a container has it whose volume is this one file. Only root can mount; elsewhere it shows nothing.
+/// Simulates a container whose volume is this single file. Only root can mount; for other users the test does nothing.
 #[test]
 fn a_file_that_is_a_mount_is_written_where_it_is() {
     let dir = tempfile::tempdir().unwrap();

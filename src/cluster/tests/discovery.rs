@@ -467,7 +467,7 @@ fn a_log_is_not_set_aside_on_one_word() {
     assert_eq!(search(&settings), Decision::Stopping, "the leader itself remembers nothing of the kind");
 }
 
-/// The cluster that has the front door is heard of nowhere else, or not where the newcomer belongs.
+/// The cluster at the front port answers at no other known address, or is not the one that the new node belongs to.
 #[test]
 fn no_node_joins_or_bootstraps_beside_another_clusters_front_door() {
     for why in ["newcomer", "config.json of another cluster", "a node of another cluster", "data of another cluster"] {

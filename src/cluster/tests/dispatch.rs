@@ -47,7 +47,7 @@ fn clients_on_their_way_arrive_or_expire() {
     picks(&mut d, 0, 3);
     d.handed_out(0, &[(NodeId(1), 2), (NodeId(77), 5)]);
     assert_eq!(d.workers[&NodeId(1)].estimate(), 5);
-    // Two arrived, one of them is gone again.
+    // Two have connected, and one of them has disconnected again.
     d.report(200, NodeId(1), 1, 102);
     assert_eq!(d.workers[&NodeId(1)].estimate(), 4);
     // An old report changes nothing; after two seconds the rest never came.

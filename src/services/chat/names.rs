@@ -24,22 +24,22 @@ pub fn account(text: &str) -> Result<Name, String> {
     }
 }
 
-/// The name of a room.
+/// Returns the name of a room.
 ///
 /// # Errors
-/// Why it cannot be one, in words.
+/// Returns a message for the user that says why the name is invalid.
 pub fn room(text: &str) -> Result<Name, String> {
     name(text.strip_prefix('#').unwrap_or(text))
 }
 
-/// The key of a name: equal for names that are one.
+/// Returns the key of a name, which is equal for names that are the same.
 pub fn key_of(name: &str) -> String {
     // Lower case of a composed text may be composed differently, hence once more.
     name.nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 
-/// A glob-style pattern for keys: what is special in it stays so, and only that. A character that is folded into a
-/// special one, like the full-width question mark, stands for itself, as it does in a name.
+/// Folds a glob pattern like a key. Special characters of the pattern stay special. A character that is folded into a
+/// special one, such as the full-width question mark, is escaped, because it is an ordinary character in a name.
 pub fn pattern_of(text: &str) -> String {
     let mut pattern = String::new();
     let mut plain = String::new();
@@ -55,7 +55,7 @@ pub fn pattern_of(text: &str) -> String {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            // What follows stands for itself.
+            // The following character is literal.
             '\\' => plain.extend(chars.next().or(Some(c))),
             '*' | '?' | '[' | ']' | '^' | '-' => {
                 put(&mut plain, &mut pattern);

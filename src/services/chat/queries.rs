@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Approximate upper bound of a row's bytes beside the text of a message.
 const ROW_BYTES: usize = 256;
-/// Steps that matching a pattern against names may take: other long reads wait for the list meanwhile.
+/// Maximum number of steps for matching a pattern against names, because other long reads wait for the list.
 const LIST_STEPS_MAX: u64 = 20_000_000;
 
 impl Chat {

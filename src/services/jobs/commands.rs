@@ -119,7 +119,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Bytes that it takes.
+    /// Returns its size in bytes.
     pub fn bytes(&self) -> usize {
         let files: usize = self.files.iter().map(|(name, content)| name.len() + content.len()).sum();
         let args: usize = self.args.iter().map(|arg| size_of::<String>() + arg.len()).sum();
@@ -426,7 +426,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Bytes that it takes.
+    /// Returns its size in bytes.
     pub fn bytes(&self) -> usize {
         self.request.bytes() + self.output_bytes() + self.past.iter().map(|past| past.bytes()).sum::<usize>()
     }
@@ -466,7 +466,7 @@ impl Past {
         Past { attempt, worker, not_started, stdout: Bytes::new(), stderr: Bytes::new() }
     }
 
-    /// Bytes that it takes.
+    /// Returns its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Past>() + self.not_started.as_ref().map_or(0, String::len) + self.stdout.len() + self.stderr.len()
     }

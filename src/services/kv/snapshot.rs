@@ -4,9 +4,9 @@
 //! All numbers are little-endian `u64`. Head: revision, number of locks, number of keys. A lock: token, expiry, length
 //! of its name, the name. A key: revision, expiry (0: never), length of the key, length of the value, both. At the end
 //! the removals: the revision at the last removal of all keys, number of groups, and for each its number and revision.
-//! Keys and locks that are over and not removed yet are there as well: every node removes them with the same entries. A
-//! length is believed only up to its limit: a damaged snapshot is an error, not an allocation.
-//! Not here: the frame around it and its version (`services/snapshot_format.rs`).
+//! Expired keys and locks that are not removed yet are included: every node removes them with the same entries. A
+//! length above its limit is an error, so that a damaged snapshot does not cause a large allocation.
+//! Not here: the framing and its version (`services/snapshot_format.rs`).
 
 use super::commands::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use super::locks::{Lock, Locks};

@@ -1,4 +1,4 @@
-//! What lies on disk is cut at every byte and flipped at every bit.
+//! Truncates the files on disk at every byte, and flips every bit.
 
 use super::*;
 use crate::planted_bugs::StoreBugs;
@@ -61,7 +61,7 @@ fn flip_everything(options: &Options, is_sealed: bool) -> Result<(), String> {
             flipped[bit / 8] ^= 1 << (bit % 8);
             match open_with(&disk, &path, flipped, options) {
                 Ok(durable) if durable == all => {}
-                // Nothing on disk says that the newest batch was synced: half of it may be left.
+                // Nothing on disk proves that the newest batch was synced: part of it may be left.
                 Ok(durable)
                     if !is_sealed
                         && durable.entries.len() >= before.entries.len()

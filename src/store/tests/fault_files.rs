@@ -211,7 +211,7 @@ impl Disk {
     }
 
     /// A power cut. Pending names are lost from the last one backwards, or (`any_name`) in any pattern.
-    /// `first_lost(n)` says how much of n is kept, `keeps` decides for each sector of each pending write.
+    /// `first_lost(n)` returns how many of n are kept, `keeps` decides for each sector of each pending write.
     fn lose(
         &mut self,
         any_name: bool,

@@ -185,7 +185,7 @@ impl Model {
         for state in &self.states[self.synced..] {
             for own in [self.saved, self.maybe_saved] {
                 let base = if state.base.0 > own.0 { state.base } else { own };
-                // A snapshot that the log does not reach, or that contradicts it, stands alone.
+                // If the log ends before the snapshot or contradicts it, only the snapshot counts.
                 let is_there = base == state.base || state.log.get(&base.0).is_some_and(|e| e.term.0 == base.1);
                 let after = || state.log.range(base.0 + 1..).map(|(_, e)| e.clone()).collect::<Vec<_>>();
                 let entries = if is_there { after() } else { Vec::new() };

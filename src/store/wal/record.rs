@@ -1,4 +1,4 @@
-//! One record of the log: how it is framed, encoded and recognised.
+//! The framing, encoding and detection of one record of the log.
 //!
 //! ```text
 //! u32 length of the payload | u32 CRC-32 | u64 sequence | u32 place in its batch | payload (postcard)
@@ -15,40 +15,41 @@ use crate::types::{Index, Term};
 use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 
-/// Bytes of a frame before its payload.
+/// Length of the frame header before the payload, in bytes.
 pub const FRAME_BYTES: usize = 20;
 
-/// What one record says.
+/// Content of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// First of each segment: the state after all older segments, so that they can be removed once a snapshot covers
-    /// their entries.
+    /// First record of each segment: the state after all older segments, so that these can be removed once a snapshot
+    /// covers their entries.
     Header(Header),
-    /// Term and vote, together.
+    /// Term and vote.
     HardState(HardState),
     /// The log restarts after this received snapshot.
     Install(SnapshotMeta),
-    /// One entry; its index cuts whatever stood there and after it.
+    /// One entry; it replaces the entry at its index and removes all entries after it.
     Entry(Entry),
-    /// Nothing but its place: everything before it is on disk. Written after a sync, itself not synced.
+    /// No content: only its place matters, which shows that everything before it is on disk. Written after a sync, and
+    /// not synced itself.
     Seal,
     /// A planted bug's half of a hard state: the vote alone.
     #[cfg(test)]
     Vote(Option<crate::types::Identity>),
 }
 
-/// What a segment must know about those before it.
+/// State of the log at the start of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Number of the segment; its file is named after it.
     pub segment: u64,
-    /// Term and vote at its start.
+    /// Term and vote at the start of the segment.
     pub hard_state: HardState,
-    /// Last index of the log at its start, and that entry's term.
+    /// Last index of the log at the start of the segment, and that entry's term.
     pub last: (Index, Term),
 }
 
-/// The encoded shape; borrows commands so that nothing is copied twice.
+/// The encoded form of a record; borrows commands to avoid a copy.
 #[derive(Serialize, Deserialize)]
 enum Shape<'a> {
     Header(Header),
@@ -62,7 +63,7 @@ enum Shape<'a> {
     Vote(Option<crate::types::Identity>),
 }
 
-/// Serde would encode a slice byte by byte; the bytes are the same, the time is not.
+/// Serializes a slice as bytes: the same encoding as Serde's default for slices, but faster.
 fn as_bytes<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> {
     to.serialize_bytes(bytes)
 }
@@ -72,14 +73,14 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> {
 pub struct Position {
     /// Number of its segment.
     pub segment: u64,
-    /// Its number over the life of the log.
+    /// Its number since the log was created.
     pub sequence: u64,
-    /// Records written since the last sync, before it.
+    /// Number of records written between the last sync and this one.
     pub place: u32,
 }
 
 impl Position {
-    /// Every record before this sequence was on disk when this one was written.
+    /// Returns the sequence below which every record was on disk when this one was written.
     pub fn synced_below(&self) -> u64 {
         self.sequence.saturating_sub(u64::from(self.place))
     }
@@ -123,7 +124,7 @@ fn frame(shape: &Shape<'_>, at: Position, out: &mut Vec<u8>) {
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// The CRC of a framed record: everything but the CRC itself, and the number of the segment that it belongs to.
+/// Returns the CRC of a framed record: of all its bytes except the CRC, and of the number of its segment.
 fn checksum(segment: u64, framed: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&segment.to_le_bytes());
@@ -132,18 +133,18 @@ fn checksum(segment: u64, framed: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// What is at some offset of a segment.
+/// Result of reading at an offset of a segment.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// A whole record, its payload still encoded, and the bytes that it takes with its frame.
+    /// A complete record with its encoded payload, and its length in bytes with the frame header.
     Record { at: Position, payload: &'a [u8], bytes: usize },
-    /// Zeros, or too few bytes for any record: preallocated room.
+    /// Zeros, or too few bytes for a record: preallocated space.
     Nothing,
     /// Not a record; the reason.
     Garbage(String),
 }
 
-/// Reads what is at the beginning of `bytes`, a rest of the segment.
+/// Reads a record at the beginning of `bytes`, the remaining bytes of the segment.
 pub fn read_at(segment: u64, bytes: &[u8]) -> Found<'_> {
     let Some(head) = bytes.get(..FRAME_BYTES) else {
         return match bytes.iter().all(|b| *b == 0) {
@@ -181,7 +182,10 @@ pub fn may_begin(bytes: &[u8], after: u64) -> bool {
         && u64::from(place) <= sequence
 }
 
-/// Decodes a payload with a correct checksum; `Err`: why it is invalid nevertheless.
+/// Decodes a payload whose checksum is correct.
+///
+/// # Errors
+/// Returns the reason why it is invalid nevertheless.
 pub fn decode(payload: &[u8]) -> Result<Record, String> {
     let (shape, rest) = postcard::take_from_bytes::<Shape<'_>>(payload).map_err(|e| format!("unreadable: {e}"))?;
     if !rest.is_empty() {

@@ -1,11 +1,11 @@
-//! Reading the log back after a stop of any kind, and telling a torn tail from damage.
+//! Reads the log at start, after any kind of stop, and distinguishes a torn tail from damage.
 //!
 //! Everything is read. Where the last segment stops being readable, either a later record proves that the unreadable
 //! bytes had been synced (damage: refuse), or they belong to the batch that was never synced (torn tail: overwrite with
 //! zeros, so that it never reappears). An earlier segment was synced whole before the next one got its name: it must be
-//! readable up to the record before the next one's header. Whatever recovery keeps, it writes again and syncs before
-//! anyone builds on it.
-//! Not here: what a run of records means (`replay.rs`), how one segment is read (`segment.rs`).
+//! readable up to the record before the next one's header. Everything that recovery keeps is written again and synced
+//! before it is used.
+//! Not here: the state after a sequence of records (`replay.rs`), reading one segment (`segment.rs`).
 
 use super::record::{Position, Record};
 use super::replay::Replay;
@@ -25,21 +25,21 @@ pub struct Log {
     pub replay: Replay,
     /// Numbers of the segments, oldest first, each with the log's last index at its start.
     pub segments: Vec<(u64, Index)>,
-    /// What recovery has to cut.
+    /// The torn tail, which [`repair`] overwrites with zeros.
     pub torn: Option<Torn>,
     path: PathBuf,
     bytes: Vec<u8>,
     scan: Scan,
 }
 
-/// A tail that was never synced.
+/// Unreadable bytes at the end of the log that were never synced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Torn {
     /// The last segment.
     pub file: PathBuf,
-    /// Where the tail begins.
+    /// Offset of the tail.
     pub offset: u64,
-    /// Its length.
+    /// Length of the tail in bytes.
     pub bytes: u64,
     /// Why it cannot be read.
     pub why: String,
@@ -52,7 +52,7 @@ impl fmt::Display for Torn {
     }
 }
 
-/// Numbers of the segments in a folder, in order; a gap between them is damage.
+/// Returns the numbers of the segments in a folder, in order; a gap between them is damage.
 pub fn segments_in(files: &dyn Files, dir: &Path, options: &Options) -> Result<Vec<u64>, StoreError> {
     let names = files.list(dir).map_err(|e| StoreError::io("list", dir, e))?;
     let numbers: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
@@ -64,7 +64,7 @@ pub fn segments_in(files: &dyn Files, dir: &Path, options: &Options) -> Result<V
     Ok(numbers)
 }
 
-/// Reads the whole log without changing it, handing each record to `each`. `numbers` are the segments, at least one.
+/// Reads the whole log without changing it, and passes each record to `each`. `numbers` are the segments, at least one.
 pub fn read(
     files: &dyn Files,
     dir: &Path,
@@ -116,7 +116,7 @@ fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Opt
     Ok(Some(Torn { file: path.to_path_buf(), offset, bytes, why: why.to_string() }))
 }
 
-/// Cuts the torn tail, makes sure that the rest is on disk, and opens the log for appending.
+/// Overwrites the torn tail with zeros, ensures that the rest is on disk, and opens the log for appending.
 pub fn repair(files: Arc<dyn Files>, dir: &Path, options: &Options, log: Log) -> Result<(Wal, Replay), StoreError> {
     let Log { replay, segments, path, mut bytes, scan, .. } = log;
     // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part

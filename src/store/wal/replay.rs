@@ -1,8 +1,8 @@
 //! The log and the hard state that result from a sequence of records.
 //!
-//! Invariants: R1 the entries have no hole, between each other and after `base`. R2 an entry at index i cuts everything
-//! from i on, so an overwritten suffix never returns. R3 terms never decrease, neither along the log nor in the hard
-//! state. A record that violates one is damage, although its checksum is correct. Not here: reading files
+//! Invariants: R1 the entries have no gap, between each other and after `base`. R2 an entry at index i removes all
+//! entries from i on, so an overwritten suffix never returns. R3 terms never decrease, neither along the log nor in the
+//! hard state. A record that violates one is damage, although its checksum is correct. Not here: reading files
 //! (`segment.rs`, `writer.rs`).
 
 use super::record::{Header, Record};
@@ -16,9 +16,9 @@ use crate::types::{Index, Term};
 pub struct Replay {
     /// Newest term and vote.
     pub hard_state: HardState,
-    /// Where `entries` starts after; the term is unknown when the entry there was never seen.
+    /// Index and term before the first of `entries`; the term is `None` if that entry was never read.
     pub base: (Index, Option<Term>),
-    /// Entries after `base`, without a hole.
+    /// Entries after `base`, without a gap.
     pub entries: Vec<Entry>,
     /// Newest snapshot that the log was restarted after.
     pub installed: Option<SnapshotMeta>,
@@ -28,7 +28,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Before the first record.
+    /// Returns the state before the first record.
     #[cfg_attr(not(test), expect(unused_variables, reason = "only tests plant bugs"))]
     pub fn new(options: &Options) -> Replay {
         Replay {
@@ -42,17 +42,17 @@ impl Replay {
         }
     }
 
-    /// Last index of the log.
+    /// Returns the last index of the log.
     pub fn last_index(&self) -> Index {
         self.entries.last().map_or(self.base.0, |e| e.index)
     }
 
-    /// Term of the last entry, if it was ever seen.
+    /// Returns the term of the last entry, if it is known.
     pub fn last_term(&self) -> Option<Term> {
         self.entries.last().map_or(self.base.1, |e| Some(e.term))
     }
 
-    /// Term of the entry at `index`, if the log holds it or starts right after it.
+    /// Returns the term of the entry at `index`, if the log contains it or starts right after it.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.base.0 {
             return self.base.1;
@@ -61,8 +61,11 @@ impl Replay {
         self.entries.get(usize::try_from(place).ok()?).map(|e| e.term)
     }
 
-    /// The entries after a snapshot that ends at `base`, and whether the log continues from there. It does not if it is
-    /// shorter or has another entry there: then nothing of it is valid. `Err`: a hole between the two.
+    /// Returns the entries after a snapshot that ends at `base`, and whether the log continues from there. It does not
+    /// if it is shorter or has another entry there: then none of its entries is valid.
+    ///
+    /// # Errors
+    /// Returns a message if there is a gap between snapshot and log.
     pub fn entries_after(&mut self, base: (Index, Term)) -> Result<(Vec<Entry>, bool), String> {
         let start = self.base.0;
         if start > base.0 {
@@ -80,7 +83,10 @@ impl Replay {
         Ok((entries, true))
     }
 
-    /// Applies the next record; `Err`: why it cannot follow the earlier ones.
+    /// Applies the next record.
+    ///
+    /// # Errors
+    /// Returns the reason if the record cannot follow the earlier ones.
     pub fn apply(&mut self, record: Record) -> Result<(), String> {
         match record {
             Record::Header(header) => self.on_header(header),

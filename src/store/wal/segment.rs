@@ -1,4 +1,4 @@
-//! One segment file: its name, its first bytes, and reading its records up to where they end.
+//! One segment file: its name, its first bytes, and reading its records.
 //!
 //! A segment begins with eight bytes that name the format and the segment's number, then records follow, the first of
 //! which is a header. After the last record there are zeros, reserved so that a sync writes no metadata. Reading stops
@@ -35,27 +35,27 @@ pub fn preamble(number: u64) -> [u8; PREAMBLE_BYTES] {
     bytes
 }
 
-/// One segment's bytes and what they are called.
+/// The bytes of one segment, with path and number.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// For errors.
+    /// Path, for errors.
     pub path: &'a Path,
-    /// By its file name.
+    /// Number, from its file name.
     pub number: u64,
-    /// All of it.
+    /// The whole content.
     pub bytes: &'a [u8],
-    /// Whose data it is, for advice in errors.
+    /// Node that owns the data, for error messages.
     pub node: Option<NodeId>,
 }
 
 impl Source<'_> {
-    /// The error that names this file.
+    /// Returns a damage error with this file's path.
     pub fn damaged(&self, offset: usize, why: impl Into<String>) -> StoreError {
         StoreError::Damaged { file: self.path.to_path_buf(), offset: offset as u64, why: why.into(), node: self.node }
     }
 }
 
-/// How far a segment can be read.
+/// How far a segment is readable.
 #[derive(Debug)]
 pub struct Scan {
     /// Its first record.
@@ -135,7 +135,7 @@ pub fn scan(
     Ok(scan)
 }
 
-/// Sequence of a segment's header.
+/// Returns the sequence of a segment's header.
 pub fn first_sequence(source: Source<'_>) -> Result<u64, StoreError> {
     check_preamble(source)?;
     match record::read_at(source.number, &source.bytes[PREAMBLE_BYTES..]) {

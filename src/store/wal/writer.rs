@@ -1,11 +1,11 @@
-//! The log over its segments: appending, syncing, rotation, recovery and cutting what a snapshot covers.
+//! Writes the log: appending, syncing, rotation, and removing the segments that a snapshot covers.
 //!
-//! Records gather in a buffer; a sync writes them in one piece and then syncs once. When a segment is full it is
-//! synced, and only then does the next one get its name, header first; so only the last segment can have a torn tail.
+//! Records are buffered; a sync writes them in one piece and then syncs once. A full segment is synced before the next
+//! one gets its name, and the next one's header is synced before that; so only the last segment can have a torn tail.
 //!
-//! Invariants: W1 `position` is the end of the last record, and only zeros follow it. W2 records of a batch get their
-//! places from `batch_start`, which moves only after a successful sync. W3 a segment is removed only when a snapshot
-//! covers the log's last index at the next segment's start, and segments are removed oldest first.
+//! Invariants: W1 `position` is the end of the last record, and only zeros follow it. W2 the place of a record in its
+//! batch counts from `batch_start`, which advances only after a successful sync. W3 a segment is removed only when a
+//! snapshot covers the log's last index at the next segment's start, and segments are removed oldest first.
 //! Not here: reading it back (`recover.rs`), poisoning after an error (`store/store.rs`).
 
 use super::record::{self, Header, Position, Record};
@@ -20,15 +20,16 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The next segment while it is being filled with zeros.
+/// File name of the next segment while it is being filled with zeros.
 const SPARE_NAME: &str = "next.tmp";
-/// The next segment where none is ready when it is needed.
+/// File name of the next segment while it is created at rotation, because none was created in advance.
 const HURRIED_NAME: &str = "hurried.tmp";
-/// A segment that is being removed.
+/// File name of a segment that is being removed.
 pub const SHRUNK_NAME: &str = "gone.tmp";
-/// Zeros written and synced in one step: a sync of the log that falls between does not wait for many.
+/// Number of zero bytes that are written and synced in one step, so that a concurrent sync of the log waits only
+/// briefly.
 const ZERO_STEP_BYTES: usize = 256 << 10;
-/// The buffer is written out when it has grown to this, sync or not.
+/// Size of the buffer at which it is written even without a sync.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// The log, open for appending.
@@ -40,11 +41,11 @@ pub struct Wal {
     file: Box<dyn File>,
     /// Numbers of all segments, oldest first, each with the log's last index at its start.
     segments: Vec<(u64, Index)>,
-    /// Bytes of the last segment that are zeros or records.
+    /// Length of the last segment in bytes: records, then zeros.
     room: u64,
-    /// Offset behind its header.
+    /// Offset after its header.
     begins: u64,
-    /// Where the next byte goes, without the buffer.
+    /// Offset at which the buffer will be written.
     position: u64,
     /// Framed records that are not written yet.
     buffer: Vec<u8>,
@@ -52,18 +53,18 @@ pub struct Wal {
     sequence: u64,
     /// Sequence of the first record since the last sync.
     batch_start: u64,
-    /// Something besides a seal waits for a sync.
+    /// Whether a record other than a seal is not synced yet.
     is_dirty: bool,
     hard_state: HardState,
     last: (Index, Term),
     spare: Option<Spare>,
-    /// A [`SpareJob`] is out.
+    /// Whether a [`SpareJob`] was handed out and has not returned.
     is_making_spare: bool,
-    /// This segment has had one: when the disk is full it is not asked for again and again.
+    /// Whether a [`SpareJob`] was created during this segment: it is not repeated if the disk is full.
     has_tried_spare: bool,
 }
 
-/// A next segment, reserved and mostly full of zeros.
+/// A preallocated next segment, filled with zeros.
 pub struct Spare {
     file: Box<dyn File>,
     path: PathBuf,
@@ -76,7 +77,7 @@ impl fmt::Debug for Spare {
     }
 }
 
-/// The work of making the next segment, to be done beside the log by any thread.
+/// The job of creating the next segment, which any thread can run while the log is written.
 pub struct SpareJob {
     files: Arc<dyn Files>,
     path: PathBuf,
@@ -84,11 +85,11 @@ pub struct SpareJob {
 }
 
 impl SpareJob {
-    /// Reserves the room, so that a full disk shows before a header is written, and fills it with zeros: room that is
-    /// only reserved costs metadata at each sync.
+    /// Reserves disk space, so that a full disk is detected before a header is written, and fills the file with zeros:
+    /// with space that is only reserved, each sync would write metadata.
     ///
     /// # Errors
-    /// When the disk fails or is full; the file is then worth nothing.
+    /// Returns an error if the disk fails or is full; the file is then unusable.
     pub fn run(self) -> Result<Spare, StoreError> {
         let bytes = self.bytes;
         let mut spare = self.reserve()?;
@@ -112,22 +113,22 @@ impl SpareJob {
 }
 
 impl Wal {
-    /// Number of the last segment.
+    /// Returns the number of the last segment.
     fn segment(&self) -> u64 {
         self.segments.last().expect("a log has at least one segment").0
     }
 
-    /// Of the last segment.
+    /// Returns the path of the last segment.
     pub fn path(&self) -> PathBuf {
         self.dir.join(segment::file_name(self.segment()))
     }
 
-    /// Last index of the log, synced or not.
+    /// Returns the last index of the log, synced or not.
     pub fn last_index(&self) -> Index {
         self.last.0
     }
 
-    /// Term and vote, synced or not.
+    /// Returns term and vote, synced or not.
     pub fn hard_state(&self) -> HardState {
         self.hard_state
     }
@@ -146,7 +147,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Appends an entry; it cuts whatever stood at its index and after it.
+    /// Appends an entry, which replaces the entry at its index and removes all entries after it.
     pub fn append_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
         self.put(|at, out| record::encode_entry(entry, at, out))?;
         self.last = (entry.index, entry.term);
@@ -176,7 +177,7 @@ impl Wal {
         Position { segment: self.segment(), sequence: self.sequence, place }
     }
 
-    /// Writes the buffer out.
+    /// Writes the buffer to the file.
     fn flush(&mut self) -> Result<(), StoreError> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -210,13 +211,13 @@ impl Wal {
         Ok(())
     }
 
-    /// Leaves word that everything so far is on disk, so that later damage to the newest batch is not taken for a torn
-    /// tail. The word itself is not synced: it is the first of the next batch and reaches the disk with it, or by and
-    /// by.
+    /// Writes a [`Record::Seal`], which proves that everything before it is on disk, so that later damage to the newest
+    /// batch is not mistaken for a torn tail. The seal is not synced: it is the first record of the next batch and
+    /// becomes durable with it, or when the kernel writes it back.
     pub fn seal(&mut self) -> Result<(), StoreError> {
         record::encode(&Record::Seal, self.next_position(), &mut self.buffer);
         if self.position + self.buffer.len() as u64 > self.room {
-            // No room for it: the next segment's header will say the same.
+            // No space for it in this segment: the next segment's header proves the same.
             self.buffer.clear();
             return Ok(());
         }
@@ -228,7 +229,7 @@ impl Wal {
     fn rotate(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         self.sync_file()?;
-        // Without a spare the zeros are left out: a sync then costs a little more, but nothing waits for them now.
+        // Without a prepared segment no zeros are written, to avoid a delay now; each sync then takes a little longer.
         let mut spare = match self.spare.take() {
             Some(spare) => spare,
             None => self.job(HURRIED_NAME).reserve()?,
@@ -245,7 +246,8 @@ impl Wal {
         Ok(())
     }
 
-    /// The work of making the next segment, once, when this one is half full; its result goes to [`Wal::take_spare`].
+    /// Returns the job of creating the next segment, once, when this one is half full. Its result must be passed to
+    /// [`Wal::take_spare`].
     pub fn spare_job(&mut self) -> Option<SpareJob> {
         if self.position < self.room / 2 || self.spare.is_some() || self.is_making_spare || self.has_tried_spare {
             return None;
@@ -254,7 +256,7 @@ impl Wal {
         Some(self.job(SPARE_NAME))
     }
 
-    /// Takes the result of a [`SpareJob`]. A full disk is not an error yet: rotation will report it.
+    /// Accepts the result of a [`SpareJob`]. A full disk is not an error yet: rotation will report it.
     pub fn take_spare(&mut self, made: Result<Spare, StoreError>) -> Result<(), StoreError> {
         self.is_making_spare = false;
         match made {
@@ -278,25 +280,26 @@ impl Wal {
         }
     }
 
-    /// Lets go of the oldest segments, as far as the snapshot at `index` covers them; gives their paths, oldest first.
-    /// They must be removed in that order, the folder synced after each: a power cut must not leave a gap.
+    /// Stops using the oldest segments, as far as the snapshot at `index` covers them; returns their paths, oldest
+    /// first. The caller must remove them in that order, and sync the folder after each: a power failure must not leave
+    /// a gap.
     pub fn cut_below(&mut self, index: Index) -> Vec<PathBuf> {
         let keep = self.segments.iter().rposition(|(_, last)| *last <= index).unwrap_or(0);
         let covered = self.segments.drain(..keep);
         covered.map(|(number, _)| self.dir.join(segment::file_name(number))).collect()
     }
 
-    /// Numbers of the segments on disk, oldest first.
+    /// Returns the numbers of the segments on disk, oldest first.
     #[cfg(test)]
     pub fn segment_numbers(&self) -> Vec<u64> {
         self.segments.iter().map(|(number, _)| *number).collect()
     }
 }
 
-/// What zeros are copied from.
+/// Source of zeros for writing.
 static ZEROS: [u8; ZERO_STEP_BYTES] = [0; ZERO_STEP_BYTES];
 
-/// Turns the spare file into a segment: writes its beginning, syncs it, and only then gives it its name.
+/// Turns the prepared file into a segment: writes its preamble and header, syncs it, and only then renames it.
 fn begin(files: &dyn Files, dir: &Path, spare: &mut Spare, header: Header, sequence: u64) -> Result<u64, StoreError> {
     let path = dir.join(segment::file_name(header.segment));
     let mut bytes = segment::preamble(header.segment).to_vec();
@@ -309,7 +312,7 @@ fn begin(files: &dyn Files, dir: &Path, spare: &mut Spare, header: Header, seque
     Ok(bytes.len() as u64)
 }
 
-/// Makes the first segment of an empty log.
+/// Creates the first segment of an empty log.
 pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wal, StoreError> {
     let bytes = options.segment_bytes_min;
     let mut spare = SpareJob { files: Arc::clone(&files), path: dir.join(SPARE_NAME), bytes }.run()?;
@@ -336,7 +339,7 @@ pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wa
     })
 }
 
-/// Opens the log where recovery found its end; everything before `position` is on disk, everything after it zero.
+/// Opens the log at the end that recovery found: everything before `position` is on disk, everything after it is zero.
 pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) -> Result<Wal, StoreError> {
     let mut wal = Wal {
         files,
@@ -357,7 +360,7 @@ pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) ->
         is_making_spare: false,
         has_tried_spare: false,
     };
-    // What an earlier process left half made or half removed.
+    // Temporary files of an earlier process.
     [SPARE_NAME, HURRIED_NAME, SHRUNK_NAME].iter().try_for_each(|name| wal.drop(name))?;
     Ok(wal)
 }
@@ -370,9 +373,9 @@ pub struct End {
     pub segments: Vec<(u64, Index)>,
     /// Length of the last segment.
     pub room: u64,
-    /// Offset behind its header.
+    /// Offset after its header.
     pub begins: u64,
-    /// Offset behind its last record.
+    /// Offset after its last record.
     pub position: u64,
     /// Sequence of the next record.
     pub sequence: u64,

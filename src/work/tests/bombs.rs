@@ -1,7 +1,7 @@
-//! Programs that multiply: they are noticed soon also where the machine is busy, for their watcher goes first and
-//! counts them in one look.
+//! Fork bombs: they are detected soon, also on a busy machine, because the monitoring thread has a higher priority and
+//! counts the processes in one step.
 //!
-//! These run twice: as root, and as a user without rights.
+//! These tests run twice: as root, and as an unprivileged user.
 
 use super::{LIMITS, attempt, finished, passable, request, run, sandbox, shell, text};
 use crate::lab::poll::wait_until;
@@ -13,12 +13,12 @@ use crate::work::scratch::Scratch;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Forks as fast as it can, also where it cannot: it never ends by itself, and each of its processes is busy.
+/// Forks as fast as it can and retries failed forks: it never ends by itself, and each of its processes is busy.
 const BOMB_IN_C: &str = r#"
     #include <unistd.h>
     int main() { write(1, "begun\n", 6); for (;;) fork(); }"#;
 
-/// Programs that take all of the processors until the guard goes.
+/// Programs that use all processors until the guard is dropped.
 struct Busy(Vec<Child>);
 
 impl Busy {
@@ -44,7 +44,7 @@ fn a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine() {
     let limits = Limits { wall_ms: 60_000, cpu_ms: 60_000, ..LIMITS };
     let request = Request { limits, ..request("c", BOMB_IN_C) };
     let mut all_took = Vec::new();
-    // Others test here as well: what counts is the middle one of three.
+    // Other tests run at the same time, so the median of three is compared.
     for _ in 0..3 {
         let mut begun = None;
         let Some(end) = attempt(&sandbox(), &request, &mut |_, _| begun = begun.or_else(|| Some(Instant::now())))
@@ -79,7 +79,7 @@ fn the_processes_of_a_sandbox_are_counted_in_one_look() {
     assert!(Namespace::of(std::process::id()).is_none(), "this program is in no sandbox");
     let first = process_tree::below(child.id(), sandbox.levels())[0];
     let namespace = Namespace::of(first).expect("whoever started it may look into it");
-    // The sandbox's own first, the shell, and what it has started.
+    // The sandbox's first process, the shell, and the processes that the shell started.
     assert_eq!(namespace.count(1000), Some(7));
     assert!(namespace.count(3).is_some_and(|count| count > 3));
     child.kill().unwrap();

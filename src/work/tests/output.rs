@@ -1,4 +1,4 @@
-//! What a program prints is there when its time is over, and what it only reserves is not held against it.
+//! Output before the time limit is returned, and memory that is only reserved does not count.
 
 use super::{LIMITS, attempt, finished, request, sandbox, text};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
@@ -28,7 +28,7 @@ fn what_was_printed_before_the_time_limit_is_kept() {
             "{language}: {end:?}"
         );
     };
-    // Two at a time: each waits for the end of its time, and a compiler has a processor.
+    // Two at a time: each waits for its time limit, and a compiler needs a processor.
     for pair in programs.chunks(2) {
         std::thread::scope(|scope| pair.iter().for_each(|program| drop(scope.spawn(|| check(*program)))));
     }

@@ -1,7 +1,8 @@
 //! Where attempts have their folders: in the node's own folder, or below `/run` where the users of slots cannot reach
 //! that; and that jobs run in both.
 //!
-//! These run three times: as root, as a user without rights, and as root who may not mount, as in most containers.
+//! These tests run three times: as root, as an unprivileged user, and as root without the capability to mount, as in
+//! most containers.
 
 use super::{LIMITS, again, found, request, text};
 use crate::services::jobs::{End, JobOutcome};
@@ -55,7 +56,7 @@ fn folders_lie_where_the_users_of_slots_may_pass() {
     let closed = Closed::new();
     let placed = scratch::place(&closed.own(), &closed.name);
     if may_mount() {
-        // Held, because other nodes of this machine remove folders that no node holds.
+        // Locked, because other nodes of this machine remove folders that no node has locked.
         let _held = scratch::hold(&placed).unwrap();
         assert_eq!(placed, closed.run);
         assert!(std::fs::read_dir(&placed).unwrap().next().is_none(), "the probe is gone");
@@ -98,8 +99,8 @@ fn jobs_run_where_their_folders_were_placed() {
         let _held = scratch::hold(&placed).unwrap();
         let tried = Sandbox::try_out(SandboxKind::Full, &placed);
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
-            // Neither can the users of slots pass, nor can root set up a sandbox: that is reported once, and not by
-            // each job.
+            // The users of slots have no access, and root cannot set up a sandbox: that is reported once, not by each
+            // job.
             let why = tried.expect_err("walls without a right to build them").to_string();
             assert!(why.contains("chmod o+x") && why.contains(&placed.display().to_string()), "{why}");
             continue;

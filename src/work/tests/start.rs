@@ -1,5 +1,5 @@
-//! Whether a sandbox starts, and what is at fault when it does not: other processes of the same user are not counted
-//! against a job, and a command that never began has no result.
+//! Starting a sandbox: other processes of the same user are not counted against a job, and a command that never began
+//! has no result, but the reason why it did not start.
 
 use super::{BOMB, Bounds, LIMITS, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
 use crate::node::spawn;
@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::time::Instant;
 
-/// Threads that a desktop session has.
+/// Number of threads of a desktop session.
 const OTHERS: usize = 400;
 
 /// Threads of this program's user that do nothing until the guard is dropped.
@@ -123,7 +123,7 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     let mut tries = 0;
     let ended: Result<(), WorkError> = start_patiently(&is_cancelled, || {
         tries += 1;
-        // As long as all tries together may keep starting.
+        // Longer than [`START_TRIES_FOR`]: no retry begins after that.
         assert!(Command::new("sleep").arg("1.6").status().unwrap().success());
         Err(not_started())
     });

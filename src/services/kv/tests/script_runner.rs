@@ -1,8 +1,8 @@
 //! The language of the scripts: interprets a line as a Redis server would, and prints the reply as redis-cli would.
 //!
 //! - time: `at MS` sets the log time of the next lines; `wait MS` advances it and applies an entry without commands
-//! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`, `mset`,
-//!   `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`,
+//! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`,
+//!   `mset`, `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`,
 //!   `persist`, `keys`,
 //!   `scan [after=K] [match=GLOB] [count=N]`, `dbsize`, `flushall`, `multi` … `exec`, `watch`, `unwatch`
 //! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`,
