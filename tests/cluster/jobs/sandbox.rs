@@ -224,10 +224,14 @@ impl Breakable {
         );
         let (fake, exe) = (folder.path().join("bwrap"), folder.path().join("phalanx"));
         std::fs::write(&fake, script).unwrap();
-        let map = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
+        // Only root may mount: another user is root for that, and then a user again, so that jobs run as for any user.
+        let (map, back) = match rustix::process::geteuid().is_root() {
+            true => ("", ""),
+            false => ("--map-root-user", "unshare --user --map-user=1000 --map-group=1000"),
+        };
         let hide = format!(
-            "mount -t tmpfs none /opt && cp -p $(command -v bwrap) /opt/bwrap && chmod 755 /opt && mount --bind {} \
-             $(command -v bwrap) && exec \"$0\" \"$@\"",
+            "mount -t tmpfs none /opt && cp --preserve=mode $(command -v bwrap) /opt/bwrap && chmod 755 /opt && mount --bind {} \
+             $(command -v bwrap) && exec {back} \"$0\" \"$@\"",
             fake.display()
         );
         let start = format!(
