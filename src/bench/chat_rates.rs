@@ -41,7 +41,7 @@ pub struct Plan {
     pub seconds: u64,
 }
 
-/// The result.
+/// The figures of one run, as the command line prints them.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Findings {
     /// Readers.
@@ -50,15 +50,15 @@ pub struct Findings {
     pub messages: usize,
     /// Messages sent per second.
     pub rate: f64,
-    /// Deliveries.
+    /// Messages that readers received, counted for each reader.
     pub delivered: usize,
     /// Readers that miss a message, or have one twice or out of order.
     pub readers_wrong: usize,
     /// Median of the delivery time in milliseconds.
     pub p50_ms: f64,
-    /// 99th percentile of the same.
+    /// 99th percentile of the delivery time in milliseconds.
     pub p99_ms: f64,
-    /// Maximum of the same.
+    /// Longest delivery time in milliseconds.
     pub max_ms: f64,
 }
 

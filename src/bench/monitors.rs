@@ -13,7 +13,7 @@ const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Time for one page to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// The result.
+/// The figures of one run, as the command line prints them.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Findings {
     /// Connections asked for.

@@ -45,10 +45,7 @@ fn serve_connection(server: &Arc<Server>, conn: Conn) {
         }
         let answered = answer(server, conn, head, session.as_ref())?;
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
-        response.headers.extend(answered.cors);
-        if answered.route.is_some_and(|route| route.is_rqlite) {
-            response.headers.push(("X-Rqlite-Version", rqlite_status::VERSION.to_string()));
-        }
+        response.headers.extend(answered.headers);
         Some((in_budget(conn, answered.route, response), answered.is_body_read))
     });
 }
@@ -70,8 +67,8 @@ struct Answered {
     result: ApiResult,
     /// The request has no body, or all of it was read.
     is_body_read: bool,
-    /// Headers that let pages of the cluster's other nodes read the response.
-    cors: Vec<(&'static str, String)>,
+    /// Headers of the route: those that let pages of the cluster's other nodes read the response, and rqlite's version.
+    headers: Vec<(&'static str, String)>,
     /// `None`: no route was found for the request.
     route: Option<&'static Route>,
 }
@@ -79,17 +76,20 @@ struct Answered {
 /// Checks a request and calls its handler. `None`: the connection is over.
 fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&SessionGuard>) -> Option<Answered> {
     let has_no_body = head.framing == Framing::Empty;
-    let early = |result| Some(Answered { result, is_body_read: has_no_body, cors: Vec::new(), route: None });
+    let early = |result| Some(Answered { result, is_body_read: has_no_body, headers: Vec::new(), route: None });
     let (route, args) = match check(server, conn, &head) {
         Ok(Checked::Route(route, args)) => (route, args),
         Ok(Checked::Preflight(response)) => return early(Ok(response)),
         Err(error) => return early(Err(error)),
     };
-    let cors = if route.has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
+    let mut headers = if route.has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
+    if route.is_rqlite {
+        headers.push(("X-Rqlite-Version", rqlite_status::VERSION.to_string()));
+    }
     if route.refuses_unknown()
         && let Err(error) = Params::check(&head, route.known_params())
     {
-        return Some(Answered { result: Err(error), is_body_read: has_no_body, cors, route: Some(route) });
+        return Some(Answered { result: Err(error), is_body_read: has_no_body, headers, route: Some(route) });
     }
     let held = RefCell::new(server.host.memory().reservation());
     let (result, is_body_read) = match route.handler {
@@ -110,10 +110,7 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
                     if let (Some(session), Some(kind)) = (session, route.session_kind) {
                         session.set_kind(kind);
                     }
-                    stream.head.headers.extend(cors.iter().cloned());
-                    if route.is_rqlite {
-                        stream.head.headers.push(("X-Rqlite-Version", rqlite_status::VERSION.to_string()));
-                    }
+                    stream.head.headers.extend(headers.iter().cloned());
                     // A stream may last for days and needs no more of its request.
                     drop(head);
                     match (stream.run)(server, conn, stream.head) {
@@ -126,7 +123,7 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
             (result, has_no_body)
         }
     };
-    Some(Answered { result, is_body_read, cors, route: Some(route) })
+    Some(Answered { result, is_body_read, headers, route: Some(route) })
 }
 
 /// The result of an upload, and whether its body was read whole.

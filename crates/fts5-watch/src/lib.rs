@@ -132,7 +132,7 @@ struct Watched {
     pass: Option<PassToken>,
 }
 
-/// Calls `run` with the context and function that it shall give its tokens to. While it runs there is no watcher, so
+/// Calls `run` with the context and function to which it must pass its tokens. While it runs there is no watcher, so
 /// that a tokenizer in a tokenizer (`porter`) is watched once.
 fn with_watcher(
     bytes: c_int,

@@ -6,6 +6,7 @@
 //! Invariant: a command's meaning is self-contained: no connection state, no clock, no local setting.
 //! Not here: what a command does (`apply.rs`), rqlite's syntax for it (`http/`).
 
+use crate::services::sql::tokens::contains_any;
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
 use std::collections::BTreeMap;
@@ -103,6 +104,18 @@ impl Statement {
     /// A statement without parameters.
     pub fn bare(sql: impl Into<String>) -> Statement {
         Statement { sql: sql.into(), params: Params::None }
+    }
+
+    /// Whether its SQL or a text among its parameters contains one of these words, in any case.
+    pub fn mentions(&self, words: &[&str]) -> bool {
+        let has = |text: &str| contains_any(text.as_bytes(), words);
+        let of = |value: &Value| matches!(value, Value::Text(text) if has(text));
+        has(&self.sql)
+            || match &self.params {
+                Params::None => false,
+                Params::Positional(values) => values.iter().any(of),
+                Params::Named(values) => values.iter().any(|(_, value)| of(value)),
+            }
     }
 
     /// Length in bytes of its longest parameter, or of all parameters together up to `SHORT_ROW_BYTES`, whichever is

@@ -159,9 +159,12 @@ pub fn run_in(
         }
         None => narrow(conn, &prepared).map_err(on_error)?,
     }
+    if tier.is_some() {
+        // The authorizer refuses functions that mark words here, and `fits` a ranking function.
+        return write(conn, hooks, &mut prepared, &statement.params, kind, limit);
+    }
     let bytes = fulltext_matches::narrow(conn, hooks, statement)?;
-    let run = if tier.is_some() { write } else { carry_out };
-    let done = run(conn, hooks, &mut prepared, &statement.params, kind, limit);
+    let done = carry_out(conn, hooks, &mut prepared, &statement.params, kind, limit);
     done.map_err(|error| fulltext_matches::explain(error, bytes))
 }
 
@@ -244,7 +247,8 @@ pub fn write(
     let Some(written) = length_tiers::fulltext_written(conn, hooks)? else {
         return carry_out(conn, hooks, prepared, params, kind, limit);
     };
-    let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), Arc::clone(&hooks.flushes), written, || {
+    let flushes = hooks.fulltext().flushes();
+    let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), flushes, written, || {
         carry_out(conn, hooks, prepared, params, kind, limit)
     })?;
     if hooks.is_creating_virtual.load(Relaxed) {

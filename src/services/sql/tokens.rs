@@ -53,6 +53,11 @@ pub fn words_outside(sql: &str) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether a text contains one of these words, in any case and also as part of another word.
+pub fn contains_any(text: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes())))
+}
+
 /// The parts of a script, each of which ends at a semicolon. Statements within a trigger are parts as well.
 pub fn parts(sql: &str) -> impl Iterator<Item = &str> {
     let ends = tokens(sql).filter(|token| *token == b";").map(|end| end.as_ptr().addr() - sql.as_ptr().addr() + 1);

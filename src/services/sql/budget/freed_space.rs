@@ -19,13 +19,15 @@ use crate::services::sql::budget::text_cost::too_many_selects;
 use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement;
-use crate::services::sql::tokens::{from_first_word, tokens, words, words_outside};
+use crate::services::sql::tokens::{contains_any, from_first_word, tokens, words, words_outside};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
 
 /// Largest number of bytes that one request may free at once.
 pub const FREED_BYTES_MAX: i64 = 256 << 20;
+/// Commands with which a full-text table removes its whole index.
+const CLEARS_INDEX: [&str; 2] = ["delete-all", "rebuild"];
 /// If a program has more triggers than this, each of them is assumed to remove any number of rows.
 const TRIGGERS_MAX: u64 = 4;
 
@@ -56,7 +58,7 @@ fn frees(sql: &str, has_triggers: bool) -> bool {
         words(sql).filter(|word| ["replace", "conflict", "delete", "update"].iter().any(|one| is(word, one)));
     if is(first, "insert") || is(first, "with") {
         // Inserted rows that FTS5 takes as commands can remove rows as well.
-        has_triggers || removes.next().is_some() || clears_index(&[sql.as_bytes()])
+        has_triggers || removes.next().is_some() || contains_any(sql.as_bytes(), &CLEARS_INDEX)
     } else {
         ["drop", "delete", "update", "replace"].iter().any(|one| is(first, one))
     }
@@ -139,18 +141,7 @@ pub fn excess(
 
 /// Whether a statement may make a full-text table remove its whole index.
 fn clears(statement: &Statement) -> bool {
-    let text = |value: &Value| if let Value::Text(text) = value { clears_index(&[text.as_bytes()]) } else { false };
-    clears_index(&[statement.sql.as_bytes()])
-        || match &statement.params {
-            Params::None => false,
-            Params::Positional(values) => values.iter().any(text),
-            Params::Named(values) => values.iter().any(|(_, value)| text(value)),
-        }
-}
-
-fn clears_index(texts: &[&[u8]]) -> bool {
-    let has = |text: &[u8], word: &str| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
-    texts.iter().any(|text| ["delete-all", "rebuild"].iter().any(|word| has(text, word)))
+    statement.mentions(&CLEARS_INDEX)
 }
 
 /// The shadow tables that contain the indexes of full-text tables.

@@ -8,7 +8,7 @@
 
 use super::fulltext_terms::SearchTerms;
 use super::step_cost::Program;
-use crate::services::sql::commands::{Params, Statement, Value};
+use crate::services::sql::commands::Statement;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
 use crate::services::sql::errors::{StatementError, classify};
@@ -24,6 +24,8 @@ const WORD_BYTES: usize = 16;
 /// Smallest limit in bytes: if longer marks or words would lower it further, the read is refused.
 const TEXT_BYTES_MIN: usize = 4 << 10;
 
+/// Functions that mark words: a text with such a name may be meant as the function that ranks matches.
+const MARKING: [&str; 2] = ["snippet", "highlight"];
 /// The reason why a statement may not choose the function that ranks matches: it would be called past the authorizer.
 pub const RANK_IS_FIXED: &str = "rank MATCH and rank = are not available: use ORDER BY bm25(table, weight, ...)";
 
@@ -33,7 +35,7 @@ pub const RANK_IS_FIXED: &str = "rank MATCH and rank = are not available: use OR
 /// Marks or words are computed, or too long.
 pub fn narrow(conn: &Connection, hooks: &HookState, statement: &Statement) -> Result<Option<usize>, StatementError> {
     let marks = hooks.marks_matches.load(Relaxed);
-    if !marks && !hooks.reads_rank.load(Relaxed) && !names_marks(statement) {
+    if !marks && !hooks.reads_rank.load(Relaxed) && !statement.mentions(&MARKING) {
         return Ok(None);
     }
     let on_error = |error: rusqlite::Error| classify(hooks, &error);
@@ -65,22 +67,6 @@ pub fn explain(error: StatementError, bytes: Option<usize>) -> StatementError {
         )),
         (error, _) => error,
     }
-}
-
-/// Whether a text or parameter may be the name of a function that marks words.
-fn names_marks(statement: &Statement) -> bool {
-    let has = |text: &[u8]| {
-        ["snippet", "highlight"]
-            .iter()
-            .any(|name| text.windows(name.len()).any(|part| part.eq_ignore_ascii_case(name.as_bytes())))
-    };
-    let of = |value: &Value| matches!(value, Value::Text(text) if has(text.as_bytes()));
-    has(statement.sql.as_bytes())
-        || match &statement.params {
-            Params::None => false,
-            Params::Positional(values) => values.iter().any(of),
-            Params::Named(values) => values.iter().any(|(_, value)| of(value)),
-        }
 }
 
 /// The bound on values; `None`: it would be too short.

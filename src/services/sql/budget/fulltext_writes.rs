@@ -13,6 +13,8 @@ use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Steps for a page written by a merge, and for any other row written or removed.
 const MERGED_PAGE: u64 = 40_000;
@@ -22,7 +24,7 @@ const OTHER_ROW: u64 = 2_000;
 const TOKENIZER_BYTES_MAX: usize = 1_000;
 
 /// Rowid of the row of FTS5's `data` table that describes the structure of the index: written at the end of each flush.
-pub const STRUCTURE_ROW: i64 = 10;
+const STRUCTURE_ROW: i64 = 10;
 /// Bits of a rowid of that table below the number of the segment.
 const SEGMENT_SHIFT: u32 = 37;
 
@@ -32,7 +34,7 @@ pub struct Definition {
     /// Lengths of the tokens in its prefix indexes, in characters.
     prefixes: Vec<usize>,
     /// Whether it names a tokenizer, which makes its tokens visible.
-    pub names_tokenizer: bool,
+    names_tokenizer: bool,
     /// Bytes of what is said of the tokenizer.
     tokenizer_bytes: usize,
 }
@@ -107,7 +109,10 @@ fn arguments(text: &str) -> Vec<&str> {
 /// Adds the default tokenizer to a statement that creates a full-text table without naming one: only the tokens of
 /// named tokenizers are visible. Any other statement is returned unchanged.
 pub fn with_named_tokenizer(sql: &str) -> Cow<'_, str> {
-    let creates = words(sql).take(2).map(<[u8]>::to_ascii_lowercase).eq([b"create".to_vec(), b"virtual".to_vec()]);
+    let mut first = words(sql);
+    let creates = ["create", "virtual"]
+        .iter()
+        .all(|one| first.next().is_some_and(|word| word.eq_ignore_ascii_case(one.as_bytes())));
     if !creates || Definition::of(sql).is_none_or(|found| found.names_tokenizer) {
         return Cow::Borrowed(sql);
     }
@@ -130,9 +135,15 @@ struct Table {
 #[derive(Debug, Default)]
 pub struct FulltextWrites {
     tables: BTreeMap<String, Table>,
+    flushes: Arc<AtomicU64>,
 }
 
 impl FulltextWrites {
+    /// How often FTS5 has written what it had collected, in any of the tables.
+    pub fn flushes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.flushes)
+    }
+
     /// Starts a command, or continues one that has changed the schema. `tables`: the present definitions, if the schema
     /// may have changed.
     pub fn begin(&mut self, tables: Option<BTreeMap<String, Definition>>) {
@@ -172,7 +183,12 @@ impl FulltextWrites {
                 table.is_pending = true;
                 0
             }
-            "data" => table.page(action, row),
+            "data" => {
+                if row == STRUCTURE_ROW {
+                    self.flushes.fetch_add(1, Relaxed);
+                }
+                table.page(action, row)
+            }
             _ => 0,
         }
     }

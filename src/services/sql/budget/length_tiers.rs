@@ -207,9 +207,6 @@ pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
     if !hooks.has_virtual.load(Relaxed) || !["_data", "_docsize", "_content"].iter().any(|end| table.ends_with(end)) {
         return;
     }
-    if table.ends_with("_data") && row == fulltext_writes::STRUCTURE_ROW {
-        hooks.flushes.fetch_add(1, Relaxed);
-    }
     let steps = hooks.fulltext().row(action, table, row);
     if steps > 0 {
         hooks.charge_fulltext(steps);

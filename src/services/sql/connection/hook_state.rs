@@ -75,8 +75,6 @@ pub struct HookState {
     virtual_names: Mutex<Vec<String>>,
     /// If the statement uses a virtual table: the tables that it writes to, and the number of INSERTs into each.
     filled: Mutex<Vec<(String, u64)>>,
-    /// How often FTS5 has written what it had collected.
-    pub flushes: Arc<AtomicU64>,
     /// The full-text tables when the command began, and what of their writes is paid for.
     fulltext: Mutex<FulltextWrites>,
     /// Full-text tables write the changes of the statement: it is charged for them, although an internal statement
