@@ -7,7 +7,7 @@
 use super::fulltext_writes::definitions;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
-use fts5_watch::Seen;
+use sqlite_ffi::fts5::Seen;
 use rusqlite::{Connection, OptionalExtension, Result};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -88,7 +88,7 @@ pub fn check_tokenizer(conn: &Connection, hooks: &HookState) -> std::result::Res
     };
     let quoted = name.replace('"', "\"\"");
     let query = format!("SELECT EXISTS (SELECT 1 FROM main.\"{quoted}\" WHERE \"{quoted}\" MATCH 'abc')");
-    let queried = fts5_watch::watch(Box::new(watcher), || conn.query_row(&query, [], |_| Ok(())));
+    let queried = sqlite_ffi::fts5::watch(Box::new(watcher), || conn.query_row(&query, [], |_| Ok(())));
     drop(own);
     if queried.is_ok() && !is_seen.get() {
         let why = format!("name the tokenizer of full-text table {name}: tokenize = 'unicode61'");

@@ -49,7 +49,7 @@ pub fn configure(
         let why = "SQLite is not compiled as .cargo/config.toml says, with a bound on memory: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
-    fts5_watch::install(conn)?;
+    sqlite_ffi::fts5::install(conn)?;
     let beside = Beside::default();
     functions::register(conn, hooks, purpose, &beside)?;
     dates::register(conn, hooks)?;
