@@ -195,7 +195,11 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/db/query", statements::query).params(&[&statements::PARAMS, &["q"]]).rqlite(),
     post("/db/query", statements::query).params(&[&statements::PARAMS]).read().rqlite(),
     post("/db/request", statements::request).params(&[&statements::PARAMS]).rqlite(),
-    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).rqlite(),
+    get("/db/sql", statements::check).params(&[&["q"]]).rqlite(),
+    post("/db/sql", statements::check).read().rqlite(),
+    stream("/db/backup", files::backup)
+        .params(&[&["fmt", "compress", "vacuum", "tables", "level", "noleader", "redirect"]])
+        .rqlite(),
     upload("/db/load", files::load).params(&[&["redirect"]]).rqlite(),
     get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
     get("/db/settings", settings::show),

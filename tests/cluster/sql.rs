@@ -8,6 +8,7 @@ use phalanx::lab::web::{Connection, Response};
 use phalanx::lab::{Cluster, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -399,6 +400,44 @@ fn requests_of_rqlite_clients_are_understood() -> Result<()> {
         let sql = json!(["UPDATE g SET name = 'b' WHERE id = 1 RETURNING id"]);
         assert_eq!(post(&cluster, 3, &format!("/db/execute{query}"), &sql)["results"][0], expected);
     }
+    Ok(())
+}
+
+#[test]
+fn a_backup_is_compressed_vacuumed_or_of_some_tables() -> Result<()> {
+    let cluster = cluster(1)?;
+    let sql = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) INSERT INTO a SELECT hex(zeroblob(90)) FROM n";
+    let all = json!([
+        "CREATE TABLE a(x)",
+        sql,
+        "DELETE FROM a WHERE rowid > 9",
+        "CREATE TABLE b(x)",
+        "CREATE INDEX i ON b(x)"
+    ]);
+    post(&cluster, 1, "/db/execute", &all);
+    let backup = |query: &str| get(&cluster, 1, &format!("/db/backup?{query}"));
+    let (whole, small) = (backup("").body, backup("vacuum").body);
+    assert!(small.len() < whole.len() / 10, "{} {}", small.len(), whole.len());
+    let dump = backup("fmt=sql&tables=B,%20b").text();
+    assert!(dump.contains("CREATE TABLE b") && dump.contains("INDEX i") && !dump.contains("CREATE TABLE a"), "{dump}");
+    for (query, status) in [("fmt=sql&tables=c", 503), ("tables=a", 400), ("fmt=sql&vacuum", 400), ("fmt=xml", 400)] {
+        assert_eq!(backup(query).status, status, "{query}");
+        assert_eq!(backup(&format!("{query}&compress")).status, status, "{query}");
+    }
+    for (query, plain) in [("compress", &whole), ("compress&fmt=sql", &backup("fmt=sql").body)] {
+        let packed = backup(query);
+        assert_eq!(packed.header("content-type"), Some("application/gzip"));
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).unwrap();
+        assert!(unpacked == **plain, "{query}: {} bytes, not {}", unpacked.len(), plain.len());
+    }
+    let checked = post(&cluster, 1, "/db/sql", &json!(["SELECT x FROM a", "INSERT INTO a VALUES(1)", "SELECT nope"]));
+    assert_eq!(
+        checked["results"][1],
+        json!({"original": "INSERT INTO a VALUES(1)", "rewritten": "INSERT INTO a VALUES(1)"})
+    );
+    assert_eq!(checked["results"][2]["error"], "no such column: nope");
+    assert_eq!(backup("").body, whole, "nothing was executed");
     Ok(())
 }
 

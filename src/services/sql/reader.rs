@@ -178,11 +178,11 @@ impl Reader {
         digest
     }
 
-    /// Writes a dump of the database.
-    pub fn dump(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes a dump of the database, or of these tables alone.
+    pub fn dump(&self, tables: &[String], out: &mut dyn Write) -> io::Result<()> {
         self.own("BEGIN").map_err(io::Error::other)?;
         let own = InternalStatements::begin(&self.hooks);
-        let done = dump::write(&self.conn, out);
+        let done = dump::write(&self.conn, tables, out);
         drop(own);
         let _ = self.own("COMMIT");
         done

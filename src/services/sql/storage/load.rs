@@ -151,7 +151,7 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
             return Err(Stop::Refused(why));
         }
     }
-    for sql in &others {
+    for (_, sql) in &others {
         define(sql)?;
     }
     hooks.begin_statement();

@@ -100,7 +100,7 @@ impl Node {
         let image = self.registry.sql().image();
         let conn = crate::services::sql::storage::load::open(image[16..].to_vec()).unwrap();
         let mut out = Vec::new();
-        crate::services::sql::storage::dump::write(&conn, &mut out).unwrap();
+        crate::services::sql::storage::dump::write(&conn, &[], &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 }
