@@ -111,6 +111,17 @@ fn the_doors_of_jobs_answer_as_promised() {
         for name in ["x-phalanx-job", "x-phalanx-worker", "x-phalanx-attempt"] {
             assert!(right.header(name).is_some(), "{name}");
         }
+        // It is answered before a proxy cuts it, and the same request with the same key waits for the same job.
+        let keyed = |wait: &str| {
+            let headers = "Content-Type: text/x-java-source\r\nIdempotency-Key: early\r\n";
+            let source = "public class Hi { public String run() { return \"late\"; } }";
+            ask(&cluster, 2, "POST", &format!("/compileandrun{wait}"), headers, Some(source))
+        };
+        let early = keyed("?wait=1ms");
+        let job = early.header("x-phalanx-job").unwrap().to_string();
+        assert_eq!((early.status, early.header("location")), (202, Some(format!("/v1/jobs/{job}").as_str())));
+        let late = keyed("");
+        assert_eq!((late.status, late.text().as_str(), late.header("x-phalanx-job")), (200, "late", Some(&*job)));
         let wrong = java("public class Hi { public String run() { return 1 } }");
         assert!(wrong.status == 400 && wrong.text().contains("';' expected"), "{}", wrong.text());
         let thrown = java("public class Hi { public String run() { throw new IllegalStateException(\"no\"); } }");
