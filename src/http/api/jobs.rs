@@ -6,7 +6,7 @@
 //! Not here: decisions about jobs (`services/jobs/`), live output (`job_output.rs`), bodies (`new_job.rs`,
 //! `job_json.rs`).
 
-use super::job_json::{shown_bytes, to_json, with_output, worker_of};
+use super::job_json::{shown_bytes, state_word, to_json, with_output, worker_of};
 use super::job_waiting;
 use super::new_job::NewJob;
 use crate::http::outcome::{answered, refused, unexpected};
@@ -70,8 +70,12 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
         Some(Some((index, job))) if request.hold(shown_bytes(&job)).is_ok() => (described(server, id, &job), index),
         waited => {
             let mut taken = json!({"id": id, "state": "queued"});
-            if let Some(why) = waited.and_then(|_| why_it_waits(server, id)) {
-                taken["waiting"] = why.into();
+            let job = waited.and_then(|_| read_job(server, id, Level::Eventual, server.deadline()).ok());
+            if let Some((_, job)) = job {
+                taken["state"] = state_word(&job).into();
+                if let Some(why) = why_waiting(server, &job) {
+                    taken["waiting"] = why.into();
+                }
             }
             (Response::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
         }

@@ -111,26 +111,32 @@ const LED_FOR_MS: u64 = 5000;
 /// What waits for the log: at most [`HISTORY_MAX`] of each. Full: the oldest goes.
 #[derive(Debug, Default)]
 pub struct HistoryQueue {
-    waiting: Mutex<(VecDeque<(Author, HistoryLine)>, VecDeque<Failover>)>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<(Author, HistoryLine)>,
+    changes: VecDeque<Failover>,
 }
 
 impl HistoryQueue {
     pub fn push(&self, author: Author, line: HistoryLine) {
-        let (lines, _) = &mut *lock(&self.waiting);
+        let Waiting { lines, .. } = &mut *lock(&self.waiting);
         lines.push_back((author, line));
         lines.drain(..lines.len().saturating_sub(HISTORY_MAX));
     }
 
     /// This node leads, in the place of another one.
     pub fn push_change(&self, change: Failover) {
-        let (_, changes) = &mut *lock(&self.waiting);
+        let Waiting { changes, .. } = &mut *lock(&self.waiting);
         changes.push_back(change);
         changes.drain(..changes.len().saturating_sub(HISTORY_MAX));
     }
 
     /// What this node is to write now.
     pub fn take(&self, is_leader: bool, now_ms: u64) -> (Vec<HistoryLine>, Vec<Failover>) {
-        let (lines, changes) = &mut *lock(&self.waiting);
+        let Waiting { lines, changes } = &mut *lock(&self.waiting);
         let mut taken = Vec::new();
         lines.retain(|(author, line)| {
             let is_mine = is_leader || *author == Author::Noticer;
@@ -144,9 +150,9 @@ impl HistoryQueue {
 
     /// It could not be written, or nobody knows.
     pub fn put_back(&self, lines: Vec<HistoryLine>, changes: Vec<Failover>) {
-        let (waiting, waiting_changes) = &mut *lock(&self.waiting);
-        lines.into_iter().rev().for_each(|line| waiting.push_front((Author::Noticer, line)));
-        changes.into_iter().rev().for_each(|change| waiting_changes.push_front(change));
+        let waiting = &mut *lock(&self.waiting);
+        lines.into_iter().rev().for_each(|line| waiting.lines.push_front((Author::Noticer, line)));
+        changes.into_iter().rev().for_each(|change| waiting.changes.push_front(change));
     }
 }
 

@@ -111,17 +111,6 @@ fn the_doors_of_jobs_answer_as_promised() {
         for name in ["x-phalanx-job", "x-phalanx-worker", "x-phalanx-attempt"] {
             assert!(right.header(name).is_some(), "{name}");
         }
-        // It is answered before a proxy cuts it, and the same request with the same key waits for the same job.
-        let keyed = |wait: &str| {
-            let headers = "Content-Type: text/x-java-source\r\nIdempotency-Key: early\r\n";
-            let source = "public class Hi { public String run() { return \"late\"; } }";
-            ask(&cluster, 2, "POST", &format!("/compileandrun{wait}"), headers, Some(source))
-        };
-        let early = keyed("?wait=1ms");
-        let job = early.header("x-phalanx-job").unwrap().to_string();
-        assert_eq!((early.status, early.header("location")), (202, Some(format!("/v1/jobs/{job}").as_str())));
-        let late = keyed("");
-        assert_eq!((late.status, late.text().as_str(), late.header("x-phalanx-job")), (200, "late", Some(&*job)));
         let wrong = java("public class Hi { public String run() { return 1 } }");
         assert!(wrong.status == 400 && wrong.text().contains("';' expected"), "{}", wrong.text());
         let thrown = java("public class Hi { public String run() { throw new IllegalStateException(\"no\"); } }");
@@ -292,6 +281,32 @@ fn run_with_args(cluster: &Cluster, args: &[&str], of_program: &[&str]) -> Outpu
     let mut command = Command::new(EXE);
     command.args(args).args(["-e", &cluster.http(2), "--"]).args(of_program);
     command.current_dir(cluster.dir()).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_request_that_waits_too_long_names_its_job_and_a_repeated_one_joins_it() {
+    // The shell stands in for a compiler of Java, which not every machine has.
+    let java =
+        json!({"language": "java", "file_name": "Main.java", "probe": ["sh", "-c", "true"], "run": ["sh", "{file}"]});
+    let cluster = cluster(3, &json!({"runtimes": [java]}));
+    let keyed = |node: u64, path: &str, media: &str, body: &str| {
+        let headers = format!("Content-Type: {media}\r\nIdempotency-Key: early\r\n");
+        ask(&cluster, node, "POST", path, &headers, Some(body))
+    };
+    let java = |node, path| keyed(node, path, "text/x-java-source", "sleep 1; echo late");
+    let early = java(1, "/compileandrun?wait=1ms");
+    let job = early.header("x-phalanx-job").unwrap().to_string();
+    assert_eq!((early.status, early.header("location")), (202, Some(format!("/v1/jobs/{job}").as_str())));
+    let late = java(2, "/compileandrun");
+    assert_eq!((late.status, late.text().as_str(), late.header("x-phalanx-job")), (200, "late\n", Some(&*job)));
+
+    let body = json!({"language": "java", "source": "sleep 2; echo later"}).to_string();
+    let json = |node, path| keyed(node, path, "application/json", &body);
+    let early = json(1, "/v1/jobs?wait=1s");
+    assert_eq!((early.status, &early.json()["state"]), (202, &json!("running")), "{}", early.text());
+    let late = json(3, "/v1/jobs?wait=600s");
+    assert_eq!((late.status, &late.json()["stdout"]), (200, &json!("later\n")), "{}", late.text());
+    assert_eq!(late.json()["id"], early.json()["id"]);
 }
 
 #[test]
