@@ -156,8 +156,8 @@ impl Failures {
                 None => reasons.push((why, vec![address])),
             }
         }
-        let told: Vec<String> = reasons.iter().map(|(why, at)| format!("{why} at {}", at.join(", "))).collect();
-        if told.is_empty() { "no address is known".to_string() } else { told.join("; ") }
+        let texts: Vec<String> = reasons.iter().map(|(why, at)| format!("{why} at {}", at.join(", "))).collect();
+        if texts.is_empty() { "no address is known".to_string() } else { texts.join("; ") }
     }
 }
 

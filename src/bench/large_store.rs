@@ -183,11 +183,11 @@ struct Watched {
 impl Watched {
     fn start(address: &str) -> Result<Watched> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (address, told) = (address.to_string(), Arc::clone(&stop));
+        let (address, should_stop) = (address.to_string(), Arc::clone(&stop));
         let (done, longest) = bounded(1);
         spawn::spawn("watched", move || {
             // The channel has room for it.
-            let _ = done.try_send(write_until(&address, &told));
+            let _ = done.try_send(write_until(&address, &should_stop));
         })
         .map_err(LabError::io("start a client"))?;
         Ok(Watched { stop, longest })

@@ -239,7 +239,7 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
                 Some(_) if !std::mem::replace(&mut was_late, true) => continue,
                 _ => return Err(fault),
             },
-            told => break told?,
+            result => break result?,
         }
         if IS_INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Fault::new(INTERRUPTED, "interrupted: no job was submitted", ""));

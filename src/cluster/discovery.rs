@@ -469,8 +469,8 @@ impl Search<'_> {
                     {
                         *best = Some((term, id, addresses));
                     }
-                    let told = members.into_iter().map(|(_, addresses)| addresses.peer);
-                    self.heard_of.extend(told.filter(|peer| !peer.is_empty()));
+                    let peers = members.into_iter().map(|(_, addresses)| addresses.peer);
+                    self.heard_of.extend(peers.filter(|peer| !peer.is_empty()));
                 }
                 Err(AskError::Timeout) => {
                     survey.silent.insert(address.clone());

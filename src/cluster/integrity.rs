@@ -82,7 +82,7 @@ pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
         if let Some(difference) = difference(voice, &tallies) {
             findings.corrupt.insert(voice.id, difference);
         } else if let Some(tally) =
-            tallies.iter().find(|tally| tally.is_decided() && told_at(voice, tally.index).is_some())
+            tallies.iter().find(|tally| tally.is_decided() && digest_at(voice, tally.index).is_some())
         {
             findings.sound.insert(voice.id, tally.index);
         }
@@ -94,8 +94,8 @@ pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
 fn difference(voice: &Voice<'_>, tallies: &[Tally]) -> Option<Difference> {
     let (mut seen, mut parts, mut newest) = (BTreeSet::new(), BTreeSet::new(), Index(0));
     for tally in tallies {
-        let Some(told) = told_at(voice, tally.index) else { continue };
-        for (number, digest) in &told.parts {
+        let Some(digests) = digest_at(voice, tally.index) else { continue };
+        for (number, digest) in &digests.parts {
             let Some(right) = tally.decided.get(number) else { continue };
             if seen.insert(*number) && right != digest {
                 parts.insert(*number);
@@ -106,7 +106,7 @@ fn difference(voice: &Voice<'_>, tallies: &[Tally]) -> Option<Difference> {
     (!parts.is_empty()).then(|| Difference { index: newest, parts: parts.into_iter().collect() })
 }
 
-fn told_at<'a>(voice: &Voice<'a>, index: Index) -> Option<&'a StateDigest> {
+fn digest_at<'a>(voice: &Voice<'a>, index: Index) -> Option<&'a StateDigest> {
     voice.report.digests.iter().find(|digest| digest.index == index)
 }
 
@@ -115,9 +115,9 @@ fn tally(voters: usize, voices: &[Voice<'_>], index: Index, newer: usize) -> Tal
     let mut groups: BTreeMap<u8, BTreeMap<u64, usize>> = BTreeMap::new();
     let mut outstanding = 0;
     for voice in voices.iter().filter(|voice| voice.is_voter) {
-        match told_at(voice, index) {
-            Some(told) => {
-                for (number, digest) in &told.parts {
+        match digest_at(voice, index) {
+            Some(digests) => {
+                for (number, digest) in &digests.parts {
                     *groups.entry(*number).or_default().entry(*digest).or_default() += 1;
                 }
             }
@@ -157,14 +157,14 @@ mod tests {
     use super::*;
 
     /// Index and the digests of parts 1 and 2.
-    type Told = (u64, u64, u64);
+    type Report = (u64, u64, u64);
 
     /// `rows` has for each node its reports: index and the digests of parts 1 and 2; a negative id is offline.
-    fn judged(voters: usize, rows: &[(i64, &[Told])]) -> Findings {
+    fn judged(voters: usize, rows: &[(i64, &[Report])]) -> Findings {
         let reports: Vec<StateReport> = rows
             .iter()
-            .map(|(_, told)| StateReport {
-                digests: told
+            .map(|(_, digests)| StateReport {
+                digests: digests
                     .iter()
                     .map(|(index, one, two)| StateDigest { index: Index(*index), parts: vec![(1, *one), (2, *two)] })
                     .collect(),

@@ -185,12 +185,12 @@ fn compare(wanted: &[Line], got: &[Line]) -> Option<String> {
     let missing = wanted.iter().find(|one| count(&got, one) < count(wanted, one));
     let surplus = got.iter().find(|one| count(&got, one) > count(wanted, one));
     let moved = wanted.iter().zip(&got).find(|(one, other)| one != other).map(|(_, other)| other);
-    let told =
+    let describe =
         |what: &str, (conversation, number, text): &Line| format!("{what}: {number} in {conversation}, {text:?}");
     missing
-        .map(|one| told("missing", one))
-        .or_else(|| surplus.map(|one| told("never sent, or duplicate", one)))
-        .or_else(|| moved.map(|one| told("out of order", one)))
+        .map(|one| describe("missing", one))
+        .or_else(|| surplus.map(|one| describe("never sent, or duplicate", one)))
+        .or_else(|| moved.map(|one| describe("out of order", one)))
 }
 
 /// A message as it is compared.
@@ -208,8 +208,8 @@ fn listen(person: &mut Person, count: usize) {
             until = until.min(Instant::now() + Duration::from_millis(300));
         }
         match person.stream.next(until) {
-            Ok(Some(told)) if told["type"] == "message" => {
-                person.heard.push(line(told["conversation"].as_u64().unwrap_or(0), &told));
+            Ok(Some(event)) if event["type"] == "message" => {
+                person.heard.push(line(event["conversation"].as_u64().unwrap_or(0), &event));
             }
             Ok(_) => {}
             Err(_) => return,

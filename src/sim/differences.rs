@@ -91,8 +91,8 @@ impl World {
     /// What the nodes know of each other by what `node` believes to be the membership.
     fn findings(&self, node: usize) -> Option<Findings> {
         let membership = self.hosts[node].process.as_ref()?.raft.view().membership;
-        let told = self.hosts.iter().filter_map(|host| Some((host.identity, host.process.as_ref()?)));
-        let voices: Vec<Voice<'_>> = told
+        let running_hosts = self.hosts.iter().filter_map(|host| Some((host.identity, host.process.as_ref()?)));
+        let voices: Vec<Voice<'_>> = running_hosts
             .filter(|(who, _)| membership.is_member(who))
             .map(|(who, process)| Voice {
                 id: who.id,

@@ -35,7 +35,7 @@ pub enum Packet {
     /// A command for the leader, from the host of another node.
     Forward { life: u64, token: u64, command: Arc<[u8]> },
     /// Its answer.
-    Forwarded { life: u64, token: u64, told: ClientResult },
+    Forwarded { life: u64, token: u64, result: ClientResult },
 }
 
 /// An event.
@@ -80,7 +80,7 @@ pub enum What {
     /// A client's request arrives at a node.
     Request { client: usize, attempt: u64, node: usize },
     /// A client has its answer.
-    Reply { client: usize, attempt: u64, told: ClientResult },
+    Reply { client: usize, attempt: u64, result: ClientResult },
     /// A client has waited long enough for an attempt.
     Deadline { client: usize, attempt: u64 },
     /// The membership driver acts.
@@ -159,9 +159,9 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
         // From a separate source: seeds without jobs are what they were before there were any.
-        let mut chance = Rng::with_seed(!seed);
-        plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
-        plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
+        let mut services_rng = Rng::with_seed(!seed);
+        plan.jobs = services_rng.bool().then(|| JobsPlan::draw(&mut services_rng, &plan));
+        plan.sql = [0.0, 0.0, 0.1, 0.4][services_rng.usize(0..4)];
         // Likewise for chat.
         plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         // Likewise for older copies of disks, and hostile processes.
@@ -395,7 +395,7 @@ impl World {
             }),
             What::Wake { client } => self.on_wake(client),
             What::Request { client, attempt, node } => self.on_request(client, attempt, node),
-            What::Reply { client, attempt, told } => self.on_reply(client, attempt, told),
+            What::Reply { client, attempt, result } => self.on_reply(client, attempt, result),
             What::Deadline { client, attempt } => self.on_deadline(client, attempt),
             What::Driver => self.on_driver(),
             What::Gossip { node, life } => {
@@ -461,11 +461,11 @@ impl World {
                 self.step(to, Input::Message(message))
             }
             Packet::Forward { life, token, command } => self.on_forward(to, (from, life, token), command),
-            Packet::Forwarded { life, token, told } => {
+            Packet::Forwarded { life, token, result } => {
                 if self.hosts[to].life == life {
                     let process = self.hosts[to].process.as_mut().expect("checked above");
                     if let Some(ask) = process.asks.remove(&token) {
-                        return self.tell(to, ask, told);
+                        return self.tell(to, ask, result);
                     }
                 }
                 Ok(())

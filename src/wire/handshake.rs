@@ -263,11 +263,11 @@ mod tests {
             let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
             assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
             // A side that has a secret does not trust a peer that has not proved it.
-            let told = match (&dialed, ours) {
+            let why = match (&dialed, ours) {
                 (WireError::Unproved(why), Some(_)) | (WireError::Rejected(why), None) => why,
                 _ => panic!("{dialed}"),
             };
-            assert!(told.contains("cluster_secret"), "{dialed}");
+            assert!(why.contains("cluster_secret"), "{dialed}");
         }
     }
 
@@ -379,8 +379,8 @@ mod tests {
             });
             assert!(dial(&stream, hello(None), None, Some(&Key::of("s"))).is_err());
             drop(stream);
-            let told = fake.join().unwrap();
-            assert!(matches!(told, Err(_) | Ok(Frame::Reject { .. })), "{told:?}");
+            let answer = fake.join().unwrap();
+            assert!(matches!(answer, Err(_) | Ok(Frame::Reject { .. })), "{answer:?}");
         }
     }
 

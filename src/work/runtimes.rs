@@ -91,27 +91,27 @@ fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command
 /// another, because starting a compiler loads the whole machine; if one is slow, the next is started in parallel.
 fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<String>> {
     let start = |command: Option<Command>| {
-        let mut asked = Asked::start(&mut command?).ok()?;
-        asked.wait(Some(Instant::now() + SLOW)).ok()?;
-        Some(asked)
+        let mut probe = Probe::start(&mut command?).ok()?;
+        probe.wait(Some(Instant::now() + SLOW)).ok()?;
+        Some(probe)
     };
-    let asked: Vec<Option<Asked>> = commands.map(start).collect();
-    asked.into_iter().map(|asked| asked?.first_line()).collect()
+    let probes: Vec<Option<Probe>> = commands.map(start).collect();
+    probes.into_iter().map(|probe| probe?.first_line()).collect()
 }
 
 /// A started probe command with the output that it has written so far.
-struct Asked {
+struct Probe {
     child: Child,
     said: [Vec<u8>; 2],
     status: Option<ExitStatus>,
 }
 
-impl Asked {
-    fn start(command: &mut Command) -> io::Result<Asked> {
+impl Probe {
+    fn start(command: &mut Command) -> io::Result<Probe> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdout.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
         child.stderr.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
-        Ok(Asked { child, said: Default::default(), status: None })
+        Ok(Probe { child, said: Default::default(), status: None })
     }
 
     /// Reads output until the command has ended, or until `until`. Does not wait for child processes that keep the

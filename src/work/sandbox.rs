@@ -175,8 +175,8 @@ impl Sandbox {
 
     /// The wrapper programs around a command, except the shell.
     fn programs(&self) -> impl Iterator<Item = &'static str> {
-        let walls = (self.kind == SandboxKind::Full).then_some("bwrap");
-        ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
+        let bubblewrap = (self.kind == SandboxKind::Full).then_some("bwrap");
+        ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(bubblewrap)
     }
 
     /// Returns the kind of isolation.
@@ -247,7 +247,7 @@ impl Sandbox {
         line.extend(["nice", "-n", NICE].map(String::from));
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
         if self.kind == SandboxKind::Full {
-            line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user));
+            line.extend(self.bubblewrap(scratch, folders, &path, user.is_some() && !is_by_user));
         }
         line.extend(self.limits(bounds));
         match self.kind {
@@ -307,7 +307,8 @@ impl Sandbox {
         [on_path("sh").to_string_lossy().into_owned(), "-c".into(), script, "sh".into()]
     }
 
-    fn walls(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
+    /// Returns the `bwrap` command line that builds the sandbox and then executes the rest of the line.
+    fn bubblewrap(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
         let mut line: Vec<String> = vec!["bwrap".into()];
         let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
         add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);

@@ -527,7 +527,7 @@ fn every_graphical_terminal_is_opened_once_per_node() {
     };
     let apple =
         "script=${2#*do script \\\"}; script=${script%\\\"}\nsetsid bash -c \"$script\" </dev/null >/dev/null 2>&1 &";
-    for (kind, program, body, told) in [
+    for (kind, program, body, expected) in [
         ("gnome", "gnome-terminal", after("--"), "--title=Phalanx node 2 -- bash "),
         ("konsole", "konsole", after("-e"), "tabtitle=Phalanx node 2 -e bash "),
         ("xterm", "xterm", after("-e"), "-T Phalanx node 2 -e bash "),
@@ -539,7 +539,7 @@ fn every_graphical_terminal_is_opened_once_per_node() {
         desk.assert_up(&started, 2);
         let heard = desk.heard(program);
         assert_eq!(heard.len(), 2, "{kind}: {heard:?}");
-        assert!(heard.iter().any(|line| line.contains(told)), "{kind}: {heard:?}");
+        assert!(heard.iter().any(|line| line.contains(expected)), "{kind}: {heard:?}");
         desk.stop();
     }
 }

@@ -114,11 +114,13 @@ fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Res
     cluster.wait_explained("every node says that writes are refused", Duration::from_secs(30), || {
         for id in 1..=3 {
             let status = cluster.status(id).map_err(|e| e.to_string())?;
-            let told = &status.cluster;
+            let health = &status.cluster;
             let is_all =
-                told.leader.is_some() && told.voters.len() == 3 && status.nodes.iter().all(|row| row.is_disk_low);
+                health.leader.is_some() && health.voters.len() == 3 && status.nodes.iter().all(|row| row.is_disk_low);
             let why = "and no other voter that could lead has room: make room there, or lower disk_reserve_mb";
-            if told.verdict != Health::Unavailable || !is_all || !told.reasons.iter().any(|reason| reason.contains(why))
+            if health.verdict != Health::Unavailable
+                || !is_all
+                || !health.reasons.iter().any(|reason| reason.contains(why))
             {
                 return Err(format!("node {id}: {:?} {:?}", status.nodes, status.cluster));
             }
@@ -145,8 +147,8 @@ fn a_cluster_that_refuses_writes_for_want_of_room_is_not_called_healthy() -> Res
         let status = cluster.status(1).ok()?;
         (status.node.uptime_ms > 5_000 && !reasons(&cluster.log(1)).is_empty()).then_some(())
     })?;
-    let told = reasons(&cluster.log(1));
-    assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{told:?}");
+    let reasons = reasons(&cluster.log(1));
+    assert!(reasons.windows(2).all(|pair| pair[0] != pair[1]), "{reasons:?}");
     Ok(())
 }
 

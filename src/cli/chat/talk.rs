@@ -74,13 +74,13 @@ fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
 
 /// Body of the thread that prints messages.
 fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut printer: impl ExternalPrinter) {
-    let mut told = |text: String| printer.print(text + "\n").is_ok();
+    let mut print = |text: String| printer.print(text + "\n").is_ok();
     loop {
         let line = match stream.next(Instant::now() + WAIT_MAX) {
             Ok(Some(line)) => line,
             Ok(None) => continue,
             Err(why) => {
-                told(format!("-- {}", term::plain(&why.to_string())));
+                print(format!("-- {}", term::plain(&why.to_string())));
                 return;
             }
         };
@@ -88,14 +88,14 @@ fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut pr
         let shown = match (line["type"].as_str(), line["number"].as_u64()) {
             (Some("message"), Some(number)) if is_here && number > newest => {
                 newest = number;
-                let is_told = told(message(&line));
+                let is_printed = print(message(&line));
                 // The next one marks what this one could not.
                 let _ = read_up_to(&mut reader, id, number);
-                is_told
+                is_printed
             }
-            (Some("erased"), Some(number)) if is_here => told(format!("-- message {number} was deleted")),
-            (Some("left"), _) if is_here => told("-- you have left this conversation".to_string()),
-            (Some("message"), _) if !is_here => told(elsewhere(&line)),
+            (Some("erased"), Some(number)) if is_here => print(format!("-- message {number} was deleted")),
+            (Some("left"), _) if is_here => print("-- you have left this conversation".to_string()),
+            (Some("message"), _) if !is_here => print(elsewhere(&line)),
             _ => true,
         };
         if !shown {

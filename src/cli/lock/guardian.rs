@@ -43,8 +43,8 @@ pub fn run() -> Result<(), Fault> {
     rustix::io::ioctl_fionbio(io::stdout(), true).map_err(|e| failed(e.into()))?;
     say(&format!("kept {}", lease.held_from.as_millis()));
     let (tell, events) = bounded(4);
-    let (told, renewing) = (tell.clone(), lease.clone());
-    spawn::spawn("runner", move || await_runner(&told)).map_err(failed)?;
+    let (runner_events, renewing) = (tell.clone(), lease.clone());
+    spawn::spawn("runner", move || await_runner(&runner_events)).map_err(failed)?;
     spawn::spawn("renewal", move || renew(renewing, &tell)).map_err(failed)?;
     let mut kill_at = lease.kill_at();
     let mut is_orphan = false;

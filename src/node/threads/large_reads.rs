@@ -97,9 +97,9 @@ mod tests {
     use crate::types::{Identity, Index, NodeId};
 
     #[derive(Debug)]
-    struct Told(Sender<crate::node::Answered>);
+    struct SendAnswer(Sender<crate::node::Answered>);
 
-    impl Waiter for Told {
+    impl Waiter for SendAnswer {
         fn answer(self: Box<Self>, answered: crate::node::Answered) {
             self.0.send(answered).unwrap();
         }
@@ -126,9 +126,9 @@ mod tests {
         store.run(at, Batch { watched: Vec::new(), ops: many });
         let (to, inbox) = inbox();
         let ask = |ops: Vec<Op>| {
-            let (told, answer) = bounded(1);
+            let (sender, answer) = bounded(1);
             let query = Store::encode_command(&Batch { watched: Vec::new(), ops });
-            super::answer(&to, &registry, (query, ReplyTo::Callback(Box::new(Told(told)))));
+            super::answer(&to, &registry, (query, ReplyTo::Callback(Box::new(SendAnswer(sender)))));
             answer
         };
         for op in [Op::Get(key("small")), Op::StrLen(key("large")), Op::Get(key("none")), Op::Count] {
@@ -163,8 +163,8 @@ mod tests {
 
     /// Asks a registry, and whether `apply` answered itself.
     fn is_inline(registry: &Registry, query: Vec<u8>) -> bool {
-        let ((to, inbox), (told, answer)) = (inbox(), bounded(1));
-        super::answer(&to, registry, (query, ReplyTo::Local(told)));
+        let ((to, inbox), (sender, answer)) = (inbox(), bounded(1));
+        super::answer(&to, registry, (query, ReplyTo::Local(sender)));
         if answer.try_recv().is_ok() {
             return true;
         }
@@ -232,8 +232,8 @@ mod tests {
         let query = Store::encode_command(&Batch { watched: Vec::new(), ops: vec![Op::Get(key())] });
         let answers: Vec<_> = (0..20)
             .map(|_| {
-                let (told, answer) = bounded(1);
-                super::answer(&to, &registry, (query.clone(), ReplyTo::Local(told)));
+                let (sender, answer) = bounded(1);
+                super::answer(&to, &registry, (query.clone(), ReplyTo::Local(sender)));
                 answer
             })
             .collect();

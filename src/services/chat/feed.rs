@@ -52,7 +52,7 @@ impl Chat {
     }
 
     /// The events for an account after a position, in order, at most `most`; and the position from which to continue.
-    pub fn told_after(&self, who: AccountId, position: u64, most: usize) -> (Vec<Placed>, u64) {
+    pub fn events_after(&self, who: AccountId, position: u64, most: usize) -> (Vec<Placed>, u64) {
         let mut events = Vec::new();
         let Some(account) = self.accounts.get(who) else { return (events, self.position) };
         for (id, Membership { is_in, since, read, read_at }) in &account.talks {

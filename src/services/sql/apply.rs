@@ -178,8 +178,8 @@ impl Writer {
             let is_gone = self.conn.is_autocommit();
             let failed = match done.map_err(|error| Fatal::of(&self.hooks, &error))? {
                 Ok(outcome) => {
-                    let made = u64::from(self.hooks.made_of_select().is_some()) << 40;
-                    let rows = self.conn.total_changes().saturating_sub(before).max(made);
+                    let created_rows = u64::from(self.hooks.table_created_by_select().is_some()) << 40;
+                    let rows = self.conn.total_changes().saturating_sub(before).max(created_rows);
                     self.long_bytes = self.long_bytes.saturating_add(length_tiers::long_bytes(&self.hooks, rows));
                     assert!(!is_gone, "a statement has ended the entry's transaction: {}", statement.sql);
                     outcomes.push(outcome);

@@ -275,14 +275,14 @@ impl JobsChecker {
     /// Whether a job that was open may end so.
     fn judge_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
         match effect {
-            Some((jobs::Command::End { job, worker, attempt, end: told }, Answer::Done)) if *job == id => {
+            Some((jobs::Command::End { job, worker, attempt, end: reported }, Answer::Done)) if *job == id => {
                 if (was.holder(), was.attempt) != (Some(*worker), *attempt) {
                     return Err(format!("attempt {attempt} by {worker:?} ends it and did not have it"));
                 }
                 if !self.started.contains(&(id, *attempt)) {
                     return Err(format!("the program of attempt {attempt} never began"));
                 }
-                if end != told || end.stdout != says(id, *attempt, *worker).as_bytes() {
+                if end != reported || end.stdout != says(id, *attempt, *worker).as_bytes() {
                     return Err("its end is not what its worker told".into());
                 }
                 self.seen.jobs_finished += 1;

@@ -71,8 +71,8 @@ impl Worker {
     /// A tag for its next command. All ends that it has reported are still open.
     pub(crate) fn tag(&mut self) -> Tag {
         self.number += 1;
-        let told = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);
-        let done_below = told.min().unwrap_or(self.number);
+        let numbers = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);
+        let done_below = numbers.min().unwrap_or(self.number);
         Tag { origin: self.origin, number: self.number, done_below }
     }
 }

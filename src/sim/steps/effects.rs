@@ -339,7 +339,7 @@ impl World {
                 process.service.check();
             }
             for (term, ask) in waiting {
-                let told = if term == entry.term {
+                let result = if term == entry.term {
                     match applied.as_ref().map(|(_, outcome)| &outcome.reply) {
                         Some(Reply::Ok(bytes)) => ClientResult::Done(bytes.clone()),
                         Some(Reply::Failed(why)) => ClientResult::Failed(why.clone()),
@@ -348,7 +348,7 @@ impl World {
                 } else {
                     ClientResult::Refused
                 };
-                self.tell(node, ask, told)?;
+                self.tell(node, ask, result)?;
             }
             if is_checkpoint {
                 self.tell_digest(node)?;
@@ -379,8 +379,8 @@ impl World {
             return self.join(node);
         }
         let Ask::Read { key, .. } = ask else { return Ok(()) };
-        let told = ClientResult::Value { index: process.applied, value: process.service.value(key) };
-        self.tell(node, ask, told)
+        let result = ClientResult::Value { index: process.applied, value: process.service.value(key) };
+        self.tell(node, ask, result)
     }
 
     /// Begins a snapshot of the service if enough has been applied since the last, or if asked to.
@@ -472,25 +472,25 @@ impl World {
     }
 
     /// Gives an answer to the part of the simulation that sent the request.
-    pub fn tell(&mut self, node: usize, ask: Ask, told: ClientResult) -> CheckResult {
+    pub fn tell(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {
-                if matches!(told, ClientResult::Refused) {
+                if matches!(result, ClientResult::Refused) {
                     self.client_checker.on_refused(attempt)?;
                 }
                 let client = client_of(attempt);
                 let delay = self.rng.u64(50..1_000);
-                self.after(delay, What::Reply { client, attempt, told });
+                self.after(delay, What::Reply { client, attempt, result });
             }
             Ask::Forwarded { node: origin, life, token } => {
-                self.send(node, origin, Packet::Forwarded { life, token, told });
+                self.send(node, origin, Packet::Forwarded { life, token, result });
             }
             Ask::Work { attempt, about } => {
-                if matches!(told, ClientResult::Refused) {
+                if matches!(result, ClientResult::Refused) {
                     self.client_checker.on_refused(attempt)?;
                 }
                 if let Some(about) = about {
-                    self.on_end_told(node, about, matches!(told, ClientResult::Done(_)));
+                    self.on_end_told(node, about, matches!(result, ClientResult::Done(_)));
                 }
             }
             Ask::Driver | Ask::Join => {}
@@ -506,7 +506,7 @@ impl World {
             if let Ask::Command(attempt) | Ask::Read { attempt, .. } = ask {
                 let client = client_of(attempt);
                 let delay = self.rng.u64(100..2_000);
-                self.after(delay, What::Reply { client, attempt, told: ClientResult::Unknown });
+                self.after(delay, What::Reply { client, attempt, result: ClientResult::Unknown });
             }
         }
     }

@@ -182,7 +182,7 @@ impl World {
         for what in lost {
             match what {
                 What::Request { client, attempt, .. } => {
-                    self.after(500, What::Reply { client, attempt, told: ClientResult::Unknown });
+                    self.after(500, What::Reply { client, attempt, result: ClientResult::Unknown });
                 }
                 What::Received { .. } => self.after(0, what),
                 _ => {}

@@ -152,7 +152,7 @@ fn a_sandbox_that_ends_without_a_word_tells_its_status() {
 }
 
 #[test]
-fn exit_codes_of_the_walls_are_not_mistaken_for_their_failure() {
+fn exit_codes_of_wrappers_are_not_mistaken_for_their_failure() {
     // The exit codes of bubblewrap, `timeout`, `prlimit` and the shell when they fail.
     for code in [1, 124, 125, 126, 127] {
         let end = shell(&format!("echo 'bwrap: Creating new namespace failed' >&2; exit {code}"));

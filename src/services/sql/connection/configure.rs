@@ -4,7 +4,7 @@
 //! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is
 //! opened.
 
-use super::function_calls::Beside;
+use super::function_calls::AuxiliaryConnection;
 use super::hook_state::{HookState, Purpose, STEPS_PER_LOOK};
 use super::limits::{ALLOCATION_BYTES_MAX, set_limits};
 use super::{authorizer, dates, functions, result_lengths};
@@ -50,10 +50,10 @@ pub fn configure(
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     fts5_watch::install(conn)?;
-    let beside = Beside::default();
-    functions::register(conn, hooks, purpose, &beside)?;
+    let auxiliary = AuxiliaryConnection::default();
+    functions::register(conn, hooks, purpose, &auxiliary)?;
     dates::register(conn, hooks)?;
-    result_lengths::register(conn, hooks, purpose, &beside)?;
+    result_lengths::register(conn, hooks, purpose, &auxiliary)?;
     hooks.length_cost.store(1, Relaxed);
     hooks.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
     count_steps(conn, hooks, is_over)?;

@@ -49,7 +49,7 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
     hooks.is_begun.store(false, Relaxed);
     let mut batch = Batch::new(conn, sql);
     for number in 1.. {
-        let (mut prepared, mut told) = (None, (false, false, Vec::new(), None::<String>));
+        let (mut prepared, mut recorded) = (None, (false, false, Vec::new(), None::<String>));
         let is_over = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
             let on_error = |error| classify(hooks, &error);
             hooks.begin_statement();
@@ -59,22 +59,22 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
             match prepared {
                 // The statement is prepared only once: each further attempt restores what the hooks recorded then.
                 Some(_) => {
-                    hooks.may_repeat.store(told.0, Relaxed);
-                    hooks.is_defining.store(told.1, Relaxed);
-                    hooks.set_filled(&told.2);
-                    if let Some(name) = &told.3 {
-                        hooks.makes(name);
+                    hooks.may_repeat.store(recorded.0, Relaxed);
+                    hooks.is_defining.store(recorded.1, Relaxed);
+                    hooks.set_filled(&recorded.2);
+                    if let Some(name) = &recorded.3 {
+                        hooks.set_created_table(name);
                         hooks.is_creating_virtual.store(true, Relaxed);
                     }
                 }
                 None => {
                     hooks.set_price(step_cost::PLANNED);
                     prepared = batch.next().map_err(on_error)?;
-                    told = (
+                    recorded = (
                         hooks.may_repeat.load(Relaxed),
                         hooks.is_defining.load(Relaxed),
                         hooks.filled(),
-                        hooks.made().filter(|_| hooks.is_creating_virtual.load(Relaxed)),
+                        hooks.created_table().filter(|_| hooks.is_creating_virtual.load(Relaxed)),
                     );
                 }
             }
