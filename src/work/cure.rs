@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::Range;
 
 /// The advice to run jobs without a full sandbox. Every client can then do what the node's user can do.
-const LIMITS: &str = "set jobs_cage to \"limits\" if every client is trusted";
+const LIMITS: &str = "set jobs_sandbox to \"limits\" if every client is trusted";
 /// System settings that forbid unprivileged user namespaces: path below `/proc/sys`, the value that forbids them, and
 /// the `sysctl` assignment that allows them.
 const FORBIDDING: [(&str, &str, &str); 3] = [

@@ -147,7 +147,7 @@ impl Worker {
 
     /// Tries the sandbox, then looks for compilers at low priority, because a node that starts has more urgent work.
     fn probe(&self) {
-        let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
+        let (kind, wanted) = (self.shared.settings.jobs_sandbox, self.shared.settings.runtimes.clone());
         let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
             let sandbox = Sandbox::try_out(kind, &jobs).map_err(|e| e.to_string());
@@ -172,7 +172,7 @@ impl Worker {
             }
         }
         if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.kind() == SandboxKind::Limits) {
-            warn!("jobs_cage is \"limits\": jobs can read and change everything that this node can");
+            warn!("jobs_sandbox is \"limits\": jobs can read and change everything that this node can");
         }
         self.found = found.into_iter().map(|found| (found.runtime.language.clone(), found)).collect();
         self.publish_runtimes();
@@ -204,7 +204,7 @@ impl Worker {
             return;
         }
         (self.is_probing, self.next_probe) = (true, None);
-        let (kind, inbox, jobs) = (self.shared.settings.jobs_cage, self.inbox.clone(), self.scratch.clone());
+        let (kind, inbox, jobs) = (self.shared.settings.jobs_sandbox, self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
             let _ = inbox.send(WorkerInput::Sandbox(Sandbox::try_out(kind, &jobs).map_err(|e| e.to_string())));
         });
