@@ -15,12 +15,12 @@
 use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
 use super::commands::{
-    Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
+    Answer, Command, Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
 };
 use super::connection::limits::set_length;
 use super::errors::{BUDGET_EXCEEDED, Fatal, StatementError};
 use super::integrity::settle;
-use super::statement;
+use super::statement::Executor;
 use super::storage::own_table;
 use super::tokens::longest_literal;
 use super::writer::{Entry, Writer};
@@ -169,7 +169,8 @@ impl Writer {
             let longest = statement.longest().max(longest_literal(&statement.sql));
             let done = length_tiers::run_in_tiers(&self.conn, &self.hooks, longest, |tier| {
                 let mut left = limit.left();
-                let done = statement::run_in(&self.conn, &self.hooks, statement, run.kind, &mut left, Some(tier))?;
+                let (conn, hooks) = (&self.conn, &*self.hooks);
+                let done = Executor { conn, hooks, kind: run.kind, limit: &mut left }.run(statement, Some(tier))?;
                 settle(&self.conn, &self.hooks)?;
                 limit = left;
                 Ok(done)
@@ -221,7 +222,8 @@ impl Writer {
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
         self.hooks.columns_before_first_step.store(self.bugs.columns_before_first_step, Relaxed);
-        let run = |statement| match statement::read(&self.conn, &self.hooks, statement, &mut limit) {
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit: &mut limit };
+        let run = |statement| match executor.read(statement) {
             Ok(outcome) => Ok(outcome),
             Err(StatementError::Failed(why) | StatementError::TooLong(why)) => Ok(Outcome::Failed(why)),
             Err(StatementError::BudgetExceeded) => Ok(Outcome::Failed(BUDGET_EXCEEDED.to_string())),

@@ -16,9 +16,9 @@ use super::long_rows::{LONG_BYTES, LongRows, row_length};
 use super::step_cost::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
-use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
+use crate::services::sql::commands::{Kind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
-use crate::services::sql::statement;
+use crate::services::sql::statement::Executor;
 use crate::services::sql::tokens::{contains_any, from_first_word, tokens, words, words_outside};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
@@ -260,7 +260,8 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
         other => other.clone(),
     };
     let mut limit = AnswerLimit::new(1 << 10, 1);
-    match statement::read(conn, hooks, &Statement { sql, params }, &mut limit) {
+    let mut executor = Executor { conn, hooks, kind: Kind::Query, limit: &mut limit };
+    match executor.read(&Statement { sql, params }) {
         Ok(Outcome::Rows { values, .. }) => match values.first().and_then(|row| row.first()) {
             Some(Value::Integer(bytes)) => Ok(Some(*bytes)),
             _ => Ok(None),

@@ -18,7 +18,7 @@ use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Para
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
 use crate::services::sql::integrity::{integrity_violation, settle};
-use crate::services::sql::statement;
+use crate::services::sql::statement::{self, Executor};
 use crate::services::sql::tokens::names_rollback;
 use rusqlite::config::DbConfig;
 use rusqlite::fallible_iterator::FallibleIterator as _;
@@ -87,12 +87,12 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result
             let text =
                 length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             statement::fits(conn, hooks, &text, 0, tier)?;
-            let mut limit = AnswerLimit::new(0, 0);
+            let mut executor = Executor { conn, hooks, kind: Kind::Execute, limit: &mut AnswerLimit::new(0, 0) };
             match fulltext_writes::with_named_tokenizer(&text) {
-                Cow::Borrowed(_) => statement::write(conn, hooks, one, &Params::None, Kind::Execute, &mut limit),
+                Cow::Borrowed(_) => executor.write(one, &Params::None),
                 Cow::Owned(named) => {
                     let mut named = conn.prepare(&named).map_err(on_error)?;
-                    statement::write(conn, hooks, &mut named, &Params::None, Kind::Execute, &mut limit)
+                    executor.write(&mut named, &Params::None)
                 }
             }?;
             settle(conn, hooks).map(|()| false)
@@ -220,7 +220,7 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
         let statement = Statement::bare(sql);
         let done = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
             let mut limit = AnswerLimit::new(0, 0);
-            statement::run_in(conn, hooks, &statement, Kind::Execute, &mut limit, Some(tier))
+            Executor { conn, hooks, kind: Kind::Execute, limit: &mut limit }.run(&statement, Some(tier))
         });
         done.map_err(ours)?.map(drop).map_err(|error| Stop::from(error, sql))
     };
