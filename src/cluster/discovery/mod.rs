@@ -786,5 +786,4 @@ fn is_young(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-#[path = "tests/discovery.rs"]
 mod tests;
