@@ -4,7 +4,7 @@
 //! restart finds them without a shared file. It is replaced atomically. `lock` is held while the process lives; the
 //! system releases it however the process ends. A discarded folder (`--rejoin`) gets its new uuid before its log is
 //! removed: the old uuid must never vote with an empty log.
-//! Not here: joining and bootstrap (`cluster/discovery.rs`).
+//! Not here: joining and bootstrap (`cluster/discovery/`).
 
 use super::anchor::Anchor;
 use super::error::StoreError;

@@ -1,7 +1,7 @@
 //! The peer protocol as discovery needs it: ask an address who leads, ask a leader to join, and answer other nodes that
 //! ask while this node is still looking for its cluster.
 //!
-//! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery.rs`).
+//! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery/`).
 
 use super::dialer;
 use crate::cluster::config_file;

@@ -10,7 +10,7 @@
 //! own log and cannot win an election, and running it again has the same result. N3 it is refused while the folders
 //! beside this one contain a majority or a newer log, and while a node of that cluster, or another cluster, answers at
 //! a known address.
-//! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery.rs`).
+//! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery/`).
 
 use crate::cluster::config_file::{self, ConfigFileError, Lock, Projection};
 use crate::cluster::folders::{self, LOCAL_IDS};

@@ -3,7 +3,7 @@
 //! Everything that may fail (a port in use, a locked folder, damaged data, the `config.json` of another cluster) is
 //! tried before anything is started, so a node never starts partly. The peer port answers other nodes that look for a
 //! cluster while this one does.
-//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends
+//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery/`), how the node ends
 //! (`stop.rs`).
 
 use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};

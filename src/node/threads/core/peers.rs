@@ -62,7 +62,7 @@ impl Core {
     /// whether the promise is possible at all.
     ///
     /// Nothing is discarded here: the node stops and restarts itself, and then more than one peer must confirm it
-    /// (`cluster/discovery.rs`).
+    /// (`cluster/discovery/`).
     pub(super) fn on_remembered(&mut self, by: Identity, promise: &Promise) -> bool {
         let kept = self.raft.kept();
         if !promise.is_possible_after(&kept) {
