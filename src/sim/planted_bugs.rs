@@ -9,7 +9,7 @@
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
 use super::model::host::Bugs;
-use super::{Options, run, seeds};
+use super::{Options, Tuning, run, seeds};
 use crate::types::Ticks;
 use fastrand::Rng;
 
@@ -226,7 +226,9 @@ impl Planted {
     fn options(&self) -> Options {
         let mut bugs = Bugs::default();
         (self.plant)(&mut bugs);
-        Options { bugs, is_traced: false, tune: Some(self.tune) }
+        // `replay_planted` tunes the plan as the bug's row says.
+        let tuning = Tuning { name: self.name, change: self.tune };
+        Options { bugs, bugs_name: Some(self.name), is_traced: false, tuning: Some(tuning) }
     }
 
     /// Seed, tries and rule of the first run that finds it.
