@@ -84,6 +84,8 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
         parts: difference.parts.iter().map(|number| part_name(*number).to_string()).collect(),
     };
     let known = &shared.integrity;
+    // First: a digest that ends after this must not look like one that was skipped.
+    let is_digesting = known.is_digesting();
     let report = known.report();
     let digests = report.digests.iter().map(|digest| DigestRow {
         index: digest.index,
@@ -93,6 +95,7 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
         agreed_index: known.findings().agreed,
         checkpoint_index: known.checkpoint(),
         checkpoint_age_ms: known.checkpoint_age().as_millis() as u64,
+        is_digesting,
         corrupt: shared.corrupt_nodes().iter().map(|(id, it)| row(Some(*id), it)).collect(),
         split: known.split().map(|split| row(None, &split)),
         digests: digests.collect(),
