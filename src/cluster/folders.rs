@@ -50,7 +50,7 @@ pub(crate) fn traces_below(data_dir: &Path, me: NodeId) -> Traces {
             Ok(me)
         });
         match found {
-            Ok(Some(identity::Me { cluster: Some(cluster), .. })) => {
+            Ok(Some(identity::StoredIdentity { cluster: Some(cluster), .. })) => {
                 traces.clusters.entry(cluster).or_insert(folder);
             }
             Ok(_) => {}

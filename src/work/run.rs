@@ -12,7 +12,7 @@
 use super::WorkError;
 use super::namespace::Namespace;
 use super::process_tree::{self, Family};
-use super::runtimes::{self, Found, LAUNCHER, Places};
+use super::runtimes::{self, AvailableRuntime, LAUNCHER, Places};
 use super::sandbox::{self, Bounds, Sandbox};
 use super::scratch::{FILES_MAX, Scratch};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
@@ -76,7 +76,7 @@ pub struct Attempt<'a> {
     /// The sandbox for the compiler and the program.
     pub sandbox: &'a Sandbox,
     /// The runtime of the request's language.
-    pub found: &'a Found,
+    pub found: &'a AvailableRuntime,
     /// Source files, arguments and standard input.
     pub request: &'a Request,
     /// Limits of the program.

@@ -29,7 +29,7 @@ const SAID_MAX: usize = 4096;
 
 /// A runtime that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct AvailableRuntime {
     /// The configured runtime.
     pub runtime: Runtime,
     /// First line of the probe's output.
@@ -42,12 +42,12 @@ pub struct Found {
 
 /// Probes the given runtimes and returns those that are available. A runtime whose probe hangs counts as unavailable
 /// and does not delay the others for long.
-pub fn find(runtimes: &[Runtime]) -> Vec<Found> {
+pub fn find(runtimes: &[Runtime]) -> Vec<AvailableRuntime> {
     find_within(runtimes, PROBE_S)
 }
 
 /// Like [`find`], with a time limit in seconds for each probe.
-pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
+pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<AvailableRuntime> {
     let homes = runtimes.iter().map(|runtime| command(&runtime.home, None, seconds));
     let homes: Vec<Option<PathBuf>> = first_lines(homes).into_iter().map(|home| home.map(PathBuf::from)).collect();
     let homes: Vec<Option<PathBuf>> = homes.into_iter().map(|home| home.filter(|home| home.is_dir())).collect();
@@ -62,7 +62,7 @@ pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
     let versions = first_lines(runtimes.iter().zip(&homes).map(probe));
     let rows = runtimes.iter().zip(homes).zip(versions);
     let found = |((runtime, home), version): ((&Runtime, _), Option<String>)| {
-        Some(Found { runtime: runtime.clone(), version: version?, home, prefix: prefix(runtime) })
+        Some(AvailableRuntime { runtime: runtime.clone(), version: version?, home, prefix: prefix(runtime) })
     };
     rows.filter_map(found).collect()
 }

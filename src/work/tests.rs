@@ -12,7 +12,7 @@ mod probes;
 mod start;
 
 use super::run::{Attempt, Stream};
-use super::runtimes::{self, Found, find, java_class, java_file};
+use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
 use super::sandbox::{Bounds, Sandbox};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
@@ -30,7 +30,7 @@ fn sandbox() -> Sandbox {
     Sandbox::try_out(SandboxKind::Full, &std::env::temp_dir()).expect("bubblewrap works here; test.sh installs it")
 }
 
-fn found(language: &str) -> Option<Found> {
+fn found(language: &str) -> Option<AvailableRuntime> {
     // Only this language: starting every compiler to learn its version would load the whole machine.
     let asked: Vec<_> = known().into_iter().filter(|runtime| runtime.language == language).collect();
     let found = find(&asked).pop();

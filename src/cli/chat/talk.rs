@@ -8,7 +8,7 @@
 use super::session::{ChatOptions, fault, member, message, number_of, read_up_to, words};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
-use crate::client::{Chat, Follower, To};
+use crate::client::{Chat, Follower, Recipient};
 use crate::node::spawn;
 use rustyline::ExternalPrinter;
 use rustyline::error::ReadlineError;
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
             Ok(line) => {
                 rub_out(&prompt, &line);
                 if !line.trim().is_empty()
-                    && let Err(why) = chat.send(&To::Conversation(id), &line)
+                    && let Err(why) = chat.send(&Recipient::Conversation(id), &line)
                 {
                     term::line(&format!("not sent: {}", term::plain(&line)));
                     fault(why).report();
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
 
 /// The conversation that `place` names; one with a person is created if there is none.
 fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
-    let To::Person(name) = To::read(place) else { return number_of(chat, place) };
+    let Recipient::Person(name) = Recipient::read(place) else { return number_of(chat, place) };
     let answer = chat.post("direct", &json!({"with": name})).map_err(fault)?;
     Ok(answer["conversation"].as_u64().unwrap_or(0))
 }

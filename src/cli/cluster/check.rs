@@ -9,7 +9,7 @@
 //! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference
 //! (`node/snapshots/checkpoints.rs`).
 
-use crate::cli::client::{Client, ClientArgs, Request};
+use crate::cli::client::{ClientArgs, ClusterClient, Request};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::poll;
@@ -76,9 +76,10 @@ struct Checkpoint {
 /// Those of the exit codes at the top of this file.
 pub fn run(args: &CheckArgs) -> Result<(), Fault> {
     let CheckCommand::Digest = args.command;
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     let members = client.get::<Members>("/v1/members")?.value.members;
-    let clients: Vec<(u64, Client)> = members.iter().map(|member| (member.id, client.only(&member.http))).collect();
+    let clients: Vec<(u64, ClusterClient)> =
+        members.iter().map(|member| (member.id, client.only(&member.http))).collect();
     let (checkpoint, states) = at_checkpoint(&client, &clients)?;
     let parts = compare(&states, checkpoint)?;
     report(args.client.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());
@@ -89,7 +90,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Fault> {
 type States = BTreeMap<u64, BTreeMap<String, String>>;
 
 /// Takes a checkpoint; returns its index and the digests of each member there.
-fn at_checkpoint(client: &Client, clients: &[(u64, Client)]) -> Result<(u64, States), Fault> {
+fn at_checkpoint(client: &ClusterClient, clients: &[(u64, ClusterClient)]) -> Result<(u64, States), Fault> {
     let take = || Ok::<_, Fault>(client.change::<Checkpoint>("POST", "/v1/digests", &json!({}))?.value.index);
     let (mut checkpoint, mut taken) = (take()?, 1);
     let begun = Instant::now();
@@ -154,7 +155,7 @@ fn compare(states: &States, index: u64) -> Result<BTreeMap<String, String>, Faul
 }
 
 /// The digests of the tables, if all nodes answer at the same index of the database.
-fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
+fn same_tables(clients: &[(u64, ClusterClient)]) -> Result<Option<Digest>, Fault> {
     // By index and node.
     let mut seen: BTreeMap<u64, BTreeMap<u64, Digest>> = BTreeMap::new();
     for round in 0..TABLE_ROUNDS {
@@ -180,7 +181,7 @@ fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
     Ok(None)
 }
 
-fn ask<T: DeserializeOwned>(id: u64, client: &Client, path: &str) -> Result<T, Fault> {
+fn ask<T: DeserializeOwned>(id: u64, client: &ClusterClient, path: &str) -> Result<T, Fault> {
     let one = client.exchange(&Request::get(path.to_string())).map_err(|fault| Fault {
         message: format!("node {id}: {}", fault.message),
         next: "the check needs all members: phalanx status shows which are offline".to_string(),

@@ -7,7 +7,7 @@
 //! Not here: the runner (`mod.rs`), the group as the runner sees it (`process_group.rs`).
 
 use super::lease::{Lease, since_boot};
-use crate::cli::client::Client;
+use crate::cli::client::ClusterClient;
 use crate::cli::fault::{Fault, code};
 use crate::node::process::signals;
 use crate::node::spawn;
@@ -91,7 +91,7 @@ fn await_runner(tell: &Sender<Event>) {
 }
 
 fn renew(mut lease: Lease, tell: &Sender<Event>) {
-    let client = Client::to(lease.endpoints.clone(), lease.patience);
+    let client = ClusterClient::to(lease.endpoints.clone(), lease.patience);
     let mut next = lease.renew_at();
     loop {
         std::thread::sleep(next.saturating_sub(since_boot()));

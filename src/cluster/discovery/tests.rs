@@ -81,7 +81,7 @@ impl Net {
 
     /// Leaves `identity.json` of node `id` in the shared data folder.
     fn leave_data(&self, id: u64, cluster: Uuid) {
-        let mut me = identity::Me::new(NodeId(id), Uuid::from_u128(u128::from(id)));
+        let mut me = identity::StoredIdentity::new(NodeId(id), Uuid::from_u128(u128::from(id)));
         (me.cluster, me.has_log) = (Some(cluster), true);
         identity::save(&RealFiles, &self.settings().node_dir(NodeId(id)), &me).unwrap();
     }

@@ -34,9 +34,9 @@ pub struct LargeRead {
 
 /// Answers that were sent, and how many bytes each has.
 #[derive(Default)]
-struct Untaken(Vec<(Sender<Answered>, usize)>);
+struct UntakenAnswers(Vec<(Sender<Answered>, usize)>);
 
-impl Untaken {
+impl UntakenAnswers {
     /// Waits until there is room for another one. A client's thread takes its answer, or gives up at its deadline.
     fn wait(&mut self) {
         loop {
@@ -50,7 +50,7 @@ impl Untaken {
 }
 
 impl LargeRead {
-    fn answer(mut self, untaken: &mut Untaken) {
+    fn answer(mut self, untaken: &mut UntakenAnswers) {
         untaken.wait();
         let answer = self.service.query(self.at, &self.query[1..]);
         // The copy is dropped before the client gets the answer: it may hold old parts of the state.
@@ -69,7 +69,7 @@ pub fn inbox() -> (Sender<LargeRead>, Receiver<LargeRead>) {
 
 /// Body of the thread: ends when `apply` has.
 pub fn run(inbox: &Receiver<LargeRead>) {
-    let mut untaken = Untaken::default();
+    let mut untaken = UntakenAnswers::default();
     inbox.iter().for_each(|read| read.answer(&mut untaken));
 }
 
@@ -147,7 +147,7 @@ mod tests {
         for op in [Op::Get(key("large")), large, Op::Keys(key("*")), page, Op::Keys(pattern), one, literal, absent] {
             let answer = ask(vec![op.clone()]);
             assert!(answer.try_recv().is_err(), "{op:?}");
-            inbox.try_recv().unwrap().answer(&mut Untaken::default());
+            inbox.try_recv().unwrap().answer(&mut UntakenAnswers::default());
             let Ok(Outcome::Done((index, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer to {op:?}") };
             assert_eq!(index, at.index);
             let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes) else { panic!("not values") };
@@ -168,7 +168,7 @@ mod tests {
         if answer.try_recv().is_ok() {
             return true;
         }
-        inbox.try_recv().unwrap().answer(&mut Untaken::default());
+        inbox.try_recv().unwrap().answer(&mut UntakenAnswers::default());
         let Ok(Outcome::Done((_, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer") };
         assert!(bytes.len() > INLINE_COST_MAX / 2, "{} bytes took the long way", bytes.len());
         false

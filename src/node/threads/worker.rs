@@ -27,7 +27,7 @@ use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
 use crate::work::run::Attempt;
-use crate::work::runtimes::{self, Found};
+use crate::work::runtimes::{self, AvailableRuntime};
 use crate::work::sandbox::Sandbox;
 use crate::work::scratch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -69,7 +69,7 @@ struct Worker {
     /// Where scratch folders are made.
     scratch: PathBuf,
     sandbox: Option<Sandbox>,
-    found: BTreeMap<String, Found>,
+    found: BTreeMap<String, AvailableRuntime>,
     /// Why this node can run nothing.
     trouble: Option<String>,
     /// The machine was probed.
@@ -160,7 +160,7 @@ impl Worker {
         }
     }
 
-    fn on_ready(&mut self, sandbox: Result<Sandbox, String>, found: Vec<Found>) {
+    fn on_ready(&mut self, sandbox: Result<Sandbox, String>, found: Vec<AvailableRuntime>) {
         self.is_ready = true;
         match sandbox {
             Ok(sandbox) => (self.sandbox, self.trouble) = (Some(sandbox), None),
@@ -457,7 +457,7 @@ impl Worker {
 struct Job {
     task: AssignedAttempt,
     sandbox: Sandbox,
-    found: Found,
+    found: AvailableRuntime,
     scratch: PathBuf,
     user: u32,
     is_cancelled: Arc<AtomicBool>,

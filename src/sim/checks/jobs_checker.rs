@@ -32,7 +32,7 @@ struct Row {
 
 /// What every node must have at an index: the table's turn, the numbers of queued and running jobs, and the job that
 /// the entry names.
-type Look = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
+type TableSummary = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 
 /// A command of the jobs that took effect with this entry, and what it answered.
 type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
@@ -55,7 +55,7 @@ pub struct JobsChecker {
     setbacks: BTreeMap<JobId, usize>,
     turn: u64,
     now_ms: u64,
-    looks: BTreeMap<u64, Look>,
+    looks: BTreeMap<u64, TableSummary>,
     /// What happened.
     pub seen: Coverage,
 }

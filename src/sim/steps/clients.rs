@@ -18,7 +18,7 @@ use crate::sim::model::host::Ask;
 use crate::sim::model::operations::{BLOCK, ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{self, Body, COUNTER, Command};
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{Packet, What, World};
+use crate::sim::world::{Packet, SimEvent, World};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -136,8 +136,8 @@ impl World {
         operation.tries += 1;
         operation.open.push(attempt);
         operation.current = Some(attempt);
-        self.after(delay, What::Request { client, attempt, node });
-        self.after(deadline_us, What::Deadline { client, attempt });
+        self.after(delay, SimEvent::Request { client, attempt, node });
+        self.after(deadline_us, SimEvent::Deadline { client, attempt });
     }
 
     /// A request arrives at a node.
@@ -148,7 +148,7 @@ impl World {
             return Ok(());
         };
         if self.hosts[node].process.is_none() {
-            self.after(200, What::Reply { client, attempt, result: refuse });
+            self.after(200, SimEvent::Reply { client, attempt, result: refuse });
             return Ok(());
         }
         if let OperationKind::Read { key } = operation.operation_kind {
@@ -217,7 +217,7 @@ impl World {
                 operation.open.remove(at);
                 if is_current {
                     operation.current = None;
-                    self.after(again, What::Wake { client });
+                    self.after(again, SimEvent::Wake { client });
                 }
                 return Ok(());
             }
@@ -233,7 +233,7 @@ impl World {
                     operation.open.clear();
                 }
                 if !gives_up {
-                    self.after(again, What::Wake { client });
+                    self.after(again, SimEvent::Wake { client });
                     return Ok(());
                 }
             }
@@ -266,7 +266,7 @@ impl World {
             _ => None,
         };
         self.client_checker.record(client as u64, &operation, is_certain, &result);
-        self.after(think + 1, What::Wake { client });
+        self.after(think + 1, SimEvent::Wake { client });
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ const TRIGGERS_MAX: u64 = 4;
 
 /// What a statement frees, according to SQLite's program.
 #[derive(Clone, Debug, Default)]
-struct Freed {
+struct FreedSpace {
     /// Tables and indexes that are freed as a whole.
     whole: Vec<String>,
     /// The first table that the statement writes to: its root page and name.
@@ -88,7 +88,7 @@ pub fn excess(
     let renames =
         statements.iter().any(|one| words(&one.sql).next().is_some_and(|word| word.eq_ignore_ascii_case(b"alter")));
     let mut pages = 0;
-    let mut known: BTreeMap<&str, Freed> = BTreeMap::new();
+    let mut known: BTreeMap<&str, FreedSpace> = BTreeMap::new();
     let mut removed: BTreeMap<i64, u64> = BTreeMap::new();
     for statement in statements.iter().filter(|one| frees(&one.sql, has_triggers) || clears(one)) {
         // A statement that cannot be prepared now will fail, or uses a table that this request creates.
@@ -175,9 +175,9 @@ impl Section {
 }
 
 /// Determines what a statement frees. It is prepared with the same limits as a read.
-fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
+fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<FreedSpace> {
     if sql.len() > SQL_BYTES_MAX || too_many_selects(sql).is_some() {
-        return Ok(Freed::default());
+        return Ok(FreedSpace::default());
     }
     hooks.begin_statement();
     let mut explain = conn.prepare(&format!("EXPLAIN {}", from_first_word(sql)))?;
@@ -241,7 +241,7 @@ fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
         whole.extend(own.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
     }
     let name = written.map(named).transpose()?.and_then(|names| names.into_iter().next());
-    Ok(Freed { whole, written: written.zip(name), own, by_triggers })
+    Ok(FreedSpace { whole, written: written.zip(name), own, by_triggers })
 }
 
 /// Length in bytes of the rows that a DELETE or UPDATE finds; `None` for other statements, or if the rows cannot be

@@ -20,14 +20,14 @@ use std::sync::atomic::Ordering::Relaxed;
 const OWN_PREPARED_MAX: usize = 64;
 
 /// Returns the reason if a statement must end now. Called every few steps.
-pub type IsOver = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+pub type InterruptCheck = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 /// Configures a new connection. `is_over` is called every few steps: the statement ends when it returns a reason.
 pub fn configure(
     conn: &mut Connection,
     hooks: &Arc<HookState>,
     purpose: Purpose,
-    is_over: Option<IsOver>,
+    is_over: Option<InterruptCheck>,
 ) -> Result<()> {
     set_limits(conn)?;
     for (config, value) in [
@@ -73,7 +73,7 @@ pub fn configure(
 }
 
 /// Counts the steps of all statements from now on.
-pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<IsOver>) -> Result<()> {
+pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<InterruptCheck>) -> Result<()> {
     let own = Arc::clone(hooks);
     conn.progress_handler(
         STEPS_PER_LOOK,

@@ -189,8 +189,8 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     node.execute(&["UPDATE t SET n = n + 1"]);
     let wanted = node.registry.digests();
     let path = files.path();
-    type Harm = fn(&Path);
-    let harms: [(&str, Harm); 4] = [
+    type Damage = fn(&Path);
+    let harms: [(&str, Damage); 4] = [
         ("missing", |path| std::fs::remove_file(path).unwrap()),
         ("garbage", |path| std::fs::write(path, vec![7; 20_000]).unwrap()),
         ("cut", |path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5000).unwrap()),
