@@ -172,7 +172,7 @@ impl Gossip {
         rng: &mut fastrand::Rng,
     ) -> Beat {
         assert_eq!(row.id, self.me.id, "a node beats for itself only");
-        self.forgive_own_pause(now_ms);
+        self.exclude_own_pause(now_ms);
         self.counter += 1;
         row.counter = self.counter;
         row.uuid = self.me.uuid;
@@ -334,7 +334,7 @@ impl Gossip {
     }
 
     /// If this process was suspended or got no processor time, the others are not counted as silent for that time.
-    fn forgive_own_pause(&mut self, now_ms: u64) {
+    fn exclude_own_pause(&mut self, now_ms: u64) {
         let gap_ms = now_ms.saturating_sub(self.last_tick_ms);
         if gap_ms > self.pause_ms {
             for known in self.known.values_mut() {

@@ -51,7 +51,7 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
     loop {
         match editor.readline(&prompt) {
             Ok(line) => {
-                rub_out(&prompt, &line);
+                erase_line(&prompt, &line);
                 if !line.trim().is_empty()
                     && let Err(why) = chat.send(&Recipient::Conversation(id), &line)
                 {
@@ -109,7 +109,7 @@ fn elsewhere(line: &Value) -> String {
 }
 
 /// Removes the typed line from the screen: it is printed again as a message.
-fn rub_out(prompt: &str, line: &str) {
+fn erase_line(prompt: &str, line: &str) {
     let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
     let width = prompt.width() + line.width();
     let rows = width.checked_div(columns).unwrap_or(0) + 1;

@@ -34,7 +34,7 @@ enum Event {
 /// No lease arrives, or threads or signal handlers cannot be set up.
 pub fn run() -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(code::FAILED, format!("the lock cannot be renewed: {e}"), "");
-    signals::withstand().map_err(failed)?;
+    signals::ignore_signals().map_err(failed)?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;
     let mut lease: Lease = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// Number of consecutive refused joins after which they are logged; a few are normal while other nodes join (one change
 /// of the membership at a time).
-const JOINS_WORTH_A_LINE: u32 = 10;
+const REFUSED_JOINS_LOGGED_FROM: u32 = 10;
 /// The cluster at the front port counts as another one if it has not answered at any known address in this many
 /// consecutive rounds: this node's own cluster may answer slowly just after it was created.
 const FRONT_ROUNDS: u32 = 5;
@@ -90,7 +90,7 @@ impl Search<'_> {
             }
             Err(why) => {
                 self.joins_refused += 1;
-                if self.joins_refused >= JOINS_WORTH_A_LINE {
+                if self.joins_refused >= REFUSED_JOINS_LOGGED_FROM {
                     self.say(
                         log::Level::Warn,
                         "join",

@@ -31,17 +31,17 @@ pub use error::DiscoveryError;
 pub use world::{AskError, Decision, FrontOwner, JoinAnswer, Seeker, World};
 
 use super::config_file::{Projection, read};
-use search::{PATIENT, Search};
+use search::{LONG_ROUND, Search};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// How often a node checks whether `config.json` has changed while it waits for its next round.
-const GLANCE: Duration = Duration::from_millis(20);
+const FILE_CHECK_EVERY: Duration = Duration::from_millis(20);
 /// Duration of a round once a cluster is known and only its leader or the accepted join is missing.
-const EAGER: Duration = Duration::from_millis(50);
-/// Number of such short rounds; afterwards, and if a bootstrap is not allowed, a round takes at least [`PATIENT`].
-const EAGER_ROUNDS: u32 = 40;
+const SHORT_ROUND: Duration = Duration::from_millis(50);
+/// Number of such short rounds; afterwards, and if a bootstrap is not allowed, a round takes at least [`LONG_ROUND`].
+const SHORT_ROUNDS: u32 = 40;
 
 /// Decides how this node starts. May search for any length of time; only the duration of each round is bounded.
 ///
@@ -73,7 +73,7 @@ impl Search<'_> {
     fn run(mut self) -> Result<Decision, DiscoveryError> {
         let settings = self.seeker.settings;
         let interval = Duration::from_millis(settings.discovery_interval_ms);
-        let mut eager_left = None;
+        let mut short_rounds_left = None;
         for round in 1u32.. {
             let stamp = stamp_of(&settings.config_file_path);
             let named = read(&settings.config_file_path).ok().flatten();
@@ -97,20 +97,20 @@ impl Search<'_> {
                 return Ok(decision);
             }
             // Another node has just bootstrapped, according to an answer or the file: it will accept this node soon.
-            if !survey.clusters.is_empty() && eager_left.is_none() {
-                eager_left = Some(EAGER_ROUNDS);
+            if !survey.clusters.is_empty() && short_rounds_left.is_none() {
+                short_rounds_left = Some(SHORT_ROUNDS);
             }
-            let pause = match &mut eager_left {
+            let pause = match &mut short_rounds_left {
                 Some(left) if *left > 0 => {
                     *left -= 1;
-                    EAGER.min(interval)
+                    SHORT_ROUND.min(interval)
                 }
-                _ if round > settings.connection_attempts + EAGER_ROUNDS => PATIENT.max(interval),
+                _ if round > settings.connection_attempts + SHORT_ROUNDS => LONG_ROUND.max(interval),
                 _ => interval,
             };
             match self.wait_for_news(pause, stamp) {
                 News::Stopping => return Ok(Decision::Stopping),
-                News::Changed => eager_left = Some(EAGER_ROUNDS),
+                News::Changed => short_rounds_left = Some(SHORT_ROUNDS),
                 News::None => {}
             }
         }
@@ -121,7 +121,7 @@ impl Search<'_> {
     fn wait_for_news(&self, pause: Duration, stamp: FileStamp) -> News {
         let mut left = pause;
         while !left.is_zero() {
-            let slice = GLANCE.min(left);
+            let slice = FILE_CHECK_EVERY.min(left);
             if !self.world.wait(slice) {
                 return News::Stopping;
             }

@@ -1,6 +1,6 @@
 //! A node with state: whether its peers remember votes or entries that its disk lacks.
 
-use super::search::{PATIENT, Search};
+use super::search::{LONG_ROUND, Search};
 use super::world::Decision;
 use crate::cluster::config_file::read;
 use crate::raft::Promise;
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 /// The same for a node that has state: it starts anyway, and the comparison with peers that answer later follows when
 /// they connect.
-const RESUME_PATIENCE: Duration = Duration::from_millis(200);
+const RESUME_ROUND_MAX: Duration = Duration::from_millis(200);
 /// Number of further rounds, an election timeout apart, in which a leader must still lead before a node sets its log
 /// aside for it: without a quorum, a leader steps down within two.
-const LEADER_STAYS_LOOKS: u32 = 3;
+const LEADER_CHECK_ROUNDS: u32 = 3;
 
 impl Search<'_> {
     /// A node with state asks the nodes that it knows, once and for a short time, what they remember of it. If none
@@ -29,7 +29,7 @@ impl Search<'_> {
         loop {
             let named = read(&self.seeker.settings.config_file_path).ok().flatten();
             let addresses = self.known_addresses(named.as_ref());
-            let answers = self.world.ask_all(&addresses, RESUME_PATIENCE);
+            let answers = self.world.ask_all(&addresses, RESUME_ROUND_MAX);
             let answers: Vec<_> = answers.into_iter().flatten().filter(|there| there.cluster == Some(ours)).collect();
             for there in answers.iter().filter(|there| self.remembers_more(there)) {
                 lost.get_or_insert_default().merge(&there.remembered);
@@ -40,7 +40,7 @@ impl Search<'_> {
             led = if leader.is_some() && leader == led.0 { (leader, led.1 + 1) } else { (leader, 0) };
             not_led = if leader.is_some() { 0 } else { not_led + 1 };
             let pause = match leader {
-                Some(leader) if led.1 == LEADER_STAYS_LOOKS => {
+                Some(leader) if led.1 == LEADER_CHECK_ROUNDS => {
                     let line = "this node renames its log and joins again under a new identity";
                     let what = self.outdated(&known);
                     self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
@@ -48,7 +48,7 @@ impl Search<'_> {
                 }
                 Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
                 // A node may be about to become leader, or a reported leader about to step down.
-                None if not_led <= LEADER_STAYS_LOOKS => {
+                None if not_led <= LEADER_CHECK_ROUNDS => {
                     Duration::from_millis(self.seeker.settings.election_timeout_ms)
                 }
                 None => {
@@ -57,7 +57,7 @@ impl Search<'_> {
                         nodes, start those with older folders first, then the others with --rejoin";
                     let what = self.outdated(&known);
                     self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
-                    PATIENT
+                    LONG_ROUND
                 }
             };
             if !self.world.wait(pause) {

@@ -11,11 +11,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// Time between rounds of a long search.
-pub(super) const PATIENT: Duration = Duration::from_millis(1000);
+pub(super) const LONG_ROUND: Duration = Duration::from_millis(1000);
 /// Maximum wait for the answers of a round; an address that has not answered by then counts as silent.
 const ROUND_MAX: Duration = Duration::from_millis(600);
 /// Maximum number of characters of another process's message in a log line.
-const WORDS_MAX: usize = 300;
+const QUOTED_CHARS_MAX: usize = 300;
 
 /// One node's search.
 pub(super) struct Search<'a> {
@@ -144,5 +144,5 @@ impl Search<'_> {
 
 /// Quotes and shortens text of another process for a log line.
 fn quoted(why: &str) -> String {
-    format!("{:?}", why.chars().take(WORDS_MAX).collect::<String>())
+    format!("{:?}", why.chars().take(QUOTED_CHARS_MAX).collect::<String>())
 }

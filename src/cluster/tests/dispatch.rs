@@ -166,7 +166,7 @@ fn clients_are_spread_evenly_though_nodes_decide_alone() {
 #[test]
 fn the_orders_of_dealing_level_each_other_out() {
     for (nodes, workers) in [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (4, 4), (100, 99)] {
-        let orders: Vec<Vec<usize>> = (0..nodes).map(|node| order_of_dealing(node, nodes, workers)).collect();
+        let orders: Vec<Vec<usize>> = (0..nodes).map(|node| assignment_order(node, nodes, workers)).collect();
         for order in &orders {
             let mut places = order.clone();
             places.sort();

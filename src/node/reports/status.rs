@@ -140,7 +140,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             lag: commit.0.saturating_sub(row.applied_index.0),
             // The last figures of a dead node are out of date.
             pace: if is_online { row.pace } else { Pace::default() },
-            pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
+            pid: is_on_same_host(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
             kv: addresses.kv,
             peer: addresses.peer,
@@ -155,7 +155,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
 }
 
 /// Whether a node has the same host in its address as this one: only then its pid is one of this host.
-fn is_beside(shared: &Shared, http: &str) -> bool {
+fn is_on_same_host(shared: &Shared, http: &str) -> bool {
     let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
     host(http) == host(&shared.settings.addresses(shared.me.id).http)
 }

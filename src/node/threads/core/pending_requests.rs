@@ -487,13 +487,13 @@ impl PendingRequests {
         for held in done {
             self.finish(held, transferred(leader));
         }
-        self.recall(|to| to != leader);
+        self.take_back_forwarded(|to| to != leader);
         self.retry_reads();
     }
 
     /// The connection to a peer is new: what was sent over the old one may be lost.
     pub fn on_link_up(&mut self, peer: NodeId) {
-        self.recall(|to| to == peer);
+        self.take_back_forwarded(|to| to == peer);
         self.retry_reads();
     }
 
@@ -558,7 +558,7 @@ impl PendingRequests {
         }
     }
 
-    fn recall(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
+    fn take_back_forwarded(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
         let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
         for (_, (_, held)) in recalled {
             self.send_again_or_give_up(held, UnknownReason::LeaderLost);

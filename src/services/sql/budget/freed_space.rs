@@ -250,7 +250,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
     let own = InternalStatements::begin(hooks);
     let Some(length) = row_length(conn, table)? else { return Ok(None) };
     drop(own);
-    let Some((sql, passed_over)) = weighing(&statement.sql, &length) else { return Ok(None) };
+    let Some((sql, passed_over)) = sum_query(&statement.sql, &length) else { return Ok(None) };
     let Ok(wanted) = conn.prepare(&sql).map(|prepared| prepared.parameter_count()) else { return Ok(None) };
     let params = match &statement.params {
         // The parameters before these belong to SET, those after them to RETURNING.
@@ -272,7 +272,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
 
 /// Derives a SELECT from a DELETE or UPDATE that adds up the bytes of the rows it finds; of an UPDATE only those of
 /// long rows. Also returns the number of leading positional parameters that the SELECT does not use.
-fn weighing(sql: &str, length: &str) -> Option<(String, usize)> {
+fn sum_query(sql: &str, length: &str) -> Option<(String, usize)> {
     let at = |word: &[u8]| word.as_ptr().addr() - sql.as_ptr().addr();
     let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
     let mut words = words_outside(sql).peekable();
@@ -372,7 +372,7 @@ mod tests {
             ),
             ("INSERT INTO t VALUES(1)", None),
         ] {
-            assert_eq!(weighing(sql, "n"), expected.map(|text| (text.replace("{}", sum), 0)), "{sql}");
+            assert_eq!(sum_query(sql, "n"), expected.map(|text| (text.replace("{}", sum), 0)), "{sql}");
         }
         let sum = "SELECT ifnull(sum(max(n - 4000, 0)), 0) FROM";
         for (sql, expected) in [
@@ -386,7 +386,7 @@ mod tests {
             ("UPDATE t SET a = 1 FROM u WHERE t.a = u.a", None),
             ("UPDATE t SET a = ?2 WHERE b = ?1", None),
         ] {
-            assert_eq!(weighing(sql, "n"), expected.map(|(text, count)| (text.replace("{}", sum), count)), "{sql}");
+            assert_eq!(sum_query(sql, "n"), expected.map(|(text, count)| (text.replace("{}", sum), count)), "{sql}");
         }
     }
 

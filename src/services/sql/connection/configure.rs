@@ -78,7 +78,7 @@ pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Optio
     conn.progress_handler(
         STEPS_PER_LOOK,
         Some(move || {
-            own.look_at_room(false);
+            own.check_free_space(false);
             let why = is_over.as_ref().and_then(|is_over| is_over());
             if let Some(why) = why {
                 own.refuse(why);

@@ -356,11 +356,11 @@ impl HookState {
 
     /// Checks that the disk has room for everything that may be written until the next check; otherwise the node ends.
     /// `is_certain`: the check must not be skipped because of a recent one.
-    pub fn look_at_room(&self, is_certain: bool) {
+    pub fn check_free_space(&self, is_certain: bool) {
         if let Some(files) = self.files.get()
             && !self.is_internal.load(Relaxed)
         {
-            files.look_at_room(is_certain);
+            files.check_free_space(is_certain);
         }
     }
 

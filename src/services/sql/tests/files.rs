@@ -84,8 +84,8 @@ impl Files for Folder {
     fn give_up(&self, why: &str, is_damaged: bool) -> ! {
         panic!("gives up: {why} {is_damaged}")
     }
-    fn breathe(&self) {}
-    fn look_at_room(&self, _: bool) {}
+    fn pause_copy(&self) {}
+    fn check_free_space(&self, _: bool) {}
     fn has_room_for_reads(&self) -> bool {
         true
     }
