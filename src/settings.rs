@@ -259,6 +259,7 @@ mod tests {
         let text = include_str!("../settings.json");
         let (settings, sources) = load(text, &[], &[]).unwrap();
         assert_eq!(settings, Settings::default());
+        assert_eq!(sources.warnings(&settings), Vec::<String>::new(), "a secret that is null is none");
         for (key, _) in KEYS {
             assert!(matches!(sources.of(key), Source::File(_)), "{key} is not in settings.json");
         }

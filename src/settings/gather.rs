@@ -74,7 +74,9 @@ impl Sources {
     /// All warnings about settings that are valid.
     pub fn warnings(&self, settings: &Settings) -> Vec<String> {
         let renamed = self.renamed.iter().map(|(former, name)| format!("the setting {former} is now called {name}"));
-        self.exposed_secret().into_iter().chain(settings.short_secret()).chain(renamed).collect()
+        // A file may name the key without a value.
+        let exposed = settings.cluster_secret.as_ref().and_then(|_| self.exposed_secret());
+        exposed.into_iter().chain(settings.short_secret()).chain(renamed).collect()
     }
 
     /// A warning if other users of this machine can read the secret.
