@@ -405,6 +405,44 @@ fn requests_of_rqlite_clients_are_understood() -> Result<()> {
 }
 
 #[test]
+fn foreign_keys_are_switched_for_the_whole_cluster() -> Result<()> {
+    let cluster = cluster(3)?;
+    let settings = |id: u64| get(&cluster, id, "/db/settings").json()["foreign_keys"].clone();
+    let switch = |id: u64, is_on: bool| {
+        let body = json!({"foreign_keys": is_on}).to_string();
+        ask(&cluster.http(id), "PUT", "/db/settings", JSON, Some(body.as_bytes())).unwrap()
+    };
+    let execute = |id: u64, sql: &[&str]| post(&cluster, id, "/db/execute", &json!(sql))["results"].clone();
+    let tables =
+        ["CREATE TABLE p (id INTEGER PRIMARY KEY)", "CREATE TABLE c (p INTEGER REFERENCES p ON DELETE CASCADE)"];
+    execute(1, &[tables[0], tables[1], "INSERT INTO c VALUES(1)"]);
+    assert_eq!(settings(2), false);
+    let refused = switch(2, true);
+    assert_eq!(refused.status, 409);
+    assert!(refused.json()["error"].as_str().unwrap().starts_with("row 1 of table c refers to a row of p"));
+    execute(1, &["INSERT INTO p VALUES(1)"]);
+    assert_eq!(switch(2, true).status, 200);
+    for id in 1..=3 {
+        assert_eq!(settings(id), true, "node {id}");
+        let asked = post(&cluster, id, "/db/query", &json!(["PRAGMA foreign_keys", "PRAGMA foreign_keys = OFF"]));
+        assert_eq!(asked["results"][0]["values"], json!([[1]]), "node {id}");
+        assert!(asked["results"][1]["error"].as_str().unwrap().contains("in the whole cluster"), "{asked}");
+        let answer = execute(id, &["PRAGMA foreign_keys = ON", "INSERT INTO c VALUES(2)"]);
+        assert_eq!(answer[1]["error"], "FOREIGN KEY constraint failed", "node {id}: {answer}");
+    }
+    execute(3, &["DELETE FROM p"]);
+    assert_eq!(
+        post(&cluster, 1, "/db/query", &json!(["SELECT count(*) FROM c"]))["results"][0]["values"],
+        json!([[0]])
+    );
+    let commands = ["sql", "-c", ".foreign_keys off", "-c", ".foreign_keys", "-e"];
+    let shell = Command::new(EXE).args(commands).arg(cluster.http(2)).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shell.stdout), "foreign keys: off\nforeign keys: off\n", "{shell:?}");
+    assert_eq!(execute(3, &["INSERT INTO c VALUES(2)"])[0]["rows_affected"], 1);
+    Ok(())
+}
+
+#[test]
 fn pyrqlite_works_unmodified() -> Result<()> {
     let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pyrqlite");
     let python = |arguments: &[&str]| {

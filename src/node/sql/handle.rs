@@ -73,7 +73,7 @@ fn excess_freed(
     if !may_free(statements, shared.sizes().has_triggers) || !is_large(&pool.files.path()) {
         return Ok(None);
     }
-    let reader = pool.take_for_check(deadline)?;
+    let mut reader = pool.take_for_check(deadline)?;
     let excess = reader.excess_freed(pool.files.long_rows(), statements, shared.now_ms(), seed);
     excess.map_err(|error| Reason::Unreadable(error.to_string()))
 }

@@ -157,6 +157,8 @@ fn database(judge: &mut Judge) {
     let both = json!(["SELECT count(*) FROM t", "DELETE FROM t WHERE id = 3"]);
     judge.post(200, "/db/request?transaction&associative", &both);
     judge.get(200, "/db/digest");
+    judge.send(200, "PUT", "/db/settings", JSON, br#"{"foreign_keys": false}"#, usize::MAX);
+    judge.get(200, "/db/settings");
     let file = judge.get(200, "/db/backup").body;
     assert!(file.starts_with(b"SQLite format 3\0"));
     judge.get(200, "/db/backup?fmt=sql");
