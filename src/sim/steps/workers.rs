@@ -258,10 +258,10 @@ impl World {
         let Some(worker) = self.worker(node) else { return Ok(()) };
         let id = NodeId(about as u64 + 1);
         if is_up {
-            worker.worker_liveness.find(id);
+            worker.worker_liveness.mark_reachable(id);
             return Ok(());
         }
-        worker.worker_liveness.lose(id);
+        worker.worker_liveness.mark_lost(id);
         if self.in_liveness_phase && is_there {
             // Reports about links may overtake each other; the node learns the true state when it tries to connect.
             self.after(5_000, SimEvent::Link { node, life, about, is_up: true });

@@ -124,12 +124,12 @@ impl Core {
                 }
             }
             CoreInput::LinkUp(id) => {
-                self.worker_liveness.find(id);
+                self.worker_liveness.mark_reachable(id);
                 self.step(Input::LinkUp(id));
                 self.requests.on_link_up(id);
             }
             CoreInput::LinkLost(id) => {
-                self.worker_liveness.lose(id);
+                self.worker_liveness.mark_lost(id);
                 if let Some(addresses) = self.claimed.remove(&id) {
                     self.peer_addresses.insert(id, addresses);
                     self.update_links();

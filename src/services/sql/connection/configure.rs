@@ -5,7 +5,7 @@
 //! opened.
 
 use super::function_calls::AuxiliaryConnection;
-use super::hook_state::{HookState, Purpose, STEPS_PER_LOOK};
+use super::hook_state::{HookState, Purpose, STEPS_PER_CHECK};
 use super::limits::{ALLOCATION_BYTES_MAX, set_limits};
 use super::{authorizer, dates, functions, result_lengths};
 use crate::services::sql::budget::length_tiers;
@@ -76,14 +76,14 @@ pub fn configure(
 pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<InterruptCheck>) -> Result<()> {
     let own = Arc::clone(hooks);
     conn.progress_handler(
-        STEPS_PER_LOOK,
+        STEPS_PER_CHECK,
         Some(move || {
             own.check_free_space(false);
             let why = is_over.as_ref().and_then(|is_over| is_over());
             if let Some(why) = why {
                 own.refuse(why);
             }
-            why.is_some() || !own.charge_steps(STEPS_PER_LOOK.unsigned_abs().into())
+            why.is_some() || !own.charge_steps(STEPS_PER_CHECK.unsigned_abs().into())
         }),
     )
 }

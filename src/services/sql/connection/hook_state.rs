@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Steps between two checks of the budget, the disk and the deadline; in that time a statement can write about ten
 /// megabytes.
-pub const STEPS_PER_LOOK: i32 = 50;
+pub const STEPS_PER_CHECK: i32 = 50;
 /// Largest number of authorizer calls while a statement is prepared: columns, tables and functions, including those of
 /// views and triggers.
-const ASKED_MAX: u64 = 8_000;
+const AUTHORIZER_CALLS_MAX: u64 = 8_000;
 /// Largest number of statements whose cost is cached, and the largest length of such a statement in bytes.
 const REMEMBERED_MAX: usize = 256;
 const REMEMBERED_BYTES_MAX: usize = 4 << 10;
@@ -355,10 +355,10 @@ impl HookState {
     /// limit or the budget is exceeded.
     pub fn charge_authorizer_call(&self) -> bool {
         let asked = self.asked.fetch_add(1, Relaxed) + 1;
-        if asked > ASKED_MAX {
+        if asked > AUTHORIZER_CALLS_MAX {
             self.is_budget_exceeded.store(true, Relaxed);
         }
-        asked <= ASKED_MAX && self.charge(asked * 8)
+        asked <= AUTHORIZER_CALLS_MAX && self.charge(asked * 8)
     }
 
     /// Checks that the disk has room for everything that may be written until the next check; otherwise the node ends.
