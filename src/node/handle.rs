@@ -80,6 +80,11 @@ impl Handle {
         self.shared.activity.largest_value() as usize
     }
 
+    /// Bytes of this node's keys, values and locks, approximately.
+    pub fn kv_bytes(&self) -> u64 {
+        self.shared.sizes().kv_bytes
+    }
+
     /// Starts a thread of an endpoint's own, which ends with it.
     ///
     /// # Errors

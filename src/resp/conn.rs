@@ -60,6 +60,8 @@ pub struct Conn {
     /// Whether the last write was acknowledged in eventual mode, before it was committed. After a change to strong mode
     /// the next read goes through the log, so that it sees that write.
     has_taken: bool,
+    /// The connection is closed after the present reply: CLIENT KILL.
+    pub(crate) must_close: bool,
     pub(crate) multi: Option<Multi>,
     pub(crate) watched: Vec<(Bytes, u64)>,
     pub(crate) watched_bytes: usize,
@@ -90,6 +92,7 @@ impl Conn {
             is_known,
             is_eventual: false,
             has_taken: false,
+            must_close: false,
             multi: None,
             watched: Vec::new(),
             watched_bytes: 0,
@@ -276,7 +279,7 @@ impl Conn {
 /// Maximum number of values in the answer to an operation.
 fn values_read(op: &Op) -> usize {
     match op {
-        Op::Get(_) | Op::GetDel(_) | Op::Set { get: true, .. } => 1,
+        Op::Get(_) | Op::GetDel(_) | Op::GetEx { .. } | Op::GetRange { .. } | Op::Set { get: true, .. } => 1,
         Op::MGet(keys) => keys.len(),
         _ => 0,
     }

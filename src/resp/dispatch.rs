@@ -8,7 +8,7 @@
 //! Not here: what commands mean (`commands/`), the order of replies (`outbox.rs`).
 
 use super::clients::Clients;
-use super::commands::keys::{Context, Translated};
+use super::commands::context::{Context, Translated};
 use super::commands::{self, Control, Handler, Spec, WORD_BYTES_SHOWN};
 use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};
@@ -115,20 +115,30 @@ impl Conn {
             return self.refuse("NOAUTH Authentication required.");
         }
         match (&mut self.multi, spec.handler) {
-            (None, Handler::Store(_)) => self.on_key(spec, request),
-            (None, Handler::Server(own)) => {
+            (None, Handler::Store(_)) if !spec.asks_help(request) => self.on_key(spec, request),
+            (None, Handler::Store(_) | Handler::Server(_) | Handler::Table(_)) => {
                 self.note(spec);
                 let mut out = Vec::new();
-                own(self, request, &mut out);
+                self.run_own(spec, request, &mut out);
                 self.reply_written(out);
             }
-            (Some(_), Handler::Store(_) | Handler::Server(_)) => self.queue(request),
+            (Some(_), Handler::Store(_) | Handler::Server(_) | Handler::Table(_)) => self.queue(request),
             (_, Handler::Control(control)) => {
                 self.note(spec);
                 return self.on_control(control, request);
             }
         }
-        ConnectionAction::Continue
+        if self.must_close { ConnectionAction::Close } else { ConnectionAction::Continue }
+    }
+
+    /// A command that the server executes itself.
+    fn run_own(&mut self, spec: &Spec, request: &Request, out: &mut Vec<u8>) {
+        match spec.handler {
+            _ if spec.asks_help(request) => spec.help(out),
+            Handler::Server(own) => own(self, request, out),
+            Handler::Table(own) => own(commands::TABLE, self, request, out),
+            Handler::Store(_) | Handler::Control(_) => unreachable!("{} is not the server's own", spec.name),
+        }
     }
 
     /// For CLIENT LIST.
@@ -148,10 +158,11 @@ impl Conn {
     }
 
     fn translate(&self, spec: &Spec, request: &Request) -> Translated {
-        let context = Context { cursors: &self.shared.cursors, scripts: &self.shared.scripts, now_ms: self.now_ms };
+        let Shared { cursors, scripts, .. } = &*self.shared;
+        let context = Context { cursors, scripts, now_ms: self.now_ms, draw: || fastrand::u64(..) };
         match spec.handler {
             Handler::Store(translate) => translate(request, &context),
-            Handler::Server(_) | Handler::Control(_) => unreachable!("{} is not on keys", spec.name),
+            _ => unreachable!("{} is not on keys", spec.name),
         }
     }
 
@@ -195,7 +206,7 @@ impl Conn {
         let mut profile = self.client.profile();
         profile.multi = self.multi.as_ref().map(|multi| multi.queued.len());
         profile.watch = self.watched.len();
-        ConnectionAction::Continue
+        if self.must_close { ConnectionAction::Close } else { ConnectionAction::Continue }
     }
 
     fn queue(&mut self, request: &Request) {
@@ -237,7 +248,8 @@ impl Conn {
             let Some(spec) = commands::find(request.word(0)) else { unreachable!("it was found when it was queued") };
             let mut out = Vec::new();
             match spec.handler {
-                Handler::Server(own) => own(self, &request, &mut out),
+                _ if spec.asks_help(&request) => spec.help(&mut out),
+                Handler::Server(_) | Handler::Table(_) => self.run_own(spec, &request, &mut out),
                 Handler::Control(_) => unreachable!("{} is never queued", spec.name),
                 Handler::Store(_) => match self.translate(spec, &request) {
                     Ok((op, shape)) => {

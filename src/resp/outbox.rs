@@ -154,6 +154,9 @@ pub struct Profile {
     pub multi: Option<usize>,
     /// Keys that it watches.
     pub watch: usize,
+    /// Channels and patterns that it subscribes to.
+    pub channels: usize,
+    pub patterns: usize,
     /// Its last command that this endpoint handled itself.
     pub command: &'static str,
 }
@@ -170,8 +173,14 @@ impl Profile {
             resp: 2,
             multi: None,
             watch: 0,
+            channels: 0,
+            patterns: 0,
             command: "NULL",
         }
+    }
+
+    pub fn is_subscriber(&self) -> bool {
+        self.channels + self.patterns > 0
     }
 }
 

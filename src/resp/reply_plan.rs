@@ -21,6 +21,8 @@ pub enum Shape {
     OneIfDone,
     /// Milliseconds as seconds, rounded; negative numbers are unchanged: TTL.
     Seconds,
+    /// This reply if the key exists, else nil: OBJECT, GETEX.
+    IfPresent(Vec<u8>),
     /// A cursor and a page of keys. `is_hidden`: without the keys, because no key has the requested type.
     Page { is_hidden: bool },
     /// Written already; it has no value in the answer.
@@ -119,6 +121,8 @@ fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &Shape, value: &ValueRef
         (Shape::OneIfDone, ValueRef::Ok) => reply::int(out, 1),
         (Shape::OneIfDone, ValueRef::Nil) => reply::int(out, 0),
         (Shape::Seconds, ValueRef::Int(ms)) if *ms >= 0 => reply::int(out, ms.saturating_add(500) / 1000),
+        (Shape::IfPresent(_), ValueRef::Int(0)) => reply::nil(out, proto),
+        (Shape::IfPresent(reply), ValueRef::Int(_)) => out.extend_from_slice(reply),
         (Shape::Page { is_hidden }, ValueRef::List(page)) => write_page(out, proto, page, *is_hidden, cursors),
         _ => write_value(out, proto, value),
     }

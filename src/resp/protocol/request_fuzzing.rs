@@ -3,7 +3,7 @@
 //! `fuzz/` (cargo-fuzz) gives [`check`] bytes of its own, guided by coverage; the tests draw theirs here.
 
 use super::parse::{Fault, Parser};
-use crate::resp::commands::keys::Context;
+use crate::resp::commands::context::Context;
 use crate::resp::commands::scripts::Loaded;
 use crate::resp::commands::{self, Handler, TABLE};
 use crate::resp::cursors::Cursors;
@@ -88,7 +88,7 @@ type Found = (Vec<Vec<Vec<u8>>>, Option<Fault>);
 
 fn parse(input: &[u8], cuts: &[usize], is_known: bool) -> Found {
     let (cursors, scripts) = (Cursors::new(1), Loaded::default());
-    let context = Context { cursors: &cursors, scripts: &scripts, now_ms: 1_800_000_000_000 };
+    let context = Context { cursors: &cursors, scripts: &scripts, now_ms: 1_800_000_000_000, draw: || 7 };
     let mut parser = Parser::default();
     let (mut found, mut from) = (Vec::new(), 0);
     for end in cuts {
