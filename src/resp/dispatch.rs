@@ -23,7 +23,7 @@ use crate::node::shared::clock::now_ms;
 use crate::node::{Addressing, Connections};
 use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
-use crate::services::kv::commands::RUN_KEYS_MAX;
+use crate::services::kv::commands::{BatchReplyRef, RUN_KEYS_MAX};
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use crate::warn_seldom;
 use std::io::Read;
@@ -44,6 +44,7 @@ pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &A
     let mut conn = Conn::new(Arc::clone(shared), Arc::clone(clients), Arc::clone(client));
     let action = conn.run(&mut Input::new(shared.handle.memory().reservation()));
     conn.flush();
+    conn.forget_subscriptions();
     if action != ConnectionAction::Drop {
         client.wait_sent(Instant::now() + conn.timeout() + HTTP_WRITE_DEADLINE);
         linger(client);
@@ -99,6 +100,30 @@ impl Conn {
 
     /// Executes one request, or gathers it.
     fn command(&mut self, request: &Request) -> ConnectionAction {
+        let is_line = request.is_line && !self.has_greeted;
+        if is_line != self.is_line {
+            // Replies to earlier requests keep their form.
+            self.submit();
+            self.is_line = is_line;
+        }
+        if let Some(value) = request.value.filter(|_| is_line && request.len() > 3 && !self.has_options(request)) {
+            let mut whole = Owned::default();
+            [request.word(0), request.word(1), value].into_iter().for_each(|word| whole.push(word));
+            return self.whole_command(&whole.request());
+        }
+        self.whole_command(request)
+    }
+
+    /// Whether the words after the value of a plain line are options, as in `SET k v EX 5`.
+    fn has_options(&self, request: &Request) -> bool {
+        commands::find(request.word(0)).is_some_and(|spec| {
+            spec.check(request).is_ok()
+                && matches!(spec.handler, Handler::Store(_))
+                && self.translate(spec, request) != Err(commands::SYNTAX.to_string())
+        })
+    }
+
+    fn whole_command(&mut self, request: &Request) -> ConnectionAction {
         let name = request.word(0);
         let Some(spec) = commands::find(name) else {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
@@ -114,6 +139,10 @@ impl Conn {
         if !self.is_known && !spec.is_open() {
             return self.refuse("NOAUTH Authentication required.");
         }
+        if self.is_subscribed_only() && !spec.is_for_subscribers() {
+            let name = spec.full_name(request);
+            return self.refuse(&format!("ERR Can't execute '{name}': only {FOR_SUBSCRIBERS}"));
+        }
         match (&mut self.multi, spec.handler) {
             (None, Handler::Store(_)) if !spec.asks_help(request) => self.on_key(spec, request),
             (None, Handler::Store(_) | Handler::Server(_) | Handler::Table(_)) => {
@@ -122,7 +151,17 @@ impl Conn {
                 self.run_own(spec, request, &mut out);
                 self.reply_written(out);
             }
-            (Some(_), Handler::Store(_) | Handler::Server(_) | Handler::Table(_)) => self.queue(request),
+            (None, Handler::Publish) => {
+                self.note(spec);
+                self.publish(request);
+            }
+            (Some(_), Handler::Store(_) | Handler::Server(_) | Handler::Table(_) | Handler::Publish) => {
+                self.queue(request);
+            }
+            (Some(_), Handler::Control(Control::Subscribe(_) | Control::Unsubscribe(_))) => {
+                let name = spec.name.to_ascii_uppercase();
+                return self.refuse(&format!("ERR {name} is not allowed in a transaction"));
+            }
             (_, Handler::Control(control)) => {
                 self.note(spec);
                 return self.on_control(control, request);
@@ -137,7 +176,9 @@ impl Conn {
             _ if spec.asks_help(request) => spec.help(out),
             Handler::Server(own) => own(self, request, out),
             Handler::Table(own) => own(commands::TABLE, self, request, out),
-            Handler::Store(_) | Handler::Control(_) => unreachable!("{} is not the server's own", spec.name),
+            Handler::Store(_) | Handler::Publish | Handler::Control(_) => {
+                unreachable!("{} is not the server's own", spec.name)
+            }
         }
     }
 
@@ -158,8 +199,9 @@ impl Conn {
     }
 
     fn translate(&self, spec: &Spec, request: &Request) -> Translated {
-        let Shared { cursors, scripts, .. } = &*self.shared;
-        let context = Context { cursors, scripts, now_ms: self.now_ms, draw: || fastrand::u64(..) };
+        let Shared { handle, scripts, .. } = &*self.shared;
+        let position = |cursor| handle.scan_position(cursor);
+        let context = Context { position: &position, scripts, now_ms: self.now_ms, draw: || fastrand::u64(..) };
         match spec.handler {
             Handler::Store(translate) => translate(request, &context),
             _ => unreachable!("{} is not on keys", spec.name),
@@ -184,6 +226,8 @@ impl Conn {
                 None => self.reply(|out| reply::error(out, "ERR DISCARD without MULTI")),
             },
             Control::Watch => self.watch(request),
+            Control::Subscribe(kind) => self.subscribe(kind, request),
+            Control::Unsubscribe(kind) => self.unsubscribe(kind, request),
             Control::Quit => {
                 self.reply(reply::ok);
                 return ConnectionAction::Close;
@@ -192,6 +236,7 @@ impl Conn {
                 self.submit();
                 self.multi = None;
                 self.forget_watched();
+                self.forget_subscriptions();
                 self.proto = Proto::Two;
                 self.is_eventual = false;
                 self.is_known = self.shared.handle.settings().cluster_secret.is_none();
@@ -243,6 +288,7 @@ impl Conn {
         self.submit();
         let mut run = Batch { watched, ops: Vec::with_capacity(multi.queued.len()) };
         let mut plan = Plan { proto: self.proto, is_exec: true, ..Plan::default() };
+        let mut publications = Vec::new();
         for owned in &multi.queued {
             let request = owned.request();
             let Some(spec) = commands::find(request.word(0)) else { unreachable!("it was found when it was queued") };
@@ -250,6 +296,7 @@ impl Conn {
             match spec.handler {
                 _ if spec.asks_help(&request) => spec.help(&mut out),
                 Handler::Server(_) | Handler::Table(_) => self.run_own(spec, &request, &mut out),
+                Handler::Publish => publications.push((plan.count, owned)),
                 Handler::Control(_) => unreachable!("{} is never queued", spec.name),
                 Handler::Store(_) => match self.translate(spec, &request) {
                     Ok((op, shape)) => {
@@ -262,18 +309,35 @@ impl Conn {
             }
             plan.push(Shape::Written(out));
         }
-        if run.ops.is_empty() && run.watched.is_empty() {
-            let nothing = Outcome::Done((crate::types::Index(0), Reply::Ok(BatchReply::Values(Vec::new()).encode())));
-            let mut out = Vec::new();
-            plan.write(&nothing, &self.shared.cursors, &mut out);
-            return self.reply_written(out);
-        }
         if run.keys_named() > RUN_KEYS_MAX {
             return self.reply(|out| reply::error(out, &too_many_keys(run.keys_named())));
         }
-        // Watched keys are compared when the entry is applied, so that no other write can come between.
-        let needs_log = run.needs_log() || !run.watched.is_empty();
-        self.submit_batch(run, plan, needs_log);
+        let is_empty = run.ops.is_empty() && run.watched.is_empty();
+        if !is_empty && publications.is_empty() {
+            // Watched keys are compared when the entry is applied, so that no other write can come between.
+            let needs_log = run.needs_log() || !run.watched.is_empty();
+            plan.is_line = self.is_line;
+            self.submit_batch(run, plan, needs_log);
+            return;
+        }
+        let answered = match is_empty {
+            true => Outcome::Done((crate::types::Index(0), Reply::Ok(BatchReply::Values(Vec::new()).encode()))),
+            false => self.execute(&run),
+        };
+        if let Outcome::Done((_, Reply::Ok(bytes))) = &answered
+            && let Some(BatchReplyRef::Values(_)) = BatchReplyRef::decode(bytes)
+        {
+            for (position, owned) in publications {
+                let request = owned.request();
+                let receivers = self.shared.handle.publish(request.word(1), request.word(2));
+                let mut reply = Vec::new();
+                reply::int(&mut reply, receivers as i64);
+                plan.rewrite(position, reply);
+            }
+        }
+        let mut out = Vec::new();
+        plan.write(&answered, self.shared.handle.scan_cursors(), &mut out);
+        self.reply_written(out);
     }
 
     fn watch(&mut self, request: &Request) {
@@ -307,6 +371,9 @@ impl Conn {
         self.reply(reply::ok);
     }
 }
+
+/// What a client of RESP2 with subscriptions may send.
+const FOR_SUBSCRIBERS: &str = "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
 
 /// For a request that would delay others.
 fn too_many_keys(keys: usize) -> String {

@@ -4,7 +4,7 @@
 //! dispatches requests; `conn.rs` is its state and gathers commands on keys into batches, which are submitted without
 //! waiting; `outbox.rs` keeps the order of replies and sends them from whichever thread has them, `drain.rs` to slow
 //! clients. `protocol/` converts bytes to requests and replies to bytes; `commands/` has the table of commands and what
-//! each does; `reply_plan.rs` converts the store's answers to replies; `cursors.rs` keeps the positions of SCANs;
+//! each does; `reply_plan.rs` converts the store's answers to replies;
 //! `shared.rs` and `clients.rs` are what connections share.
 //! Not here: what operations do (`services/kv/`), how a batch reaches the log (`node/`).
 
@@ -12,7 +12,6 @@ pub(crate) mod acceptor;
 pub(crate) mod clients;
 pub(crate) mod commands;
 pub(crate) mod conn;
-pub(crate) mod cursors;
 pub(crate) mod dispatch;
 pub(crate) mod drain;
 pub(crate) mod input;

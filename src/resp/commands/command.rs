@@ -115,7 +115,7 @@ fn get_keys(spec: Option<&Spec>, request: &Request, out: &mut Vec<u8>) {
     let (first, last, step) = match spec.keys {
         _ if is_script => match integer(request.word(SKIPPED + 2)) {
             Some(keys) if keys >= 0 && keys as usize + 3 <= words => (3, 2 + keys, 1),
-            _ => return reply::error(out, "ERR Invalid arguments specified for command"),
+            _ => return reply::array(out, 0),
         },
         (first, last, step) if last < 0 => (first, last + words as i64, step),
         keys => keys,

@@ -21,8 +21,13 @@ pub(crate) fn text(word: &[u8]) -> String {
     String::from_utf8_lossy(word).into_owned()
 }
 
-pub(crate) fn ping(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+pub(crate) fn ping(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     match request.len() {
+        1 | 2 if conn.is_subscribed_only() => {
+            reply::array(out, 2);
+            reply::bulk(out, b"pong");
+            reply::bulk(out, if request.len() == 2 { request.word(1) } else { b"" });
+        }
         1 => reply::simple(out, "PONG"),
         2 => reply::bulk(out, request.word(1)),
         _ => reply::error(out, &wrong_number("ping")),
@@ -158,7 +163,8 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     }
     // Replies to earlier commands keep their protocol version.
     conn.submit();
-    conn.proto = proto;
+    (conn.proto, conn.is_line, conn.has_greeted) = (proto, false, true);
+    conn.client.set_form(proto, false);
     let mut profile = conn.client.profile();
     profile.resp = number_of(proto) as u8;
     if let Some(name) = name {

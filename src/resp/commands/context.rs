@@ -5,7 +5,7 @@
 //! Not here: the translations (`strings.rs`, `keys.rs`, `expiry.rs`, `locks.rs`).
 
 use super::scripts;
-use crate::resp::cursors::Cursors;
+use crate::node::scan_cursors::Position;
 use crate::resp::protocol::parse::{Request, integer};
 use crate::resp::protocol::reply;
 use crate::resp::reply_plan::Shape;
@@ -13,8 +13,8 @@ use crate::services::kv::{Bytes, Op, OpError};
 
 /// The input of a translation beyond the request.
 pub struct Context<'a> {
-    /// Positions of SCANs.
-    pub cursors: &'a Cursors,
+    /// The key after which a SCAN with this cursor continues.
+    pub position: &'a dyn Fn(u64) -> Position,
     /// Scripts that were loaded.
     pub scripts: &'a scripts::Loaded,
     /// This node's clock, in milliseconds since 1970.

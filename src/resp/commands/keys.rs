@@ -55,7 +55,7 @@ pub(crate) fn scan(request: &Request, context: &Context) -> Translated {
         }
         at += 2;
     }
-    let after = context.cursors.find(cursor).map(Bytes::from);
+    let after = (context.position)(cursor).map(Bytes::from);
     let count = (count as u64).min(SCAN_COUNT_MAX);
     Ok((Op::Scan { after, glob, count }, Shape::Page { is_hidden }))
 }

@@ -3,7 +3,7 @@
 //! The tour: `table.rs` has a row for each command, `spec.rs` says what the columns mean. Commands on keys are translated
 //! to operations of the store (`context.rs`; `strings.rs`, `keys.rs`, `expiry.rs`, `locks.rs` with the texts in
 //! `scripts.rs`). The server answers the others itself: `connection.rs`, `client.rs`, `server.rs`, `info.rs`,
-//! `command.rs`.
+//! `command.rs`, `pubsub.rs`.
 //! Not here: what an operation of the store does (`services/kv/`), transactions (`resp/dispatch.rs`).
 
 mod client;
@@ -14,6 +14,7 @@ mod expiry;
 mod info;
 mod keys;
 mod locks;
+mod pubsub;
 pub(crate) mod scripts;
 mod server;
 mod spec;
@@ -22,5 +23,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::context::SYNTAX;
 pub(crate) use self::spec::{Control, Handler, Spec, WORD_BYTES_SHOWN};
 pub(crate) use self::table::{TABLE, find};

@@ -3,6 +3,7 @@
 //! Not here: the table (`table.rs`).
 
 use super::context::{Context, Translated};
+use crate::node::Kind;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is};
 use crate::resp::protocol::reply::{self, wrong_number};
@@ -19,7 +20,9 @@ pub enum Handler {
     Server(fn(&mut Conn, &Request, &mut Vec<u8>)),
     /// The server itself, from the table of commands.
     Table(fn(&'static [Spec], &mut Conn, &Request, &mut Vec<u8>)),
-    /// Changes the state of the connection: transactions, and its end.
+    /// PUBLISH: in a transaction only if that is executed.
+    Publish,
+    /// Changes the state of the connection: transactions, subscriptions, and its end.
     Control(Control),
 }
 
@@ -33,6 +36,8 @@ pub enum Control {
     Watch,
     Quit,
     Reset,
+    Subscribe(Kind),
+    Unsubscribe(Kind),
 }
 
 /// A subcommand: its name, its arity with both names, its arguments as HELP shows them, and its purpose.
@@ -81,6 +86,20 @@ impl Spec {
                 Err(format!("ERR unknown subcommand '{word}'. Try {} HELP.", self.name.to_ascii_uppercase()))
             }
         }
+    }
+
+    /// Whether it is allowed while a client of RESP2 has subscriptions.
+    pub fn is_for_subscribers(&self) -> bool {
+        matches!(self.handler, Handler::Control(control) if !matches!(
+            control,
+            Control::Multi | Control::Exec | Control::Discard | Control::Watch
+        )) || self.name == "ping"
+    }
+
+    /// Its name with that of the subcommand that a request names.
+    pub fn full_name(&self, request: &Request) -> String {
+        let sub = self.subs.iter().find(|(name, ..)| request.len() > 1 && is(request.word(1), name));
+        sub.map_or(self.name.to_string(), |(name, ..)| format!("{}|{name}", self.name))
     }
 
     /// Whether a request that [`Spec::check`] accepts asks for the subcommands.
