@@ -12,6 +12,7 @@
 //! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` calls
 //! [`Client::wait_room`]).
 
+use super::profile::Profile;
 use super::protocol::lines;
 use super::protocol::reply::{self, Proto};
 use super::reply_plan::Plan;
@@ -138,57 +139,6 @@ fn bytes_of(answered: &Answered) -> usize {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client {}", self.id)
-    }
-}
-
-/// What is known of a connection's client.
-#[derive(Debug)]
-pub struct Profile {
-    pub peer: SocketAddr,
-    /// When it connected.
-    pub since: Instant,
-    /// When it last sent a command that this endpoint handles itself (not commands on keys: those are too frequent to
-    /// record).
-    pub active: Instant,
-    /// The name that it gave itself.
-    pub name: String,
-    /// Name of its client library.
-    pub lib_name: String,
-    /// Version of its client library.
-    pub lib_ver: String,
-    /// Version of the protocol: 2 or 3.
-    pub resp: u8,
-    /// Commands in its transaction; `None`: none is open.
-    pub multi: Option<usize>,
-    /// Keys that it watches.
-    pub watch: usize,
-    /// Channels and patterns that it subscribes to.
-    pub channels: usize,
-    pub patterns: usize,
-    /// Its last command that this endpoint handled itself.
-    pub command: &'static str,
-}
-
-impl Profile {
-    fn new(peer: SocketAddr, now: Instant) -> Profile {
-        Profile {
-            peer,
-            since: now,
-            active: now,
-            name: String::new(),
-            lib_name: String::new(),
-            lib_ver: String::new(),
-            resp: 2,
-            multi: None,
-            watch: 0,
-            channels: 0,
-            patterns: 0,
-            command: "NULL",
-        }
-    }
-
-    pub fn is_subscriber(&self) -> bool {
-        self.channels + self.patterns > 0
     }
 }
 
