@@ -41,7 +41,7 @@ pub mod views;
 pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
-pub use self::pubsub::{Kind, Subscriber};
+pub use self::pubsub::{Subscriber, SubscriptionKind};
 pub use self::reports::metrics::{Metric, MetricValue, counter, gauge};
 pub use self::shared::memory::{MemoryBudget, Reservation};
 pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};

@@ -20,7 +20,7 @@ const PATTERN_STEPS_MAX: u64 = 10_000_000;
 
 /// What a client subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum SubscriptionKind {
     /// A channel of this name.
     Channel,
     /// All channels that match this pattern.
@@ -52,24 +52,24 @@ struct Subscriptions {
 }
 
 impl Subscriptions {
-    fn of(&mut self, kind: Kind) -> &mut BTreeMap<Vec<u8>, Subscribers> {
+    fn of(&mut self, kind: SubscriptionKind) -> &mut BTreeMap<Vec<u8>, Subscribers> {
         match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
+            SubscriptionKind::Channel => &mut self.channels,
+            SubscriptionKind::Pattern => &mut self.patterns,
         }
     }
 }
 
 impl Channels {
     /// Subscribes a client; `confirm` tells it.
-    pub fn subscribe(&self, kind: Kind, name: &[u8], who: Arc<dyn Subscriber>, confirm: impl FnOnce()) {
+    pub fn subscribe(&self, kind: SubscriptionKind, name: &[u8], who: Arc<dyn Subscriber>, confirm: impl FnOnce()) {
         let mut subscriptions = lock(&self.subscriptions);
         subscriptions.of(kind).entry(name.to_vec()).or_default().insert(who.id(), who);
         confirm();
     }
 
     /// Ends a subscription, if there is one; `confirm` tells the client.
-    pub fn unsubscribe(&self, kind: Kind, name: &[u8], id: u64, confirm: impl FnOnce()) {
+    pub fn unsubscribe(&self, kind: SubscriptionKind, name: &[u8], id: u64, confirm: impl FnOnce()) {
         let mut subscriptions = lock(&self.subscriptions);
         let names = subscriptions.of(kind);
         if let Some(subscribers) = names.get_mut(name) {
@@ -169,17 +169,21 @@ mod tests {
         let client = |id| Arc::new(Client(id, Mutex::default()));
         let (one, two) = (client(1), client(2));
         assert_eq!(channels.deliver(b"news", b"nobody hears it"), 0);
-        channels.subscribe(Kind::Channel, b"news", one.clone(), || {});
-        channels.subscribe(Kind::Channel, b"news", one.clone(), || {});
-        channels.subscribe(Kind::Pattern, b"n*", one.clone(), || {});
-        channels.subscribe(Kind::Pattern, b"x*", two.clone(), || {});
+        channels.subscribe(SubscriptionKind::Channel, b"news", one.clone(), || {});
+        channels.subscribe(SubscriptionKind::Channel, b"news", one.clone(), || {});
+        channels.subscribe(SubscriptionKind::Pattern, b"n*", one.clone(), || {});
+        channels.subscribe(SubscriptionKind::Pattern, b"x*", two.clone(), || {});
         assert_eq!((channels.deliver(b"news", b"a"), channels.deliver(b"x1", b"b")), (2, 1));
         let a = |pattern: Option<&[u8]>| (b"news".to_vec(), b"a".to_vec(), pattern.map(<[u8]>::to_vec));
         assert_eq!(*lock(&one.1), [a(None), a(Some(b"n*"))]);
         assert_eq!(*lock(&two.1), [(b"x1".to_vec(), b"b".to_vec(), Some(b"x*".to_vec()))]);
         assert_eq!((channels.subscribers(b"news"), channels.patterns()), (1, 2));
         assert_eq!(channels.names(Some(b"n?ws")), Some(vec![b"news".to_vec()]));
-        for (kind, name) in [(Kind::Channel, &b"news"[..]), (Kind::Pattern, b"n*"), (Kind::Channel, b"none")] {
+        for (kind, name) in [
+            (SubscriptionKind::Channel, &b"news"[..]),
+            (SubscriptionKind::Pattern, b"n*"),
+            (SubscriptionKind::Channel, b"none"),
+        ] {
             channels.unsubscribe(kind, name, 1, || {});
         }
         assert_eq!((channels.deliver(b"news", b"c"), channels.subscribers(b"news"), channels.patterns()), (0, 0, 1));
@@ -191,9 +195,9 @@ mod tests {
         let client = Arc::new(Client(1, Mutex::default()));
         for n in 0..2000 {
             let pattern = format!("*{}b{n}", "a".repeat(200));
-            channels.subscribe(Kind::Pattern, pattern.as_bytes(), client.clone(), || {});
+            channels.subscribe(SubscriptionKind::Pattern, pattern.as_bytes(), client.clone(), || {});
         }
-        channels.subscribe(Kind::Channel, &b"a".repeat(10_000), client.clone(), || {});
+        channels.subscribe(SubscriptionKind::Channel, &b"a".repeat(10_000), client.clone(), || {});
         assert_eq!(channels.deliver(&b"a".repeat(10_000), b"m"), 1);
         assert_eq!(channels.dropped(), 1);
     }

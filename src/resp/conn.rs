@@ -12,7 +12,7 @@ use super::protocol::reply::{self, Proto};
 use super::reply_plan::{Plan, Shape, error_text};
 use super::shared::Shared;
 use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
-use crate::node::{Ack, Addressing, Answered, Connections, Kind, Level, Operation, Requests, Reservation};
+use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation, SubscriptionKind};
 use crate::outcome::Outcome;
 use crate::outcome::codes::FAILED;
 use crate::services::Replicated;
@@ -72,7 +72,7 @@ pub struct Conn {
     pub(crate) watched: Vec<(Bytes, u64)>,
     pub(crate) watched_bytes: usize,
     /// Channels and patterns.
-    pub(crate) subscribed: BTreeSet<(Kind, Vec<u8>)>,
+    pub(crate) subscribed: BTreeSet<(SubscriptionKind, Vec<u8>)>,
     pub(crate) subscribed_bytes: usize,
     /// The batch that is being gathered, how its answer will be written, and how large it is.
     pub(crate) run: Batch,

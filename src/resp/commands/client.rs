@@ -1,7 +1,6 @@
 //! CLIENT: the connections, as their clients describe themselves, and closing them.
 
-use super::connection::text;
-use super::context::SYNTAX;
+use super::context::{SYNTAX, text};
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer, is};

@@ -6,7 +6,7 @@
 //! Not here: transactions (`resp/conn.rs`), information about the node (`server.rs`).
 
 use super::client::{BAD_NAME, is_name};
-use super::context::SYNTAX;
+use super::context::{SYNTAX, text};
 use super::scripts;
 use crate::node::Addressing;
 use crate::resp::conn::Conn;
@@ -16,10 +16,6 @@ use crate::services::kv::{OpError, glob};
 
 /// The Redis release that this server behaves like: some clients depend on it.
 pub const REDIS_VERSION: &str = "7.0.15";
-
-pub(crate) fn text(word: &[u8]) -> String {
-    String::from_utf8_lossy(word).into_owned()
-}
 
 pub(crate) fn ping(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     match request.len() {

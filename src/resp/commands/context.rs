@@ -54,3 +54,8 @@ pub(crate) fn error_reply(why: &str) -> Vec<u8> {
     reply::error(&mut out, why);
     out
 }
+
+/// A word for a message or a list; what is no UTF-8 in it is replaced.
+pub(crate) fn text(word: &[u8]) -> String {
+    String::from_utf8_lossy(word).into_owned()
+}

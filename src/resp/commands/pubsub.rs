@@ -4,7 +4,7 @@
 //! Not here: who gets a message (`node/pubsub.rs`), PUBLISH in a transaction (`resp/dispatch.rs`).
 
 use crate::limits::{RESP_PATTERN_BYTES_MAX, RESP_SUBSCRIPTIONS_MAX};
-use crate::node::Kind;
+use crate::node::SubscriptionKind;
 use crate::outcome::Reason;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is};
@@ -18,7 +18,7 @@ const SUBSCRIPTION_BYTES: usize = 256;
 
 impl Conn {
     /// SUBSCRIBE and PSUBSCRIBE. Each name is confirmed; after all earlier replies, so that no message comes before.
-    pub(crate) fn subscribe(&mut self, kind: Kind, request: &Request) {
+    pub(crate) fn subscribe(&mut self, kind: SubscriptionKind, request: &Request) {
         self.flush();
         self.client.wait_answered();
         self.client.set_form(self.proto, self.is_line);
@@ -35,8 +35,8 @@ impl Conn {
         self.note_subscriptions();
     }
 
-    fn add_subscription(&mut self, kind: Kind, name: &[u8]) -> Result<(), String> {
-        let bytes_max = if kind == Kind::Pattern { RESP_PATTERN_BYTES_MAX } else { KEY_BYTES_MAX };
+    fn add_subscription(&mut self, kind: SubscriptionKind, name: &[u8]) -> Result<(), String> {
+        let bytes_max = if kind == SubscriptionKind::Pattern { RESP_PATTERN_BYTES_MAX } else { KEY_BYTES_MAX };
         if name.len() > bytes_max {
             return Err(format!("ERR the name has {} bytes, {bytes_max} are allowed", name.len()));
         }
@@ -55,14 +55,14 @@ impl Conn {
         Ok(())
     }
 
-    fn remove_subscription(&mut self, kind: Kind, name: &[u8]) {
+    fn remove_subscription(&mut self, kind: SubscriptionKind, name: &[u8]) {
         if self.subscribed.remove(&(kind, name.to_vec())) {
             self.subscribed_bytes -= name.len() + SUBSCRIPTION_BYTES;
         }
     }
 
     /// UNSUBSCRIBE and PUNSUBSCRIBE; without names, of all.
-    pub(crate) fn unsubscribe(&mut self, kind: Kind, request: &Request) {
+    pub(crate) fn unsubscribe(&mut self, kind: SubscriptionKind, request: &Request) {
         self.flush();
         self.client.wait_answered();
         self.client.set_form(self.proto, self.is_line);
@@ -93,7 +93,7 @@ impl Conn {
     }
 
     fn note_subscriptions(&self) {
-        let patterns = self.subscribed.iter().filter(|(kind, _)| *kind == Kind::Pattern).count();
+        let patterns = self.subscribed.iter().filter(|(kind, _)| *kind == SubscriptionKind::Pattern).count();
         let mut profile = self.client.profile();
         (profile.channels, profile.patterns) = (self.subscribed.len() - patterns, patterns);
     }
@@ -103,8 +103,8 @@ impl Conn {
         self.proto == Proto::Two && !self.subscribed.is_empty()
     }
 
-    fn confirmation(&self, kind: Kind, what: &str, name: Option<&[u8]>) -> Vec<u8> {
-        let prefix = if kind == Kind::Pattern { "p" } else { "" };
+    fn confirmation(&self, kind: SubscriptionKind, what: &str, name: Option<&[u8]>) -> Vec<u8> {
+        let prefix = if kind == SubscriptionKind::Pattern { "p" } else { "" };
         let mut out = Vec::new();
         reply::push(&mut out, self.proto, 3);
         reply::bulk(&mut out, format!("{prefix}{what}").as_bytes());

@@ -3,7 +3,7 @@
 //! Not here: the table (`table.rs`).
 
 use super::context::{Context, Translated};
-use crate::node::Kind;
+use crate::node::SubscriptionKind;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is};
 use crate::resp::protocol::reply::{self, wrong_number};
@@ -36,8 +36,8 @@ pub enum Control {
     Watch,
     Quit,
     Reset,
-    Subscribe(Kind),
-    Unsubscribe(Kind),
+    Subscribe(SubscriptionKind),
+    Unsubscribe(SubscriptionKind),
 }
 
 /// A subcommand: its name, its arity with both names, its arguments as HELP shows them, and its purpose.

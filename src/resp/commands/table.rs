@@ -5,7 +5,7 @@
 
 use super::spec::{ALL_KEYS, Control, Handler, NO_KEYS, ONE_KEY, PAIRS, SUB_KEY, Spec, TWO_KEYS, spec};
 use super::{client, command, connection, expiry, info, keys, locks, pubsub, server, strings};
-use crate::node::Kind;
+use crate::node::SubscriptionKind;
 
 /// Longest name of a command.
 const NAME_BYTES_MAX: usize = 16;
@@ -168,7 +168,7 @@ pub static TABLE: &[Spec] = &[
     spec("psetex", 4, "write denyoom", ONE_KEY, "string", "2.6.0", Handler::Store(strings::psetex),
         "Set a key with a time to live in milliseconds"),
     spec("psubscribe", -2, "pubsub noscript loading stale", NO_KEYS, "pubsub", "2.0.0",
-        Handler::Control(Control::Subscribe(Kind::Pattern)), "Subscribe to the channels that match patterns"),
+        Handler::Control(Control::Subscribe(SubscriptionKind::Pattern)), "Subscribe to the channels that match patterns"),
     spec("pttl", 2, "readonly fast", ONE_KEY, "generic", "2.6.0", Handler::Store(expiry::pttl),
         "Time to live of a key in milliseconds"),
     spec("publish", 3, "pubsub loading stale fast", NO_KEYS, "pubsub", "2.0.0", Handler::Publish,
@@ -180,7 +180,7 @@ pub static TABLE: &[Spec] = &[
             ("numsub", -2, "[<channel> ...]", "Number of subscribers on this node."),
         ]),
     spec("punsubscribe", -1, "pubsub noscript loading stale", NO_KEYS, "pubsub", "2.0.0",
-        Handler::Control(Control::Unsubscribe(Kind::Pattern)), "End subscriptions to patterns"),
+        Handler::Control(Control::Unsubscribe(SubscriptionKind::Pattern)), "End subscriptions to patterns"),
     spec("quit", -1, "noscript loading stale fast no_auth", NO_KEYS, "connection", "1.0.0",
         Handler::Control(Control::Quit), "Close the connection"),
     spec("raft", -2, "loading stale", NO_KEYS, "cluster", "7.0.0", Handler::Server(server::raft),
@@ -218,7 +218,7 @@ pub static TABLE: &[Spec] = &[
         ]),
     spec("strlen", 2, "readonly fast", ONE_KEY, "string", "2.2.0", Handler::Store(strings::strlen), "Length of a value"),
     spec("subscribe", -2, "pubsub noscript loading stale", NO_KEYS, "pubsub", "2.0.0",
-        Handler::Control(Control::Subscribe(Kind::Channel)), "Subscribe to channels"),
+        Handler::Control(Control::Subscribe(SubscriptionKind::Channel)), "Subscribe to channels"),
     spec("time", 1, "loading stale fast", NO_KEYS, "server", "2.6.0", Handler::Server(server::time),
         "Time of this node's clock"),
     spec("touch", -2, "readonly fast", ALL_KEYS, "generic", "3.2.1", Handler::Store(keys::exists),
@@ -229,7 +229,7 @@ pub static TABLE: &[Spec] = &[
         "Type of the value of a key"),
     spec("unlink", -2, "write fast", ALL_KEYS, "generic", "4.0.0", Handler::Store(keys::del), "Delete keys"),
     spec("unsubscribe", -1, "pubsub noscript loading stale", NO_KEYS, "pubsub", "2.0.0",
-        Handler::Control(Control::Unsubscribe(Kind::Channel)), "End subscriptions to channels"),
+        Handler::Control(Control::Unsubscribe(SubscriptionKind::Channel)), "End subscriptions to channels"),
     spec("unwatch", 1, "noscript loading stale fast", NO_KEYS, "transactions", "2.2.0",
         Handler::Server(connection::unwatch), "Forget the watched keys"),
     spec("watch", -2, "noscript loading stale fast", ALL_KEYS, "transactions", "2.2.0",
