@@ -35,7 +35,7 @@ pub static TABLE: &[Spec] = &[
     spec("cas", 4, "write denyoom fast", ONE_KEY, "string", "7.0.0", Handler::Store(strings::cas),
         "Set a key if it has the old value given: returns 1, else 0; keeps its time to live"),
     spec("client", -2, "noscript loading stale", NO_KEYS, "connection", "2.4.0", Handler::Server(client::client),
-        "Show and name connections")
+        "Show, name and close connections")
         .subs(&[
             ("getname", 2, "", "The name of this connection."),
             ("id", 2, "", "The number of this connection."),
