@@ -4,7 +4,7 @@
 //! each row, and our functions. They read from atomics what they need (the entry's time, the random generator, the
 //! budget of steps), and record what they observed.
 //!
-//! Not here: the hooks (`mod.rs`, `authorizer.rs`, `functions.rs`).
+//! Not here: the hooks (`configure.rs`, `authorizer.rs`, `functions.rs`).
 
 use super::files::Files;
 use crate::services::sql::budget::fulltext_writes::{Definition, FulltextWrites};
