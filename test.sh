@@ -52,6 +52,12 @@ if ! PYTHONPATH=target/pyrqlite python3 -c 'import pyrqlite' 2>/dev/null; then
     || say "test.sh: could not install pyrqlite with pip; the test of pyrqlite says that it is skipped"
 fi
 
+# Celery with its result backend, and redis-py with it.
+if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; then
+  python3 -m pip install --quiet --target target/celery celery==5.7.0 redis==8.1.0 >/dev/null 2>&1 \
+    || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
+fi
+
 if ! command -v cargo >/dev/null 2>&1 && [[ -x $HOME/.cargo/bin/cargo ]]; then
   PATH=$HOME/.cargo/bin:$PATH
 fi

@@ -99,6 +99,10 @@ impl Coded for OpError {
             | OpError::NoTime
             | OpError::EntrySteps
             | OpError::ReadSteps
+            | OpError::NotAFloat
+            | OpError::FloatOverflow
+            | OpError::NoSuchKey
+            | OpError::EntryGrowth
             | OpError::Other(_) => failed(409),
         }
     }

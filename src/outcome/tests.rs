@@ -113,6 +113,10 @@ fn every_refusal_of_a_service_has_its_row() {
         OpError::NoTime => OpError::NoTime, of(409);
         OpError::EntrySteps => OpError::EntrySteps, of(409);
         OpError::ReadSteps => OpError::ReadSteps, of(409);
+        OpError::NotAFloat => OpError::NotAFloat, of(409);
+        OpError::FloatOverflow => OpError::FloatOverflow, of(409);
+        OpError::NoSuchKey => OpError::NoSuchKey, of(409);
+        OpError::EntryGrowth => OpError::EntryGrowth, of(409);
         OpError::Other(_) => OpError::Other("ERR of old".to_string()), of(409);
     };
     use jobs::Refusal as Job;

@@ -2,6 +2,7 @@
 //!
 //! Not here: how an inbox is reached (`inboxes.rs`), what a thread does with its messages (`node/threads/`).
 
+use super::memory::Reservation;
 use super::request::{Question, ReplyTo, Request};
 use crate::cluster::gossip::GossipTable;
 use crate::raft::{Entry, Message, Persist, Promise, SnapshotMeta};
@@ -147,6 +148,15 @@ pub enum ChatInput {
     /// The chat has changed, or a client has begun to follow it.
     Changed,
     /// The node has begun to stop, or its threads are to end: `Shared` says which.
+    Stop,
+}
+
+/// For `pubsub`.
+#[derive(Debug)]
+pub enum PubSubInput {
+    /// Another node's client has published a message. `held`: its bytes in the memory budget.
+    Published { channel: Vec<u8>, message: Vec<u8>, held: Reservation },
+    /// End the thread.
     Stop,
 }
 

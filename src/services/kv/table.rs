@@ -116,6 +116,16 @@ impl Table {
         self.keys.len() - self.derived.over
     }
 
+    /// Returns the number of keys with a time to live that are not over.
+    pub fn expiring(&self) -> usize {
+        self.due.len() - self.derived.over
+    }
+
+    /// Returns the approximate memory of one key in bytes, unless it is over.
+    pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
+        self.get(key).map(|slot| bytes_of(key, slot))
+    }
+
     /// Returns the number of keys, including those that are over and not removed yet.
     pub fn rows(&self) -> usize {
         self.keys.len()
@@ -166,6 +176,16 @@ impl Table {
         self.bytes += more.len();
         self.derived.largest = self.derived.largest.max(slot.value.len());
         true
+    }
+
+    /// Overwrites a key's value from byte `offset` on, padded with zeros, and keeps its time to live.
+    pub fn overwrite(&mut self, key: &[u8], offset: usize, part: &[u8], revision: u64) {
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return };
+        slot.revision = revision;
+        self.bytes -= slot.value.len();
+        slot.value.overwrite(offset, part);
+        self.bytes += slot.value.len();
+        self.derived.largest = self.derived.largest.max(slot.value.len());
     }
 
     /// Changes a key's expiry (`None`: never), with a new revision.
@@ -245,6 +265,22 @@ impl Table {
             _ => Bound::Included(prefix),
         };
         self.keys.range::<_, [u8]>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
+    /// Returns the first key with this prefix that is not below `from`, and the last one, also if they are over.
+    pub fn ends(&self, prefix: &[u8], from: &[u8]) -> Option<(&Key, &Key)> {
+        let mut after = prefix.to_vec();
+        while after.pop_if(|last| *last == u8::MAX).is_some() {}
+        let end = match after.last_mut() {
+            None => Bound::Unbounded,
+            Some(last) => {
+                *last += 1;
+                Bound::Excluded(after.as_slice())
+            }
+        };
+        let mut keys = self.keys.range::<_, [u8]>((Bound::Included(from.max(prefix)), end));
+        let (first, _) = keys.next()?;
+        Some((first, keys.next_back().map_or(first, |(last, _)| last)))
     }
 
     fn move_due(&mut self, key: &[u8], before: Option<NonZeroU64>, at: Option<NonZeroU64>) {

@@ -1,7 +1,7 @@
 //! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
 //!
 //! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
-//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock. Commands of
+//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock, a number. Commands of
 //! the jobs come from clients, workers and leaders. The whole state is hashed after every entry, so it is kept small.
 //!
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out
@@ -159,7 +159,7 @@ pub fn count() -> Op {
     Op::IncrBy { key: register(COUNTER), by: 1 }
 }
 
-/// An additional operation of a write: a key that expires, or a lock. The digest and the model of the store cover both.
+/// An additional operation of a write: a key that expires or gets another name, a lock, a decimal number. The digest and the model of the store cover both.
 pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     let name = ByteBuf::from(vec![b"xyz"[rng.usize(0..3)]]);
     let ms = rng.u64(1..300);
@@ -169,6 +169,9 @@ pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
             Some(Op::Set { key: name, value, condition: Condition::Always, expiry: Expiry::In(ms), get: false })
         }
         1 => Some(Op::LockAcquire { name, ttl_ms: ms }),
+        2 => Some(Op::Rename { from: name, to: ByteBuf::from(b"w".to_vec()), if_absent: false }),
+        3 => Some(Op::IncrByFloat { key: ByteBuf::from(b"f".to_vec()), by: ByteBuf::from(b"0.5".to_vec()) }),
+        4 => Some(Op::SetRange { key: name, offset: ms % 10, value: ByteBuf::from(b"!".to_vec()) }),
         _ => None,
     }
 }
