@@ -7,7 +7,7 @@
 
 use super::protocol::conn::{Conn, NextRequest};
 use super::protocol::error::ApiError;
-use super::protocol::parse::{Head, Method};
+use super::protocol::head::{Head, Method};
 use super::protocol::response::Response;
 use super::server::Server;
 use crate::node::Slot;

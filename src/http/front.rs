@@ -6,10 +6,11 @@
 //! Not here: asking that question (`node/process/front_port.rs`).
 
 use super::acceptor;
-use super::protocol::conn::{Conn, Deadlines};
+use super::protocol::conn::Conn;
+use super::protocol::deadlines::Deadlines;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
-use super::protocol::parse::{Framing, Head};
+use super::protocol::head::{Framing, Head};
 use super::protocol::response::Response;
 use super::request::ApiResult;
 use super::routes;

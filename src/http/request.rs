@@ -5,10 +5,11 @@
 //! Not here: which handler a request has (`routes.rs`), the checks before it is called (`router.rs`).
 
 use super::outcome::answered;
-use super::protocol::conn::{Broken, Conn};
+use super::protocol::body::Broken;
+use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
+use super::protocol::head::Head;
 use super::protocol::params::Params;
-use super::protocol::parse::Head;
 use super::protocol::response::Response;
 use super::server::Server;
 use crate::node::shared::memory;

@@ -7,11 +7,13 @@
 use super::acceptor::{self, NODE_CONNECTION};
 use super::db::rqlite_status;
 use super::pages::monitor_stream::HOLD_PATH;
-use super::protocol::conn::{Body, Conn, Deadlines};
+use super::protocol::body::Body;
+use super::protocol::conn::Conn;
+use super::protocol::deadlines::Deadlines;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
+use super::protocol::head::{Framing, Head, Method};
 use super::protocol::params::Params;
-use super::protocol::parse::{Framing, Head, Method};
 use super::protocol::response::Response;
 use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};

@@ -13,7 +13,7 @@ use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::guard::Audience;
-use super::protocol::parse::{Head, Method};
+use super::protocol::head::{Head, Method};
 use super::request::{ApiResult, Request, Stream, Upload};
 use super::server::Server;
 

@@ -3,7 +3,7 @@
 //! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
 use super::password_hasher::Passwords;
-use super::protocol::conn::{Deadlines, is_timeout};
+use super::protocol::deadlines::{Deadlines, is_timeout};
 use super::protocol::response::Origin;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;

@@ -8,10 +8,11 @@
 
 use super::statements::{level, seed};
 use crate::http::outcome::{done, failed, unexpected};
-use crate::http::protocol::conn::{Arriving, Conn};
+use crate::http::protocol::body::Arriving;
+use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
+use crate::http::protocol::head::Head;
 use crate::http::protocol::idempotency;
-use crate::http::protocol::parse::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request, Stream, Upload};
 use crate::http::server::Server;

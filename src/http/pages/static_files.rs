@@ -4,7 +4,7 @@
 
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::guard::split_authority;
-use crate::http::protocol::parse::Head;
+use crate::http::protocol::head::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::types::NodeId;

@@ -10,7 +10,10 @@
 //! (`node/shared/memory.rs`).
 //! Not here: what requests mean (`http/router.rs`), which requests are allowed (`guard.rs`).
 
-use super::parse::{self, Chunked, Fault, Framing, Head};
+use super::body::{Arriving, Body, Broken};
+use super::deadlines::{Deadlines, is_timeout, write_until};
+use super::head::{Fault, Framing, Head};
+use super::parse;
 use super::response::{Origin, Response};
 use crate::limits;
 use crate::node::shared::memory;
@@ -19,9 +22,8 @@ use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::BUSY;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,33 +34,6 @@ const OUTPUT_BYTES_GATHERED: usize = 32 << 10;
 /// Bytes of an unread body that are dropped so that the client can read the response.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
-/// The total time that each phase of a connection may take; shortened by tests.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    /// From the first byte of a head (or the start of the connection) to its end.
-    pub head: Duration,
-    /// A request body.
-    pub body: Duration,
-    /// A response, or one chunk of a stream.
-    pub write: Duration,
-    /// Between a response and the next head.
-    pub idle: Duration,
-    /// After the last response, for a client that still sends.
-    pub linger: Duration,
-}
-
-impl Default for Deadlines {
-    fn default() -> Deadlines {
-        Deadlines {
-            head: limits::HTTP_HEAD_DEADLINE,
-            body: limits::HTTP_BODY_DEADLINE,
-            write: limits::HTTP_WRITE_DEADLINE,
-            idle: limits::HTTP_IDLE_DEADLINE,
-            linger: Duration::from_millis(500),
-        }
-    }
-}
-
 /// The result of waiting for a request.
 #[derive(Debug)]
 pub enum NextRequest {
@@ -67,120 +42,6 @@ pub enum NextRequest {
     Gone,
     /// What it sent is not a valid request, or too slow: answer, then close.
     Fault(Fault),
-}
-
-/// Why a body did not arrive.
-#[derive(Debug)]
-pub enum Broken {
-    /// The client has disconnected.
-    Gone,
-    /// Answer, then close.
-    Fault(Fault),
-}
-
-/// A body, and its reservation in the memory budget.
-#[derive(Debug)]
-pub struct Body {
-    bytes: Vec<u8>,
-    held: Reservation,
-}
-
-/// Memory that one JSON value takes when it is parsed: its place in a list with twice the capacity, and an allocation.
-const JSON_VALUE_BYTES: usize = 96;
-
-impl Body {
-    /// Reserves memory for parsing the body as JSON: `[[],[]` and the like have few bytes and many values.
-    ///
-    /// # Errors
-    /// The memory budget has no room for it.
-    pub fn hold_json(&mut self) -> Result<(), memory::Full> {
-        self.held.resize(self.bytes.len() + json_values(&self.bytes) * JSON_VALUE_BYTES)
-    }
-}
-
-/// An upper bound of the values in a JSON text: counts what separates or begins values outside of strings.
-fn json_values(text: &[u8]) -> usize {
-    let (mut count, mut is_text, mut is_escaped) = (0, false, false);
-    for byte in text {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = is_text,
-            b'"' => is_text = !is_text,
-            b',' | b'[' | b'{' if !is_text => count += 1,
-            _ => {}
-        }
-    }
-    count
-}
-
-impl Deref for Body {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// A body that is arriving.
-#[derive(Debug)]
-pub struct Arriving {
-    framing: Framing,
-    chunked: Chunked,
-    /// Bytes that have arrived and were not taken.
-    bytes: Vec<u8>,
-    /// Bytes that were taken.
-    taken: usize,
-    bytes_max: usize,
-    is_done: bool,
-    held: Reservation,
-}
-
-const FULL: Broken = Broken::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
-
-impl Arriving {
-    /// Consumes input that has arrived; returns how many bytes.
-    fn take(&mut self, input: &[u8], until: usize) -> Result<usize, Broken> {
-        match self.framing {
-            Framing::Empty => Ok(0),
-            Framing::Length(length) => {
-                let missing = length - self.taken - self.bytes.len();
-                let used = input.len().min(missing).min(until - self.bytes.len());
-                self.bytes.extend_from_slice(&input[..used]);
-                self.is_done = used == missing;
-                Ok(used)
-            }
-            Framing::Chunked => {
-                self.held.resize(self.held.bytes().max(self.bytes.len() + input.len())).map_err(|_| FULL)?;
-                let room = self.bytes_max.saturating_sub(self.taken);
-                let used = self.chunked.feed(input, &mut self.bytes, room).map_err(Broken::Fault)?;
-                self.is_done = self.chunked.is_done();
-                Ok(used)
-            }
-        }
-    }
-
-    /// Reserves memory for pieces of so many bytes.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
-        self.held.resize(bytes).map_err(|_| FULL)
-    }
-
-    /// The bytes that are available.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Whether the whole body has arrived.
-    pub fn is_done(&self) -> bool {
-        self.is_done
-    }
-
-    /// Removes and returns the first available bytes, at most so many.
-    pub fn take_piece(&mut self, bytes: usize) -> Vec<u8> {
-        let rest = self.bytes.split_off(self.bytes.len().min(bytes));
-        let piece = std::mem::replace(&mut self.bytes, rest);
-        self.taken += piece.len();
-        piece
-    }
 }
 
 pub struct Conn {
@@ -314,7 +175,7 @@ impl Conn {
         let whole = if let Framing::Length(length) = head.framing { length } else { 0 };
         let mut arriving = self.begin(head, body_bytes_max, whole)?;
         self.read_body(&mut arriving, usize::MAX)?;
-        Ok(Body { bytes: arriving.bytes, held: arriving.held })
+        Ok(arriving.into_body())
     }
 
     /// Begins to read a body of at most `body_bytes_max` that is not to be held as a whole.
@@ -324,28 +185,13 @@ impl Conn {
 
     /// Reserves so many bytes, and only then sends `100 Continue` to a client that expects it.
     fn begin(&mut self, head: &Head, body_bytes_max: usize, room: usize) -> Result<Arriving, Broken> {
-        if let Framing::Length(length) = head.framing
-            && length > body_bytes_max
-        {
-            return Err(Broken::Fault(Fault { status: 413, why: parse::too_large(body_bytes_max) }));
-        }
-        let mut held = self.memory.another();
-        held.resize(room).map_err(|_| FULL)?;
+        let mut arriving = Arriving::new(head.framing, body_bytes_max, self.memory.another())?;
+        arriving.hold(room)?;
         if head.expects_continue && self.input.is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         self.flush().map_err(|_| Broken::Gone)?;
-        let chunked = Chunked::default();
-        let is_done = head.framing == Framing::Empty;
-        Ok(Arriving {
-            framing: head.framing,
-            chunked,
-            bytes: Vec::new(),
-            taken: 0,
-            bytes_max: body_bytes_max,
-            is_done,
-            held,
-        })
+        Ok(arriving)
     }
 
     /// Continues to read a body until so many bytes of it are available, or all; they have one deadline.
@@ -354,7 +200,7 @@ impl Conn {
         loop {
             let used = arriving.take(&self.input, until)?;
             self.input.drain(..used);
-            if arriving.is_done || arriving.bytes.len() >= until {
+            if arriving.is_done() || arriving.bytes().len() >= until {
                 return Ok(());
             }
             match self.fill(Some(deadline)) {
@@ -514,37 +360,11 @@ impl Conn {
     }
 }
 
-pub(crate) fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
-
-/// Writes everything by the deadline; the socket's send timeout bounds each call. Shortens that timeout when a call
-/// returns early with less than requested, so a caller that continues to use the socket must set it again.
-fn write_until(stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    let mut is_first = true;
-    while !bytes.is_empty() {
-        if !is_first {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            stream.set_write_timeout(Some(left.max(Duration::from_millis(1))))?;
-        }
-        match (&*stream).write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        is_first = false;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use crate::http::protocol::conn::*;
     use crate::node::MemoryBudget;
+    use std::io::Write;
     use std::net::TcpListener;
 
     fn pair(memory: Reservation, slot: Slot) -> (TcpStream, Conn) {
@@ -578,25 +398,6 @@ mod tests {
             assert!(reading.join().unwrap().unwrap() > 1 << 16);
         });
         assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn a_body_of_json_costs_what_its_values_do() {
-        for (text, values) in [
-            (r#"{"a":"b"}"#, 1),
-            (r#"{"a":[1,2],"b":{}}"#, 5),
-            (r#"["[,{\",[", "\\", 1]"#, 3),
-            ("[[],[]]", 4),
-            ("no JSON", 0),
-        ] {
-            assert_eq!(json_values(text.as_bytes()), values, "{text}");
-        }
-        let budget = MemoryBudget::new(16 << 20);
-        let mut body = Body { bytes: b"[],".repeat(100_000), held: budget.reservation() };
-        assert_eq!(body.hold_json(), Err(memory::Full));
-        body.bytes.truncate(3000);
-        body.hold_json().unwrap();
-        assert_eq!(budget.used(), 3000 + 2000 * JSON_VALUE_BYTES);
     }
 
     #[test]

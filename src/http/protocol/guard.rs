@@ -20,7 +20,7 @@
 //! audience (`http/routes.rs`).
 
 use super::error::ApiError;
-use super::parse::{Head, Method};
+use super::head::{Head, Method};
 use crate::node::Addressing;
 use std::net::IpAddr;
 

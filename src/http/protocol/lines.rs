@@ -4,7 +4,7 @@
 //! the caller may have something else to do meanwhile.
 //! Not here: what the lines contain.
 
-use super::conn::is_timeout;
+use super::deadlines::is_timeout;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
