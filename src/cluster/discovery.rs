@@ -16,6 +16,7 @@
 
 use super::config_file::{ConfigFileError, Lock, Projection, read};
 use super::folders::{self, LOCAL_IDS, Traces};
+use crate::address;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, Liveness, NodeId, Term};
@@ -435,8 +436,8 @@ impl Search<'_> {
         let settings = self.seeker.settings;
         let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
         let own = settings.addresses(self.seeker.me.id).peer;
-        let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.addresses(id).peer));
-        let mut seen = BTreeSet::from([own]);
+        let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.local_addresses(id).peer));
+        let mut seen = BTreeSet::from([own, settings.local_addresses(self.seeker.me.id).peer]);
         all.filter(|address| seen.insert(address.clone())).collect()
     }
 
@@ -723,7 +724,9 @@ impl Search<'_> {
                 "{what}; a process accepts connections at {address} without answering, and may be one of its nodes"
             )));
         }
-        if let Some(node) = named.nodes.values().find(|node| node.ip != settings.host) {
+        if let Some(node) =
+            named.nodes.values().find(|node| !address::is_same_host(&node.ip, settings.advertised_host()))
+        {
             let advice = "start them, or move the file away to create a new cluster";
             return Err(Some(format!("{what}; it has nodes on other hosts ({}): {advice}", node.ip)));
         }

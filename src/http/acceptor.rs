@@ -10,10 +10,10 @@ use super::protocol::error::ApiError;
 use super::protocol::head::{Head, Method};
 use super::protocol::response::Response;
 use super::server::Server;
-use crate::node::Slot;
 use crate::node::accept::{self, Arrival};
+use crate::node::{Listener, Slot};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -25,12 +25,7 @@ const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 pub(crate) const NODE_CONNECTION: &str = "http-conn";
 
 /// Accepts until the node stops; each connection gets a thread that runs `run`.
-pub(crate) fn accept_all(
-    listener: &TcpListener,
-    server: &Arc<Server>,
-    name: &'static str,
-    run: fn(&Arc<Server>, Conn),
-) {
+pub(crate) fn accept_all(listener: &Listener, server: &Arc<Server>, name: &'static str, run: fn(&Arc<Server>, Conn)) {
     let is_stopping = || server.host.is_stopping();
     accept::accept_all(listener, "connections", is_stopping, |arrival| match arrival {
         Arrival::Client(stream, peer) => {

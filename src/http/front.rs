@@ -15,19 +15,18 @@ use super::protocol::response::Response;
 use super::request::ApiResult;
 use super::routes;
 use super::server::Server;
-use crate::node::Handle;
 use crate::node::process::front_port::PROBE_PATH;
+use crate::node::{Handle, Listener};
 use serde_json::json;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 /// Body of the `door` thread: redirects until the node stops.
-pub fn serve(listener: TcpListener, handle: Handle) {
+pub fn serve(listener: Listener, handle: Handle) {
     serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
 }
 
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
-pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
+pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
     acceptor::accept_all(listener, server, "door-conn", serve_connection);
 }
 

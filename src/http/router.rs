@@ -19,21 +19,20 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::{Handle, SessionGuard, Slot};
+use crate::node::{Handle, Listener, SessionGuard, Slot};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::cell::RefCell;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Body of the `http` thread: serves until the node stops.
-pub fn serve(listener: TcpListener, handle: Handle) {
+pub fn serve(listener: Listener, handle: Handle) {
     serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
 }
 
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
-pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
+pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
     acceptor::accept_all(listener, server, NODE_CONNECTION, serve_connection);
 }
 

@@ -5,8 +5,8 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, BackupForm, Connections, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published, Reports,
-    Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
+    Addressing, BackupForm, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published,
+    Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -333,7 +333,7 @@ pub fn serve_front(deadlines: Deadlines) -> Served {
 
 pub fn serve_on(host: Arc<FakeHost>, deadlines: Deadlines, address: &str, is_front: bool) -> Served {
     let listener = TcpListener::bind(address).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (address, listener) = (listener.local_addr().unwrap(), Listener::from(listener));
     let server = Server::new(host.clone(), deadlines);
     let served = Served { host, server: server.clone(), address };
     std::thread::spawn(move || {

@@ -227,7 +227,7 @@ impl Stage {
     }
 
     fn client(&self) -> Client {
-        let all = self.nodes.keys().map(|id| self.settings.addresses(NodeId(*id)).http).collect();
+        let all = self.nodes.keys().map(|id| self.settings.local_addresses(NodeId(*id)).http).collect();
         Client::to(all, Duration::from_millis(500))
     }
 
