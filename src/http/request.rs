@@ -12,9 +12,11 @@ use super::protocol::head::Head;
 use super::protocol::params::Params;
 use super::protocol::response::Response;
 use super::server::Server;
+use crate::address;
 use crate::node::shared::memory;
 use crate::node::{Level, Reservation, SessionGuard};
 use crate::types::Index;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Instant;
 
@@ -43,6 +45,14 @@ pub(crate) struct Request<'a> {
 impl<'a> Request<'a> {
     pub(crate) fn params(&self) -> Params<'a> {
         Params::of(self.head)
+    }
+
+    /// A node's address as this client reaches it.
+    pub(crate) fn seen<'b>(&self, address: &'b str) -> Cow<'b, str> {
+        match self.server.host_for(self.head, self.client) {
+            Some(by) => Cow::Owned(address::as_seen_by(&by, address)),
+            None => Cow::Borrowed(address),
+        }
     }
 
     /// Parameter `level`; linearizable by default.

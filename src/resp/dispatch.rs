@@ -17,7 +17,7 @@ use super::protocol::parse::{Fault, Owned, Parser, Request};
 use super::protocol::reply::{self, Proto};
 use super::reply_plan::{self, Plan, Shape};
 use super::shared::Shared;
-use crate::limits::{HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX};
+use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_WRITE_DEADLINE};
 use crate::node::Level;
 use crate::node::shared::clock::now_ms;
 use crate::node::{Addressing, Connections};
@@ -45,7 +45,7 @@ pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &A
     let action = conn.run(&mut Input::new(shared.handle.memory().reservation()));
     conn.flush();
     if action != ConnectionAction::Drop {
-        client.wait_sent(Instant::now() + conn.timeout() + HTTP_WRITE_DEADLINE);
+        client.wait_sent(Instant::now() + conn.timeout() + RESP_WRITE_DEADLINE);
         linger(client);
     }
     client.close();

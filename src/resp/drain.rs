@@ -6,7 +6,7 @@
 
 use super::clients::Clients;
 use super::outbox::{Client, Sent};
-use crate::limits::HTTP_WRITE_DEADLINE;
+use crate::limits::RESP_WRITE_DEADLINE;
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::{Arc, Weak};
@@ -47,7 +47,7 @@ pub fn run(clients: &Weak<Clients>, inbox: &Receiver<u64>) {
 fn add(slow: &mut Vec<Slow>, clients: &Weak<Clients>, id: u64) {
     let Some(client) = clients.upgrade().and_then(|clients| clients.get(id)) else { return };
     let left = client.unsent_bytes().min(PIECE_BYTES);
-    slow.push(Slow { client, left, deadline: Instant::now() + HTTP_WRITE_DEADLINE });
+    slow.push(Slow { client, left, deadline: Instant::now() + RESP_WRITE_DEADLINE });
 }
 
 /// Which of these clients' sockets are writable.
@@ -64,7 +64,7 @@ fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
         match slow.client.drain() {
             (Sent::Some(taken), left) if taken >= slow.left => {
                 slow.left = left.min(PIECE_BYTES);
-                slow.deadline = now + HTTP_WRITE_DEADLINE;
+                slow.deadline = now + RESP_WRITE_DEADLINE;
             }
             (Sent::Some(taken), _) => slow.left -= taken,
             (Sent::All | Sent::Closed, _) => return false,

@@ -49,7 +49,7 @@ impl Page {
                         ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
                     ],
                 ),
-                policy: policy(&addresses, &nonce),
+                policy: policy(&addresses, &head.host, &nonce),
                 before_frame: format!("<script nonce=\"{nonce}\">update("),
                 after_frame: ")</script>",
                 has_table: false,

@@ -1,8 +1,8 @@
-//! One client connection: bytes in and out, each phase under a total deadline.
+//! One client connection: bytes in and out, each phase under a deadline.
 //!
 //! A per-read timeout alone lets a client live for ever on a byte a second (slowloris) or drain a response a byte a
-//! second (slow read). So a head, a body, a response and each chunk of a stream has one deadline in total, and every
-//! blocking call gets only what is left of it.
+//! second (slow read). So a head has one deadline in total; a body, a response and each chunk of a stream must make
+//! progress (`deadlines.rs`); and every blocking call gets only what is left of the time.
 //!
 //! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded
 //! by the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4
@@ -11,10 +11,10 @@
 //! Not here: what requests mean (`http/router.rs`), which requests are allowed (`guard.rs`).
 
 use super::body::{Arriving, Body, Broken};
-use super::deadlines::{Deadlines, is_timeout, write_until};
+use super::deadlines::{Deadlines, Progress, is_timeout, write_all};
 use super::head::{Fault, Framing, Head};
 use super::parse;
-use super::response::{Origin, Response};
+use super::response::{Origin, Persistence, Response};
 use crate::limits;
 use crate::node::shared::memory;
 use crate::node::{Reservation, Slot};
@@ -23,7 +23,7 @@ use crate::outcome::codes::BUSY;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::{self, IoSlice, Read};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,8 +31,12 @@ use std::time::{Duration, Instant};
 const READ_BYTES: usize = 4 << 10;
 /// Responses to pipelined requests are gathered up to this many bytes before they are written.
 const OUTPUT_BYTES_GATHERED: usize = 32 << 10;
-/// Bytes of an unread body that are dropped so that the client can read the response.
-const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Bytes that are read and dropped so that the client can read the response: as many as the largest body has.
+const LINGER_BYTES_MAX: usize = limits::HTTP_LOAD_BYTES_MAX;
+/// Of these, at once.
+const LINGER_READ_BYTES: usize = 16 << 10;
+/// Time after which a client that still sends is given up if the node stops.
+const LINGER_SLICE: Duration = Duration::from_millis(200);
 
 /// The result of waiting for a request.
 #[derive(Debug)]
@@ -70,13 +74,10 @@ impl Conn {
         memory: Reservation,
     ) -> io::Result<Conn> {
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(deadlines.write))?;
         if slot == Slot::Reserved {
-            let longest = limits::RESERVED_DEADLINE;
-            deadlines.head = deadlines.head.min(longest);
-            deadlines.body = deadlines.body.min(longest);
-            deadlines.write = deadlines.write.min(longest);
+            deadlines = deadlines.at_most(limits::RESERVED_DEADLINE);
         }
+        stream.set_write_timeout(Some(deadlines.write_slice()))?;
         Ok(Conn {
             stream,
             peer,
@@ -115,6 +116,11 @@ impl Conn {
 
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The address of this machine that the client has connected to.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        Some(self.stream.local_addr().ok()?.ip().to_canonical())
     }
 
     /// The buffer for responses; they are sent by [`Conn::flush`] or before the next wait.
@@ -194,20 +200,20 @@ impl Conn {
         Ok(arriving)
     }
 
-    /// Continues to read a body until so many bytes of it are available, or all; they have one deadline.
+    /// Continues to read a body until so many bytes of it are available, or all, as long as it makes progress.
     pub fn read_body(&mut self, arriving: &mut Arriving, until: usize) -> Result<(), Broken> {
-        let deadline = Instant::now() + self.deadlines.body;
+        let mut progress = Progress::new(self.deadlines.body);
         loop {
             let used = arriving.take(&self.input, until)?;
             self.input.drain(..used);
             if arriving.is_done() || arriving.bytes().len() >= until {
                 return Ok(());
             }
-            match self.fill(Some(deadline)) {
+            match self.fill(Some(progress.until())) {
                 Ok(0) => return Err(Broken::Gone),
-                Ok(_) => {}
+                Ok(read) => progress.moved(read),
                 Err(error) if is_timeout(&error) => {
-                    return Err(Broken::Fault(Fault { status: 408, why: "the body took too long" }));
+                    return Err(Broken::Fault(Fault { status: 408, why: "the body arrives too slowly" }));
                 }
                 Err(_) => return Err(Broken::Gone),
             }
@@ -244,25 +250,22 @@ impl Conn {
         !self.input.is_empty() && self.output.len() < OUTPUT_BYTES_GATHERED
     }
 
-    /// Writes all responses, by the write deadline.
+    /// Writes all responses, as long as the client reads them.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let result = write_until(&self.stream, &self.output, Instant::now() + self.deadlines.write);
+        let result = write_all(&self.stream, &self.output, &mut Progress::new(self.deadlines.write));
         self.output.clear();
         self.output.shrink_to(OUTPUT_BYTES_GATHERED);
         self.account();
-        if result.is_ok() {
-            let _ = self.stream.set_write_timeout(Some(self.deadlines.write));
-        }
         result
     }
 
     /// Begins a response whose length is not known: sends its head, then frees the buffers.
     pub fn begin_stream(&mut self, head: Response, origin: Origin) -> io::Result<()> {
         let head = if self.is_chunked { head.with("Transfer-Encoding", "chunked") } else { head };
-        head.write(&mut self.output, false, false, Some(origin));
+        head.write(&mut self.output, Persistence::Closed, false, Some(origin));
         self.flush()?;
         self.free_buffers();
         Ok(())
@@ -284,10 +287,9 @@ impl Conn {
         if self.is_chunked { self.send(&[b"0\r\n\r\n"]) } else { Ok(()) }
     }
 
-    /// Writes bytes of a stream in one system call, by the write deadline. Bytes that the socket does not accept at
-    /// once are reserved in the memory budget; without room there, the call fails as at the deadline.
+    /// Writes bytes of a stream in one system call, as long as the client reads them. Bytes that the socket does not
+    /// accept at once are reserved in the memory budget; without room there, the call fails as without progress.
     pub fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
-        let deadline = Instant::now() + self.deadlines.write;
         let mut slices = [IoSlice::new(&[]); 8];
         assert!(parts.len() <= slices.len(), "a stream piece has {} parts", parts.len());
         for (slice, part) in slices.iter_mut().zip(parts) {
@@ -305,16 +307,17 @@ impl Conn {
         if written == length {
             return Ok(());
         }
-        // Rare: the client reads slowly. The rest is written within what is left of the deadline.
+        // Rare: the client reads slowly.
+        let mut progress = Progress::new(self.deadlines.write);
         let mut held = self.memory.another();
         held.resize(length).map_err(|_| io::ErrorKind::TimedOut)?;
         let mut skip = written;
         for part in parts {
             let rest = &part[skip.min(part.len())..];
             skip -= part.len() - rest.len();
-            write_until(&self.stream, rest, deadline)?;
+            write_all(&self.stream, rest, &mut progress)?;
         }
-        self.stream.set_write_timeout(Some(self.deadlines.write))
+        Ok(())
     }
 
     /// Whether the client has closed, or the connection broke: for streams that may be silent for long.
@@ -339,22 +342,30 @@ impl Conn {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*self.stream, bytes);
     }
 
-    /// Ends the connection so that the client can read the last response: signals the end of output, then drops what
-    /// the client still sends, within bounds. Closing at once would reset the connection and lose the response.
-    pub fn close(mut self, has_unread_body: bool) {
-        if self.flush().is_err() || !has_unread_body {
+    /// Ends the connection so that the client can read the last response. Closing while it still sends would reset the
+    /// connection, and the client would lose the response: most send the whole body before they read. So the end of
+    /// output is signalled, and what the client still sends is dropped, within bounds.
+    pub fn close(mut self, has_unread_body: bool, is_stopping: impl Fn() -> bool) {
+        if self.flush().is_err() || (!has_unread_body && self.input.is_empty()) {
             return;
         }
         if self.stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
-        let deadline = Instant::now() + self.deadlines.linger;
-        let mut dropped = 0;
-        while dropped < LINGER_BYTES_MAX {
-            self.input.clear();
-            match self.fill(Some(deadline)) {
-                Ok(0) | Err(_) => return,
-                Ok(read) => dropped += read,
+        self.free_buffers();
+        let (end, mut heard, mut dropped) = (Instant::now() + self.deadlines.linger, Instant::now(), 0);
+        let mut waste = [0; LINGER_READ_BYTES];
+        while dropped < LINGER_BYTES_MAX && !is_stopping() {
+            let until = end.min(heard + self.deadlines.linger_silence);
+            let left = until.saturating_duration_since(Instant::now()).min(LINGER_SLICE);
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match (&*self.stream).read(&mut waste) {
+                Ok(0) => return,
+                Ok(read) => (heard, dropped) = (Instant::now(), dropped + read),
+                Err(error) if is_timeout(&error) || error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
             }
         }
     }
@@ -364,6 +375,7 @@ impl Conn {
 mod tests {
     use crate::http::protocol::conn::*;
     use crate::node::MemoryBudget;
+    use crate::settings::Settings;
     use std::io::Write;
     use std::net::TcpListener;
 
@@ -371,7 +383,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let deadlines = Deadlines { write: Duration::from_secs(20), ..Deadlines::default() };
+        let deadlines = Deadlines { write: Duration::from_secs(20), ..Deadlines::of(&Settings::default()) };
         (client, Conn::new(Arc::new(stream), peer, deadlines, slot, memory).unwrap())
     }
 

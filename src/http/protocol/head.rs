@@ -68,7 +68,7 @@ pub struct Head {
     pub target: String,
     /// HTTP/1.1, or else HTTP/1.0.
     pub is_http11: bool,
-    /// `Host` as sent (or the authority of an absolute target, which must agree).
+    /// `Host` as sent (or the authority of an absolute target, which must agree). Empty: HTTP/1.0 without it.
     pub host: String,
     pub framing: Framing,
     /// The connection may be used again.

@@ -149,15 +149,17 @@ impl Fields {
     }
 
     fn finish(self, method: Option<Method>, target: &str, is_http11: bool) -> Result<Head, Fault> {
-        let Some(mut host) = self.host.filter(|host| !host.is_empty()) else {
+        let mut host = self.host.unwrap_or_default();
+        // HTTP/1.0 has no Host: health checks of load balancers send none, and browsers always do.
+        if host.is_empty() && is_http11 {
             return fault(400, "missing Host header");
-        };
+        }
         let mut target = target.to_owned();
         if let Some(rest) =
             target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).map(|_| &target[7..])
         {
             let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
-            if !authority.eq_ignore_ascii_case(&host) {
+            if !host.is_empty() && !authority.eq_ignore_ascii_case(&host) {
                 return fault(400, "target and Host disagree");
             }
             host = authority.to_owned();
