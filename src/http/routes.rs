@@ -7,7 +7,7 @@
 
 use super::api::{health, job_output, jobs, kv, locks, members};
 use super::chat::{self, accounts, conversations};
-use super::db::{files, rqlite_status, statements};
+use super::db::{files, rqlite_status, settings, statements};
 use super::pages::{chat_page, monitor_stream, static_files};
 use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
@@ -157,6 +157,10 @@ const fn put(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
     Route::new(Method::Put, path, Handler::Respond(handler), None)
 }
 
+const fn put_json(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
+    Route::new(Method::Put, path, Handler::Respond(handler), Some(guard::JSON))
+}
+
 const fn post(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route {
     post_media(path, guard::JSON, handler)
 }
@@ -199,9 +203,15 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/db/query", statements::query).params(&[&statements::PARAMS, &["q"]]).rqlite(),
     post("/db/query", statements::query).params(&[&statements::PARAMS]).read().rqlite(),
     post("/db/request", statements::request).params(&[&statements::PARAMS]).rqlite(),
-    stream("/db/backup", files::backup).params(&[&["fmt", "level", "noleader", "redirect"]]).rqlite(),
+    get("/db/sql", statements::check).params(&[&["q"]]).rqlite(),
+    post("/db/sql", statements::check).read().rqlite(),
+    stream("/db/backup", files::backup)
+        .params(&[&["fmt", "compress", "vacuum", "tables", "level", "noleader", "redirect"]])
+        .rqlite(),
     upload("/db/load", files::load).params(&[&["redirect"]]).rqlite(),
     get("/db/digest", statements::digest).params(&[&["level", "noleader"]]),
+    get("/db/settings", settings::show),
+    put_json("/db/settings", settings::change),
     get("/status", rqlite_status::status).params(&[&["pretty"]]).vital().rqlite(),
     get("/nodes", rqlite_status::nodes).params(&[&["ver", "nonvoters", "pretty"]]).vital().rqlite(),
     post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),

@@ -44,7 +44,7 @@ pub use self::process::start::{NodeOptions, StartError, run};
 pub use self::reports::metrics::{Metric, MetricValue, counter, gauge};
 pub use self::shared::memory::{MemoryBudget, Reservation};
 pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};
-pub use self::sql::handle::{BackupForm, Sql, SqlRead};
+pub use self::sql::handle::{Backup, BackupForm, Sql, SqlRead};
 pub use self::sql::load::{SentFile, SqlFiles};
 pub use self::views::frames::Published;
 pub use self::views::live_output::{Output, Piece, Stream};

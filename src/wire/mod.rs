@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
 /// statements would differ. Nodes of other versions are rejected with a sentence.
-pub const PROTOCOL: u32 = 13;
+pub const PROTOCOL: u32 = 14;
 
 /// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the
 /// other is.

@@ -8,6 +8,7 @@ use phalanx::lab::web::{Connection, Response};
 use phalanx::lab::{Cluster, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -399,6 +400,82 @@ fn requests_of_rqlite_clients_are_understood() -> Result<()> {
         let sql = json!(["UPDATE g SET name = 'b' WHERE id = 1 RETURNING id"]);
         assert_eq!(post(&cluster, 3, &format!("/db/execute{query}"), &sql)["results"][0], expected);
     }
+    Ok(())
+}
+
+#[test]
+fn a_backup_is_compressed_vacuumed_or_of_some_tables() -> Result<()> {
+    let cluster = cluster(1)?;
+    let sql = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 5000) INSERT INTO a SELECT hex(zeroblob(90)) FROM n";
+    let all = json!([
+        "CREATE TABLE a(x)",
+        sql,
+        "DELETE FROM a WHERE rowid > 9",
+        "CREATE TABLE b(x)",
+        "CREATE INDEX i ON b(x)"
+    ]);
+    post(&cluster, 1, "/db/execute", &all);
+    let backup = |query: &str| get(&cluster, 1, &format!("/db/backup?{query}"));
+    let (whole, small) = (backup("").body, backup("vacuum").body);
+    assert!(small.len() < whole.len() / 10, "{} {}", small.len(), whole.len());
+    let dump = backup("fmt=sql&tables=B,%20b").text();
+    assert!(dump.contains("CREATE TABLE b") && dump.contains("INDEX i") && !dump.contains("CREATE TABLE a"), "{dump}");
+    for (query, status) in [("fmt=sql&tables=c", 503), ("tables=a", 400), ("fmt=sql&vacuum", 400), ("fmt=xml", 400)] {
+        assert_eq!(backup(query).status, status, "{query}");
+        assert_eq!(backup(&format!("{query}&compress")).status, status, "{query}");
+    }
+    for (query, plain) in [("compress", &whole), ("compress&fmt=sql", &backup("fmt=sql").body)] {
+        let packed = backup(query);
+        assert_eq!(packed.header("content-type"), Some("application/gzip"));
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).unwrap();
+        assert!(unpacked == **plain, "{query}: {} bytes, not {}", unpacked.len(), plain.len());
+    }
+    let checked = post(&cluster, 1, "/db/sql", &json!(["SELECT x FROM a", "INSERT INTO a VALUES(1)", "SELECT nope"]));
+    assert_eq!(
+        checked["results"][1],
+        json!({"original": "INSERT INTO a VALUES(1)", "rewritten": "INSERT INTO a VALUES(1)"})
+    );
+    assert_eq!(checked["results"][2]["error"], "no such column: nope");
+    assert_eq!(backup("").body, whole, "nothing was executed");
+    Ok(())
+}
+
+#[test]
+fn foreign_keys_are_switched_for_the_whole_cluster() -> Result<()> {
+    let cluster = cluster(3)?;
+    let settings = |id: u64| get(&cluster, id, "/db/settings").json()["foreign_keys"].clone();
+    let switch = |id: u64, is_on: bool| {
+        let body = json!({"foreign_keys": is_on}).to_string();
+        ask(&cluster.http(id), "PUT", "/db/settings", JSON, Some(body.as_bytes())).unwrap()
+    };
+    let execute = |id: u64, sql: &[&str]| post(&cluster, id, "/db/execute", &json!(sql))["results"].clone();
+    let tables =
+        ["CREATE TABLE p (id INTEGER PRIMARY KEY)", "CREATE TABLE c (p INTEGER REFERENCES p ON DELETE CASCADE)"];
+    execute(1, &[tables[0], tables[1], "INSERT INTO c VALUES(1)"]);
+    assert_eq!(settings(2), false);
+    let refused = switch(2, true);
+    assert_eq!(refused.status, 409);
+    assert!(refused.json()["error"].as_str().unwrap().starts_with("row 1 of table c refers to a row of p"));
+    execute(1, &["INSERT INTO p VALUES(1)"]);
+    assert_eq!(switch(2, true).status, 200);
+    for id in 1..=3 {
+        assert_eq!(settings(id), true, "node {id}");
+        let asked = post(&cluster, id, "/db/query", &json!(["PRAGMA foreign_keys", "PRAGMA foreign_keys = OFF"]));
+        assert_eq!(asked["results"][0]["values"], json!([[1]]), "node {id}");
+        assert!(asked["results"][1]["error"].as_str().unwrap().contains("in the whole cluster"), "{asked}");
+        let answer = execute(id, &["PRAGMA foreign_keys = ON", "INSERT INTO c VALUES(2)"]);
+        assert_eq!(answer[1]["error"], "FOREIGN KEY constraint failed", "node {id}: {answer}");
+    }
+    execute(3, &["DELETE FROM p"]);
+    assert_eq!(
+        post(&cluster, 1, "/db/query", &json!(["SELECT count(*) FROM c"]))["results"][0]["values"],
+        json!([[0]])
+    );
+    let commands = ["sql", "-c", ".foreign_keys off", "-c", ".foreign_keys", "-e"];
+    let shell = Command::new(EXE).args(commands).arg(cluster.http(2)).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shell.stdout), "foreign keys: off\nforeign keys: off\n", "{shell:?}");
+    assert_eq!(execute(3, &["INSERT INTO c VALUES(2)"])[0]["rows_affected"], 1);
     Ok(())
 }
 

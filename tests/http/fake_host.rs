@@ -5,8 +5,8 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, BackupForm, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published,
-    Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
+    Addressing, Backup, BackupForm, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation, Output,
+    Published, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -281,8 +281,8 @@ impl Sql for FakeHost {
         statements.iter().all(|statement| statement.sql.starts_with("SELECT"))
     }
     /// A megabyte in odd pieces; breaks off at the end if the host refuses.
-    fn sql_backup(&self, form: BackupForm, _: sql::ReadLevel, _: Instant, out: &mut dyn Write) -> Outcome<Index> {
-        if form == BackupForm::File {
+    fn sql_backup(&self, backup: &Backup, _: sql::ReadLevel, _: Instant, out: &mut dyn Write) -> Outcome<Index> {
+        if backup.form == BackupForm::File {
             for _ in 0..1000 {
                 out.write_all(&[7; 1000]).unwrap();
             }

@@ -34,6 +34,7 @@ const HELP: &str = "\
 .schema [NAME]     show the definitions of all tables, or of one
 .dump              print the whole database as SQL
 .read FILE         run the SQL in a file; from BEGIN to COMMIT it is one transaction
+.foreign_keys [on|off]  show or set for the whole cluster whether foreign keys are enforced
 .mode table|csv|json
 .help .quit        statements end with ; and may span several lines
 ";
@@ -221,6 +222,7 @@ impl Shell {
                     _ => return Err(raw.fault()),
                 }
             }
+            (".foreign_keys", value @ ("" | "on" | "off")) => self.foreign_keys(value)?,
             (".read", path) if !path.is_empty() => self.read(Path::new(path))?,
             (".mode", "table") => self.form = Form::Table,
             (".mode", "csv") => self.form = Form::Csv,
@@ -228,6 +230,22 @@ impl Shell {
             _ => return Err(Fault::new(code::USAGE, format!("unknown command {line:?}"), ".help lists the commands")),
         }
         Ok(true)
+    }
+
+    /// Shows whether foreign keys are enforced; with `on` or `off`, changes it first.
+    fn foreign_keys(&mut self, value: &str) -> Result<(), Fault> {
+        let path = "/db/settings".to_string();
+        let request = match value {
+            "" => Request::get(path),
+            _ => Request::once("PUT", path, Some(json!({"foreign_keys": value == "on"}).to_string().into_bytes())),
+        };
+        let raw = self.exchange(self.client.clone(), request)?;
+        if raw.status != 200 {
+            return Err(raw.fault());
+        }
+        let is_on = raw.json()["foreign_keys"] == true;
+        term::line(&format!("foreign keys: {}", if is_on { "on" } else { "off" }));
+        Ok(())
     }
 
     fn read(&mut self, path: &Path) -> Result<(), Fault> {

@@ -6,7 +6,7 @@
 //! at a time.
 //! Not here: what a file may hold (`services/sql/storage/load.rs`).
 
-use super::statements::{level, seed};
+use super::statements::{form_decode, level, seed};
 use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::body::Arriving;
 use crate::http::protocol::conn::Conn;
@@ -17,11 +17,13 @@ use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request, Stream, Upload};
 use crate::http::server::Server;
 use crate::limits;
-use crate::node::{BackupForm, SentFile};
+use crate::node::{Backup, BackupForm, SentFile};
 use crate::outcome::Outcome;
 use crate::services::sql::commands::{RUN_BYTES_MAX, STAGE_BYTES_MAX};
 use crate::services::sql::{Answer, Command, ReadLevel};
 use crate::types::Index;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
@@ -43,20 +45,56 @@ const FILE_MARK: &[u8] = b"SQLite format 3\0";
 pub(crate) fn backup(request: &Request) -> Result<Stream, ApiError> {
     let params = request.params();
     let (form, media, name) = match params.get("fmt") {
-        None | Some("binary") => (BackupForm::File, "application/vnd.sqlite3", "phalanx.sqlite3"),
+        None | Some("binary" | "delete") => (BackupForm::File, "application/vnd.sqlite3", "phalanx.sqlite3"),
         Some("sql") => (BackupForm::Sql, "application/sql; charset=utf-8", "phalanx.sql"),
-        Some(_) => return Err(ApiError::refused(400, "fmt must be binary or sql")),
+        Some(_) => return Err(ApiError::refused(400, "fmt must be binary, delete or sql")),
     };
     let level = level(&params)?;
-    let head = Response::stream(media).with("Content-Disposition", format!("attachment; filename=\"{name}\""));
-    Ok(Stream { head, run: Box::new(move |server, conn, head| send(server, conn, head, form, level)) })
+    let mut tables = Vec::new();
+    for name in params.get("tables").unwrap_or_default().split(',') {
+        let name = form_decode(name)?.trim().to_string();
+        tables.extend(Some(name).filter(|name| !name.is_empty()));
+    }
+    let is_vacuumed = params.is_set("vacuum");
+    if is_vacuumed && form == BackupForm::Sql {
+        return Err(ApiError::refused(400, "vacuum is for files: leave it out, or use fmt=binary"));
+    }
+    if !tables.is_empty() && form == BackupForm::File {
+        return Err(ApiError::refused(400, "a file contains all tables: leave tables out, or use fmt=sql"));
+    }
+    let is_compressed = params.is_set("compress");
+    let (media, end) = if is_compressed { ("application/gzip", ".gz") } else { (media, "") };
+    let head = Response::stream(media).with("Content-Disposition", format!("attachment; filename=\"{name}{end}\""));
+    let backup = Backup { form, is_vacuumed, tables };
+    Ok(Stream {
+        head,
+        run: Box::new(move |server, conn, head| send(server, conn, head, &backup, level, is_compressed)),
+    })
 }
 
 /// Sends a backup; an error if it failed before its first byte.
-fn send(server: &Server, conn: &mut Conn, head: Response, form: BackupForm, level: ReadLevel) -> Result<(), ApiError> {
+fn send(
+    server: &Server,
+    conn: &mut Conn,
+    head: Response,
+    backup: &Backup,
+    level: ReadLevel,
+    is_compressed: bool,
+) -> Result<(), ApiError> {
     let pace = Pace { begun: Instant::now(), bytes: 0 };
-    let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), pace };
-    let outcome = server.host.sql_backup(form, level, server.deadline(), &mut out);
+    let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), pace, is_cut_short: false };
+    let outcome = if is_compressed {
+        let mut packed = GzEncoder::new(&mut out, Compression::fast());
+        let outcome = server.host.sql_backup(backup, level, server.deadline(), &mut packed);
+        // After a failure the end of the compressed form must not be sent, not even when `packed` is dropped.
+        packed.get_mut().is_cut_short = !matches!(outcome, Outcome::Done(_));
+        if packed.try_finish().is_err() && matches!(outcome, Outcome::Done(_)) {
+            return Ok(());
+        }
+        outcome
+    } else {
+        server.host.sql_backup(backup, level, server.deadline(), &mut out)
+    };
     if matches!(outcome, Outcome::Done(_)) {
         let _ = out.send().and_then(|()| out.conn.end_stream());
         return Ok(());
@@ -73,6 +111,8 @@ struct Pieces<'a> {
     head: Option<Response>,
     gathered: Vec<u8>,
     pace: Pace,
+    /// Nothing more is sent.
+    is_cut_short: bool,
 }
 
 /// How fast a whole database is on its way.
@@ -104,6 +144,9 @@ impl Pieces<'_> {
 
 impl Write for Pieces<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_cut_short {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let room = CHUNK_BYTES - self.gathered.len();
         let taken = bytes.len().min(room);
         self.gathered.extend_from_slice(&bytes[..taken]);

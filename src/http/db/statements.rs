@@ -162,7 +162,7 @@ pub(crate) fn seed() -> u64 {
 }
 
 /// Decodes text of forms and query strings: a plus is a blank.
-fn form_decode(text: &str) -> Result<String, ApiError> {
+pub(crate) fn form_decode(text: &str) -> Result<String, ApiError> {
     let bytes =
         percent_decode(&text.replace('+', " ")).ok_or_else(|| ApiError::refused(400, "malformed percent-encoding"))?;
     String::from_utf8(bytes).map_err(|_| ApiError::refused(400, "a query must be UTF-8"))
@@ -192,19 +192,40 @@ fn read_or_write(request: &Request, kind: Kind) -> ApiResult {
     params.write(request, statements, kind)
 }
 
+/// The statement of the parameter `q`, or those of the body.
+fn asked(request: &Request) -> Result<Vec<Statement>, ApiError> {
+    match request.params().get("q") {
+        Some(sql) => Ok(vec![Statement::bare(form_decode(sql)?)]),
+        None if request.head.method == Some(Method::Post) => statements(request.body),
+        None => Err(ApiError::refused(400, format!("no statement: use {}?q=SELECT...", request.head.path()))),
+    }
+}
+
 /// `GET /db/query?q=...` and `POST /db/query`: statements that only read.
 pub(crate) fn query(request: &Request) -> ApiResult {
     let params = QueryParams::of(request.server, &request.params())?;
-    let statements = match request.params().get("q") {
-        Some(sql) => vec![Statement::bare(form_decode(sql)?)],
-        None if request.head.method == Some(Method::Post) => statements(request.body)?,
-        None => return Err(ApiError::refused(400, "no statement: use /db/query?q=SELECT...")),
-    };
-    let run = Run { statements, is_transaction: false, kind: Kind::Query, seed: 0 };
+    let run = Run { statements: asked(request)?, is_transaction: false, kind: Kind::Query, seed: 0 };
     match run.excess() {
         Some(why) => Err(ApiError::refused(413, why)),
         None => params.read(request.server, run.statements, Kind::Query),
     }
+}
+
+/// `GET /db/sql?q=...` and `POST /db/sql`: whether statements can be prepared with the present schema. rqlite shows how it
+/// rewrites them; here they are executed as they are.
+pub(crate) fn check(request: &Request) -> ApiResult {
+    let statements = asked(request)?;
+    let plans = statements.iter().map(|one| Statement::bare(format!("EXPLAIN QUERY PLAN {}", one.sql))).collect();
+    let read = SqlRead { statements: plans, level: ReadLevel::None, freshness: None, seed: 0 };
+    let mut held = request.server.host.memory().reservation();
+    let (index, answer) = done(request.server.host.sql_read(read, None, &mut held, request.deadline()))?;
+    let Answer::Results(outcomes) = answer else { return Err(unexpected()) };
+    let result = |(statement, outcome): (&Statement, &sql::Outcome)| match outcome {
+        sql::Outcome::Failed(why) => json!({"original": statement.sql, "error": why}),
+        _ => json!({"original": statement.sql, "rewritten": statement.sql}),
+    };
+    let results: Vec<_> = statements.iter().zip(&outcomes).map(result).collect();
+    Ok(Response::json(200, &json!({"results": results})).at(index))
 }
 
 /// `GET /db/digest`: fingerprints of this node's tables, and the index that they belong to.

@@ -50,6 +50,16 @@ pub enum BackupForm {
     Sql,
 }
 
+/// What a backup contains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    pub form: BackupForm,
+    /// A file is rebuilt without free pages.
+    pub is_vacuumed: bool,
+    /// Statements: of these tables alone, unless empty.
+    pub tables: Vec<String>,
+}
+
 /// Rows are in memory as they were read, and as text in a buffer of up to twice the size.
 const ROWS_TIMES: usize = 3;
 
@@ -73,7 +83,7 @@ fn excess_freed(
     if !may_free(statements, shared.sizes().has_triggers) || !is_large(&pool.files.path()) {
         return Ok(None);
     }
-    let reader = pool.take_for_check(deadline)?;
+    let mut reader = pool.take_for_check(deadline)?;
     let excess = reader.excess_freed(pool.files.long_rows(), statements, shared.now_ms(), seed);
     excess.map_err(|error| Reason::Unreadable(error.to_string()))
 }
@@ -103,7 +113,7 @@ pub trait Sql {
     /// Whether none of these can change anything: such a request need not go through the log.
     fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool;
     /// Writes the whole database out, as it is at the index that is returned, or a little later.
-    fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index>;
+    fn sql_backup(&self, backup: &Backup, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index>;
     /// Digests of this node's tables, and the newest entry of the database that they include.
     fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest>;
 }
@@ -227,19 +237,18 @@ impl Sql for Handle {
         }
     }
 
-    fn sql_backup(&self, form: BackupForm, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index> {
-        let mut backup = || {
+    fn sql_backup(&self, backup: &Backup, level: ReadLevel, deadline: Instant, out: &mut dyn Write) -> Outcome<Index> {
+        let mut write = || {
             let index = self.readable_index(level, None, deadline)?;
             let pool = pool(self.shared())?;
-            match form {
-                BackupForm::File => bare_image(&pool.files, out).map_err(|e| Reason::NoBackup(e.to_string()))?,
-                BackupForm::Sql => {
-                    pool.take(deadline)?.dump(out).map_err(|e| Reason::NoBackup(e.to_string()))?;
-                }
+            match backup.form {
+                BackupForm::File => bare_image(&pool.files, backup.is_vacuumed, out),
+                BackupForm::Sql => pool.take(deadline)?.dump(&backup.tables, out),
             }
+            .map_err(|error| Reason::NoBackup(error.to_string()))?;
             Ok(index)
         };
-        done_or_refused(backup())
+        done_or_refused(write())
     }
 
     fn sql_digest(&self, level: ReadLevel, deadline: Instant) -> Outcome<Digest> {

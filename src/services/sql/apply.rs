@@ -17,6 +17,7 @@ use super::budget::length_tiers;
 use super::commands::{
     Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
 };
+use super::connection::foreign_keys;
 use super::connection::limits::set_length;
 use super::errors::{BUDGET_EXCEEDED, Fatal, StatementError};
 use super::integrity::settle;
@@ -117,6 +118,7 @@ impl Writer {
             return Ok(answer);
         };
         self.begin()?;
+        self.follow_foreign_keys()?;
         for (at, before, steps) in std::mem::take(&mut entry.since_begin) {
             let (_, again) = self.run(at, &before, steps)?;
             assert!(again.is_none(), "a command that ran without a rollback was rolled back when it ran again");
@@ -138,6 +140,10 @@ impl Writer {
         let run = match command {
             Command::Run(run) => run,
             Command::Load { sql, seed } => return self.load_text(at, sql, *seed, steps),
+            Command::SetForeignKeys { are_enforced } => {
+                self.set_foreign_keys(*are_enforced)?;
+                return Ok((Answer::Done, None));
+            }
             other => return self.load_piece(at, other),
         };
         if let Some(why) = run.excess() {
@@ -171,6 +177,9 @@ impl Writer {
                 let mut left = limit.left();
                 let done = statement::run_in(&self.conn, &self.hooks, statement, run.kind, &mut left, Some(tier))?;
                 settle(&self.conn, &self.hooks)?;
+                if !run.is_transaction {
+                    foreign_keys::check(&self.conn)?;
+                }
                 limit = left;
                 Ok(done)
             });
@@ -205,6 +214,13 @@ impl Writer {
             if run.is_transaction {
                 return Ok((outcomes, End::Undone));
             }
+        }
+        if run.is_transaction
+            && let (Err(StatementError::Failed(why)), Some(last)) =
+                (foreign_keys::check(&self.conn), outcomes.last_mut())
+        {
+            *last = Outcome::Failed(why);
+            return Ok((outcomes, End::Undone));
         }
         Ok((outcomes, End::All))
     }

@@ -229,6 +229,8 @@ pub enum Command {
         /// Identifies the file.
         load: u64,
     },
+    /// Has foreign keys enforced from now on, or not. Rows that already break one stay. Answered by [`Answer::Done`].
+    SetForeignKeys { are_enforced: bool },
 }
 
 impl Command {

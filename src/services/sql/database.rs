@@ -14,6 +14,7 @@
 use super::commands::{Answer, Command, Digest, Query};
 use super::connection::configure;
 use super::connection::files::Files;
+use super::connection::foreign_keys;
 use super::connection::hook_state::{HookState, Purpose};
 use super::errors::Fatal;
 use super::storage::image::{PinnedImage, ReceivedImage};
@@ -243,9 +244,12 @@ impl Database {
         found.map_or(0, |bytes| bytes.max(0).cast_unsigned())
     }
 
-    /// Whether statements may run further ones through triggers.
+    /// Whether statements may run further ones through triggers or actions of foreign keys.
     pub fn has_triggers(&self) -> bool {
         let State::Live(writer) = &self.state else { return false };
+        if foreign_keys::are_enforced(&writer.hooks) {
+            return true;
+        }
         let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')";
         writer.look(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
     }

@@ -11,11 +11,12 @@
 //! (`node/sql/load.rs`).
 
 use super::commands::{Answer, Command};
+use super::connection::foreign_keys;
 use super::connection::hook_state::InternalStatements;
 use super::errors::{BUDGET_EXCEEDED, Fatal, OTHER_FILE, StatementError};
-use super::storage::load;
 use super::storage::own_table::{self, Plan};
 use super::storage::prepare::{self, Built, Prepared, Preparing};
+use super::storage::{load, load_text};
 use super::writer::{Entry, ReplacedDatabase, Writer};
 use crate::types::Stamp;
 use rusqlite::config::DbConfig;
@@ -32,7 +33,7 @@ impl Writer {
     ) -> Result<(Answer, Option<usize>), Fatal> {
         self.begin_command(at, seed, steps)?;
         self.hooks.is_loading.store(true, Relaxed);
-        let loaded = load::text(&self.conn, &self.hooks, sql);
+        let loaded = load_text::text(&self.conn, &self.hooks, sql);
         self.hooks.is_loading.store(false, Relaxed);
         let refused = match loaded {
             Ok(()) => {
@@ -127,7 +128,8 @@ impl Writer {
             }
             conn.execute_batch("BEGIN IMMEDIATE")?;
             own_table::copy_entries(&self.conn, &conn, copied_to)?;
-            own_table::copy_facts(&self.conn, &conn)
+            own_table::copy_facts(&self.conn, &conn)?;
+            foreign_keys::follow(&conn, &hooks)
         })()
         .map_err(|error| Fatal::of(&hooks, &error))?;
         drop((_own, _theirs));

@@ -14,6 +14,7 @@ use super::commands::{
     Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::connection::configure;
+use super::connection::foreign_keys;
 use super::connection::hook_state::{HookState, InternalStatements, Purpose};
 use super::connection::limits::set_length;
 use super::errors::{self, BUDGET_EXCEEDED, StatementError};
@@ -109,6 +110,7 @@ impl Reader {
             self.conn.flush_prepared_statement_cache();
             // SQLite itself notices the change only when it next uses a table.
             self.conn.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(()))?;
+            foreign_keys::follow(&self.conn, &self.hooks)?;
             self.schema_version = Some(version);
         }
         Ok(())
@@ -152,13 +154,14 @@ impl Reader {
     /// # Errors
     /// The file cannot be read.
     pub fn excess_freed(
-        &self,
+        &mut self,
         long_rows: &LongRows,
         statements: &[Statement],
         now_ms: u64,
         seed: u64,
     ) -> Result<Option<String>> {
         self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
+        self.see_schema()?;
         set_length(&self.conn, Some(ROW_BYTES_MAX))?;
         freed_space::excess(&self.conn, &self.hooks, long_rows, statements)
     }
@@ -175,11 +178,11 @@ impl Reader {
         digest
     }
 
-    /// Writes a dump of the database.
-    pub fn dump(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes a dump of the database, or of these tables alone.
+    pub fn dump(&self, tables: &[String], out: &mut dyn Write) -> io::Result<()> {
         self.own("BEGIN").map_err(io::Error::other)?;
         let own = InternalStatements::begin(&self.hooks);
-        let done = dump::write(&self.conn, out);
+        let done = dump::write(&self.conn, tables, out);
         drop(own);
         let _ = self.own("COMMIT");
         done

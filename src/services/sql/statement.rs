@@ -266,7 +266,8 @@ pub fn carry_out(
     kind: Kind,
     limit: &mut AnswerLimit<'_>,
 ) -> Result<Outcome, StatementError> {
-    if kind == Kind::Query && !prepared.readonly() {
+    // The program of a statement whose plan is shown is not run.
+    if kind == Kind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
         return Err(StatementError::Failed("attempt to change database via query operation".to_string()));
     }
     if prepared.is_explain() == 1 {

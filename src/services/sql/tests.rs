@@ -11,6 +11,7 @@ mod crashes;
 mod dates;
 mod determinism;
 mod files;
+mod foreign_keys;
 mod hostile;
 mod lengths;
 mod loads;

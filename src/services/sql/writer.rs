@@ -6,6 +6,7 @@
 use super::budget::allowance::Allowance;
 use super::budget::fulltext_writes;
 use super::commands::Command;
+use super::connection::foreign_keys;
 use super::connection::hook_state::{HookState, InternalStatements, Schema};
 use super::errors::Fatal;
 use super::storage::own_table;
@@ -75,6 +76,7 @@ impl Writer {
         let own = InternalStatements::begin(&hooks);
         let seen = (|| {
             own_table::create(&conn)?;
+            foreign_keys::follow(&conn, &hooks)?;
             Ok((own_table::newest(&conn)?, own_table::pruned_to(&conn)?, own_table::allowance(&conn)?))
         })();
         drop(own);
@@ -124,6 +126,7 @@ impl Writer {
         let own = InternalStatements::begin(&self.hooks);
         let done = change(&mut self.conn).and_then(|done| {
             own_table::create(&self.conn)?;
+            foreign_keys::follow(&self.conn, &self.hooks)?;
             let known =
                 (own_table::newest(&self.conn)?, own_table::pruned_to(&self.conn)?, own_table::allowance(&self.conn)?);
             Ok((done, known))
@@ -182,6 +185,17 @@ impl Writer {
 
     pub(super) fn own(&self, sql: &str) -> Result<(), Fatal> {
         self.look(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
+    }
+
+    /// Has foreign keys enforced from now on, or not.
+    pub(super) fn set_foreign_keys(&mut self, are_enforced: bool) -> Result<(), Fatal> {
+        self.look(|conn| own_table::set_foreign_keys(conn, are_enforced))?;
+        self.follow_foreign_keys()
+    }
+
+    /// Makes the connection enforce what the database says, for example after a rollback.
+    pub(super) fn follow_foreign_keys(&self) -> Result<(), Fatal> {
+        self.look(|conn| foreign_keys::follow(conn, &self.hooks))
     }
 
     /// Opens savepoint `c` and resets what the connection remembers of the previous command.

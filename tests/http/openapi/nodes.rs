@@ -157,9 +157,15 @@ fn database(judge: &mut Judge) {
     let both = json!(["SELECT count(*) FROM t", "DELETE FROM t WHERE id = 3"]);
     judge.post(200, "/db/request?transaction&associative", &both);
     judge.get(200, "/db/digest");
+    judge.send(200, "PUT", "/db/settings", JSON, br#"{"foreign_keys": false}"#, usize::MAX);
+    judge.get(200, "/db/settings");
     let file = judge.get(200, "/db/backup").body;
     assert!(file.starts_with(b"SQLite format 3\0"));
-    judge.get(200, "/db/backup?fmt=sql");
+    judge.get(200, "/db/backup?fmt=sql&tables=t");
+    judge.get(200, "/db/backup?compress&vacuum");
+    judge.get(400, "/db/backup?fmt=sql&vacuum");
+    judge.get(200, "/db/sql?q=SELECT+nonsense");
+    judge.post(200, "/db/sql", &json!(["SELECT 1", "INSERT INTO t VALUES(9)"]));
     let bytes = "Content-Type: application/octet-stream\r\n";
     judge.send(200, "POST", "/db/load", bytes, &file, usize::MAX);
     judge.send(400, "POST", "/db/load", bytes, b"CREATE nonsense", usize::MAX);

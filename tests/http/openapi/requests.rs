@@ -130,7 +130,8 @@ fn rest_of_query(name: &str) -> &'static str {
 
 /// Operations of rqlite's API ignore unknown parameters and values of flags, as rqlite does.
 fn is_of_rqlite(path: &str) -> bool {
-    ["/db/execute", "/db/query", "/db/request", "/db/backup", "/db/load", "/status", "/nodes"].contains(&path)
+    ["/db/execute", "/db/query", "/db/request", "/db/backup", "/db/load", "/db/sql", "/status", "/nodes"]
+        .contains(&path)
 }
 
 #[test]

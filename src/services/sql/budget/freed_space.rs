@@ -6,7 +6,7 @@
 //! The number of pages of a table differs between nodes, so this cannot be part of a command's effects: the endpoint
 //! that receives a request checks it with the node's own file before it puts the request into the log. For a DELETE or
 //! UPDATE it adds up the lengths of the rows found. For everything else that removes rows (REPLACE, ON CONFLICT,
-//! triggers), SQLite's program shows from which tables: one row for each such instruction outside of a loop, otherwise
+//! triggers, actions of foreign keys), SQLite's program shows from which tables: one row for each such instruction outside of a loop, otherwise
 //! all long rows of the table.
 //!
 //! Not here: other costs of a statement (`step_cost.rs`), the length of rows (`long_rows.rs`), the caller
@@ -17,6 +17,7 @@ use super::step_cost::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
 use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
+use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement;
 use crate::services::sql::tokens::{contains_any, from_first_word, tokens, words, words_outside};
@@ -84,7 +85,8 @@ pub fn excess(
     if number("PRAGMA page_count")? - number("PRAGMA freelist_count")? <= most {
         return Ok(None);
     }
-    let has_triggers = number("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')")? > 0;
+    let has_triggers = foreign_keys::are_enforced(hooks)
+        || number("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')")? > 0;
     let renames =
         statements.iter().any(|one| words(&one.sql).next().is_some_and(|word| word.eq_ignore_ascii_case(b"alter")));
     let mut pages = 0;
@@ -498,5 +500,30 @@ mod tests {
         long_rows.note(1 << 30);
         assert!(excess(&["UPDATE large SET b = NULL"]).is_some());
         assert_eq!(excess(&["INSERT INTO loud SELECT 1 FROM large"]), None);
+    }
+
+    #[test]
+    fn what_an_action_of_a_foreign_key_removes_counts() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(
+            "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES(1), (2); \
+             CREATE TABLE large (p INTEGER REFERENCES p(id) ON DELETE CASCADE, b); CREATE INDEX i ON large(p)",
+        )
+        .unwrap();
+        for _ in 0..300 {
+            conn.execute("INSERT INTO large VALUES(1, zeroblob(1 << 20))", []).unwrap();
+        }
+        for (is_on, sql, is_refused) in [
+            (true, "DELETE FROM p WHERE id = 1", true),
+            (true, "REPLACE INTO p VALUES(1)", true),
+            (true, "INSERT INTO p VALUES(3)", false),
+            (false, "DELETE FROM p WHERE id = 1", false),
+        ] {
+            let hooks = HookState::default();
+            foreign_keys::enforce(&conn, &hooks, true).unwrap();
+            foreign_keys::enforce(&conn, &hooks, is_on).unwrap();
+            let excess = super::excess(&conn, &hooks, &LongRows::default(), &[Statement::bare(sql)]).unwrap();
+            assert_eq!(excess.is_some(), is_refused, "{is_on} {sql}: {excess:?}");
+        }
     }
 }

@@ -7,8 +7,8 @@
 use super::fulltext_writes::definitions;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
-use fts5_watch::Seen;
 use rusqlite::{Connection, OptionalExtension, Result};
+use sqlite_ffi::fts5::Seen;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,7 +35,7 @@ pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
 ///
 /// # Errors
 /// SQLite's error.
-pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
+fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
     let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?1 || '_config' COLLATE NOCASE)";
     if !conn.prepare_cached(find)?.query_row([table], |row| row.get::<_, bool>(0))? {
         return Ok(None);
@@ -48,6 +48,15 @@ pub fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
     // A table of that name that does not belong to a full-text table has other columns.
     let Ok(mut prepared) = conn.prepare_cached(&select) else { return Ok(None) };
     prepared.query_row([], |row| row.get::<_, Option<String>>(0)).optional().map(Option::flatten)
+}
+
+/// The reason for refusing a table whose rows were written elsewhere, if such settings are set.
+///
+/// # Errors
+/// SQLite's error.
+pub fn unavailable(conn: &Connection, table: &str) -> Result<Option<String>> {
+    let why = |settings| format!("full-text table {table} has settings that are not available: {settings}");
+    Ok(refused(conn, table)?.map(why))
 }
 
 /// Checks that a statement has not changed any of these settings. A setting made by a version that did not refuse it
@@ -88,7 +97,7 @@ pub fn check_tokenizer(conn: &Connection, hooks: &HookState) -> std::result::Res
     };
     let quoted = name.replace('"', "\"\"");
     let query = format!("SELECT EXISTS (SELECT 1 FROM main.\"{quoted}\" WHERE \"{quoted}\" MATCH 'abc')");
-    let queried = fts5_watch::watch(Box::new(watcher), || conn.query_row(&query, [], |_| Ok(())));
+    let queried = sqlite_ffi::fts5::watch(Box::new(watcher), || conn.query_row(&query, [], |_| Ok(())));
     drop(own);
     if queried.is_ok() && !is_seen.get() {
         let why = format!("name the tokenizer of full-text table {name}: tokenize = 'unicode61'");

@@ -6,9 +6,9 @@
 //!
 //! Invariant: K1 the charge follows from the statement, the schema and the content alone: it is the same on every node.
 //! K2 no token is compared with more others than it pays for: FTS5 never has fewer than [`SLOTS`] slots.
-//! Not here: the pages that FTS5 writes (`fulltext_writes.rs`), how tokens are seen (crates/fts5-watch).
+//! Not here: the pages that FTS5 writes (`fulltext_writes.rs`), how tokens are seen (crates/sqlite-ffi).
 
-use fts5_watch::Seen;
+use sqlite_ffi::fts5::Seen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub fn charged<T>(left: Arc<AtomicI64>, flushes: Arc<AtomicU64>, written: Writte
         let steps = i64::try_from(steps).unwrap_or(i64::MAX);
         left.fetch_sub(steps, Relaxed) >= steps
     };
-    fts5_watch::watch(Box::new(watcher), work)
+    sqlite_ffi::fts5::watch(Box::new(watcher), work)
 }
 
 /// The tokens of a statement. One table stands for those of all full-text tables that the statement writes to: a token

@@ -24,7 +24,9 @@ pub fn growth(command: &[u8]) -> Growth {
         Ok(Command::Run(_) | Command::Load { .. }) => Growth::Adds,
         Ok(Command::Prepare { bytes, .. } | Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
         // The size of a file that comes in pieces is checked when it replaces the tables.
-        Ok(Command::Stage { .. } | Command::Unstage { .. }) | Err(_) => Growth::Nothing,
+        Ok(Command::Stage { .. } | Command::Unstage { .. } | Command::SetForeignKeys { .. }) | Err(_) => {
+            Growth::Nothing
+        }
     }
 }
 

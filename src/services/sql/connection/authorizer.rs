@@ -9,6 +9,7 @@ use super::catalogue::{
     FUNCTIONS, FUNCTIONS_OF_MATCHES, FUNCTIONS_OF_THE_BUILD, FUNCTIONS_REFUSED, MODULES, PRAGMAS, PRAGMAS_BARE,
     PRAGMAS_OF_COLUMNS, PRAGMAS_OF_PAGES, PRAGMAS_OF_THE_BUILD, PRAGMAS_OF_THE_PAST, PRAGMAS_SET, TABLES_REFUSED,
 };
+use super::foreign_keys;
 use super::hook_state::{HookState, Purpose};
 use crate::services::sql::budget::step_cost;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
@@ -109,7 +110,11 @@ fn expect_work(hooks: &HookState, action: &AuthAction<'_>) {
         | Reindex { .. } => {
             hooks.changes_schema();
         }
-        Insert { table_name } => hooks.charge_row(table_name),
+        Insert { table_name } => {
+            hooks.charge_row(table_name);
+            // A row may have to be looked for in other tables, in one that replaces it all rows that refer to it.
+            hooks.may_repeat.fetch_or(foreign_keys::are_enforced(hooks), Relaxed);
+        }
         Update { table_name, .. } | Delete { table_name } => {
             hooks.charge_row(table_name);
             hooks.may_repeat.store(true, Relaxed);
@@ -172,6 +177,12 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
             if is_loading && PRAGMAS_OF_DUMPS.contains(&name.as_str()) {
                 hooks.passes_over.store(true, Relaxed);
                 return None;
+            }
+            if name == "foreign_keys"
+                && let Some(value) = pragma_value
+            {
+                hooks.passes_over.store(true, Relaxed);
+                return foreign_keys::refusal(hooks, value);
             }
             // Full-text tables use it internally; a statement that does so itself is recognized by its text and
             // refused.

@@ -34,7 +34,7 @@ pub fn configure(
         // Statements cannot write shadow tables, nor the schema table.
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false),
-        // The default of SQLite and rqlite; the SQLite compiled here has another one.
+        // The default of SQLite and rqlite; the SQLite compiled here has another one. See `foreign_keys.rs`.
         (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false),
         // Query plans depend on the text of a statement, never on its parameters.
         (DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true),
@@ -49,7 +49,7 @@ pub fn configure(
         let why = "SQLite is not compiled as .cargo/config.toml says, with a bound on memory: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
-    fts5_watch::install(conn)?;
+    sqlite_ffi::fts5::install(conn)?;
     let beside = Beside::default();
     functions::register(conn, hooks, purpose, &beside)?;
     dates::register(conn, hooks)?;

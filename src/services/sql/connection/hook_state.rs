@@ -59,6 +59,8 @@ pub struct HookState {
     pub passes_over: AtomicBool,
     /// The dump contains a BEGIN that nothing has ended so far.
     pub is_begun: AtomicBool,
+    /// The connection enforces foreign keys.
+    pub has_foreign_keys: AtomicBool,
     /// The statement is an ALTER TABLE, which itself checks the table by a pragma.
     pub is_altering: AtomicBool,
     /// The statement creates a virtual table.
@@ -293,6 +295,11 @@ impl HookState {
             costs.clear();
         }
         costs.insert(sql.to_string(), cost);
+    }
+
+    /// Records that the same statement now has another program: known costs do not hold any more.
+    pub fn changes_programs(&self) {
+        self.is_schema_changed.store(true, Relaxed);
     }
 
     /// Records that the statement changes the schema.

@@ -29,6 +29,9 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
         postcard::to_stdvec(&(own_table::staged(conn)?, own_table::plan(conn)?))
             .expect("encoding into memory cannot fail"),
     );
+    if own_table::has_foreign_keys(conn)? {
+        hash.update("foreign keys");
+    }
     let mut tables = BTreeMap::new();
     for table in schema::tables(conn)? {
         if table.form == Form::Virtual {

@@ -9,13 +9,20 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::io::{self, Write};
 
-/// Writes the whole dump as SQL text, one statement per line.
+/// Writes a dump as SQL text, one statement per line: of all tables, or of those in `only` with their indexes and
+/// triggers.
 ///
 /// # Errors
 /// The database cannot be read, `out` fails, or a table cannot be recreated by statements; in the last case nothing was
 /// written.
-pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
-    let tables = schema::tables(conn).map_err(io::Error::other)?;
+pub fn write(conn: &Connection, only: &[String], out: &mut dyn Write) -> io::Result<()> {
+    let mut tables = schema::tables(conn).map_err(io::Error::other)?;
+    let is = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
+    let is_asked = |name: &str| only.is_empty() || only.iter().any(|one| is(one, name));
+    if let Some(unknown) = only.iter().find(|one| !tables.iter().any(|table| is(&table.name, one))) {
+        return Err(io::Error::other(format!("there is no table {unknown}")));
+    }
+    tables.retain(|table| is_asked(&table.name));
     if let Some(table) = tables.iter().find(|table| has_no_content(table)) {
         let why = "is a full-text index without content, which SQL cannot recreate: use fmt=binary";
         return Err(io::Error::other(format!("table {} {why}", table.name)));
@@ -29,10 +36,11 @@ pub fn write(conn: &Connection, out: &mut dyn Write) -> io::Result<()> {
         }
         rows(conn, &table, out)?;
     }
-    for sql in schema::others(conn).map_err(io::Error::other)? {
+    for (_, sql) in schema::others(conn).map_err(io::Error::other)?.iter().filter(|(table, _)| is_asked(table)) {
         writeln!(out, "{sql};")?;
     }
-    for pragma in ["user_version", "application_id"] {
+    let pragmas: &[&str] = if only.is_empty() { &["user_version", "application_id"] } else { &[] };
+    for pragma in pragmas {
         let value: i64 = conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0)).map_err(io::Error::other)?;
         if value != 0 {
             writeln!(out, "PRAGMA {pragma}={value};")?;

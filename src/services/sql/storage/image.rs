@@ -121,11 +121,11 @@ impl Drop for PinnedImage {
     }
 }
 
-/// Writes a node's database as a SQLite file without the internal table.
+/// Writes a node's database as a SQLite file without the internal table. `is_vacuumed`: it is rebuilt, without free pages.
 ///
 /// # Errors
 /// The database cannot be read, the disk has no room for a copy, or `out` fails.
-pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()> {
+pub fn bare_image(files: &Arc<dyn Files>, is_vacuumed: bool, out: &mut dyn Write) -> io::Result<()> {
     let path = files.temporary();
     let pinned = loop {
         let current = files.path();
@@ -140,6 +140,7 @@ pub fn bare_image(files: &Arc<dyn Files>, out: &mut dyn Write) -> io::Result<()>
         let copy = Connection::open(&path).map_err(io::Error::other)?;
         copy.execute_batch("PRAGMA journal_mode = DELETE")
             .and_then(|()| own_table::remove(&copy))
+            .and_then(|()| if is_vacuumed { copy.execute_batch("VACUUM") } else { Ok(()) })
             .map_err(io::Error::other)
     });
     let written = made.and_then(|()| stream(&mut *files.open(&path)?.0, out));

@@ -1,113 +1,27 @@
-//! Loads content that was made elsewhere: a dump, statement by statement, or a database file, table by table.
+//! Loads a database file that was made elsewhere, table by table.
 //!
 //! A file comes through the log in pieces, which are stored in the database itself. It is opened, checked, and copied
 //! into a new database: its definitions are checked like statements of clients, its rows are copied unchanged. Pages of
 //! the file are never used as they are.
 //!
-//! Not here: savepoints and the handling of a refusal (`services/sql/loading.rs`), when a file is copied and by which
-//! thread (`prepare.rs`).
+//! Not here: dumps (`load_text.rs`), when a file is copied and by which thread (`prepare.rs`).
 
 use super::own_table::{self, Plan};
 use super::schema::{self, Form, Table, quoted};
 use crate::services::sql::answer_limit::AnswerLimit;
+use crate::services::sql::budget::fulltext_settings;
 use crate::services::sql::budget::length_tiers::{self, RowTier};
-use crate::services::sql::budget::step_cost;
-use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
-use crate::services::sql::budget::{fulltext_settings, fulltext_writes};
-use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, Params, STAGE_BYTES_MAX, Statement};
+use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, STAGE_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
-use crate::services::sql::integrity::{integrity_violation, settle};
+use crate::services::sql::integrity::integrity_violation;
 use crate::services::sql::statement;
-use crate::services::sql::tokens::names_rollback;
 use rusqlite::config::DbConfig;
-use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Batch, Connection, MAIN_DB, OpenFlags, Result};
-use std::borrow::Cow;
+use rusqlite::{Connection, MAIN_DB, OpenFlags, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Runs all statements of a dump. On failure: the number of the statement that failed, counted from 1 (0 if the text as
-/// a whole was refused), and the reason.
-pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> std::result::Result<(), (usize, StatementError)> {
-    if names_rollback(sql) {
-        return Err((
-            0,
-            StatementError::Failed(
-                "ROLLBACK is not available: a script is applied completely or not at all".to_string(),
-            ),
-        ));
-    }
-    if let Some(why) = too_many_conflicts(sql) {
-        return Err((0, StatementError::Failed(why)));
-    }
-    if !hooks.charge(text_steps(sql)) {
-        return Err((0, StatementError::BudgetExceeded));
-    }
-    hooks.is_begun.store(false, Relaxed);
-    let mut batch = Batch::new(conn, sql);
-    for number in 1.. {
-        let (mut prepared, mut told) = (None, (false, false, Vec::new(), None::<String>));
-        let is_over = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
-            let on_error = |error| classify(hooks, &error);
-            hooks.begin_statement();
-            if !hooks.charge(STATEMENT_STEPS) {
-                return Err(StatementError::BudgetExceeded);
-            }
-            match prepared {
-                // The statement is prepared only once: each further attempt restores what the hooks recorded then.
-                Some(_) => {
-                    hooks.may_repeat.store(told.0, Relaxed);
-                    hooks.is_defining.store(told.1, Relaxed);
-                    hooks.set_filled(&told.2);
-                    if let Some(name) = &told.3 {
-                        hooks.makes(name);
-                        hooks.is_creating_virtual.store(true, Relaxed);
-                    }
-                }
-                None => {
-                    hooks.set_price(step_cost::PLANNED);
-                    prepared = batch.next().map_err(on_error)?;
-                    told = (
-                        hooks.may_repeat.load(Relaxed),
-                        hooks.is_defining.load(Relaxed),
-                        hooks.filled(),
-                        hooks.made().filter(|_| hooks.is_creating_virtual.load(Relaxed)),
-                    );
-                }
-            }
-            hooks.set_price(step_cost::PLAIN);
-            let Some(one) = &mut prepared else { return Ok(true) };
-            if hooks.passes_over.load(Relaxed) {
-                return Ok(false);
-            }
-            length_tiers::suits(hooks, tier)?;
-            let text =
-                length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
-            statement::fits(conn, hooks, &text, 0, tier)?;
-            let mut limit = AnswerLimit::new(0, 0);
-            match fulltext_writes::with_named_tokenizer(&text) {
-                Cow::Borrowed(_) => statement::write(conn, hooks, one, &Params::None, Kind::Execute, &mut limit),
-                Cow::Owned(named) => {
-                    let mut named = conn.prepare(&named).map_err(on_error)?;
-                    statement::write(conn, hooks, &mut named, &Params::None, Kind::Execute, &mut limit)
-                }
-            }?;
-            settle(conn, hooks).map(|()| false)
-        });
-        let is_over = is_over.map_err(|error| (number, classify(hooks, &error)))?;
-        if is_over.map_err(|error| (number, error))? {
-            if hooks.is_begun.load(Relaxed) {
-                let why = "the dump has BEGIN but no COMMIT: its end is missing";
-                return Err((number - 1, StatementError::Failed(why.to_string())));
-            }
-            break;
-        }
-    }
-    Ok(())
-}
 
 /// Executes a command that concerns the pieces of a file: stores a piece, records the plan of the load, or removes a
 /// piece. The caller commits.
@@ -227,20 +141,17 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
     for table in tables.iter().filter(|table| table.form != Form::Shadow && table.name != "sqlite_sequence") {
         define(&table.sql)?;
     }
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).map_err(ours)?;
-    let copied =
-        tables.iter().filter(|table| table.form != Form::Virtual).try_for_each(|table| copy(conn, hooks, other, table));
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).map_err(ours)?;
-    copied?;
+    own_table::without_defence(conn, || {
+        let mut stored = tables.iter().filter(|table| table.form != Form::Virtual);
+        Ok(stored.try_for_each(|table| copy(conn, hooks, other, table)))
+    })
+    .map_err(ours)??;
     for table in tables.iter().filter(|table| table.form == Form::Virtual) {
-        if let Some(settings) = fulltext_settings::refused(conn, &table.name).map_err(ours)? {
-            return Err(Stop::Refused(format!(
-                "full-text table {} has settings that are not available: {settings}",
-                table.name
-            )));
+        if let Some(why) = fulltext_settings::unavailable(conn, &table.name).map_err(ours)? {
+            return Err(Stop::Refused(why));
         }
     }
-    for sql in &others {
+    for (_, sql) in &others {
         define(sql)?;
     }
     hooks.begin_statement();

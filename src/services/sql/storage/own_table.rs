@@ -27,6 +27,8 @@ const STAGED: i64 = -3;
 const PLAN: i64 = -4;
 /// How many steps requests may use.
 const ALLOWANCE: i64 = -5;
+/// Whether foreign keys are enforced.
+const FOREIGN_KEYS: i64 = -6;
 /// The first piece of the file; each further piece is one lower.
 const PIECES: i64 = -1000;
 
@@ -69,12 +71,19 @@ fn rename(conn: &Connection, from: &str, to: &str) -> Result<()> {
 
 /// Runs a statement that SQLite allows only while `writable_schema` is on. The schema is read again afterwards.
 fn with_schema_writable(conn: &Connection, sql: &str) -> Result<()> {
+    without_defence(conn, || {
+        let done = conn.execute_batch(&format!("PRAGMA writable_schema = ON; {sql}"));
+        done.and(conn.execute_batch("PRAGMA writable_schema = RESET"))
+    })
+}
+
+/// Prepares and runs statements that write what SQLite protects: shadow tables and the schema.
+pub fn without_defence<T>(conn: &Connection, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let is_defensive = conn.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
-    let done = conn.execute_batch(&format!("PRAGMA writable_schema = ON; {sql}"));
-    let reset = conn.execute_batch("PRAGMA writable_schema = RESET");
+    let done = work();
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, is_defensive)?;
-    done.and(reset)
+    done
 }
 
 /// Index of the newest entry; 0 if there is none.
@@ -151,6 +160,18 @@ pub fn set_allowance(conn: &Connection, allowance: Allowance) -> Result<()> {
     let bytes = postcard::to_stdvec(&allowance).expect("encoding into memory cannot fail");
     let mut insert = conn.prepare_cached("INSERT OR REPLACE INTO sqlite_phalanx(idx, data) VALUES(?, ?)")?;
     insert.execute(params![ALLOWANCE, bytes]).map(drop)
+}
+
+/// Whether foreign keys are enforced.
+pub fn has_foreign_keys(conn: &Connection) -> Result<bool> {
+    Ok(fact(conn, FOREIGN_KEYS)? == Some(rusqlite::types::Value::Integer(1)))
+}
+
+/// Records whether foreign keys are enforced. Connections that read notice it as a change of the schema.
+pub fn set_foreign_keys(conn: &Connection, are_enforced: bool) -> Result<()> {
+    set(conn, FOREIGN_KEYS, are_enforced)?;
+    let version: i64 = conn.query_row("PRAGMA schema_version", [], |row| row.get(0))?;
+    without_defence(conn, || conn.execute_batch(&format!("PRAGMA schema_version = {}", version.wrapping_add(1) as i32)))
 }
 
 /// A file that is being loaded.
@@ -273,9 +294,9 @@ pub fn copy_entries(from: &Connection, to: &Connection, after: u64) -> Result<u6
     Ok(newest)
 }
 
-/// Copies the owner, the allowance, and the index up to which replies were removed into another file.
+/// Copies the owner, the settings, the allowance, and the index up to which replies were removed into another file.
 pub fn copy_facts(from: &Connection, to: &Connection) -> Result<()> {
-    for row in [OWNER, PRUNED, ALLOWANCE] {
+    for row in [OWNER, PRUNED, ALLOWANCE, FOREIGN_KEYS] {
         if let Some(data) = fact(from, row)? {
             set(to, row, data)?;
         }

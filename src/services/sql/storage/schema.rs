@@ -83,11 +83,12 @@ pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// Definitions of indexes, then of triggers and views: an order in which they can be created.
-pub fn others(conn: &Connection) -> Result<Vec<String>> {
+/// The table or view, and the definition, of each index, then of triggers and views: an order in which they can be
+/// created.
+pub fn others(conn: &Connection) -> Result<Vec<(String, String)>> {
     let mut select = conn.prepare_cached(
-        "SELECT sql FROM sqlite_schema WHERE type IN ('index', 'trigger', 'view') AND sql IS NOT NULL \
+        "SELECT tbl_name, sql FROM sqlite_schema WHERE type IN ('index', 'trigger', 'view') AND sql IS NOT NULL \
          ORDER BY type <> 'index', rowid",
     )?;
-    select.query_map([], |row| row.get(0))?.collect()
+    select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }

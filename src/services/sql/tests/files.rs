@@ -264,7 +264,7 @@ fn a_snapshot_holds_the_moment_at_which_it_was_taken() {
     let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("temporary")), "{left:?}");
     let mut backup = Vec::new();
-    bare_image(&(files as Arc<dyn Files>), &mut backup).unwrap();
+    bare_image(&(files as Arc<dyn Files>), false, &mut backup).unwrap();
     let conn = crate::services::sql::storage::load::open(backup).unwrap();
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
     assert_eq!(tables, 1, "the internal table is left out");

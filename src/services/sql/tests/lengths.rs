@@ -5,6 +5,7 @@
 
 use super::script_runner::{Node, in_words};
 use crate::services::sql::commands::{Params, Value};
+use crate::services::sql::storage::own_table;
 use crate::services::sql::{Reader, Statement};
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ fn reader(home: &tempfile::TempDir) -> Reader {
          INSERT INTO f VALUES (replace(hex(zeroblob(250)), '0', 'a b ')), (replace(hex(zeroblob(20000)), '0', 'c d '));",
     )
     .unwrap();
+    own_table::create(&conn).unwrap();
     Reader::open(&path, Arc::new(|| None)).unwrap()
 }
 

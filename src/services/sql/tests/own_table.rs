@@ -105,7 +105,7 @@ fn a_backup_has_nothing_of_ours() {
     start(&mut node, &files);
     node.execute(CONTENT);
     let mut bytes = Vec::new();
-    bare_image(&(Arc::clone(&files) as Arc<dyn Files>), &mut bytes).unwrap();
+    bare_image(&(Arc::clone(&files) as Arc<dyn Files>), false, &mut bytes).unwrap();
     let path = home.path().join("backup.sqlite");
     std::fs::write(&path, &bytes).unwrap();
     let conn = Connection::open(&path).unwrap();

@@ -3,6 +3,7 @@
 //! `execute`, `request` and `strong` take statements as quoted words, send them through the log and print the outcome
 //! of each; `query` reads. `transaction=true` makes them one transaction; other words with a value are parameters:
 //! `1=..` by position, a name by name. `wait MS` advances log time, `load SQL` loads a dump, `dump` prints one,
+//! `foreign_keys on` has foreign keys enforced,
 //! `snapshot` takes a snapshot, `crash` kills the process and starts it from the snapshot, the log and the file, `wipe`
 //! does the same without the file.
 
@@ -99,7 +100,7 @@ impl Node {
         let image = self.registry.sql().image();
         let conn = crate::services::sql::storage::load::open(image[16..].to_vec()).unwrap();
         let mut out = Vec::new();
-        crate::services::sql::storage::dump::write(&conn, &mut out).unwrap();
+        crate::services::sql::storage::dump::write(&conn, &[], &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 }
@@ -215,6 +216,11 @@ impl goldenscript::Runner for ScriptRunner {
                 let sql = words.join("\n");
                 let reply = self.node.entry(self.at_ms, &[Command::Load { sql, seed }]).pop().ok_or("no reply")?;
                 Ok(format!("{:?}\n", answer(reply)))
+            }
+            "foreign_keys" => {
+                let are_enforced = words.first().is_some_and(|word| word == "on");
+                self.node.entry(self.at_ms, &[Command::SetForeignKeys { are_enforced }]);
+                Ok(String::new())
             }
             "dump" => Ok(self.node.dump()),
             "snapshot" => {

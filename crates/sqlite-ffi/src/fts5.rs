@@ -6,8 +6,6 @@
 //! before FTS5 gets it. The constructors stay SQLite's: FTS5 recognises the trigram tokenizer by its constructor when
 //! it answers LIKE from an index.
 //!
-//! This crate holds the only unsafe code of Phalanx, so that the main crate can forbid it.
-//!
 //! Limit: a table that is created without `tokenize =` uses the tokenizer that SQLite registered first, which has no
 //! watcher. Name the tokenizer, and check that a query on the table calls the watcher.
 

@@ -1,0 +1,71 @@
+//! Foreign keys: whether a connection enforces them.
+//!
+//! In SQLite that is a setting of the connection. Here it is a setting of the database, changed by a command of the log
+//! and stored in the internal table, so that every node enforces the same at the same entry. A connection that reads
+//! follows it too: the programs of its statements show what a write would remove.
+//!
+//! Not here: the command (`services/sql/writer.rs`), `PRAGMA foreign_keys` in a dump (`storage/load_text.rs`).
+
+use super::hook_state::HookState;
+use crate::services::sql::errors::StatementError;
+use crate::services::sql::storage::own_table;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, Result};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// SQLite's message.
+const BROKEN: &str = "FOREIGN KEY constraint failed";
+
+/// Whether the connection enforces foreign keys now.
+pub fn are_enforced(hooks: &HookState) -> bool {
+    hooks.has_foreign_keys.load(Relaxed)
+}
+
+/// Makes the connection enforce foreign keys, or not. No constraint may be broken.
+///
+/// # Errors
+/// SQLite's error.
+pub fn enforce(conn: &Connection, hooks: &HookState, are_enforced: bool) -> Result<()> {
+    // A constraint that is checked at the end of the transaction because of this must not outlast a script.
+    conn.execute_batch("PRAGMA defer_foreign_keys = OFF")?;
+    if hooks.has_foreign_keys.swap(are_enforced, Relaxed) != are_enforced {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, are_enforced)?;
+        hooks.changes_programs();
+    }
+    Ok(())
+}
+
+/// Makes the connection follow the setting of the database.
+///
+/// # Errors
+/// SQLite's error.
+pub fn follow(conn: &Connection, hooks: &HookState) -> Result<()> {
+    enforce(conn, hooks, own_table::has_foreign_keys(conn)?)
+}
+
+/// Checks deferred constraints, as a COMMIT would.
+///
+/// # Errors
+/// One of them is broken.
+pub fn check(conn: &Connection) -> std::result::Result<(), StatementError> {
+    if sqlite_ffi::foreign_keys::are_broken(conn) { Err(StatementError::Failed(BROKEN.to_string())) } else { Ok(()) }
+}
+
+/// The reason for refusing `PRAGMA foreign_keys = value`; `None` if that is the setting already.
+pub fn refusal(hooks: &HookState, value: &str) -> Option<String> {
+    let asked = match value.to_ascii_lowercase().as_str() {
+        "on" | "yes" | "true" | "1" => true,
+        "off" | "no" | "false" | "0" => false,
+        _ => return Some(format!("PRAGMA foreign_keys = {value}: not available, only ON and OFF")),
+    };
+    let name = |is_on: bool| if is_on { "on" } else { "off" };
+    (asked != are_enforced(hooks)).then(|| {
+        format!(
+            "foreign keys are {} in the whole cluster: switch them {} with `phalanx sql -c '.foreign_keys {}'`, or \
+             PUT /db/settings",
+            name(!asked),
+            name(asked),
+            name(asked)
+        )
+    })
+}
