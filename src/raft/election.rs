@@ -9,7 +9,7 @@
 //! heard within an election timeout and its link is up (unless that leader asked for the campaign). E3 only voters
 //! campaign (and those whose leaving is not known to be committed, and learners without which no node can win), and
 //! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
-//! Not here: what a leader does once elected (`leader.rs`), leadership transfer (`transfer.rs`).
+//! Not here: what a leader does once elected (`raft/replication/leader.rs`), leadership transfer (`transfer.rs`).
 
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;

@@ -32,9 +32,9 @@ struct Known {
 }
 
 impl Cursors {
-    /// `chance`: random bits, so that numbers of different processes differ.
-    pub fn new(chance: u64) -> Cursors {
-        let bits = (chance | 1) % (1 << (CURSOR_BITS - COUNT_BITS));
+    /// `random_bits`: so that numbers of different processes differ.
+    pub fn new(random_bits: u64) -> Cursors {
+        let bits = (random_bits | 1) % (1 << (CURSOR_BITS - COUNT_BITS));
         Cursors { origin: bits << COUNT_BITS, known: Mutex::default() }
     }
 

@@ -156,7 +156,7 @@ fn write_value(out: &mut Vec<u8>, proto: Proto, value: &ValueRef) {
 
 #[cfg(test)]
 mod tests {
-    use crate::outcome::{Doubt, Reason};
+    use crate::outcome::{Reason, UnknownReason};
     use crate::resp::reply_plan::*;
     use crate::services::kv::{BatchReply, Bytes, OpError, Value};
     use crate::types::Index;
@@ -192,7 +192,7 @@ mod tests {
         let refused = Outcome::Refused(Reason::Unreadable("disk:\r\nI/O".to_string()));
         let line = "-CLUSTERDOWN the database cannot be read: disk:  I/O\r\n";
         assert_eq!(written(plan(&shapes), &refused), format!("{line}+PONG\r\n{line}"));
-        let unknown = Outcome::Unknown(Doubt::LeaderLost);
+        let unknown = Outcome::Unknown(UnknownReason::LeaderLost);
         let exec = Plan { is_exec: true, ..plan(&shapes) };
         assert_eq!(written(exec, &unknown), "-UNKNOWN the leader was lost before it answered\r\n");
     }

@@ -12,7 +12,7 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod seal;
 
-use crate::outcome::{Doubt, Reason};
+use crate::outcome::{Reason, UnknownReason};
 use crate::raft;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
@@ -145,7 +145,7 @@ pub enum Forwarded {
     /// The receiver does not lead: certainly not applied, ask the leader.
     NotLeader,
     /// The leader lost its office meanwhile; it may or may not be applied.
-    Unknown { why: Doubt },
+    Unknown { why: UnknownReason },
 }
 
 impl Forwarded {

@@ -81,7 +81,7 @@ impl Proxied {
         };
         let ports = Block::take().unwrap();
         let origins: Vec<String> = (1..=3).map(|at| format!("{NAME}:{}", ports.http_base() + at)).collect();
-        let more = json!({"http_hosts": origins, "jobs_enabled": true, "jobs_cage": "limits"});
+        let more = json!({"http_hosts": origins, "jobs_enabled": true, "jobs_sandbox": "limits"});
         let cluster = Cluster::ready(EXE, 3, &more).unwrap();
         let folder = cluster.dir().join(name);
         std::fs::create_dir(&folder).unwrap();

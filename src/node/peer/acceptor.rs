@@ -143,7 +143,7 @@ fn read_all(
 ) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {
         true => io::Cursor::default(),
-        false => await_acquaintance(shared, stream, from, seal)?,
+        false => wait_until_known(shared, stream, from, seal)?,
     };
     if !place.recognize(from, &Purpose::Peer) {
         return Err(WireError::Unexpected("connection: all places are taken"));
@@ -158,7 +158,7 @@ fn read_all(
 }
 
 /// Drops the frames of a node until it is known, by the deadline at most; returns the bytes that were read beyond them.
-fn await_acquaintance(
+fn wait_until_known(
     shared: &Shared,
     stream: &TcpStream,
     from: Identity,

@@ -5,7 +5,7 @@
 //!
 //! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
 //! and, after a long time without a leader, whether this node is still a member (`former_member.rs`).
-//! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
+//! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery/`).
 
 use super::discovery_client::{Asker, named_addresses};
 use super::former_member;

@@ -31,7 +31,7 @@ use crate::services::registry::Registry;
 use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::anchor::Anchor;
-use crate::store::identity::{FolderLock, Me};
+use crate::store::identity::{FolderLock, StoredIdentity};
 use crate::store::{RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, Ticks};
 use crate::wire::seal::Key;
@@ -94,7 +94,7 @@ pub struct NodeParts {
     /// Made of `cluster_secret`, for the peer port.
     pub peer_key: Option<Key>,
     /// Identity, cluster and known peers, as on disk.
-    pub me: Me,
+    pub me: StoredIdentity,
     /// The data folder.
     pub dir: PathBuf,
     /// Locks it against other processes.
@@ -131,7 +131,7 @@ struct Services {
 }
 
 impl Services {
-    fn open(settings: &Settings, me: &Me, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
+    fn open(settings: &Settings, me: &StoredIdentity, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
         let (who, begun) = (me.identity(), Instant::now());
         let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
         let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());

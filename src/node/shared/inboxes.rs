@@ -8,7 +8,7 @@ use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
     WATCH_INBOX_MAX, WORKER_INBOX_MAX,
 };
-use crate::outcome::{Doubt, Outcome, Reason};
+use crate::outcome::{Outcome, Reason, UnknownReason};
 use crate::services::jobs::JobId;
 use crate::types::Index;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -154,8 +154,8 @@ impl Inboxes {
 fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
     match answer.recv_deadline(deadline) {
         Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => Outcome::Unknown(Doubt::NoAnswer),
-        Err(RecvTimeoutError::Disconnected) => Outcome::Unknown(Doubt::Stopped),
+        Err(RecvTimeoutError::Timeout) => Outcome::Unknown(UnknownReason::NoAnswer),
+        Err(RecvTimeoutError::Disconnected) => Outcome::Unknown(UnknownReason::Stopped),
     }
 }
 
@@ -170,6 +170,6 @@ mod tests {
         let soon = || Instant::now() + Duration::from_millis(1);
         let query = Operation::Query { query: Vec::new(), level: Level::Linearizable };
         assert_eq!(inboxes.ask(query, soon()), Outcome::Refused(Reason::Stopping));
-        assert_eq!(inboxes.run(vec![9], soon()), Outcome::Unknown(Doubt::NoAnswer));
+        assert_eq!(inboxes.run(vec![9], soon()), Outcome::Unknown(UnknownReason::NoAnswer));
     }
 }

@@ -12,7 +12,7 @@ use crate::services::registry::Registry;
 use crate::store::{CutJob, SnapshotReader, Spare, StoreError};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded};
-use crate::work::runtimes::Found;
+use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::Sandbox;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
@@ -157,7 +157,7 @@ pub enum WorkerInput {
     /// The machine was probed: how programs are sandboxed, or why they cannot be, and which languages were found.
     Ready {
         sandbox: Result<Sandbox, String>,
-        found: Vec<Found>,
+        found: Vec<AvailableRuntime>,
     },
     /// A program has ended, or (`Err`) was not started.
     Ended {

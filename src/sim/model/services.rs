@@ -104,7 +104,7 @@ pub struct ServiceBugs {
     /// `now` in SQL is that clock if it is spelt as a blob.
     pub sql_overlooks_spellings: bool,
     /// `random()` in SQL differs between nodes.
-    pub sql_by_own_chance: bool,
+    pub sql_seed_of_the_node: bool,
     /// Mistakes of the chat.
     #[cfg(test)]
     pub chat: ChatBugs,
@@ -219,9 +219,9 @@ impl Registers {
         {
             self.registry.jobs.bugs = self.bugs.jobs;
             let local_ms = self.bugs.sql_by_local_clock.then_some(self.local_ms);
-            let own_chance = self.bugs.sql_by_own_chance.then_some(self.local_ms);
+            let random_seed = self.bugs.sql_seed_of_the_node.then_some(self.local_ms);
             let overlooked_now_ms = self.bugs.sql_overlooks_spellings.then_some(self.local_ms);
-            self.registry.sql.bugs = SqlBugs { local_ms, own_chance, overlooked_now_ms, ..self.bugs.sql };
+            self.registry.sql.bugs = SqlBugs { local_ms, random_seed, overlooked_now_ms, ..self.bugs.sql };
             self.registry.chat.bugs = self.bugs.chat;
         }
     }

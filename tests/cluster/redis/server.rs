@@ -23,7 +23,7 @@ fn connect(cluster: &Cluster) -> TcpStream {
 }
 
 /// Sends bytes and reads until the node closes. A node that drops a connection with unread bytes resets it.
-fn told(cluster: &Cluster, bytes: &[u8]) -> String {
+fn reply_to(cluster: &Cluster, bytes: &[u8]) -> String {
     let mut stream = connect(cluster);
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
@@ -56,13 +56,13 @@ fn what_is_no_request_is_answered_in_redis_words_and_closed() -> Result<()> {
         ("GET 'k'x\r\n", "unbalanced quotes in request"),
     ] {
         let expected = format!("+PONG\r\n-ERR Protocol error: {why}\r\n");
-        assert_eq!(told(&cluster, format!("PING\r\n{bad}PING\r\n").as_bytes()), expected, "{bad:?}");
+        assert_eq!(reply_to(&cluster, format!("PING\r\n{bad}PING\r\n").as_bytes()), expected, "{bad:?}");
     }
     let endless = vec![b'x'; 70_000];
-    assert_eq!(told(&cluster, &endless), "-ERR Protocol error: too big inline request\r\n");
-    assert_eq!(told(&cluster, b"*-10\r\n*0\r\n\r\nPING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
+    assert_eq!(reply_to(&cluster, &endless), "-ERR Protocol error: too big inline request\r\n");
+    assert_eq!(reply_to(&cluster, b"*-10\r\n*0\r\n\r\nPING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
     for http in ["POST / HTTP/1.1\r\n", "Host: localhost\r\n", "*1\r\n$4\r\npost\r\n"] {
-        assert_eq!(told(&cluster, format!("{http}SET k v\r\n").as_bytes()), "", "{http:?}");
+        assert_eq!(reply_to(&cluster, format!("{http}SET k v\r\n").as_bytes()), "", "{http:?}");
     }
     assert_eq!(witness.ask("GET k"), Reply::NilBulk, "nothing behind a dropped request was carried out");
     Ok(())
@@ -120,9 +120,9 @@ fn a_stranger_must_name_the_secret_and_sends_little_before() -> Result<()> {
     assert_eq!(hello.kind(), "map");
     assert_eq!(peer.ask("CLIENT GETNAME").text(), "me");
 
-    assert_eq!(told(&cluster, b"*11\r\n"), "-ERR Protocol error: unauthenticated multibulk length\r\n");
-    assert_eq!(told(&cluster, b"*1\r\n$16385\r\n"), "-ERR Protocol error: unauthenticated bulk length\r\n");
-    assert_eq!(told(&cluster, &vec![b'x'; 16385]), "-ERR Protocol error: too big inline request\r\n");
+    assert_eq!(reply_to(&cluster, b"*11\r\n"), "-ERR Protocol error: unauthenticated multibulk length\r\n");
+    assert_eq!(reply_to(&cluster, b"*1\r\n$16385\r\n"), "-ERR Protocol error: unauthenticated bulk length\r\n");
+    assert_eq!(reply_to(&cluster, &vec![b'x'; 16385]), "-ERR Protocol error: too big inline request\r\n");
     Ok(())
 }
 

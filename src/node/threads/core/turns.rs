@@ -59,7 +59,7 @@ impl Core {
                 self.update_links();
                 self.consult_autopilot();
                 self.declare_lost_workers();
-                self.remind_forgetful_peers();
+                self.remind_peers_of_lost_promises();
                 self.is_view_stale = true;
             }
             self.flush_links();
@@ -151,7 +151,7 @@ impl Core {
                 if is_proved {
                     self.introduce(who);
                 }
-                self.meet(who, addresses, is_proved);
+                self.learn_address(who, addresses, is_proved);
             }
             CoreInput::Vouched(who) => self.on_vouched(who),
             CoreInput::Answers(who) => {
