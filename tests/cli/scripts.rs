@@ -24,6 +24,7 @@ struct ScriptRunner {
     envs: Vec<(String, String)>,
     /// The umask of this user; as the tests' own without.
     umask: Option<&'static str>,
+    has_no_home: bool,
     has_started: Cell<bool>,
 }
 
@@ -46,7 +47,7 @@ impl ScriptRunner {
             ("TMUX_TMPDIR", text(dir.path().to_path_buf())),
         ];
         let envs = envs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        ScriptRunner { dir, block, envs, umask: None, has_started: Cell::new(false) }
+        ScriptRunner { dir, block, envs, umask: None, has_no_home: false, has_started: Cell::new(false) }
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -66,6 +67,9 @@ impl ScriptRunner {
         }
         for name in ["DISPLAY", "WAYLAND_DISPLAY", "TMUX"] {
             command.env_remove(name);
+        }
+        if self.has_no_home {
+            command.env_remove("HOME");
         }
         let envs = self.envs.iter().map(|(k, v)| (k, v));
         command.arg(script).args(args).envs(envs).stdin(Stdio::null()).output().unwrap()
@@ -633,6 +637,75 @@ fn a_missing_cargo_and_wrong_settings_are_explained() {
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
     assert!(said(&refused).to_lowercase().contains("voters_min"), "{}", said(&refused));
     runner.envs.retain(|(n, _)| n != "PHALANX_VOTERS_MIN");
+}
+
+/// A cron job or a unit has no HOME, and a clone may have been built before.
+#[test]
+fn a_built_clone_starts_without_home_and_cargo() {
+    let mut runner = ScriptRunner::new();
+    let clone = runner.dir.path().join("clone");
+    std::fs::create_dir_all(clone.join("target/release")).unwrap();
+    for name in ["run.sh", "run-unix.sh", "settings.json", "Cargo.toml"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), clone.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(EXE, clone.join("target/release/phalanx")).unwrap();
+    let bare = path_without(&runner, &["cargo"]);
+    runner.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
+    runner.set("PATH", &bare);
+    runner.has_no_home = true;
+    let output = runner.run_script(&clone.join("run.sh"), &["--terminal", "none", "--nodes", "1"]);
+    runner.assert_up(&output, 1);
+    let stopped = runner.run_script(&clone.join("run.sh"), &["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", said(&stopped));
+    runner.set("PHALANX_TEST_BINARY", EXE); // for the end of the test
+}
+
+/// What nodes listen on, what they tell, and how that stands in URLs.
+#[test]
+fn every_kind_of_host_works_in_the_scripts() {
+    for (host, advertised, shown) in [
+        ("::1", None, "[::1]"),
+        ("localhost", None, "localhost"),
+        ("0.0.0.0", None, "127.0.0.1"),
+        ("::", None, "[::1]"),
+        ("::", Some("localhost"), "localhost"),
+    ] {
+        if host.contains(':') && TcpListener::bind((host, 0)).is_err() {
+            eprintln!("skipped: {host}, this system has no IPv6");
+            continue;
+        }
+        let mut runner = ScriptRunner::new();
+        runner.set("PHALANX_HOST", host);
+        runner.set("PHALANX_CLUSTER_SECRET", "abracadabra-abracadabra");
+        if let Some(advertised) = advertised {
+            runner.set("PHALANX_ADVERTISE_HOST", advertised);
+        }
+        let output = runner.run(&["--terminal", "none", "--nodes", "2"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{host}: {}", said(&output));
+        for (what, port) in
+            [("Front door:", runner.block.front()), ("monitor of node 2:", runner.block.http_base() + 2)]
+        {
+            let url = format!("http://{shown}:{port}/");
+            assert!(text.lines().any(|line| line.contains(what) && line.contains(&url)), "{host} {what} {url}: {text}");
+        }
+        let told = format!("\"ip\": \"{}\"", shown.trim_matches(['[', ']']));
+        let config = std::fs::read_to_string(runner.dir.path().join("config.json")).unwrap();
+        assert_eq!(config.matches(&told).count(), 2, "{host} {told}: {config}");
+        // The front door of this host, and where it sends a client.
+        let front = format!("{shown}:{}", runner.block.front());
+        let redirect = web::get(&front, "/x", WITHIN).unwrap();
+        let to = redirect.header("location").unwrap_or_default().to_string();
+        assert!(to.starts_with(&format!("http://{shown}:")), "{host}: {redirect:?}");
+        let seen = runner.run(&["status"]);
+        assert!(
+            said(&seen).contains("node 2 leads") || said(&seen).contains("node 1 leads"),
+            "{host}: {}",
+            said(&seen)
+        );
+        let stopped = runner.run(&["stop"]);
+        assert_eq!(stopped.status.code(), Some(0), "{host}: {}", said(&stopped));
+    }
 }
 
 #[test]

@@ -227,7 +227,7 @@ impl Stage {
     }
 
     fn client(&self) -> ClusterClient {
-        let all = self.nodes.keys().map(|id| self.settings.addresses(NodeId(*id)).http).collect();
+        let all = self.nodes.keys().map(|id| self.settings.local_addresses(NodeId(*id)).http).collect();
         ClusterClient::to(all, Duration::from_millis(500))
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn status(request: &Request) -> ApiResult {
     };
     let body = json!({
         "build": {"version": VERSION, "phalanx": status.node.version},
-        "http": {"bind_addr": own.map_or("", |row| &row.http)},
+        "http": {"bind_addr": own.map_or("".into(), |row| request.seen(&row.http))},
         "node": {"uptime": format!("{}s", status.node.uptime_ms as f64 / 1e3)},
         "store": {
             "node_id": status.node.id.0.to_string(),
@@ -63,7 +63,7 @@ pub(crate) fn nodes(request: &Request) -> ApiResult {
     let of_node = |row: &NodeRow| {
         let mut node = json!({
             "id": row.id.0.to_string(),
-            "api_addr": format!("http://{}", row.http),
+            "api_addr": format!("http://{}", request.seen(&row.http)),
             "addr": row.peer,
             "version": VERSION,
             "voter": is_voter(row),
