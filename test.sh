@@ -28,11 +28,19 @@ need npm npm
 need script bsdutils
 need chromium chromium
 need chromedriver chromium-driver
+need haproxy haproxy
+need nginx nginx-light
+need ab apache2-utils
 # redis-py for the system's own Python; another one may come first in PATH.
 for python in /usr/bin/python3 python3; do
   if "$python" -c 'import redis' 2>/dev/null; then has_redis_py=yes; fi
 done
 [[ ${has_redis_py:-} == yes ]] || missing+=(python3 python3-redis)
+# Uploads with Python's best-known HTTP client.
+for python in /usr/bin/python3 python3; do
+  if "$python" -c 'import requests' 2>/dev/null; then has_requests=yes; fi
+done
+[[ ${has_requests:-} == yes ]] || missing+=(python3-requests)
 
 if ((${#missing[@]})); then
   install=(apt-get install -y --no-install-recommends "${missing[@]}")
@@ -60,7 +68,13 @@ if ! NODE_PATH=$clients/node_modules node -e "require('rqlite-js')" 2>/dev/null;
     || say "test.sh: could not install rqlite-js with npm; its test says that it is skipped"
 fi
 
-if ! command -v cargo >/dev/null 2>&1 && [[ -x $HOME/.cargo/bin/cargo ]]; then
+# Celery with its result backend, and redis-py with it.
+if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; then
+  python3 -m pip install --quiet --target target/celery celery==5.7.0 redis==8.1.0 >/dev/null 2>&1 \
+    || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
+fi
+
+if ! command -v cargo >/dev/null 2>&1 && [[ -x ${HOME-}/.cargo/bin/cargo ]]; then
   PATH=$HOME/.cargo/bin:$PATH
 fi
 if ! command -v cargo >/dev/null 2>&1; then
