@@ -24,6 +24,7 @@ need bwrap bubblewrap
 need c++ g++
 need javac default-jdk-headless
 need node nodejs
+need npm npm
 need script bsdutils
 need chromium chromium
 need chromedriver chromium-driver
@@ -54,10 +55,17 @@ if ((${#missing[@]})); then
   fi
 fi
 
-# pyrqlite, unmodified from PyPI, in a folder that nobody else looks into.
-if ! PYTHONPATH=target/pyrqlite python3 -c 'import pyrqlite' 2>/dev/null; then
-  python3 -m pip install --quiet --no-deps --target target/pyrqlite pyrqlite==2.2.3 >/dev/null 2>&1 \
-    || say "test.sh: could not install pyrqlite with pip; the test of pyrqlite says that it is skipped"
+# rqlite's clients, unmodified from PyPI and npm, in a folder that nobody else looks into. The npm package of rqlite-js
+# needs @babel/runtime and does not say so.
+clients=target/rqlite-clients
+if ! PYTHONPATH=$clients/python python3 -c 'import alembic, pyrqlite, rqdb, sqlalchemy_rqlite' 2>/dev/null; then
+  python3 -m pip install --quiet --upgrade --target $clients/python pyrqlite==2.2.3 rqdb==1.6.5 sqlalchemy-rqlite==2.0 \
+    sqlalchemy==2.1.9 alembic==1.20.1 >/dev/null 2>&1 \
+    || say "test.sh: could not install rqlite's clients with pip; their tests say that they are skipped"
+fi
+if ! NODE_PATH=$clients/node_modules node -e "require('rqlite-js')" 2>/dev/null; then
+  npm install --silent --no-audit --no-fund --prefix $clients rqlite-js@2.5.7 @babel/runtime@7 >/dev/null 2>&1 \
+    || say "test.sh: could not install rqlite-js with npm; its test says that it is skipped"
 fi
 
 # Celery with its result backend, and redis-py with it.
