@@ -235,8 +235,8 @@ pub fn run(exe: &Path, verb: Verb, plan: &Plan, progress: &Progress) -> Result<V
     let mut rates = Vec::new();
     for mode in plan.modes() {
         let name = format!("{mode:?}").to_lowercase();
-        let (clients, pipeline, seconds) = (plan.common.clients, plan.pipeline, plan.common.span.as_secs());
-        progress.begin(&format!("{name}: {clients} clients x {pipeline} for {seconds} s"));
+        let (clients, pipeline, span) = (plan.common.clients, plan.pipeline, plan.common.span);
+        progress.begin_timed(&format!("{name}: {clients} clients x {pipeline} for {} s", span.as_secs()), span);
         let speak = || -> Box<dyn Dialect> {
             match (plan.server, verb) {
                 (Server::Redis, verb) => Box::new(Redis::new(verb, value.clone(), mode == Mode::Eventual, plan.wait)),

@@ -52,10 +52,10 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
     progress.begin_counted(&format!("filling in {} rows", plan.rows), plan.rows);
     prepare(&addresses[0], plan.rows, &value, progress)?;
     let load = plan.common.load(addresses, 1, plan.rows);
-    let (clients, seconds) = (plan.common.clients, plan.common.span.as_secs_f64());
-    progress.begin(&format!("inserts: {clients} clients for {seconds} s"));
+    let (clients, span) = (plan.common.clients, plan.common.span);
+    progress.begin_timed(&format!("inserts: {clients} clients for {} s", span.as_secs_f64()), span);
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
-    progress.begin(&format!("queries: {clients} clients for {seconds} s"));
+    progress.begin_timed(&format!("queries: {clients} clients for {} s", span.as_secs_f64()), span);
     let queries = load::run(&load, &|| Box::new(Database::querying(&plan.level)))?;
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
 }
