@@ -424,13 +424,13 @@ open_tmux() {
       set-option -t "=$session:" destroy-unattached off) || return
     (umask 077 && tmux display-message -p -t "$pane" '#{socket_path}' >"$run_dir/tmux")
   fi
-  mux select-pane -t "$pane" -T "node $id"
   window=$(mux display-message -p -t "$pane" '#{window_id}')
-  mux set-option -w -t "$window" @phalanx nodes
-  mux set-option -w -t "$window" remain-on-exit off
-  mux set-option -w -t "$window" pane-border-status top
-  mux set-option -w -t "$window" pane-border-format ' #{pane_title} '
-  mux select-layout -t "$window" tiled >/dev/null
+  mux select-pane -t "$pane" -T "node $id" \; \
+    set-option -w -t "$window" @phalanx nodes \; \
+    set-option -w -t "$window" remain-on-exit off \; \
+    set-option -w -t "$window" pane-border-status top \; \
+    set-option -w -t "$window" pane-border-format ' #{pane_title} ' \; \
+    select-layout -t "$window" tiled
   ids=$(mux list-panes -t "$window" -F '#{pane_title}' | sed -n 's/^node //p' | sort -n | tr '\n' ' ')
   mux rename-window -t "$window" "nodes ${ids% }"
 }

@@ -536,9 +536,14 @@ fn tmux_has_room_for_forty_nodes() {
     let (script, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("run-unix.sh"), desk.dir.path());
     std::fs::write(folder.join("launcher"), "exec sleep 300\n").unwrap();
     let all =
-        "source \"$0\"; run_dir=$1 session=forty; for id in $(seq 40); do open_tmux $id \"$1/launcher\" || exit; done";
+        "source \"$1\"; run_dir=$2 session=forty; for id in $(seq 40); do open_tmux $id \"$2/launcher\" || exit; done";
     let mut bash = Command::new("bash");
-    bash.args(["-c", all]).arg(script).arg(folder).env("TMUX_TMPDIR", folder).env_remove("TMUX").env("HOME", folder);
+    bash.args(["-c", all, "bash"])
+        .arg(script)
+        .arg(folder)
+        .env("TMUX_TMPDIR", folder)
+        .env_remove("TMUX")
+        .env("HOME", folder);
     let output = bash.output().unwrap();
     assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
     let form = "#{pane_title} #{pane_height}";
@@ -747,6 +752,7 @@ fn a_missing_cargo_and_wrong_settings_are_explained() {
     desk.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
     desk.set("PATH", &bare);
     desk.set("HOME", &home);
+    desk.set("CARGO_HOME", &home);
     let refused = desk.run_script(&clone.join("run.sh"), &["--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("cargo is missing") && said(&refused).contains("rustup.rs"), "{}", said(&refused));

@@ -52,17 +52,19 @@ fn first_text(served: &Served, target: &str, accept: &str) -> String {
 #[test]
 fn watch_and_a_page_for_plain_text_are_tables_alone() {
     let served = serve(patient());
+    let mut frame = canned_frame(4, 5, 1);
+    (frame.status.nodes[2].status, frame.status.nodes[2].load) = (Liveness::Offline, 17);
+    served.host.publish(frame);
     for (target, accept) in [("/v1/watch", "*/*"), ("/", "text/plain")] {
         let text = first_text(&served, target, accept);
         assert!(text.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{text}");
         assert!(text.contains("  node  state    role       load "), "{text}");
-        assert!(text.contains("\n  jobs: 4 running, 0 queued; 4 workers with 8 slots; offline: node 3\n"), "{text}");
+        assert!(text.contains("\n  jobs: 4 running, 1 queued; 4 workers with 8 slots; offline: node 3\n"), "{text}");
         assert!(!text.contains("<script") && !text.contains("<!--") && !text.contains("update("), "{text}");
         let offline = text.lines().find(|line| line.contains("OFFLINE")).unwrap();
         assert_eq!(offline.split_whitespace().nth(3), Some("-"), "an offline node has no load: {offline}");
     }
-    let page = served.get("/");
-    assert!(page.header("Content-Type").is_some_and(|it| it.starts_with("text/html")), "{page:?}");
+    assert!(first_table(&served).contains("OFFLINE"), "a page, for all others");
 }
 
 #[test]
