@@ -131,10 +131,26 @@ setting() {
   printf '%s' "$settings" | tr -d '\n' | sed -nE 's/.*"'"$1"'": *(\{[^{}]*"value": *)?("([^"]*)"|([0-9]+)).*/\3\4/p'
 }
 
+# in_url HOST: as it stands before a port, an IPv6 address in brackets.
+in_url() {
+  case $1 in
+    *:*) printf '[%s]' "$1" ;;
+    *) printf '%s' "$1" ;;
+  esac
+}
+
 read_settings() {
   settings=$(cd "$here" && "$program" config show --json) ||
     die 2 "the settings have errors (above). Correct them in settings.json or the PHALANX_* variables, then try again."
   host=$(setting host)
+  # As the program does: nodes that listen on every address are reached at loopback from here.
+  case $host in
+    *[!0.:]*) reached=$host ;;
+    *:*) reached=::1 ;;
+    *) reached=127.0.0.1 ;;
+  esac
+  shown=$(setting advertise_host)
+  shown=$(in_url "${shown:-$reached}")
   front_port=$(setting service_port)
   http_base=$(setting service_port_base)
   peer_base=$(setting leader_port_base)
@@ -187,7 +203,7 @@ running_nodes() {
 
 # listens PORT: whether a process accepts connections there.
 listens() {
-  (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null
+  (exec 3<>"/dev/tcp/$reached/$1") 2>/dev/null
 }
 
 # Held by this call: "flock", "folder", or nothing.
@@ -450,8 +466,8 @@ describe_tmux() {
 # redirect: where the front door sends a visitor now; fails while it sends nobody.
 redirect() {
   (
-    exec 3<>"/dev/tcp/$host/$front_port" || exit 1
-    printf 'GET / HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n' "$host" "$front_port" >&3
+    exec 3<>"/dev/tcp/$reached/$front_port" || exit 1
+    printf 'GET / HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n' "$(in_url "$reached")" "$front_port" >&3
     IFS= read -r -t 2 line <&3 || exit 1
     case $line in *' 307 '*) ;; *) exit 1 ;; esac
     while IFS= read -r -t 2 line <&3; do
@@ -543,7 +559,7 @@ wait_for_front_door() {
     [ -z "$missing" ] && redirect >/dev/null && return
     if ((SECONDS >= deadline)); then
       [ -z "$missing" ] || give_up "no terminal opened for node$missing within $start_within s (--terminal $terminal)."
-      give_up "the front door http://$host:$front_port/ does not redirect after $start_within s."
+      give_up "the front door http://$shown:$front_port/ does not redirect after $start_within s."
     fi
     sleep 0.1
   done
@@ -571,7 +587,7 @@ look() {
   late=
   leader_at=
   for asked in $1; do
-    if ! seen=$(cd "$here" && "$program" status --timeout 1 -e "$host:$((http_base + asked))" 2>/dev/null); then
+    if ! seen=$(cd "$here" && "$program" status --timeout 1 -e "$(in_url "$reached"):$((http_base + asked))" 2>/dev/null); then
       late="$late $asked"
       continue
     fi
@@ -616,9 +632,9 @@ summary() {
   wait_until_joined
   name_worker
   say ""
-  say "Phalanx is up.  Front door:  http://$host:$front_port/   (sends you to the least-loaded worker${where:+, now $where})"
+  say "Phalanx is up.  Front door:  http://$shown:$front_port/   (sends you to the least-loaded worker${where:+, now $where})"
   for id in $(running_nodes); do
-    say "  monitor of node $id:         http://$host:$((http_base + id))/"
+    say "  monitor of node $id:         http://$shown:$((http_base + id))/"
   done
   if [ -n "$late" ] && [ -z "$leader_at" ]; then
     say "No leader yet:                after $joined_within s; ./run.sh status shows which nodes are missing"
@@ -719,7 +735,7 @@ status() {
     say "Nothing is running that ./run.sh has started. ./run.sh start starts five nodes."
     exit 4
   fi
-  say "Running: nodes $running   front door http://$host:$front_port/"
+  say "Running: nodes $running   front door http://$shown:$front_port/"
   cd "$here" && "$program" status
 }
 

@@ -28,11 +28,19 @@ need script bsdutils
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 need chromium chromium
 need chromedriver chromium-driver
+need haproxy haproxy
+need nginx nginx-light
+need ab apache2-utils
 # redis-py for the system's own Python; another one may come first in PATH.
 for python in /usr/bin/python3 python3; do
   if "$python" -c 'import redis' 2>/dev/null; then has_redis_py=yes; fi
 done
 [[ ${has_redis_py:-} == yes ]] || missing+=(python3 python3-redis)
+# Uploads with Python's best-known HTTP client.
+for python in /usr/bin/python3 python3; do
+  if "$python" -c 'import requests' 2>/dev/null; then has_requests=yes; fi
+done
+[[ ${has_requests:-} == yes ]] || missing+=(python3-requests)
 
 if ((${#missing[@]})); then
   install=(apt-get install -y --no-install-recommends "${missing[@]}")
@@ -51,6 +59,12 @@ fi
 if ! PYTHONPATH=target/pyrqlite python3 -c 'import pyrqlite' 2>/dev/null; then
   python3 -m pip install --quiet --no-deps --target target/pyrqlite pyrqlite==2.2.3 >/dev/null 2>&1 \
     || say "test.sh: could not install pyrqlite with pip; the test of pyrqlite says that it is skipped"
+fi
+
+# Celery with its result backend, and redis-py with it.
+if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; then
+  python3 -m pip install --quiet --target target/celery celery==5.7.0 redis==8.1.0 >/dev/null 2>&1 \
+    || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
 fi
 
 # The tilde is the user's folder also where HOME is not set.

@@ -5,7 +5,7 @@
 //! older than the last line printed.
 //! Not here: the events themselves (`node/`).
 
-use crate::cli::client::{Client, ClientArgs};
+use crate::cli::client::{ClientArgs, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::poll;
@@ -27,7 +27,7 @@ pub struct EventsArgs {
 }
 
 pub fn run(args: &EventsArgs) -> Result<(), Fault> {
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     let (mut source, mut position, mut last_ms, mut is_lost) = (String::new(), EventPosition::default(), 0, false);
     loop {
         match client.get::<EventPage>(&path_after(position)) {

@@ -7,7 +7,7 @@
 //! program's own signal, which follows, as a second one and exit without a graceful stop. Not here: one terminal for
 //! each node (`run.sh`), measuring (`bench.rs`).
 
-use crate::cli::client::{self, Client};
+use crate::cli::client::{self, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::process::Process;
@@ -124,9 +124,9 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
 
 /// The addresses that other programs listen on.
 fn ports_in_use(settings: &Settings, nodes: u64) -> Vec<String> {
-    let mut wanted = vec![(settings.front_door(), "front door".to_string())];
+    let mut wanted = vec![(settings.local_front_door(), "front door".to_string())];
     for id in 1..=nodes {
-        let addresses = settings.addresses(NodeId(id));
+        let addresses = settings.local_addresses(NodeId(id));
         wanted.push((addresses.peer, format!("node {id}")));
         wanted.push((addresses.http, format!("node {id}, HTTP")));
         wanted.push((addresses.kv, format!("node {id}, Redis protocol")));
@@ -270,9 +270,9 @@ impl Stage {
         self.start(id)
     }
 
-    fn client(&self) -> Client {
-        let all = self.nodes.keys().map(|id| self.settings.addresses(NodeId(*id)).http).collect();
-        Client::to(all, Duration::from_millis(500))
+    fn client(&self) -> ClusterClient {
+        let all = self.nodes.keys().map(|id| self.settings.local_addresses(NodeId(*id)).http).collect();
+        ClusterClient::to(all, Duration::from_millis(500))
     }
 
     fn leader(&self) -> Option<u64> {

@@ -2,6 +2,7 @@
 //!
 //! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/reports/metrics.rs`).
 
+use crate::address;
 use crate::http::outcome::answered;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
@@ -23,7 +24,17 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// `GET /v1/status`: the newest frame of the monitor page.
 pub(crate) fn status(request: &Request) -> ApiResult {
-    Ok(Response::json(200, &request.server.host.fresh_frame().frame.status))
+    let frame = request.server.host.fresh_frame();
+    let Some(by) = request.server.host_for(request.head, request.client) else {
+        return Ok(Response::json(200, &frame.frame.status));
+    };
+    let mut status = frame.frame.status.clone();
+    for row in &mut status.nodes {
+        for at in [&mut row.http, &mut row.kv, &mut row.peer] {
+            *at = address::as_seen_by(&by, at);
+        }
+    }
+    Ok(Response::json(200, &status))
 }
 
 /// `GET /v1/gossip`

@@ -7,7 +7,7 @@
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
-use crate::http::protocol::parse::Head;
+use crate::http::protocol::head::Head;
 use crate::http::server::Server;
 use crate::node::Published;
 use crate::node::views::status::{Health, JobsStatus, Liveness, MonitorFrame, Standing};
@@ -49,7 +49,7 @@ impl Page {
                         ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
                     ],
                 ),
-                policy: policy(&addresses, &nonce),
+                policy: policy(&addresses, &head.host, &nonce),
                 before_frame: format!("<script nonce=\"{nonce}\">update("),
                 after_frame: ")</script>",
                 has_table: false,

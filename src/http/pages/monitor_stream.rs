@@ -38,8 +38,8 @@ struct FrameStyle {
 /// document is cut short (a killed node sends no last chunk), but it does so for a request like this one.
 pub(crate) fn hold(_: &Request) -> Result<Stream, ApiError> {
     let run = |server: &Server, conn: &mut Conn, _| {
-        let head =
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\n";
+        let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n\
+                     X-Accel-Buffering: no\r\nConnection: close\r\n\r\n\n";
         conn.output().extend_from_slice(head);
         if conn.flush().is_err() {
             return Ok(());
