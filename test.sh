@@ -26,6 +26,7 @@ need javac default-jdk-headless
 need node nodejs
 need npm npm
 need script bsdutils
+python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 need chromium chromium
 need chromedriver chromium-driver
 need haproxy haproxy
@@ -74,8 +75,10 @@ if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; the
     || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
 fi
 
-if ! command -v cargo >/dev/null 2>&1 && [[ -x ${HOME-}/.cargo/bin/cargo ]]; then
-  PATH=$HOME/.cargo/bin:$PATH
+# The tilde is the user's folder also where HOME is not set.
+cargo_bin=${CARGO_HOME:-${HOME:-~}/.cargo}/bin
+if ! command -v cargo >/dev/null 2>&1 && [[ -x $cargo_bin/cargo ]]; then
+  PATH=$cargo_bin:$PATH
 fi
 if ! command -v cargo >/dev/null 2>&1; then
   say "test.sh: cargo is missing. Install Rust from https://rustup.rs (curl -sSf https://sh.rustup.rs | sh), then run ./test.sh again"
@@ -85,10 +88,15 @@ fi
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 cargo fmt --all --check
 cargo clippy --quiet --all-targets -- -D warnings
+if ! cargo nextest --version >/dev/null 2>&1; then
+  say "test.sh: installing cargo-nextest, which runs tests side by side (once; this takes some minutes)"
+  cargo install --locked cargo-nextest || say "test.sh: could not install it; the tests run one after another, which takes longer"
+fi
 if cargo nextest --version >/dev/null 2>&1; then
   # Many tests wait more than they compute.
   processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
   cargo nextest run --no-fail-fast --test-threads $((processors + (processors + 1) / 2))
 else
-  cargo test --no-fail-fast
+  # One at a time: what .config/nextest.toml keeps apart, clusters and measurements, would disturb each other.
+  cargo test --no-fail-fast -- --test-threads=1
 fi

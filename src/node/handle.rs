@@ -21,7 +21,7 @@ use super::views::chat_feed::ChatReader;
 use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
-use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
+use super::views::status::{EventPage, EventPosition, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
 use crate::outcome::{Outcome, Reason};
 use crate::services::jobs::{Job, JobId};
@@ -273,11 +273,11 @@ impl Reports for Handle {
         self.shared.frames.wait(after, deadline, || self.shared.is_stopping())
     }
 
-    fn events_since(&self, after: u64) -> Vec<EventLine> {
+    fn events_since(&self, after: EventPosition) -> EventPage {
         self.shared.events.since(after)
     }
 
-    fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine> {
+    fn wait_events(&self, after: EventPosition, deadline: Instant) -> EventPage {
         self.shared.events.wait(after, deadline, || self.shared.is_stopping())
     }
 

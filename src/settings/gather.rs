@@ -6,7 +6,7 @@ use super::injected;
 use super::rules::{Raw, Rule};
 use super::{DEFAULT_FILE, KEYS, Settings};
 use crate::address;
-use crate::text::plain;
+use crate::text::{plain, without_byte_order_mark};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -241,10 +241,10 @@ impl Gather {
     pub(crate) fn take_file(&mut self, named: Option<&Path>) {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
         let source = Source::File(path.clone());
-        let mut text = String::new();
+        let mut text = Vec::new();
         // The file may be a pipe, and have no end.
         let opened = std::fs::File::open(&path);
-        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
+        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
             Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
                 let want = format!("at most {FILE_BYTES_MAX} bytes");
                 return self.fault(&source, "(file)", "more".into(), "too long", want);
@@ -253,8 +253,11 @@ impl Gather {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
         }
-        // Editors on Windows write a byte order mark.
-        let pairs = match serde_json::from_str::<Pairs>(text.trim_start_matches('\u{feff}')) {
+        let text = match without_byte_order_mark(&text) {
+            Ok(text) => text,
+            Err(why) => return self.fault(&source, "(file)", why.to_string(), "not UTF-8", "text in UTF-8".into()),
+        };
+        let pairs = match serde_json::from_slice::<Pairs>(text) {
             Ok(Pairs(pairs)) => pairs,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
         };

@@ -220,10 +220,12 @@ impl Reports for FakeHost {
         }
         Some(published.clone())
     }
-    fn events_since(&self, after: u64) -> Vec<EventLine> {
-        self.frame().frame.events.iter().filter(|event| event.seq > after).cloned().collect()
+    fn events_since(&self, after: EventPosition) -> EventPage {
+        let all = self.frame().frame.events.clone();
+        let events = all.into_iter().filter(|event| event.seq > after.seq).collect();
+        EventPage { incarnation: Some(uuid::Uuid::nil()), events }
     }
-    fn wait_events(&self, after: u64, _: Instant) -> Vec<EventLine> {
+    fn wait_events(&self, after: EventPosition, _: Instant) -> EventPage {
         self.events_since(after)
     }
     fn gossip_json(&self) -> serde_json::Value {

@@ -6,6 +6,7 @@
 
 use super::error::ApiError;
 use super::head::Head;
+use crate::text::without_byte_order_mark;
 use crate::time::parse_duration;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -81,6 +82,7 @@ pub(crate) fn digits(text: &str) -> Option<u64> {
 
 /// A body that is a JSON object. serde would also accept an array of the fields' values.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let body = without_byte_order_mark(body).map_err(|why| ApiError::refused(400, format!("body: {why}")))?;
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
         return Err(ApiError::refused(400, "body: expected a JSON object"));
     }
