@@ -100,7 +100,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   const asked = () => (isHomeHere() ? home() : followed());
 
   /** A path at a node: the page's own has the page's address, by whatever name it was opened. */
-  const at = (node, path) => (node === home() ? path : `http://${address(node)}${path}`);
+  const at = (node, path) => (node === home() ? path : `${address(node)}${path}`);
 
   const linkTo = (id) => (isHomeHere() || followed() === null ? `#job-${id}` : at(followed(), `/#job-${id}`));
 

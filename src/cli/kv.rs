@@ -6,13 +6,14 @@
 //! once. Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as for all commands.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
-use super::client::{Client, ClientArgs, Raw, Request};
+use super::client::{ClientArgs, ClusterClient, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
 use crate::text::percent_encode;
 use crate::time::parse_duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -66,7 +67,8 @@ enum KvCommand {
     Put {
         /// The key
         key: OsString,
-        /// The value [default: read from stdin, as with -]
+        /// The value; - reads it from stdin, as does none if stdin is not empty
+        #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(parse_value))]
         value: Option<OsString>,
         /// Write only if the key has this index (0: only if it does not exist)
         #[arg(long, value_name = "INDEX")]
@@ -99,7 +101,8 @@ enum KvCommand {
         key: OsString,
         /// The index that the key must have (0: it must not exist)
         index: u64,
-        /// The value [default: read from stdin, as with -]
+        /// The value; - reads it from stdin, as does none if stdin is not empty
+        #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(parse_value))]
         value: Option<OsString>,
         #[command(flatten)]
         write: WriteArgs,
@@ -138,9 +141,18 @@ struct WriteArgs {
     /// Read the value from this file (- is stdin)
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     file: Option<PathBuf>,
-    /// Remove the key after this time (500ms, 30s, 5m, 1h)
+    /// Remove the key after this time (500ms, 30s or 30, 5m, 1h)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     ttl: Option<Duration>,
+}
+
+/// A value as typed. One that looks like a misspelt option is refused, unless it stands after `--`.
+fn parse_value(value: OsString) -> Result<OsString, String> {
+    let is_like_option = value.as_bytes().starts_with(b"--") && value.len() > 2;
+    match is_like_option && std::env::args_os().all(|arg| arg != "--") {
+        true => Err("no such option; a value that begins with -- stands after --: kv put KEY -- VALUE".to_string()),
+        false => Ok(value),
+    }
 }
 
 /// A duration of at least a millisecond.
@@ -190,13 +202,13 @@ fn declined(raw: &Raw) -> Fault {
 }
 
 /// Sends a request; an answer other than success is an error.
-fn succeed(client: &Client, request: &Request) -> Result<Raw, Fault> {
+fn succeed(client: &ClusterClient, request: &Request) -> Result<Raw, Fault> {
     let raw = client.exchange(request)?;
     if matches!(raw.status, 200 | 202) { Ok(raw) } else { Err(declined(&raw)) }
 }
 
 fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
-    let raw = succeed(&Client::new(args)?, &Request::get(path(key, &level_param(level))))?;
+    let raw = succeed(&ClusterClient::new(args)?, &Request::get(path(key, &level_param(level))))?;
     if args.json {
         term::json(&described(key.clone().into_vec(), &raw));
         return Ok(());
@@ -251,6 +263,10 @@ fn value_of(value: Option<&OsString>, file: Option<&Path>) -> Result<Vec<u8>, Fa
             }
             let mut bytes = Vec::new();
             io::stdin().lock().read_to_end(&mut bytes).map_err(|e| unreadable("stdin", e))?;
+            if bytes.is_empty() && value.is_none() && file.is_none() && !io::stdin().is_terminal() {
+                let next = "nothing was sent; give a value: '' is an empty one, and - takes stdin even if it is empty";
+                return Err(Fault::new(code::USAGE, "no value: none is given, and stdin is empty", next));
+            }
             Ok(bytes)
         }
     }
@@ -264,7 +280,7 @@ fn put(
     write: &WriteArgs,
     args: &ClientArgs,
 ) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     let mut params = level_param(level);
     params.extend(if_index.map(|index| ("cas", index.to_string())));
     params.extend(write.ttl.map(|ttl| ("ttl_ms", ttl.as_millis().to_string())));
@@ -280,7 +296,7 @@ fn put(
 
 fn del(key: &OsString, if_index: Option<u64>, args: &ClientArgs) -> Result<(), Fault> {
     let params: Vec<_> = if_index.map(|index| ("cas", index.to_string())).into_iter().collect();
-    let answer = succeed(&Client::new(args)?, &Request::once("DELETE", path(key, &params), None))?.json();
+    let answer = succeed(&ClusterClient::new(args)?, &Request::once("DELETE", path(key, &params), None))?.json();
     if args.json {
         term::json(&answer);
     }
@@ -292,13 +308,13 @@ fn del(key: &OsString, if_index: Option<u64>, args: &ClientArgs) -> Result<(), F
 
 fn incr(key: &OsString, by: i64, args: &ClientArgs) -> Result<(), Fault> {
     let request = Request::change("POST", path(key, &[]), &json!({"incr": by}));
-    let answer = succeed(&Client::new(args)?, &request)?.json();
+    let answer = succeed(&ClusterClient::new(args)?, &request)?.json();
     term::answer(args.json, &answer, || answer["value"].to_string());
     Ok(())
 }
 
 fn scan(prefix: &OsString, limit: Option<u64>, keys_only: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     let mut left = limit.unwrap_or(u64::MAX);
     let mut after = String::new();
     while left > 0 {
@@ -356,7 +372,7 @@ fn printable(bytes: &[u8]) -> String {
 }
 
 fn watch(key: &OsString, index: Option<u64>, once: bool, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     // The answer comes only when the wait is over.
     let client =
         client.waiting(Duration::from_secs_f64(args.timeout.unwrap_or(5.0)) + Duration::from_secs(WATCH_SECONDS));

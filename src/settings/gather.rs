@@ -2,16 +2,17 @@
 //!
 //! Not here: what one key may hold (`rules.rs`).
 
+use super::injected;
 use super::rules::{Raw, Rule};
 use super::{DEFAULT_FILE, KEYS, Settings};
-use crate::text::plain;
+use crate::address;
+use crate::text::{plain, without_byte_order_mark};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ const RESERVED: [&str; 6] = [
 ];
 /// Prefix of variables that tests hand to the processes they start.
 const RESERVED_PREFIX: &str = "PHALANX_TEST_";
+/// Settings that had another name in earlier versions: that name, which still works, and the present one.
+const RENAMED: [(&str, &str); 1] = [("jobs_cage", "jobs_sandbox")];
 /// Longest settings file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -57,16 +60,42 @@ impl fmt::Display for Source {
 
 /// Where each key's value came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(BTreeMap<&'static str, Source>);
+pub struct Sources {
+    by_key: BTreeMap<&'static str, Source>,
+    /// Environment variables of a service that are no settings.
+    injected: Vec<String>,
+    /// Former names that were used, with the present ones.
+    renamed: BTreeMap<&'static str, &'static str>,
+}
 
 impl Sources {
     /// Source of a key's value; [`Source::Default`] for what was not set.
     pub fn of(&self, key: &str) -> Source {
-        self.0.get(key).cloned().unwrap_or(Source::Default)
+        self.by_key.get(key).cloned().unwrap_or(Source::Default)
+    }
+
+    /// All warnings about settings that are valid.
+    pub fn warnings(&self, settings: &Settings) -> Vec<String> {
+        let renamed = self.renamed.iter().map(|(former, name)| format!("the setting {former} is now called {name}"));
+        // A file may name the key without a value.
+        let exposed = settings.cluster_secret.as_ref().and_then(|_| self.exposed_secret());
+        let rest = exposed.into_iter().chain(settings.short_secret()).chain(renamed);
+        self.ignored_variables().into_iter().chain(rest).collect()
+    }
+
+    /// A warning of environment variables that were ignored: Kubernetes makes them for a service.
+    fn ignored_variables(&self) -> Option<String> {
+        (!self.injected.is_empty()).then(|| {
+            format!(
+                "ignored, because Kubernetes sets them for a service: {}. To use such a name for a setting, put it into \
+                 settings.json, or turn these off (enableServiceLinks: false)",
+                self.injected.join(", ")
+            )
+        })
     }
 
     /// A warning if other users of this machine can read the secret.
-    pub fn exposed_secret(&self) -> Option<String> {
+    pub(super) fn exposed_secret(&self) -> Option<String> {
         match self.of("cluster_secret") {
             Source::File(path) => {
                 let mode = std::fs::metadata(&path).ok()?.permissions().mode() & 0o777;
@@ -122,7 +151,10 @@ impl Settings {
         for (key, value) in flags {
             gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
         }
-        let variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
+        let mut variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
+        let injected = injected::names(&variables);
+        variables.retain(|name, _| !injected.contains(name));
+        gather.sources.injected = injected;
         for (name, value) in variables {
             let key = name["PHALANX_".len()..].to_ascii_lowercase();
             gather.take(Source::Environment(name), &key, Raw::Typed(value));
@@ -172,14 +204,17 @@ impl Gather {
 
     /// Checks one value, also when a stronger source has set its key already; keeps it if none has.
     pub(crate) fn take(&mut self, source: Source, key: &str, raw: Raw) {
-        let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == key) else {
+        let renamed = RENAMED.iter().find(|(former, _)| *former == key);
+        let present = renamed.map_or(key, |(_, name)| name);
+        let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == present) else {
             let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
             let nearest = known.iter().find(|name| is_near(name, key));
             let allowed = nearest.map_or_else(|| known.join(", "), |name| format!("did you mean {name}?"));
             return self.fault(&source, key, raw.shown(key), "unknown key", allowed);
         };
+        self.sources.renamed.extend(renamed.copied());
         match rule.check(&raw) {
-            Err(why) => self.fault(&source, name, raw.shown(key), why, rule.allowed()),
+            Err(why) => self.fault(&source, key, raw.shown(key), why, rule.allowed()),
             Ok(Value::String(_)) if matches!((rule, &source), (Rule::Secret(..), Source::Flag(_))) => {
                 let why = "the command line is visible to all users of this machine (ps)";
                 let allowed = format!(
@@ -187,17 +222,18 @@ impl Gather {
                         PHALANX_{}",
                     name.to_ascii_uppercase()
                 );
-                self.fault(&source, name, raw.shown(key), why, allowed);
+                self.fault(&source, key, raw.shown(key), why, allowed);
             }
-            Ok(_) if self.sources.0.contains_key(name) => {
-                // Without this error, the second one would be ignored.
-                if matches!((&source, self.sources.of(name)), (Source::Flag(_), Source::Flag(_))) {
-                    self.fault(&source, name, raw.shown(key), "given twice", "one value".into());
+            Ok(_) if self.sources.by_key.contains_key(name) => {
+                // Without this error, the second one would be ignored. Two in a file or in the environment are a
+                // former name and the present one.
+                if std::mem::discriminant(&source) == std::mem::discriminant(&self.sources.of(name)) {
+                    self.fault(&source, key, raw.shown(key), "given twice", "one value".into());
                 }
             }
             Ok(value) => {
                 self.values.insert((*name).into(), value);
-                self.sources.0.insert(name, source);
+                self.sources.by_key.insert(name, source);
             }
         }
     }
@@ -205,10 +241,10 @@ impl Gather {
     pub(crate) fn take_file(&mut self, named: Option<&Path>) {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
         let source = Source::File(path.clone());
-        let mut text = String::new();
+        let mut text = Vec::new();
         // The file may be a pipe, and have no end.
         let opened = std::fs::File::open(&path);
-        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
+        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
             Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
                 let want = format!("at most {FILE_BYTES_MAX} bytes");
                 return self.fault(&source, "(file)", "more".into(), "too long", want);
@@ -217,8 +253,11 @@ impl Gather {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
         }
-        // Editors on Windows write a byte order mark.
-        let pairs = match serde_json::from_str::<Pairs>(text.trim_start_matches('\u{feff}')) {
+        let text = match without_byte_order_mark(&text) {
+            Ok(text) => text,
+            Err(why) => return self.fault(&source, "(file)", why.to_string(), "not UTF-8", "text in UTF-8".into()),
+        };
+        let pairs = match serde_json::from_slice::<Pairs>(text) {
             Ok(Pairs(pairs)) => pairs,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
         };
@@ -255,9 +294,11 @@ impl Gather {
         self.relate(s.is_loopback() || s.cluster_secret.is_some(), "host", s, || {
             "a loopback address, or any address once cluster_secret is set".into()
         });
-        let is_anywhere = s.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-        self.relate(s.peers.is_empty() || !is_anywhere, "host", s, || {
-            "an address that the other hosts can reach, because peers are set".into()
+        let is_told = !address::is_unspecified(&s.host) || s.advertise_host.is_some();
+        self.relate(s.peers.is_empty() || is_told, "host", s, || {
+            "an address that the other hosts can reach, because peers are set; or any, with that address as \
+             advertise_host"
+                .into()
         });
         if self.faults.is_empty() { Ok((settings, self.sources)) } else { Err(self.faults) }
     }

@@ -1,7 +1,7 @@
 //! What the door answers: the API, the streams, the page's first chunk and the front door, with a fake node behind it.
 
 use crate::fake_host::*;
-use phalanx::outcome::{Doubt, NoLeader, Outcome, Reason};
+use phalanx::outcome::{NoLeader, Outcome, Reason, UnknownReason};
 use phalanx::raft::{Change, Refusal};
 use phalanx::services::Replicated;
 use phalanx::services::kv::{Batch, Bytes, Op, Store};
@@ -69,6 +69,9 @@ fn events_gossip_health_and_metrics() {
     let events = served.get("/v1/events?since=6").json();
     assert_eq!(events["events"].as_array().unwrap().len(), 2);
     assert_eq!(served.get("/v1/events?since=x").status, 400);
+    let incarnation = events["incarnation"].as_str().unwrap();
+    assert_eq!(served.get(&format!("/v1/events?since=6&incarnation={incarnation}")).json(), events);
+    assert_eq!(served.get("/v1/events?since=6&incarnation=x").status, 400);
     assert_eq!(served.get("/v1/gossip").json()[0]["from"], 3);
     assert_eq!(served.get("/livez").status, 200);
     assert_eq!(served.get("/readyz").body, "ready\n");
@@ -93,7 +96,7 @@ fn outcomes_become_statuses() {
     for (outcome, status, word) in [
         (Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
         (Outcome::Refused(Reason::Raft(Refusal::BadTarget)), 409, "refused"),
-        (Outcome::Unknown(Doubt::LeaderLost), 504, "unknown"),
+        (Outcome::Unknown(UnknownReason::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);
         let answer = post("{}");

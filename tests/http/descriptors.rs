@@ -41,13 +41,13 @@ fn accepting_survives_a_lack_of_descriptors() {
     let highest = clients.iter().map(|client| client.as_raw_fd() as u64).max().unwrap();
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits }).unwrap();
     let serving = server.clone();
-    std::thread::spawn(move || http::serve_host(&listener, &serving));
+    std::thread::spawn(move || http::serve_host(&listener.into(), &serving));
 
     let statuses: Vec<u16> = clients.iter_mut().map(|client| read_answer(client).status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();
-    let told = statuses.iter().filter(|status| **status == 503).count();
-    assert!(served > 0 && told > 0 && served + told == 40, "{statuses:?}");
-    assert_eq!(server.counts.turned_away.load(Relaxed), told as u64);
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(served > 0 && refused > 0 && served + refused == 40, "{statuses:?}");
+    assert_eq!(server.counts.turned_away.load(Relaxed), refused as u64);
 
     drop(clients);
     wait_until("the kept connections have ended", || host.connections.load(SeqCst) == 0);

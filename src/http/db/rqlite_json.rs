@@ -8,6 +8,7 @@
 
 use crate::services::sql::Outcome;
 use crate::services::sql::commands::{Bytes, Params, Statement, Value};
+use crate::text::without_byte_order_mark;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 /// Reads the body of a request. The error: a sentence.
 pub(crate) fn statements(body: &[u8]) -> Result<Vec<Statement>, String> {
+    let body = without_byte_order_mark(body).map_err(|why| format!("body: {why}"))?;
     let Json::Array(items) = serde_json::from_slice(body).map_err(|error| format!("body: {error}"))? else {
         return Err("body: expected a JSON array of statements".to_string());
     };
@@ -100,18 +102,23 @@ pub(crate) struct Results<'a> {
 impl Results<'_> {
     /// The body, with a line feed at its end.
     pub(crate) fn write(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(256);
-        let written = if self.style.is_pretty {
-            let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-            self.serialize(&mut serde_json::Serializer::with_formatter(&mut body, form))
-        } else {
-            serde_json::to_writer(&mut body, self)
-        };
-        written.expect("our own types serialize");
-        body.push(b'\n');
-        body.shrink_to_fit();
-        body
+        write_json(self, self.style.is_pretty)
     }
+}
+
+/// A body with a line feed at its end; `is_pretty`: indented by four blanks for each level, as rqlite does.
+pub(crate) fn write_json(value: &impl Serialize, is_pretty: bool) -> Vec<u8> {
+    let mut body = Vec::with_capacity(256);
+    let written = if is_pretty {
+        let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut body, form))
+    } else {
+        serde_json::to_writer(&mut body, value)
+    };
+    written.expect("our own types serialize");
+    body.push(b'\n');
+    body.shrink_to_fit();
+    body
 }
 
 impl Serialize for Results<'_> {
@@ -290,6 +297,8 @@ mod tests {
         let read = |text: &str| statements(text.as_bytes());
         let one = |text: &str| read(text).unwrap().pop().unwrap().params;
         assert_eq!(read(r#"["SELECT 1"]"#), Ok(vec![Statement::bare("SELECT 1")]));
+        assert_eq!(read("\u{feff}[\"SELECT 1\"]\r\n"), Ok(vec![Statement::bare("SELECT 1")]));
+        assert_eq!(statements(b"\xff\xfe[\0\"\0"), Err("body: the text is in UTF-16; save it in UTF-8".to_string()));
         assert_eq!(
             one(r#"[["x", 1, 2.0, true, null, "t", [0, 255]]]"#),
             Params::Positional(vec![

@@ -3,12 +3,14 @@
 //! Only what the clients read is there, under rqlite's names; `/v1/status` has the rest. Source: rqlite.io/docs/api,
 //! `http/nodes.go` of rqlite 10; the clients gorqlite, rqlite-js and the rqlite shell.
 
+use super::rqlite_json::write_json;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::node::views::status::{NodeRow, Status};
 use crate::raft::Role;
 use crate::types::{Liveness, Standing};
 use serde_json::{Value as Json, json};
+use std::num::NonZero;
 
 /// The version of rqlite whose HTTP API this is, as clients ask for it.
 pub(crate) const VERSION: &str = "v8.36.0";
@@ -32,7 +34,8 @@ pub(crate) fn status(request: &Request) -> ApiResult {
     };
     let body = json!({
         "build": {"version": VERSION, "phalanx": status.node.version},
-        "http": {"bind_addr": own.map_or("", |row| &row.http)},
+        "http": {"bind_addr": own.map_or("".into(), |row| request.seen(&row.http))},
+        "runtime": {"num_cpu": std::thread::available_parallelism().map_or(1, NonZero::get)},
         "node": {"uptime": format!("{}s", status.node.uptime_ms as f64 / 1e3)},
         "store": {
             "node_id": status.node.id.0.to_string(),
@@ -62,7 +65,7 @@ pub(crate) fn nodes(request: &Request) -> ApiResult {
     let of_node = |row: &NodeRow| {
         let mut node = json!({
             "id": row.id.0.to_string(),
-            "api_addr": format!("http://{}", row.http),
+            "api_addr": format!("http://{}", request.seen(&row.http)),
             "addr": row.peer,
             "version": VERSION,
             "voter": is_voter(row),
@@ -92,10 +95,6 @@ fn is_voter(row: &NodeRow) -> bool {
 }
 
 fn written(request: &Request, body: &Json) -> Response {
-    let response = Response::json(200, body);
-    if !request.params().is_set("pretty") {
-        return response;
-    }
-    let text = serde_json::to_string_pretty(body).expect("JSON is text") + "\n";
-    Response { body: text.into_bytes().into(), ..response }
+    let text = write_json(body, request.params().is_set("pretty"));
+    Response { content_type: "application/json", body: text.into(), ..Response::empty(200) }
 }

@@ -14,8 +14,9 @@ use super::join::{self, whereabouts};
 use super::limits::{ConnectionEntry, ConnectionTable};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::node::accept::{self, Arrival};
+use crate::node::listener::Listener;
 use crate::node::shared::Shared;
-use crate::node::shared::messages::{CoreInput, GossipInput};
+use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
 use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
@@ -30,7 +31,7 @@ use log::debug;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ const SPAWN_PAUSE: Duration = Duration::from_millis(20);
 const STACK_BYTES: usize = 512 << 10;
 
 /// Body of the `peers` thread: accepts until the node stops.
-pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
+pub fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
     let places = Arc::new(ConnectionTable::default());
     accept::accept_all(
         listener,
@@ -96,7 +97,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
         }
         Purpose::Peer => serve_peer(shared, stream, hello, place, &mut seals.incoming),
         Purpose::Ask => answer(stream, &mut seals, Frame::Whereabouts(whereabouts(shared, from.id))),
-        Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, &hello, is_gateway)),
+        Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, stream, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
             let why = "this node has no address of yours".to_string();
@@ -142,7 +143,7 @@ fn read_all(
 ) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {
         true => io::Cursor::default(),
-        false => await_acquaintance(shared, stream, from, seal)?,
+        false => wait_until_known(shared, stream, from, seal)?,
     };
     if !place.recognize(from, &Purpose::Peer) {
         return Err(WireError::Unexpected("connection: all places are taken"));
@@ -157,7 +158,7 @@ fn read_all(
 }
 
 /// Drops the frames of a node until it is known, by the deadline at most; returns the bytes that were read beyond them.
-fn await_acquaintance(
+fn wait_until_known(
     shared: &Shared,
     stream: &TcpStream,
     from: Identity,
@@ -250,8 +251,31 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
         Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
+        Frame::Published { channel, message } => publish(shared, channel, message),
+        Frame::AskScan { cursor } => {
+            if let Some(link) = shared.links().get(&from.id) {
+                let position = shared.scan_cursors.own(cursor).map(serde_bytes::ByteBuf::from);
+                link.send(&Frame::Scan { cursor, position });
+            }
+        }
+        Frame::Scan { cursor, position } => {
+            shared.scan_cursors.on_answer(cursor, position.map(serde_bytes::ByteBuf::into_vec));
+        }
         Frame::Forwarded(answers) => shared.inboxes.to_core(CoreInput::Forwarded(answers)),
         _ => return Err(WireError::Unexpected("frame on a peer connection")),
     }
     Ok(())
+}
+
+/// Passes on what another node's client has published, or drops it: for want of subscribers, memory or time.
+fn publish(shared: &Shared, channel: Vec<u8>, message: Vec<u8>) {
+    if !shared.channels.has_subscribers() {
+        return;
+    }
+    let mut held = shared.memory.reservation();
+    let is_held = held.resize(channel.len() + message.len()).is_ok();
+    let input = PubSubInput::Published { channel, message, held };
+    if !is_held || shared.inboxes.pubsub.try_send(input).is_err() {
+        shared.channels.count_dropped();
+    }
 }

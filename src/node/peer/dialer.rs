@@ -7,19 +7,20 @@
 //! Not here: how frames get into a connection and when they are dropped (`node/shared/link.rs`), who gets a link
 //! (`node/threads/core/`), the reading half (`acceptor.rs`).
 
+use crate::address;
 use crate::limits::SEND_INBOX_MAX;
 use crate::node::shared::link::{Link, LinkInput, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, lock};
 use crate::types::Identity;
 use crate::wire::codec::WireError;
-use crate::wire::handshake::{self, Welcomed};
+use crate::wire::handshake::{self, HelloReply};
 use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,7 +54,7 @@ struct Dialer {
     wire: Arc<Mutex<Wire>>,
 }
 
-enum Ended {
+enum LinkEnd {
     /// Dial again at once.
     Broken,
     /// The link is no longer needed.
@@ -83,8 +84,8 @@ impl Dialer {
                     *lock(&self.wire) = Wire::default();
                     let _ = stream.shutdown(Shutdown::Both);
                     match ended {
-                        Ended::Broken => quick_dials = DYING_DIALS,
-                        Ended::Unneeded => return,
+                        LinkEnd::Broken => quick_dials = DYING_DIALS,
+                        LinkEnd::Unneeded => return,
                     }
                     continue;
                 }
@@ -137,12 +138,12 @@ impl Dialer {
         Ok((stream, seals.outgoing))
     }
 
-    fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> Ended {
+    fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
         loop {
             match queue.recv() {
                 Ok(LinkInput::Drain) => {}
-                Ok(LinkInput::Check) => return Ended::Broken,
-                Err(_) => return Ended::Unneeded,
+                Ok(LinkInput::Check) => return LinkEnd::Broken,
+                Err(_) => return LinkEnd::Unneeded,
             }
             loop {
                 let bytes = {
@@ -156,7 +157,7 @@ impl Dialer {
                 let mut to = stream;
                 if let Err(e) = to.write_all(&bytes) {
                     debug!("write failed peer={} err={e}", self.who.id);
-                    return Ended::Broken;
+                    return LinkEnd::Broken;
                 }
             }
         }
@@ -181,11 +182,6 @@ fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     }
 }
 
-/// First address of `host:port`.
-pub fn resolve(address: &str) -> io::Result<std::net::SocketAddr> {
-    address.to_socket_addrs()?.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
-}
-
 /// Dials a node of this cluster, and verifies its identity.
 ///
 /// # Errors
@@ -196,8 +192,8 @@ pub fn dial_as(
     address: &str,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(TcpStream, Welcomed, Seals), WireError> {
-    let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
+) -> Result<(TcpStream, HelloReply, Seals), WireError> {
+    let stream = address::connect(address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),

@@ -7,10 +7,11 @@ use super::sql_folder::SqlFolder;
 use super::stop;
 use crate::limits;
 use crate::node::handle::Handle;
+use crate::node::listener::Listener;
 use crate::node::peer::{acceptor, reunite};
 use crate::node::reports::status;
 use crate::node::shared::inboxes::{self, Receivers};
-use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, WorkerInput};
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, WorkerInput};
 use crate::node::shared::state::Parts;
 use crate::node::shared::stopper::Stopper;
 use crate::node::shared::{Shared, lock};
@@ -20,7 +21,7 @@ use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::threads::console::ConsoleOptions;
 use crate::node::threads::core::Core;
 use crate::node::threads::{
-    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, sql_checkpoint, watch, worker,
+    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, pubsub, sql_checkpoint, watch, worker,
 };
 use crate::node::views::events::Author;
 use crate::node::views::statement_timings::StatementTimings;
@@ -31,14 +32,13 @@ use crate::services::registry::Registry;
 use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::anchor::Anchor;
-use crate::store::identity::{FolderLock, Me};
+use crate::store::identity::{FolderLock, StoredIdentity};
 use crate::store::{RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, Ticks};
 use crate::wire::seal::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -51,7 +51,7 @@ const READS_LEAVE_MB: u64 = 64;
 const STOP_MAX: Duration = Duration::from_millis(4500);
 
 /// The body of an endpoint's thread.
-pub type Endpoint = fn(TcpListener, Handle);
+pub type Endpoint = fn(Listener, Handle);
 
 /// The endpoints, given from above because arrows point down only.
 #[derive(Clone, Copy)]
@@ -95,7 +95,7 @@ pub struct NodeParts {
     /// Made of `cluster_secret`, for the peer port.
     pub peer_key: Option<Key>,
     /// Identity, cluster and known peers, as on disk.
-    pub me: Me,
+    pub me: StoredIdentity,
     /// The data folder.
     pub dir: PathBuf,
     /// Locks it against other processes.
@@ -117,7 +117,7 @@ pub struct NodeParts {
 pub struct Running {
     shared: Arc<Shared>,
     /// Peer port, HTTP, Redis protocol, front door: handles to end the accepts with.
-    listening: [TcpListener; 4],
+    listening: [Listener; 4],
     /// In the order in which they are joined: each may still need those after it.
     threads: Vec<std::thread::JoinHandle<()>>,
     _folder: FolderLock,
@@ -132,7 +132,7 @@ struct Services {
 }
 
 impl Services {
-    fn open(settings: &Settings, me: &Me, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
+    fn open(settings: &Settings, me: &StoredIdentity, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
         let (who, begun) = (me.identity(), Instant::now());
         let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
         let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
@@ -205,7 +205,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     let own_http = shared.settings.addresses(who.id).http;
     lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
-    let clone = |listener: &TcpListener| listener.try_clone().map_err(LaunchError::Thread);
+    let clone = |listener: &Listener| listener.try_clone().map_err(LaunchError::Thread);
     let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
     let core = || Core::new(Arc::clone(&shared), raft, me.peers.into_iter().collect(), applied);
     let mut threads = Threads { shared: &shared, started: Vec::new() };
@@ -249,6 +249,7 @@ impl Threads<'_> {
         self.start("monitor", move |s| monitor::run(&s, &inbox.monitor))?;
         self.start("watch", move |s| watch::run(&s, &inbox.watch))?;
         self.start("chat", move |s| chat::run(&s, &inbox.chat))?;
+        self.start("pubsub", move |s| pubsub::run(&s, &inbox.pubsub))?;
         self.start("worker", move |s| worker::run(&s, &inbox.worker))?;
         self.start("checkpoint", |s| sql_checkpoint::run(&s))?;
         self.start("checkpoints", move |s| checkpoints::run(&s, &inbox.checkpoints))?;
@@ -308,13 +309,14 @@ impl Running {
         stop::transfer_leadership(shared);
         shared.begin_stop();
         let [peer, http, resp, front] = self.listening;
-        close(http);
-        close(resp);
-        close(front);
+        close(&http);
+        close(&resp);
+        close(&front);
         stop::drain_clients(shared);
         shared.finish_stop();
-        close(peer);
+        close(&peer);
         let _ = inboxes.gossip.try_send(GossipInput::Stop);
+        let _ = inboxes.pubsub.send_timeout(PubSubInput::Stop, Duration::from_millis(200));
         let _ = inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
         let _ = inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));
         let _ = inboxes.disk.send_timeout(DiskJob::Stop, Duration::from_millis(200));

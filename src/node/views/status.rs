@@ -156,6 +156,9 @@ pub struct IntegrityStatus {
     pub checkpoint_index: Index,
     /// How long ago that was, or the start.
     pub checkpoint_age_ms: u64,
+    /// Whether it is taking a digest: checkpoints that it applies meanwhile are skipped.
+    #[serde(default)]
+    pub is_digesting: bool,
     /// The nodes that differ from the majority.
     pub corrupt: Vec<DifferenceRow>,
     /// In which parts of the state no majority agrees: nothing is written until one does.
@@ -247,6 +250,24 @@ pub struct Session {
     pub peer: String,
     /// Since it was opened.
     pub age_ms: u64,
+}
+
+/// `GET /v1/events`: events of one process, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPage {
+    /// Random, drawn when the process started: sequence numbers of two processes cannot be compared. `None` from nodes
+    /// of older versions.
+    #[serde(default)]
+    pub incarnation: Option<Uuid>,
+    pub events: Vec<EventLine>,
+}
+
+/// Up to which event a client has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventPosition {
+    /// Of the process that numbered the event; `None`: whichever answers.
+    pub incarnation: Option<Uuid>,
+    pub seq: u64,
 }
 
 /// One event in plain words, for `/v1/events`, the page and `phalanx events`.
