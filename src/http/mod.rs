@@ -21,6 +21,7 @@ mod outcome;
 mod pages;
 mod password_hasher;
 mod request;
+mod request_times;
 mod router;
 mod routes;
 mod server;

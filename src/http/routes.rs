@@ -15,6 +15,7 @@ use super::protocol::guard;
 use super::protocol::guard::Audience;
 use super::protocol::parse::{Head, Method};
 use super::request::{ApiResult, Request, Stream, Upload};
+use super::request_times::RouteName;
 use super::server::Server;
 
 /// Parameter names, in groups.
@@ -257,6 +258,18 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/static/{name}", static_files::file).open_to(ANYONE).without_cors(),
     get("/openapi.json", static_files::openapi).open_to(ANYONE).without_cors(),
 ];
+
+/// Method and template of each route, in the table's order, and last a row for requests that none of them answers.
+pub(crate) fn names() -> Vec<RouteName> {
+    let names = ROUTES.iter().map(|route| (route.method.name(), route.path));
+    names.chain([("other", "other")]).collect()
+}
+
+/// Position of a route among [`names`].
+pub(crate) fn position(route: Option<&Route>) -> usize {
+    let position = route.and_then(|route| ROUTES.iter().position(|row| std::ptr::eq(row, route)));
+    position.unwrap_or(ROUTES.len())
+}
 
 /// The routes of the path of a request.
 pub(crate) struct Path<'a> {

@@ -5,6 +5,7 @@
 use super::password_hasher::Passwords;
 use super::protocol::conn::{Deadlines, is_timeout};
 use super::protocol::response::Origin;
+use super::request_times::RequestTimes;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -48,6 +49,7 @@ pub struct Counts {
     pub requests: AtomicU64,
     pub refused_requests: AtomicU64,
     pub slow_readers_dropped: AtomicU64,
+    pub times: RequestTimes,
 }
 
 impl Server {

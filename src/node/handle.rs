@@ -70,9 +70,9 @@ impl Handle {
         }
     }
 
-    /// Counts commands that were done for a client, and how long they took: for endpoints that use [`Handle::submit`].
-    pub fn answered(&self, commands: u64, took: Duration) {
-        self.shared.activity.answered(commands, took);
+    /// Counts a client's commands by their outcome, and how long they took: for endpoints that use [`Handle::submit`].
+    pub fn answered<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
+        self.shared.activity.answered(outcome, commands, took);
     }
 
     /// An upper bound of the bytes of each value in this node's store.
@@ -172,8 +172,8 @@ impl Requests for Handle {
             None => self.shared.inboxes.ask(operation, deadline),
             Some(why) => Outcome::Refused(why),
         };
-        if is_for_services && let Outcome::Done(_) = answered {
-            self.answered(1, begun.elapsed());
+        if is_for_services {
+            self.answered(&answered, 1, begun.elapsed());
         }
         answered
     }
