@@ -24,9 +24,11 @@ need bwrap bubblewrap
 need c++ g++
 need javac default-jdk-headless
 need node nodejs
+need npm npm
 need script bsdutils
 need chromium chromium
 need chromedriver chromium-driver
+need promtool prometheus
 # redis-py for the system's own Python; another one may come first in PATH.
 for python in /usr/bin/python3 python3; do
   if "$python" -c 'import redis' 2>/dev/null; then has_redis_py=yes; fi
@@ -50,6 +52,17 @@ fi
 if ! PYTHONPATH=target/pyrqlite python3 -c 'import pyrqlite' 2>/dev/null; then
   python3 -m pip install --quiet --no-deps --target target/pyrqlite pyrqlite==2.2.3 >/dev/null 2>&1 \
     || say "test.sh: could not install pyrqlite with pip; the test of pyrqlite says that it is skipped"
+fi
+
+# Tools that read the OpenAPI document and the dashboard, in folders that nobody else looks into.
+if ! PYTHONPATH=target/openapi-python-client python3 -c 'import openapi_python_client' 2>/dev/null; then
+  python3 -m pip install --quiet --target target/openapi-python-client openapi-python-client==0.29.1 >/dev/null 2>&1 \
+    || say "test.sh: could not install openapi-python-client with pip; its test says that it is skipped"
+fi
+if [[ ! -x target/npm-tools/node_modules/.bin/redocly ]]; then
+  npm install --silent --no-audit --no-fund --prefix target/npm-tools \
+    @redocly/cli@2.77.0 openapi-typescript@7.13.0 typescript@5.9.3 @grafana/schema@13.2.3 >/dev/null 2>&1 \
+    || say "test.sh: could not install tools for OpenAPI with npm; their tests say that they are skipped"
 fi
 
 if ! command -v cargo >/dev/null 2>&1 && [[ -x $HOME/.cargo/bin/cargo ]]; then

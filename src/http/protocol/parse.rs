@@ -40,7 +40,7 @@ pub enum Method {
     Delete,
     /// `OPTIONS`: the preflight request of a browser before a page of another node may use the chat.
     Options,
-    /// `PATCH`, `TRACE`, `CONNECT`: known, and allowed nowhere.
+    /// `PATCH`, `QUERY`, `TRACE`, `CONNECT`: known, and allowed nowhere.
     Other,
 }
 
@@ -173,7 +173,7 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
         fields.take(header.name, header.value)?;
     }
     let method = match request.method.unwrap_or_default() {
-        "PATCH" | "TRACE" | "CONNECT" => Some(Method::Other),
+        "PATCH" | "QUERY" | "TRACE" | "CONNECT" => Some(Method::Other),
         name => Method::ALLOWED.into_iter().find(|method| method.name() == name),
     };
     fields.finish(method, target, is_http11).map(|head| Some((head, length)))
