@@ -54,6 +54,12 @@ if ! PYTHONPATH=target/pyrqlite python3 -c 'import pyrqlite' 2>/dev/null; then
     || say "test.sh: could not install pyrqlite with pip; the test of pyrqlite says that it is skipped"
 fi
 
+# Celery with its result backend, and redis-py with it.
+if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; then
+  python3 -m pip install --quiet --target target/celery celery==5.7.0 redis==8.1.0 >/dev/null 2>&1 \
+    || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
+fi
+
 # Tools that read the OpenAPI document and the dashboard, in folders that nobody else looks into.
 if ! PYTHONPATH=target/openapi-python-client python3 -c 'import openapi_python_client' 2>/dev/null; then
   python3 -m pip install --quiet --target target/openapi-python-client openapi-python-client==0.29.1 >/dev/null 2>&1 \

@@ -13,7 +13,7 @@
 pub(crate) mod chat;
 mod http;
 
-pub use chat::{Chat, Follower, To};
+pub use chat::{Chat, Follower, Recipient};
 pub use http::{Connection, Response};
 
 use serde_json::Value;
@@ -127,7 +127,7 @@ impl Clone for Client {
 }
 
 /// The result of one attempt.
-enum Tried {
+enum AttemptResult {
     Answer(Response),
     /// It did not arrive.
     NotSent(String),
@@ -156,8 +156,8 @@ impl Failures {
                 None => reasons.push((why, vec![address])),
             }
         }
-        let told: Vec<String> = reasons.iter().map(|(why, at)| format!("{why} at {}", at.join(", "))).collect();
-        if told.is_empty() { "no address is known".to_string() } else { told.join("; ") }
+        let texts: Vec<String> = reasons.iter().map(|(why, at)| format!("{why} at {}", at.join(", "))).collect();
+        if texts.is_empty() { "no address is known".to_string() } else { texts.join("; ") }
     }
 }
 
@@ -221,7 +221,7 @@ impl Client {
         let (mut left, mut hops) = (self.addresses.len(), 0);
         while left > 0 {
             match self.attempt(request, deadline) {
-                Tried::Answer(response) => {
+                AttemptResult::Answer(response) => {
                     if hops < HOPS_MAX
                         && let Some(address) = redirect(&response)
                     {
@@ -240,10 +240,10 @@ impl Client {
                         _ => return Ok(response),
                     }
                 }
-                Tried::Lost(why) if !request.is_query() => {
+                AttemptResult::Lost(why) if !request.is_query() => {
                     maybe_done = Some(format!("{} received the request but did not answer ({why})", self.address()));
                 }
-                Tried::NotSent(why) | Tried::Lost(why) => failures.add(self.address(), why),
+                AttemptResult::NotSent(why) | AttemptResult::Lost(why) => failures.add(self.address(), why),
             }
             if maybe_done.is_some() && !request.may_be_sent_again() {
                 break; // K1
@@ -287,25 +287,25 @@ impl Client {
         Ok(self.ask(request)?.json())
     }
 
-    fn attempt(&mut self, request: &Request, deadline: Option<Instant>) -> Tried {
+    fn attempt(&mut self, request: &Request, deadline: Option<Instant>) -> AttemptResult {
         let until = Instant::now() + self.patience;
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         // The node may have closed an idle connection: a request that may be repeated is sent to it again.
         let kept = self.connection.take().filter(|_| request.may_be_sent_again());
         let broke = match kept.map(|connection| self.exchange(connection, request, until)) {
-            Some(Ok(response)) => return Tried::Answer(response),
-            Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => return Tried::Lost(in_words(&e)),
+            Some(Ok(response)) => return AttemptResult::Answer(response),
+            Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => return AttemptResult::Lost(in_words(&e)),
             Some(Err(_)) => true,
             None => false,
         };
         let connection = match Connection::open(self.address(), self.patience.min(CONNECT_MAX)) {
             Ok(connection) => connection,
-            Err(e) if broke => return Tried::Lost(in_words(&e)),
-            Err(e) => return Tried::NotSent(in_words(&e)),
+            Err(e) if broke => return AttemptResult::Lost(in_words(&e)),
+            Err(e) => return AttemptResult::NotSent(in_words(&e)),
         };
         match self.exchange(connection, request, until) {
-            Ok(response) => Tried::Answer(response),
-            Err(e) => Tried::Lost(in_words(&e)),
+            Ok(response) => AttemptResult::Answer(response),
+            Err(e) => AttemptResult::Lost(in_words(&e)),
         }
     }
 

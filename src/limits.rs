@@ -140,3 +140,15 @@ pub const RESP_UNSENT_BYTES_MAX: usize = 32 << 20;
 pub const RESP_DRAIN_INBOX_MAX: usize = 4096;
 /// Positions of SCANs that a node stores for its clients. Full: the oldest is dropped, and that scan starts again.
 pub const RESP_CURSORS_MAX: usize = 4096;
+/// Time in which another node must tell the position of its cursor. Later: that scan starts again.
+pub const SCAN_ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+/// Bytes of requests in which a client counts as busy sending, each [`HTTP_WRITE_DEADLINE`]: it need not read meanwhile.
+pub const RESP_SENDING_BYTES_MIN: usize = 64 << 10;
+/// Channels and patterns to which one connection subscribes. More: refused.
+pub const RESP_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// A pattern of PSUBSCRIBE: each message is compared with all patterns. Longer: refused.
+pub const RESP_PATTERN_BYTES_MAX: usize = 1 << 10;
+/// Bytes that wait for one peer's socket beyond which messages of PUBLISH to it are dropped: heartbeats wait behind them.
+pub const PUBLISHED_BYTES_MAX: usize = 1 << 20;
+/// Inbox of `pubsub`, in messages of other nodes. Full: dropped.
+pub const PUBSUB_INBOX_MAX: usize = 4096;

@@ -90,8 +90,8 @@ pub struct SqlBugs {
     pub overlooked_now_ms: Option<u64>,
     /// The columns of an answer are those of the prepared statement before it has seen the schema.
     pub columns_before_first_step: bool,
-    /// `random()` draws from a source of this node's own, which this number names.
-    pub own_chance: Option<u64>,
+    /// `random()` starts from this number of the node as well as from the seed in the log.
+    pub random_seed: Option<u64>,
     /// What the file has already is run once more when the log is replayed.
     pub entries_run_again: bool,
     /// Statements change the settings of full-text tables, as they could in databases that are older than that rule.

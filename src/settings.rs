@@ -128,7 +128,7 @@ settings! {
     /// Jobs that this node runs at once; `None`: one per processor.
     job_slots: Option<u32> = None, Rule::NumberOrNull(1, 256);
     /// How programs are isolated.
-    jobs_cage: SandboxKind = SandboxKind::Full, Rule::Choice(&["full", "limits"]);
+    jobs_sandbox: SandboxKind = SandboxKind::Full, Rule::Choice(&["full", "limits"]);
     /// How long the result of a job is kept.
     jobs_keep_ms: u64 = 3_600_000, Rule::Number(1000, 30 * 86_400_000);
     /// Languages that jobs may be written in.
@@ -259,6 +259,7 @@ mod tests {
         let text = include_str!("../settings.json");
         let (settings, sources) = load(text, &[], &[]).unwrap();
         assert_eq!(settings, Settings::default());
+        assert_eq!(sources.warnings(&settings), Vec::<String>::new(), "a secret that is null is none");
         for (key, _) in KEYS {
             assert!(matches!(sources.of(key), Source::File(_)), "{key} is not in settings.json");
         }
@@ -310,6 +311,30 @@ mod tests {
         assert_eq!(settings.cluster_secret, None);
         let misspelt = load("{}", &[], &[("cluster_secrets", "abracadabra-abracadabra")]).unwrap_err();
         assert!(!misspelt[0].to_string().contains("abracadabra"), "{}", misspelt[0]);
+    }
+
+    #[test]
+    fn a_former_name_still_works_and_is_warned_of_once() {
+        let file = r#"{"jobs_cage": "limits"}"#;
+        let none: &[(&str, &str)] = &[];
+        let env: &[(&str, &str)] = &[("PHALANX_JOBS_CAGE", "limits")];
+        let flags: &[(&str, &str)] = &[("jobs-cage", "limits")];
+        for (file, env, flags) in [(file, none, none), ("{}", env, none), ("{}", none, flags), (file, env, flags)] {
+            let (settings, sources) = load(file, env, flags).unwrap();
+            assert_eq!(settings.jobs_sandbox, SandboxKind::Limits, "{file} {env:?} {flags:?}");
+            assert_eq!(sources.warnings(&settings), ["the setting jobs_cage is now called jobs_sandbox"]);
+        }
+        let (settings, sources) = load(file, &[], &[("jobs_sandbox", "full")]).unwrap();
+        assert_eq!(settings.jobs_sandbox, SandboxKind::Full, "{sources:?}");
+        let (settings, sources) = load(r#"{"jobs_sandbox": "limits"}"#, &[], &[]).unwrap();
+        assert_eq!((settings.jobs_sandbox, sources.warnings(&settings)), (SandboxKind::Limits, Vec::new()));
+        // Both names in one place contradict each other.
+        let faults = load(r#"{"jobs_cage": "limits", "jobs_sandbox": "full"}"#, &[], &[]).unwrap_err();
+        assert!(faults[0].to_string().contains("given twice"), "{}", faults[0]);
+        let faults = load("{}", &[("PHALANX_JOBS_CAGE", "full"), ("PHALANX_JOBS_SANDBOX", "full")], &[]).unwrap_err();
+        assert!(faults[0].to_string().contains("given twice"), "{}", faults[0]);
+        let faults = load(r#"{"jobs_cage": "none"}"#, &[], &[]).unwrap_err();
+        assert!(faults[0].to_string().contains("jobs_cage = \"none\""), "{}", faults[0]);
     }
 
     #[test]
@@ -406,7 +431,9 @@ mod tests {
         {
             assert!(load(&format!(r#"{{"runtimes": {bad}}}"#), &[], &[]).is_err(), "{bad}");
         }
-        assert!(load(r#"{"job_slots": 0}"#, &[], &[]).is_err() && load(r#"{"jobs_cage": "none"}"#, &[], &[]).is_err());
+        assert!(
+            load(r#"{"job_slots": 0}"#, &[], &[]).is_err() && load(r#"{"jobs_sandbox": "none"}"#, &[], &[]).is_err()
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Not here: printing (`cli/lab/bench.rs`).
 
 use super::monitors::raise_file_limit;
-use crate::client::{Chat, Connection, To};
+use crate::client::{Chat, Connection, Recipient};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result, poll};
 use crate::progress::Progress;
@@ -26,7 +26,7 @@ const SENDERS: usize = 4;
 
 /// What is measured.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Plan {
+pub struct Options {
     /// Number of readers, one connection each
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20_000))]
     pub readers: u64,
@@ -74,9 +74,9 @@ struct Reader {
 ///
 /// # Errors
 /// Nodes do not start, or an account or a reader is refused.
-pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
+pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Findings> {
     raise_file_limit();
-    let (accounts, readers_wanted) = (plan.accounts as usize, plan.readers as usize);
+    let (accounts, readers_wanted) = (options.accounts as usize, options.readers as usize);
     let mut cluster = Cluster::ready(exe, 3, &json!({}))?;
     let leader = cluster.wait_leader()?;
     let node = (1..=3).find(|id| *id != leader).unwrap_or(1);
@@ -88,7 +88,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
         chat.sign_up(name, "bench password").map_err(refused)?;
         Ok(chat)
     };
-    progress.begin_counted(&format!("{} accounts join a room", accounts + SENDERS), plan.accounts);
+    progress.begin_counted(&format!("{} accounts join a room", accounts + SENDERS), options.accounts);
     let mut senders: Vec<Chat> = (0..SENDERS).map(|n| member(&format!("sender{n}"))).collect::<Result<_>>()?;
     let room = senders[0].post("rooms", &json!({"name": "bench"})).map_err(refused)?["conversation"].clone();
     let join = |chat: &mut Chat| chat.post(&format!("rooms/{room}/join"), &json!({})).map_err(refused);
@@ -102,17 +102,17 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Findings> {
         tokens.push(chat.client.token.unwrap_or_default());
         progress.advance(1);
     }
-    progress.begin(&format!("{} readers follow node {node}", plan.readers));
+    progress.begin(&format!("{} readers follow node {node}", options.readers));
     let mut readers = Vec::new();
     for n in 0..readers_wanted {
         readers.push(open(&cluster.http(node), &tokens[n % tokens.len()])?);
     }
     let begun = Instant::now();
-    let total = (plan.rate * plan.seconds) as usize;
+    let total = (options.rate * options.seconds) as usize;
     let (sent, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for (place, mut sender) in senders.into_iter().enumerate() {
-        let (sent, ended, rate) = (sent.clone(), ended.clone(), plan.rate as f64);
-        let room = To::Conversation(room.as_u64().unwrap_or(0));
+        let (sent, ended, rate) = (sent.clone(), ended.clone(), options.rate as f64);
+        let room = Recipient::Conversation(room.as_u64().unwrap_or(0));
         crate::node::spawn::spawn("chatter", move || {
             for n in (place..total).step_by(SENDERS) {
                 poll::pause_until(begun + Duration::from_secs_f64(n as f64 / rate));

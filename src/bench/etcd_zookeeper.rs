@@ -6,7 +6,7 @@
 //! own format. Both accept commands before they have answered earlier ones.
 //! Not here: sockets and time measurement (`load.rs`).
 
-use super::protocols::{Dialect, Heard, Verb, key_name};
+use super::protocols::{CommandKind, Dialect, ServerReply, key_name};
 use std::collections::BTreeSet;
 
 const FRAME_HEAD: usize = 9;
@@ -27,7 +27,7 @@ const WINDOW: u32 = 1 << 20;
 #[derive(Debug)]
 pub struct Etcd {
     headers: Vec<u8>,
-    verb: Verb,
+    verb: CommandKind,
     value: Vec<u8>,
     next_stream: u32,
     is_greeted: bool,
@@ -39,8 +39,8 @@ pub struct Etcd {
 
 impl Etcd {
     /// A connection that writes or reads.
-    pub fn new(verb: Verb, value: Vec<u8>) -> Etcd {
-        let path: &[u8] = if verb == Verb::Get { b"/etcdserverpb.KV/Range" } else { b"/etcdserverpb.KV/Put" };
+    pub fn new(verb: CommandKind, value: Vec<u8>) -> Etcd {
+        let path: &[u8] = if verb == CommandKind::Get { b"/etcdserverpb.KV/Range" } else { b"/etcdserverpb.KV/Put" };
         // Indexes of HPACK's static table: `:method: POST`, `:scheme: http`, then the names `:path`, `:authority` and
         // `content-type`; `te` is a literal.
         let mut headers = vec![0x83, 0x86];
@@ -85,10 +85,10 @@ impl Dialect for Etcd {
         (out, 1)
     }
 
-    fn say(&mut self, key: u64, out: &mut Vec<u8>) {
+    fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
         let mut message = vec![0; 5];
         field(&mut message, 0x0a, key_name(key).as_bytes());
-        if self.verb != Verb::Get {
+        if self.verb != CommandKind::Get {
             field(&mut message, 0x12, &self.value);
         }
         let length = (message.len() - 5) as u32;
@@ -102,21 +102,21 @@ impl Dialect for Etcd {
         0
     }
 
-    fn hear(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String> {
+    fn read_reply(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, ServerReply)>, String> {
         let Some((head, rest)) = input.split_at_checked(FRAME_HEAD) else { return Ok(None) };
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let Some(payload) = rest.get(..length) else { return Ok(None) };
         let (kind, flags) = (head[3], head[4]);
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
-        let refused = || Heard::Refused("the server refused a call".to_string());
+        let refused = || ServerReply::Refused("the server refused a call".to_string());
         let heard = match kind {
             SETTINGS if flags & ACK == 0 => {
                 frame(out, SETTINGS, ACK, 0, &[]);
-                if std::mem::replace(&mut self.is_greeted, true) { Heard::Aside } else { Heard::Fine }
+                if std::mem::replace(&mut self.is_greeted, true) { ServerReply::Aside } else { ServerReply::Fine }
             }
             PING if flags & ACK == 0 => {
                 frame(out, PING, ACK, 0, payload);
-                Heard::Aside
+                ServerReply::Aside
             }
             DATA => {
                 self.read += length as u32;
@@ -126,11 +126,11 @@ impl Dialect for Etcd {
                 if length > 0 {
                     self.answered.insert(stream);
                 }
-                Heard::Aside
+                ServerReply::Aside
             }
             HEADERS if flags & END_STREAM != 0 => {
                 if self.answered.remove(&stream) {
-                    Heard::Fine
+                    ServerReply::Fine
                 } else {
                     refused()
                 }
@@ -140,7 +140,7 @@ impl Dialect for Etcd {
                 refused()
             }
             GOAWAY => return Err("the server closes the connection (GOAWAY)".to_string()),
-            _ => Heard::Aside,
+            _ => ServerReply::Aside,
         };
         Ok(Some((FRAME_HEAD + length, heard)))
     }
@@ -203,7 +203,7 @@ impl Dialect for ZooKeeper {
         (out, 1)
     }
 
-    fn say(&mut self, key: u64, out: &mut Vec<u8>) {
+    fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
         let path = format!("/{}", key_name(key));
         let (xid, task, value) = (self.next_xid, self.task, &self.value);
         self.next_xid += 1;
@@ -241,23 +241,23 @@ impl Dialect for ZooKeeper {
         0
     }
 
-    fn hear(&mut self, input: &[u8], _: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String> {
+    fn read_reply(&mut self, input: &[u8], _: &mut Vec<u8>) -> Result<Option<(usize, ServerReply)>, String> {
         let Some((head, rest)) = input.split_at_checked(4) else { return Ok(None) };
         let length = u32::from_be_bytes(head.try_into().expect("four bytes")) as usize;
         let Some(body) = rest.get(..length) else { return Ok(None) };
         let used = 4 + length;
         if !std::mem::replace(&mut self.is_greeted, true) {
-            return Ok(Some((used, Heard::Fine)));
+            return Ok(Some((used, ServerReply::Fine)));
         }
         let number = |at: usize| body.get(at..at + 4).map(|bytes| i32::from_be_bytes(bytes.try_into().expect("four")));
         let (Some(xid), Some(error)) = (number(0), number(12)) else {
             return Err("a reply without a head".to_string());
         };
         let heard = match error {
-            _ if xid < 0 => Heard::Aside,
-            0 => Heard::Fine,
-            NODE_EXISTS if self.task == Task::Create => Heard::Fine,
-            error => Heard::Refused(format!("ZooKeeper's error {error}")),
+            _ if xid < 0 => ServerReply::Aside,
+            0 => ServerReply::Fine,
+            NODE_EXISTS if self.task == Task::Create => ServerReply::Fine,
+            error => ServerReply::Refused(format!("ZooKeeper's error {error}")),
         };
         Ok(Some((used, heard)))
     }
@@ -268,10 +268,10 @@ mod tests {
     use crate::bench::etcd_zookeeper::*;
 
     /// Everything that is heard in `input`, cut at every byte.
-    fn hear_all(dialect: &mut dyn Dialect, input: &[u8], out: &mut Vec<u8>) -> Vec<Heard> {
+    fn read_replies(dialect: &mut dyn Dialect, input: &[u8], out: &mut Vec<u8>) -> Vec<ServerReply> {
         let (mut heard, mut at) = (Vec::new(), 0);
         for end in 0..=input.len() {
-            while let Some((used, what)) = dialect.hear(&input[at..end], out).unwrap() {
+            while let Some((used, what)) = dialect.read_reply(&input[at..end], out).unwrap() {
                 at += used;
                 heard.push(what);
             }
@@ -282,12 +282,12 @@ mod tests {
 
     #[test]
     fn a_grpc_call_is_answered_by_data_and_refused_without() {
-        let mut etcd = Etcd::new(Verb::Set, b"v".to_vec());
+        let mut etcd = Etcd::new(CommandKind::Set, b"v".to_vec());
         let (hello, replies) = etcd.hello();
         assert!(hello.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") && replies == 1);
         let mut said = Vec::new();
-        etcd.say(7, &mut said);
-        etcd.say(8, &mut said);
+        etcd.write_command(7, &mut said);
+        etcd.write_command(8, &mut said);
         assert!(said.ends_with(b"\x00\x00\x00\x00\x15\x0a\x10key:000000000008\x12\x01v"), "{said:?}");
         let mut input = Vec::new();
         frame(&mut input, SETTINGS, 0, 0, &[]);
@@ -298,23 +298,26 @@ mod tests {
             frame(&mut input, kind, flags, stream, b"xyz");
         }
         let mut out = Vec::new();
-        let heard = hear_all(&mut etcd, &input, &mut out);
-        let replies: Vec<_> = heard.iter().filter(|heard| **heard != Heard::Aside).collect();
-        assert_eq!(replies, [&Heard::Fine, &Heard::Refused("the server refused a call".into()), &Heard::Fine]);
+        let heard = read_replies(&mut etcd, &input, &mut out);
+        let replies: Vec<_> = heard.iter().filter(|heard| **heard != ServerReply::Aside).collect();
+        assert_eq!(
+            replies,
+            [&ServerReply::Fine, &ServerReply::Refused("the server refused a call".into()), &ServerReply::Fine]
+        );
         let mut expected = Vec::new();
         frame(&mut expected, SETTINGS, ACK, 0, &[]);
         frame(&mut expected, PING, ACK, 0, b"12345678");
         assert_eq!(out, expected);
         let mut goodbye = Vec::new();
         frame(&mut goodbye, GOAWAY, 0, 0, &[]);
-        assert!(etcd.hear(&goodbye, &mut out).is_err());
+        assert!(etcd.read_reply(&goodbye, &mut out).is_err());
     }
 
     #[test]
     fn jute_replies_carry_an_error_number() {
         let mut zookeeper = ZooKeeper::new(Task::Write, b"v".to_vec());
         let mut said = Vec::new();
-        zookeeper.say(7, &mut said);
+        zookeeper.write_command(7, &mut said);
         let expected =
             [&[0, 0, 0, 38, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 17][..], b"/key:000000000007\x00\x00\x00\x01v", &[255; 4]];
         assert_eq!(said, expected.concat());
@@ -328,8 +331,8 @@ mod tests {
             out
         };
         let input = [reply(0, 0), reply(1, 0), reply(-1, 0), reply(2, -101)].concat();
-        let heard = hear_all(&mut zookeeper, &input, &mut Vec::new());
-        let refused = Heard::Refused("ZooKeeper's error -101".to_string());
-        assert_eq!(heard, [Heard::Fine, Heard::Fine, Heard::Aside, refused]);
+        let heard = read_replies(&mut zookeeper, &input, &mut Vec::new());
+        let refused = ServerReply::Refused("ZooKeeper's error -101".to_string());
+        assert_eq!(heard, [ServerReply::Fine, ServerReply::Fine, ServerReply::Aside, refused]);
     }
 }

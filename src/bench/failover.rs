@@ -58,7 +58,7 @@ impl Part {
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Plan {
+pub struct Options {
     /// Run only these parts
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<Part>,
@@ -118,13 +118,13 @@ struct Goal {
 ///
 /// # Errors
 /// Processes do not start, do not settle between rounds, or a fault cannot be proved.
-pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> {
+pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Figure>> {
     monitors::raise_file_limit();
-    let wanted = |part: &Part| plan.only.is_empty() || plan.only.contains(part);
+    let wanted = |part: &Part| options.only.is_empty() || options.only.contains(part);
     let mut figures = Vec::new();
     let mut shared: Option<Cluster> = None;
     for part in Part::ALL.into_iter().filter(wanted) {
-        let rounds = plan.rounds.unwrap_or(part.rounds()).max(1);
+        let rounds = options.rounds.unwrap_or(part.rounds()).max(1);
         if part == Part::ColdStart {
             // Its rounds start their own processes.
             shared = None;
@@ -140,8 +140,8 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Figure>> 
             Part::Kill => figures.push(kill(cluster, rounds, progress)?),
             Part::Stop => figures.push(stop(cluster, rounds, progress)?),
             Part::HandOver => figures.push(hand_over(cluster, rounds, progress)?),
-            Part::Idle => figures.push(idle(cluster, Duration::from_secs(plan.idle.max(1)), progress)?),
-            Part::Monitors => figures.extend(hold_monitors(cluster, plan.monitors, progress)?),
+            Part::Idle => figures.push(idle(cluster, Duration::from_secs(options.idle.max(1)), progress)?),
+            Part::Monitors => figures.extend(hold_monitors(cluster, options.monitors, progress)?),
             Part::ColdStart => unreachable!("handled above"),
         }
     }

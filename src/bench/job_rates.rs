@@ -37,7 +37,7 @@ const OWN_SLOT: u32 = 4999;
 
 /// What to measure, and how often.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Plan {
+pub struct Options {
     /// Number of sequential jobs to measure the overhead with
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub singles: u64,
@@ -89,16 +89,16 @@ fn comparison(what: &'static str, unit: &'static str, samples: &[f64]) -> Findin
 ///
 /// # Errors
 /// Nodes do not start, programs cannot be sandboxed here, or a job is lost.
-pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
+pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Finding>> {
     let settings = json!({"jobs_enabled": true, "job_slots": SLOTS});
     let mut cluster = Cluster::ready(exe, NODES, &settings)?;
     wait_workers(&cluster, NODES)?;
     let bare = Bare::new()?;
-    let mut findings = overhead(&cluster, &bare, plan.singles as usize, progress)?;
-    findings.extend(throughput(&cluster, &bare, plan.many as usize, progress)?);
-    findings.push(restarts(&mut cluster, plan.kills, progress)?);
-    if plan.queue > 0 {
-        findings.extend(queue(&mut cluster, plan.queue as usize, progress)?);
+    let mut findings = overhead(&cluster, &bare, options.singles as usize, progress)?;
+    findings.extend(throughput(&cluster, &bare, options.many as usize, progress)?);
+    findings.push(restarts(&mut cluster, options.kills, progress)?);
+    if options.queue > 0 {
+        findings.extend(queue(&mut cluster, options.queue as usize, progress)?);
     }
     Ok(findings)
 }

@@ -7,7 +7,7 @@
 use super::etcd_zookeeper::{Etcd, Task, ZooKeeper};
 use super::load::{self, Load, Tally};
 use super::monitors;
-use super::protocols::{Dialect, Redis, Verb};
+use super::protocols::{CommandKind, Dialect, Redis};
 use crate::lab::cluster::{Cluster, SETTLE_WITHIN};
 use crate::lab::{LabError, Result};
 use crate::progress::Progress;
@@ -129,7 +129,7 @@ impl LoadArgs {
     --endpoint accepts any server with the Redis protocol: a running Phalanx, or Redis with\n\
     --mode strong --wait 1.\n\n\
     Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
-pub struct Plan {
+pub struct Options {
     #[command(flatten)]
     pub common: LoadArgs,
     /// Commands that each client sends before it waits for the replies
@@ -152,7 +152,7 @@ pub struct Plan {
     pub mode: Option<Mode>,
 }
 
-impl Plan {
+impl Options {
     fn modes(&self) -> Vec<Mode> {
         match (self.mode, self.server) {
             (Some(mode), Server::Redis) => vec![mode],
@@ -207,42 +207,44 @@ impl Rate {
 ///
 /// # Errors
 /// Nodes do not start, or a server cannot be driven.
-pub fn run(exe: &Path, verb: Verb, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
+pub fn run(exe: &Path, verb: CommandKind, options: &Options, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
-    let addresses = plan.common.servers(&mut own, exe, Cluster::kv, progress)?;
+    let addresses = options.common.servers(&mut own, exe, Cluster::kv, progress)?;
     let random = std::iter::repeat_with(|| fastrand::alphanumeric() as u8);
-    let value: Vec<u8> = random.take(plan.value_bytes as usize).collect();
-    let load = plan.common.load(addresses, plan.pipeline as usize, plan.keys);
+    let value: Vec<u8> = random.take(options.value_bytes as usize).collect();
+    let load = options.common.load(addresses, options.pipeline as usize, options.keys);
     // Reads find every key, and ZooKeeper writes only to nodes that exist.
-    if verb == Verb::Get || plan.server == Server::Zookeeper {
-        progress.begin_counted(&format!("writing {} keys", plan.keys), plan.keys);
+    if verb == CommandKind::Get || options.server == Server::Zookeeper {
+        progress.begin_counted(&format!("writing {} keys", options.keys), options.keys);
         let load = Load { clients: FILL_CLIENTS, pipeline: FILL_PIPELINE, ..load.clone() };
         let speak = || -> Box<dyn Dialect> {
-            match plan.server {
-                Server::Redis => Box::new(Redis::new(Verb::Set, value.clone(), false, None)),
-                Server::Etcd => Box::new(Etcd::new(Verb::Set, value.clone())),
+            match options.server {
+                Server::Redis => Box::new(Redis::new(CommandKind::Set, value.clone(), false, None)),
+                Server::Etcd => Box::new(Etcd::new(CommandKind::Set, value.clone())),
                 Server::Zookeeper => Box::new(ZooKeeper::new(Task::Create, value.clone())),
             }
         };
         let tally = load::fill(&load, &speak, progress)?;
         if let Some(why) = tally.first_error {
-            let (failed, all) = (tally.errors, plan.keys);
+            let (failed, all) = (tally.errors, options.keys);
             return Err(LabError::Answer(format!("{failed} of {all} keys could not be written: {why}")));
         }
     }
     let mut rates = Vec::new();
-    for mode in plan.modes() {
+    for mode in options.modes() {
         let name = format!("{mode:?}").to_lowercase();
-        let (clients, pipeline, seconds) = (plan.common.clients, plan.pipeline, plan.common.span.as_secs());
+        let (clients, pipeline, seconds) = (options.common.clients, options.pipeline, options.common.span.as_secs());
         progress.begin(&format!("{name}: {clients} clients x {pipeline} for {seconds} s"));
         let speak = || -> Box<dyn Dialect> {
-            match (plan.server, verb) {
-                (Server::Redis, verb) => Box::new(Redis::new(verb, value.clone(), mode == Mode::Eventual, plan.wait)),
+            match (options.server, verb) {
+                (Server::Redis, verb) => {
+                    Box::new(Redis::new(verb, value.clone(), mode == Mode::Eventual, options.wait))
+                }
                 (Server::Etcd, verb) => Box::new(Etcd::new(verb, value.clone())),
-                (Server::Zookeeper, Verb::Set) => Box::new(ZooKeeper::new(Task::Write, value.clone())),
-                (Server::Zookeeper, Verb::Get) => Box::new(ZooKeeper::new(Task::Read, Vec::new())),
+                (Server::Zookeeper, CommandKind::Set) => Box::new(ZooKeeper::new(Task::Write, value.clone())),
+                (Server::Zookeeper, CommandKind::Get) => Box::new(ZooKeeper::new(Task::Read, Vec::new())),
             }
         };
         rates.push(Rate::new(name, &load::run(&load, &speak)?));

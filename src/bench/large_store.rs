@@ -7,7 +7,7 @@
 
 use super::load::{self, Load};
 use super::monitors;
-use super::protocols::{Dialect, Redis, Verb};
+use super::protocols::{CommandKind, Dialect, Redis};
 use crate::lab::{Cluster, LabError, Result, poll};
 use crate::node::spawn;
 use crate::progress::Progress;
@@ -32,7 +32,7 @@ const PACE: Duration = Duration::from_millis(1);
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Plan {
+pub struct Options {
     /// Number of keys
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
     pub keys: u64,
@@ -58,19 +58,19 @@ pub struct Finding {
 ///
 /// # Errors
 /// Nodes do not start, no snapshot is taken, or a node does not come back.
-pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>> {
+pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Finding>> {
     monitors::raise_file_limit();
     let mut cluster = Cluster::ready(exe, 3, &json!({}))?;
     let leader = cluster.settle()?;
     let followers: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let (restarted, wiped) = (followers[0], followers[1]);
     let empty_kib = resident_kib(&mut cluster, leader)?;
-    progress.begin_counted(&format!("writing {} keys of {} bytes", plan.keys, plan.value_bytes), plan.keys);
-    fill(&cluster, leader, plan, progress)?;
+    progress.begin_counted(&format!("writing {} keys of {} bytes", options.keys, options.value_bytes), options.keys);
+    fill(&cluster, leader, options, progress)?;
     cluster.settle()?;
     let full_kib = resident_kib(&mut cluster, leader)?;
-    let beside = (full_kib.saturating_sub(empty_kib) * 1024) as f64 / plan.keys as f64;
-    let overhead = beside - (KEY_BYTES + plan.value_bytes) as f64;
+    let beside = (full_kib.saturating_sub(empty_kib) * 1024) as f64 / options.keys as f64;
+    let overhead = beside - (KEY_BYTES + options.value_bytes) as f64;
     let finding = |what, unit, value, bound| Finding { what, unit, value, bound };
     let mut findings =
         vec![finding("resident memory of the leader, per key beside its bytes", "bytes", overhead, Some(300.0))];
@@ -97,7 +97,7 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>>
     let deadline = Instant::now() + Duration::from_secs(120);
     let during = loop {
         // Other clients fill the log until a snapshot is due, then stop, so that the machine is free for the snapshot.
-        let more = Plan { keys: plan.keys / 10, ..plan.clone() };
+        let more = Options { keys: options.keys / 10, ..options.clone() };
         progress.count(more.keys);
         fill(&cluster, leader, &more, progress)?;
         let watched = Watched::start(&cluster.kv(leader))?;
@@ -137,17 +137,17 @@ pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Finding>>
     Ok(findings)
 }
 
-fn fill(cluster: &Cluster, leader: u64, plan: &Plan, progress: &Progress) -> Result<()> {
-    let value = vec![b'v'; plan.value_bytes as usize];
+fn fill(cluster: &Cluster, leader: u64, options: &Options, progress: &Progress) -> Result<()> {
+    let value = vec![b'v'; options.value_bytes as usize];
     let load = Load {
         addresses: vec![cluster.kv(leader)],
         clients: FILL.0,
         pipeline: FILL.1,
-        keys: plan.keys,
+        keys: options.keys,
         warm_up: Duration::ZERO,
         span: Duration::ZERO,
     };
-    let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, value.clone(), false, None)) };
+    let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(CommandKind::Set, value.clone(), false, None)) };
     match load::fill(&load, &speak, progress)?.first_error {
         Some(why) => Err(LabError::Answer(format!("a key could not be written: {why}"))),
         None => Ok(()),
@@ -183,11 +183,11 @@ struct Watched {
 impl Watched {
     fn start(address: &str) -> Result<Watched> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (address, told) = (address.to_string(), Arc::clone(&stop));
+        let (address, should_stop) = (address.to_string(), Arc::clone(&stop));
         let (done, longest) = bounded(1);
         spawn::spawn("watched", move || {
             // The channel has room for it.
-            let _ = done.try_send(write_until(&address, &told));
+            let _ = done.try_send(write_until(&address, &should_stop));
         })
         .map_err(LabError::io("start a client"))?;
         Ok(Watched { stop, longest })

@@ -7,7 +7,7 @@
 //! there is one.
 //! Not here: the protocols (`protocols.rs`, `etcd_zookeeper.rs`), which servers are driven (`kv_rates.rs`).
 
-use super::protocols::{Dialect, Heard};
+use super::protocols::{Dialect, ServerReply};
 use crate::lab::{LabError, Result};
 use crate::node::views::latency::Histogram;
 use crate::progress::Progress;
@@ -206,13 +206,13 @@ fn open(address: &str, mut dialect: Box<dyn Dialect>) -> io::Result<(TcpStream, 
     output.clear();
     let mut input = Vec::new();
     while due.1 > 0 {
-        match dialect.hear(&input, &mut output).map_err(io::Error::other)? {
+        match dialect.read_reply(&input, &mut output).map_err(io::Error::other)? {
             Some((used, heard)) => {
                 input.drain(..used);
                 match heard {
-                    Heard::Fine => due.1 -= 1,
-                    Heard::Aside => {}
-                    Heard::Refused(why) => return Err(io::Error::other(format!("its first answer is {why:?}"))),
+                    ServerReply::Fine => due.1 -= 1,
+                    ServerReply::Aside => {}
+                    ServerReply::Refused(why) => return Err(io::Error::other(format!("its first answer is {why:?}"))),
                 }
             }
             None => {
@@ -239,7 +239,7 @@ fn begin_run<'a>(
     keys: &mut Keys,
 ) -> Result<bool> {
     for key in std::iter::from_fn(|| keys.next()).take(pipeline.max(1)) {
-        client.dialect.say(key, &mut client.output);
+        client.dialect.write_command(key, &mut client.output);
         client.commands_due += 1;
     }
     if client.commands_due == 0 {
@@ -286,14 +286,14 @@ fn take_replies(
     let is_delayed = client.closings_due > 0;
     let mut fine_now = 0;
     while client.commands_due + client.closings_due > 0 {
-        let Some((used, heard)) = client.dialect.hear(rest, &mut client.output)? else { break };
+        let Some((used, heard)) = client.dialect.read_reply(rest, &mut client.output)? else { break };
         rest = &rest[used..];
         let is_command = client.commands_due > 0;
         match heard {
-            Heard::Aside => continue,
-            Heard::Fine if is_command => fine_now += 1,
-            Heard::Fine => fine_now += std::mem::take(&mut client.fine),
-            Heard::Refused(why) => {
+            ServerReply::Aside => continue,
+            ServerReply::Fine if is_command => fine_now += 1,
+            ServerReply::Fine => fine_now += std::mem::take(&mut client.fine),
+            ServerReply::Refused(why) => {
                 if let Some(tally) = &mut tally {
                     tally.errors += if is_command { 1 } else { client.fine };
                     tally.first_error.get_or_insert(why);
@@ -330,7 +330,7 @@ fn own_cpu() -> Duration {
 #[cfg(test)]
 mod tests {
     use crate::bench::load::*;
-    use crate::bench::protocols::{Redis, Verb};
+    use crate::bench::protocols::{CommandKind, Redis};
     use std::net::TcpListener;
 
     /// A server of the Redis protocol that counts commands by their line ends and answers from a list, in turn.
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn counts_good_and_bad_replies() {
         let address = serve(&["+OK\r\n", "-CLUSTERDOWN no quorum\r\n"], 7);
-        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, vec![b'v'; 5], false, None)) };
+        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(CommandKind::Set, vec![b'v'; 5], false, None)) };
         let tally = run(&load(address, 4), &speak).unwrap();
         assert!(tally.times.count() > 10 && tally.errors > 10, "{tally:?}");
         assert_eq!(tally.first_error.as_deref(), Some("CLUSTERDOWN no quorum"));
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn reads_count_only_if_something_is_there() {
         let address = serve(&["$5\r\nhello\r\n", "$-1\r\n"], 5);
-        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Get, Vec::new(), false, None)) };
+        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(CommandKind::Get, Vec::new(), false, None)) };
         let tally = run(&load(address, 2), &speak).unwrap();
         assert!(tally.times.count() > 10 && tally.errors > 10, "{tally:?}");
         assert_eq!(tally.first_error.as_deref(), Some("no such key"));
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn filling_says_each_key_once() {
         let address = serve(&["+OK\r\n"], 7);
-        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, vec![b'v'; 5], false, None)) };
+        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(CommandKind::Set, vec![b'v'; 5], false, None)) };
         let tally = fill(&load(address, 4), &speak, &Progress::new()).unwrap();
         assert_eq!((tally.times.count(), tally.errors), (10, 0));
     }
@@ -402,7 +402,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || listener.incoming().for_each(drop));
-        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(Verb::Set, vec![b'v'; 5], false, None)) };
+        let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(CommandKind::Set, vec![b'v'; 5], false, None)) };
         let err = run(&load(address.clone(), 1), &speak).unwrap_err().to_string();
         assert!(err.contains(&address) || err.contains("disconnected"), "{err}");
     }

@@ -10,7 +10,7 @@ pub trait Dialect {
     /// The first bytes on a new connection, and the number of replies to them.
     fn hello(&mut self) -> (Vec<u8>, usize);
     /// Appends one command.
-    fn say(&mut self, key: u64, out: &mut Vec<u8>);
+    fn write_command(&mut self, key: u64, out: &mut Vec<u8>);
     /// Appends what ends a batch; returns the number of replies to it, after those of the commands.
     fn close_run(&mut self, out: &mut Vec<u8>) -> usize;
     /// Parses the first complete message in `input`: its length and its meaning; `None` if more bytes are needed. What
@@ -18,12 +18,12 @@ pub trait Dialect {
     ///
     /// # Errors
     /// The server violates the protocol.
-    fn hear(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String>;
+    fn read_reply(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, ServerReply)>, String>;
 }
 
 /// The meaning of a message from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum ServerReply {
     /// A command succeeded.
     Fine,
     /// A command failed.
@@ -34,7 +34,7 @@ pub enum Heard {
 
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum CommandKind {
     /// Write a key.
     Set,
     /// Read a key.
@@ -49,7 +49,7 @@ pub fn key_name(key: u64) -> String {
 /// The Redis protocol, version 2.
 #[derive(Debug)]
 pub struct Redis {
-    verb: Verb,
+    verb: CommandKind,
     value: Vec<u8>,
     is_eventual: bool,
     /// Replicas that each batch waits for.
@@ -60,7 +60,7 @@ pub struct Redis {
 
 impl Redis {
     /// `is_eventual` asks Phalanx for its eventual mode; `wait` sends `WAIT n 0` after each run, for Redis itself.
-    pub fn new(verb: Verb, value: Vec<u8>, is_eventual: bool, wait: Option<u32>) -> Redis {
+    pub fn new(verb: CommandKind, value: Vec<u8>, is_eventual: bool, wait: Option<u32>) -> Redis {
         Redis { verb, value, is_eventual, wait, due: 0 }
     }
 }
@@ -73,15 +73,15 @@ impl Dialect for Redis {
         }
     }
 
-    fn say(&mut self, key: u64, out: &mut Vec<u8>) {
+    fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
         self.due += 1;
         let key = key_name(key);
         let written = match self.verb {
-            Verb::Set => {
+            CommandKind::Set => {
                 let head = format_args!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), self.value.len());
                 out.write_fmt(head).and_then(|()| out.write_all(&self.value)).and_then(|()| out.write_all(b"\r\n"))
             }
-            Verb::Get => write!(out, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()),
+            CommandKind::Get => write!(out, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()),
         };
         written.expect("a Vec takes every write");
     }
@@ -93,29 +93,29 @@ impl Dialect for Redis {
         1
     }
 
-    fn hear(&mut self, input: &[u8], _out: &mut Vec<u8>) -> Result<Option<(usize, Heard)>, String> {
+    fn read_reply(&mut self, input: &[u8], _out: &mut Vec<u8>) -> Result<Option<(usize, ServerReply)>, String> {
         let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let line = String::from_utf8_lossy(&input[1..end]);
         let line = line.trim_end();
         let number = || line.parse::<i64>().map_err(|_| format!("no number in {line:?}"));
         let heard = match input[0] {
-            b'+' => Heard::Fine,
-            b'-' => Heard::Refused(line.to_string()),
+            b'+' => ServerReply::Fine,
+            b'-' => ServerReply::Refused(line.to_string()),
             b':' => match self.wait {
                 Some(wait) if self.due == 0 && number()? < i64::from(wait) => {
-                    Heard::Refused(format!("only {line} of {wait} replicas have it"))
+                    ServerReply::Refused(format!("only {line} of {wait} replicas have it"))
                 }
-                _ => Heard::Fine,
+                _ => ServerReply::Fine,
             },
             b'$' => match usize::try_from(number()?) {
-                Err(_) => Heard::Refused("no such key".to_string()),
+                Err(_) => ServerReply::Refused("no such key".to_string()),
                 Ok(length) if input.len() < end + 1 + length + 2 => return Ok(None),
                 Ok(length) => {
                     self.due = self.due.saturating_sub(1);
-                    return Ok(Some((end + 1 + length + 2, Heard::Fine)));
+                    return Ok(Some((end + 1 + length + 2, ServerReply::Fine)));
                 }
             },
-            b'_' => Heard::Refused("no such key".to_string()),
+            b'_' => ServerReply::Refused("no such key".to_string()),
             other => return Err(format!("a reply begins with {:?}", char::from(other))),
         };
         self.due = self.due.saturating_sub(1);
@@ -129,43 +129,43 @@ mod tests {
 
     #[test]
     fn replies_are_cut_at_every_byte() {
-        let mut redis = Redis::new(Verb::Get, Vec::new(), false, None);
+        let mut redis = Redis::new(CommandKind::Get, Vec::new(), false, None);
         let whole = b"$5\r\nhe\nlo\r\n+OK\r\n-ERR no\r\n$-1\r\n:7\r\n";
         let mut heard = Vec::new();
         let mut at = 0;
         for end in 0..=whole.len() {
             while at < end
-                && let Some((used, what)) = redis.hear(&whole[at..end], &mut Vec::new()).unwrap()
+                && let Some((used, what)) = redis.read_reply(&whole[at..end], &mut Vec::new()).unwrap()
             {
                 at += used;
                 heard.push((end, what));
             }
         }
-        let no_key = Heard::Refused("no such key".to_string());
+        let no_key = ServerReply::Refused("no such key".to_string());
         let expected = [
-            (11, Heard::Fine),
-            (16, Heard::Fine),
-            (25, Heard::Refused("ERR no".to_string())),
+            (11, ServerReply::Fine),
+            (16, ServerReply::Fine),
+            (25, ServerReply::Refused("ERR no".to_string())),
             (30, no_key),
-            (34, Heard::Fine),
+            (34, ServerReply::Fine),
         ];
         assert_eq!(heard, expected);
-        assert!(redis.hear(b"HTTP/1.1 400\r\n", &mut Vec::new()).is_err());
+        assert!(redis.read_reply(b"HTTP/1.1 400\r\n", &mut Vec::new()).is_err());
     }
 
     #[test]
     fn too_few_replicas_are_an_error() {
-        let mut redis = Redis::new(Verb::Set, b"v".to_vec(), false, Some(1));
+        let mut redis = Redis::new(CommandKind::Set, b"v".to_vec(), false, Some(1));
         let mut out = Vec::new();
-        redis.say(7, &mut out);
+        redis.write_command(7, &mut out);
         assert_eq!(redis.close_run(&mut out), 1);
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.ends_with("$16\r\nkey:000000000007\r\n$1\r\nv\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n"),
             "{text}"
         );
-        let mut hear = |bytes: &[u8]| redis.hear(bytes, &mut Vec::new()).unwrap().unwrap().1;
-        assert_eq!(hear(b"+OK\r\n"), Heard::Fine);
-        assert_eq!(hear(b":0\r\n"), Heard::Refused("only 0 of 1 replicas have it".to_string()));
+        let mut read_reply = |bytes: &[u8]| redis.read_reply(bytes, &mut Vec::new()).unwrap().unwrap().1;
+        assert_eq!(read_reply(b"+OK\r\n"), ServerReply::Fine);
+        assert_eq!(read_reply(b":0\r\n"), ServerReply::Refused("only 0 of 1 replicas have it".to_string()));
     }
 }

@@ -7,7 +7,7 @@
 use super::kv_rates::{LoadArgs, Rate};
 use super::load;
 use super::monitors;
-use super::protocols::{Dialect, Heard};
+use super::protocols::{Dialect, ServerReply};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result, web};
 use crate::progress::Progress;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
     With --endpoint, the tables bench_grown and bench_read of that database are dropped and created again.")]
-pub struct Plan {
+pub struct Options {
     #[command(flatten)]
     pub common: LoadArgs,
     /// Size of the text in each row, in bytes
@@ -43,21 +43,21 @@ pub struct Plan {
 ///
 /// # Errors
 /// Nodes do not start, or one cannot be driven.
-pub fn run(exe: &Path, plan: &Plan, progress: &Progress) -> Result<Vec<Rate>> {
+pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Rate>> {
     monitors::raise_file_limit();
     // Dropped at the end: it kills its nodes.
     let mut own = None;
-    let addresses = plan.common.servers(&mut own, exe, Cluster::http, progress)?;
-    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(plan.value_bytes as usize).collect();
-    progress.begin_counted(&format!("filling in {} rows", plan.rows), plan.rows);
-    prepare(&addresses[0], plan.rows, &value, progress)?;
-    let load = plan.common.load(addresses, 1, plan.rows);
-    let (clients, seconds) = (plan.common.clients, plan.common.span.as_secs_f64());
+    let addresses = options.common.servers(&mut own, exe, Cluster::http, progress)?;
+    let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(options.value_bytes as usize).collect();
+    progress.begin_counted(&format!("filling in {} rows", options.rows), options.rows);
+    prepare(&addresses[0], options.rows, &value, progress)?;
+    let load = options.common.load(addresses, 1, options.rows);
+    let (clients, seconds) = (options.common.clients, options.common.span.as_secs_f64());
     progress.begin(&format!("inserts: {clients} clients for {seconds} s"));
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
     progress.begin(&format!("queries: {clients} clients for {seconds} s"));
-    let queries = load::run(&load, &|| Box::new(Database::querying(&plan.level)))?;
-    Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", plan.level), &queries)])
+    let queries = load::run(&load, &|| Box::new(Database::querying(&options.level)))?;
+    Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", options.level), &queries)])
 }
 
 /// Drops and creates both tables: one that grows, and one of `rows` rows to be read.
@@ -126,7 +126,7 @@ impl Dialect for Database {
         (Vec::new(), 0)
     }
 
-    fn say(&mut self, key: u64, out: &mut Vec<u8>) {
+    fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
         let key = if self.is_keyed { key.to_string() } else { String::new() };
         let (target, before, after) = (&self.target, &self.before, &self.after);
         let length = before.len() + key.len() + after.len();
@@ -142,7 +142,11 @@ impl Dialect for Database {
         0
     }
 
-    fn hear(&mut self, input: &[u8], _: &mut Vec<u8>) -> std::result::Result<Option<(usize, Heard)>, String> {
+    fn read_reply(
+        &mut self,
+        input: &[u8],
+        _: &mut Vec<u8>,
+    ) -> std::result::Result<Option<(usize, ServerReply)>, String> {
         let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
         let text = std::str::from_utf8(&input[..head]).map_err(|_| "a response head that is not text".to_string())?;
         let status = text.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
@@ -158,8 +162,8 @@ impl Dialect for Database {
             return Err(format!("{status}: {body}"));
         }
         let heard = match status.starts_with("200") && body.contains(self.wanted) {
-            true => Heard::Fine,
-            false => Heard::Refused(format!("{} {body}", status.get(..3).unwrap_or(status))),
+            true => ServerReply::Fine,
+            false => ServerReply::Refused(format!("{} {body}", status.get(..3).unwrap_or(status))),
         };
         Ok(Some((end, heard)))
     }
@@ -181,23 +185,23 @@ mod tests {
         let (mut heard, mut at) = (Vec::new(), 0);
         for end in 0..=whole.len() {
             while at < end
-                && let Some((used, what)) = database.hear(&whole.as_bytes()[at..end], &mut Vec::new()).unwrap()
+                && let Some((used, what)) = database.read_reply(&whole.as_bytes()[at..end], &mut Vec::new()).unwrap()
             {
                 at += used;
                 heard.push(what);
             }
         }
-        let refused = |text: &str| Heard::Refused(text.into());
-        assert_eq!(heard, [Heard::Fine, refused("200 {\"error\":\"no table\"}\n"), refused("503 {}")]);
+        let refused = |text: &str| ServerReply::Refused(text.into());
+        assert_eq!(heard, [ServerReply::Fine, refused("200 {\"error\":\"no table\"}\n"), refused("503 {}")]);
         let wrong = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno";
-        assert_eq!(database.hear(wrong, &mut Vec::new()), Err("400 Bad Request: no".into()));
-        assert!(database.hear(b"+OK\r\n\r\n\r\n", &mut Vec::new()).is_err());
+        assert_eq!(database.read_reply(wrong, &mut Vec::new()), Err("400 Bad Request: no".into()));
+        assert!(database.read_reply(b"+OK\r\n\r\n\r\n", &mut Vec::new()).is_err());
     }
 
     #[test]
     fn requests_are_whole_and_keyed() {
         let mut out = Vec::new();
-        Database::querying("none").say(17, &mut out);
+        Database::querying("none").write_command(17, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /db/query?level=none HTTP/1.1\r\n"), "{head}");

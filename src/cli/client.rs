@@ -36,7 +36,7 @@ const UNREACHABLE_NEXT: &str =
 
 /// A client of one cluster.
 #[derive(Clone)]
-pub struct Client {
+pub struct ClusterClient {
     asks: RefCell<client::Client>,
     /// Longest wait for the response to a change.
     change_timeout: Duration,
@@ -107,12 +107,12 @@ fn endpoints_in(args: &ClientArgs, settings: &Settings) -> Result<Vec<String>, F
     args.endpoints.iter().map(|e| endpoint(e)).collect()
 }
 
-impl Client {
+impl ClusterClient {
     /// A client for the addresses that the arguments name, or else those found by [`find_endpoints`].
     ///
     /// # Errors
     /// Invalid settings, or a malformed address.
-    pub fn new(args: &ClientArgs) -> Result<Client, Fault> {
+    pub fn new(args: &ClientArgs) -> Result<ClusterClient, Fault> {
         let settings = settings_of(args)?;
         let endpoints = endpoints_in(args, &settings)?;
         if let Some(seconds) = args.timeout {
@@ -120,22 +120,22 @@ impl Client {
                 let message = format!("--timeout {seconds}: out of range");
                 return Err(Fault::new(code::USAGE, message, "give 0.001 to 3600 seconds"));
             }
-            return Ok(Client::to(endpoints, Duration::from_secs_f64(seconds)));
+            return Ok(ClusterClient::to(endpoints, Duration::from_secs_f64(seconds)));
         }
         let change_timeout = Duration::from_millis(settings.request_timeout_ms) + ANSWER_TIMEOUT;
-        Ok(Client { change_timeout, ..Client::to(endpoints, QUERY_TIMEOUT) })
+        Ok(ClusterClient { change_timeout, ..ClusterClient::to(endpoints, QUERY_TIMEOUT) })
     }
 
     /// A client of these addresses, each `host:port`.
-    pub fn to(endpoints: Vec<String>, timeout: Duration) -> Client {
+    pub fn to(endpoints: Vec<String>, timeout: Duration) -> ClusterClient {
         let mut asks = client::Client::new(endpoints);
         asks.within = None;
-        Client { asks: RefCell::new(asks), change_timeout: timeout, query_timeout: timeout }
+        ClusterClient { asks: RefCell::new(asks), change_timeout: timeout, query_timeout: timeout }
     }
 
     /// A client of the same addresses that waits up to this long for every response.
-    pub fn waiting(&self, timeout: Duration) -> Client {
-        Client { change_timeout: timeout, query_timeout: timeout, ..self.clone() }
+    pub fn waiting(&self, timeout: Duration) -> ClusterClient {
+        ClusterClient { change_timeout: timeout, query_timeout: timeout, ..self.clone() }
     }
 
     /// The addresses that it tries.
@@ -144,14 +144,14 @@ impl Client {
     }
 
     /// Continues with the node that `other`, a clone of this client, uses now.
-    pub fn follow(&self, other: &Client) {
+    pub fn follow(&self, other: &ClusterClient) {
         self.asks.replace(other.asks.borrow().clone());
     }
 
     /// A client of this address alone, with the same timeouts.
-    pub fn only(&self, endpoint: &str) -> Client {
-        let only = Client::to(vec![endpoint.to_string()], self.query_timeout);
-        Client { change_timeout: self.change_timeout, ..only }
+    pub fn only(&self, endpoint: &str) -> ClusterClient {
+        let only = ClusterClient::to(vec![endpoint.to_string()], self.query_timeout);
+        ClusterClient { change_timeout: self.change_timeout, ..only }
     }
 
     /// Asks for the addresses of all other nodes, so that the client can continue when the nodes it was given have
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn nobody_answering_is_exit_code_4_and_says_where() {
         // Port 1 on loopback is reserved and nothing listens there.
-        let client = Client::to(vec!["127.0.0.1:1".into()], Duration::from_secs(1));
+        let client = ClusterClient::to(vec!["127.0.0.1:1".into()], Duration::from_secs(1));
         let fault = client.get::<Value>("/v1/status").unwrap_err();
         assert_eq!(fault.code, code::UNREACHABLE);
         assert!(fault.message.contains("connection refused at 127.0.0.1:1"), "{fault}");

@@ -6,7 +6,7 @@
 //! signal N ended it; 1 with a reason otherwise.
 //! Not here: the states of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
-use super::client::{self, Client, ClientArgs, Raw, Request};
+use super::client::{self, ClientArgs, ClusterClient, Raw, Request};
 use super::fault::{Fault, code};
 use super::kv::{parse_time, put_bytes};
 use super::term;
@@ -128,20 +128,20 @@ pub fn run(args: &JobArgs) -> Result<(), Fault> {
     match &args.command {
         JobCommand::Run { program, raw } => run_program(program, *raw, client),
         JobCommand::Submit { program } => {
-            let id = submit(&Client::new(client)?, &body_of(program, client)?)?;
+            let id = submit(&ClusterClient::new(client)?, &body_of(program, client)?)?;
             term::answer(client.json, &json!({"id": id}), || id.to_string());
             Ok(())
         }
         JobCommand::List { limit } => list(*limit, client),
         JobCommand::Show { id, wait } => show(*id, *wait, client),
         JobCommand::Logs { id, follow, raw } => {
-            let asking = Client::new(client)?;
+            let asking = ClusterClient::new(client)?;
             let follow = if *follow { "follow&" } else { "" };
             let path = format!("/v1/jobs/{id}/output?{follow}format=ndjson");
             Watch::new(&asking, path, !client.json, *raw).follow(|| Ok(())).map(|_| ())
         }
         JobCommand::Cancel { id } => {
-            let done = answered(Client::new(client)?.exchange(&cancellation(*id))?)?;
+            let done = answered(ClusterClient::new(client)?.exchange(&cancellation(*id))?)?;
             term::answer(client.json, &done, || format!("job {id} is cancelled"));
             Ok(())
         }
@@ -228,7 +228,7 @@ fn language_of(file: &Path, client: &ClientArgs) -> Result<String, Fault> {
 
 /// Submits a job. Waits for nodes that have just started and still probe their runtimes, which takes longer than a node
 /// holds a request.
-fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
+fn submit(client: &ClusterClient, body: &[u8]) -> Result<u64, Fault> {
     let until = Instant::now() + WORKERS_WITHIN;
     let (mut has_said, mut was_late) = (false, false);
     let raw = loop {
@@ -239,7 +239,7 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
                 Some(_) if !std::mem::replace(&mut was_late, true) => continue,
                 _ => return Err(fault),
             },
-            told => break told?,
+            result => break result?,
         }
         if IS_INTERRUPTED.load(Ordering::Relaxed) {
             return Err(Fault::new(INTERRUPTED, "interrupted: no job was submitted", ""));
@@ -256,14 +256,14 @@ fn submit(client: &Client, body: &[u8]) -> Result<u64, Fault> {
 }
 
 /// Number of workers that have joined; `None` without a leader.
-fn workers(client: &Client) -> Option<usize> {
+fn workers(client: &ClusterClient) -> Option<usize> {
     let status = client.exchange(&Request::get("/v1/status")).map(|raw| raw.json()).unwrap_or_default();
     status["cluster"]["leader"].as_u64()?;
     Some(status["jobs"]["workers"].as_array()?.len())
 }
 
 fn run_program(program: &ProgramArgs, is_raw: bool, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     // If this fails, Ctrl+C ends this command and the job continues.
     let _ = signals::listen(|_| IS_INTERRUPTED.store(true, Ordering::Relaxed));
     let id = submit(&client, &body_of(program, args)?)?;
@@ -312,7 +312,7 @@ fn ending(id: u64, end: &Value) -> Result<(), Fault> {
 
 /// A job's output, from whichever node has it.
 struct Watch<'a> {
-    client: &'a Client,
+    client: &'a ClusterClient,
     path: String,
     is_shown: bool,
     /// Whether control characters are not escaped on a terminal.
@@ -329,7 +329,7 @@ struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    fn new(client: &'a Client, path: String, is_shown: bool, is_raw: bool) -> Watch<'a> {
+    fn new(client: &'a ClusterClient, path: String, is_shown: bool, is_raw: bool) -> Watch<'a> {
         let pieces = Default::default();
         let waits_for = String::new();
         Watch { client, path, is_shown, is_raw, pieces, attempt: 0, waits_for, shown: [0; 2], heard: [0; 2] }
@@ -432,7 +432,7 @@ impl<'a> Watch<'a> {
 }
 
 fn list(limit: u64, args: &ClientArgs) -> Result<(), Fault> {
-    let answer = answered(Client::new(args)?.exchange(&Request::get(format!("/v1/jobs?limit={limit}")))?)?;
+    let answer = answered(ClusterClient::new(args)?.exchange(&Request::get(format!("/v1/jobs?limit={limit}")))?)?;
     if args.json {
         term::json(&answer);
         return Ok(());
@@ -475,7 +475,7 @@ fn row(job: &Value) -> Vec<String> {
 }
 
 fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     let (client, wait) = match wait {
         None => (client, String::new()),
         Some(wait) => (client.waiting(wait + Duration::from_secs(5)), format!("?wait={}ms", wait.as_millis())),
@@ -495,7 +495,7 @@ fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault>
 }
 
 fn runtimes(args: &ClientArgs) -> Result<(), Fault> {
-    let answer = answered(Client::new(args)?.exchange(&Request::get("/v1/runtimes".to_string()))?)?;
+    let answer = answered(ClusterClient::new(args)?.exchange(&Request::get("/v1/runtimes".to_string()))?)?;
     if args.json {
         term::json(&answer);
         return Ok(());

@@ -6,7 +6,7 @@
 //! once. Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as for all commands.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
-use super::client::{Client, ClientArgs, Raw, Request};
+use super::client::{ClientArgs, ClusterClient, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
 use crate::text::percent_encode;
@@ -190,13 +190,13 @@ fn declined(raw: &Raw) -> Fault {
 }
 
 /// Sends a request; an answer other than success is an error.
-fn succeed(client: &Client, request: &Request) -> Result<Raw, Fault> {
+fn succeed(client: &ClusterClient, request: &Request) -> Result<Raw, Fault> {
     let raw = client.exchange(request)?;
     if matches!(raw.status, 200 | 202) { Ok(raw) } else { Err(declined(&raw)) }
 }
 
 fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
-    let raw = succeed(&Client::new(args)?, &Request::get(path(key, &level_param(level))))?;
+    let raw = succeed(&ClusterClient::new(args)?, &Request::get(path(key, &level_param(level))))?;
     if args.json {
         term::json(&described(key.clone().into_vec(), &raw));
         return Ok(());
@@ -264,7 +264,7 @@ fn put(
     write: &WriteArgs,
     args: &ClientArgs,
 ) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     let mut params = level_param(level);
     params.extend(if_index.map(|index| ("cas", index.to_string())));
     params.extend(write.ttl.map(|ttl| ("ttl_ms", ttl.as_millis().to_string())));
@@ -280,7 +280,7 @@ fn put(
 
 fn del(key: &OsString, if_index: Option<u64>, args: &ClientArgs) -> Result<(), Fault> {
     let params: Vec<_> = if_index.map(|index| ("cas", index.to_string())).into_iter().collect();
-    let answer = succeed(&Client::new(args)?, &Request::once("DELETE", path(key, &params), None))?.json();
+    let answer = succeed(&ClusterClient::new(args)?, &Request::once("DELETE", path(key, &params), None))?.json();
     if args.json {
         term::json(&answer);
     }
@@ -292,13 +292,13 @@ fn del(key: &OsString, if_index: Option<u64>, args: &ClientArgs) -> Result<(), F
 
 fn incr(key: &OsString, by: i64, args: &ClientArgs) -> Result<(), Fault> {
     let request = Request::change("POST", path(key, &[]), &json!({"incr": by}));
-    let answer = succeed(&Client::new(args)?, &request)?.json();
+    let answer = succeed(&ClusterClient::new(args)?, &request)?.json();
     term::answer(args.json, &answer, || answer["value"].to_string());
     Ok(())
 }
 
 fn scan(prefix: &OsString, limit: Option<u64>, keys_only: bool, level: Level, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     let mut left = limit.unwrap_or(u64::MAX);
     let mut after = String::new();
     while left > 0 {
@@ -356,7 +356,7 @@ fn printable(bytes: &[u8]) -> String {
 }
 
 fn watch(key: &OsString, index: Option<u64>, once: bool, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     // The answer comes only when the wait is over.
     let client =
         client.waiting(Duration::from_secs_f64(args.timeout.unwrap_or(5.0)) + Duration::from_secs(WATCH_SECONDS));

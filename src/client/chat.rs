@@ -19,20 +19,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Where a message goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum To {
+pub enum Recipient {
     /// A conversation by its number.
     Conversation(u64),
     Person(String),
     Room(String),
 }
 
-impl To {
+impl Recipient {
     /// `#room`, `@person` or `person`, or the number of a conversation after a `:`.
-    pub fn read(text: &str) -> To {
+    pub fn read(text: &str) -> Recipient {
         match (text.strip_prefix('#'), text.strip_prefix(':').and_then(|id| id.parse().ok())) {
-            (Some(room), _) => To::Room(room.to_string()),
-            (_, Some(id)) => To::Conversation(id),
-            _ => To::Person(text.strip_prefix('@').unwrap_or(text).to_string()),
+            (Some(room), _) => Recipient::Room(room.to_string()),
+            (_, Some(id)) => Recipient::Conversation(id),
+            _ => Recipient::Person(text.strip_prefix('@').unwrap_or(text).to_string()),
         }
     }
 }
@@ -104,7 +104,7 @@ impl Chat {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn send(&mut self, to: &To, text: &str) -> Result<Value, ClientError> {
+    pub fn send(&mut self, to: &Recipient, text: &str) -> Result<Value, ClientError> {
         self.send_as(&Uuid::new_v4().to_string(), to, text)
     }
 
@@ -113,12 +113,12 @@ impl Chat {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn send_as(&mut self, client_id: &str, to: &To, text: &str) -> Result<Value, ClientError> {
+    pub fn send_as(&mut self, client_id: &str, to: &Recipient, text: &str) -> Result<Value, ClientError> {
         let mut body = json!({"text": text, "client_id": client_id});
         match to {
-            To::Conversation(id) => body["conversation"] = (*id).into(),
-            To::Person(name) => body["with"] = name.as_str().into(),
-            To::Room(name) => body["room"] = name.as_str().into(),
+            Recipient::Conversation(id) => body["conversation"] = (*id).into(),
+            Recipient::Person(name) => body["with"] = name.as_str().into(),
+            Recipient::Room(name) => body["room"] = name.as_str().into(),
         }
         self.post("messages", &body)
     }

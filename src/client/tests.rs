@@ -67,7 +67,7 @@ fn a_message_has_one_id_and_one_key_on_every_try() {
     let (fine, third) = serve(vec![FINE]);
     let mut chat = Chat { client: client(vec!["127.0.0.1:1".into(), dead, late, fine], 10_000) };
     chat.client.token = Some("t0ken".to_string());
-    let sent = chat.send(&To::Person("bob".to_string()), "hello").unwrap();
+    let sent = chat.send(&Recipient::Person("bob".to_string()), "hello").unwrap();
     assert_eq!(sent["number"], 7);
     let heard: Vec<String> = [first, second, third].iter().map(|heard| heard.lock().unwrap()[0].clone()).collect();
     assert_eq!((key_of(&heard[0]), key_of(&heard[0])), (key_of(&heard[1]), key_of(&heard[2])));
@@ -123,9 +123,12 @@ fn a_follower_continues_after_its_position() {
 
 #[test]
 fn places_are_read_as_people_write_them() {
-    assert_eq!(To::read("#tea"), To::Room("tea".to_string()));
-    assert_eq!((To::read("@bob"), To::read("bob")), (To::Person("bob".to_string()), To::Person("bob".to_string())));
-    assert_eq!(To::read(":12"), To::Conversation(12));
+    assert_eq!(Recipient::read("#tea"), Recipient::Room("tea".to_string()));
+    assert_eq!(
+        (Recipient::read("@bob"), Recipient::read("bob")),
+        (Recipient::Person("bob".to_string()), Recipient::Person("bob".to_string()))
+    );
+    assert_eq!(Recipient::read(":12"), Recipient::Conversation(12));
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //!
 //! An even number of voters is accepted. Four voters tolerate no more simultaneous failures than three, but when one
 //! fails, it is demoted and three live voters remain, which tolerate another failure.
-//! Not here: adding new nodes (they ask to join, `discovery.rs`), removing a wiped node's old identity (the join in
+//! Not here: adding new nodes (they ask to join, `discovery/`), removing a wiped node's old identity (the join in
 //! `node/`).
 
 use crate::raft::{Change, PeerView, Role, View, quorum};

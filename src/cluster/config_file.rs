@@ -8,7 +8,7 @@
 //!
 //! The lock is taken by trying and waiting, not by blocking in the system: a frozen holder must not block the leader.
 //! The caller provides the waiting (`wait` returns false when the node stops).
-//! Not here: how a new node uses the file (`discovery.rs`), when the leader writes (`node/`; `Keeper` helps).
+//! Not here: how a new node uses the file (`discovery/`), when the leader writes (`node/`; `Keeper` helps).
 
 use crate::store::{self, files::open_regular};
 use crate::types::{Addresses, Liveness, NodeId, Term};

@@ -27,12 +27,12 @@ const HAND_OUT_EXPIRES_MS: u64 = 2000;
 /// Time after which an opened session without a matching redirect counts as a client that connected directly.
 const OPENING_EXPIRES_MS: u64 = 300;
 /// Time without a redirect by any node after which the estimates are exact, and the lowest one is chosen.
-const QUIET_MS: u64 = 30;
+const ESTIMATES_EXACT_AFTER_MS: u64 = 30;
 /// Time without a redirect by any node after which a flow ends; the next flow begins with the present estimates.
-const CALM_MS: u64 = 300;
+const FLOW_ENDS_AFTER_MS: u64 = 300;
 /// During a flow, workers whose estimate exceeds the lowest by more than this are avoided. Well above the error that
 /// unreported redirects of other nodes can cause.
-const SWING: f64 = 6.0;
+const ESTIMATE_SPREAD_MAX: f64 = 6.0;
 /// Maximum number of remembered pending clients of one worker. Beyond it the oldest counts as connected.
 const PENDING_MAX: usize = 20_000;
 
@@ -50,7 +50,7 @@ struct Worker {
     /// Estimate at the start of the flow.
     began_at: u64,
     /// Number of clients that this node redirected to it in this flow.
-    dealt: u64,
+    assigned: u64,
     /// Its position in this node's rotation.
     place: u64,
 }
@@ -120,7 +120,7 @@ impl Dispatch {
         }
         self.eligible = eligible;
         let me = nodes.iter().position(|id| *id == self.me).unwrap_or(0);
-        for (id, place) in self.eligible.iter().zip(order_of_dealing(me, nodes.len(), self.eligible.len())) {
+        for (id, place) in self.eligible.iter().zip(assignment_order(me, nodes.len(), self.eligible.len())) {
             if let Some(worker) = self.workers.get_mut(id) {
                 worker.place = place as u64;
             }
@@ -165,7 +165,7 @@ impl Dispatch {
     /// Chooses the worker for the next client, and returns it with its address. The redirect is counted here; the
     /// caller must inform the other nodes immediately.
     pub fn pick(&mut self, now_ms: u64) -> Option<(NodeId, String)> {
-        let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= QUIET_MS);
+        let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= ESTIMATES_EXACT_AFTER_MS);
         self.note_flow(now_ms);
         let all = || self.eligible.iter().map(|id| (*id, &self.workers[id]));
         let lowest = all().map(|(_, worker)| worker.estimate()).min()?;
@@ -175,14 +175,14 @@ impl Dispatch {
         let places = self.eligible.len() as f64;
         let key = |worker: &Worker| {
             let uneven = (worker.began_at - began_lowest) as f64;
-            let swing = ((worker.estimate() - lowest) as f64 - SWING).max(0.0);
-            worker.dealt as f64 + worker.place as f64 / places + (uneven + swing) * share
+            let swing = ((worker.estimate() - lowest) as f64 - ESTIMATE_SPREAD_MAX).max(0.0);
+            worker.assigned as f64 + worker.place as f64 / places + (uneven + swing) * share
         };
         let candidates = all().filter(|(_, worker)| !is_quiet || worker.estimate() == lowest);
         let (best, _) = candidates.min_by(|(_, a), (_, b)| key(a).total_cmp(&key(b)))?;
         let worker = self.workers.get_mut(&best).expect("eligible workers are online ones");
         worker.hand_out(now_ms, 1);
-        worker.dealt += 1;
+        worker.assigned += 1;
         self.own += 1;
         Some((best, worker.http.clone()))
     }
@@ -192,7 +192,7 @@ impl Dispatch {
         for worker in self.workers.values_mut() {
             worker.expire(now_ms);
         }
-        if self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= CALM_MS) {
+        if self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= FLOW_ENDS_AFTER_MS) {
             self.begin_flow();
         }
         self.last_ms = Some(now_ms);
@@ -205,7 +205,7 @@ impl Dispatch {
 
     fn begin_turns(&mut self) {
         for worker in self.workers.values_mut() {
-            (worker.began_at, worker.dealt) = (worker.estimate(), 0);
+            (worker.began_at, worker.assigned) = (worker.estimate(), 0);
         }
     }
 }
@@ -215,7 +215,7 @@ impl Dispatch {
 /// The sum of a worker's positions over all nodes is nearly the same for all workers. With an even number of nodes,
 /// each order is followed by its reverse. With an odd number, the first three orders compensate each other: the listed
 /// order, the order rotated by half, and one that makes the sums equal.
-fn order_of_dealing(node: usize, nodes: usize, workers: usize) -> Vec<usize> {
+fn assignment_order(node: usize, nodes: usize, workers: usize) -> Vec<usize> {
     let mut sums = vec![0; workers];
     for at in 0.. {
         let places: Vec<usize> = if at == 0 {

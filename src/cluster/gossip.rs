@@ -72,7 +72,7 @@ impl fmt::Display for Edge {
 
 /// One received row, for `/v1/gossip`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Heard {
+pub struct ReceivedRow {
     /// Time of receipt, in milliseconds since 1970.
     pub at_ms: u64,
     /// Node that sent the row.
@@ -109,7 +109,7 @@ pub struct Beat {
 
 /// State of a node, as this one sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pulse {
+enum PeerState {
     Alive,
     Failed {
         since_ms: u64,
@@ -126,7 +126,7 @@ struct Known {
     row: GossipRow,
     /// When its counter last increased at this node.
     moved_ms: u64,
-    pulse: Pulse,
+    pulse: PeerState,
 }
 
 /// One node's view of all others, from gossip.
@@ -140,7 +140,7 @@ pub struct Gossip {
     known: BTreeMap<NodeId, Known>,
     /// Votes and acknowledged entries of each node, as far as they were received.
     promises: BTreeMap<Identity, Promise>,
-    heard: VecDeque<Heard>,
+    heard: VecDeque<ReceivedRow>,
     edges: VecDeque<EdgeLine>,
 }
 
@@ -172,14 +172,14 @@ impl Gossip {
         rng: &mut fastrand::Rng,
     ) -> Beat {
         assert_eq!(row.id, self.me.id, "a node beats for itself only");
-        self.forgive_own_pause(now_ms);
+        self.exclude_own_pause(now_ms);
         self.counter += 1;
         row.counter = self.counter;
         row.uuid = self.me.uuid;
         let mut edges = Vec::new();
         for (&id, known) in &mut self.known {
-            if known.pulse == Pulse::Alive && now_ms.saturating_sub(known.moved_ms) >= self.fail_after_ms {
-                known.pulse = Pulse::Failed { since_ms: now_ms };
+            if known.pulse == PeerState::Alive && now_ms.saturating_sub(known.moved_ms) >= self.fail_after_ms {
+                known.pulse = PeerState::Failed { since_ms: now_ms };
                 edges.push(Edge::Failed { id, is_refused: false });
             }
         }
@@ -221,22 +221,22 @@ impl Gossip {
         let known = self.known.get_mut(&id)?;
         let deaf_until_ms = now_ms + self.fail_after_ms;
         let (since_ms, edge) = match known.pulse {
-            Pulse::Alive => (now_ms, Some(Edge::Failed { id, is_refused: true })),
-            Pulse::Failed { since_ms } | Pulse::Refused { since_ms, .. } => (since_ms, None),
+            PeerState::Alive => (now_ms, Some(Edge::Failed { id, is_refused: true })),
+            PeerState::Failed { since_ms } | PeerState::Refused { since_ms, .. } => (since_ms, None),
         };
-        known.pulse = Pulse::Refused { since_ms, deaf_until_ms };
+        known.pulse = PeerState::Refused { since_ms, deaf_until_ms };
         self.note_edges(now_ms, edge.as_slice());
         edge
     }
 
     /// Whether a row of the node was received recently. Always true for this node.
     pub fn is_online(&self, id: NodeId) -> bool {
-        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == Pulse::Alive)
+        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == PeerState::Alive)
     }
 
     /// Returns another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
-        let leads = |known: &&Known| known.pulse == Pulse::Alive && known.row.role == Role::Leader;
+        let leads = |known: &&Known| known.pulse == PeerState::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
@@ -267,11 +267,11 @@ impl Gossip {
     /// Returns for every other node, by id: its newest row, whether it is online, and the milliseconds since its
     /// counter increased.
     pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
-        self.known.values().map(|k| (&k.row, k.pulse == Pulse::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
+        self.known.values().map(|k| (&k.row, k.pulse == PeerState::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
     }
 
     /// Returns the received rows, newest first.
-    pub fn heard(&self) -> impl Iterator<Item = &Heard> {
+    pub fn heard(&self) -> impl Iterator<Item = &ReceivedRow> {
         self.heard.iter().rev()
     }
 
@@ -297,12 +297,12 @@ impl Gossip {
     }
 
     fn rows(&self) -> impl Iterator<Item = &Known> {
-        self.known.values().filter(|known| known.pulse == Pulse::Alive)
+        self.known.values().filter(|known| known.pulse == PeerState::Alive)
     }
 
     fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
         let Some(known) = self.known.get_mut(&row.id) else {
-            let known = Known { row: row.clone(), moved_ms: now_ms, pulse: Pulse::Alive };
+            let known = Known { row: row.clone(), moved_ms: now_ms, pulse: PeerState::Alive };
             self.known.insert(row.id, known);
             self.remember(row);
             self.note_heard(now_ms, from, row);
@@ -311,7 +311,7 @@ impl Gossip {
         let is_first_hand = from == row.id;
         // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock
         // from which that process began to count may have been wrong.
-        let has_begun_anew = is_first_hand && known.pulse != Pulse::Alive && row.counter != known.row.counter;
+        let has_begun_anew = is_first_hand && known.pulse != PeerState::Alive && row.counter != known.row.counter;
         if row.counter <= known.row.counter && !has_begun_anew {
             return None;
         }
@@ -320,21 +320,21 @@ impl Gossip {
         let known = self.known.get_mut(&row.id)?;
         let mut edge = None;
         match known.pulse {
-            Pulse::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,
-            Pulse::Failed { since_ms } | Pulse::Refused { since_ms, .. } => {
+            PeerState::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,
+            PeerState::Failed { since_ms } | PeerState::Refused { since_ms, .. } => {
                 let down_ms = now_ms.saturating_sub(since_ms);
                 edge = Some(Edge::Back { id: row.id, down_ms });
             }
-            Pulse::Alive => {}
+            PeerState::Alive => {}
         }
-        known.pulse = Pulse::Alive;
+        known.pulse = PeerState::Alive;
         known.moved_ms = now_ms;
         self.note_heard(now_ms, from, row);
         edge
     }
 
     /// If this process was suspended or got no processor time, the others are not counted as silent for that time.
-    fn forgive_own_pause(&mut self, now_ms: u64) {
+    fn exclude_own_pause(&mut self, now_ms: u64) {
         let gap_ms = now_ms.saturating_sub(self.last_tick_ms);
         if gap_ms > self.pause_ms {
             for known in self.known.values_mut() {
@@ -348,7 +348,7 @@ impl Gossip {
         if self.heard.len() == GOSSIP_LOG_MAX {
             self.heard.pop_front();
         }
-        self.heard.push_back(Heard { at_ms, from, about: row.id, counter: row.counter, load: row.load });
+        self.heard.push_back(ReceivedRow { at_ms, from, about: row.id, counter: row.counter, load: row.load });
     }
 
     fn note_edges(&mut self, at_ms: u64, edges: &[Edge]) {

@@ -20,7 +20,7 @@ const CHECKPOINTS_WAITED: usize = 2;
 
 /// The report of one node.
 #[derive(Clone, Copy, Debug)]
-pub struct Voice<'a> {
+pub struct NodeReport<'a> {
     /// Id of the node in the membership.
     pub id: NodeId,
     /// Whether it is a voter, so that its report counts for majorities.
@@ -61,14 +61,14 @@ struct Tally {
 }
 
 /// Compares the reports. `voters` is the number of all voters, including those without a report.
-pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
-    let indexes: BTreeSet<Index> = voices
+pub fn judge(voters: usize, node_reports: &[NodeReport<'_>]) -> Findings {
+    let indexes: BTreeSet<Index> = node_reports
         .iter()
-        .filter(|voice| voice.is_voter)
-        .flat_map(|voice| voice.report.digests.iter().map(|d| d.index))
+        .filter(|node_report| node_report.is_voter)
+        .flat_map(|node_report| node_report.report.digests.iter().map(|d| d.index))
         .collect();
     let tallies: Vec<Tally> =
-        indexes.iter().rev().enumerate().map(|(newer, index)| tally(voters, voices, *index, newer)).collect();
+        indexes.iter().rev().enumerate().map(|(newer, index)| tally(voters, node_reports, *index, newer)).collect();
     let agreed = tallies.iter().find(|tally| tally.is_decided()).map(|tally| tally.index);
     let open = || tallies.iter().take_while(|tally| !tally.is_decided());
     let split = open().find(|tally| !tally.split.is_empty());
@@ -78,24 +78,24 @@ pub fn judge(voters: usize, voices: &[Voice<'_>]) -> Findings {
         is_disputed: open().any(|tally| tally.is_disputed),
         ..Findings::default()
     };
-    for voice in voices {
-        if let Some(difference) = difference(voice, &tallies) {
-            findings.corrupt.insert(voice.id, difference);
+    for node_report in node_reports {
+        if let Some(difference) = difference(node_report, &tallies) {
+            findings.corrupt.insert(node_report.id, difference);
         } else if let Some(tally) =
-            tallies.iter().find(|tally| tally.is_decided() && told_at(voice, tally.index).is_some())
+            tallies.iter().find(|tally| tally.is_decided() && digest_at(node_report, tally.index).is_some())
         {
-            findings.sound.insert(voice.id, tally.index);
+            findings.sound.insert(node_report.id, tally.index);
         }
     }
     findings
 }
 
 /// Returns the parts in which a node differs from the majority, each at the newest checkpoint with a majority.
-fn difference(voice: &Voice<'_>, tallies: &[Tally]) -> Option<Difference> {
+fn difference(node_report: &NodeReport<'_>, tallies: &[Tally]) -> Option<Difference> {
     let (mut seen, mut parts, mut newest) = (BTreeSet::new(), BTreeSet::new(), Index(0));
     for tally in tallies {
-        let Some(told) = told_at(voice, tally.index) else { continue };
-        for (number, digest) in &told.parts {
+        let Some(digests) = digest_at(node_report, tally.index) else { continue };
+        for (number, digest) in &digests.parts {
             let Some(right) = tally.decided.get(number) else { continue };
             if seen.insert(*number) && right != digest {
                 parts.insert(*number);
@@ -106,22 +106,22 @@ fn difference(voice: &Voice<'_>, tallies: &[Tally]) -> Option<Difference> {
     (!parts.is_empty()).then(|| Difference { index: newest, parts: parts.into_iter().collect() })
 }
 
-fn told_at<'a>(voice: &Voice<'a>, index: Index) -> Option<&'a StateDigest> {
-    voice.report.digests.iter().find(|digest| digest.index == index)
+fn digest_at<'a>(node_report: &NodeReport<'a>, index: Index) -> Option<&'a StateDigest> {
+    node_report.report.digests.iter().find(|digest| digest.index == index)
 }
 
 /// Compares the reports at one checkpoint. `newer` is the number of later checkpoints with digests.
-fn tally(voters: usize, voices: &[Voice<'_>], index: Index, newer: usize) -> Tally {
+fn tally(voters: usize, node_reports: &[NodeReport<'_>], index: Index, newer: usize) -> Tally {
     let mut groups: BTreeMap<u8, BTreeMap<u64, usize>> = BTreeMap::new();
     let mut outstanding = 0;
-    for voice in voices.iter().filter(|voice| voice.is_voter) {
-        match told_at(voice, index) {
-            Some(told) => {
-                for (number, digest) in &told.parts {
+    for node_report in node_reports.iter().filter(|node_report| node_report.is_voter) {
+        match digest_at(node_report, index) {
+            Some(digests) => {
+                for (number, digest) in &digests.parts {
                     *groups.entry(*number).or_default().entry(*digest).or_default() += 1;
                 }
             }
-            None => outstanding += usize::from(voice.is_online && newer < CHECKPOINTS_WAITED),
+            None => outstanding += usize::from(node_report.is_online && newer < CHECKPOINTS_WAITED),
         }
     }
     let (mut decided, mut split, mut is_disputed) = (BTreeMap::new(), BTreeSet::new(), false);
@@ -157,32 +157,32 @@ mod tests {
     use super::*;
 
     /// Index and the digests of parts 1 and 2.
-    type Told = (u64, u64, u64);
+    type Report = (u64, u64, u64);
 
     /// `rows` has for each node its reports: index and the digests of parts 1 and 2; a negative id is offline.
-    fn judged(voters: usize, rows: &[(i64, &[Told])]) -> Findings {
+    fn judged(voters: usize, rows: &[(i64, &[Report])]) -> Findings {
         let reports: Vec<StateReport> = rows
             .iter()
-            .map(|(_, told)| StateReport {
-                digests: told
+            .map(|(_, digests)| StateReport {
+                digests: digests
                     .iter()
                     .map(|(index, one, two)| StateDigest { index: Index(*index), parts: vec![(1, *one), (2, *two)] })
                     .collect(),
                 ..StateReport::default()
             })
             .collect();
-        let voices: Vec<Voice<'_>> = rows
+        let node_reports: Vec<NodeReport<'_>> = rows
             .iter()
             .zip(&reports)
             .enumerate()
-            .map(|(place, ((id, _), report))| Voice {
+            .map(|(place, ((id, _), report))| NodeReport {
                 id: NodeId(id.unsigned_abs()),
                 is_voter: place < voters,
                 is_online: *id > 0,
                 report,
             })
             .collect();
-        judge(voters, &voices)
+        judge(voters, &node_reports)
     }
 
     fn corrupt(findings: &Findings) -> Vec<(u64, u64, Vec<u8>)> {

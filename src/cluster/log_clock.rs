@@ -303,11 +303,11 @@ mod tests {
             assert_eq!(beat(at_ms, at_ms + 1).0, None);
         }
         // Five seconds of beats come in one millisecond.
-        let told: Vec<_> = (1_000..6_000).step_by(BEAT_MS as usize).filter_map(|at_ms| beat(at_ms, 6_000).0).collect();
-        assert_eq!(told, []);
+        let news: Vec<_> = (1_000..6_000).step_by(BEAT_MS as usize).filter_map(|at_ms| beat(at_ms, 6_000).0).collect();
+        assert_eq!(news, []);
         assert_eq!(beat(6_000, 6_001), (None, -1), "nor do they count where times are told");
         // A clock that is behind from then on is reported: its heartbeats arrive at the rate at which they are sent.
-        let told: Vec<_> = (7..12).filter_map(|s| beat(s * 1_000 - 5_000, s * 1_000).0).collect();
-        assert_eq!(told, [SkewNews::Off(-5_000)]);
+        let news: Vec<_> = (7..12).filter_map(|s| beat(s * 1_000 - 5_000, s * 1_000).0).collect();
+        assert_eq!(news, [SkewNews::Off(-5_000)]);
     }
 }

@@ -1,6 +1,6 @@
 //! Discovery, failure detection, placement of clients and health of the cluster.
 //!
-//! The tour: `discovery.rs` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
+//! The tour: `discovery/` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
 //! for it; `config_file.rs` writes the shared `config.json`; `gossip.rs` exchanges heartbeats and finds failed nodes;
 //! `dispatch.rs` picks the worker for a client; `autopilot.rs` decides which nodes should vote, `worker_liveness.rs`
 //! which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes with a wrong state;

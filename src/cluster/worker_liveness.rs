@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Returns those of `workers` (each a process of a node) that are lost. `lost` are nodes whose port refuses
 /// connections; `silent_max` is the maximum time without an answer.
-pub fn gone(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
+pub fn lost_workers(view: &View, lost: &BTreeSet<NodeId>, silent_max: Ticks, workers: &[Identity]) -> Vec<Identity> {
     if view.role != Role::Leader {
         return Vec::new();
     }
@@ -66,40 +66,41 @@ pub struct WorkerLiveness {
     lost: BTreeSet<NodeId>,
     /// As the leader: how far the logs of the others have grown.
     log_progress: LogProgress,
-    /// As the leader: since when each worker has been here. A worker that joins has received entries: its log has grown
-    /// since `log_progress` was last updated.
-    came: BTreeMap<Identity, Ticks>,
+    /// As the leader: since when each worker has been registered. A worker that joins has received entries: its log has
+    /// grown since `log_progress` was last updated.
+    joined_at: BTreeMap<Identity, Ticks>,
     /// As the leader: the workers that were declared lost, and when.
     declared: BTreeMap<Identity, Ticks>,
 }
 
 impl WorkerLiveness {
     /// Records that the node's port refuses connections.
-    pub fn lose(&mut self, id: NodeId) {
+    pub fn mark_lost(&mut self, id: NodeId) {
         self.lost.insert(id);
     }
 
     /// Records that there is a connection to the node.
-    pub fn find(&mut self, id: NodeId) {
+    pub fn mark_reachable(&mut self, id: NodeId) {
         self.lost.remove(&id);
     }
 
-    /// Returns the workers of `here` that the leader has to declare lost now; none on a follower. `now` is this node's
-    /// own time. To be called often.
-    pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, here: &[Identity]) -> Vec<Identity> {
+    /// Returns the workers of `registered` that the leader has to declare lost now; none on a follower. `now` is this
+    /// node's own time. To be called often.
+    pub fn due(&mut self, view: &View, now: Ticks, patience: Patience, registered: &[Identity]) -> Vec<Identity> {
         if view.role != Role::Leader {
             self.log_progress = LogProgress::default();
-            self.came.clear();
+            self.joined_at.clear();
             self.declared.clear();
             return Vec::new();
         }
-        self.came = here.iter().map(|worker| (*worker, self.came.get(worker).copied().unwrap_or(now))).collect();
+        self.joined_at =
+            registered.iter().map(|worker| (*worker, self.joined_at.get(worker).copied().unwrap_or(now))).collect();
         let is_new =
-            |id: &NodeId| self.came.iter().any(|(who, at)| who.id == *id && now.0 - at.0 < patience.still_max.0);
+            |id: &NodeId| self.joined_at.iter().any(|(who, at)| who.id == *id && now.0 - at.0 < patience.still_max.0);
         let mut lost = self.log_progress.stuck(view, now, patience.still_max);
         lost.retain(|id| !is_new(id));
         lost.extend(&self.lost);
-        let mut due = gone(view, &lost, patience.silent_max, here);
+        let mut due = lost_workers(view, &lost, patience.silent_max, registered);
         let is_fresh = |at: Ticks| now.0 - at.0 < patience.again.0;
         self.declared.retain(|_, at| is_fresh(*at));
         due.retain(|worker| !self.declared.contains_key(worker));
@@ -134,40 +135,50 @@ mod tests {
         let workers = [1, 2, 3, 4, 5].map(who);
         let rows = [(2, 10), (3, 400), (4, 0)];
         let lost = BTreeSet::from([NodeId(4)]);
-        assert_eq!(gone(&view(Role::Leader, &rows), &lost, Ticks(400), &workers), [3, 4, 5].map(who));
-        assert_eq!(gone(&view(Role::Leader, &rows), &BTreeSet::new(), Ticks(401), &workers), [who(5)]);
-        assert!(gone(&view(Role::Follower, &rows), &lost, Ticks(1), &workers).is_empty(), "a follower has no evidence");
+        assert_eq!(lost_workers(&view(Role::Leader, &rows), &lost, Ticks(400), &workers), [3, 4, 5].map(who));
+        assert_eq!(lost_workers(&view(Role::Leader, &rows), &BTreeSet::new(), Ticks(401), &workers), [who(5)]);
+        assert!(
+            lost_workers(&view(Role::Follower, &rows), &lost, Ticks(1), &workers).is_empty(),
+            "a follower has no evidence"
+        );
     }
 
     #[test]
-    fn whoever_is_gone_is_declared_so_once_in_a_while() {
-        let (mut liveness, here) = (WorkerLiveness::default(), [2, 3].map(who));
+    fn a_lost_worker_is_declared_lost_again_after_a_while() {
+        let (mut liveness, registered) = (WorkerLiveness::default(), [2, 3].map(who));
         let patience = Patience { silent_max: Ticks(400), still_max: Ticks(400), again: Ticks(100) };
         let leads = view(Role::Leader, &[(2, 0), (3, 0)]);
-        assert!(liveness.due(&leads, Ticks(1), patience, &here).is_empty());
-        liveness.lose(NodeId(3));
-        assert_eq!(liveness.due(&leads, Ticks(2), patience, &here), [who(3)]);
-        assert!(liveness.due(&leads, Ticks(101), patience, &here).is_empty(), "it was said");
-        assert_eq!(liveness.due(&leads, Ticks(102), patience, &here), [who(3)], "the log did not take it");
-        liveness.due(&view(Role::Follower, &[]), Ticks(103), patience, &here);
-        assert_eq!(liveness.due(&leads, Ticks(104), patience, &here), [who(3)], "another office, another word");
-        liveness.find(NodeId(3));
-        assert!(liveness.due(&leads, Ticks(300), patience, &here).is_empty());
+        assert!(liveness.due(&leads, Ticks(1), patience, &registered).is_empty());
+        liveness.mark_lost(NodeId(3));
+        assert_eq!(liveness.due(&leads, Ticks(2), patience, &registered), [who(3)]);
+        assert!(
+            liveness.due(&leads, Ticks(101), patience, &registered).is_empty(),
+            "it was declared lost a moment ago"
+        );
+        assert_eq!(liveness.due(&leads, Ticks(102), patience, &registered), [who(3)], "the log did not take it");
+        liveness.due(&view(Role::Follower, &[]), Ticks(103), patience, &registered);
+        assert_eq!(
+            liveness.due(&leads, Ticks(104), patience, &registered),
+            [who(3)],
+            "a new leadership declares it again"
+        );
+        liveness.mark_reachable(NodeId(3));
+        assert!(liveness.due(&leads, Ticks(300), patience, &registered).is_empty());
     }
 
     #[test]
     fn a_worker_that_has_just_joined_is_not_held_to_what_was_known_before() {
-        let (mut liveness, here) = (WorkerLiveness::default(), [who(2)]);
+        let (mut liveness, registered) = (WorkerLiveness::default(), [who(2)]);
         let patience = Patience { silent_max: Ticks(400), still_max: Ticks(10), again: Ticks(100) };
         let mut leads = view(Role::Leader, &[(2, 0)]);
         leads.commit_index = Index(5);
         assert!(liveness.due(&leads, Ticks(1), patience, &[]).is_empty());
         assert!(
-            liveness.due(&leads, Ticks(11), patience, &here).is_empty(),
+            liveness.due(&leads, Ticks(11), patience, &registered).is_empty(),
             "its log has stood still, as far as is known; but it joined"
         );
-        assert!(liveness.due(&leads, Ticks(20), patience, &here).is_empty());
-        assert_eq!(liveness.due(&leads, Ticks(21), patience, &here), here);
+        assert!(liveness.due(&leads, Ticks(20), patience, &registered).is_empty());
+        assert_eq!(liveness.due(&leads, Ticks(21), patience, &registered), registered);
     }
 
     #[test]

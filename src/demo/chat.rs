@@ -6,7 +6,7 @@
 //! Not here: printing and the exit code (`cli/lab/demo.rs`), what a client does when a node dies (`client/`).
 
 use super::jobs::Account;
-use crate::client::{Chat, ClientError, Follower, To};
+use crate::client::{Chat, ClientError, Follower, Recipient};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result};
 use serde_json::{Value, json};
@@ -125,16 +125,16 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn F
         for at in 0..people.len() {
             let other = people[(at + 1) % people.len()].name;
             let person = &mut people[at];
-            for to in [To::Room("agora".to_string()), To::Person(other.to_string())] {
+            for to in [Recipient::Room("agora".to_string()), Recipient::Person(other.to_string())] {
                 let text = match &to {
-                    To::Person(other) => format!("{} to {other}, {round}: {when}", person.name),
+                    Recipient::Person(other) => format!("{} to {other}, {round}: {when}", person.name),
                     _ => format!("{} to all, {round}: {when}", person.name),
                 };
                 let begun = Instant::now();
                 let sent = person.chat.send(&to, &text).map_err(trouble)?;
                 slowest = slowest.max(begun.elapsed());
                 let number = |name: &str| sent[name].as_u64().unwrap_or(0);
-                let is_for = |name: &&str| matches!(to, To::Room(_)) || [person.name, other].contains(name);
+                let is_for = |name: &&str| matches!(to, Recipient::Room(_)) || [person.name, other].contains(name);
                 let to = PEOPLE.into_iter().filter(is_for).collect();
                 said.push(Said { to, line: (number("conversation"), number("number"), text) });
             }
@@ -185,12 +185,12 @@ fn compare(wanted: &[Line], got: &[Line]) -> Option<String> {
     let missing = wanted.iter().find(|one| count(&got, one) < count(wanted, one));
     let surplus = got.iter().find(|one| count(&got, one) > count(wanted, one));
     let moved = wanted.iter().zip(&got).find(|(one, other)| one != other).map(|(_, other)| other);
-    let told =
+    let describe =
         |what: &str, (conversation, number, text): &Line| format!("{what}: {number} in {conversation}, {text:?}");
     missing
-        .map(|one| told("missing", one))
-        .or_else(|| surplus.map(|one| told("never sent, or duplicate", one)))
-        .or_else(|| moved.map(|one| told("out of order", one)))
+        .map(|one| describe("missing", one))
+        .or_else(|| surplus.map(|one| describe("never sent, or duplicate", one)))
+        .or_else(|| moved.map(|one| describe("out of order", one)))
 }
 
 /// A message as it is compared.
@@ -208,8 +208,8 @@ fn listen(person: &mut Person, count: usize) {
             until = until.min(Instant::now() + Duration::from_millis(300));
         }
         match person.stream.next(until) {
-            Ok(Some(told)) if told["type"] == "message" => {
-                person.heard.push(line(told["conversation"].as_u64().unwrap_or(0), &told));
+            Ok(Some(event)) if event["type"] == "message" => {
+                person.heard.push(line(event["conversation"].as_u64().unwrap_or(0), &event));
             }
             Ok(_) => {}
             Err(_) => return,

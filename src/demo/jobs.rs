@@ -233,11 +233,11 @@ fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
 /// The nodes whose heartbeats a node has received, with their age.
 fn heard_from(gossip: &Value) -> String {
     let rows = gossip["rows"].as_array().into_iter().flatten();
-    let told = rows.map(|row| match row["status"] == "ONLINE" {
+    let texts = rows.map(|row| match row["status"] == "ONLINE" {
         true => format!("node {} {} ms ago", row["id"], row["heartbeat_age_ms"]),
         false => format!("node {} is offline", row["id"]),
     });
-    told.collect::<Vec<_>>().join(", ")
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 fn ask_aside(language: Language, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {

@@ -28,4 +28,4 @@ mod server;
 
 pub use self::protocol::conn::Deadlines;
 pub use self::router::{serve, serve_host};
-pub use self::server::{Counts, Host, Server};
+pub use self::server::{Host, Server, ServerCounts};

@@ -29,7 +29,7 @@ pub struct Server {
     pub host: Arc<dyn Host>,
     pub deadlines: Deadlines,
     /// For `/metrics`.
-    pub counts: Counts,
+    pub counts: ServerCounts,
     /// The newest frame as a table, with the sequence number of the frame.
     pub(crate) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
@@ -41,7 +41,7 @@ pub struct Server {
 /// Counts of one server since its start.
 #[derive(Debug, Default)]
 #[allow(missing_docs)]
-pub struct Counts {
+pub struct ServerCounts {
     pub accepted: AtomicU64,
     pub turned_away: AtomicU64,
     pub accept_errors: AtomicU64,
@@ -58,7 +58,7 @@ impl Server {
         Arc::new(Server {
             host,
             deadlines,
-            counts: Counts::default(),
+            counts: ServerCounts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
             loading: Mutex::default(),

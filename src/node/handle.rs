@@ -5,8 +5,11 @@
 //! Not here: what the methods promise (`interface.rs`), the threads behind them (`mod.rs`), HTTP (`http/`).
 
 use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
+use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
 use super::reports::status;
+use super::scan_cursors::{Place, Position, ScanCursors};
+use super::shared::link::Link;
 use super::shared::memory::MemoryBudget;
 use super::shared::messages::GossipInput;
 use super::shared::request::{Answered, Operation, ReplyTo, Waiter};
@@ -19,12 +22,13 @@ use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
 use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
-use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES};
+use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
 use crate::outcome::{Outcome, Reason};
 use crate::services::jobs::{Job, JobId};
 use crate::services::registry::checkpoint_command;
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId};
+use crate::wire::Frame;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,6 +82,48 @@ impl Handle {
     /// An upper bound of the bytes of each value in this node's store.
     pub fn largest_value(&self) -> usize {
         self.shared.activity.largest_value() as usize
+    }
+
+    /// Who of this node's clients subscribes to what.
+    pub fn channels(&self) -> &Channels {
+        &self.shared.channels
+    }
+
+    /// Gives a message to the subscribers of this node and sends it to the other nodes; returns how many of this node
+    /// got it.
+    pub fn publish(&self, channel: &[u8], message: &[u8]) -> usize {
+        let receivers = self.shared.channels.deliver(channel, message);
+        let frame = Frame::Published { channel: channel.to_vec(), message: message.to_vec() };
+        for link in self.shared.links().values() {
+            if !link.try_send(&frame, PUBLISHED_BYTES_MAX) {
+                self.shared.channels.count_dropped();
+            }
+        }
+        receivers
+    }
+
+    /// Positions of SCANs.
+    pub fn scan_cursors(&self) -> &ScanCursors {
+        &self.shared.scan_cursors
+    }
+
+    /// The key after which a SCAN with this cursor continues, from the node that has given the cursor; `None`: it starts
+    /// again.
+    pub fn scan_position(&self, cursor: u64) -> Position {
+        let cursors = self.scan_cursors();
+        let node = match cursors.find(cursor) {
+            Place::Here(position) => return position,
+            Place::At(node) => node,
+        };
+        let link = self.shared.links().get(&node).cloned().filter(Link::is_up)?;
+        cursors.expect(cursor);
+        link.send(&Frame::AskScan { cursor });
+        cursors.wait(cursor, Instant::now() + SCAN_ANSWER_DEADLINE)
+    }
+
+    /// Bytes of this node's keys, values and locks, approximately.
+    pub fn kv_bytes(&self) -> u64 {
+        self.shared.sizes().kv_bytes
     }
 
     /// Starts a thread of an endpoint's own, which ends with it.

@@ -10,7 +10,7 @@ use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
 use super::views::status::{EventLine, IntegrityStatus, MonitorFrame, NodeRuntimes};
-use crate::outcome::{Doubt, Outcome};
+use crate::outcome::{Outcome, UnknownReason};
 use crate::raft::Change;
 use crate::services::jobs::{Job, JobId};
 use crate::settings::Settings;
@@ -76,7 +76,7 @@ pub trait Requests {
     fn transfer(&self, to: Option<NodeId>, deadline: Instant) -> Outcome<NodeId> {
         match self.ask(Operation::Transfer(to), deadline) {
             Outcome::Done((_, reply)) => {
-                transferred_to(&reply).map_or(Outcome::Unknown(Doubt::NoLeaderNamed), Outcome::Done)
+                transferred_to(&reply).map_or(Outcome::Unknown(UnknownReason::NoLeaderNamed), Outcome::Done)
             }
             Outcome::Refused(why) => Outcome::Refused(why),
             Outcome::Unknown(why) => Outcome::Unknown(why),

@@ -7,7 +7,7 @@
 //!   frame.
 //! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
 //!   [`shared::Shared`]. `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that
-//!   read the database.
+//!   read the database, `pubsub.rs` the channels of PUBLISH, `scan_cursors.rs` the positions of SCANs.
 //! - `reports/` builds the heartbeat row, the status and the metrics from it.
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
 //! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the
@@ -27,8 +27,10 @@ pub(crate) mod handle;
 pub(crate) mod interface;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod pubsub;
 pub(crate) mod quota;
 pub(crate) mod reports;
+pub(crate) mod scan_cursors;
 pub(crate) mod shared;
 pub(crate) mod snapshots;
 pub(crate) mod spawn;
@@ -39,6 +41,7 @@ pub mod views;
 pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
+pub use self::pubsub::{Subscriber, SubscriptionKind};
 pub use self::reports::metrics::{Metric, MetricValue, counter, gauge};
 pub use self::shared::memory::{MemoryBudget, Reservation};
 pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};

@@ -5,7 +5,7 @@
 //! 504: unknown.
 //! Not here: texts (`reason.rs` and each service's own), headers that go with a status (`http/`).
 
-use super::reason::{Doubt, Reason};
+use super::reason::{Reason, UnknownReason};
 use crate::raft::Refusal;
 use crate::services::kv::OpError;
 use crate::services::{chat, jobs};
@@ -84,7 +84,7 @@ impl Coded for Reason {
     }
 }
 
-impl Coded for Doubt {
+impl Coded for UnknownReason {
     fn codes(&self) -> Codes {
         UNKNOWN
     }
@@ -99,6 +99,10 @@ impl Coded for OpError {
             | OpError::NoTime
             | OpError::EntrySteps
             | OpError::ReadSteps
+            | OpError::NotAFloat
+            | OpError::FloatOverflow
+            | OpError::NoSuchKey
+            | OpError::EntryGrowth
             | OpError::Other(_) => failed(409),
         }
     }

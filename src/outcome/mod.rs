@@ -9,7 +9,7 @@ pub(crate) mod codes;
 mod reason;
 
 pub use self::codes::{Coded, Codes};
-pub use self::reason::{Doubt, MEMORY_FULL, NoLeader, Outsider, QuotaName, Reason};
+pub use self::reason::{MEMORY_FULL, NoLeader, Outsider, QuotaName, Reason, UnknownReason};
 
 /// What an answer to a client means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum Outcome<T> {
     /// Certainly not applied; safe to send again.
     Refused(Reason),
     /// It may or may not be applied.
-    Unknown(Doubt),
+    Unknown(UnknownReason),
 }
 
 impl<T> Outcome<T> {

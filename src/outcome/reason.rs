@@ -91,7 +91,7 @@ pub enum Reason {
     NotPrepared,
     /// It is unknown whether a step of a load was done, but no step before the last one changes a table.
     #[error("nothing was changed: {0}")]
-    NothingChanged(Doubt),
+    NothingChanged(UnknownReason),
 }
 
 /// Why no leader took a request.
@@ -110,7 +110,7 @@ pub enum NoLeader {
 
 /// Why it is unknown whether a request was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Doubt {
+pub enum UnknownReason {
     /// `core` did not answer in time.
     #[error("no answer in time: it may or may not be applied")]
     NoAnswer,

@@ -74,19 +74,19 @@ fn reasons() -> Vec<Reason> {
         Reason::Unreadable(_) => Reason::Unreadable("disk I/O error".to_string()), UNAVAILABLE;
         Reason::NoBackup(_) => Reason::NoBackup("disk I/O error".to_string()), UNAVAILABLE;
         Reason::NotPrepared => Reason::NotPrepared, UNAVAILABLE;
-        Reason::NothingChanged(_) => Reason::NothingChanged(Doubt::LeaderLost), UNAVAILABLE;
+        Reason::NothingChanged(_) => Reason::NothingChanged(UnknownReason::LeaderLost), UNAVAILABLE;
     }
 }
 
-fn doubts() -> Vec<Doubt> {
-    check_rows! { Doubt:
-        Doubt::NoAnswer => Doubt::NoAnswer, UNKNOWN;
-        Doubt::Stopped => Doubt::Stopped, UNKNOWN;
-        Doubt::TooLate(_) => Doubt::TooLate(no_quorum()), UNKNOWN;
-        Doubt::LogReplaced => Doubt::LogReplaced, UNKNOWN;
-        Doubt::LeaderLost => Doubt::LeaderLost, UNKNOWN;
-        Doubt::StrangeAnswer => Doubt::StrangeAnswer, UNKNOWN;
-        Doubt::NoLeaderNamed => Doubt::NoLeaderNamed, UNKNOWN;
+fn doubts() -> Vec<UnknownReason> {
+    check_rows! { UnknownReason:
+        UnknownReason::NoAnswer => UnknownReason::NoAnswer, UNKNOWN;
+        UnknownReason::Stopped => UnknownReason::Stopped, UNKNOWN;
+        UnknownReason::TooLate(_) => UnknownReason::TooLate(no_quorum()), UNKNOWN;
+        UnknownReason::LogReplaced => UnknownReason::LogReplaced, UNKNOWN;
+        UnknownReason::LeaderLost => UnknownReason::LeaderLost, UNKNOWN;
+        UnknownReason::StrangeAnswer => UnknownReason::StrangeAnswer, UNKNOWN;
+        UnknownReason::NoLeaderNamed => UnknownReason::NoLeaderNamed, UNKNOWN;
     }
 }
 
@@ -98,7 +98,7 @@ fn every_reason_of_a_node_has_its_row_and_crosses_the_wire() {
     }
     for doubt in doubts() {
         let bytes = postcard::to_stdvec(&doubt).unwrap();
-        assert_eq!(postcard::from_bytes::<Doubt>(&bytes), Ok(doubt));
+        assert_eq!(postcard::from_bytes::<UnknownReason>(&bytes), Ok(doubt));
     }
 }
 
@@ -113,6 +113,10 @@ fn every_refusal_of_a_service_has_its_row() {
         OpError::NoTime => OpError::NoTime, of(409);
         OpError::EntrySteps => OpError::EntrySteps, of(409);
         OpError::ReadSteps => OpError::ReadSteps, of(409);
+        OpError::NotAFloat => OpError::NotAFloat, of(409);
+        OpError::FloatOverflow => OpError::FloatOverflow, of(409);
+        OpError::NoSuchKey => OpError::NoSuchKey, of(409);
+        OpError::EntryGrowth => OpError::EntryGrowth, of(409);
         OpError::Other(_) => OpError::Other("ERR of old".to_string()), of(409);
     };
     use jobs::Refusal as Job;
@@ -185,11 +189,11 @@ fn reasons_have_their_texts() {
         ),
         (Reason::StaleRead { age_ms: None }.to_string(), "stale read: this node has not heard from a leader yet"),
         (
-            Doubt::TooLate(no_quorum()).to_string(),
+            UnknownReason::TooLate(no_quorum()).to_string(),
             "no answer in time, it may or may not be applied (no quorum: 2 of 5 voters reachable, 3 needed)",
         ),
         (
-            Reason::NothingChanged(Doubt::LeaderLost).to_string(),
+            Reason::NothingChanged(UnknownReason::LeaderLost).to_string(),
             "nothing was changed: the leader was lost before it answered",
         ),
     ] {

@@ -9,7 +9,7 @@
 //! heard within an election timeout and its link is up (unless that leader asked for the campaign). E3 only voters
 //! campaign (and those whose leaving is not known to be committed, and learners without which no node can win), and
 //! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
-//! Not here: what a leader does once elected (`leader.rs`), leadership transfer (`transfer.rs`).
+//! Not here: what a leader does once elected (`raft/replication/leader.rs`), leadership transfer (`transfer.rs`).
 
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;
@@ -65,7 +65,7 @@ impl Raft {
         }
         self.forget_leader(cx, LossCause::LinkLost);
         self.voted_at = None;
-        self.hasten_campaign(cx);
+        self.campaign_soon(cx);
         for (_, message) in std::mem::take(&mut self.deferred) {
             if let Body::PreVote { last_index, last_term } = message.body {
                 self.on_pre_vote(cx, message.from, message.term, last_index, last_term);
@@ -84,8 +84,8 @@ impl Raft {
     }
 
     /// The next campaign comes as soon as this node's rank allows; at once for the first in line.
-    pub(crate) fn hasten_campaign(&mut self, cx: &mut Cx<'_>) {
-        if !self.can_campaign() || self.gives_way() {
+    pub(crate) fn campaign_soon(&mut self, cx: &mut Cx<'_>) {
+        if !self.can_campaign() || self.defers_to_others() {
             return;
         }
         // Chance grows with each failed attempt, whatever the settings: two candidates in step would split the vote
@@ -107,7 +107,7 @@ impl Raft {
     /// Asks for pre-votes, if this node may lead at all.
     pub(crate) fn campaign(&mut self, cx: &mut Cx<'_>) {
         self.draw_retry(cx);
-        if !self.can_campaign() || self.gives_way() {
+        if !self.can_campaign() || self.defers_to_others() {
             self.state = State::Follower;
             return;
         }
@@ -144,7 +144,7 @@ impl Raft {
         if term <= self.hard.term {
             return envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
         }
-        if self.has_lease() || self.is_waiting_for_another(&from) {
+        if self.hears_live_leader() || self.is_waiting_for_another(&from) {
             self.deferred.retain(|(_, message)| message.from.id != from.id);
             let body = Body::PreVote { last_index: index, last_term };
             self.deferred.push((self.now, Message { from, to: self.config.me, term, body }));
@@ -153,7 +153,7 @@ impl Raft {
         if !self.would_vote_for(&from, index, last_term) {
             envelope.send(cx, from, Body::PreVoteReply { is_granted: false });
             self.stale_candidate_at = Some(self.now);
-            return self.hasten_campaign(cx);
+            return self.campaign_soon(cx);
         }
         envelope.send_at(cx, from, term, Body::PreVoteReply { is_granted: true });
     }
@@ -186,7 +186,7 @@ impl Raft {
             envelope.send(cx, from, Body::VoteReply { is_granted: false });
             if !is_fresh && is_follower && self.leader.is_none() {
                 self.stale_candidate_at = Some(self.now);
-                self.hasten_campaign(cx);
+                self.campaign_soon(cx);
             }
         }
     }
@@ -210,7 +210,7 @@ impl Raft {
             // Lost: a split vote, or fresher logs elsewhere. A node with a fresher log goes first.
             self.state = State::Follower;
             self.draw_retry(cx);
-            self.hasten_campaign(cx);
+            self.campaign_soon(cx);
         }
     }
 
@@ -265,7 +265,7 @@ impl Raft {
     }
 
     /// Whether a live leader binds this node: it was heard within an election timeout and its link is up.
-    pub(crate) fn has_lease(&self) -> bool {
+    pub(crate) fn hears_live_leader(&self) -> bool {
         if matches!(self.state, State::Leader(_)) {
             return true;
         }
@@ -301,7 +301,7 @@ impl Raft {
     /// Whether this node leaves the lead to others for now: its disk is nearly full. If no other node becomes leader in
     /// time, it leads all the same: reads, membership and leadership transfer need a leader, though it refuses
     /// commands.
-    fn gives_way(&self) -> bool {
+    fn defers_to_others(&self) -> bool {
         self.is_disk_low && self.attempts <= LOW_DISK_PATIENCE
     }
 

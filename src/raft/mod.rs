@@ -1,11 +1,10 @@
 //! Consensus, pure: inputs in, effects out. No socket, file, thread, clock or random source lives here.
 //!
 //! The tour: `mod.rs` (this file) holds the types that the host sees; `state/` the data of one node; `step.rs` the one
-//! entry point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `follower.rs` what a follower does with an
-//! append; `leader.rs` and `feeder.rs` replication with flow control; `commit.rs` the commit rule; `read.rs` read
-//! index; `membership.rs` one change at a time; `transfer.rs` leadership transfer; `snapshot.rs` what replaces a log's
-//! beginning; `persist.rs` what must reach the disk before which messages; `guard.rs` which senders count; `view.rs`
-//! status and invariants.
+//! entry point [`Raft::step`]; `election.rs` pre-votes, votes and campaigns; `replication/` how the log and snapshots
+//! reach the followers, and the commit rule; `read.rs` read index; `membership.rs` one change at a time; `transfer.rs`
+//! leadership transfer; `persist.rs` what must reach the disk before which messages; `guard.rs` which senders count;
+//! `view.rs` status and invariants.
 //!
 //! The host (`node/` or `sim/`) owes three things: it feeds inputs one by one; it carries out each step's effects in
 //! order (a step's `persist` before its `after_sync` messages may leave); and it reports [`Input::Synced`] in order.
@@ -20,16 +19,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use uuid::Uuid;
 
-mod commit;
 mod election;
-mod feeder;
-mod follower;
 mod guard;
-mod leader;
 mod membership;
 mod persist;
 mod read;
-mod snapshot;
+mod replication;
 mod state;
 mod step;
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! this process never fits. Q4 stepping down refuses every read that waits.
 //! Not here: waiting until the index is applied (the host).
 
-use super::feeder::Feeder;
+use super::replication::feeder::Feeder;
 use super::state::membership::quorum;
 use super::state::reads::Reader;
 use super::state::{Cx, Raft, State, refuse};

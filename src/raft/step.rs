@@ -101,14 +101,14 @@ impl Raft {
         match message.body {
             Body::PreVote { .. } | Body::PreVoteReply { is_granted: true } => return true,
             // A live leader is not deposed by a node that merely cannot hear it.
-            Body::Vote { is_transfer: false, .. } if self.has_lease() => return false,
+            Body::Vote { is_transfer: false, .. } if self.hears_live_leader() => return false,
             _ => {}
         }
         let was_asking = matches!(self.state, State::Candidate(_));
         self.become_follower(cx, message.term, StepDownCause::NewerTerm);
         if was_asking && matches!(message.body, Body::PreVoteReply { .. } | Body::VoteReply { .. }) {
             // Our log may well be the freshest: ask again soon, in the term just learnt.
-            self.hasten_campaign(cx);
+            self.campaign_soon(cx);
         }
         true
     }

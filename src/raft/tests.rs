@@ -13,7 +13,7 @@
 //! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`,
 //!   `pass [KIND [COUNT]]` (those held now), `replay` (release, and keep copies)
 //! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `ship FROM
-//!   TO`, `flaw NAME`
+//!   TO`, `plant NAME`
 //!
 //! `kill` alone does not tell the others: `kill N noticed=true` also breaks their links.
 
@@ -123,7 +123,7 @@ impl World {
                 writeln!(self.out, "{}", list.join(" "))?;
             }
             "trace" => self.is_traced = words == ["on"],
-            "flaw" => self.flaw(words.first().ok_or("which flaw?")?)?,
+            "plant" => self.plant(words.first().ok_or("which bug?")?)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -333,7 +333,7 @@ impl World {
     }
 
     /// Switches a planted bug on, for all nodes that start from now on.
-    fn flaw(&mut self, name: &str) -> Outcome {
+    fn plant(&mut self, name: &str) -> Outcome {
         let bugs = &mut self.config.bugs;
         match name {
             "priority-vetoes" => bugs.priority_vetoes = true,
@@ -356,7 +356,7 @@ impl World {
             "hears-strangers" => bugs.hears_strangers = true,
             "terms-wrap" => bugs.terms_wrap = true,
             "late-transfer-obeyed" => bugs.late_transfer_obeyed = true,
-            _ => return Err("no such flaw".into()),
+            _ => return Err("no such planted bug".into()),
         }
         Ok(())
     }

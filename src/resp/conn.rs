@@ -6,12 +6,13 @@
 
 use super::clients::Clients;
 use super::outbox::{Client, RequestPath, Size};
+use super::protocol::lines;
 use super::protocol::parse::Owned;
 use super::protocol::reply::{self, Proto};
 use super::reply_plan::{Plan, Shape, error_text};
 use super::shared::Shared;
 use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
-use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation};
+use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation, SubscriptionKind};
 use crate::outcome::Outcome;
 use crate::outcome::codes::FAILED;
 use crate::services::Replicated;
@@ -19,6 +20,7 @@ use crate::services::Reply;
 use crate::services::kv::Store;
 use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,10 @@ pub struct Conn {
     /// This one's replies and profile.
     pub(crate) client: Arc<Client>,
     pub(crate) proto: Proto,
+    /// The present request is a plain line, and its reply is one.
+    pub(crate) is_line: bool,
+    /// The client has sent HELLO: it reads RESP, whatever the connection began with.
+    pub(crate) has_greeted: bool,
     /// Whether the client is authenticated: it has sent the cluster's secret, or none is configured.
     pub(crate) is_known: bool,
     /// Reads are local, and writes are acknowledged when the leader has appended them.
@@ -60,9 +66,14 @@ pub struct Conn {
     /// Whether the last write was acknowledged in eventual mode, before it was committed. After a change to strong mode
     /// the next read goes through the log, so that it sees that write.
     has_taken: bool,
+    /// The connection is closed after the present reply: CLIENT KILL.
+    pub(crate) must_close: bool,
     pub(crate) multi: Option<Multi>,
     pub(crate) watched: Vec<(Bytes, u64)>,
     pub(crate) watched_bytes: usize,
+    /// Channels and patterns.
+    pub(crate) subscribed: BTreeSet<(SubscriptionKind, Vec<u8>)>,
+    pub(crate) subscribed_bytes: usize,
     /// The batch that is being gathered, how its answer will be written, and how large it is.
     pub(crate) run: Batch,
     pub(crate) plan: Plan,
@@ -74,7 +85,7 @@ pub struct Conn {
     pub(crate) written: Vec<u8>,
     /// Clock of this turn, in milliseconds since 1970.
     pub(crate) now_ms: u64,
-    /// For the transaction and the watched keys.
+    /// For the transaction, the watched keys and the subscriptions.
     pub(crate) memory: Reservation,
 }
 
@@ -87,12 +98,17 @@ impl Conn {
             clients,
             client,
             proto: Proto::Two,
+            is_line: false,
+            has_greeted: false,
             is_known,
             is_eventual: false,
             has_taken: false,
+            must_close: false,
             multi: None,
             watched: Vec::new(),
             watched_bytes: 0,
+            subscribed: BTreeSet::new(),
+            subscribed_bytes: 0,
             run: Batch::default(),
             plan: Plan::default(),
             run_bytes: 0,
@@ -131,7 +147,7 @@ impl Conn {
             self.submit();
         }
         if self.run.ops.is_empty() {
-            self.plan.proto = self.proto;
+            (self.plan.proto, self.plan.is_line) = (self.proto, self.is_line);
             (self.run_needs_log, self.run_looks_through) = (false, false);
         }
         self.run_needs_log |= needs_log;
@@ -144,7 +160,7 @@ impl Conn {
 
     /// A reply of this server itself, after all earlier replies.
     pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.run.ops.is_empty() {
+        if self.run.ops.is_empty() && !self.is_line {
             write(&mut self.written);
             self.send_if_much();
         } else {
@@ -156,7 +172,10 @@ impl Conn {
 
     pub(crate) fn reply_written(&mut self, out: Vec<u8>) {
         if self.run.ops.is_empty() {
-            self.written.extend_from_slice(&out);
+            match self.is_line {
+                true => lines::write(&out, &mut self.written),
+                false => self.written.extend_from_slice(&out),
+            }
             self.send_if_much();
         } else {
             self.run_bytes += out.len();
@@ -256,10 +275,24 @@ impl Conn {
         }
     }
 
-    /// Reserves memory for the transaction and the watched keys; returns whether there is room.
+    /// Executes a transaction and waits for its answer, after all earlier commands.
+    pub(crate) fn execute(&mut self, run: &Batch) -> Answered {
+        self.flush();
+        self.client.wait_answered();
+        let deadline = Instant::now() + self.timeout();
+        let bytes = Store::encode_command(run);
+        match run.needs_log() || !run.watched.is_empty() {
+            true => {
+                self.shared.handle.ask(Operation::Command { tag: None, command: bytes, ack: Ack::Applied }, deadline)
+            }
+            false => self.shared.handle.query(bytes, self.level(), deadline),
+        }
+    }
+
+    /// Reserves memory for the transaction, the watched keys and the subscriptions; returns whether there is room.
     pub(crate) fn account(&mut self) -> bool {
         let queued = self.multi.as_ref().map_or(0, |multi| multi.bytes);
-        self.memory.resize(queued + self.watched_bytes).is_ok()
+        self.memory.resize(queued + self.watched_bytes + self.subscribed_bytes).is_ok()
     }
 
     /// Commands in the open transaction; `None`: none is open.
@@ -276,7 +309,7 @@ impl Conn {
 /// Maximum number of values in the answer to an operation.
 fn values_read(op: &Op) -> usize {
     match op {
-        Op::Get(_) | Op::GetDel(_) | Op::Set { get: true, .. } => 1,
+        Op::Get(_) | Op::GetDel(_) | Op::GetEx { .. } | Op::GetRange { .. } | Op::Set { get: true, .. } => 1,
         Op::MGet(keys) => keys.len(),
         _ => 0,
     }

@@ -8,23 +8,21 @@
 //! Not here: what commands mean (`commands/`), the order of replies (`outbox.rs`).
 
 use super::clients::Clients;
-use super::commands::keys::{Context, Translated};
+use super::commands::context::{Context, Translated};
 use super::commands::{self, Control, Handler, Spec, WORD_BYTES_SHOWN};
 use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};
 use super::outbox::Client;
 use super::protocol::parse::{Fault, Owned, Parser, Request};
 use super::protocol::reply::{self, Proto};
-use super::reply_plan::{self, Plan, Shape};
+use super::reply_plan;
 use super::shared::Shared;
-use crate::limits::{HTTP_WRITE_DEADLINE, RESP_REQUEST_BYTES_MAX};
-use crate::node::Level;
+use super::transactions::too_many_keys;
+use crate::limits::HTTP_WRITE_DEADLINE;
 use crate::node::shared::clock::now_ms;
 use crate::node::{Addressing, Connections};
-use crate::outcome::{Outcome, Reason};
-use crate::services::Reply;
+use crate::outcome::Reason;
 use crate::services::kv::commands::RUN_KEYS_MAX;
-use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use crate::warn_seldom;
 use std::io::Read;
 use std::net::Shutdown;
@@ -34,16 +32,13 @@ use std::time::{Duration, Instant};
 
 /// How long a client may still send after the last reply, and how many bytes.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
-/// Memory of a watched key beside its bytes: two numbers and the allocator's overhead, in a list with twice the
-/// capacity.
-const WATCHED_BYTES: usize = 128;
-
 /// Body of the thread.
 pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &Arc<Client>) {
     let _session = shared.handle.open_session("redis", client.profile().peer);
     let mut conn = Conn::new(Arc::clone(shared), Arc::clone(clients), Arc::clone(client));
     let action = conn.run(&mut Input::new(shared.handle.memory().reservation()));
     conn.flush();
+    conn.forget_subscriptions();
     if action != ConnectionAction::Drop {
         client.wait_sent(Instant::now() + conn.timeout() + HTTP_WRITE_DEADLINE);
         linger(client);
@@ -99,6 +94,30 @@ impl Conn {
 
     /// Executes one request, or gathers it.
     fn command(&mut self, request: &Request) -> ConnectionAction {
+        let is_line = request.is_line && !self.has_greeted;
+        if is_line != self.is_line {
+            // Replies to earlier requests keep their form.
+            self.submit();
+            self.is_line = is_line;
+        }
+        if let Some(value) = request.value.filter(|_| is_line && request.len() > 3 && !self.has_options(request)) {
+            let mut whole = Owned::default();
+            [request.word(0), request.word(1), value].into_iter().for_each(|word| whole.push(word));
+            return self.whole_command(&whole.request());
+        }
+        self.whole_command(request)
+    }
+
+    /// Whether the words after the value of a plain line are options, as in `SET k v EX 5`.
+    fn has_options(&self, request: &Request) -> bool {
+        commands::find(request.word(0)).is_some_and(|spec| {
+            spec.check(request).is_ok()
+                && matches!(spec.handler, Handler::Store(_))
+                && self.translate(spec, request) != Err(commands::SYNTAX.to_string())
+        })
+    }
+
+    fn whole_command(&mut self, request: &Request) -> ConnectionAction {
         let name = request.word(0);
         let Some(spec) = commands::find(name) else {
             if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
@@ -114,21 +133,47 @@ impl Conn {
         if !self.is_known && !spec.is_open() {
             return self.refuse("NOAUTH Authentication required.");
         }
+        if self.is_subscribed_only() && !spec.is_for_subscribers() {
+            let name = spec.full_name(request);
+            return self.refuse(&format!("ERR Can't execute '{name}': only {FOR_SUBSCRIBERS}"));
+        }
         match (&mut self.multi, spec.handler) {
-            (None, Handler::Store(_)) => self.on_key(spec, request),
-            (None, Handler::Server(own)) => {
+            (None, Handler::Store(_)) if !spec.asks_help(request) => self.on_key(spec, request),
+            (None, Handler::Store(_) | Handler::Server(_) | Handler::Table(_)) => {
                 self.note(spec);
                 let mut out = Vec::new();
-                own(self, request, &mut out);
+                self.run_own(spec, request, &mut out);
                 self.reply_written(out);
             }
-            (Some(_), Handler::Store(_) | Handler::Server(_)) => self.queue(request),
+            (None, Handler::Publish) => {
+                self.note(spec);
+                self.publish(request);
+            }
+            (Some(_), Handler::Store(_) | Handler::Server(_) | Handler::Table(_) | Handler::Publish) => {
+                self.queue(request);
+            }
+            (Some(_), Handler::Control(Control::Subscribe(_) | Control::Unsubscribe(_))) => {
+                let name = spec.name.to_ascii_uppercase();
+                return self.refuse(&format!("ERR {name} is not allowed in a transaction"));
+            }
             (_, Handler::Control(control)) => {
                 self.note(spec);
                 return self.on_control(control, request);
             }
         }
-        ConnectionAction::Continue
+        if self.must_close { ConnectionAction::Close } else { ConnectionAction::Continue }
+    }
+
+    /// A command that the server executes itself.
+    pub(super) fn run_own(&mut self, spec: &Spec, request: &Request, out: &mut Vec<u8>) {
+        match spec.handler {
+            _ if spec.asks_help(request) => spec.help(out),
+            Handler::Server(own) => own(self, request, out),
+            Handler::Table(own) => own(commands::TABLE, self, request, out),
+            Handler::Store(_) | Handler::Publish | Handler::Control(_) => {
+                unreachable!("{} is not the server's own", spec.name)
+            }
+        }
     }
 
     /// For CLIENT LIST.
@@ -147,11 +192,13 @@ impl Conn {
         }
     }
 
-    fn translate(&self, spec: &Spec, request: &Request) -> Translated {
-        let context = Context { cursors: &self.shared.cursors, scripts: &self.shared.scripts, now_ms: self.now_ms };
+    pub(super) fn translate(&self, spec: &Spec, request: &Request) -> Translated {
+        let Shared { handle, scripts, .. } = &*self.shared;
+        let position = |cursor| handle.scan_position(cursor);
+        let context = Context { position: &position, scripts, now_ms: self.now_ms, draw: || fastrand::u64(..) };
         match spec.handler {
             Handler::Store(translate) => translate(request, &context),
-            Handler::Server(_) | Handler::Control(_) => unreachable!("{} is not on keys", spec.name),
+            _ => unreachable!("{} is not on keys", spec.name),
         }
     }
 
@@ -173,6 +220,8 @@ impl Conn {
                 None => self.reply(|out| reply::error(out, "ERR DISCARD without MULTI")),
             },
             Control::Watch => self.watch(request),
+            Control::Subscribe(kind) => self.subscribe(kind, request),
+            Control::Unsubscribe(kind) => self.unsubscribe(kind, request),
             Control::Quit => {
                 self.reply(reply::ok);
                 return ConnectionAction::Close;
@@ -181,6 +230,7 @@ impl Conn {
                 self.submit();
                 self.multi = None;
                 self.forget_watched();
+                self.forget_subscriptions();
                 self.proto = Proto::Two;
                 self.is_eventual = false;
                 self.is_known = self.shared.handle.settings().cluster_secret.is_none();
@@ -195,111 +245,12 @@ impl Conn {
         let mut profile = self.client.profile();
         profile.multi = self.multi.as_ref().map(|multi| multi.queued.len());
         profile.watch = self.watched.len();
-        ConnectionAction::Continue
-    }
-
-    fn queue(&mut self, request: &Request) {
-        let Some(multi) = &mut self.multi else { unreachable!("only a transaction has a queue") };
-        if multi.is_void {
-            // EXEC will be refused.
-            return self.reply(|out| reply::simple(out, "QUEUED"));
-        }
-        let owned = Owned::of(request);
-        multi.bytes += owned.size();
-        if multi.bytes > RESP_REQUEST_BYTES_MAX {
-            self.refuse("ERR transaction is too large");
-            return;
-        }
-        multi.queued.push(owned);
-        if !self.account() {
-            self.refuse(&reply_plan::error_text(&Reason::Memory));
-            return;
-        }
-        self.reply(|out| reply::simple(out, "QUEUED"));
-    }
-
-    /// Runs the transaction: one run, one entry of the log.
-    fn exec(&mut self) {
-        let Some(multi) = self.multi.take() else {
-            return self.reply(|out| reply::error(out, "ERR EXEC without MULTI"));
-        };
-        let watched = std::mem::take(&mut self.watched);
-        self.watched_bytes = 0;
-        if multi.is_void {
-            let why = "EXECABORT Transaction discarded because of previous errors.";
-            return self.reply(|out| reply::error(out, why));
-        }
-        self.submit();
-        let mut run = Batch { watched, ops: Vec::with_capacity(multi.queued.len()) };
-        let mut plan = Plan { proto: self.proto, is_exec: true, ..Plan::default() };
-        for owned in &multi.queued {
-            let request = owned.request();
-            let Some(spec) = commands::find(request.word(0)) else { unreachable!("it was found when it was queued") };
-            let mut out = Vec::new();
-            match spec.handler {
-                Handler::Server(own) => own(self, &request, &mut out),
-                Handler::Control(_) => unreachable!("{} is never queued", spec.name),
-                Handler::Store(_) => match self.translate(spec, &request) {
-                    Ok((op, shape)) => {
-                        run.ops.push(op);
-                        plan.push(shape);
-                        continue;
-                    }
-                    Err(why) => reply::error(&mut out, &why),
-                },
-            }
-            plan.push(Shape::Written(out));
-        }
-        if run.ops.is_empty() && run.watched.is_empty() {
-            let nothing = Outcome::Done((crate::types::Index(0), Reply::Ok(BatchReply::Values(Vec::new()).encode())));
-            let mut out = Vec::new();
-            plan.write(&nothing, &self.shared.cursors, &mut out);
-            return self.reply_written(out);
-        }
-        if run.keys_named() > RUN_KEYS_MAX {
-            return self.reply(|out| reply::error(out, &too_many_keys(run.keys_named())));
-        }
-        // Watched keys are compared when the entry is applied, so that no other write can come between.
-        let needs_log = run.needs_log() || !run.watched.is_empty();
-        self.submit_batch(run, plan, needs_log);
-    }
-
-    fn watch(&mut self, request: &Request) {
-        if self.multi.is_some() {
-            return self.reply(|out| reply::error(out, "ERR WATCH inside MULTI is not allowed"));
-        }
-        // A key that is watched already keeps its first mark.
-        let is_new = |key: &&[u8]| self.watched.iter().all(|(known, _)| known.as_slice() != *key);
-        let keys: Vec<Bytes> = request.words().skip(1).filter(is_new).map(|key| Bytes::from(key.to_vec())).collect();
-        let more: usize = keys.iter().map(|key| key.len() + WATCHED_BYTES).sum();
-        if self.watched_bytes + more > RESP_REQUEST_BYTES_MAX {
-            return self.reply(|out| reply::error(out, "ERR too many watched keys"));
-        }
-        let seen = match self.ask(vec![Op::Marks(keys.clone())], Level::Linearizable) {
-            Ok(seen) => seen,
-            Err(why) => return self.reply(|out| reply::error(out, &why)),
-        };
-        let Some(Value::List(marks)) = seen.into_iter().next() else {
-            return self.reply(|out| reply::error(out, "ERR internal error: malformed answer of the key-value store"));
-        };
-        for (key, mark) in keys.into_iter().zip(marks) {
-            if let Value::Int(mark) = mark {
-                self.watched.push((key, mark as u64));
-            }
-        }
-        self.watched_bytes += more;
-        if !self.account() {
-            self.forget_watched();
-            return self.reply(|out| reply::error(out, &reply_plan::error_text(&Reason::Memory)));
-        }
-        self.reply(reply::ok);
+        if self.must_close { ConnectionAction::Close } else { ConnectionAction::Continue }
     }
 }
 
-/// For a request that would delay others.
-fn too_many_keys(keys: usize) -> String {
-    format!("ERR a request or transaction may name at most {RUN_KEYS_MAX} keys, this one names {keys}: split it")
-}
+/// What a client of RESP2 with subscriptions may send.
+const FOR_SUBSCRIBERS: &str = "(P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
 
 /// The error of Redis for an unknown command.
 fn unknown(request: &Request) -> String {

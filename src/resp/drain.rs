@@ -1,12 +1,14 @@
 //! The `resp-drain` thread: sends replies to clients that read slowly, so that no other thread has to wait for them.
 //!
 //! A client must read its pending output at a minimum rate: each piece (all of it, or the first `PIECE_BYTES` if it
-//! is more) has one deadline in total. A byte now and then does not keep a connection alive.
+//! is more) has one deadline in total. A byte now and then does not keep a connection alive. A client that is still sending
+//! a pipeline need not read meanwhile: its replies are kept, within the limits of a connection and the memory budget.
 //! Not here: sending to clients that read everything at once (`outbox.rs`).
 
 use super::clients::Clients;
 use super::outbox::{Client, Sent};
-use crate::limits::HTTP_WRITE_DEADLINE;
+use crate::limits::{HTTP_WRITE_DEADLINE, RESP_SENDING_BYTES_MIN};
+use crate::warn_seldom;
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::{Arc, Weak};
@@ -22,6 +24,8 @@ struct Slow {
     /// Bytes of the piece that it has not read yet.
     left: usize,
     deadline: Instant,
+    /// Bytes of requests that had been read from it when the deadline was set.
+    received: usize,
 }
 
 /// Body of the thread; returns when the server stops.
@@ -47,7 +51,8 @@ pub fn run(clients: &Weak<Clients>, inbox: &Receiver<u64>) {
 fn add(slow: &mut Vec<Slow>, clients: &Weak<Clients>, id: u64) {
     let Some(client) = clients.upgrade().and_then(|clients| clients.get(id)) else { return };
     let left = client.unsent_bytes().min(PIECE_BYTES);
-    slow.push(Slow { client, left, deadline: Instant::now() + HTTP_WRITE_DEADLINE });
+    let (deadline, received) = (Instant::now() + HTTP_WRITE_DEADLINE, client.received());
+    slow.push(Slow { client, left, deadline, received });
 }
 
 /// Which of these clients' sockets are writable.
@@ -64,7 +69,7 @@ fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
         match slow.client.drain() {
             (Sent::Some(taken), left) if taken >= slow.left => {
                 slow.left = left.min(PIECE_BYTES);
-                slow.deadline = now + HTTP_WRITE_DEADLINE;
+                slow.extend(now);
             }
             (Sent::Some(taken), _) => slow.left -= taken,
             (Sent::All | Sent::Closed, _) => return false,
@@ -73,7 +78,22 @@ fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
     if now < slow.deadline {
         return true;
     }
-    log::debug!("client disconnected, it reads its replies too slowly client={}", slow.client.id);
+    if slow.client.received() >= slow.received + RESP_SENDING_BYTES_MIN {
+        slow.extend(now);
+        return true;
+    }
+    warn_seldom!(
+        "Redis client disconnected: {} bytes of replies wait, and it has read none for {} s client={}",
+        slow.client.unsent_bytes(),
+        HTTP_WRITE_DEADLINE.as_secs(),
+        slow.client.id
+    );
     slow.client.close();
     false
+}
+
+impl Slow {
+    fn extend(&mut self, now: Instant) {
+        (self.deadline, self.received) = (now + HTTP_WRITE_DEADLINE, self.client.received());
+    }
 }

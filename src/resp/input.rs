@@ -88,6 +88,7 @@ impl Input {
                 Ok(0) => return Filled::Ended,
                 Ok(read) => {
                     self.to += read;
+                    client.add_received(read);
                     self.was_full = self.to == self.buffer.len();
                     return Filled::More;
                 }

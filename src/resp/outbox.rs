@@ -12,11 +12,14 @@
 //! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` calls
 //! [`Client::wait_room`]).
 
+use super::profile::Profile;
+use super::protocol::lines;
+use super::protocol::reply::{self, Proto};
 use super::reply_plan::Plan;
 use super::shared::Shared;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::shared::lock;
-use crate::node::{Answered, Reservation, Waiter};
+use crate::node::{Answered, Reservation, Subscriber, Waiter};
 use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
 use rustix::io::Errno;
@@ -24,6 +27,7 @@ use rustix::net::SendFlags;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,6 +83,8 @@ struct Outbox {
     /// `resp-drain` sends the rest.
     is_draining: bool,
     is_closed: bool,
+    /// How messages of channels are written: the version, and whether without lengths.
+    form: (Proto, bool),
     /// The connection's thread waits for a change.
     is_awaited: bool,
 }
@@ -97,6 +103,7 @@ impl Outbox {
             sent: 0,
             is_draining: false,
             is_closed: false,
+            form: (Proto::Two, false),
             is_awaited: false,
         }
     }
@@ -113,6 +120,8 @@ pub struct Client {
     pub id: u64,
     pub stream: TcpStream,
     profile: Mutex<Profile>,
+    /// Bytes of requests that were read.
+    received: AtomicUsize,
     shared: Arc<Shared>,
     outbox: Mutex<Outbox>,
     changed: Condvar,
@@ -133,48 +142,6 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What is known of a connection's client.
-#[derive(Debug)]
-pub struct Profile {
-    pub peer: SocketAddr,
-    /// When it connected.
-    pub since: Instant,
-    /// When it last sent a command that this endpoint handles itself (not commands on keys: those are too frequent to
-    /// record).
-    pub active: Instant,
-    /// The name that it gave itself.
-    pub name: String,
-    /// Name of its client library.
-    pub lib_name: String,
-    /// Version of its client library.
-    pub lib_ver: String,
-    /// Version of the protocol: 2 or 3.
-    pub resp: u8,
-    /// Commands in its transaction; `None`: none is open.
-    pub multi: Option<usize>,
-    /// Keys that it watches.
-    pub watch: usize,
-    /// Its last command that this endpoint handled itself.
-    pub command: &'static str,
-}
-
-impl Profile {
-    fn new(peer: SocketAddr, now: Instant) -> Profile {
-        Profile {
-            peer,
-            since: now,
-            active: now,
-            name: String::new(),
-            lib_name: String::new(),
-            lib_ver: String::new(),
-            resp: 2,
-            multi: None,
-            watch: 0,
-            command: "NULL",
-        }
-    }
-}
-
 /// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -190,7 +157,49 @@ impl Client {
     /// A connection that has just been accepted.
     pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, memory: Reservation) -> Client {
         let profile = Mutex::new(Profile::new(peer, Instant::now()));
-        Client { id, stream, profile, shared, outbox: Mutex::new(Outbox::new(memory)), changed: Condvar::new() }
+        let (outbox, received) = (Mutex::new(Outbox::new(memory)), AtomicUsize::new(0));
+        Client { id, stream, profile, received, shared, outbox, changed: Condvar::new() }
+    }
+
+    /// Bytes of requests that were read so far.
+    pub fn received(&self) -> usize {
+        self.received.load(Relaxed)
+    }
+
+    pub fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes, Relaxed);
+    }
+
+    /// How the next messages of channels are written.
+    pub fn set_form(&self, proto: Proto, is_line: bool) {
+        self.lock().form = (proto, is_line);
+    }
+
+    /// Confirms a subscription, when all earlier replies are in the buffer.
+    pub fn confirm(&self, reply: &[u8]) {
+        self.push(|out, _| out.extend_from_slice(reply));
+    }
+
+    /// Adds what answers no request between the replies: the buffer contains whole ones only.
+    fn push(&self, write: impl FnOnce(&mut Vec<u8>, Proto)) {
+        let outbox = &mut *self.lock();
+        if outbox.is_closed {
+            return;
+        }
+        match outbox.form {
+            (proto, false) => write(&mut outbox.out, proto),
+            (proto, true) => {
+                let mut reply = Vec::new();
+                write(&mut reply, proto);
+                lines::write(&reply, &mut outbox.out);
+            }
+        }
+        self.send(outbox);
+        self.bound(outbox);
+        if outbox.out.len() - outbox.sent > RESP_UNSENT_BYTES_MAX {
+            log::debug!("client disconnected, it reads its messages too slowly client={}", self.id);
+            self.close_locked(outbox);
+        }
     }
 
     /// What is known of its client.
@@ -360,7 +369,7 @@ impl Client {
                         // Room was granted for these bytes, not for twice as many.
                         outbox.out.reserve_exact(bytes + bytes / 8);
                     }
-                    let largest = plan.write(&answered, &self.shared.cursors, &mut outbox.out);
+                    let largest = plan.write(&answered, self.shared.handle.scan_cursors(), &mut outbox.out);
                     self.shared.note_size(largest);
                 }
                 other => unreachable!("{other:?} was ready"),
@@ -457,6 +466,16 @@ impl Client {
     pub fn stop_reading(&self) {
         // Fails if the other side has closed already.
         let _ = self.stream.shutdown(Shutdown::Read);
+    }
+}
+
+impl Subscriber for Client {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn take(&self, channel: &[u8], message: &[u8], pattern: Option<&[u8]>) {
+        self.push(|out, proto| reply::message(out, proto, channel, message, pattern));
     }
 }
 

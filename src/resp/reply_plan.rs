@@ -4,9 +4,10 @@
 //! need the store (an error, PING) are part of the plan of their batch, so that they keep their place.
 //! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
 
-use super::cursors::Cursors;
+use super::protocol::lines;
 use super::protocol::reply::{self, Proto};
 use crate::node::Answered;
+use crate::node::scan_cursors::ScanCursors;
 use crate::outcome::codes::FAILED;
 use crate::outcome::{Coded, Outcome};
 use crate::services::Reply;
@@ -21,6 +22,8 @@ pub enum Shape {
     OneIfDone,
     /// Milliseconds as seconds, rounded; negative numbers are unchanged: TTL.
     Seconds,
+    /// This reply if the key exists, else nil: OBJECT, GETEX.
+    IfPresent(Vec<u8>),
     /// A cursor and a page of keys. `is_hidden`: without the keys, because no key has the requested type.
     Page { is_hidden: bool },
     /// Written already; it has no value in the answer.
@@ -32,6 +35,8 @@ pub enum Shape {
 pub struct Plan {
     /// Protocol version when the commands arrived.
     pub proto: Proto,
+    /// They arrived as plain lines.
+    pub is_line: bool,
     /// Replies in all.
     pub count: u32,
     /// Those that are not plain, by position.
@@ -51,8 +56,21 @@ impl Plan {
         self.count += 1;
     }
 
+    /// Replaces a reply that is already written.
+    pub fn rewrite(&mut self, position: u32, reply: Vec<u8>) {
+        if let Some((_, shape)) = self.special.iter_mut().find(|(at, _)| *at == position) {
+            *shape = Shape::Written(reply);
+        }
+    }
+
     /// Writes the whole answer; returns the bytes of the largest reply in it.
-    pub fn write(self, answered: &Answered, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
+    pub fn write(mut self, answered: &Answered, cursors: &ScanCursors, out: &mut Vec<u8>) -> usize {
+        if std::mem::take(&mut self.is_line) {
+            let mut replies = Vec::new();
+            let largest = self.write(answered, cursors, &mut replies);
+            lines::write(&replies, out);
+            return largest;
+        }
         let failure = match answered {
             Outcome::Done(_) if self.is_taken => return self.write_values(Values::Certain, cursors, out),
             Outcome::Done((_, Reply::Ok(bytes))) => match BatchReplyRef::decode(bytes) {
@@ -72,7 +90,7 @@ impl Plan {
         self.write_values(Values::Failed(&failure), cursors, out)
     }
 
-    fn write_values(self, mut values: Values, cursors: &Cursors, out: &mut Vec<u8>) -> usize {
+    fn write_values(self, mut values: Values, cursors: &ScanCursors, out: &mut Vec<u8>) -> usize {
         if self.is_exec {
             if let Values::Failed(why) = values {
                 reply::error(out, why);
@@ -114,17 +132,19 @@ enum Values<'a> {
     Given(std::vec::IntoIter<ValueRef<'a>>),
 }
 
-fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &Shape, value: &ValueRef, cursors: &Cursors) {
+fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &Shape, value: &ValueRef, cursors: &ScanCursors) {
     match (shape, value) {
         (Shape::OneIfDone, ValueRef::Ok) => reply::int(out, 1),
         (Shape::OneIfDone, ValueRef::Nil) => reply::int(out, 0),
         (Shape::Seconds, ValueRef::Int(ms)) if *ms >= 0 => reply::int(out, ms.saturating_add(500) / 1000),
+        (Shape::IfPresent(_), ValueRef::Int(0)) => reply::nil(out, proto),
+        (Shape::IfPresent(reply), ValueRef::Int(_)) => out.extend_from_slice(reply),
         (Shape::Page { is_hidden }, ValueRef::List(page)) => write_page(out, proto, page, *is_hidden, cursors),
         _ => write_value(out, proto, value),
     }
 }
 
-fn write_page(out: &mut Vec<u8>, proto: Proto, page: &[ValueRef], is_hidden: bool, cursors: &Cursors) {
+fn write_page(out: &mut Vec<u8>, proto: Proto, page: &[ValueRef], is_hidden: bool, cursors: &ScanCursors) {
     let number = match page.first() {
         Some(ValueRef::Bytes(last)) => cursors.remember(last),
         _ => 0,
@@ -156,14 +176,14 @@ fn write_value(out: &mut Vec<u8>, proto: Proto, value: &ValueRef) {
 
 #[cfg(test)]
 mod tests {
-    use crate::outcome::{Doubt, Reason};
+    use crate::outcome::{Reason, UnknownReason};
     use crate::resp::reply_plan::*;
     use crate::services::kv::{BatchReply, Bytes, OpError, Value};
-    use crate::types::Index;
+    use crate::types::{Index, NodeId};
 
     fn written(plan: Plan, answered: &Answered) -> String {
         let mut out = Vec::new();
-        plan.write(answered, &Cursors::new(7), &mut out);
+        plan.write(answered, &ScanCursors::new(NodeId(1), 7), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -192,7 +212,7 @@ mod tests {
         let refused = Outcome::Refused(Reason::Unreadable("disk:\r\nI/O".to_string()));
         let line = "-CLUSTERDOWN the database cannot be read: disk:  I/O\r\n";
         assert_eq!(written(plan(&shapes), &refused), format!("{line}+PONG\r\n{line}"));
-        let unknown = Outcome::Unknown(Doubt::LeaderLost);
+        let unknown = Outcome::Unknown(UnknownReason::LeaderLost);
         let exec = Plan { is_exec: true, ..plan(&shapes) };
         assert_eq!(written(exec, &unknown), "-UNKNOWN the leader was lost before it answered\r\n");
     }

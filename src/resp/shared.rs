@@ -1,7 +1,6 @@
 //! What all connections of the Redis server share. Not here: the list of connections (`clients.rs`).
 
 use super::commands::scripts::Loaded;
-use super::cursors::Cursors;
 use crate::node::Handle;
 use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -15,7 +14,6 @@ const VALUE_BYTES_MIN: usize = 4 << 10;
 pub struct Shared {
     /// The node.
     pub handle: Handle,
-    pub cursors: Cursors,
     /// Scripts that clients have loaded.
     pub scripts: Loaded,
     pub counts: Counts,
@@ -45,7 +43,6 @@ impl Shared {
         let run_id = Uuid::new_v4();
         Shared {
             handle,
-            cursors: Cursors::new(run_id.as_u64_pair().1),
             scripts: Loaded::default(),
             counts: Counts::default(),
             started: Instant::now(),

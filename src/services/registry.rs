@@ -6,7 +6,7 @@
 //! Not here: what a command does (each service), building batches (`node/threads/core/`).
 
 use super::directory::Directory;
-use super::sessions::{Seen, Sessions, Tag};
+use super::sessions::{Sessions, Tag, TagLookup};
 use super::snapshot_format::{self, bad};
 use super::{Replicated, Reply, Service, chat, jobs, kv, sql};
 use crate::types::{Index, Stamp};
@@ -276,9 +276,9 @@ impl Registry {
 
     fn apply_once(&mut self, at: Stamp, tag: &Tag, command: &[u8]) -> (Index, Reply) {
         match self.sessions.look(tag) {
-            Seen::Before(index, reply) => (index, reply),
-            Seen::Forgotten => (at.index, Reply::Failed("this request has expired".to_string())),
-            Seen::New => {
+            TagLookup::Before(index, reply) => (index, reply),
+            TagLookup::Forgotten => (at.index, Reply::Failed("this request has expired".to_string())),
+            TagLookup::New => {
                 let reply = self.apply_one(at, command);
                 self.sessions.record(at, tag, &reply);
                 (at.index, reply)

@@ -57,7 +57,7 @@ pub struct Tag {
 
 /// Result of looking up a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum TagLookup {
     /// The command was not seen before and must be run.
     New,
     /// The command ran at this index, with this reply.
@@ -68,7 +68,7 @@ pub enum Seen {
 
 /// The reply of one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct StoredReply {
     number: u64,
     index: Index,
     reply: Reply,
@@ -78,7 +78,7 @@ struct Kept {
 struct Session {
     floor: u64,
     /// Ordered by number.
-    replies: VecDeque<Kept>,
+    replies: VecDeque<StoredReply>,
     /// Session time of this origin's row in `silent`.
     heard_ms: u64,
 }
@@ -127,14 +127,14 @@ impl Sessions {
     }
 
     /// Looks up a tag, and discards the replies for which its origin no longer waits.
-    pub fn look(&mut self, tag: &Tag) -> Seen {
+    pub fn look(&mut self, tag: &Tag) -> TagLookup {
         let session = self.session(tag.origin);
         if let Ok(place) = session.find(tag.number) {
             let kept = &session.replies[place];
-            return Seen::Before(kept.index, kept.reply.clone());
+            return TagLookup::Before(kept.index, kept.reply.clone());
         }
         if tag.number < session.floor {
-            return Seen::Forgotten;
+            return TagLookup::Forgotten;
         }
         if tag.done_below > session.floor {
             session.floor = tag.done_below.min(tag.number);
@@ -142,7 +142,7 @@ impl Sessions {
                 session.replies.pop_front();
             }
         }
-        Seen::New
+        TagLookup::New
     }
 
     /// Records the reply of a new command. Panics if the tag is recorded already.
@@ -156,7 +156,7 @@ impl Sessions {
             // Saves memory: most origins of a large table are idempotency keys, which have a single reply.
             session.replies.reserve_exact(1);
         }
-        session.replies.insert(place, Kept { number: tag.number, index: at.index, reply: reply.clone() });
+        session.replies.insert(place, StoredReply { number: tag.number, index: at.index, reply: reply.clone() });
     }
 
     /// Simulates a fault by recording a reply without a command (see [`super::Service::alter`]).
@@ -244,23 +244,23 @@ mod tests {
     fn a_second_copy_gets_the_first_ones_reply_until_its_sender_is_done() {
         let mut sessions = Sessions::default();
         let reply = Reply::Ok(vec![7]);
-        assert_eq!(sessions.look(&tag(1, 1)), Seen::New);
+        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::New);
         sessions.record(at(1, 0), &tag(1, 1), &reply);
-        assert_eq!(sessions.look(&tag(1, 1)), Seen::Before(Index(1), reply));
-        assert_eq!(sessions.look(&tag(2, 2)), Seen::New);
-        assert_eq!(sessions.look(&tag(1, 1)), Seen::Forgotten);
+        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::Before(Index(1), reply));
+        assert_eq!(sessions.look(&tag(2, 2)), TagLookup::New);
+        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::Forgotten);
     }
 
     #[test]
     fn numbers_may_arrive_out_of_order() {
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.look(&tag(5, 3)), Seen::New);
+        assert_eq!(sessions.look(&tag(5, 3)), TagLookup::New);
         sessions.record(at(1, 0), &tag(5, 3), &Reply::Ok(vec![]));
-        assert_eq!(sessions.look(&tag(3, 3)), Seen::New);
+        assert_eq!(sessions.look(&tag(3, 3)), TagLookup::New);
         sessions.record(at(2, 0), &tag(3, 3), &Reply::Ok(vec![3]));
-        assert_eq!(sessions.look(&tag(3, 3)), Seen::Before(Index(2), Reply::Ok(vec![3])));
-        assert_eq!(sessions.look(&tag(5, 3)), Seen::Before(Index(1), Reply::Ok(vec![])));
-        assert_eq!(sessions.look(&tag(2, 2)), Seen::Forgotten);
+        assert_eq!(sessions.look(&tag(3, 3)), TagLookup::Before(Index(2), Reply::Ok(vec![3])));
+        assert_eq!(sessions.look(&tag(5, 3)), TagLookup::Before(Index(1), Reply::Ok(vec![])));
+        assert_eq!(sessions.look(&tag(2, 2)), TagLookup::Forgotten);
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
         sessions.look(&tag(1, 1));
         sessions.record(at(1, 0), &tag(1, 1), &Reply::Ok(vec![1]));
         sessions.expire(at(2, 100 * IDLE_MS_MAX));
-        assert_eq!(sessions.look(&tag(1, 1)), Seen::Before(Index(1), Reply::Ok(vec![1])));
+        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::Before(Index(1), Reply::Ok(vec![1])));
     }
 
     #[test]
@@ -315,8 +315,8 @@ mod tests {
         let mut back = Sessions::default();
         back.restore(&mut bytes.as_slice()).unwrap();
         assert_eq!(back, copy);
-        assert_eq!(back.look(&tag(1, 1)), Seen::Before(Index(1), Reply::Ok(vec![1])));
-        assert_eq!(back.look(&tag(2, 1)), Seen::New);
+        assert_eq!(back.look(&tag(1, 1)), TagLookup::Before(Index(1), Reply::Ok(vec![1])));
+        assert_eq!(back.look(&tag(2, 1)), TagLookup::New);
     }
 
     #[test]

@@ -28,6 +28,8 @@ const RESERVED: [&str; 6] = [
 ];
 /// Prefix of variables that tests hand to the processes they start.
 const RESERVED_PREFIX: &str = "PHALANX_TEST_";
+/// Settings that had another name in earlier versions: that name, which still works, and the present one.
+const RENAMED: [(&str, &str); 1] = [("jobs_cage", "jobs_sandbox")];
 /// Longest settings file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -57,16 +59,28 @@ impl fmt::Display for Source {
 
 /// Where each key's value came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources(BTreeMap<&'static str, Source>);
+pub struct Sources {
+    by_key: BTreeMap<&'static str, Source>,
+    /// Former names that were used, with the present ones.
+    renamed: BTreeMap<&'static str, &'static str>,
+}
 
 impl Sources {
     /// Source of a key's value; [`Source::Default`] for what was not set.
     pub fn of(&self, key: &str) -> Source {
-        self.0.get(key).cloned().unwrap_or(Source::Default)
+        self.by_key.get(key).cloned().unwrap_or(Source::Default)
+    }
+
+    /// All warnings about settings that are valid.
+    pub fn warnings(&self, settings: &Settings) -> Vec<String> {
+        let renamed = self.renamed.iter().map(|(former, name)| format!("the setting {former} is now called {name}"));
+        // A file may name the key without a value.
+        let exposed = settings.cluster_secret.as_ref().and_then(|_| self.exposed_secret());
+        exposed.into_iter().chain(settings.short_secret()).chain(renamed).collect()
     }
 
     /// A warning if other users of this machine can read the secret.
-    pub fn exposed_secret(&self) -> Option<String> {
+    pub(super) fn exposed_secret(&self) -> Option<String> {
         match self.of("cluster_secret") {
             Source::File(path) => {
                 let mode = std::fs::metadata(&path).ok()?.permissions().mode() & 0o777;
@@ -172,14 +186,17 @@ impl Gather {
 
     /// Checks one value, also when a stronger source has set its key already; keeps it if none has.
     pub(crate) fn take(&mut self, source: Source, key: &str, raw: Raw) {
-        let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == key) else {
+        let renamed = RENAMED.iter().find(|(former, _)| *former == key);
+        let present = renamed.map_or(key, |(_, name)| name);
+        let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == present) else {
             let known: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
             let nearest = known.iter().find(|name| is_near(name, key));
             let allowed = nearest.map_or_else(|| known.join(", "), |name| format!("did you mean {name}?"));
             return self.fault(&source, key, raw.shown(key), "unknown key", allowed);
         };
+        self.sources.renamed.extend(renamed.copied());
         match rule.check(&raw) {
-            Err(why) => self.fault(&source, name, raw.shown(key), why, rule.allowed()),
+            Err(why) => self.fault(&source, key, raw.shown(key), why, rule.allowed()),
             Ok(Value::String(_)) if matches!((rule, &source), (Rule::Secret(..), Source::Flag(_))) => {
                 let why = "the command line is visible to all users of this machine (ps)";
                 let allowed = format!(
@@ -187,17 +204,18 @@ impl Gather {
                         PHALANX_{}",
                     name.to_ascii_uppercase()
                 );
-                self.fault(&source, name, raw.shown(key), why, allowed);
+                self.fault(&source, key, raw.shown(key), why, allowed);
             }
-            Ok(_) if self.sources.0.contains_key(name) => {
-                // Without this error, the second one would be ignored.
-                if matches!((&source, self.sources.of(name)), (Source::Flag(_), Source::Flag(_))) {
-                    self.fault(&source, name, raw.shown(key), "given twice", "one value".into());
+            Ok(_) if self.sources.by_key.contains_key(name) => {
+                // Without this error, the second one would be ignored. Two in a file or in the environment are a
+                // former name and the present one.
+                if std::mem::discriminant(&source) == std::mem::discriminant(&self.sources.of(name)) {
+                    self.fault(&source, key, raw.shown(key), "given twice", "one value".into());
                 }
             }
             Ok(value) => {
                 self.values.insert((*name).into(), value);
-                self.sources.0.insert(name, source);
+                self.sources.by_key.insert(name, source);
             }
         }
     }

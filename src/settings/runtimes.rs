@@ -37,7 +37,7 @@ pub struct Runtime {
     pub line_buffered: bool,
 }
 
-/// How programs are isolated: the setting `jobs_cage`.
+/// How programs are isolated: the setting `jobs_sandbox`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxKind {

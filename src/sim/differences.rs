@@ -15,8 +15,8 @@ use super::model::host::Ask;
 use super::model::services::{Body, Command};
 use super::steps::workers::FIRST_WORD;
 use super::violation::{CheckResult, violation};
-use super::world::{What, World};
-use crate::cluster::integrity::{Findings, Voice, judge};
+use super::world::{SimEvent, World};
+use crate::cluster::integrity::{Findings, NodeReport, judge};
 use crate::raft::{Payload, Role};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
@@ -55,7 +55,7 @@ impl World {
     pub fn on_checkpoint(&mut self) -> CheckResult {
         if !self.in_liveness_phase || self.altered().is_some() {
             let delay = self.plan.election_us();
-            self.after(delay, What::Checkpoint);
+            self.after(delay, SimEvent::Checkpoint);
         }
         let Some(leader) = self.newest_leader() else { return Ok(()) };
         self.words += 1;
@@ -91,17 +91,17 @@ impl World {
     /// What the nodes know of each other by what `node` believes to be the membership.
     fn findings(&self, node: usize) -> Option<Findings> {
         let membership = self.hosts[node].process.as_ref()?.raft.view().membership;
-        let told = self.hosts.iter().filter_map(|host| Some((host.identity, host.process.as_ref()?)));
-        let voices: Vec<Voice<'_>> = told
+        let running_hosts = self.hosts.iter().filter_map(|host| Some((host.identity, host.process.as_ref()?)));
+        let node_reports: Vec<NodeReport<'_>> = running_hosts
             .filter(|(who, _)| membership.is_member(who))
-            .map(|(who, process)| Voice {
+            .map(|(who, process)| NodeReport {
                 id: who.id,
                 is_voter: membership.voters.contains_key(&who.id),
                 is_online: true,
                 report: &process.report,
             })
             .collect();
-        Some(judge(membership.voters.len(), &voices))
+        Some(judge(membership.voters.len(), &node_reports))
     }
 
     fn compare(&mut self, node: usize) -> CheckResult {

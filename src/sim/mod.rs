@@ -13,8 +13,8 @@
 //! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs.rs` lists
 //!   known mistakes that the simulator must find.
 //!
-//! A failure prints the seed; `phalanx sim replay SEED`, or the test `sim::tests::replay` with `PHALANX_SEED`, runs it
-//! again and prints its last events. Not here: real processes (`lab/`).
+//! A failure prints the command that runs it again and prints its last events: `phalanx sim replay`, or a test where
+//! the run differs from all that the program can do. Not here: real processes (`lab/`).
 
 pub(crate) mod checks;
 mod clocks;
@@ -25,12 +25,12 @@ mod images;
 pub(crate) mod model;
 #[cfg(test)]
 mod planted_bugs;
-#[cfg(test)]
-mod seeds;
+pub(crate) mod seeds;
 pub(crate) mod steps;
 mod strangers;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tuning;
 pub(crate) mod violation;
 mod world;
 
@@ -38,6 +38,7 @@ pub use self::environment::plan::Plan;
 pub use self::model::host::Bugs;
 #[cfg(test)]
 pub use self::model::host::HostBugs;
+pub use self::tuning::Tuning;
 pub use self::violation::Violation;
 pub use coverage::Coverage;
 
@@ -51,10 +52,30 @@ use std::sync::Once;
 pub struct Options {
     /// Planted bugs.
     pub bugs: Bugs,
+    /// Their name in the list of planted bugs.
+    pub bugs_name: Option<&'static str>,
     /// Keep the last events for the failure.
     pub is_traced: bool,
     /// Changes to the plan that the seed drew, to aim at something.
-    pub tune: Option<fn(&mut Plan, &mut fastrand::Rng)>,
+    pub tuning: Option<Tuning>,
+}
+
+impl Options {
+    /// The command that runs a seed again as it runs with these options.
+    fn replay_command(&self, seed: u64) -> String {
+        let is_known = |tuning: &Tuning| tuning::ALL.iter().any(|other| other.name == tuning.name);
+        let (before, test) = match (self.bugs_name, self.tuning) {
+            (Some(name), _) => (format!("PHALANX_PLANTED_SEED={name},{seed}"), "replay_planted"),
+            (None, None) => return format!("phalanx sim replay {seed}"),
+            (None, Some(tuning)) if is_known(&tuning) => {
+                return format!("phalanx sim replay {seed} --plan {}", tuning.name);
+            }
+            (None, Some(tuning)) => {
+                (format!("PHALANX_SEED={seed} PHALANX_PLAN={} PHALANX_TRACE=1", tuning.name), "sim::tests::replay")
+            }
+        };
+        format!("{before} cargo test --lib {test} -- --nocapture")
+    }
 }
 
 /// A run in which nothing broke.
@@ -79,6 +100,8 @@ pub struct Failure {
     pub violation: Violation,
     /// The last events, if they were kept.
     pub trace: Vec<String>,
+    /// The command that runs it again.
+    pub replay_command: String,
 }
 
 impl fmt::Display for Failure {
@@ -87,8 +110,7 @@ impl fmt::Display for Failure {
             writeln!(f, "{line}")?;
         }
         writeln!(f, "sim failed: {} at tick {} ({})", self.violation.what, self.tick, self.violation.rule)?;
-        writeln!(f, "run it again: phalanx sim replay {}", self.seed)?;
-        write!(f, "  or: PHALANX_SEED={} PHALANX_TRACE=1 cargo test --lib sim::tests::replay -- --nocapture", self.seed)
+        write!(f, "run it again: {}", self.replay_command)
     }
 }
 
@@ -122,8 +144,8 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     catch_assertions();
     let outer = SAID.replace(Some(String::new()));
     let tune = |plan: &mut Plan, rng: &mut fastrand::Rng| {
-        if let Some(tune) = options.tune {
-            tune(plan, rng);
+        if let Some(tuning) = options.tuning {
+            (tuning.change)(plan, rng);
         }
     };
     let mut slot: Option<world::World> = None;
@@ -139,7 +161,10 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     };
     let (tick, trace) = slot.as_ref().map_or((0, Vec::new()), |world| (world.tick(), world.trace()));
     match (violation, slot) {
-        (Some(violation), _) => Err(Box::new(Failure { seed, tick, violation, trace })),
+        (Some(violation), _) => {
+            let replay_command = options.replay_command(seed);
+            Err(Box::new(Failure { seed, tick, violation, trace, replay_command }))
+        }
         (None, Some(world)) => Ok(Report { ticks: tick, coverage: world.coverage, hash: world.hash.end() }),
         (None, None) => unreachable!("a run without a violation has a world"),
     }

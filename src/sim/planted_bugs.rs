@@ -9,7 +9,7 @@
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
 use super::model::host::Bugs;
-use super::{Options, run, seeds};
+use super::{Options, Tuning, run, seeds};
 use crate::types::Ticks;
 use fastrand::Rng;
 
@@ -215,7 +215,7 @@ const ALL: &[Planted] = &[
         f.host.service.sql_overlooks_spellings = true
     }),
     planted("sql_columns_of_a_stale_statement", 200, database, |f| f.host.service.sql.columns_before_first_step = true),
-    planted("sql_chance_is_the_nodes_own", 200, database, |f| f.host.service.sql_by_own_chance = true),
+    planted("sql_seed_of_the_node", 200, database, |f| f.host.service.sql_seed_of_the_node = true),
     planted("sql_entries_run_again", 500, database_and_crashes, |f| f.host.service.sql.entries_run_again = true),
     planted("mismatches_are_not_reported", 50, differences, |f| f.host.mismatches_are_not_reported = true),
     planted("log_time_is_wall_time", 200, as_drawn, |f| f.host.log_time_is_wall_time = true),
@@ -226,7 +226,9 @@ impl Planted {
     fn options(&self) -> Options {
         let mut bugs = Bugs::default();
         (self.plant)(&mut bugs);
-        Options { bugs, is_traced: false, tune: Some(self.tune) }
+        // `replay_planted` tunes the plan as the bug's row says.
+        let tuning = Tuning { name: self.name, change: self.tune };
+        Options { bugs, bugs_name: Some(self.name), is_traced: false, tuning: Some(tuning) }
     }
 
     /// Seed, tries and rule of the first run that finds it.

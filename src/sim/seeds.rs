@@ -3,8 +3,20 @@
 //! A seed means what it meant only as long as the simulator draws the same plan from it; when the simulator changes,
 //! old seeds become ordinary ones. What keeps a bug from coming back for certain is a golden script of its module.
 
-/// Seeds whose run broke a rule before the bug behind it was fixed; each with what it was.
-pub const REGRESSIONS: &[(u64, &str)] = &[
+use super::tuning::{self, Tuning};
+
+/// A seed, and what was wrong.
+type Regression = (u64, &'static str);
+
+/// Seeds whose run broke a rule before the bug behind it was fixed, by the change to their plan.
+pub const REGRESSIONS: [(Option<Tuning>, &[Regression]); 3] = [
+    (Some(tuning::WITHOUT_JOBS), OLDEST),
+    // What each of these showed is also built on purpose, in `sim::tests`.
+    (Some(tuning::WITHOUT_STRANGERS), OLDER_THAN_STRANGERS),
+    (None, AS_DRAWN),
+];
+
+const OLDEST: &[Regression] = &[
     (39, "an uncommitted removal of the leader left nobody able to win (raft, thesis figure 4.6)"),
     (62, "the same with two voters"),
     (230, "heartbeats before the first read were never answered: an idle leader stepped down (raft)"),
@@ -14,16 +26,13 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (21995, "a follower behind the compacted log, just after a snapshot, was never sent the last entry (raft)"),
 ];
 
-/// The same for seeds that need jobs and the database as they were drawn. What each showed is also built on purpose, in
-/// `sim::tests`.
-pub const REGRESSIONS_AS_DRAWN: &[(u64, &str)] = &[
+const OLDER_THAN_STRANGERS: &[Regression] = &[
     (807516, "a worker with a hung disk was declared gone only after everything else had settled (checker)"),
     (811838, "an idle leader's hung disk was held against it, though nobody had asked it to write (checker)"),
     (10006430, "the term of a node that was removed and did not know counted (checker)"),
 ];
 
-/// The same with everything that the simulator knows.
-pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
+const AS_DRAWN: &[Regression] = &[
     (10115394, "gossip of the identity that a number had before drove the leader's out of a newcomer's ears (raft)"),
     (10034542, "an entry counted as committed in terms before its commit (checker)"),
     (10041147, "the same"),
@@ -43,8 +52,15 @@ pub const REGRESSIONS_WITH_STRANGERS: &[(u64, &str)] = &[
     (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
 ];
 
+/// The change with which the tests run a seed that is kept here.
+pub fn tuning_of(seed: u64) -> Option<Tuning> {
+    let kept = REGRESSIONS.into_iter().find(|(_, seeds)| seeds.iter().any(|(kept, _)| *kept == seed));
+    kept.and_then(|(tuning, _)| tuning)
+}
+
 /// Seeds that find a planted bug quickly, by the bug's name; tried before the sweep of
 /// `sim::tests::each_planted_bug_is_found`.
+#[cfg(test)]
 pub const PLANTED: &[(&str, &[u64])] = &[
     ("ack_own_last_index", &[103]),
     ("count_duplicate_vote", &[6]),

@@ -10,7 +10,7 @@
 
 use super::environment::plan::pick;
 use super::violation::{CheckResult, violation};
-use super::world::{Packet, What, World};
+use super::world::{Packet, SimEvent, World};
 use crate::raft::{
     Body, Conflict, Effects, Entry, INDEX_MAX, Input, Message, Payload, SnapshotMeta, TERM_JUMP_MAX, TERM_MAX, Token,
     View,
@@ -39,7 +39,7 @@ impl World {
         if !self.hosts[to].is_gossip_due {
             self.hosts[to].is_gossip_due = true;
             let life = self.hosts[to].life;
-            self.after(self.plan.election_us() / 4, What::Gossip { node: to, life });
+            self.after(self.plan.election_us() / 4, SimEvent::Gossip { node: to, life });
         }
     }
 
@@ -75,7 +75,7 @@ impl World {
         }
         let mean = (self.plan.election_us() as f64 / self.plan.hostile) as u64;
         let delay = self.rng.u64(1..=mean.max(1) * 2);
-        self.after(delay, What::Hostile);
+        self.after(delay, SimEvent::Hostile);
         let node = self.rng.usize(0..self.hosts.len());
         let host = &self.hosts[node];
         let Some(process) = host.process.as_ref().filter(|_| host.paused_until <= self.now) else { return Ok(()) };

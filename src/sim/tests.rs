@@ -53,43 +53,19 @@ fn another_thousand_seeds_pass() {
     assert_seeds_pass(SEEDS);
 }
 
-/// Most of those seeds are older than jobs and the database, and mean what they meant only without them.
-fn without_jobs(plan: &mut Plan, _: &mut fastrand::Rng) {
-    (plan.jobs, plan.sql) = (None, 0.0);
-    without_strangers(plan, &mut fastrand::Rng::with_seed(0));
-}
-
-/// Older seeds know of no strangers.
-fn without_strangers(plan: &mut Plan, _: &mut fastrand::Rng) {
-    (plan.hostile, plan.has_secret) = (0.0, true);
-}
-
 #[test]
 fn seeds_that_once_failed_pass() {
-    for (seed, what) in seeds::REGRESSIONS {
-        if let Err(failure) = run(*seed, &Options { tune: Some(without_jobs), ..Options::default() }) {
-            panic!("seed {seed} fails again ({what}):\n{failure}");
+    for (tuning, seeds) in seeds::REGRESSIONS {
+        for (seed, what) in seeds {
+            if let Err(failure) = run(*seed, &Options { tuning, ..Options::default() }) {
+                panic!("seed {seed} fails again ({what}):\n{failure}");
+            }
         }
     }
 }
 
-#[test]
-fn seeds_that_once_failed_with_jobs_pass() {
-    for (seed, what) in seeds::REGRESSIONS_AS_DRAWN {
-        if let Err(failure) = run(*seed, &Options { tune: Some(without_strangers), ..Options::default() }) {
-            panic!("seed {seed} fails again ({what}):\n{failure}");
-        }
-    }
-}
-
-#[test]
-fn seeds_that_once_failed_with_strangers_pass() {
-    for (seed, what) in seeds::REGRESSIONS_WITH_STRANGERS {
-        if let Err(failure) = run(*seed, &Options::default()) {
-            panic!("seed {seed} fails again ({what}):\n{failure}");
-        }
-    }
-}
+/// The tunings of single tests, for `replay`.
+const TUNINGS: [Tuning; 4] = [IDLE_WITH_HUNG_DISK, WRITES_TO_HUNG_DISK, WORKER_WITH_HUNG_DISK, DIFFERENCES];
 
 /// Five voters that nothing happens to, and no client.
 fn quiet(plan: &mut Plan) {
@@ -102,56 +78,71 @@ fn quiet(plan: &mut Plan) {
 }
 
 /// The case of seed 811838: the leader's disk hangs, and no client writes.
+const IDLE_WITH_HUNG_DISK: Tuning = Tuning {
+    name: "idle-with-hung-disk",
+    change: |plan, rng| {
+        quiet(plan);
+        (tuning::WITHOUT_JOBS.change)(plan, rng);
+        plan.broken = Some(vec![Some(Broken::HungDisk)]);
+    },
+};
+
 #[test]
 fn an_idle_leader_whose_disk_hangs_may_lead() {
-    fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
-        quiet(plan);
-        without_jobs(plan, rng);
-        plan.broken = Some(vec![Some(Broken::HungDisk)]);
-    }
+    let options = Options { tuning: Some(IDLE_WITH_HUNG_DISK), ..Options::default() };
     for seed in 0..20 {
-        run(seed, &Options { tune: Some(tune), ..Options::default() }).unwrap_or_else(|failure| panic!("{failure}"));
+        run(seed, &options).unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
 
 /// The counterpart: as soon as a client writes, the leader must step down.
-#[test]
-fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
-    fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
-        quiet(plan);
-        without_jobs(plan, rng);
+const WRITES_TO_HUNG_DISK: Tuning = Tuning {
+    name: "writes-to-hung-disk",
+    change: |plan, rng| {
+        (IDLE_WITH_HUNG_DISK.change)(plan, rng);
         (plan.clients, plan.reads, plan.think_us) = (1, 0.0, 100_000);
         plan.disk_stall_ticks = crate::types::Ticks(u64::MAX / 2);
-        plan.broken = Some(vec![Some(Broken::HungDisk)]);
-    }
+    },
+};
+
+#[test]
+fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
+    let options = Options { tuning: Some(WRITES_TO_HUNG_DISK), ..Options::default() };
     for seed in 0..5 {
-        let failure = run(seed, &Options { tune: Some(tune), ..Options::default() }).expect_err("it never steps down");
+        let failure = run(seed, &options).expect_err("it never steps down");
         assert_eq!(failure.violation.rule, "Progress", "{failure}");
+        assert!(failure.to_string().contains(&format!("PHALANX_SEED={seed} PHALANX_PLAN=writes-to-hung-disk ")));
     }
 }
 
 /// What seed 807516 was about: a worker whose disk hangs lacks the last entry, and its patience ends long after all
 /// else has settled.
-#[test]
-fn a_worker_whose_disk_hangs_is_gone_before_the_end() {
-    fn tune(plan: &mut Plan, rng: &mut fastrand::Rng) {
+const WORKER_WITH_HUNG_DISK: Tuning = Tuning {
+    name: "worker-with-hung-disk",
+    change: |plan, rng| {
         quiet(plan);
         let mut jobs = plan::JobsPlan::draw(rng, plan);
         jobs.fail_after_ticks = crate::types::Ticks(6 * plan.election_us() / plan::TICK_US);
         (jobs.ready_us, jobs.again_us) = (1_000, 3_000);
         plan.jobs = Some(jobs);
         plan.broken = Some(vec![None, Some(Broken::HungDisk), Some(Broken::Down)]);
-    }
+    },
+};
+
+#[test]
+fn a_worker_whose_disk_hangs_is_gone_before_the_end() {
+    let options = Options { tuning: Some(WORKER_WITH_HUNG_DISK), ..Options::default() };
     for seed in 0..20 {
-        let report = run(seed, &Options { tune: Some(tune), ..Options::default() })
-            .unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        let report = run(seed, &options).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
         assert!(report.coverage.workers_gone >= 2, "seed {seed}: only {} gone", report.coverage.workers_gone);
     }
 }
 
+const DIFFERENCES: Tuning = Tuning { name: "differences", change: planted::differences };
+
 #[test]
 fn a_state_that_was_altered_is_found_and_healed() {
-    let options = Options { tune: Some(planted::differences), ..Options::default() };
+    let options = Options { tuning: Some(DIFFERENCES), ..Options::default() };
     let result = sweep(0, 40, &options, |failure| match failure {
         Some(failure) => panic!("{failure}"),
         None => true,
@@ -182,25 +173,40 @@ fn one_seed_is_one_run() {
 fn a_failure_says_how_to_see_it_again() {
     let options = Options {
         bugs: Bugs { host: HostBugs { synced_before_sync: true, ..HostBugs::default() }, ..Bugs::default() },
+        bugs_name: Some("synced_before_sync"),
         is_traced: true,
-        tune: None,
+        tuning: None,
     };
     let failure = run(0, &options).expect_err("the planted bug is found at once");
     let text = failure.to_string();
     assert!(text.contains("sim failed: "), "{text}");
-    assert!(text.contains("phalanx sim replay 0"), "{text}");
+    let replay =
+        "run it again: PHALANX_PLANTED_SEED=synced_before_sync,0 cargo test --lib replay_planted -- --nocapture";
+    assert!(text.contains(replay), "{text}");
     assert!(text.contains(&format!("at tick {} ", failure.tick)), "{text}");
     assert!(!failure.trace.is_empty() && failure.trace.len() <= 41, "{} lines of trace", failure.trace.len());
 }
 
+#[test]
+fn a_seed_is_replayed_with_the_plan_that_it_had() {
+    let command = |tuning| Options { tuning, ..Options::default() }.replay_command(62);
+    assert_eq!(command(None), "phalanx sim replay 62");
+    assert_eq!(command(Some(tuning::WITHOUT_JOBS)), "phalanx sim replay 62 --plan without-jobs");
+    assert_eq!(seeds::tuning_of(62).map(|tuning| tuning.name), Some("without-jobs"));
+    assert!(seeds::tuning_of(63).is_none());
+}
+
 /// Runs one seed again: `PHALANX_SEED=N`, with its last events if `PHALANX_TRACE` is set (all, with
-/// `PHALANX_TRACE_ALL`); without jobs if `PHALANX_NO_JOBS` is.
+/// `PHALANX_TRACE_ALL`), and with the tuning that `PHALANX_PLAN` names.
 #[test]
 fn replay() {
     let Some(seed) = std::env::var("PHALANX_SEED").ok().and_then(|seed| seed.parse().ok()) else { return };
     let is_traced = std::env::var_os("PHALANX_TRACE").is_some();
-    let tune = std::env::var_os("PHALANX_NO_JOBS").map(|_| without_jobs as fn(&mut Plan, &mut fastrand::Rng));
-    let options = Options { is_traced, tune, ..Options::default() };
+    let tuning = std::env::var("PHALANX_PLAN").ok().map(|name| {
+        let found = tuning::ALL.into_iter().chain(TUNINGS).find(|tuning| tuning.name == name);
+        found.unwrap_or_else(|| panic!("no plan is called {name}"))
+    });
+    let options = Options { is_traced, tuning, ..Options::default() };
     match run(seed, &options) {
         Ok(report) => println!("{report:?}"),
         Err(failure) => panic!("{failure}"),

@@ -10,7 +10,7 @@
 use super::checks::client_checker::ClientChecker;
 use super::checks::raft_checker::RaftChecker;
 use super::coverage::Coverage;
-use super::environment::disk::Death;
+use super::environment::disk::CrashKind;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US, pick};
 use super::model::host::{Bugs, Host};
@@ -35,12 +35,12 @@ pub enum Packet {
     /// A command for the leader, from the host of another node.
     Forward { life: u64, token: u64, command: Arc<[u8]> },
     /// Its answer.
-    Forwarded { life: u64, token: u64, told: ClientResult },
+    Forwarded { life: u64, token: u64, result: ClientResult },
 }
 
 /// An event.
 #[derive(Debug)]
-pub enum What {
+pub enum SimEvent {
     /// A node's tick.
     Tick { node: usize, life: u64 },
     /// A packet arrives.
@@ -80,7 +80,7 @@ pub enum What {
     /// A client's request arrives at a node.
     Request { client: usize, attempt: u64, node: usize },
     /// A client has its answer.
-    Reply { client: usize, attempt: u64, told: ClientResult },
+    Reply { client: usize, attempt: u64, result: ClientResult },
     /// A client has waited long enough for an attempt.
     Deadline { client: usize, attempt: u64 },
     /// The membership driver acts.
@@ -120,7 +120,7 @@ pub struct World {
     /// milliseconds.
     pub time_begun: Option<(u64, u64)>,
     /// What happens, by time and sequence.
-    queue: BTreeMap<(u64, u64), What>,
+    queue: BTreeMap<(u64, u64), SimEvent>,
     next_sequence: u64,
     /// Nodes; node `i` has the number `i + 1`.
     pub hosts: Vec<Host>,
@@ -147,7 +147,7 @@ pub struct World {
     /// Number of commands of workers and leaders so far.
     pub words: u64,
     /// Events of paused nodes.
-    pub asleep: BTreeMap<usize, Vec<What>>,
+    pub asleep: BTreeMap<usize, Vec<SimEvent>>,
     /// Fingerprint of all that happened.
     pub hash: Hash,
     trace: Option<VecDeque<String>>,
@@ -159,9 +159,9 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let mut plan = Plan::draw(&mut rng);
         // From a separate source: seeds without jobs are what they were before there were any.
-        let mut chance = Rng::with_seed(!seed);
-        plan.jobs = chance.bool().then(|| JobsPlan::draw(&mut chance, &plan));
-        plan.sql = [0.0, 0.0, 0.1, 0.4][chance.usize(0..4)];
+        let mut services_rng = Rng::with_seed(!seed);
+        plan.jobs = services_rng.bool().then(|| JobsPlan::draw(&mut services_rng, &plan));
+        plan.sql = [0.0, 0.0, 0.1, 0.4][services_rng.usize(0..4)];
         // Likewise for chat.
         plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         // Likewise for older copies of disks, and hostile processes.
@@ -212,20 +212,20 @@ impl World {
         for client in 0..world.plan.clients {
             world.clients.push(Client::new(client as u64));
             let at = world.rng.u64(0..100_000);
-            world.at(at, What::Wake { client });
+            world.at(at, SimEvent::Wake { client });
         }
         for at in 0..world.plan.faults.len() {
             let delay = world.fault_delay(at);
-            world.at(delay, What::Fault { at });
+            world.at(delay, SimEvent::Fault { at });
         }
         if world.plan.hostile > 0.0 {
-            world.at(TICK_US, What::Hostile);
+            world.at(TICK_US, SimEvent::Hostile);
         }
-        world.at(TICK_US * 40, What::Driver);
-        world.at(world.plan.fault_us, What::LivenessPhase);
+        world.at(TICK_US * 40, SimEvent::Driver);
+        world.at(world.plan.fault_us, SimEvent::LivenessPhase);
         if let Some(at) = world.plan.alter_us {
-            world.at(at, What::Alter);
-            world.at(at, What::Checkpoint);
+            world.at(at, SimEvent::Alter);
+            world.at(at, SimEvent::Checkpoint);
         }
         Ok(world)
     }
@@ -274,14 +274,14 @@ impl World {
     }
 
     /// Schedules an event.
-    pub fn at(&mut self, at: u64, what: What) {
+    pub fn at(&mut self, at: u64, what: SimEvent) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         self.queue.insert((at.max(self.now), sequence), what);
     }
 
     /// Schedules an event some time from now.
-    pub fn after(&mut self, delay: u64, what: What) {
+    pub fn after(&mut self, delay: u64, what: SimEvent) {
         self.at(self.now + delay, what);
     }
 
@@ -305,30 +305,30 @@ impl World {
     }
 
     /// The paused node that an event belongs to: then the event waits.
-    fn is_asleep(&mut self, what: &What) -> Option<usize> {
+    fn is_asleep(&mut self, what: &SimEvent) -> Option<usize> {
         let node = match what {
-            What::Tick { node, .. }
-            | What::Apply { node, .. }
-            | What::Work { node, .. }
-            | What::Ended { node, .. }
-            | What::Save { node, .. }
-            | What::Sent { node, .. }
-            | What::Received { node, .. }
-            | What::DiskDone { node, .. }
-            | What::Link { node, .. }
-            | What::Request { node, .. } => *node,
-            What::Packet { to, .. } => *to,
+            SimEvent::Tick { node, .. }
+            | SimEvent::Apply { node, .. }
+            | SimEvent::Work { node, .. }
+            | SimEvent::Ended { node, .. }
+            | SimEvent::Save { node, .. }
+            | SimEvent::Sent { node, .. }
+            | SimEvent::Received { node, .. }
+            | SimEvent::DiskDone { node, .. }
+            | SimEvent::Link { node, .. }
+            | SimEvent::Request { node, .. } => *node,
+            SimEvent::Packet { to, .. } => *to,
             _ => return None,
         };
         (self.hosts[node].paused_until > self.now && self.hosts[node].process.is_some()).then_some(node)
     }
 
-    fn dispatch(&mut self, what: What) -> CheckResult {
+    fn dispatch(&mut self, what: SimEvent) -> CheckResult {
         if let Some(node) = self.is_asleep(&what) {
-            if let What::Tick { node, life } = what {
+            if let SimEvent::Tick { node, life } = what {
                 // Ticks do not pile up: a thawed process reads its clock once.
                 let at = self.hosts[node].paused_until + self.hosts[node].tick_us;
-                self.at(at, What::Tick { node, life });
+                self.at(at, SimEvent::Tick { node, life });
             } else {
                 self.asleep.entry(node).or_default().push(what);
             }
@@ -336,10 +336,10 @@ impl World {
         }
         self.hash.add(self.now);
         match what {
-            What::Tick { node, life } => {
+            SimEvent::Tick { node, life } => {
                 if self.is_alive(node, life) {
                     let delay = self.hosts[node].tick_us;
-                    self.after(delay, What::Tick { node, life });
+                    self.after(delay, SimEvent::Tick { node, life });
                     self.tell_promise(node);
                     self.tell_time(node);
                     self.step(node, Input::Tick)?;
@@ -347,18 +347,20 @@ impl World {
                 }
                 Ok(())
             }
-            What::Packet { from, to, packet } => self.on_packet(from, to, *packet),
-            What::DiskDone { node, life } => self.if_alive(node, life, |w| w.on_disk_done(node)),
-            What::Apply { node, life } => self.if_alive(node, life, |w| w.on_apply(node)),
-            What::Work { node, life } => self.if_alive(node, life, |w| w.on_work(node)),
-            What::Ended { node, life, job, attempt } => self.if_alive(node, life, |w| w.on_ended(node, (job, attempt))),
-            What::Save { node, life, meta, bytes } => self.if_alive(node, life, |w| w.on_save(node, *meta, bytes)),
-            What::Chunk { transfer } => self.on_chunk(transfer),
-            What::Sent { node, life, to, ok } => self.if_alive(node, life, |w| {
+            SimEvent::Packet { from, to, packet } => self.on_packet(from, to, *packet),
+            SimEvent::DiskDone { node, life } => self.if_alive(node, life, |w| w.on_disk_done(node)),
+            SimEvent::Apply { node, life } => self.if_alive(node, life, |w| w.on_apply(node)),
+            SimEvent::Work { node, life } => self.if_alive(node, life, |w| w.on_work(node)),
+            SimEvent::Ended { node, life, job, attempt } => {
+                self.if_alive(node, life, |w| w.on_ended(node, (job, attempt)))
+            }
+            SimEvent::Save { node, life, meta, bytes } => self.if_alive(node, life, |w| w.on_save(node, *meta, bytes)),
+            SimEvent::Chunk { transfer } => self.on_chunk(transfer),
+            SimEvent::Sent { node, life, to, ok } => self.if_alive(node, life, |w| {
                 w.note(|_| format!("n{} streamed a snapshot to {to}: {ok}", node + 1));
                 w.step(node, Input::SnapshotSent { to, ok })
             }),
-            What::Received { node, life, transfer } => {
+            SimEvent::Received { node, life, transfer } => {
                 if self.is_alive(node, life) {
                     self.on_snapshot_received(node, transfer)
                 } else {
@@ -366,47 +368,47 @@ impl World {
                     Ok(())
                 }
             }
-            What::Start { node } => self.on_start(node),
-            What::Thaw { node } => {
+            SimEvent::Start { node } => self.on_start(node),
+            SimEvent::Thaw { node } => {
                 let waiting = self.asleep.remove(&node).unwrap_or_default();
                 for what in waiting {
                     self.after(0, what);
                 }
                 Ok(())
             }
-            What::Link { node, life, about, is_up } => self.if_alive(node, life, |w| {
+            SimEvent::Link { node, life, about, is_up } => self.if_alive(node, life, |w| {
                 let id = NodeId(about as u64 + 1);
                 w.step(node, if is_up { Input::LinkUp(id) } else { Input::LinkLost(id) })?;
                 w.note_link(node, about, is_up)
             }),
-            What::Fault { at } => self.on_fault(at),
-            What::Mend => {
+            SimEvent::Fault { at } => self.on_fault(at),
+            SimEvent::Mend => {
                 if !self.in_liveness_phase {
                     self.net.whole();
                     self.note(|_| "network whole".into());
                 }
                 Ok(())
             }
-            What::DiskWell { node } => self.on_disk_well(node),
-            What::Doom { node, life } => self.if_alive(node, life, |w| {
+            SimEvent::DiskWell { node } => self.on_disk_well(node),
+            SimEvent::Doom { node, life } => self.if_alive(node, life, |w| {
                 let down_us = w.rng.u64(1_000..50_000);
-                w.crash(node, Death::Killed, down_us);
+                w.crash(node, CrashKind::Killed, down_us);
                 Ok(())
             }),
-            What::Wake { client } => self.on_wake(client),
-            What::Request { client, attempt, node } => self.on_request(client, attempt, node),
-            What::Reply { client, attempt, told } => self.on_reply(client, attempt, told),
-            What::Deadline { client, attempt } => self.on_deadline(client, attempt),
-            What::Driver => self.on_driver(),
-            What::Gossip { node, life } => {
+            SimEvent::Wake { client } => self.on_wake(client),
+            SimEvent::Request { client, attempt, node } => self.on_request(client, attempt, node),
+            SimEvent::Reply { client, attempt, result } => self.on_reply(client, attempt, result),
+            SimEvent::Deadline { client, attempt } => self.on_deadline(client, attempt),
+            SimEvent::Driver => self.on_driver(),
+            SimEvent::Gossip { node, life } => {
                 self.hosts[node].is_gossip_due = false;
                 self.if_alive(node, life, |w| w.on_gossip(node))
             }
-            What::Hostile => self.on_hostile(),
-            What::Alter => self.on_alter(),
-            What::Checkpoint => self.on_checkpoint(),
-            What::LivenessPhase => self.on_liveness_phase(),
-            What::Look => self.on_look(),
+            SimEvent::Hostile => self.on_hostile(),
+            SimEvent::Alter => self.on_alter(),
+            SimEvent::Checkpoint => self.on_checkpoint(),
+            SimEvent::LivenessPhase => self.on_liveness_phase(),
+            SimEvent::Look => self.on_look(),
         }
     }
 
@@ -428,7 +430,7 @@ impl World {
         // Connections between hosts do not duplicate or replay; raft must tolerate both.
         let copies = if matches!(packet, Packet::Raft(_)) { 2 } else { 1 };
         for at in arrivals.into_iter().take(copies).flatten() {
-            self.at(at, What::Packet { from, to, packet: Box::new(packet.clone()) });
+            self.at(at, SimEvent::Packet { from, to, packet: Box::new(packet.clone()) });
         }
     }
 
@@ -448,7 +450,7 @@ impl World {
                 let (from, to, packet) = self.old_packets[at].clone();
                 let delay = self.rng.u64(1..20_000);
                 self.coverage.replays += 1;
-                self.after(delay, What::Packet { from, to, packet: Box::new(packet) });
+                self.after(delay, SimEvent::Packet { from, to, packet: Box::new(packet) });
             }
         }
         if self.hosts[to].process.is_none() {
@@ -461,11 +463,11 @@ impl World {
                 self.step(to, Input::Message(message))
             }
             Packet::Forward { life, token, command } => self.on_forward(to, (from, life, token), command),
-            Packet::Forwarded { life, token, told } => {
+            Packet::Forwarded { life, token, result } => {
                 if self.hosts[to].life == life {
                     let process = self.hosts[to].process.as_mut().expect("checked above");
                     if let Some(ask) = process.asks.remove(&token) {
-                        return self.tell(to, ask, told);
+                        return self.tell(to, ask, result);
                     }
                 }
                 Ok(())

@@ -4,7 +4,7 @@
 //! restart finds them without a shared file. It is replaced atomically. `lock` is held while the process lives; the
 //! system releases it however the process ends. A discarded folder (`--rejoin`) gets its new uuid before its log is
 //! removed: the old uuid must never vote with an empty log.
-//! Not here: joining and bootstrap (`cluster/discovery.rs`).
+//! Not here: joining and bootstrap (`cluster/discovery/`).
 
 use super::anchor::Anchor;
 use super::error::StoreError;
@@ -34,7 +34,7 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// Content of `identity.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Me {
+pub struct StoredIdentity {
     /// The cluster that the data belongs to; `None` until the node has joined or bootstrapped one.
     pub cluster: Option<Uuid>,
     /// The node's number.
@@ -53,10 +53,10 @@ pub struct Me {
     pub peers: BTreeMap<NodeId, Addresses>,
 }
 
-impl Me {
+impl StoredIdentity {
     /// Returns the identity of a new node without a cluster.
-    pub fn new(id: NodeId, uuid: Uuid) -> Me {
-        Me { cluster: None, id, uuid, has_log: false, is_discarding: false, peers: BTreeMap::new() }
+    pub fn new(id: NodeId, uuid: Uuid) -> StoredIdentity {
+        StoredIdentity { cluster: None, id, uuid, has_log: false, is_discarding: false, peers: BTreeMap::new() }
     }
 
     /// Returns number and uuid.
@@ -75,7 +75,7 @@ pub fn folder(data_dir: &Path, id: NodeId) -> PathBuf {
 /// # Errors
 /// Returns [`StoreError::IdentityLost`] if there is a log but no such file: the file is written before the log is
 /// created, so a crash cannot be the cause.
-pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
+pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<StoredIdentity>, StoreError> {
     let Some(mut me) = peek(files, dir)? else {
         missing_beside_a_log(files, dir)?;
         return Ok(None);
@@ -90,7 +90,7 @@ pub fn load(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
 ///
 /// # Errors
 /// Returns [`StoreError::ForeignFolder`] if the folder is named after another node.
-pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
+pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<StoredIdentity>, StoreError> {
     match (read(files, dir)?, super::error::node_of(dir)) {
         (Some(me), Some(node)) if node != me.id => Err(foreign(files, dir, &me, node)),
         (me, _) => Ok(me),
@@ -98,7 +98,7 @@ pub fn peek(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
 }
 
 /// Reads the file without checking that it belongs to this folder.
-fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
+fn read(files: &dyn Files, dir: &Path) -> Result<Option<StoredIdentity>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
         Ok(bytes) => bytes,
@@ -111,7 +111,7 @@ fn read(files: &dyn Files, dir: &Path) -> Result<Option<Me>, StoreError> {
 
 /// Returns the error for swapped folders, with advice where the right ones may be: `dir` is named after `node` and
 /// belongs to `me`.
-fn foreign(files: &dyn Files, dir: &Path, me: &Me, node: NodeId) -> StoreError {
+fn foreign(files: &dyn Files, dir: &Path, me: &StoredIdentity, node: NodeId) -> StoreError {
     let data_dir = dir.parent().unwrap_or(Path::new(""));
     let siblings = files.list(data_dir).unwrap_or_default().into_iter().map(|name| data_dir.join(name));
     // The name does not matter: the folder may have been renamed.
@@ -164,7 +164,7 @@ pub fn holds_log(files: &dyn Files, dir: &Path) -> Result<bool, StoreError> {
 }
 
 /// Replaces `identity.json` atomically and durably.
-pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
+pub fn save(files: &dyn Files, dir: &Path, me: &StoredIdentity) -> Result<(), StoreError> {
     let (path, temporary) = (dir.join(FILE_NAME), dir.join(TEMPORARY_NAME));
     let mut bytes = serde_json::to_vec_pretty(me).expect("an identity is plain data");
     bytes.push(b'\n');
@@ -183,7 +183,7 @@ pub fn save(files: &dyn Files, dir: &Path, me: &Me) -> Result<(), StoreError> {
 pub fn open_store(
     files: Arc<dyn Files>,
     dir: &Path,
-    me: &mut Me,
+    me: &mut StoredIdentity,
     mut options: Options,
 ) -> Result<(Store, Durable), StoreError> {
     options.node = Some(me.id);
@@ -201,12 +201,12 @@ pub fn open_store(
 ///
 /// # Errors
 /// Returns the disk's error, or [`StoreError::ForeignFolder`] if the folder contains another node's state.
-pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<Me, StoreError> {
+pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<StoredIdentity, StoreError> {
     let old = match peek(files, dir) {
         Err(foreign @ StoreError::ForeignFolder { .. }) => return Err(foreign),
         old => old.ok().flatten(),
     };
-    let mut me = Me { is_discarding: true, ..Me::new(id, uuid) };
+    let mut me = StoredIdentity { is_discarding: true, ..StoredIdentity::new(id, uuid) };
     if let Some(old) = old {
         (me.cluster, me.peers) = (old.cluster, old.peers);
     }
@@ -217,8 +217,13 @@ pub fn discard(files: &dyn Files, dir: &Path, id: NodeId, uuid: Uuid) -> Result<
 
 /// Renames the folders of this node's log and snapshots, because they lack entries or votes that the node has
 /// acknowledged, and gives it a new uuid as [`discard`] does. Folders that were set aside before are removed.
-pub fn set_aside(files: &dyn Files, dir: &Path, old: &Me, uuid: Uuid) -> Result<Me, StoreError> {
-    let mut me = Me { is_discarding: true, has_log: false, uuid, ..old.clone() };
+pub fn set_aside(
+    files: &dyn Files,
+    dir: &Path,
+    old: &StoredIdentity,
+    uuid: Uuid,
+) -> Result<StoredIdentity, StoreError> {
+    let mut me = StoredIdentity { is_discarding: true, has_log: false, uuid, ..old.clone() };
     save(files, dir, &me)?;
     for name in [WAL_DIR, SNAPSHOTS_DIR] {
         let (from, to) = (dir.join(name), dir.join(format!("{name}{ASIDE_SUFFIX}")));
@@ -255,7 +260,7 @@ fn remove_files(files: &dyn Files, dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn finish_discard(files: &dyn Files, dir: &Path, me: &mut Me) -> Result<(), StoreError> {
+fn finish_discard(files: &dyn Files, dir: &Path, me: &mut StoredIdentity) -> Result<(), StoreError> {
     for below in [dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR)] {
         remove_files(files, &below)?;
     }
@@ -360,7 +365,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let dir = folder(data.path(), NodeId(3));
         assert_eq!(load(&RealFiles, &dir).unwrap(), None);
-        let mut me = Me::new(NodeId(3), Uuid::from_u128(7));
+        let mut me = StoredIdentity::new(NodeId(3), Uuid::from_u128(7));
         me.cluster = Some(Uuid::from_u128(9));
         me.peers.insert(NodeId(1), Addresses { peer: "127.0.0.1:5701".to_string(), ..Addresses::default() });
         save(&RealFiles, &dir, &me).unwrap();
@@ -375,7 +380,7 @@ mod tests {
     /// Creates a folder `name` with the identity of node `id`.
     fn leave(data: &Path, name: &str, id: u64) -> PathBuf {
         let dir = data.join(name);
-        save(&RealFiles, &dir, &Me::new(NodeId(id), Uuid::from_u128(id.into()))).unwrap();
+        save(&RealFiles, &dir, &StoredIdentity::new(NodeId(id), Uuid::from_u128(id.into()))).unwrap();
         dir
     }
 
@@ -418,7 +423,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let dir = folder(data.path(), NodeId(2));
         let files: Arc<dyn Files> = Arc::new(RealFiles);
-        let mut me = Me::new(NodeId(2), Uuid::from_u128(1));
+        let mut me = StoredIdentity::new(NodeId(2), Uuid::from_u128(1));
         drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
         std::fs::remove_file(dir.join(FILE_NAME)).unwrap();
         let refused = || load(&*files, &dir).unwrap_err();
@@ -455,7 +460,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let dir = folder(data.path(), NodeId(2));
         let files: Arc<dyn Files> = Arc::new(RealFiles);
-        let mut me = Me::new(NodeId(2), Uuid::from_u128(1));
+        let mut me = StoredIdentity::new(NodeId(2), Uuid::from_u128(1));
         me.cluster = Some(Uuid::from_u128(5));
         drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
         assert!(me.has_log);
@@ -475,10 +480,15 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let dir = folder(data.path(), NodeId(2));
         let files: Arc<dyn Files> = Arc::new(RealFiles);
-        let mut me = Me::new(NodeId(2), Uuid::from_u128(1));
+        let mut me = StoredIdentity::new(NodeId(2), Uuid::from_u128(1));
         drop(open_store(files.clone(), &dir, &mut me, Options::default()).unwrap());
         // As a crash leaves it right after the new identity was written.
-        save(&*files, &dir, &Me { is_discarding: true, ..Me::new(NodeId(2), Uuid::from_u128(2)) }).unwrap();
+        save(
+            &*files,
+            &dir,
+            &StoredIdentity { is_discarding: true, ..StoredIdentity::new(NodeId(2), Uuid::from_u128(2)) },
+        )
+        .unwrap();
         let me = load(&*files, &dir).unwrap().unwrap();
         assert!(!me.is_discarding);
         assert!(files.list(&dir.join(WAL_DIR)).unwrap().is_empty());
@@ -494,7 +504,7 @@ mod tests {
         for (n, seed) in (1..60).flat_map(|n| (0..6).map(move |seed| (n, seed))) {
             let disk = FaultFiles::default();
             let files: Arc<dyn Files> = Arc::new(disk.clone());
-            let mut me = Me::new(NodeId(2), old);
+            let mut me = StoredIdentity::new(NodeId(2), old);
             let (mut store, _) = open_store(files.clone(), &dir, &mut me, Options::default()).unwrap();
             let first = bootstrap_state(me.identity());
             let hard_state = Some(first.hard_state);

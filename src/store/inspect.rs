@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// One record with its position.
-pub struct Seen<'a> {
+pub struct InspectedRecord<'a> {
     /// Path of the segment.
     pub file: &'a Path,
     /// Offset of its frame.
@@ -48,7 +48,11 @@ pub struct Summary {
 ///
 /// # Errors
 /// Returns an error if there is nothing to read. Damage is not an error, but part of the summary.
-pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)) -> Result<Summary, StoreError> {
+pub fn inspect(
+    files: Arc<dyn Files>,
+    dir: &Path,
+    mut each: impl FnMut(InspectedRecord<'_>),
+) -> Result<Summary, StoreError> {
     let options = Options { node: super::error::node_of(dir), ..Options::default() };
     let (wal_dir, snapshots_dir) = (dir.join(WAL_DIR), dir.join(SNAPSHOTS_DIR));
     let mut summary = Summary::default();
@@ -64,7 +68,7 @@ pub fn inspect(files: Arc<dyn Files>, dir: &Path, mut each: impl FnMut(Seen<'_>)
             summary.segments = numbers.len();
             let count = |file: &Path, offset, at, record: &Record| {
                 summary.records += 1;
-                each(Seen { file, offset, at, record });
+                each(InspectedRecord { file, offset, at, record });
             };
             keep(recover::read(&*files, &wal_dir, &options, &numbers, count), &mut summary.damage)?
         }

@@ -54,7 +54,7 @@ impl Read for DeadlineReader<'_> {
 
 /// How an acceptor answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Welcomed {
+pub struct HelloReply {
     /// Who it is.
     pub who: Identity,
     /// Its cluster.
@@ -74,7 +74,7 @@ pub fn dial(
     hello: Hello,
     intended: Option<Identity>,
     key: Option<&Key>,
-) -> Result<(Welcomed, Seals), WireError> {
+) -> Result<(HelloReply, Seals), WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let mut from = DeadlineReader::new(stream, deadline);
@@ -111,7 +111,7 @@ pub fn dial(
         }
         Frame::Welcome { who, cluster, remembered } => {
             is_intended(intended, who, cluster)?;
-            Ok((Welcomed { who, cluster, remembered }, seals))
+            Ok((HelloReply { who, cluster, remembered }, seals))
         }
         Frame::Reject { why } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("frame before the welcome")),
@@ -195,7 +195,7 @@ mod tests {
     use crate::wire::Purpose;
     use std::net::TcpListener;
 
-    type Dialed = Result<(Welcomed, Seals), WireError>;
+    type Dialed = Result<(HelloReply, Seals), WireError>;
     type Accepted = Result<(Hello, Seals), WireError>;
 
     fn who(id: u64) -> Identity {
@@ -243,7 +243,7 @@ mod tests {
             let (dialed, accepted) = shake((cluster, secret), (cluster, secret));
             let remembered = Promise { term: Term(1), ..Promise::default() };
             let ((welcomed, mut ours), (hello, mut theirs)) = (dialed.unwrap(), accepted.unwrap());
-            assert_eq!((welcomed, hello.from), (Welcomed { who: who(2), cluster, remembered }, who(1)));
+            assert_eq!((welcomed, hello.from), (HelloReply { who: who(2), cluster, remembered }, who(1)));
             let frame = Frame::Reject { why: "to and fro".into() };
             for (seal, other) in
                 [(&mut ours.outgoing, &mut theirs.incoming), (&mut theirs.outgoing, &mut ours.incoming)]
@@ -263,11 +263,11 @@ mod tests {
             let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
             assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
             // A side that has a secret does not trust a peer that has not proved it.
-            let told = match (&dialed, ours) {
+            let why = match (&dialed, ours) {
                 (WireError::Unproved(why), Some(_)) | (WireError::Rejected(why), None) => why,
                 _ => panic!("{dialed}"),
             };
-            assert!(told.contains("cluster_secret"), "{dialed}");
+            assert!(why.contains("cluster_secret"), "{dialed}");
         }
     }
 
@@ -379,8 +379,8 @@ mod tests {
             });
             assert!(dial(&stream, hello(None), None, Some(&Key::of("s"))).is_err());
             drop(stream);
-            let told = fake.join().unwrap();
-            assert!(matches!(told, Err(_) | Ok(Frame::Reject { .. })), "{told:?}");
+            let answer = fake.join().unwrap();
+            assert!(matches!(answer, Err(_) | Ok(Frame::Reject { .. })), "{answer:?}");
         }
     }
 

@@ -12,7 +12,7 @@ pub mod handshake;
 pub mod heartbeat;
 pub mod seal;
 
-use crate::outcome::{Doubt, Reason};
+use crate::outcome::{Reason, UnknownReason};
 use crate::raft;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
 /// statements would differ. Nodes of other versions are rejected with a sentence.
-pub const PROTOCOL: u32 = 14;
+pub const PROTOCOL: u32 = 15;
 
 /// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the
 /// other is.
@@ -114,6 +114,17 @@ pub enum Frame {
     AcceptorProof { who: Identity, cluster: Option<Uuid>, proof: [u8; 32] },
     /// Dialer's, to an acceptor that has proved itself. The welcome follows, and each frame has a tag from there on.
     DialerProof { proof: [u8; 32] },
+    /// A client of the sender has published this message.
+    Published {
+        #[serde(with = "serde_bytes")]
+        channel: Vec<u8>,
+        #[serde(with = "serde_bytes")]
+        message: Vec<u8>,
+    },
+    /// A client of the sender continues a SCAN with this cursor of the receiver.
+    AskScan { cursor: u64 },
+    /// Answer to `AskScan`: the key after which that scan continues, if it is known.
+    Scan { cursor: u64, position: Option<serde_bytes::ByteBuf> },
 }
 
 /// A request of a client that its node forwards to the leader.
@@ -145,7 +156,7 @@ pub enum Forwarded {
     /// The receiver does not lead: certainly not applied, ask the leader.
     NotLeader,
     /// The leader lost its office meanwhile; it may or may not be applied.
-    Unknown { why: Doubt },
+    Unknown { why: UnknownReason },
 }
 
 impl Forwarded {

@@ -32,7 +32,7 @@ const SALT: &[u8] = b"phalanx peer port";
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// Takes some 20 ms of a processor and, for as long, 19 MiB.
+    /// Takes about 20 ms of processor time, and 19 MiB meanwhile.
     pub fn of(secret: &str) -> Key {
         let mut key = [0; 32];
         Argon2::default().hash_password_into(secret.as_bytes(), SALT, &mut key).expect("the lengths are allowed ones");
@@ -62,15 +62,15 @@ pub(super) struct Transcript<'a> {
 impl Transcript<'_> {
     /// A proof that needs the key.
     pub fn secrets(&self, key: &Key) -> Secrets {
-        let said = postcard::to_stdvec(self).expect("encoding into memory cannot fail");
-        Secrets { key: key.clone(), said: Sha256::digest(said).into() }
+        let bytes = postcard::to_stdvec(self).expect("encoding into memory cannot fail");
+        Secrets { key: key.clone(), transcript_hash: Sha256::digest(bytes).into() }
     }
 }
 
 /// The proofs and the tags' keys of one connection.
 pub(super) struct Secrets {
     key: Key,
-    said: [u8; 32],
+    transcript_hash: [u8; 32],
 }
 
 /// One side of a connection.
@@ -90,14 +90,14 @@ impl Side {
 }
 
 impl Secrets {
-    fn mac(&self, use_of_it: &[u8], side: Side) -> Hmac<Sha256> {
+    fn mac(&self, label: &[u8], side: Side) -> Hmac<Sha256> {
         let mut mac = keyed(&self.key.0);
-        mac.update(use_of_it);
+        mac.update(label);
         mac.update(match side {
             Side::Dialer => b" of the dialer",
             Side::Acceptor => b" of the acceptor",
         });
-        mac.update(&self.said);
+        mac.update(&self.transcript_hash);
         mac
     }
 

@@ -12,7 +12,7 @@
 use super::WorkError;
 use super::namespace::Namespace;
 use super::process_tree::{self, Family};
-use super::runtimes::{self, Found, LAUNCHER, Places};
+use super::runtimes::{self, AvailableRuntime, LAUNCHER, Places};
 use super::sandbox::{self, Bounds, Sandbox};
 use super::scratch::{FILES_MAX, Scratch};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
@@ -76,7 +76,7 @@ pub struct Attempt<'a> {
     /// The sandbox for the compiler and the program.
     pub sandbox: &'a Sandbox,
     /// The runtime of the request's language.
-    pub found: &'a Found,
+    pub found: &'a AvailableRuntime,
     /// Source files, arguments and standard input.
     pub request: &'a Request,
     /// Limits of the program.
@@ -300,7 +300,7 @@ impl Attempt<'_> {
             Some(why) if ran.stopped_by != Some(JobOutcome::Cancelled) => {
                 Err(WorkError::NotStarted { why: why.clone() })
             }
-            _ => Ok(self.told(scratch, limits, ran)),
+            _ => Ok(self.with_outcome(scratch, limits, ran)),
         }
     }
 
@@ -309,7 +309,7 @@ impl Attempt<'_> {
     /// If a signal ended the command, the code is 128 plus the signal's number. A program may exit with such a code
     /// itself, so the signal of a limit counts only if the program was close to that limit. For other signals the codes
     /// 129 to 159 are ambiguous, as in every shell.
-    fn told(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
+    fn with_outcome(&self, scratch: &Scratch, limits: &Limits, mut ran: Ran) -> Ran {
         if self.sandbox.kind() == SandboxKind::Full
             && let Some(code @ SIGNALS_FIRST..=SIGNALS_LAST) = ran.exit_code
         {

@@ -29,7 +29,7 @@ const SAID_MAX: usize = 4096;
 
 /// A runtime that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct AvailableRuntime {
     /// The configured runtime.
     pub runtime: Runtime,
     /// First line of the probe's output.
@@ -42,12 +42,12 @@ pub struct Found {
 
 /// Probes the given runtimes and returns those that are available. A runtime whose probe hangs counts as unavailable
 /// and does not delay the others for long.
-pub fn find(runtimes: &[Runtime]) -> Vec<Found> {
+pub fn find(runtimes: &[Runtime]) -> Vec<AvailableRuntime> {
     find_within(runtimes, PROBE_S)
 }
 
 /// Like [`find`], with a time limit in seconds for each probe.
-pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
+pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<AvailableRuntime> {
     let homes = runtimes.iter().map(|runtime| command(&runtime.home, None, seconds));
     let homes: Vec<Option<PathBuf>> = first_lines(homes).into_iter().map(|home| home.map(PathBuf::from)).collect();
     let homes: Vec<Option<PathBuf>> = homes.into_iter().map(|home| home.filter(|home| home.is_dir())).collect();
@@ -62,7 +62,7 @@ pub(crate) fn find_within(runtimes: &[Runtime], seconds: u64) -> Vec<Found> {
     let versions = first_lines(runtimes.iter().zip(&homes).map(probe));
     let rows = runtimes.iter().zip(homes).zip(versions);
     let found = |((runtime, home), version): ((&Runtime, _), Option<String>)| {
-        Some(Found { runtime: runtime.clone(), version: version?, home, prefix: prefix(runtime) })
+        Some(AvailableRuntime { runtime: runtime.clone(), version: version?, home, prefix: prefix(runtime) })
     };
     rows.filter_map(found).collect()
 }
@@ -91,27 +91,27 @@ fn command(words: &[String], path: Option<&str>, seconds: u64) -> Option<Command
 /// another, because starting a compiler loads the whole machine; if one is slow, the next is started in parallel.
 fn first_lines(commands: impl Iterator<Item = Option<Command>>) -> Vec<Option<String>> {
     let start = |command: Option<Command>| {
-        let mut asked = Asked::start(&mut command?).ok()?;
-        asked.wait(Some(Instant::now() + SLOW)).ok()?;
-        Some(asked)
+        let mut probe = Probe::start(&mut command?).ok()?;
+        probe.wait(Some(Instant::now() + SLOW)).ok()?;
+        Some(probe)
     };
-    let asked: Vec<Option<Asked>> = commands.map(start).collect();
-    asked.into_iter().map(|asked| asked?.first_line()).collect()
+    let probes: Vec<Option<Probe>> = commands.map(start).collect();
+    probes.into_iter().map(|probe| probe?.first_line()).collect()
 }
 
 /// A started probe command with the output that it has written so far.
-struct Asked {
+struct Probe {
     child: Child,
     said: [Vec<u8>; 2],
     status: Option<ExitStatus>,
 }
 
-impl Asked {
-    fn start(command: &mut Command) -> io::Result<Asked> {
+impl Probe {
+    fn start(command: &mut Command) -> io::Result<Probe> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         child.stdout.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
         child.stderr.iter().try_for_each(|pipe| rustix::io::ioctl_fionbio(pipe, true))?;
-        Ok(Asked { child, said: Default::default(), status: None })
+        Ok(Probe { child, said: Default::default(), status: None })
     }
 
     /// Reads output until the command has ended, or until `until`. Does not wait for child processes that keep the

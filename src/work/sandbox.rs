@@ -20,7 +20,7 @@
 //! Not here: watching the command (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
-use super::cure;
+use super::advice;
 use super::runtimes::SYSTEM_PATH;
 use super::scratch::{self, FILTER, HOME, JOB, SHM, STARTED, Scratch, TMP};
 use super::syscall_filter;
@@ -134,9 +134,9 @@ impl Sandbox {
         let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
         let missing: Vec<&str> = self.programs().filter(|program| !on_path(program).is_file()).collect();
         if !missing.is_empty() {
-            return Err(WorkError::NoSandbox { why: cure::of_missing(&missing) });
+            return Err(WorkError::NoSandbox { why: advice::of_missing(&missing) });
         }
-        if let Some(why) = self.user(slot).and_then(|_| cure::of_users(USERS..USERS + USERS_COUNT)) {
+        if let Some(why) = self.user(slot).and_then(|_| advice::of_users(USERS..USERS + USERS_COUNT)) {
             return Err(WorkError::NoSandbox { why });
         }
         let path = jobs.join(format!("phalanx-sandbox-{slot}-{}", fastrand::u64(..)));
@@ -158,25 +158,25 @@ impl Sandbox {
             true => format!("make the folders above {} passable for the users of jobs (chmod o+x), ", jobs.display()),
             false => String::new(),
         };
-        let cure = |said: &str| format!("{closed}{}", cure::of_failed_start(said));
+        let advice = |said: &str| format!("{closed}{}", advice::of_failed_start(said));
         match output {
             Ok(output) if output.status.success() && scratch.has_started() => Ok(()),
             Ok(output) => {
                 let why = how_it_ended(output.status, String::from_utf8_lossy(&output.stderr).trim());
-                let cure = cure(&why);
-                Err(WorkError::NoSandbox { why: format!("{why}; {cure}") })
+                let advice = advice(&why);
+                Err(WorkError::NoSandbox { why: format!("{why}; {advice}") })
             }
             Err(e) => {
-                let cure = cure(&e.to_string());
-                Err(WorkError::NoSandbox { why: format!("no command can be started: {e}; {cure}") })
+                let advice = advice(&e.to_string());
+                Err(WorkError::NoSandbox { why: format!("no command can be started: {e}; {advice}") })
             }
         }
     }
 
     /// The wrapper programs around a command, except the shell.
     fn programs(&self) -> impl Iterator<Item = &'static str> {
-        let walls = (self.kind == SandboxKind::Full).then_some("bwrap");
-        ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(walls)
+        let bubblewrap = (self.kind == SandboxKind::Full).then_some("bwrap");
+        ["setpriv", "nice", "timeout", "prlimit"].into_iter().chain(bubblewrap)
     }
 
     /// Returns the kind of isolation.
@@ -235,10 +235,12 @@ impl Sandbox {
         };
         let user = self.user(slot);
         let is_by_user = user.is_some() && self.is_by_user(scratch, folders);
-        let mut line = self.beginning(scratch);
+        let mut line = self.shell_prefix(scratch);
         // As bubblewrap does: the process is killed when the thread that started it ends.
         line.extend(["setpriv", "--pdeathsig", "KILL"].map(String::from));
-        line.extend(user.filter(|_| is_by_user && self.kind == SandboxKind::Full).into_iter().flat_map(becoming));
+        line.extend(
+            user.filter(|_| is_by_user && self.kind == SandboxKind::Full).into_iter().flat_map(user_switch_args),
+        );
         if self.is_root && self.kind == SandboxKind::Limits && !is_by_user {
             // The kernel does not limit the number of root's processes: the monitoring thread must be scheduled before
             // a fork bomb.
@@ -247,14 +249,14 @@ impl Sandbox {
         line.extend(["nice", "-n", NICE].map(String::from));
         line.extend(["timeout".into(), "-s".into(), "KILL".into(), (bounds.wall_s + ORPHAN_S).to_string()]);
         if self.kind == SandboxKind::Full {
-            line.extend(self.walls(scratch, folders, &path, user.is_some() && !is_by_user));
+            line.extend(self.bubblewrap(scratch, folders, &path, user.is_some() && !is_by_user));
         }
         line.extend(self.limits(bounds));
         match self.kind {
             SandboxKind::Full => {
                 if let Some(user) = user.filter(|_| !is_by_user) {
                     line.push("setpriv".into());
-                    line.extend(becoming(user));
+                    line.extend(user_switch_args(user));
                     line.push("--no-new-privs".into());
                 }
             }
@@ -262,7 +264,7 @@ impl Sandbox {
             // needs root.
             SandboxKind::Limits => {
                 line.push("setpriv".into());
-                line.extend(user.filter(|_| is_by_user).into_iter().flat_map(becoming));
+                line.extend(user.filter(|_| is_by_user).into_iter().flat_map(user_switch_args));
                 line.extend(["--pdeathsig", "KILL"].map(String::from));
             }
         }
@@ -307,7 +309,8 @@ impl Sandbox {
         [on_path("sh").to_string_lossy().into_owned(), "-c".into(), script, "sh".into()]
     }
 
-    fn walls(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
+    /// Returns the `bwrap` command line that builds the sandbox and then executes the rest of the line.
+    fn bubblewrap(&self, scratch: &Path, folders: &[PathBuf], path: &str, is_roots: bool) -> Vec<String> {
         let mut line: Vec<String> = vec!["bwrap".into()];
         let mut add = |words: &[&str]| line.extend(words.iter().map(|word| word.to_string()));
         add(&["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]);
@@ -348,7 +351,7 @@ impl Sandbox {
     /// Returns the start of the command line: a shell that closes the inherited descriptors, opens the filter for
     /// bubblewrap and the file that records the start, makes the command the first candidate of the OOM killer, and
     /// sets the umask 022, so that the command's files have the usual modes (other users have no access to the folder).
-    fn beginning(&self, scratch: &Path) -> Vec<String> {
+    fn shell_prefix(&self, scratch: &Path) -> Vec<String> {
         let closed: String = self.inherited.iter().map(|fd| format!(" {fd}>&-")).collect();
         // `sh` may not be able to close descriptors of two digits; bash is.
         let shell = if closed.is_empty() { "sh" } else { "bash" };
@@ -387,7 +390,7 @@ fn on_path(program: &str) -> PathBuf {
 }
 
 /// Returns the arguments with which `setpriv` switches to a user.
-fn becoming(user: u32) -> [String; 4] {
+fn user_switch_args(user: u32) -> [String; 4] {
     [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".into(), "--inh-caps=-all".into()]
 }
 

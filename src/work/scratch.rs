@@ -40,7 +40,7 @@ const MORE_FILES: u64 = 1000;
 /// Parent of the attempts' folders if the users of the slots have no access to the node's own folder.
 const RUN: &str = "/run/phalanx-jobs";
 /// The wrapper programs around a command, by which leftover processes of a killed node are recognized.
-const WALLS: [&str; 8] = ["sh", "bash", "setpriv", "chrt", "nice", "timeout", "prlimit", "bwrap"];
+const WRAPPERS: [&str; 8] = ["sh", "bash", "setpriv", "chrt", "nice", "timeout", "prlimit", "bwrap"];
 
 /// The folder of one attempt.
 #[derive(Debug)]
@@ -303,13 +303,13 @@ fn end_leftovers(jobs: &Path) {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
         let program = line.split('\0').next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
-        let is_wall = WALLS.contains(&program) && line.contains(&below);
+        let is_wrapper = WRAPPERS.contains(&program) && line.contains(&below);
         let is_sandboxed = || {
             let other = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
             let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             other.is_some() && other != own && table.lines().any(|line| is_mounted_from(line, jobs))
         };
-        if (is_wall || is_sandboxed())
+        if (is_wrapper || is_sandboxed())
             && let Some(pid) = rustix::process::Pid::from_raw(pid)
         {
             // An error means that the process has ended meanwhile.

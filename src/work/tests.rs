@@ -12,7 +12,7 @@ mod probes;
 mod start;
 
 use super::run::{Attempt, Stream};
-use super::runtimes::{self, Found, find, java_class, java_file};
+use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
 use super::sandbox::{Bounds, Sandbox};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
@@ -30,7 +30,7 @@ fn sandbox() -> Sandbox {
     Sandbox::try_out(SandboxKind::Full, &std::env::temp_dir()).expect("bubblewrap works here; test.sh installs it")
 }
 
-fn found(language: &str) -> Option<Found> {
+fn found(language: &str) -> Option<AvailableRuntime> {
     // Only this language: starting every compiler to learn its version would load the whole machine.
     let asked: Vec<_> = known().into_iter().filter(|runtime| runtime.language == language).collect();
     let found = find(&asked).pop();
@@ -262,15 +262,15 @@ fn what_namespaces_do_not_divide_is_refused() {
         #include <sys/socket.h>
         #include <sys/syscall.h>
         #include <unistd.h>
-        static void told(const char *what, long got) { printf("%s %s\n", what, got < 0 && errno == ENOSYS ? "refused" : "DONE"); }
+        static void report(const char *what, long got) { printf("%s %s\n", what, got < 0 && errno == ENOSYS ? "refused" : "DONE"); }
         int main() {
-            told("ptrace", ptrace(PTRACE_ATTACH, 1, 0, 0));
-            told("session keyring", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
-            told("a key", syscall(SYS_add_key, "user", "k", "v", 1, -4));
-            told("segment", syscall(SYS_shmget, 0, 4096, 0666));
-            told("memfd", syscall(SYS_memfd_create, "x", 0));
-            told("io_uring", syscall(SYS_io_uring_setup, 1, 0));
-            told("vsock", socket(40, SOCK_STREAM, 0));
+            report("ptrace", ptrace(PTRACE_ATTACH, 1, 0, 0));
+            report("session keyring", syscall(SYS_keyctl, 0, -3, 0, 0, 0));
+            report("a key", syscall(SYS_add_key, "user", "k", "v", 1, -4));
+            report("segment", syscall(SYS_shmget, 0, 4096, 0666));
+            report("memfd", syscall(SYS_memfd_create, "x", 0));
+            report("io_uring", syscall(SYS_io_uring_setup, 1, 0));
+            report("vsock", socket(40, SOCK_STREAM, 0));
             printf("unix %s\n", socket(AF_UNIX, SOCK_STREAM, 0) < 0 ? "REFUSED" : "works");
             printf("first process %s\n", access("/proc/1/mem", F_OK) ? "hidden" : "SEEN");
         }"#;
@@ -497,16 +497,16 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
     scratch::clear(&jobs).unwrap();
     let found = std::fs::File::open(&jobs).unwrap();
     fs2::FileExt::try_lock_exclusive(&found).unwrap();
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let (tell, cleared) = std::sync::mpsc::sync_channel(1);
     let starts = jobs.clone();
     let start = spawn::spawn("start", move || {
         let old = scratch::clear(&starts).unwrap();
         tell.send((old, scratch::hold(&starts).unwrap())).unwrap();
     });
-    assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "it is still being removed");
+    assert!(cleared.recv_timeout(Duration::from_millis(200)).is_err(), "it is still being removed");
     scratch::remove_old(&jobs);
     drop(found);
-    let (_, _held) = told.recv().unwrap();
+    let (_, _held) = cleared.recv().unwrap();
     start.unwrap().join().unwrap();
     assert!(jobs.exists(), "what was made anew is still there");
 }
@@ -593,7 +593,7 @@ fn users_without_rights_are_shut_in_as_well() {
 fn users_without_rights_leave_no_files_either() {
     const AGAIN: [&str; 8] = [
         "too_many_files_are_told",
-        "limits::a_file_filler_is_stopped_without_walls",
+        "limits::a_file_filler_is_stopped_without_a_sandbox",
         "limits::detached_children_end_with_their_program",
         "deep_folders_harm_nobody",
         "a_start_clears_what_a_killed_process_left",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -145,6 +145,34 @@ fn check_turns_the_verdict_into_exit_code_7() {
         assert_eq!(code(&output), Some(expected), "{verdict}: {}", err(&output));
         assert!(out(&output).starts_with(verdict), "the table comes all the same");
     }
+}
+
+/// The node is still digesting its state at index 4 when the first checkpoint comes, and so skips that.
+#[test]
+fn check_digest_takes_another_checkpoint_if_a_node_has_skipped_one() {
+    let own = Arc::new(Mutex::new(String::new()));
+    let (address, newest, is_digesting) = (own.clone(), AtomicI64::new(4), AtomicBool::new(true));
+    let (node, requests) = stand_in(move |first| {
+        let answer = match first {
+            "GET /v1/members" => json!({"members": [{"id": 1, "http": *address.lock().unwrap()}]}),
+            "POST /v1/digests" => json!({"index": newest.fetch_add(1, SeqCst) + 1}),
+            "GET /v1/digests" => {
+                let row = |index: u64| json!({"index": index, "parts": {"sql": "0a"}});
+                let newest = newest.load(SeqCst);
+                let rows = if newest == 6 { vec![row(4), row(6)] } else { vec![row(4)] };
+                json!({"agreed_index": 4, "checkpoint_index": newest, "checkpoint_age_ms": 1, "corrupt": [],
+                       "split": null, "is_digesting": is_digesting.swap(false, SeqCst), "digests": rows})
+            }
+            _ => json!({"index": 9, "schema": "0b", "tables": {}}),
+        };
+        (200, answer)
+    });
+    *own.lock().unwrap() = node.clone();
+    let output = phalanx(&["check", "digest", "-e", &node]);
+    assert_eq!(code(&output), Some(0), "{}", err(&output));
+    assert!(out(&output).starts_with("nodes 1 hold the same state at index 6\n"), "{}", out(&output));
+    let taken = requests.lock().unwrap().iter().filter(|request| request.starts_with("POST /v1/digests")).count();
+    assert_eq!(taken, 2, "one checkpoint after the skipped one");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 const WITHIN: Duration = Duration::from_secs(15);
 
 /// A user's surroundings: a folder, ports, a PATH, variables.
-struct Desk {
+struct ScriptRunner {
     dir: TempDir,
     block: Block,
     envs: Vec<(String, String)>,
@@ -27,8 +27,8 @@ struct Desk {
     has_started: Cell<bool>,
 }
 
-impl Desk {
-    fn new() -> Desk {
+impl ScriptRunner {
+    fn new() -> ScriptRunner {
         let dir = tempfile::tempdir().unwrap();
         let block = Block::take().unwrap();
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -46,7 +46,7 @@ impl Desk {
             ("TMUX_TMPDIR", text(dir.path().to_path_buf())),
         ];
         let envs = envs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        Desk { dir, block, envs, umask: None, has_started: Cell::new(false) }
+        ScriptRunner { dir, block, envs, umask: None, has_started: Cell::new(false) }
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -135,7 +135,7 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for ScriptRunner {
     fn drop(&mut self) {
         if self.has_started.get() {
             self.run(&["stop"]);
@@ -184,14 +184,14 @@ fn open_to_others(folder: &Path) -> Vec<String> {
 /// database in place and run jobs.
 #[test]
 fn nothing_that_nodes_make_is_open_to_others() {
-    let mut desk = Desk::new();
-    desk.umask = Some("000");
-    desk.set("PHALANX_SNAPSHOT_EVERY_ENTRIES", "20");
-    desk.set("PHALANX_JOBS_ENABLED", "true");
-    let data = desk.dir.path().join("data");
-    let started = desk.run(&["start", "--terminal", "none", "--nodes", "1"]);
+    let mut runner = ScriptRunner::new();
+    runner.umask = Some("000");
+    runner.set("PHALANX_SNAPSHOT_EVERY_ENTRIES", "20");
+    runner.set("PHALANX_JOBS_ENABLED", "true");
+    let data = runner.dir.path().join("data");
+    let started = runner.run(&["start", "--terminal", "none", "--nodes", "1"]);
     assert_eq!(started.status.code(), Some(0), "{}", said(&started));
-    let at = format!("127.0.0.1:{}", desk.block.http_base() + 1);
+    let at = format!("127.0.0.1:{}", runner.block.http_base() + 1);
     let ask = |method: &str, path: &str, kind: &str, body: &[u8]| {
         let mut connection = web::Connection::open(&at, WITHIN).unwrap();
         connection.send_bytes(method, path, &format!("Content-Type: {kind}\r\n"), Some(body)).unwrap();
@@ -240,24 +240,24 @@ fn nothing_that_nodes_make_is_open_to_others() {
         }
     }
     ask("DELETE", &format!("/v1/jobs/{job}"), any, b"");
-    let started = desk.run(&["start", "--terminal", "none", "--nodes", "3"]);
+    let started = runner.run(&["start", "--terminal", "none", "--nodes", "3"]);
     assert_eq!(started.status.code(), Some(0), "{}", said(&started));
     assert_eq!(open_to_others(&data), [""; 0]);
-    desk.stop();
+    runner.stop();
     assert_eq!(open_to_others(&data), [""; 0]);
-    let mode = |name: &str| std::fs::metadata(desk.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    let mode = |name: &str| std::fs::metadata(runner.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("data"), mode("config.json")), (0o700, 0o666), "what is meant for others is as the user wants it");
 }
 
 /// A umask that takes all rights away, the owner's too: what a node makes it must read again.
 #[test]
 fn a_umask_of_777_leaves_the_owner_its_files() {
-    let mut desk = Desk::new();
-    desk.umask = Some("777");
-    let started = desk.run(&["start", "--terminal", "none", "--nodes", "1"]);
+    let mut runner = ScriptRunner::new();
+    runner.umask = Some("777");
+    let started = runner.run(&["start", "--terminal", "none", "--nodes", "1"]);
     assert_eq!(started.status.code(), Some(0), "{}", said(&started));
-    let mode = |name: &str| std::fs::metadata(desk.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
-    wait_until("config.json is written", WITHIN, || desk.dir.path().join("config.json").exists().then_some(()))
+    let mode = |name: &str| std::fs::metadata(runner.dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    wait_until("config.json is written", WITHIN, || runner.dir.path().join("config.json").exists().then_some(()))
         .unwrap();
     for name in
         ["config.json", "config.json.lock", "data/node-1/identity.json", "data/node-1/node.log", "data/node-1/lock"]
@@ -267,20 +267,20 @@ fn a_umask_of_777_leaves_the_owner_its_files() {
     for name in ["data", "data/node-1", "data/node-1/wal"] {
         assert_eq!(mode(name), 0o700, "{name}");
     }
-    desk.stop();
+    runner.stop();
 }
 
 #[test]
 fn what_run_sh_and_nodes_write_is_for_nobody_else() {
-    let mut desk = Desk::new();
-    desk.set("PHALANX_CLUSTER_SECRET", "nobody shall read it");
-    let data = desk.dir.path().join("data");
+    let mut runner = ScriptRunner::new();
+    runner.set("PHALANX_CLUSTER_SECRET", "nobody shall read it");
+    let data = runner.dir.path().join("data");
     // As an older version left it, with the umask of most people.
     std::fs::create_dir_all(data.join("node-1")).unwrap();
     for folder in [&data, &data.join("node-1")] {
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let started = desk.run(&["start", "--terminal", "none", "--nodes", "2"]);
+    let started = runner.run(&["start", "--terminal", "none", "--nodes", "2"]);
     assert_eq!(started.status.code(), Some(0), "{}", said(&started));
     let mode = |name: &str| std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
     for name in ["", "run", "node-1", "node-2", "node-1/wal", "run/node-1.sh"] {
@@ -293,195 +293,195 @@ fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     for name in ["node-1/node.log", "node-2/node.log", "node-1/identity.json", "node-1/sql/db.sqlite", "node-2/lock"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
-    for pid in desk.pids() {
+    for pid in runner.pids() {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         assert!(!String::from_utf8_lossy(&line).contains("nobody shall"), "what ps shows");
     }
-    desk.stop();
+    runner.stop();
 }
 
 #[test]
 fn background_processes_start_stop_and_start_again() {
-    let mut desk = Desk::new();
-    let started = desk.run(&["start", "--terminal", "none"]);
+    let mut runner = ScriptRunner::new();
+    let started = runner.run(&["start", "--terminal", "none"]);
     // "Up" means all of them: the very next look finds nobody missing, and the worker named is one.
-    let status = desk.run(&["status"]);
+    let status = runner.run(&["status"]);
     assert!(said(&status).contains("healthy: "), "{}", said(&status));
     assert!(!said(&started).contains("Not all online yet"), "{}", said(&started));
     let worker =
         said(&started).split_once(", now http://").map(|(_, rest)| rest.split('/').next().unwrap().to_string());
     let row = said(&status).lines().find(|l| l.contains(worker.as_deref().unwrap())).unwrap().to_string();
     assert!(row.contains(" ONLINE "), "the worker is no leader: {row}");
-    desk.assert_up(&started, 5);
+    runner.assert_up(&started, 5);
     for id in 1..=5 {
-        let log = desk.dir.path().join(format!("data/node-{id}/node.log"));
+        let log = runner.dir.path().join(format!("data/node-{id}/node.log"));
         assert!(std::fs::metadata(&log).is_ok_and(|m| m.len() > 0), "{} is empty", log.display());
     }
 
-    let before = desk.pids();
-    let again = desk.run(&["start", "--terminal", "none"]);
+    let before = runner.pids();
+    let again = runner.run(&["start", "--terminal", "none"]);
     assert_eq!(again.status.code(), Some(0));
     assert!(said(&again).contains("running already"), "{}", said(&again));
-    assert_eq!(desk.pids(), before, "a second start starts nothing");
+    assert_eq!(runner.pids(), before, "a second start starts nothing");
 
-    let status = desk.run(&["status"]);
+    let status = runner.run(&["status"]);
     assert_eq!(status.status.code(), Some(0), "{}", said(&status));
     assert!(said(&status).contains("node ") && said(&status).contains("leads in term"), "{}", said(&status));
 
     // One is killed: start brings back just that one.
-    let victim = desk.pid(3).unwrap();
+    let victim = runner.pid(3).unwrap();
     assert!(Command::new("kill").args(["-9", &victim.to_string()]).status().unwrap().success());
     wait_until("node 3 is dead", WITHIN, || (!is_alive(victim)).then_some(())).unwrap();
-    let repaired = desk.run(&["start", "--terminal", "none"]);
+    let repaired = runner.run(&["start", "--terminal", "none"]);
     assert_eq!(repaired.status.code(), Some(0), "{}", said(&repaired));
-    wait_until("node 3 is another process", WITHIN, || desk.pid(3).filter(|p| *p != victim && is_alive(*p))).unwrap();
-    assert_eq!(desk.pids().len(), 5);
+    wait_until("node 3 is another process", WITHIN, || runner.pid(3).filter(|p| *p != victim && is_alive(*p))).unwrap();
+    assert_eq!(runner.pids().len(), 5);
 
     // One is frozen: the wait for it is bounded, and it is named.
-    let frozen = desk.pid(2).unwrap().to_string();
+    let frozen = runner.pid(2).unwrap().to_string();
     assert!(Command::new("kill").args(["-STOP", &frozen]).status().unwrap().success());
-    desk.set("PHALANX_TEST_START_WITHIN", "1");
-    let waited = desk.run(&["start", "--terminal", "none"]);
+    runner.set("PHALANX_TEST_START_WITHIN", "1");
+    let waited = runner.run(&["start", "--terminal", "none"]);
     assert!(said(&waited).contains("Not all online yet:           node(s) 2 "), "{}", said(&waited));
 
-    desk.stop();
-    let status = desk.run(&["status"]);
+    runner.stop();
+    let status = runner.run(&["status"]);
     assert_eq!(status.status.code(), Some(4), "{}", said(&status));
-    let nothing = desk.run(&["stop"]);
+    let nothing = runner.run(&["stop"]);
     assert!(nothing.status.success() && said(&nothing).contains("Nothing is running"), "{}", said(&nothing));
 }
 
 #[test]
 fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
-    let desk = Desk::new();
-    let id = |desk: &Desk| {
-        let at = format!("127.0.0.1:{}", desk.block.http_base() + 1);
+    let runner = ScriptRunner::new();
+    let id = |runner: &ScriptRunner| {
+        let at = format!("127.0.0.1:{}", runner.block.http_base() + 1);
         wait_until("node 1 knows its cluster", WITHIN, || {
             let status = web::get(&at, "/v1/status", WITHIN).ok()?.json();
             status["cluster"]["id"].as_str().map(str::to_string)
         })
         .unwrap()
     };
-    desk.assert_up(&desk.run(&["start", "--nodes", "3", "--terminal", "none"]), 3);
-    let first = id(&desk);
-    desk.stop();
-    desk.assert_up(&desk.run(&["--nodes=3", "--terminal=none"]), 3);
-    assert_eq!(id(&desk), first, "start goes on with its data");
+    runner.assert_up(&runner.run(&["start", "--nodes", "3", "--terminal", "none"]), 3);
+    let first = id(&runner);
+    runner.stop();
+    runner.assert_up(&runner.run(&["--nodes=3", "--terminal=none"]), 3);
+    assert_eq!(id(&runner), first, "start goes on with its data");
     // While it runs, too, and where the job of a killed node has left a file system.
-    let left = desk.dir.path().join("data").join("node-3").join("jobs").join("7 x-1");
+    let left = runner.dir.path().join("data").join("node-3").join("jobs").join("7 x-1");
     std::fs::create_dir_all(&left).unwrap();
     if rustix::process::geteuid().is_root() {
         let none = rustix::mount::MountFlags::empty();
         rustix::mount::mount("none", &left, "tmpfs", none, None).unwrap();
     }
-    desk.assert_up(&desk.run(&["fresh", "--nodes", "3", "--terminal", "none"]), 3);
+    runner.assert_up(&runner.run(&["fresh", "--nodes", "3", "--terminal", "none"]), 3);
     assert!(!left.exists());
-    assert_ne!(id(&desk), first, "fresh creates another cluster");
-    desk.stop();
+    assert_ne!(id(&runner), first, "fresh creates another cluster");
+    runner.stop();
 }
 
 #[test]
 fn fresh_deletes_nothing_before_it_may_start() {
-    let mut desk = Desk::new();
-    let data = desk.dir.path().join("data");
+    let mut runner = ScriptRunner::new();
+    let data = runner.dir.path().join("data");
     let identity = data.join("node-7/identity.json");
     let neighbour = data.join("node-notes");
     std::fs::create_dir_all(&neighbour).unwrap();
-    let envs = desk.envs.iter().filter(|(name, _)| name.starts_with("PHALANX_")).cloned();
+    let envs = runner.envs.iter().filter(|(name, _)| name.starts_with("PHALANX_")).cloned();
     let args = ["node", "--id", "7"];
-    let log = desk.dir.path().join("by-hand.log");
+    let log = runner.dir.path().join("by-hand.log");
     let mut by_hand =
-        Process::start(Command::new(EXE).args(args).envs(envs).current_dir(desk.dir.path()), &log).unwrap();
+        Process::start(Command::new(EXE).args(args).envs(envs).current_dir(runner.dir.path()), &log).unwrap();
     wait_until("node 7 has written its identity", WITHIN, || identity.exists().then_some(())).unwrap();
 
     // A node that a person runs keeps its folder: seen by its lock, and by its pid where there is no flock.
     let path = std::env::var("PATH").unwrap();
-    let bare = path_without(&desk, &["flock", "xterm"]);
+    let bare = path_without(&runner, &["flock", "xterm"]);
     for path in [&path, &bare] {
-        desk.set("PATH", path);
-        let refused = desk.run(&["fresh", "--nodes", "1", "--terminal", "none"]);
+        runner.set("PATH", path);
+        let refused = runner.run(&["fresh", "--nodes", "1", "--terminal", "none"]);
         assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
         assert!(
             said(&refused).contains("data/node-7") && said(&refused).contains("nothing was deleted"),
             "{refused:?}"
         );
-        assert!(identity.exists() && desk.pids().is_empty());
+        assert!(identity.exists() && runner.pids().is_empty());
     }
-    let refused = desk.run(&["fresh", "--nodes", "1", "--terminal", "xterm"]);
+    let refused = runner.run(&["fresh", "--nodes", "1", "--terminal", "xterm"]);
     assert!(said(&refused).contains("xterm is not installed") && identity.exists(), "{}", said(&refused));
     assert!(by_hand.exited().is_none(), "it runs on");
     by_hand.kill().unwrap();
 
     // Nor may a taken port cost data.
-    desk.set("PATH", &path);
-    let port = desk.block.http_base() + 1;
+    runner.set("PATH", &path);
+    let port = runner.block.http_base() + 1;
     let guest = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let refused = desk.run(&["fresh", "--nodes", "1", "--terminal", "none"]);
+    let refused = runner.run(&["fresh", "--nodes", "1", "--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains(&format!("{port} (node 1, HTTP)")), "{}", said(&refused));
     assert!(identity.exists() && said(&refused).contains("nothing was deleted"), "{}", said(&refused));
     drop(guest);
 
-    desk.assert_up(&desk.run(&["fresh", "--nodes", "1", "--terminal", "none"]), 1);
+    runner.assert_up(&runner.run(&["fresh", "--nodes", "1", "--terminal", "none"]), 1);
     assert!(!identity.exists() && neighbour.exists(), "node 7 is gone, what is no node's is not");
 
     // Its own nodes it may have to stop first; then it says so, and the data is still there.
     let own = data.join("node-1/identity.json");
     let _guest = TcpListener::bind(("127.0.0.1", port + 1)).unwrap();
-    let refused = desk.run(&["fresh", "--nodes", "2", "--terminal", "none"]);
+    let refused = runner.run(&["fresh", "--nodes", "2", "--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(own.exists() && desk.pids().len() == 1, "node 1 was not even stopped: {}", said(&refused));
-    desk.stop();
+    assert!(own.exists() && runner.pids().len() == 1, "node 1 was not even stopped: {}", said(&refused));
+    runner.stop();
 }
 
 #[test]
 fn only_one_script_works_in_a_folder() {
-    let mut desk = Desk::new();
-    let run = desk.dir.path().join("data/run");
+    let mut runner = ScriptRunner::new();
+    let run = runner.dir.path().join("data/run");
     std::fs::create_dir_all(&run).unwrap();
-    let is_refused = |desk: &Desk, actions: &[&str]| {
+    let is_refused = |runner: &ScriptRunner, actions: &[&str]| {
         for action in actions {
-            let refused = desk.run(&[action, "--nodes", "1", "--terminal", "none"]);
+            let refused = runner.run(&[action, "--nodes", "1", "--terminal", "none"]);
             assert_eq!(refused.status.code(), Some(1), "{action}: {}", said(&refused));
             assert!(said(&refused).contains("another ./run.sh is at work here"), "{action}: {}", said(&refused));
-            assert!(desk.pids().is_empty(), "{action}");
+            assert!(runner.pids().is_empty(), "{action}");
         }
     };
     let lock = std::fs::File::create(run.join("lock")).unwrap();
     fs2::FileExt::lock_exclusive(&lock).unwrap();
-    is_refused(&desk, &["start", "stop", "fresh"]);
+    is_refused(&runner, &["start", "stop", "fresh"]);
     drop(lock);
 
     // Two at the same moment: whichever is second starts nothing that `stop` does not know.
     let start = || {
         let mut command = Command::new("bash");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("run.sh")).args(["--nodes=2", "--terminal=none"]);
-        command.envs(desk.envs.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
+        command.envs(runner.envs.iter().map(|(k, v)| (k, v))).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    desk.has_started.set(true);
+    runner.has_started.set(true);
     let both = [start(), start()].map(|child| child.wait_with_output().unwrap());
     assert!(both.iter().any(|output| said(output).contains("Phalanx is up")), "{both:?}");
     let is_second =
         |output: &Output| said(output).contains("another ./run.sh") || said(output).contains("running already");
     assert!(both.iter().any(is_second), "{both:?}");
-    assert_eq!(desk.pids().len(), 2);
-    desk.stop();
-    for port in [desk.block.http_base() + 1, desk.block.http_base() + 2] {
+    assert_eq!(runner.pids().len(), 2);
+    runner.stop();
+    for port in [runner.block.http_base() + 1, runner.block.http_base() + 2] {
         assert!(TcpListener::bind(("127.0.0.1", port)).is_ok(), "an orphan holds port {port}: {both:?}");
     }
 
     // Where there is no flock a folder is the lock, and one whose maker is dead counts for nothing.
-    let bare = path_without(&desk, &["flock"]);
-    desk.set("PATH", &bare);
+    let bare = path_without(&runner, &["flock"]);
+    runner.set("PATH", &bare);
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let began = stat.rsplit(") ").next().unwrap().split(' ').nth(19).unwrap().to_string();
     std::fs::create_dir(run.join("lock.d")).unwrap();
     std::fs::write(run.join("lock.d/pid"), format!("{} {began}\n", std::process::id())).unwrap();
-    is_refused(&desk, &["start"]);
+    is_refused(&runner, &["start"]);
     std::fs::write(run.join("lock.d/pid"), format!("{} 12345\n", std::process::id())).unwrap();
-    desk.assert_up(&desk.run(&["--nodes=2", "--terminal=none"]), 2);
-    desk.stop();
+    runner.assert_up(&runner.run(&["--nodes=2", "--terminal=none"]), 2);
+    runner.stop();
     assert!(!run.join("lock.d").exists(), "the lock is given back");
 }
 
@@ -491,19 +491,19 @@ fn real_tmux_gets_a_pane_per_node() {
         eprintln!("tmux is not installed; ./test.sh installs it");
         return;
     }
-    let desk = Desk::new();
-    let started = desk.run(&["start", "--nodes", "3", "--terminal", "tmux"]);
-    desk.assert_up(&started, 3);
+    let runner = ScriptRunner::new();
+    let started = runner.run(&["start", "--nodes", "3", "--terminal", "tmux"]);
+    runner.assert_up(&started, 3);
     assert!(said(&started).contains("tmux attach -t phalanx-"), "{}", said(&started));
     let tmux = |args: &[&str]| {
-        let output = Command::new("tmux").args(args).env("TMUX_TMPDIR", desk.dir.path()).env_remove("TMUX").output();
+        let output = Command::new("tmux").args(args).env("TMUX_TMPDIR", runner.dir.path()).env_remove("TMUX").output();
         String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
     };
     let panes = tmux(&["list-panes", "-a", "-F", "#{pane_id}"]);
     assert_eq!(panes.lines().count(), 3, "{panes}");
 
     // Ctrl+C in a pane ends its node, and Enter starts it again: the terminal stays.
-    let victim = desk.pid(1).unwrap();
+    let victim = runner.pid(1).unwrap();
     let pane = panes.lines().next().unwrap().to_string();
     tmux(&["send-keys", "-t", &pane, "C-c"]);
     wait_until("node 1 has ended", WITHIN, || (!is_alive(victim)).then_some(())).unwrap();
@@ -512,9 +512,9 @@ fn real_tmux_gets_a_pane_per_node() {
     })
     .unwrap();
     tmux(&["send-keys", "-t", &pane, "Enter"]);
-    wait_until("node 1 runs again", WITHIN, || desk.pid(1).filter(|p| *p != victim && is_alive(*p))).unwrap();
-    desk.stop();
-    let left = Command::new("tmux").arg("ls").env("TMUX_TMPDIR", desk.dir.path()).output().unwrap();
+    wait_until("node 1 runs again", WITHIN, || runner.pid(1).filter(|p| *p != victim && is_alive(*p))).unwrap();
+    runner.stop();
+    let left = Command::new("tmux").arg("ls").env("TMUX_TMPDIR", runner.dir.path()).output().unwrap();
     assert!(!left.status.success(), "the session is still there: {}", said(&left));
 }
 
@@ -527,50 +527,50 @@ fn every_graphical_terminal_is_opened_once_per_node() {
     };
     let apple =
         "script=${2#*do script \\\"}; script=${script%\\\"}\nsetsid bash -c \"$script\" </dev/null >/dev/null 2>&1 &";
-    for (kind, program, body, told) in [
+    for (kind, program, body, expected) in [
         ("gnome", "gnome-terminal", after("--"), "--title=Phalanx node 2 -- bash "),
         ("konsole", "konsole", after("-e"), "tabtitle=Phalanx node 2 -e bash "),
         ("xterm", "xterm", after("-e"), "-T Phalanx node 2 -e bash "),
         ("mac", "osascript", apple.to_string(), "tell application \"Terminal\" to do script \"bash "),
     ] {
-        let mut desk = Desk::new();
-        desk.stand_in(program, &body);
-        let started = desk.run(&["start", "--nodes", "2", "--terminal", kind]);
-        desk.assert_up(&started, 2);
-        let heard = desk.heard(program);
+        let mut runner = ScriptRunner::new();
+        runner.stand_in(program, &body);
+        let started = runner.run(&["start", "--nodes", "2", "--terminal", kind]);
+        runner.assert_up(&started, 2);
+        let heard = runner.heard(program);
         assert_eq!(heard.len(), 2, "{kind}: {heard:?}");
-        assert!(heard.iter().any(|line| line.contains(told)), "{kind}: {heard:?}");
-        desk.stop();
+        assert!(heard.iter().any(|line| line.contains(expected)), "{kind}: {heard:?}");
+        runner.stop();
     }
 }
 
 #[test]
 fn auto_takes_a_window_with_a_display_and_none_without() {
-    let mut desk = Desk::new();
-    desk.stand_in(
+    let mut runner = ScriptRunner::new();
+    runner.stand_in(
         "gnome-terminal",
         "while [ \"$1\" != -- ]; do shift; done; shift\nsetsid \"$@\" </dev/null >/dev/null 2>&1 &",
     );
-    desk.set("DISPLAY", ":99");
+    runner.set("DISPLAY", ":99");
     // The desk removes DISPLAY from what it inherits; what it sets itself stays.
-    let started = desk.run(&["start", "--nodes", "1"]);
-    desk.assert_up(&started, 1);
-    assert_eq!(desk.heard("gnome-terminal").len(), 1, "{}", said(&started));
-    desk.stop();
+    let started = runner.run(&["start", "--nodes", "1"]);
+    runner.assert_up(&started, 1);
+    assert_eq!(runner.heard("gnome-terminal").len(), 1, "{}", said(&started));
+    runner.stop();
 
     // No display and no tmux: background processes.
-    let mut desk = Desk::new();
-    let bare = path_without(&desk, &["tmux", "gnome-terminal", "konsole", "xterm"]);
-    desk.set("PATH", &bare);
-    let started = desk.run(&["start", "--nodes", "1"]);
-    desk.assert_up(&started, 1);
+    let mut runner = ScriptRunner::new();
+    let bare = path_without(&runner, &["tmux", "gnome-terminal", "konsole", "xterm"]);
+    runner.set("PATH", &bare);
+    let started = runner.run(&["start", "--nodes", "1"]);
+    runner.assert_up(&started, 1);
     assert!(said(&started).contains("terminal: none"), "{}", said(&started));
-    desk.stop();
+    runner.stop();
 }
 
 /// A PATH of links to every program but these.
-fn path_without(desk: &Desk, names: &[&str]) -> String {
-    let bin = desk.dir.path().join("bare");
+fn path_without(runner: &ScriptRunner, names: &[&str]) -> String {
+    let bin = runner.dir.path().join("bare");
     std::fs::create_dir_all(&bin).unwrap();
     for folder in std::env::split_paths(&std::env::var_os("PATH").unwrap()) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -585,24 +585,24 @@ fn path_without(desk: &Desk, names: &[&str]) -> String {
 
 #[test]
 fn a_taken_port_is_named_and_nothing_is_started() {
-    let desk = Desk::new();
-    let port = desk.block.http_base() + 3;
+    let runner = ScriptRunner::new();
+    let port = runner.block.http_base() + 3;
     let _guest = TcpListener::bind(("127.0.0.1", port)).unwrap();
-    let refused = desk.run(&["start", "--terminal", "none"]);
+    let refused = runner.run(&["start", "--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains(&format!("{port} (node 3, HTTP)")), "{}", said(&refused));
     assert!(said(&refused).contains("Nothing was started"), "{}", said(&refused));
-    assert!(desk.pids().is_empty());
+    assert!(runner.pids().is_empty());
 }
 
 #[test]
 fn a_data_folder_that_cannot_be_written_is_named() {
-    let mut desk = Desk::new();
+    let mut runner = ScriptRunner::new();
     // A file stands where the folder should be: not even root can write into it.
-    let blocked = desk.dir.path().join("blocked");
+    let blocked = runner.dir.path().join("blocked");
     std::fs::write(&blocked, "").unwrap();
-    desk.set("PHALANX_DATA_DIR", &blocked.to_string_lossy());
-    let refused = desk.run(&["start", "--terminal", "none"]);
+    runner.set("PHALANX_DATA_DIR", &blocked.to_string_lossy());
+    let refused = runner.run(&["start", "--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("cannot write to the data folder"), "{}", said(&refused));
     assert!(said(&refused).contains(&*blocked.to_string_lossy()), "{}", said(&refused));
@@ -610,68 +610,68 @@ fn a_data_folder_that_cannot_be_written_is_named() {
 
 #[test]
 fn a_missing_cargo_and_wrong_settings_are_explained() {
-    let mut desk = Desk::new();
+    let mut runner = ScriptRunner::new();
     // A clone of the project that was never built, on a machine without Rust.
-    let clone = desk.dir.path().join("clone");
+    let clone = runner.dir.path().join("clone");
     std::fs::create_dir_all(clone.join("src")).unwrap();
     for name in ["run.sh", "run-unix.sh", "settings.json", "Cargo.toml"] {
         std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), clone.join(name)).unwrap();
     }
-    let bare = path_without(&desk, &["cargo"]);
-    let (path, home) = (std::env::var("PATH").unwrap(), desk.dir.path().to_string_lossy().into_owned());
-    desk.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
-    desk.set("PATH", &bare);
-    desk.set("HOME", &home);
-    let refused = desk.run_script(&clone.join("run.sh"), &["--terminal", "none"]);
+    let bare = path_without(&runner, &["cargo"]);
+    let (path, home) = (std::env::var("PATH").unwrap(), runner.dir.path().to_string_lossy().into_owned());
+    runner.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
+    runner.set("PATH", &bare);
+    runner.set("HOME", &home);
+    let refused = runner.run_script(&clone.join("run.sh"), &["--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("cargo is missing") && said(&refused).contains("rustup.rs"), "{}", said(&refused));
 
-    desk.set("PATH", &path);
-    desk.set("PHALANX_TEST_BINARY", EXE);
-    desk.set("PHALANX_VOTERS_MIN", "many");
-    let refused = desk.run(&["start", "--terminal", "none"]);
+    runner.set("PATH", &path);
+    runner.set("PHALANX_TEST_BINARY", EXE);
+    runner.set("PHALANX_VOTERS_MIN", "many");
+    let refused = runner.run(&["start", "--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
     assert!(said(&refused).to_lowercase().contains("voters_min"), "{}", said(&refused));
-    desk.envs.retain(|(n, _)| n != "PHALANX_VOTERS_MIN");
+    runner.envs.retain(|(n, _)| n != "PHALANX_VOTERS_MIN");
 }
 
 #[test]
 fn a_node_that_ends_at_once_takes_the_others_down_with_a_reason() {
-    let desk = Desk::new();
+    let runner = ScriptRunner::new();
     // The data folder of node 2 holds damaged state: it refuses to start.
-    let damaged = desk.dir.path().join("data/node-2");
+    let damaged = runner.dir.path().join("data/node-2");
     std::fs::create_dir_all(&damaged).unwrap();
     std::fs::write(damaged.join("identity.json"), "not an identity").unwrap();
     // A front door that opens before node 2 has ended would hide it: five nodes are slower than that.
-    let refused = desk.run(&["start", "--terminal", "none"]);
+    let refused = runner.run(&["start", "--terminal", "none"]);
     if refused.status.success() {
-        wait_until("node 2 has ended", WITHIN, || desk.pid(2).filter(|pid| !is_alive(*pid))).unwrap();
+        wait_until("node 2 has ended", WITHIN, || runner.pid(2).filter(|pid| !is_alive(*pid))).unwrap();
     } else {
         assert!(said(&refused).contains("node 2 ended at once"), "{}", said(&refused));
         assert!(said(&refused).contains("identity.json"), "its own words are shown: {}", said(&refused));
-        assert!(desk.pids().is_empty(), "nothing half-started");
+        assert!(runner.pids().is_empty(), "nothing half-started");
     }
 }
 
 #[test]
 fn a_terminal_that_opens_no_window_is_given_up() {
-    let mut desk = Desk::new();
-    desk.stand_in("xterm", "exit 1");
-    desk.set("PHALANX_TEST_START_WITHIN", "2");
-    let refused = desk.run(&["start", "--nodes", "1", "--terminal", "xterm"]);
+    let mut runner = ScriptRunner::new();
+    runner.stand_in("xterm", "exit 1");
+    runner.set("PHALANX_TEST_START_WITHIN", "2");
+    let refused = runner.run(&["start", "--nodes", "1", "--terminal", "xterm"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("no terminal opened"), "{}", said(&refused));
 }
 
 #[test]
 fn stop_spares_a_stranger_with_the_same_pid() {
-    let desk = Desk::new();
+    let runner = ScriptRunner::new();
     let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
-    let run = desk.dir.path().join("data/run");
+    let run = runner.dir.path().join("data/run");
     std::fs::create_dir_all(&run).unwrap();
     // As if node 1 had died long ago and its pid been given to somebody else since.
     std::fs::write(run.join("node-1.pid"), format!("{} 12345\n", stranger.id())).unwrap();
-    let output = desk.run(&["stop"]);
+    let output = runner.run(&["stop"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     poll::pause(Duration::from_millis(100));
     assert!(stranger.try_wait().unwrap().is_none(), "a stranger was ended: {}", said(&output));
@@ -681,12 +681,12 @@ fn stop_spares_a_stranger_with_the_same_pid() {
 
 #[test]
 fn wrong_arguments_are_exit_code_2_and_help_is_0() {
-    let desk = Desk::new();
+    let runner = ScriptRunner::new();
     for args in [&["frobnicate"][..], &["--nodes"], &["--nodes", "0"], &["--nodes", "x"], &["--terminal", "vt100"]] {
-        let output = desk.run(args);
+        let output = runner.run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", said(&output));
     }
-    let output = desk.run(&["--help"]);
+    let output = runner.run(&["--help"]);
     assert!(output.status.success() && said(&output).contains("--terminal"), "{}", said(&output));
 }
 

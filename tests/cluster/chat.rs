@@ -3,7 +3,7 @@
 //! Not here: the page of the chat (`tests/http/browser.rs`).
 
 use crate::EXE;
-use phalanx::client::{Chat, ClientError, To};
+use phalanx::client::{Chat, ClientError, Recipient};
 use phalanx::lab::Cluster;
 use phalanx::lab::terminal::Terminal;
 use phalanx::lab::web::Connection;
@@ -53,7 +53,7 @@ fn messages_outlive_the_leader_and_streams_go_on_where_they_were() {
         if n == 20 {
             cluster.kill(leader).unwrap();
         }
-        ann.send(&To::Person("bob".to_string()), &format!("{n}")).unwrap();
+        ann.send(&Recipient::Person("bob".to_string()), &format!("{n}")).unwrap();
         while let Some(line) = stream.next(Instant::now() + Duration::from_millis(1)).unwrap() {
             heard.push(line);
         }
@@ -207,7 +207,7 @@ fn readers_that_take_nothing_are_dropped_and_cost_little_memory() {
     let room = ann.post("rooms", &json!({"name": "the hall"})).unwrap()["conversation"].as_u64().unwrap();
     // Each backslash is two bytes of JSON.
     for _ in 0..200 {
-        ann.send(&To::Conversation(room), &"\\".repeat(8000)).unwrap();
+        ann.send(&Recipient::Conversation(room), &"\\".repeat(8000)).unwrap();
     }
     let before_mb = memory_mb(pid, "VmRSS:");
     let token = ann.client.token.clone().unwrap();
@@ -272,7 +272,7 @@ fn a_node_that_is_too_busy_counts_no_failures_and_keeps_no_memory() {
 fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
     let cluster = Cluster::ready(EXE, 1, &json!({})).unwrap();
     let (mut ann, _bob, mut eve) = (member(&cluster, "ann", 0), member(&cluster, "bob", 0), member(&cluster, "eve", 0));
-    let to = |name: &str| To::Person(name.to_string());
+    let to = |name: &str| Recipient::Person(name.to_string());
     let first = ann.send_as("z", &to("eve"), "T").unwrap();
     ann.send(&to("bob"), "secret").unwrap();
     // What Ann and Bob have is to Eve what nobody has.
@@ -281,11 +281,11 @@ fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
         assert_eq!(said[0], said[1]);
         assert!(matches!(said[0], ClientError::Refused { status: 404, .. }), "{said:?}");
     }
-    for other in [to("bob"), to("nobodyatall"), To::Room("tea".to_string()), To::Conversation(2)] {
+    for other in [to("bob"), to("nobodyatall"), Recipient::Room("tea".to_string()), Recipient::Conversation(2)] {
         let said = ann.send_as("z", &other, "T");
         assert!(matches!(said, Err(ClientError::Refused { status: 409, .. })), "{other:?}: {said:?}");
     }
-    for same in [to("eve"), to("EVE"), To::Conversation(first["conversation"].as_u64().unwrap())] {
+    for same in [to("eve"), to("EVE"), Recipient::Conversation(first["conversation"].as_u64().unwrap())] {
         let said = ann.send_as("z", &same, "T").unwrap();
         assert_eq!((&said["number"], &said["is_repeat"]), (&first["number"], &json!(true)), "{same:?}");
     }
@@ -303,7 +303,7 @@ fn who_logs_out_on_one_node_is_out_on_all() {
     elsewhere.post("logout", &json!({})).unwrap();
     let end = stream.next(Instant::now() + SOON);
     assert!(matches!(end, Err(ClientError::Refused { status: 401, .. })), "{end:?}");
-    assert!(matches!(ann.send(&To::Room("x".to_string()), "x"), Err(ClientError::Refused { status: 401, .. })));
+    assert!(matches!(ann.send(&Recipient::Room("x".to_string()), "x"), Err(ClientError::Refused { status: 401, .. })));
 }
 
 #[test]
@@ -389,7 +389,7 @@ fn the_command_line_does_what_it_names() {
 fn two_people_talk_on_terminals_through_the_death_of_a_node() {
     let mut cluster = Cluster::ready(EXE, 3, &json!({})).unwrap();
     let (mut ann, bob) = (member(&cluster, "ann", 0), member(&cluster, "bob", 1));
-    ann.send(&To::Person("bob".to_string()), "before").unwrap();
+    ann.send(&Recipient::Person("bob".to_string()), "before").unwrap();
     let state = cluster.dir().join("state");
     std::fs::create_dir_all(state.join("phalanx-chat")).unwrap();
     for (name, who) in [("ann", &ann), ("bob", &bob)] {
@@ -408,12 +408,12 @@ fn two_people_talk_on_terminals_through_the_death_of_a_node() {
     let command = format!("{EXE} chat follow --after 0 --as bob -e {}", cluster.http(3));
     let mut follows = Terminal::start(&command, &[("XDG_STATE_HOME", state.to_str().unwrap())]).unwrap();
     follows.expect("ann: before").unwrap();
-    ann.send(&To::Person("bob".to_string()), "turned\u{202e} round").unwrap();
+    ann.send(&Recipient::Person("bob".to_string()), "turned\u{202e} round").unwrap();
     follows.expect("ann: turned").unwrap();
     follows.expect(" round").unwrap();
     assert!(!follows.shown().contains('\u{202e}'), "{:?}", follows.shown());
     drop(follows);
-    ann.send(&To::Person("bob".to_string()), "before").unwrap();
+    ann.send(&Recipient::Person("bob".to_string()), "before").unwrap();
     let (mut one, mut two) = (talk("ann", "bob", dying), talk("bob", "@ann", 3));
     one.type_line("hello bob").unwrap();
     one.expect("ann: hello bob").unwrap();

@@ -57,8 +57,8 @@ impl Writer {
         keys.go_to(place);
         let (stop, name) = (Arc::new(AtomicBool::new(false)), name.to_string());
         let acked = Arc::new(AtomicUsize::new(0));
-        let (told, counted) = (stop.clone(), acked.clone());
-        let thread = std::thread::spawn(move || write(&mut keys, &name, pace, &told, &counted));
+        let (should_stop, counted) = (stop.clone(), acked.clone());
+        let thread = std::thread::spawn(move || write(&mut keys, &name, pace, &should_stop, &counted));
         Writer { stop, acked, thread }
     }
 
@@ -74,10 +74,10 @@ impl Writer {
     }
 }
 
-fn write(keys: &mut KeyClient, name: &str, pace: Duration, told: &AtomicBool, acked: &AtomicUsize) -> Written {
+fn write(keys: &mut KeyClient, name: &str, pace: Duration, should_stop: &AtomicBool, acked: &AtomicUsize) -> Written {
     let mut written = Written::default();
     let mut count = 0;
-    while !told.load(Ordering::Relaxed) {
+    while !should_stop.load(Ordering::Relaxed) {
         count += 1;
         let (id, text) = (format!("{name}-{count}"), format!("text {count} of {name}"));
         let begun = Instant::now();
@@ -112,10 +112,10 @@ pub struct Onlooker {
 impl Onlooker {
     pub fn start(cluster: &Cluster) -> Onlooker {
         let stop = Arc::new(AtomicBool::new(false));
-        let (told, addresses) = (stop.clone(), cluster.addresses());
+        let (should_stop, addresses) = (stop.clone(), cluster.addresses());
         let thread = std::thread::spawn(move || {
             let mut seen: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-            while !told.load(Ordering::Relaxed) {
+            while !should_stop.load(Ordering::Relaxed) {
                 for address in &addresses {
                     let Ok(answer) = web::get(address, "/v1/status", Duration::from_millis(100)) else { continue };
                     let Ok(status) = serde_json::from_slice::<Status>(&answer.body) else { continue };
@@ -152,10 +152,10 @@ impl Stalls {
     /// Begins to watch.
     pub fn start() -> Stalls {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let should_stop = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut worst = Duration::ZERO;
-            while !told.load(Ordering::Relaxed) {
+            while !should_stop.load(Ordering::Relaxed) {
                 let asleep = Instant::now();
                 poll::pause(Duration::from_millis(1));
                 worst = worst.max(asleep.elapsed());

@@ -25,11 +25,11 @@ fn lock_file(config: &Path) -> std::fs::File {
 impl Reader {
     fn start(config: PathBuf, with_lock: bool) -> Reader {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = stop.clone();
+        let should_stop = stop.clone();
         let thread = std::thread::spawn(move || {
             let lock = with_lock.then(|| lock_file(&config));
             let (mut looks, mut newest) = (0, (0, 0));
-            while !told.load(Ordering::Relaxed) {
+            while !should_stop.load(Ordering::Relaxed) {
                 if let Some(lock) = &lock {
                     FileExt::lock_shared(lock).unwrap();
                 }

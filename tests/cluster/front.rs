@@ -177,10 +177,10 @@ fn use_front(cluster: &Cluster, port: &serde_json::Value) -> serde_json::Value {
 fn the_door_stays_open_while_leaders_are_elected() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let (told, front) = (stop.clone(), cluster.front());
+    let (should_stop, front) = (stop.clone(), cluster.front());
     let knocker = std::thread::spawn(move || {
         let (mut sent, mut away, mut cut) = (0, 0, 0);
-        while !told.load(Ordering::Relaxed) {
+        while !should_stop.load(Ordering::Relaxed) {
             match web::get(&front, "/livez", Duration::from_secs(2)) {
                 Ok(answer) if answer.status == 307 => sent += 1,
                 Ok(answer) if answer.status == 503 => {

@@ -77,7 +77,7 @@ impl Led {
     fn start(more: &Value) -> Led {
         let shell = json!({"language": "shell", "file_name": "main.sh", "probe": ["sh", "-c", "true"], "run": ["sh", "{file}"]});
         let mut settings = json!({
-            "runtimes": [shell], "jobs_enabled": true, "jobs_cage": "limits", "job_slots": 4,
+            "runtimes": [shell], "jobs_enabled": true, "jobs_sandbox": "limits", "job_slots": 4,
             "fail_after_ms": 1000, "dead_after_ms": 60_000,
         });
         settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -288,10 +288,10 @@ fn a_node_that_is_cut_off_refuses_its_sql_clients_and_replays_what_it_missed() {
         assert!(seen(lost) != count, "the fault did not happen");
         them.cut_from_nodes("del", lost);
         them.cluster.wait_until("it has what it missed", PATIENCE, || (seen(lost) == count).then_some(())).unwrap();
-        let told = format!("node {lost} replayed ");
-        them.says(lost, &told);
+        let replayed = format!("node {lost} replayed ");
+        them.says(lost, &replayed);
         let events = them.get(lost, "/v1/events").text();
-        assert!(events.contains(&told) && events.contains("\"recovery\""), "{events}");
+        assert!(events.contains(&replayed) && events.contains("\"recovery\""), "{events}");
         them.cluster.settle().unwrap();
         let digests = || {
             let of = |id: u64| them.get(id, "/db/digest").json();

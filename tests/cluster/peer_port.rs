@@ -417,8 +417,8 @@ fn pretend(
             Purpose::Ask => {
                 let leader = Some((who.id, addresses));
                 let (cluster, term, id) = (Some(cluster), Term(1000), Some(who.id));
-                let told = Whereabouts { cluster, id, term, leader, members, ..Whereabouts::default() };
-                codec::write_frame(&mut stream, &Frame::Whereabouts(told))?;
+                let answer = Whereabouts { cluster, id, term, leader, members, ..Whereabouts::default() };
+                codec::write_frame(&mut stream, &Frame::Whereabouts(answer))?;
             }
             Purpose::Join { .. } => {
                 codec::write_frame(&mut stream, &Frame::Joined { cluster, members, identities: vec![who] })?;

@@ -371,7 +371,9 @@ fn requests_of_rqlite_clients_are_understood() -> Result<()> {
         assert_eq!(node["api_addr"], format!("http://{}", cluster.http(id.parse().unwrap())), "{nodes}");
         assert_eq!((&node["reachable"], &node["voter"]), (&json!(true), &json!(true)), "{nodes}");
     }
-    assert_eq!(get(&cluster, 1, "/nodes?ver=2&nonvoters&pretty").json()["nodes"].as_array().map(Vec::len), Some(3));
+    let pretty = get(&cluster, 1, "/nodes?ver=2&nonvoters&pretty");
+    assert!(pretty.text().starts_with("{\n    \"nodes\": [\n        {\n"), "{}", pretty.text());
+    assert_eq!(pretty.json()["nodes"].as_array().map(Vec::len), Some(3));
     for path in ["/readyz?noleader", "/readyz?sync&timeout=5s", "/readyz?sync&noleader"] {
         assert_eq!(get(&cluster, 3, path).status, 200, "{path}");
     }
@@ -533,10 +535,10 @@ fn two_crashes_and_two_recoveries_under_load() -> Result<()> {
     spray.goes_on(&cluster, 200)?;
     cluster.settle()?;
     for id in [first, second] {
-        let told = format!("node {id} replayed ");
-        cluster.wait_until(&told, PATIENCE, || cluster.log(id).contains(&told).then_some(()))?;
+        let replayed = format!("node {id} replayed ");
+        cluster.wait_until(&replayed, PATIENCE, || cluster.log(id).contains(&replayed).then_some(()))?;
         let events = get(&cluster, id, "/v1/events").text();
-        assert!(events.contains(&told) && events.contains(" entries in "), "{events}");
+        assert!(events.contains(&replayed) && events.contains(" entries in "), "{events}");
     }
     compare(&cluster, &[1, 2, 3, 4, 5], &spray.finish())
 }

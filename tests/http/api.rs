@@ -1,7 +1,7 @@
 //! What the door answers: the API, the streams, the page's first chunk and the front door, with a fake node behind it.
 
 use crate::fake_host::*;
-use phalanx::outcome::{Doubt, NoLeader, Outcome, Reason};
+use phalanx::outcome::{NoLeader, Outcome, Reason, UnknownReason};
 use phalanx::raft::{Change, Refusal};
 use phalanx::services::Replicated;
 use phalanx::services::kv::{Batch, Bytes, Op, Store};
@@ -93,7 +93,7 @@ fn outcomes_become_statuses() {
     for (outcome, status, word) in [
         (Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
         (Outcome::Refused(Reason::Raft(Refusal::BadTarget)), 409, "refused"),
-        (Outcome::Unknown(Doubt::LeaderLost), 504, "unknown"),
+        (Outcome::Unknown(UnknownReason::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);
         let answer = post("{}");

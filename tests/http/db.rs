@@ -1,7 +1,7 @@
 //! The database's doors before a host without a node: what they make of requests, and of a host that refuses or does not know.
 
 use crate::fake_host::{Served, patient, serve};
-use phalanx::outcome::{self, Doubt, NoLeader, Reason};
+use phalanx::outcome::{self, NoLeader, Reason, UnknownReason};
 use phalanx::services::sql::{Answer, Command, Kind, Outcome, ReadLevel, Statement};
 use serde_json::json;
 use std::io::{Read, Write};
@@ -77,7 +77,7 @@ fn a_host_that_refuses_or_does_not_know_is_told_apart() {
     let body = r#"["INSERT INTO a VALUES(1)"]"#;
     for (outcome, status, said) in [
         (outcome::Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
-        (outcome::Outcome::Unknown(Doubt::LeaderLost), 504, "unknown"),
+        (outcome::Outcome::Unknown(UnknownReason::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);
         for target in ["/db/execute", "/db/query", "/db/request"] {

@@ -45,9 +45,9 @@ fn accepting_survives_a_lack_of_descriptors() {
 
     let statuses: Vec<u16> = clients.iter_mut().map(|client| read_answer(client).status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();
-    let told = statuses.iter().filter(|status| **status == 503).count();
-    assert!(served > 0 && told > 0 && served + told == 40, "{statuses:?}");
-    assert_eq!(server.counts.turned_away.load(Relaxed), told as u64);
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(served > 0 && refused > 0 && served + refused == 40, "{statuses:?}");
+    assert_eq!(server.counts.turned_away.load(Relaxed), refused as u64);
 
     drop(clients);
     wait_until("the kept connections have ended", || host.connections.load(SeqCst) == 0);

@@ -12,7 +12,7 @@ use self::session::{ChatOptions, enter, fault, member, message, names, number_of
 
 use super::fault::{Fault, code};
 use super::term;
-use crate::client::To;
+use crate::client::Recipient;
 use crate::services::chat::commands::{MESSAGES_MAX, PAGE_MAX};
 use crate::text::percent_encode;
 use serde_json::{Value, json};
@@ -227,7 +227,7 @@ fn read(options: &ChatOptions, place: &str, limit: u64) -> Result<(), Fault> {
 
 fn send(options: &ChatOptions, place: &str, text: &str) -> Result<(), Fault> {
     let mut chat = member(options)?;
-    let to = To::read(place);
+    let to = Recipient::read(place);
     let mut say = |text: &str| -> Result<(), Fault> {
         let sent = chat.send(&to, text).map_err(fault)?;
         show(options, &sent, |sent| format!("{} in conversation {}\n", sent["number"], sent["conversation"]));

@@ -4,7 +4,7 @@ use crate::cli::client::{self, ClientArgs};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::client as cluster;
-use crate::client::{Chat, To};
+use crate::client::{Chat, Recipient};
 use crate::text::percent_encode;
 use crate::time::time_of_day;
 use rustix::termios::{self, LocalModes, OptionalActions};
@@ -159,10 +159,10 @@ pub(crate) fn show(options: &ChatOptions, value: &Value, text: impl Fn(&Value) -
 }
 
 pub(crate) fn number_of(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
-    let found = match To::read(place) {
-        To::Conversation(id) => Ok(id),
-        To::Room(name) => chat.room(&name),
-        To::Person(name) => chat.direct(&name),
+    let found = match Recipient::read(place) {
+        Recipient::Conversation(id) => Ok(id),
+        Recipient::Room(name) => chat.room(&name),
+        Recipient::Person(name) => chat.direct(&name),
     };
     found.map_err(fault)
 }

@@ -8,7 +8,7 @@
 use super::session::{ChatOptions, fault, member, message, number_of, read_up_to, words};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
-use crate::client::{Chat, Follower, To};
+use crate::client::{Chat, Follower, Recipient};
 use crate::node::spawn;
 use rustyline::ExternalPrinter;
 use rustyline::error::ReadlineError;
@@ -51,9 +51,9 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
     loop {
         match editor.readline(&prompt) {
             Ok(line) => {
-                rub_out(&prompt, &line);
+                erase_line(&prompt, &line);
                 if !line.trim().is_empty()
-                    && let Err(why) = chat.send(&To::Conversation(id), &line)
+                    && let Err(why) = chat.send(&Recipient::Conversation(id), &line)
                 {
                     term::line(&format!("not sent: {}", term::plain(&line)));
                     fault(why).report();
@@ -67,20 +67,20 @@ pub(crate) fn run(options: &ChatOptions, place: &str) -> Result<(), Fault> {
 
 /// The conversation that `place` names; one with a person is created if there is none.
 fn conversation(chat: &mut Chat, place: &str) -> Result<u64, Fault> {
-    let To::Person(name) = To::read(place) else { return number_of(chat, place) };
+    let Recipient::Person(name) = Recipient::read(place) else { return number_of(chat, place) };
     let answer = chat.post("direct", &json!({"with": name})).map_err(fault)?;
     Ok(answer["conversation"].as_u64().unwrap_or(0))
 }
 
 /// Body of the thread that prints messages.
 fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut printer: impl ExternalPrinter) {
-    let mut told = |text: String| printer.print(text + "\n").is_ok();
+    let mut print = |text: String| printer.print(text + "\n").is_ok();
     loop {
         let line = match stream.next(Instant::now() + WAIT_MAX) {
             Ok(Some(line)) => line,
             Ok(None) => continue,
             Err(why) => {
-                told(format!("-- {}", term::plain(&why.to_string())));
+                print(format!("-- {}", term::plain(&why.to_string())));
                 return;
             }
         };
@@ -88,14 +88,14 @@ fn show(mut stream: Follower, mut reader: Chat, id: u64, mut newest: u64, mut pr
         let shown = match (line["type"].as_str(), line["number"].as_u64()) {
             (Some("message"), Some(number)) if is_here && number > newest => {
                 newest = number;
-                let is_told = told(message(&line));
+                let is_printed = print(message(&line));
                 // The next one marks what this one could not.
                 let _ = read_up_to(&mut reader, id, number);
-                is_told
+                is_printed
             }
-            (Some("erased"), Some(number)) if is_here => told(format!("-- message {number} was deleted")),
-            (Some("left"), _) if is_here => told("-- you have left this conversation".to_string()),
-            (Some("message"), _) if !is_here => told(elsewhere(&line)),
+            (Some("erased"), Some(number)) if is_here => print(format!("-- message {number} was deleted")),
+            (Some("left"), _) if is_here => print("-- you have left this conversation".to_string()),
+            (Some("message"), _) if !is_here => print(elsewhere(&line)),
             _ => true,
         };
         if !shown {
@@ -109,7 +109,7 @@ fn elsewhere(line: &Value) -> String {
 }
 
 /// Removes the typed line from the screen: it is printed again as a message.
-fn rub_out(prompt: &str, line: &str) {
+fn erase_line(prompt: &str, line: &str) {
     let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
     let width = prompt.width() + line.width();
     let rows = width.checked_div(columns).unwrap_or(0) + 1;

@@ -1,13 +1,15 @@
 //! `phalanx check digest`: compares the state of all nodes.
 //!
 //! A checkpoint goes through the log, and every member is asked for its digests there: of the directory, the keys, the
-//! database, the jobs, the chat and the session table. So all are compared at one index, also while clients write. The
-//! digests of the tables are compared and printed as well if all nodes answer at the same index of the database.
+//! database, the jobs, the chat and the session table. So all are compared at one index, also while clients write. A
+//! member that is still digesting its state at an earlier checkpoint skips this one; then there is another one when it
+//! has finished. The digests of the tables are compared and printed as well if all nodes answer at the same index of the
+//! database.
 //! Exit codes: 0 equal, 4 a member does not answer, 8 different, 9 a member has no digest at that index.
 //! Not here: how digests are taken (`services/digests.rs`), what nodes do about a difference
 //! (`node/snapshots/checkpoints.rs`).
 
-use crate::cli::client::{Client, ClientArgs, Request};
+use crate::cli::client::{ClientArgs, ClusterClient, Request};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::poll;
@@ -21,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How long digests may take: a large state is read at a bounded rate.
 const DIGEST_WITHIN: Duration = Duration::from_secs(60);
+/// Checkpoints that one comparison takes at most.
+const CHECKPOINTS_MAX: usize = 5;
 /// Rounds in which all nodes are asked for the digests of their tables.
 const TABLE_ROUNDS: usize = 5;
 /// Between two rounds.
@@ -72,48 +76,60 @@ struct Checkpoint {
 /// Those of the exit codes at the top of this file.
 pub fn run(args: &CheckArgs) -> Result<(), Fault> {
     let CheckCommand::Digest = args.command;
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     let members = client.get::<Members>("/v1/members")?.value.members;
-    let clients: Vec<(u64, Client)> = members.iter().map(|member| (member.id, client.only(&member.http))).collect();
-    let checkpoint = client.change::<Checkpoint>("POST", "/v1/digests", &json!({}))?.value.index;
-    let states = at_checkpoint(&clients, checkpoint)?;
+    let clients: Vec<(u64, ClusterClient)> =
+        members.iter().map(|member| (member.id, client.only(&member.http))).collect();
+    let (checkpoint, states) = at_checkpoint(&client, &clients)?;
     let parts = compare(&states, checkpoint)?;
     report(args.client.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());
     Ok(())
 }
 
-/// The digests of each member at the checkpoint, by part.
-fn at_checkpoint(clients: &[(u64, Client)], checkpoint: u64) -> Result<BTreeMap<u64, BTreeMap<String, String>>, Fault> {
+/// The digests of each member at one checkpoint, by part.
+type States = BTreeMap<u64, BTreeMap<String, String>>;
+
+/// Takes a checkpoint; returns its index and the digests of each member there.
+fn at_checkpoint(client: &ClusterClient, clients: &[(u64, ClusterClient)]) -> Result<(u64, States), Fault> {
+    let take = || Ok::<_, Fault>(client.change::<Checkpoint>("POST", "/v1/digests", &json!({}))?.value.index);
+    let (mut checkpoint, mut taken) = (take()?, 1);
     let begun = Instant::now();
-    let mut states = BTreeMap::new();
+    let mut states = States::new();
     let progress = Progress::new();
     progress.count(clients.len() as u64);
     while states.len() < clients.len() {
+        let mut has_skipped = false;
         for (id, only) in clients {
             if states.contains_key(id) {
                 continue;
             }
-            let told: IntegrityStatus = ask(*id, only, "/v1/digests")?;
-            if let Some(row) = told.corrupt.iter().find(|row| row.node.is_some_and(|node| node.0 == *id)) {
+            let status: IntegrityStatus = ask(*id, only, "/v1/digests")?;
+            if let Some(row) = status.corrupt.iter().find(|row| row.node.is_some_and(|node| node.0 == *id)) {
                 let parts = row.parts.join(" and ");
                 return Err(differs(format!(
                     "node {id} differs from the majority in {parts} since index {}",
                     row.index
                 )));
             }
-            if let Some(row) = told.digests.into_iter().find(|row| row.index.0 == checkpoint) {
-                states.insert(*id, row.parts);
+            if let Some(row) = status.digests.iter().find(|row| row.index.0 == checkpoint) {
+                states.insert(*id, row.parts.clone());
                 progress.advance(1);
             } else if begun.elapsed() > DIGEST_WITHIN {
                 let message = format!("node {id} has no digest of its state at index {checkpoint}");
                 return Err(Fault::new(code::UNDECIDED, message, "the node may be far behind or busy: try again"));
+            } else {
+                has_skipped |= status.checkpoint_index.0 >= checkpoint && !status.is_digesting;
             }
         }
-        if states.len() < clients.len() {
+        if has_skipped && taken < CHECKPOINTS_MAX {
+            progress.count(clients.len() as u64);
+            (checkpoint, taken) = (take()?, taken + 1);
+            states.clear();
+        } else if states.len() < clients.len() {
             poll::pause(PAUSE);
         }
     }
-    Ok(states)
+    Ok((checkpoint, states))
 }
 
 fn differs(message: String) -> Fault {
@@ -125,7 +141,7 @@ fn differs(message: String) -> Fault {
 }
 
 /// The parts that all nodes have; a part without a digest on one node is not compared.
-fn compare(states: &BTreeMap<u64, BTreeMap<String, String>>, index: u64) -> Result<BTreeMap<String, String>, Fault> {
+fn compare(states: &States, index: u64) -> Result<BTreeMap<String, String>, Fault> {
     let mut states = states.iter();
     let Some((first, all)) = states.next() else { return Ok(BTreeMap::new()) };
     let mut same = all.clone();
@@ -139,7 +155,7 @@ fn compare(states: &BTreeMap<u64, BTreeMap<String, String>>, index: u64) -> Resu
 }
 
 /// The digests of the tables, if all nodes answer at the same index of the database.
-fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
+fn same_tables(clients: &[(u64, ClusterClient)]) -> Result<Option<Digest>, Fault> {
     // By index and node.
     let mut seen: BTreeMap<u64, BTreeMap<u64, Digest>> = BTreeMap::new();
     for round in 0..TABLE_ROUNDS {
@@ -165,14 +181,14 @@ fn same_tables(clients: &[(u64, Client)]) -> Result<Option<Digest>, Fault> {
     Ok(None)
 }
 
-fn ask<T: DeserializeOwned>(id: u64, client: &Client, path: &str) -> Result<T, Fault> {
+fn ask<T: DeserializeOwned>(id: u64, client: &ClusterClient, path: &str) -> Result<T, Fault> {
     let one = client.exchange(&Request::get(path.to_string())).map_err(|fault| Fault {
         message: format!("node {id}: {}", fault.message),
         next: "the check needs all members: phalanx status shows which are offline".to_string(),
         ..fault
     })?;
-    let told = if one.status == 200 { serde_json::from_slice(&one.body).ok() } else { None };
-    told.ok_or_else(|| one.fault())
+    let value = if one.status == 200 { serde_json::from_slice(&one.body).ok() } else { None };
+    value.ok_or_else(|| one.fault())
 }
 
 fn difference(one: &Digest, other: &Digest) -> String {

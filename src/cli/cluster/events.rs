@@ -4,7 +4,7 @@
 //! events and leaves out those that are not newer than the last line printed.
 //! Not here: the events themselves (`node/`).
 
-use crate::cli::client::{Client, ClientArgs};
+use crate::cli::client::{ClientArgs, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::poll;
@@ -32,7 +32,7 @@ struct Events {
     events: Vec<EventLine>,
 }
 pub fn run(args: &EventsArgs) -> Result<(), Fault> {
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     let mut source = String::new();
     let (mut since, mut last_ms, mut is_lost) = (0, 0, false);
     loop {

@@ -2,7 +2,7 @@
 //!
 //! Not here: how a leadership transfer works (`raft/transfer.rs`).
 
-use crate::cli::client::{Client, ClientArgs};
+use crate::cli::client::{ClientArgs, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::poll;
@@ -44,7 +44,7 @@ pub fn run(args: &LeaderArgs) -> Result<(), Fault> {
 }
 
 fn show(args: &LeaderArgs) -> Result<(), Fault> {
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     let deadline = Instant::now() + Duration::from_secs(args.within);
     loop {
         let answer = client.get::<Status>("/v1/status");
@@ -82,7 +82,7 @@ fn print(status: &Status, leader: u64, json: bool) {
 }
 
 fn transfer(node: u64, args: &ClientArgs) -> Result<(), Fault> {
-    let client = Client::new(args)?;
+    let client = ClusterClient::new(args)?;
     let started = Instant::now();
     client.change::<Value>("POST", "/v1/leader/transfer", &json!({"to": node}))?;
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -3,7 +3,7 @@
 //! A running node joins by itself; `add` is for one that was removed and is to return. A change is answered when it is
 //! committed. Not here: which changes are safe (`raft/membership.rs`), automatic changes (`cluster/autopilot.rs`).
 
-use crate::cli::client::{self, Client, ClientArgs};
+use crate::cli::client::{self, ClientArgs, ClusterClient};
 use crate::cli::cluster::status::{member, state};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
@@ -58,7 +58,7 @@ pub fn run(args: &MemberArgs) -> Result<(), Fault> {
         MemberCommand::List => list(client),
         MemberCommand::Add { node, uuid } => add(*node, *uuid, client),
         MemberCommand::Remove { node } => {
-            let done = Client::new(client)?.change("DELETE", &format!("/v1/members/{node}"), &Value::Null)?;
+            let done = ClusterClient::new(client)?.change("DELETE", &format!("/v1/members/{node}"), &Value::Null)?;
             say(client, *node, "removed", &done.value)
         }
         MemberCommand::Promote { node } => set(*node, "voter", client),
@@ -67,7 +67,7 @@ pub fn run(args: &MemberArgs) -> Result<(), Fault> {
 }
 
 fn list(args: &ClientArgs) -> Result<(), Fault> {
-    let status = Client::new(args)?.get::<Status>("/v1/status")?.value;
+    let status = ClusterClient::new(args)?.get::<Status>("/v1/status")?.value;
     if args.json {
         let row = |n: &NodeRow| json!({"id": n.id, "membership": n.membership, "status": n.status, "peer": n.peer, "http": n.http});
         term::json(&json!({"members": status.nodes.iter().map(row).collect::<Vec<_>>()}));
@@ -84,19 +84,19 @@ fn add(node: u64, uuid: Option<Uuid>, args: &ClientArgs) -> Result<(), Fault> {
         Some(uuid) => uuid,
         None => ask_uuid(node, args)?,
     };
-    let done = Client::new(args)?.change("POST", "/v1/members", &json!({"id": node, "uuid": uuid}))?;
+    let done = ClusterClient::new(args)?.change("POST", "/v1/members", &json!({"id": node, "uuid": uuid}))?;
     say(args, node, "added", &done.value)
 }
 
 /// Asks the node for its uuid, at the HTTP address that the cluster or else the settings give.
 fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
-    let known = Client::new(args)?.get::<Status>("/v1/status").ok();
+    let known = ClusterClient::new(args)?.get::<Status>("/v1/status").ok();
     let row = known.and_then(|s| s.value.nodes.into_iter().find(|n| n.id.0 == node));
     let at = match row {
         Some(row) => row.http,
         None => client::settings(args.settings.as_deref())?.addresses(NodeId(node)).http,
     };
-    let asked = Client::to(vec![at.clone()], Duration::from_secs(2)).get::<Status>("/v1/status");
+    let asked = ClusterClient::to(vec![at.clone()], Duration::from_secs(2)).get::<Status>("/v1/status");
     let next = format!("start it (phalanx node --id {node}), or give its uuid with --uuid");
     match asked {
         Ok(answer) if answer.value.node.id.0 == node => Ok(answer.value.node.uuid),
@@ -110,7 +110,7 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
 
 fn set(node: u64, membership: &str, args: &ClientArgs) -> Result<(), Fault> {
     let body = json!({"membership": membership});
-    let done = Client::new(args)?.change("POST", &format!("/v1/members/{node}"), &body)?;
+    let done = ClusterClient::new(args)?.change("POST", &format!("/v1/members/{node}"), &body)?;
     say(args, node, &format!("now a {membership}"), &done.value)
 }
 

@@ -3,7 +3,7 @@
 //! Any node can answer; the table is what that node knows. `--check` turns the health into an exit code for scripts.
 //! Not here: how the health is derived (`cluster/health.rs`).
 
-use crate::cli::client::{Client, ClientArgs};
+use crate::cli::client::{ClientArgs, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour, span};
 use crate::cluster::log_clock::SKEW_WARN_MS;
@@ -29,7 +29,7 @@ pub struct StatusArgs {
     check: bool,
 }
 pub fn run(args: &StatusArgs) -> Result<(), Fault> {
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     if args.watch {
         return watch(&client, args.client.json);
     }
@@ -47,7 +47,7 @@ pub fn run(args: &StatusArgs) -> Result<(), Fault> {
 }
 
 /// Shows the table repeatedly: in place on a terminal, one after the other in a pipe.
-fn watch(client: &Client, json: bool) -> Result<(), Fault> {
+fn watch(client: &ClusterClient, json: bool) -> Result<(), Fault> {
     let in_place = std::io::stdout().is_terminal() && !json;
     loop {
         let text = match client.get::<Status>("/v1/status") {

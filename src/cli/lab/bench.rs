@@ -5,7 +5,7 @@
 
 use super::{lab_fault, own_program};
 use crate::bench::kv_rates::{LoadArgs, Rate};
-use crate::bench::protocols::Verb;
+use crate::bench::protocols::CommandKind;
 use crate::bench::{chat_rates, failover, job_rates, kv_rates, large_store, sql_rates};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
@@ -29,28 +29,28 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum BenchCommand {
     /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages
-    Failover(failover::Plan),
+    Failover(failover::Options),
     /// Writes (SET) over the Redis protocol, strong and eventual
-    Kv(kv_rates::Plan),
+    Kv(kv_rates::Options),
     /// Reads (GET) over the Redis protocol, strong and eventual
-    Read(kv_rates::Plan),
+    Read(kv_rates::Options),
     /// SQL over HTTP: single-row inserts, then linearizable point queries
-    Sql(sql_rates::Plan),
+    Sql(sql_rates::Options),
     /// Jobs: overhead, throughput compared with xargs, restart when a worker dies, recovery of a long queue when all
     /// nodes die
-    Job(job_rates::Plan),
+    Job(job_rates::Options),
     /// Chat: delivery time of messages to many readers of one room on one node
-    Chat(chat_rates::Plan),
+    Chat(chat_rates::Options),
     /// Large store: memory, writes during a snapshot, restart, catch-up after the data is deleted
-    Snapshot(large_store::Plan),
+    Snapshot(large_store::Options),
 }
 
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     let (exe, progress) = (own_program()?, Progress::new());
     clean_up_when_told_to_end();
     match &args.command {
-        BenchCommand::Failover(plan) => {
-            let figures = failover::run(&exe, plan, &progress).map_err(lab_fault)?;
+        BenchCommand::Failover(options) => {
+            let figures = failover::run(&exe, options, &progress).map_err(lab_fault)?;
             let all_met = figures.iter().all(|f| f.is_met);
             let value = json!({"build": build(), "figures": figures, "all_met": all_met});
             let row = |f: &failover::Figure| {
@@ -60,11 +60,11 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
             };
             show(args.json, &value, "", &["WHAT", "UNIT", "N", "MEDIAN", "WORST", "TARGET", "MET"], &figures, row);
         }
-        BenchCommand::Kv(plan) => keys(&exe, Verb::Set, plan, &progress, args.json)?,
-        BenchCommand::Read(plan) => keys(&exe, Verb::Get, plan, &progress, args.json)?,
-        BenchCommand::Sql(plan) => sql(&exe, plan, &progress, args.json)?,
-        BenchCommand::Job(plan) => {
-            let findings = job_rates::run(&exe, plan, &progress).map_err(lab_fault)?;
+        BenchCommand::Kv(options) => keys(&exe, CommandKind::Set, options, &progress, args.json)?,
+        BenchCommand::Read(options) => keys(&exe, CommandKind::Get, options, &progress, args.json)?,
+        BenchCommand::Sql(options) => sql(&exe, options, &progress, args.json)?,
+        BenchCommand::Job(options) => {
+            let findings = job_rates::run(&exe, options, &progress).map_err(lab_fault)?;
             let all_met = findings.iter().all(|finding| finding.is_met);
             let value = json!({"build": build(), "figures": findings, "all_met": all_met});
             let row = |f: &job_rates::Finding| {
@@ -73,10 +73,10 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
             };
             show(args.json, &value, "", &["WHAT", "UNIT", "MEDIAN", "WORST", "TARGET", "MET"], &findings, row);
         }
-        BenchCommand::Chat(plan) => chat(&exe, plan, &progress, args.json)?,
-        BenchCommand::Snapshot(plan) => {
-            let findings = large_store::run(&exe, plan, &progress).map_err(lab_fault)?;
-            let (keys, bytes) = (plan.keys, plan.value_bytes);
+        BenchCommand::Chat(options) => chat(&exe, options, &progress, args.json)?,
+        BenchCommand::Snapshot(options) => {
+            let findings = large_store::run(&exe, options, &progress).map_err(lab_fault)?;
+            let (keys, bytes) = (options.keys, options.value_bytes);
             let value = json!({"build": build(), "keys": keys, "value_bytes": bytes, "figures": findings});
             let head = format!("{keys} keys of 16 bytes, values of {bytes} bytes, three nodes\n");
             let row = |f: &large_store::Finding| {
@@ -90,27 +90,33 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     Ok(())
 }
 
-fn keys(exe: &Path, verb: Verb, plan: &kv_rates::Plan, progress: &Progress, is_json: bool) -> Result<(), Fault> {
-    let common = &plan.common;
+fn keys(
+    exe: &Path,
+    verb: CommandKind,
+    options: &kv_rates::Options,
+    progress: &Progress,
+    is_json: bool,
+) -> Result<(), Fault> {
+    let common = &options.common;
     let next = "check that these servers use the Redis protocol; use --mode strong for servers other than Phalanx";
-    let rates = kv_rates::run(exe, verb, plan, progress).map_err(|e| load_fault(common, e, next))?;
-    let what = if verb == Verb::Set { "writes" } else { "reads" };
+    let rates = kv_rates::run(exe, verb, options, progress).map_err(|e| load_fault(common, e, next))?;
+    let what = if verb == CommandKind::Set { "writes" } else { "reads" };
     let nodes = if common.endpoints.is_empty() { json!(common.nodes) } else { json!(common.endpoints) };
     let value = json!({
-        "build": build(), "what": what, "nodes": nodes, "clients": common.clients, "pipeline": plan.pipeline,
-        "value_bytes": plan.value_bytes, "keys": plan.keys, "seconds": common.span.as_secs_f64(), "rates": rates,
+        "build": build(), "what": what, "nodes": nodes, "clients": common.clients, "pipeline": options.pipeline,
+        "value_bytes": options.value_bytes, "keys": options.keys, "seconds": common.span.as_secs_f64(), "rates": rates,
     });
-    let (clients, pipeline, bytes, keys) = (common.clients, plan.pipeline, plan.value_bytes, plan.keys);
+    let (clients, pipeline, bytes, keys) = (common.clients, options.pipeline, options.value_bytes, options.keys);
     let head = format!("{what}: {clients} clients x {pipeline}, {bytes} byte values, {keys} keys; {}", servers(common));
     show_rates(is_json, &value, &head, &rates);
     Ok(())
 }
 
-fn sql(exe: &Path, plan: &sql_rates::Plan, progress: &Progress, is_json: bool) -> Result<(), Fault> {
-    let common = &plan.common;
+fn sql(exe: &Path, options: &sql_rates::Options, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let common = &options.common;
     let next = "give HTTP addresses of nodes, for example --endpoint 127.0.0.1:6701";
-    let rates = sql_rates::run(exe, plan, progress).map_err(|e| load_fault(common, e, next))?;
-    let (clients, bytes, rows, servers) = (common.clients, plan.value_bytes, plan.rows, servers(common));
+    let rates = sql_rates::run(exe, options, progress).map_err(|e| load_fault(common, e, next))?;
+    let (clients, bytes, rows, servers) = (common.clients, options.value_bytes, options.rows, servers(common));
     let value = json!({
         "build": build(), "nodes": servers, "clients": clients, "value_bytes": bytes, "rows": rows,
         "seconds": common.span.as_secs_f64(), "rates": rates,
@@ -120,8 +126,8 @@ fn sql(exe: &Path, plan: &sql_rates::Plan, progress: &Progress, is_json: bool) -
     Ok(())
 }
 
-fn chat(exe: &Path, plan: &chat_rates::Plan, progress: &Progress, is_json: bool) -> Result<(), Fault> {
-    let found = chat_rates::run(exe, plan, progress).map_err(lab_fault)?;
+fn chat(exe: &Path, options: &chat_rates::Options, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let found = chat_rates::run(exe, options, progress).map_err(lab_fault)?;
     let wrong = found.readers_wrong;
     term::answer(is_json, &found, || {
         format!(

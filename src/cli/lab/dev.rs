@@ -7,7 +7,7 @@
 //! program's own signal, which follows, as a second one and exit without a graceful stop. Not here: one terminal for
 //! each node (`run.sh`), measuring (`bench.rs`).
 
-use crate::cli::client::{self, Client};
+use crate::cli::client::{self, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
 use crate::lab::process::Process;
@@ -226,9 +226,9 @@ impl Stage {
         self.start(id)
     }
 
-    fn client(&self) -> Client {
+    fn client(&self) -> ClusterClient {
         let all = self.nodes.keys().map(|id| self.settings.addresses(NodeId(*id)).http).collect();
-        Client::to(all, Duration::from_millis(500))
+        ClusterClient::to(all, Duration::from_millis(500))
     }
 
     fn leader(&self) -> Option<u64> {

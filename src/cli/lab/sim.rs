@@ -1,13 +1,14 @@
 //! `phalanx sim run|sweep|replay`: the real consensus code on a simulated network, disk and clock; a seed determines
 //! each run.
 //!
-//! Exit codes: 0 no violation, 8 a violation. A failure prints the command that runs its seed again; `replay` prints
-//! the last events before it. Not here: the simulator (`sim/`).
+//! Exit codes: 0 no violation, 8 a violation. A failure prints the command that runs it again; `replay` prints the last
+//! events before it. Not here: the simulator (`sim/`).
 
 use crate::cli::fault::code;
 use crate::cli::term;
 use crate::progress::Progress;
-use crate::sim::{self, Coverage, Options};
+use crate::sim::{self, Coverage, Options, Tuning, seeds, tuning};
+use clap::builder::PossibleValuesParser;
 use std::time::Instant;
 
 /// Failures that a sweep prints in full.
@@ -42,23 +43,40 @@ pub enum SimCommand {
     Replay {
         /// The seed that failed
         seed: u64,
+        /// The plan, if the run that failed did not have the one that its seed draws; its last line says so
+        #[arg(long, value_parser = PossibleValuesParser::new(tuning::ALL.map(|tuning| tuning.name)))]
+        plan: Option<String>,
     },
 }
 
 /// Runs it; returns the exit code.
 pub fn run(args: SimArgs) -> u8 {
     match args.command {
-        SimCommand::Run { seed } => one(seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000)), false),
-        SimCommand::Replay { seed } => one(seed, true),
+        SimCommand::Run { seed } => {
+            let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+            one(seed, &Options::default())
+        }
+        SimCommand::Replay { seed, plan } => replay(seed, plan.as_deref()),
         SimCommand::Sweep { seeds, from } => sweep(from, seeds),
     }
 }
 
-fn one(seed: u64, is_traced: bool) -> u8 {
-    match sim::run(seed, &Options { is_traced, ..Options::default() }) {
+fn replay(seed: u64, plan: Option<&str>) -> u8 {
+    let tuning = tuning::ALL.into_iter().find(|tuning| Some(tuning.name) == plan);
+    if let Some(Tuning { name, .. }) = seeds::tuning_of(seed)
+        && plan != Some(name)
+    {
+        eprintln!("note: the tests run seed {seed} with --plan {name}; this run has another plan");
+    }
+    one(seed, &Options { is_traced: true, tuning, ..Options::default() })
+}
+
+fn one(seed: u64, options: &Options) -> u8 {
+    match sim::run(seed, options) {
         Ok(report) => {
+            let plan = options.tuning.map_or(String::new(), |tuning| format!(" with the plan {}", tuning.name));
             term::line(&format!(
-                "seed {seed}: no violation in {} ticks (fingerprint {:016x})",
+                "seed {seed}{plan}: no violation in {} ticks (fingerprint {:016x})",
                 report.ticks, report.hash
             ));
             print(&report.coverage);

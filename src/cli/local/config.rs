@@ -59,7 +59,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Fault> {
         (ConfigCommand::Validate, Ok((settings, sources))) => {
             let all = settings.shown();
             let set = all.iter().filter(|(key, _)| sources.of(key) != Source::Default).count();
-            let warnings: Vec<String> = sources.exposed_secret().into_iter().chain(settings.short_secret()).collect();
+            let warnings = sources.warnings(&settings);
             term::answer(args.json, &json!({"valid": true, "faults": [], "warnings": warnings}), || {
                 format!("settings are valid: {set} of {} set, the others at their defaults", all.len())
             });

@@ -8,7 +8,7 @@
 use crate::cli::fault::{Fault, code};
 use crate::raft::{Entry, HardState, Membership, Payload};
 use crate::store::error::StoreError;
-use crate::store::inspect::{self, Seen, Summary};
+use crate::store::inspect::{self, InspectedRecord, Summary};
 use crate::store::wal::record::Record;
 use crate::store::{self, RealFiles};
 use serde_json::{Value, json};
@@ -94,7 +94,7 @@ pub fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> 
     Ok(if summary.damage.is_empty() { 0 } else { code::DISK })
 }
 
-fn read_log(dir: &Path, each: impl FnMut(Seen<'_>)) -> Result<Summary, Fault> {
+fn read_log(dir: &Path, each: impl FnMut(InspectedRecord<'_>)) -> Result<Summary, Fault> {
     if !dir.join(store::WAL_DIR).is_dir() {
         let message = format!("{} does not contain the log of a node", dir.display());
         return Err(Fault::new(code::USAGE, message, "give the data folder of one node, such as data/node-1"));
@@ -110,7 +110,7 @@ fn name(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn record_line(seen: &Seen<'_>) -> String {
+fn record_line(seen: &InspectedRecord<'_>) -> String {
     let what = match seen.record {
         Record::Header(header) => {
             let (index, term) = header.last;
@@ -150,7 +150,7 @@ fn payload(entry: &Entry) -> String {
     }
 }
 
-fn record_json(seen: &Seen<'_>) -> Value {
+fn record_json(seen: &InspectedRecord<'_>) -> Value {
     let mut line = match seen.record {
         Record::Header(header) => json!({"kind": "header", "segment": header.segment, "hard_state": header.hard_state,
             "after_index": header.last.0, "after_term": header.last.1}),

@@ -56,7 +56,7 @@ pub fn run(args: NodeArgs) -> u8 {
     }
     let settings = match Settings::from_process(args.settings.as_deref(), &flags) {
         Ok((settings, sources)) => {
-            for warning in sources.exposed_secret().into_iter().chain(settings.short_secret()) {
+            for warning in sources.warnings(&settings) {
                 eprintln!("warning: {warning}");
             }
             settings

@@ -7,7 +7,7 @@
 //! Not here: the runner (`mod.rs`), the group as the runner sees it (`process_group.rs`).
 
 use super::lease::{Lease, since_boot};
-use crate::cli::client::Client;
+use crate::cli::client::ClusterClient;
 use crate::cli::fault::{Fault, code};
 use crate::node::process::signals;
 use crate::node::spawn;
@@ -34,7 +34,7 @@ enum Event {
 /// No lease arrives, or threads or signal handlers cannot be set up.
 pub fn run() -> Result<(), Fault> {
     let failed = |e: io::Error| Fault::new(code::FAILED, format!("the lock cannot be renewed: {e}"), "");
-    signals::withstand().map_err(failed)?;
+    signals::ignore_signals().map_err(failed)?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line).map_err(failed)?;
     let mut lease: Lease = serde_json::from_str(&line).map_err(|e| failed(e.into()))?;
@@ -43,8 +43,8 @@ pub fn run() -> Result<(), Fault> {
     rustix::io::ioctl_fionbio(io::stdout(), true).map_err(|e| failed(e.into()))?;
     say(&format!("kept {}", lease.held_from.as_millis()));
     let (tell, events) = bounded(4);
-    let (told, renewing) = (tell.clone(), lease.clone());
-    spawn::spawn("runner", move || await_runner(&told)).map_err(failed)?;
+    let (runner_events, renewing) = (tell.clone(), lease.clone());
+    spawn::spawn("runner", move || await_runner(&runner_events)).map_err(failed)?;
     spawn::spawn("renewal", move || renew(renewing, &tell)).map_err(failed)?;
     let mut kill_at = lease.kill_at();
     let mut is_orphan = false;
@@ -91,7 +91,7 @@ fn await_runner(tell: &Sender<Event>) {
 }
 
 fn renew(mut lease: Lease, tell: &Sender<Event>) {
-    let client = Client::to(lease.endpoints.clone(), lease.patience);
+    let client = ClusterClient::to(lease.endpoints.clone(), lease.patience);
     let mut next = lease.renew_at();
     loop {
         std::thread::sleep(next.saturating_sub(since_boot()));

@@ -1,6 +1,6 @@
 //! A held lock: when it must be renewed, and when its command must be ended.
 
-use crate::cli::client::{Client, Request};
+use crate::cli::client::{ClusterClient, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Lease {
 
     /// Renews the lock for another time to live: `Some(true)` if it is still held, `Some(false)` if it is lost, `None`
     /// if no node gave a definite answer.
-    pub fn renew(&mut self, client: &Client) -> Option<bool> {
+    pub fn renew(&mut self, client: &ClusterClient) -> Option<bool> {
         let begun = since_boot();
         let body = json!({"token": self.token, "ttl_ms": self.ttl.as_millis() as u64});
         let raw = client.exchange(&self.post("renew", &body)).ok()?;

@@ -20,8 +20,8 @@ pub(crate) mod guardian;
 pub(crate) mod lease;
 pub(crate) mod process_group;
 use self::lease::GRACE_MAX;
-use self::process_group::{Group, Step, Word};
-use super::client::{Client, ClientArgs};
+use self::process_group::{CommandState, Group, GuardianReport};
+use super::client::{ClientArgs, ClusterClient};
 use super::fault::{Fault, code};
 use super::kv::parse_time;
 use super::term;
@@ -112,7 +112,7 @@ fn run_command(
     if ttl < TTL_MIN {
         return Err(Fault::new(code::USAGE, "--ttl is below the minimum of 500ms", "give 1s or more"));
     }
-    let patient = Client::new(client)?;
+    let patient = ClusterClient::new(client)?;
     let lease = Lease {
         endpoints: patient.endpoints(),
         // A renewal that hangs must leave time for others.
@@ -180,18 +180,18 @@ fn stays(group: &Group) -> Fault {
 }
 
 struct Lock {
-    client: Client,
+    client: ClusterClient,
     lease: Lease,
     signals: Receiver<signals::Signal>,
 }
 
 impl Lock {
     fn new(lease: Lease, signals: Receiver<signals::Signal>) -> Lock {
-        Lock { client: Client::to(lease.endpoints.clone(), lease.patience), lease, signals }
+        Lock { client: ClusterClient::to(lease.endpoints.clone(), lease.patience), lease, signals }
     }
 
     /// Tries until the lock is held or the deadline has passed; `None`: no deadline.
-    fn acquire(&mut self, patient: &Client, deadline: Option<Instant>) -> Result<(), Fault> {
+    fn acquire(&mut self, patient: &ClusterClient, deadline: Option<Instant>) -> Result<(), Fault> {
         let body = json!({"ttl_ms": self.lease.ttl.as_millis() as u64});
         let mut request = self.lease.post("acquire", &body);
         let mut has_said = false;
@@ -291,8 +291,8 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
         let kill_at = lock.lease.kill_at();
         let lost = |why: String, kill_at| Err(Lost { why, kill_at });
         match group.step() {
-            Ok(Step::Ended) => return Ok(()),
-            Ok(Step::Runs) => {}
+            Ok(CommandState::Ended) => return Ok(()),
+            Ok(CommandState::Runs) => {}
             Err(e) => return lost(format!("cannot wait for the command: {e}"), kill_at),
         }
         while let Ok(signal) = lock.signals.try_recv() {
@@ -308,13 +308,15 @@ fn attend(group: &mut Group, lock: &mut Lock) -> Result<(), Lost> {
                 return lost(format!("it could not be renewed for {:.1?}", lock.lease.age()), kill_at);
             }
             None => {}
-            Some(Word::Kept(held_from)) => lock.lease.held_from = lock.lease.held_from.max(held_from),
-            Some(Word::Lost) => {
+            Some(GuardianReport::Kept(held_from)) => lock.lease.held_from = lock.lease.held_from.max(held_from),
+            Some(GuardianReport::Lost) => {
                 let why = "it expired, and another client may have acquired it".to_string();
                 // Immediately: another client may hold the lock.
                 return lost(why, Duration::ZERO);
             }
-            Some(Word::Gone) => return lost("the process that renews it (guardian) has exited".to_string(), kill_at),
+            Some(GuardianReport::Gone) => {
+                return lost("the process that renews it (guardian) has exited".to_string(), kill_at);
+            }
         }
     }
 }

@@ -31,7 +31,7 @@ const WORDS_MAX: usize = 16;
 
 /// What the guardian reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum GuardianReport {
     /// The lock was acquired or renewed by a request that was sent at this time.
     Kept(Duration),
     /// Another holder has the lock, or had it meanwhile.
@@ -42,7 +42,7 @@ pub enum Word {
 
 /// The state of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum CommandState {
     Runs,
     Ended,
 }
@@ -51,7 +51,7 @@ pub enum Step {
 pub struct Group {
     guardian: Child,
     orders: Option<ChildStdin>,
-    words: Receiver<Word>,
+    words: Receiver<GuardianReport>,
     id: Pid,
     command: Child,
     /// The terminal whose foreground the group was given.
@@ -73,7 +73,7 @@ impl Group {
             let words = listen(&mut guardian)?;
             // From here on the guardian survives signals to the group, and notices when this process is gone.
             match words.recv_timeout(GUARDIAN_MAX) {
-                Ok(Word::Kept(_)) => {}
+                Ok(GuardianReport::Kept(_)) => {}
                 _ => return Err(io::Error::other("the guardian process did not start")),
             }
             let terminal = foreground();
@@ -113,11 +113,11 @@ impl Group {
     }
 
     /// The next word of the guardian, after a short wait.
-    pub fn hear(&self, within: Duration) -> Option<Word> {
+    pub fn hear(&self, within: Duration) -> Option<GuardianReport> {
         match self.words.recv_timeout(within) {
             Ok(word) => Some(word),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Word::Gone),
+            Err(RecvTimeoutError::Disconnected) => Some(GuardianReport::Gone),
         }
     }
 
@@ -126,18 +126,18 @@ impl Group {
     ///
     /// # Errors
     /// The command's state cannot be read.
-    pub fn step(&mut self) -> io::Result<Step> {
+    pub fn step(&mut self) -> io::Result<CommandState> {
         let id = || WaitId::Pid(Pid::from_child(&self.command));
         let look = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         // A command that has ended is not reaped here, so that its process number is not reused.
-        let Some(seen) = process::waitid(id(), look | WaitIdOptions::NOWAIT)? else { return Ok(Step::Runs) };
+        let Some(seen) = process::waitid(id(), look | WaitIdOptions::NOWAIT)? else { return Ok(CommandState::Runs) };
         if !seen.stopped() {
-            return Ok(Step::Ended);
+            return Ok(CommandState::Ended);
         }
         let _ = process::waitid(id(), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
         if seen.stopping_signal() == Some(Signal::STOP.as_raw()) {
             // Not stopped by the terminal: the sender of SIGSTOP will continue it.
-            return Ok(Step::Runs);
+            return Ok(CommandState::Runs);
         }
         if let Some(terminal) = self.terminal.take() {
             give(&terminal, process::getpgrp());
@@ -149,16 +149,16 @@ impl Group {
             give(terminal, self.id);
         }
         self.signal(Signal::CONT);
-        Ok(Step::Runs)
+        Ok(CommandState::Runs)
     }
 
     /// Waits for the end of the command and of all processes in its group: what has not ended by then is killed.
     /// `None`: a process cannot be ended even so.
     pub fn end(&mut self, kill_at: Duration) -> Option<ExitStatus> {
-        while matches!(self.step(), Ok(Step::Runs)) && since_boot() < kill_at {
+        while matches!(self.step(), Ok(CommandState::Runs)) && since_boot() < kill_at {
             poll::pause(LOOK_EVERY);
         }
-        let has_ended = matches!(self.step(), Ok(Step::Ended));
+        let has_ended = matches!(self.step(), Ok(CommandState::Ended));
         if has_ended {
             self.dismiss();
         } else {
@@ -255,14 +255,14 @@ fn start_guardian() -> io::Result<Child> {
         .spawn()
 }
 
-fn listen(guardian: &mut Child) -> io::Result<Receiver<Word>> {
+fn listen(guardian: &mut Child) -> io::Result<Receiver<GuardianReport>> {
     let (tell, words) = bounded(WORDS_MAX);
     let said = guardian.stdout.take().ok_or_else(|| io::Error::other("stdout of the guardian was piped"))?;
     spawn::spawn("guardian", move || {
         for line in BufReader::new(said).lines() {
             let Ok(line) = line else { return };
             let word = line.strip_prefix("kept ").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
-            if tell.send(word.map_or(Word::Lost, Word::Kept)).is_err() {
+            if tell.send(word.map_or(GuardianReport::Lost, GuardianReport::Kept)).is_err() {
                 return;
             }
         }

@@ -68,11 +68,11 @@ mod tests {
         sender.send(()).unwrap();
         interrupts.forget();
         assert_eq!(interrupts.or_done(|| 7), Some(7), "an old one ends nothing");
-        let (go, told) = bounded::<()>(1);
+        let (go, goes_on) = bounded::<()>(1);
         let (ended, end) = bounded(1);
         let interrupted = interrupts.or_done(move || {
             sender.send(()).unwrap();
-            told.recv().unwrap();
+            goes_on.recv().unwrap();
             ended.send("done").unwrap();
         });
         assert_eq!(interrupted, None);

@@ -11,7 +11,7 @@ pub(crate) mod interrupt;
 pub(crate) mod text;
 use self::interrupt::Interrupts;
 use self::text::Form;
-use super::client::{Client, ClientArgs, Raw, Request};
+use super::client::{ClientArgs, ClusterClient, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
 use crate::progress::Progress;
@@ -79,7 +79,7 @@ struct One {
 }
 
 struct Shell {
-    client: Client,
+    client: ClusterClient,
     form: Form,
     level: String,
     is_interactive: bool,
@@ -99,7 +99,7 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
         (_, true) => Form::Json,
         _ => Form::Table,
     };
-    let client = Client::new(&args.client)?;
+    let client = ClusterClient::new(&args.client)?;
     let (level, node) = (args.level.clone(), String::new());
     let mut shell = Shell { client, form, level, is_interactive: false, interrupts: None, node, depth: 0 };
     if !args.command.is_empty() {
@@ -356,7 +356,7 @@ impl Shell {
     }
 
     /// Sends a request and waits for the answer or Ctrl+C.
-    fn exchange(&self, client: Client, request: Request) -> Result<Raw, Fault> {
+    fn exchange(&self, client: ClusterClient, request: Request) -> Result<Raw, Fault> {
         let Some(interrupts) = &self.interrupts else { return client.exchange(&request) };
         let asked = interrupts.or_done(move || (client.exchange(&request), client));
         let (answer, client) = asked.ok_or_else(interrupted)?;

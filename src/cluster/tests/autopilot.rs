@@ -94,16 +94,16 @@ fn only_an_able_leader_decides() {
 }
 
 /// A cluster whose leader is node 1, driven by `decide` alone: one change per 100 ms, applied at once.
-struct Story {
+struct Scenario {
     voters: BTreeSet<u64>,
     learners: BTreeSet<u64>,
     dead_since: BTreeMap<u64, u64>,
     now_ms: u64,
 }
 
-impl Story {
-    fn five() -> Story {
-        Story { voters: (1..=5).collect(), learners: BTreeSet::new(), dead_since: BTreeMap::new(), now_ms: 0 }
+impl Scenario {
+    fn five() -> Scenario {
+        Scenario { voters: (1..=5).collect(), learners: BTreeSet::new(), dead_since: BTreeMap::new(), now_ms: 0 }
     }
 
     fn is_serving(&self) -> bool {
@@ -139,7 +139,7 @@ impl Story {
 /// serving; nothing shrinks below `voters_min`, so the fourth death ends it.
 #[test]
 fn a_five_node_cluster_killed_one_by_one() {
-    let mut story = Story::five();
+    let mut story = Scenario::five();
     for (id, voters_after) in [(5, 4), (4, 3), (3, 3)] {
         story.dead_since.insert(id, story.now_ms);
         assert!(story.is_serving(), "after the death of {id}");
@@ -158,11 +158,11 @@ fn a_five_node_cluster_killed_one_by_one() {
 
 #[test]
 fn two_at_once_are_survived_three_at_once_are_not() {
-    let mut story = Story::five();
+    let mut story = Scenario::five();
     story.dead_since = BTreeMap::from([(4, 0), (5, 0)]);
     story.run(12_000);
     assert_eq!(story.voters, BTreeSet::from([1, 2, 3]));
-    let mut story = Story::five();
+    let mut story = Scenario::five();
     story.dead_since = BTreeMap::from([(3, 0), (4, 0), (5, 0)]);
     story.run(60_000);
     assert_eq!(story.voters.len(), 5, "without a quorum nothing may change");

@@ -99,14 +99,14 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
     arrivals.sort();
     let mut loads: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut landing: BTreeMap<u64, Vec<NodeId>> = BTreeMap::new();
-    let mut told: BTreeMap<u64, Vec<(usize, NodeId)>> = BTreeMap::new();
+    let mut sent: BTreeMap<u64, Vec<(usize, NodeId)>> = BTreeMap::new();
     let mut rows: BTreeMap<u64, Vec<(NodeId, u64)>> = BTreeMap::new();
     let mut next = 0;
     for now in 0..span_ms + 20 {
         for id in landing.remove(&now).unwrap_or_default() {
             *loads.entry(id).or_default() += 1;
         }
-        for (from, id) in told.remove(&now).unwrap_or_default() {
+        for (from, id) in sent.remove(&now).unwrap_or_default() {
             for (_, node) in nodes.iter_mut().enumerate().filter(|(at, _)| *at != from) {
                 node.handed_out(now, &[(id, 1)]);
             }
@@ -123,7 +123,7 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
             let at = rng.usize(0..nodes.len());
             let (id, _) = nodes[at].pick(now).unwrap();
             assert_ne!(id, leader, "the leader took a client");
-            told.entry(now + 10).or_default().push((at, id));
+            sent.entry(now + 10).or_default().push((at, id));
             landing.entry(now + rng.u64(1..=5)).or_default().push(id);
             next += 1;
         }
@@ -166,7 +166,7 @@ fn clients_are_spread_evenly_though_nodes_decide_alone() {
 #[test]
 fn the_orders_of_dealing_level_each_other_out() {
     for (nodes, workers) in [(2, 1), (3, 2), (4, 3), (5, 4), (6, 5), (7, 6), (4, 4), (100, 99)] {
-        let orders: Vec<Vec<usize>> = (0..nodes).map(|node| order_of_dealing(node, nodes, workers)).collect();
+        let orders: Vec<Vec<usize>> = (0..nodes).map(|node| assignment_order(node, nodes, workers)).collect();
         for order in &orders {
             let mut places = order.clone();
             places.sort();

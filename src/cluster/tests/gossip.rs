@@ -36,7 +36,7 @@ fn row(who: Identity, counter: u64) -> GossipRow {
     }
 }
 
-fn told(rows: &[GossipRow]) -> GossipTable {
+fn table(rows: &[GossipRow]) -> GossipTable {
     GossipTable { rows: rows.to_vec(), ..GossipTable::default() }
 }
 
@@ -58,14 +58,14 @@ fn beat_until(gossip: &mut Gossip, from_ms: u64, to_ms: u64) -> Vec<String> {
 #[test]
 fn a_counter_that_stands_still_is_a_failure_told_once() {
     let mut g = gossip(1);
-    assert!(g.merge(START_MS, NodeId(3), &told(&[row(identity(3), 10)])).is_empty());
+    assert!(g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)])).is_empty());
     assert!(g.is_online(NodeId(3)));
     assert_eq!(beat_until(&mut g, START_MS, START_MS + 1800), Vec::<String>::new());
     assert_eq!(beat_until(&mut g, START_MS + 1800, START_MS + 9000), ["no heartbeat from node 3: failed"]);
     assert!(!g.is_online(NodeId(3)));
     // The same counter again has no effect; the next one has.
-    assert!(g.merge(START_MS + 9000, NodeId(2), &told(&[row(identity(3), 10)])).is_empty());
-    let edges = g.merge(START_MS + 10_120, NodeId(2), &told(&[row(identity(3), 11)]));
+    assert!(g.merge(START_MS + 9000, NodeId(2), &table(&[row(identity(3), 10)])).is_empty());
+    let edges = g.merge(START_MS + 10_120, NodeId(2), &table(&[row(identity(3), 11)]));
     assert_eq!(edges.iter().map(Edge::to_string).collect::<Vec<_>>(), ["node 3 is back after 8120 ms"]);
     let lines: Vec<&str> = g.edges().map(|e| e.text.as_str()).collect();
     assert_eq!(lines, ["node 3 is back after 8120 ms", "no heartbeat from node 3: failed"]);
@@ -74,15 +74,15 @@ fn a_counter_that_stands_still_is_a_failure_told_once() {
 #[test]
 fn a_refused_reconnect_is_a_failure_that_late_rumours_cannot_undo() {
     let mut g = gossip(1);
-    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), 10)]));
+    g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)]));
     assert_eq!(g.refused(START_MS + 50, NodeId(3)), Some(Edge::Failed { id: NodeId(3), is_refused: true }));
     assert_eq!(g.refused(START_MS + 60, NodeId(3)), None);
     assert_eq!(g.refused(START_MS + 60, NodeId(9)), None, "nothing is known of node 9");
     // Node 2 had heard counter 11 before node 3 died.
-    assert!(g.merge(START_MS + 100, NodeId(2), &told(&[row(identity(3), 11)])).is_empty());
+    assert!(g.merge(START_MS + 100, NodeId(2), &table(&[row(identity(3), 11)])).is_empty());
     assert!(!g.is_online(NodeId(3)));
     // Its own word counts at once, here that of a new process.
-    let edges = g.merge(START_MS + 650, NodeId(3), &told(&[row(identity(3), START_MS + 500)]));
+    let edges = g.merge(START_MS + 650, NodeId(3), &table(&[row(identity(3), START_MS + 500)]));
     assert_eq!(edges, [Edge::Back { id: NodeId(3), down_ms: 600 }]);
 }
 
@@ -90,17 +90,17 @@ fn a_refused_reconnect_is_a_failure_that_late_rumours_cannot_undo() {
 fn a_node_whose_clock_was_ahead_once_is_heard_when_it_speaks_for_itself() {
     const DAY_MS: u64 = 86_400_000;
     let mut g = gossip(1);
-    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), START_MS + DAY_MS)]));
+    g.merge(START_MS, NodeId(3), &table(&[row(identity(3), START_MS + DAY_MS)]));
     // Its process has started again, with the right clock: nothing is known of that while it counts as alive.
-    assert!(g.merge(START_MS + 100, NodeId(3), &told(&[row(identity(3), START_MS + 100)])).is_empty());
+    assert!(g.merge(START_MS + 100, NodeId(3), &table(&[row(identity(3), START_MS + 100)])).is_empty());
     assert_eq!(beat_until(&mut g, START_MS, START_MS + 3000), ["no heartbeat from node 3: failed"]);
     // Other nodes may still send its old row: that does not bring it online again.
-    assert!(g.merge(START_MS + 3100, NodeId(2), &told(&[row(identity(3), START_MS + 2000)])).is_empty());
-    let edges = g.merge(START_MS + 3200, NodeId(3), &told(&[row(identity(3), START_MS + 2100)]));
+    assert!(g.merge(START_MS + 3100, NodeId(2), &table(&[row(identity(3), START_MS + 2000)])).is_empty());
+    let edges = g.merge(START_MS + 3200, NodeId(3), &table(&[row(identity(3), START_MS + 2100)]));
     assert_eq!(edges.len(), 1);
     assert!(g.is_online(NodeId(3)));
     // From here on rumours of it count.
-    g.merge(START_MS + 3300, NodeId(2), &told(&[row(identity(3), START_MS + 2200)]));
+    g.merge(START_MS + 3300, NodeId(2), &table(&[row(identity(3), START_MS + 2200)]));
     assert_eq!(g.row(START_MS + 3300, NodeId(3)).unwrap().0.counter, START_MS + 2200);
 }
 
@@ -108,11 +108,11 @@ fn a_node_whose_clock_was_ahead_once_is_heard_when_it_speaks_for_itself() {
 fn no_counter_is_the_last_one() {
     let mut g = gossip(1);
     let mut rng = fastrand::Rng::with_seed(1);
-    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), 7)]));
-    g.merge(START_MS, NodeId(2), &told(&[row(identity(3), u64::MAX), row(identity(1), u64::MAX)]));
+    g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 7)]));
+    g.merge(START_MS, NodeId(2), &table(&[row(identity(3), u64::MAX), row(identity(1), u64::MAX)]));
     assert_eq!(g.row(START_MS, NodeId(3)).unwrap().0.counter, 7);
     // The largest that is believed at all does not drive the node itself beyond it.
-    g.merge(START_MS, NodeId(2), &told(&[row(Identity { id: NodeId(1), uuid: Uuid::nil() }, COUNTER_MAX)]));
+    g.merge(START_MS, NodeId(2), &table(&[row(Identity { id: NodeId(1), uuid: Uuid::nil() }, COUNTER_MAX)]));
     let beat = g.tick(START_MS + 200, row(identity(1), 0), None, &[], &mut rng);
     assert!(beat.table.rows.iter().any(|row| row.id == NodeId(1) && row.counter < START_MS + 1000));
     // Nor does a clock at the end of time.
@@ -124,13 +124,13 @@ fn no_counter_is_the_last_one() {
 fn the_dead_are_not_passed_on_and_the_log_is_bounded() {
     let mut g = gossip(1);
     let mut rng = fastrand::Rng::with_seed(1);
-    g.merge(START_MS, NodeId(2), &told(&[row(identity(2), 1), row(identity(3), 1)]));
+    g.merge(START_MS, NodeId(2), &table(&[row(identity(2), 1), row(identity(3), 1)]));
     g.refused(START_MS, NodeId(3));
     let beat = g.tick(START_MS + 200, row(identity(1), 0), Some(NodeId(2)), &[NodeId(2), NodeId(3)], &mut rng);
     let ids: Vec<u64> = beat.table.rows.iter().map(|row| row.id.0).collect();
     assert_eq!(ids, [1, 2]);
     for n in 0..2 * GOSSIP_LOG_MAX as u64 {
-        g.merge(START_MS + n, NodeId(2), &told(&[row(identity(2), 2 + n)]));
+        g.merge(START_MS + n, NodeId(2), &table(&[row(identity(2), 2 + n)]));
     }
     assert_eq!(g.heard().count(), GOSSIP_LOG_MAX);
     let newest = g.heard().next().unwrap();
@@ -157,9 +157,9 @@ fn a_beat_goes_to_the_leader_and_two_others() {
 #[test]
 fn a_new_identity_replaces_the_old_row() {
     let mut g = gossip(1);
-    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), START_MS)]));
+    g.merge(START_MS, NodeId(3), &table(&[row(identity(3), START_MS)]));
     let wiped = Identity { id: NodeId(3), uuid: Uuid::from_u128(77) };
-    g.merge(START_MS + 900, NodeId(2), &told(&[row(wiped, START_MS + 800)]));
+    g.merge(START_MS + 900, NodeId(2), &table(&[row(wiped, START_MS + 800)]));
     assert_eq!(g.row(START_MS + 1000, NodeId(3)).map(|(row, age_ms)| (row.uuid, age_ms)), Some((wiped.uuid, 100)));
     assert!(g.is_online_as(wiped) && !g.is_online_as(identity(3)));
 }
@@ -167,7 +167,7 @@ fn a_new_identity_replaces_the_old_row() {
 #[test]
 fn a_node_whose_clock_went_back_gets_ahead_of_its_forerunner() {
     let mut late = Gossip::new(identity(3), START_MS - 3_600_000, &Settings::default());
-    late.merge(START_MS - 3_599_000, NodeId(1), &told(&[row(identity(3), START_MS)]));
+    late.merge(START_MS - 3_599_000, NodeId(1), &table(&[row(identity(3), START_MS)]));
     let mut rng = fastrand::Rng::with_seed(1);
     let beat = late.tick(START_MS - 3_598_900, row(identity(3), 0), None, &[], &mut rng);
     assert!(beat.table.rows[0].counter > START_MS);
@@ -180,7 +180,7 @@ fn a_node_whose_clock_went_back_gets_ahead_of_its_forerunner() {
 #[test]
 fn a_process_that_stood_still_blames_nobody() {
     let mut g = gossip(1);
-    g.merge(START_MS, NodeId(3), &told(&[row(identity(3), 10)]));
+    g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)]));
     beat_until(&mut g, START_MS, START_MS + 400);
     let mut rng = fastrand::Rng::with_seed(1);
     let beat = g.tick(START_MS + 60_000, row(identity(1), 0), None, &[], &mut rng);

@@ -4,7 +4,7 @@
 //! Not here: submitting a job (`jobs.rs`), output while the job runs (`job_output.rs`).
 
 use crate::http::protocol::response::put_bytes;
-use crate::services::jobs::{Job, JobId, JobOutcome, Past, State};
+use crate::services::jobs::{Job, JobId, JobOutcome, PastAttempt, State};
 use serde_json::{Value as Json, json};
 
 /// The node that runs the job or ran it.
@@ -26,12 +26,12 @@ fn state_word(job: &Job) -> &'static str {
 }
 
 /// Why an attempt did not end its job, in one word.
-pub(crate) fn why_over(past: &Past) -> &'static str {
+pub(crate) fn why_over(past: &PastAttempt) -> &'static str {
     if past.not_started.is_some() { "not_started" } else { "lost" }
 }
 
 /// An attempt that did not end its job.
-fn past_to_json(past: &Past) -> Json {
+fn past_to_json(past: &PastAttempt) -> Json {
     let mut row = json!({"attempt": past.attempt, "worker": past.worker.id.0, "why": why_over(past)});
     if let Some(why) = &past.not_started {
         row["error"] = why.as_str().into();

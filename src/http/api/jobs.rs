@@ -55,7 +55,7 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
     let new: NewJob = params::object(request.body)?;
     let job = new.read(server, keep_ms)?;
     let now = Instant::now();
-    let (index, id) = hand_in(request, job, hand_in_until(server, now, wait))?;
+    let (index, id) = submit_once(request, job, submit_until(server, now, wait))?;
     let location = format!("/v1/jobs/{id}");
     let ended = wait.map(|wait| ended(request, id, index, now + wait));
     let (response, index) = match ended {
@@ -73,12 +73,12 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
 }
 
 /// The deadline for submitting: a client that does not wait for the result still needs the job's number.
-fn hand_in_until(server: &Server, now: Instant, wait: Option<Duration>) -> Instant {
+fn submit_until(server: &Server, now: Instant, wait: Option<Duration>) -> Instant {
     server.deadline().max(now + wait.unwrap_or_default())
 }
 
 /// Submits a job through the log.
-fn hand_in(request: &Request, job: jobs::Request, until: Instant) -> Result<(Index, JobId), ApiError> {
+fn submit_once(request: &Request, job: jobs::Request, until: Instant) -> Result<(Index, JobId), ApiError> {
     let tag = idempotency::tag_without_params(request.head, request.body)?;
     // The rest of the time is for the command itself: else a lack of workers would look like a lack of a leader.
     let now = Instant::now();
@@ -173,7 +173,7 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
         keep_ms,
     };
     let now = Instant::now();
-    let (index, id) = hand_in(request, job, hand_in_until(server, now, wait))?;
+    let (index, id) = submit_once(request, job, submit_until(server, now, wait))?;
     let Some((index, job)) = ended(request, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
         let waits = why_it_waits(server, id).map_or(String::new(), |why| format!("; it waits: {why}"));
         let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");

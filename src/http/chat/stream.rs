@@ -148,7 +148,7 @@ impl Reader<'_> {
             }
             (text, chat.position().max(self.position))
         } else {
-            let (events, until) = chat.told_after(who, self.position, CHAT_PIECE_EVENTS_MAX);
+            let (events, until) = chat.events_after(who, self.position, CHAT_PIECE_EVENTS_MAX);
             for (position, conversation, event) in events {
                 text.push_str(&chat_lines::for_one(chat, who, position, conversation, &event));
                 if text.len() >= CHAT_PIECE_BYTES {

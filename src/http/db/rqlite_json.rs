@@ -100,18 +100,23 @@ pub(crate) struct Results<'a> {
 impl Results<'_> {
     /// The body, with a line feed at its end.
     pub(crate) fn write(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(256);
-        let written = if self.style.is_pretty {
-            let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-            self.serialize(&mut serde_json::Serializer::with_formatter(&mut body, form))
-        } else {
-            serde_json::to_writer(&mut body, self)
-        };
-        written.expect("our own types serialize");
-        body.push(b'\n');
-        body.shrink_to_fit();
-        body
+        write_json(self, self.style.is_pretty)
     }
+}
+
+/// A body with a line feed at its end; `is_pretty`: indented by four blanks for each level, as rqlite does.
+pub(crate) fn write_json(value: &impl Serialize, is_pretty: bool) -> Vec<u8> {
+    let mut body = Vec::with_capacity(256);
+    let written = if is_pretty {
+        let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut body, form))
+    } else {
+        serde_json::to_writer(&mut body, value)
+    };
+    written.expect("our own types serialize");
+    body.push(b'\n');
+    body.shrink_to_fit();
+    body
 }
 
 impl Serialize for Results<'_> {

@@ -3,6 +3,7 @@
 //! Only what the clients read is there, under rqlite's names; `/v1/status` has the rest. Source: rqlite.io/docs/api,
 //! `http/nodes.go` of rqlite 10; the clients gorqlite, rqlite-js and the rqlite shell.
 
+use super::rqlite_json::write_json;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::node::views::status::{NodeRow, Status};
@@ -92,10 +93,6 @@ fn is_voter(row: &NodeRow) -> bool {
 }
 
 fn written(request: &Request, body: &Json) -> Response {
-    let response = Response::json(200, body);
-    if !request.params().is_set("pretty") {
-        return response;
-    }
-    let text = serde_json::to_string_pretty(body).expect("JSON is text") + "\n";
-    Response { body: text.into_bytes().into(), ..response }
+    let text = write_json(body, request.params().is_set("pretty"));
+    Response { content_type: "application/json", body: text.into(), ..Response::empty(200) }
 }

@@ -15,7 +15,7 @@ use super::limits::{ConnectionEntry, ConnectionTable};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::node::accept::{self, Arrival};
 use crate::node::shared::Shared;
-use crate::node::shared::messages::{CoreInput, GossipInput};
+use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
 use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
@@ -142,7 +142,7 @@ fn read_all(
 ) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {
         true => io::Cursor::default(),
-        false => await_acquaintance(shared, stream, from, seal)?,
+        false => wait_until_known(shared, stream, from, seal)?,
     };
     if !place.recognize(from, &Purpose::Peer) {
         return Err(WireError::Unexpected("connection: all places are taken"));
@@ -157,7 +157,7 @@ fn read_all(
 }
 
 /// Drops the frames of a node until it is known, by the deadline at most; returns the bytes that were read beyond them.
-fn await_acquaintance(
+fn wait_until_known(
     shared: &Shared,
     stream: &TcpStream,
     from: Identity,
@@ -250,8 +250,31 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
         Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
+        Frame::Published { channel, message } => publish(shared, channel, message),
+        Frame::AskScan { cursor } => {
+            if let Some(link) = shared.links().get(&from.id) {
+                let position = shared.scan_cursors.own(cursor).map(serde_bytes::ByteBuf::from);
+                link.send(&Frame::Scan { cursor, position });
+            }
+        }
+        Frame::Scan { cursor, position } => {
+            shared.scan_cursors.on_answer(cursor, position.map(serde_bytes::ByteBuf::into_vec));
+        }
         Frame::Forwarded(answers) => shared.inboxes.to_core(CoreInput::Forwarded(answers)),
         _ => return Err(WireError::Unexpected("frame on a peer connection")),
     }
     Ok(())
+}
+
+/// Passes on what another node's client has published, or drops it: for want of subscribers, memory or time.
+fn publish(shared: &Shared, channel: Vec<u8>, message: Vec<u8>) {
+    if !shared.channels.has_subscribers() {
+        return;
+    }
+    let mut held = shared.memory.reservation();
+    let is_held = held.resize(channel.len() + message.len()).is_ok();
+    let input = PubSubInput::Published { channel, message, held };
+    if !is_held || shared.inboxes.pubsub.try_send(input).is_err() {
+        shared.channels.count_dropped();
+    }
 }

@@ -13,7 +13,7 @@ use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, lock};
 use crate::types::Identity;
 use crate::wire::codec::WireError;
-use crate::wire::handshake::{self, Welcomed};
+use crate::wire::handshake::{self, HelloReply};
 use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -53,7 +53,7 @@ struct Dialer {
     wire: Arc<Mutex<Wire>>,
 }
 
-enum Ended {
+enum LinkEnd {
     /// Dial again at once.
     Broken,
     /// The link is no longer needed.
@@ -83,8 +83,8 @@ impl Dialer {
                     *lock(&self.wire) = Wire::default();
                     let _ = stream.shutdown(Shutdown::Both);
                     match ended {
-                        Ended::Broken => quick_dials = DYING_DIALS,
-                        Ended::Unneeded => return,
+                        LinkEnd::Broken => quick_dials = DYING_DIALS,
+                        LinkEnd::Unneeded => return,
                     }
                     continue;
                 }
@@ -137,12 +137,12 @@ impl Dialer {
         Ok((stream, seals.outgoing))
     }
 
-    fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> Ended {
+    fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
         loop {
             match queue.recv() {
                 Ok(LinkInput::Drain) => {}
-                Ok(LinkInput::Check) => return Ended::Broken,
-                Err(_) => return Ended::Unneeded,
+                Ok(LinkInput::Check) => return LinkEnd::Broken,
+                Err(_) => return LinkEnd::Unneeded,
             }
             loop {
                 let bytes = {
@@ -156,7 +156,7 @@ impl Dialer {
                 let mut to = stream;
                 if let Err(e) = to.write_all(&bytes) {
                     debug!("write failed peer={} err={e}", self.who.id);
-                    return Ended::Broken;
+                    return LinkEnd::Broken;
                 }
             }
         }
@@ -196,7 +196,7 @@ pub fn dial_as(
     address: &str,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(TcpStream, Welcomed, Seals), WireError> {
+) -> Result<(TcpStream, HelloReply, Seals), WireError> {
     let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {

@@ -1,7 +1,7 @@
 //! The peer protocol as discovery needs it: ask an address who leads, ask a leader to join, and answer other nodes that
 //! ask while this node is still looking for its cluster.
 //!
-//! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery.rs`).
+//! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery/`).
 
 use super::dialer;
 use crate::cluster::config_file;
@@ -12,7 +12,7 @@ use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity};
 use crate::wire::codec::{WireError, read_sealed, write_sealed};
-use crate::wire::handshake::{self, DeadlineReader, Welcomed};
+use crate::wire::handshake::{self, DeadlineReader, HelloReply};
 use crate::wire::seal::{Key, Seals};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
 use std::collections::BTreeSet;
@@ -89,7 +89,7 @@ impl Asker {
     ///
     /// # Errors
     /// As [`Asker::ask`].
-    pub fn who_is_at(&self, address: &str) -> Result<(Welcomed, Whereabouts), WireError> {
+    pub fn who_is_at(&self, address: &str) -> Result<(HelloReply, Whereabouts), WireError> {
         let (stream, welcomed, mut seals) = self.dial(address, Purpose::Ask)?;
         let mut from = DeadlineReader::new(&stream, Instant::now() + HANDSHAKE_DEADLINE);
         match read_sealed(&mut from, ANSWER_BYTES_MAX, &mut seals.incoming)? {
@@ -98,7 +98,7 @@ impl Asker {
         }
     }
 
-    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, Welcomed, Seals), WireError> {
+    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, Seals), WireError> {
         let stream = TcpStream::connect_timeout(&dialer::resolve(address)?, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = Hello {
@@ -115,18 +115,18 @@ impl Asker {
 }
 
 /// Answers other nodes on the peer port while this node has no cluster yet.
-pub struct Lookout {
+pub struct DiscoveryResponder {
     is_over: Arc<AtomicBool>,
     port: std::net::SocketAddr,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Lookout {
+impl DiscoveryResponder {
     /// Starts answering.
     ///
     /// # Errors
     /// When the listener cannot be shared or no thread can be had.
-    pub fn start(listener: &TcpListener, asker: Asker) -> std::io::Result<Lookout> {
+    pub fn start(listener: &TcpListener, asker: Asker) -> std::io::Result<DiscoveryResponder> {
         let port = listener.local_addr()?;
         let listener = listener.try_clone()?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -140,11 +140,11 @@ impl Lookout {
                 let _ = answer(&stream, &asker);
             }
         })?;
-        Ok(Lookout { is_over, port, thread: Some(thread) })
+        Ok(DiscoveryResponder { is_over, port, thread: Some(thread) })
     }
 }
 
-impl Drop for Lookout {
+impl Drop for DiscoveryResponder {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
         wake(self.port);

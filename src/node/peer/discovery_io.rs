@@ -1,6 +1,6 @@
 //! Connects discovery with the peer protocol and with this node's folder.
 //!
-//! Not here: the decisions (`cluster/discovery.rs`), the protocol (`discovery_client.rs`).
+//! Not here: the decisions (`cluster/discovery/`), the protocol (`discovery_client.rs`).
 
 use super::discovery_client::Asker;
 use crate::cluster::discovery::{AskError, FrontOwner, JoinAnswer, World};

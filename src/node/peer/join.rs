@@ -4,7 +4,7 @@
 //! its holder answers the leader. A holder that is silent may only be restarting: the newcomer gets the number when the
 //! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's address, which no two
 //! nodes can have. Each step is a separate membership change, committed before the next.
-//! Not here: finding the leader (`cluster/discovery.rs`), becoming a voter (`cluster/autopilot.rs`).
+//! Not here: finding the leader (`cluster/discovery/`), becoming a voter (`cluster/autopilot.rs`).
 
 use super::discovery_client::Asker;
 use super::newcomers::SILENT_LEARNERS_MAX;

@@ -1,11 +1,11 @@
-//! Finds members that have left their last known address: after all hosts got new addresses, for example, no member
+//! Finds members whose address has changed: after all hosts got new addresses, for example, no member
 //! knows them. While a member is not connected, the `reunite` thread asks every address that follows from the settings,
 //! `config.json` and the member's number for the identity of the node there; a member of this cluster is connected at
 //! that address.
 //!
 //! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
 //! and, after a long time without a leader, whether this node is still a member (`former_member.rs`).
-//! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery.rs`).
+//! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery/`).
 
 use super::discovery_client::{Asker, named_addresses};
 use super::former_member;
@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(200);
 /// How long a member must be missing before other addresses are asked: a restart takes less.
 const MISSING_AFTER: Duration = Duration::from_secs(1);
 /// Time between two rounds of questions while there is a leader; without one every check asks.
-const PATIENT: Duration = Duration::from_secs(5);
+const RETRY_WITH_LEADER: Duration = Duration::from_secs(5);
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>) {
@@ -41,7 +41,7 @@ pub fn run(shared: &Arc<Shared>) {
         }
         let is_new = missing_since.get_or_insert_with(Instant::now).elapsed() < MISSING_AFTER;
         let has_leader = shared.view().raft.leader.is_some();
-        if is_new || (has_leader && asked.is_some_and(|at| at.elapsed() < PATIENT)) {
+        if is_new || (has_leader && asked.is_some_and(|at| at.elapsed() < RETRY_WITH_LEADER)) {
             continue;
         }
         asked = Some(Instant::now());

@@ -10,7 +10,7 @@ use crate::node::handle::Handle;
 use crate::node::peer::{acceptor, reunite};
 use crate::node::reports::status;
 use crate::node::shared::inboxes::{self, Receivers};
-use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, WorkerInput};
+use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, WorkerInput};
 use crate::node::shared::state::Parts;
 use crate::node::shared::stopper::Stopper;
 use crate::node::shared::{Shared, lock};
@@ -20,7 +20,7 @@ use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::threads::console::ConsoleOptions;
 use crate::node::threads::core::Core;
 use crate::node::threads::{
-    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, sql_checkpoint, watch, worker,
+    apply, chat, config_writer, console, disk, gossip, large_reads, monitor, pubsub, sql_checkpoint, watch, worker,
 };
 use crate::node::views::statement_timings::StatementTimings;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use crate::services::registry::Registry;
 use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::anchor::Anchor;
-use crate::store::identity::{FolderLock, Me};
+use crate::store::identity::{FolderLock, StoredIdentity};
 use crate::store::{RealFiles, Store, StoreError, mark};
 use crate::types::{Identity, Ticks};
 use crate::wire::seal::Key;
@@ -94,7 +94,7 @@ pub struct NodeParts {
     /// Made of `cluster_secret`, for the peer port.
     pub peer_key: Option<Key>,
     /// Identity, cluster and known peers, as on disk.
-    pub me: Me,
+    pub me: StoredIdentity,
     /// The data folder.
     pub dir: PathBuf,
     /// Locks it against other processes.
@@ -131,7 +131,7 @@ struct Services {
 }
 
 impl Services {
-    fn open(settings: &Settings, me: &Me, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
+    fn open(settings: &Settings, me: &StoredIdentity, dir: &Path, store: &Store) -> Result<Services, LaunchError> {
         let (who, begun) = (me.identity(), Instant::now());
         let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
         let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
@@ -248,6 +248,7 @@ impl Threads<'_> {
         self.start("monitor", move |s| monitor::run(&s, &inbox.monitor))?;
         self.start("watch", move |s| watch::run(&s, &inbox.watch))?;
         self.start("chat", move |s| chat::run(&s, &inbox.chat))?;
+        self.start("pubsub", move |s| pubsub::run(&s, &inbox.pubsub))?;
         self.start("worker", move |s| worker::run(&s, &inbox.worker))?;
         self.start("checkpoint", |s| sql_checkpoint::run(&s))?;
         self.start("checkpoints", move |s| checkpoints::run(&s, &inbox.checkpoints))?;
@@ -314,6 +315,7 @@ impl Running {
         shared.finish_stop();
         close(peer);
         let _ = inboxes.gossip.try_send(GossipInput::Stop);
+        let _ = inboxes.pubsub.send_timeout(PubSubInput::Stop, Duration::from_millis(200));
         let _ = inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
         let _ = inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));
         let _ = inboxes.disk.send_timeout(DiskJob::Stop, Duration::from_millis(200));

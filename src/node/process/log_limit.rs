@@ -27,9 +27,9 @@ struct State {
 
 /// How many lines were left out before one that may be written.
 #[derive(Debug, PartialEq, Eq)]
-pub struct LeftOut(u64);
+pub struct SuppressedLines(u64);
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for SuppressedLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
@@ -45,7 +45,7 @@ impl LineLimit {
     }
 
     /// Whether a line may be written now.
-    pub fn pass(&self, now: Instant) -> Option<LeftOut> {
+    pub fn pass(&self, now: Instant) -> Option<SuppressedLines> {
         let mut state = lock(&self.0);
         if state.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
             (state.since, state.written) = (Some(now), 0);
@@ -55,7 +55,7 @@ impl LineLimit {
             return None;
         }
         state.written += 1;
-        Some(LeftOut(std::mem::take(&mut state.left_out)))
+        Some(SuppressedLines(std::mem::take(&mut state.left_out)))
     }
 }
 

@@ -212,7 +212,7 @@ mod tests {
     use crate::node::process::log_queue::*;
     use std::sync::mpsc::{Receiver as Held, SyncSender, sync_channel};
 
-    fn told(lines: u64) -> String {
+    fn dropped_line(lines: u64) -> String {
         format!("{lines} lines dropped\n")
     }
 
@@ -236,7 +236,7 @@ mod tests {
     fn whoever_logs_never_waits_and_what_was_dropped_is_told() {
         let (let_go, held) = sync_channel(0);
         let (taken, lines) = sync_channel(2 * QUEUE_LINES_MAX);
-        let sink = Sink::start("blocked", Blocked(held, taken), told).unwrap();
+        let sink = Sink::start("blocked", Blocked(held, taken), dropped_line).unwrap();
         let before = dropped_total();
         sink.line(b"line 0\n");
         while !sink.inbox.is_empty() {
@@ -269,7 +269,7 @@ mod tests {
         let (let_go, held) = sync_channel(0);
         let (taken, lines) = sync_channel(9);
         drop(let_go);
-        let sink = Sink::start("long", Blocked(held, taken), told).unwrap();
+        let sink = Sink::start("long", Blocked(held, taken), dropped_line).unwrap();
         sink.line(&[b'x'; LINE_BYTES_MAX * 3]);
         wait_for(&sink);
         let line = lines.recv().unwrap();

@@ -10,7 +10,7 @@
 //! own log and cannot win an election, and running it again has the same result. N3 it is refused while the folders
 //! beside this one contain a majority or a newer log, and while a node of that cluster, or another cluster, answers at
 //! a known address.
-//! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery.rs`).
+//! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery/`).
 
 use crate::cluster::config_file::{self, ConfigFileError, Lock, Projection};
 use crate::cluster::folders::{self, LOCAL_IDS};
@@ -18,8 +18,8 @@ use crate::node::peer::discovery_client::Asker;
 use crate::raft::{self, Durable, Membership};
 use crate::settings::Settings;
 use crate::store::error::StoreError;
-use crate::store::identity::{self, FolderLock, Me};
-use crate::store::inspect::{self, Seen};
+use crate::store::identity::{self, FolderLock, StoredIdentity};
+use crate::store::inspect::{self, InspectedRecord};
 use crate::store::wal::record::Record;
 use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, mark};
 use crate::types::{Identity, Index, Liveness, NodeId, Term};
@@ -94,7 +94,7 @@ pub type LogEnd = (Term, Index);
 /// A folder from which a new cluster may be made, locked.
 pub struct Survivor {
     /// Its former identity.
-    pub me: Me,
+    pub me: StoredIdentity,
     /// Its former cluster.
     pub cluster: Uuid,
     pub end: LogEnd,
@@ -252,7 +252,7 @@ impl Survivor {
             lock.set_aside("former")?;
         }
         let (cluster, uuid) = (Uuid::new_v4(), Uuid::new_v4());
-        let me = Me { cluster: Some(cluster), uuid, ..self.me.clone() };
+        let me = StoredIdentity { cluster: Some(cluster), uuid, ..self.me.clone() };
         let persist = raft::sole_voter(&self.durable, me.identity());
         let term = persist.hard_state.map_or(Term(0), |hard| hard.term);
         self.store.write(&persist)?;
@@ -294,7 +294,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The identity in another folder. A log without an identity file may belong to the cluster and lack only that file.
-fn look_into(files: &dyn Files, folder: &Path) -> Result<Option<Me>, StoreError> {
+fn look_into(files: &dyn Files, folder: &Path) -> Result<Option<StoredIdentity>, StoreError> {
     match identity::peek(files, folder) {
         Ok(None) => identity::missing_beside_a_log(files, folder).map(|()| None),
         Err(e) if !identity::holds_log(files, folder).unwrap_or(false) => {
@@ -311,7 +311,7 @@ fn end_of_folder(folder: &Path, is_own: bool, own: LogEnd) -> Option<LogEnd> {
         return Some(own);
     }
     let mut last = None;
-    let summary = inspect::inspect(Arc::new(RealFiles), folder, |seen: Seen<'_>| match seen.record {
+    let summary = inspect::inspect(Arc::new(RealFiles), folder, |seen: InspectedRecord<'_>| match seen.record {
         Record::Entry(entry) => last = Some((entry.term, entry.index)),
         Record::Header(header) => last = Some((header.last.1, header.last.0)),
         Record::Install(meta) => last = Some((meta.term, meta.index)),

@@ -7,7 +7,7 @@
 
 use crate::raft::{self, Durable, HardState};
 use crate::store::error::StoreError;
-use crate::store::identity::{self, Me};
+use crate::store::identity::{self, StoredIdentity};
 use crate::store::{self, Files, Store};
 use crate::types::{Identity, NodeId};
 use log::info;
@@ -16,7 +16,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Reads this node's identity; a new folder gets one. `must_discard`: its state is discarded first, as the user asked.
-pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_discard: bool) -> Result<Me, StoreError> {
+pub(crate) fn load_identity(
+    files: &dyn Files,
+    dir: &Path,
+    id: NodeId,
+    must_discard: bool,
+) -> Result<StoredIdentity, StoreError> {
     if must_discard {
         let me = identity::discard(files, dir, id, Uuid::new_v4())?;
         info!("this node's state was discarded, as asked by --rejoin");
@@ -25,7 +30,7 @@ pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_disc
     match identity::load(files, dir)? {
         Some(me) => Ok(me),
         None => {
-            let me = Me::new(id, Uuid::new_v4());
+            let me = StoredIdentity::new(id, Uuid::new_v4());
             identity::save(files, dir, &me)?;
             Ok(me)
         }
@@ -34,7 +39,11 @@ pub(crate) fn load_identity(files: &dyn Files, dir: &Path, id: NodeId, must_disc
 
 /// Opens the store. The rest of an unfinished bootstrap is removed, because no other node has seen it, and the node
 /// looks for a cluster like any new node.
-pub(crate) fn open(files: &Arc<dyn Files>, dir: &Path, me: &mut Me) -> Result<(Store, Durable), StoreError> {
+pub(crate) fn open(
+    files: &Arc<dyn Files>,
+    dir: &Path,
+    me: &mut StoredIdentity,
+) -> Result<(Store, Durable), StoreError> {
     let (store, durable) = identity::open_store(Arc::clone(files), dir, me, store::Options::default())?;
     if me.cluster.is_some() || durable == Durable::default() {
         return Ok((store, durable));
@@ -75,7 +84,7 @@ mod tests {
         let persist = Persist { hard_state: Some(left.hard_state), entries: left.entries, ..Persist::default() };
         store.write(&persist).unwrap();
         store.sync().unwrap();
-        identity::save(&RealFiles, &dir, &Me { has_log: true, ..Me::new(ME, uuid) }).unwrap();
+        identity::save(&RealFiles, &dir, &StoredIdentity { has_log: true, ..StoredIdentity::new(ME, uuid) }).unwrap();
         dir
     }
 
@@ -111,7 +120,10 @@ mod tests {
             let refused = start(&dir).unwrap_err();
             assert!(matches!(refused, StoreError::IdentityLost { .. }), "{refused}");
             // With the right identity the folder is complete.
-            let right = Me { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
+            let right = StoredIdentity {
+                cluster: Some(Uuid::from_u128(9)),
+                ..identity::load(&RealFiles, &dir).unwrap().unwrap()
+            };
             identity::save(&RealFiles, &dir, &right).unwrap();
             assert_eq!(start(&dir).unwrap(), left);
         }
@@ -130,7 +142,8 @@ mod tests {
             assert!(!file.exists(), "nothing is written");
         }
         std::fs::write(&file, kept).unwrap();
-        let right = Me { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
+        let right =
+            StoredIdentity { cluster: Some(Uuid::from_u128(9)), ..identity::load(&RealFiles, &dir).unwrap().unwrap() };
         identity::save(&RealFiles, &dir, &right).unwrap();
         assert_eq!(start(&dir).unwrap(), first);
     }

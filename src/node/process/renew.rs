@@ -6,7 +6,7 @@
 //! and becomes a voter. Without a leader it waits and logs why, because the majority may be outdated, and then a person
 //! must decide. A node that notices this while it runs stops and restarts itself; the start does the rest.
 //!
-//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery.rs`), files
+//! Not here: the comparison (`raft/state/promise.rs`), waiting for a leader (`cluster/discovery/`), files
 //! (`store/identity.rs`).
 
 use super::logging::{self, EXIT_DISK};

@@ -49,7 +49,7 @@ pub fn listen(on_signal: impl Fn(Signal) + Send + Sync + 'static) -> io::Result<
 ///
 /// # Errors
 /// When the system refuses.
-pub fn withstand() -> io::Result<()> {
+pub fn ignore_signals() -> io::Result<()> {
     let unused = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGALRM] {
         signal_hook::flag::register(signal, Arc::clone(&unused))?;

@@ -27,13 +27,13 @@ const FIRST: &str = "db.sqlite";
 /// Contains the name of the database's file, if it is not the first.
 const CURRENT: &str = "current";
 /// Pause between two pieces of a long copy.
-const BREATH: Duration = Duration::from_millis(2);
+const COPY_PAUSE: Duration = Duration::from_millis(2);
 /// Time between two checks of the disk while a statement writes: in this time it can write some ten megabytes.
 const CHECK_EVERY: Duration = Duration::from_millis(2);
 /// Free bytes on the disk below which a node whose SQL statement writes stops (exit 3).
-const ROOM_MIN: u64 = 48 << 20;
+const FREE_BYTES_MIN: u64 = 48 << 20;
 /// What SQLite keeps beside a file.
-const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
+const COMPANION_SUFFIXES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// The database's folder of one node.
 #[derive(Debug)]
@@ -121,7 +121,8 @@ fn number(name: &str) -> u64 {
 /// Path for a file that cannot be used. If there is a folder of that name, another name is used.
 fn aside(folder: &Path) -> PathBuf {
     let name = |n| if n == 1 { "set-aside.sqlite".to_string() } else { format!("set-aside-{n}.sqlite") };
-    let is_usable = |path: &PathBuf| !BESIDE.into_iter().chain([""]).any(|suffix| beside(path, suffix).is_dir());
+    let is_usable =
+        |path: &PathBuf| !COMPANION_SUFFIXES.into_iter().chain([""]).any(|suffix| beside(path, suffix).is_dir());
     (1u64..).map(|n| folder.join(name(n))).find(is_usable).expect("a folder holds fewer names than there are numbers")
 }
 
@@ -195,7 +196,7 @@ impl Files for SqlFolder {
     }
 
     fn remove(&self, path: &Path) {
-        for path in BESIDE.map(|suffix| beside(path, suffix)).into_iter().chain([path.to_path_buf()]) {
+        for path in COMPANION_SUFFIXES.map(|suffix| beside(path, suffix)).into_iter().chain([path.to_path_buf()]) {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => warn!("cannot remove {}: {e}", path.display()),
                 _ => {}
@@ -209,7 +210,7 @@ impl Files for SqlFolder {
         self.remove(&aside);
         let from = self.path();
         warn!("the database is set aside as {}: {why}", aside.display());
-        for suffix in BESIDE.into_iter().chain([""]) {
+        for suffix in COMPANION_SUFFIXES.into_iter().chain([""]) {
             match fs::rename(beside(&from, suffix), beside(&aside, suffix)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     self.give_up(&format!("{} cannot be set aside: {e}", from.display()), false);
@@ -231,7 +232,7 @@ impl Files for SqlFolder {
         logging::exit(EXIT_DISK);
     }
 
-    fn look_at_room(&self, is_certain: bool) {
+    fn check_free_space(&self, is_certain: bool) {
         let now_us = self.started.elapsed().as_micros() as u64;
         let looked_us = self.looked_us.load(Ordering::Relaxed);
         if !is_certain && now_us.saturating_sub(looked_us) < CHECK_EVERY.as_micros() as u64 {
@@ -239,7 +240,7 @@ impl Files for SqlFolder {
         }
         self.looked_us.store(now_us, Ordering::Relaxed);
         let Ok(free) = fs2::available_space(&self.path) else { return };
-        if free < ROOM_MIN {
+        if free < FREE_BYTES_MIN {
             self.give_up(
                 &format!(
                     "only {} MiB are free on the disk of {} while an SQL statement writes: free some space and start \
@@ -256,8 +257,8 @@ impl Files for SqlFolder {
         fs2::available_space(&self.path).is_ok_and(|free| free >= self.reserve_bytes)
     }
 
-    fn breathe(&self) {
-        std::thread::sleep(BREATH);
+    fn pause_copy(&self) {
+        std::thread::sleep(COPY_PAUSE);
     }
 
     fn on_statement(&self, seed: u64) {

@@ -3,7 +3,7 @@
 //! Everything that may fail (a port in use, a locked folder, damaged data, the `config.json` of another cluster) is
 //! tried before anything is started, so a node never starts partly. The peer port answers other nodes that look for a
 //! cluster while this one does.
-//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery.rs`), how the node ends
+//! Not here: what the folder holds (`open.rs`), what discovery decides (`cluster/discovery/`), how the node ends
 //! (`stop.rs`).
 
 use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
@@ -11,13 +11,13 @@ use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
 use super::{front_port, logging, open, renew};
 use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
-use crate::node::peer::discovery_client::{Asker, Lookout};
+use crate::node::peer::discovery_client::{Asker, DiscoveryResponder};
 use crate::node::peer::discovery_io::RealWorld;
 use crate::node::shared::stopper::Stopper;
 use crate::node::threads::console::ConsoleOptions;
 use crate::raft::{self, Durable, Persist};
 use crate::settings::Settings;
-use crate::store::identity::{self, FolderLock, Me};
+use crate::store::identity::{self, FolderLock, StoredIdentity};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId};
 use crate::wire::seal::Key;
@@ -186,14 +186,14 @@ fn start(
         is_gateway,
     };
     let mut found = search.run(&mut me, &mut store, &durable)?;
-    if found == Found::Outdated {
+    if found == ClusterRole::Outdated {
         drop(store);
         me = identity::set_aside(&*files, &dir, &me, Uuid::new_v4())?;
         info!("node {} is now uuid {}", id.0, me.uuid);
         (store, durable) = open::open(&files, &dir, &mut me)?;
         found = search.run(&mut me, &mut store, &durable)?;
     }
-    if found == Found::Bootstrapped {
+    if found == ClusterRole::Bootstrapped {
         durable = raft::bootstrap_state(me.identity());
     }
     // Checked again, because the search may have taken long.
@@ -201,7 +201,7 @@ fn start(
     if let Some(owner) = front_port::other_owner(&settings.front_door(), Some(ours)) {
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
-    let members = if let Found::Member { identities } = found { identities } else { Vec::new() };
+    let members = if let ClusterRole::Member { identities } = found { identities } else { Vec::new() };
     let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
     let stopper = stopper.clone();
     let parts = NodeParts {
@@ -223,7 +223,7 @@ fn start(
 
 /// How a node belongs to its cluster, as discovery has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Found {
+enum ClusterRole {
     /// It has bootstrapped the cluster.
     Bootstrapped,
     /// It is a member, or will be one soon. `identities`: the members that the leader named, if this node has just
@@ -246,7 +246,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Returns when this node has a cluster.
-    fn run(&self, me: &mut Me, store: &mut Store, durable: &Durable) -> Result<Found, StartError> {
+    fn run(&self, me: &mut StoredIdentity, store: &mut Store, durable: &Durable) -> Result<ClusterRole, StartError> {
         let Search { settings, key, files, dir, ports, stop_asked, is_gateway } = *self;
         let (identity, cluster) = (me.identity(), me.cluster);
         let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
@@ -263,22 +263,22 @@ impl Search<'_> {
         let kept = raft::Promise::from(durable);
         let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
         let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_bootstrap, settings };
-        let lookout = Lookout::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
+        let responder = DiscoveryResponder::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
         let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
             bootstrap(files, dir, me, store, cluster)
         });
         let decision = discover(&seeker, &world)?;
-        drop((world, lookout));
+        drop((world, responder));
         match decision {
-            Decision::Resume => Ok(Found::Member { identities: Vec::new() }),
-            Decision::Outdated => Ok(Found::Outdated),
-            Decision::Bootstrapped { .. } => Ok(Found::Bootstrapped),
+            Decision::Resume => Ok(ClusterRole::Member { identities: Vec::new() }),
+            Decision::Outdated => Ok(ClusterRole::Outdated),
+            Decision::Bootstrapped { .. } => Ok(ClusterRole::Bootstrapped),
             Decision::Stopping => Err(StartError::Stopped),
             Decision::Joined { cluster, members, identities } => {
                 me.cluster = Some(cluster);
                 me.peers.extend(members.into_iter().filter(|(id, _)| *id != me.id));
                 identity::save(files, dir, me)?;
-                Ok(Found::Member { identities })
+                Ok(ClusterRole::Member { identities })
             }
         }
     }
@@ -295,7 +295,13 @@ fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, Fold
 }
 
 /// Writes the first state of a new cluster, while this node holds the lock of `config.json`.
-fn bootstrap(files: &dyn Files, dir: &Path, me: &mut Me, store: &mut Store, cluster: Uuid) -> Result<(), String> {
+fn bootstrap(
+    files: &dyn Files,
+    dir: &Path,
+    me: &mut StoredIdentity,
+    store: &mut Store,
+    cluster: Uuid,
+) -> Result<(), String> {
     let first = raft::bootstrap_state(me.identity());
     let persist = Persist { seq: 0, hard_state: Some(first.hard_state), install: None, entries: first.entries };
     store.write(&persist).and_then(|()| store.sync()).map_err(|e| e.to_string())?;

@@ -99,6 +99,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             shared.peer_frames.used() as u64,
         ),
         counter("phalanx_memory_refused_total", "Times that a connection could not hold more", shared.memory.refused()),
+        counter(
+            "phalanx_pubsub_dropped_total",
+            "Messages of PUBLISH that another node or a pattern did not get",
+            shared.channels.dropped(),
+        ),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", counters.syncs.count()),

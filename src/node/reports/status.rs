@@ -84,6 +84,8 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
         parts: difference.parts.iter().map(|number| part_name(*number).to_string()).collect(),
     };
     let known = &shared.integrity;
+    // First: a digest that ends after this must not look like one that was skipped.
+    let is_digesting = known.is_digesting();
     let report = known.report();
     let digests = report.digests.iter().map(|digest| DigestRow {
         index: digest.index,
@@ -93,6 +95,7 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
         agreed_index: known.findings().agreed,
         checkpoint_index: known.checkpoint(),
         checkpoint_age_ms: known.checkpoint_age().as_millis() as u64,
+        is_digesting,
         corrupt: shared.corrupt_nodes().iter().map(|(id, it)| row(Some(*id), it)).collect(),
         split: known.split().map(|split| row(None, &split)),
         digests: digests.collect(),
@@ -137,7 +140,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             lag: commit.0.saturating_sub(row.applied_index.0),
             // The last figures of a dead node are out of date.
             pace: if is_online { row.pace } else { Pace::default() },
-            pid: is_beside(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
+            pid: is_on_same_host(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
             kv: addresses.kv,
             peer: addresses.peer,
@@ -152,7 +155,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
 }
 
 /// Whether a node has the same host in its address as this one: only then its pid is one of this host.
-fn is_beside(shared: &Shared, http: &str) -> bool {
+fn is_on_same_host(shared: &Shared, http: &str) -> bool {
     let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
     host(http) == host(&shared.settings.addresses(shared.me.id).http)
 }

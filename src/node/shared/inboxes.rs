@@ -2,13 +2,13 @@
 //!
 //! Not here: what the messages are (`messages.rs`), how a thread waits for them (`inbox.rs`).
 
-use super::messages::{ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, WatchInput, WorkerInput};
+use super::messages::{ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, PubSubInput, WatchInput, WorkerInput};
 use super::request::{Ack, Answered, Operation, ReplyTo, Request};
 use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
-    WATCH_INBOX_MAX, WORKER_INBOX_MAX,
+    PUBSUB_INBOX_MAX, WATCH_INBOX_MAX, WORKER_INBOX_MAX,
 };
-use crate::outcome::{Doubt, Outcome, Reason};
+use crate::outcome::{Outcome, Reason, UnknownReason};
 use crate::services::jobs::JobId;
 use crate::types::Index;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -34,6 +34,8 @@ pub struct Inboxes {
     pub watch: Sender<WatchInput>,
     /// Clients that follow the chat.
     pub chat: Sender<ChatInput>,
+    /// What other nodes publish.
+    pub pubsub: Sender<PubSubInput>,
     /// The jobs of this node.
     pub worker: Sender<WorkerInput>,
     /// Comparison of the nodes' digests; a message says that there may be new ones.
@@ -50,6 +52,7 @@ pub struct Receivers {
     pub monitor: Receiver<()>,
     pub watch: Receiver<WatchInput>,
     pub chat: Receiver<ChatInput>,
+    pub pubsub: Receiver<PubSubInput>,
     pub worker: Receiver<WorkerInput>,
     pub checkpoints: Receiver<()>,
 }
@@ -63,9 +66,10 @@ pub fn channels() -> (Inboxes, Receivers) {
     let (monitor, monitor_receiver) = bounded(MONITOR_INBOX_MAX);
     let (watch, watch_receiver) = bounded(WATCH_INBOX_MAX);
     let (chat, chat_receiver) = bounded(CHAT_INBOX_MAX);
+    let (pubsub, pubsub_receiver) = bounded(PUBSUB_INBOX_MAX);
     let (worker, worker_receiver) = bounded(WORKER_INBOX_MAX);
     let (checkpoints, checkpoints_receiver) = bounded(1);
-    let inboxes = Inboxes { core, disk, apply, gossip, monitor, watch, chat, worker, checkpoints };
+    let inboxes = Inboxes { core, disk, apply, gossip, monitor, watch, chat, pubsub, worker, checkpoints };
     let receivers = Receivers {
         core: core_receiver,
         disk: disk_receiver,
@@ -74,6 +78,7 @@ pub fn channels() -> (Inboxes, Receivers) {
         monitor: monitor_receiver,
         watch: watch_receiver,
         chat: chat_receiver,
+        pubsub: pubsub_receiver,
         worker: worker_receiver,
         checkpoints: checkpoints_receiver,
     };
@@ -154,8 +159,8 @@ impl Inboxes {
 fn wait_for(answer: &Receiver<Answered>, deadline: Instant) -> Answered {
     match answer.recv_deadline(deadline) {
         Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => Outcome::Unknown(Doubt::NoAnswer),
-        Err(RecvTimeoutError::Disconnected) => Outcome::Unknown(Doubt::Stopped),
+        Err(RecvTimeoutError::Timeout) => Outcome::Unknown(UnknownReason::NoAnswer),
+        Err(RecvTimeoutError::Disconnected) => Outcome::Unknown(UnknownReason::Stopped),
     }
 }
 
@@ -170,6 +175,6 @@ mod tests {
         let soon = || Instant::now() + Duration::from_millis(1);
         let query = Operation::Query { query: Vec::new(), level: Level::Linearizable };
         assert_eq!(inboxes.ask(query, soon()), Outcome::Refused(Reason::Stopping));
-        assert_eq!(inboxes.run(vec![9], soon()), Outcome::Unknown(Doubt::NoAnswer));
+        assert_eq!(inboxes.run(vec![9], soon()), Outcome::Unknown(UnknownReason::NoAnswer));
     }
 }

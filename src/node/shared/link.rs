@@ -96,6 +96,13 @@ impl Link {
         self.queue_within(frame, LINK_BYTES_MAX / 2)
     }
 
+    /// Writes a frame that is dropped if this returns false: the connection is down, or other frames would have to wait.
+    pub fn try_send(&self, frame: &Frame, bytes_max: usize) -> bool {
+        let is_queued = self.queue_within(frame, bytes_max);
+        self.flush();
+        is_queued
+    }
+
     fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
         let mut wire = lock(&self.wire);
         if wire.rest.len() >= FLUSH_BYTES {

@@ -2,6 +2,7 @@
 //!
 //! Not here: how an inbox is reached (`inboxes.rs`), what a thread does with its messages (`node/threads/`).
 
+use super::memory::Reservation;
 use super::request::{Question, ReplyTo, Request};
 use crate::cluster::gossip::GossipTable;
 use crate::raft::{Entry, Message, Persist, Promise, SnapshotMeta};
@@ -12,7 +13,7 @@ use crate::services::registry::Registry;
 use crate::store::{CutJob, SnapshotReader, Spare, StoreError};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use crate::wire::{Ask, Forwarded};
-use crate::work::runtimes::Found;
+use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::Sandbox;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
@@ -150,6 +151,15 @@ pub enum ChatInput {
     Stop,
 }
 
+/// For `pubsub`.
+#[derive(Debug)]
+pub enum PubSubInput {
+    /// Another node's client has published a message. `held`: its bytes in the memory budget.
+    Published { channel: Vec<u8>, message: Vec<u8>, held: Reservation },
+    /// End the thread.
+    Stop,
+}
+
 /// For `worker`.
 #[derive(Debug)]
 pub enum WorkerInput {
@@ -157,7 +167,7 @@ pub enum WorkerInput {
     /// The machine was probed: how programs are sandboxed, or why they cannot be, and which languages were found.
     Ready {
         sandbox: Result<Sandbox, String>,
-        found: Vec<Found>,
+        found: Vec<AvailableRuntime>,
     },
     /// A program has ended, or (`Err`) was not started.
     Ended {

@@ -16,7 +16,9 @@ use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
+use crate::node::pubsub::Channels;
 use crate::node::quota::Sizes;
+use crate::node::scan_cursors::ScanCursors;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::views::activity::Activity;
 use crate::node::views::catch_up::Recovery;
@@ -130,6 +132,10 @@ pub struct Shared {
     pub watchers: AtomicUsize,
     /// Output of the jobs that run here.
     pub live: Live,
+    /// Who subscribes to which channels.
+    pub channels: Channels,
+    /// Positions of SCANs.
+    pub scan_cursors: ScanCursors,
     /// The chat as the services have it, and who follows it.
     pub chat: Arc<ChatFeed>,
     /// This process as a worker: each process of a node has another identity.
@@ -232,6 +238,8 @@ impl Shared {
             sizes: Mutex::default(),
             watchers: AtomicUsize::new(0),
             live: Live::default(),
+            channels: Channels::default(),
+            scan_cursors: ScanCursors::new(parts.me.id, Uuid::new_v4().as_u64_pair().1),
             chat: Arc::new(ChatFeed::new(parts.inboxes.chat.clone())),
             inboxes: parts.inboxes,
             worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },

@@ -10,7 +10,7 @@
 //! transfer (`rebuild.rs`).
 
 use super::{rebuild, writer};
-use crate::cluster::integrity::{Difference, Findings, StateReport, Voice, judge};
+use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, judge};
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::{Shared, lock};
@@ -99,16 +99,16 @@ impl Checkpoints {
                 }
             }
         }
-        let voices: Vec<Voice<'_>> = reports
+        let node_reports: Vec<NodeReport<'_>> = reports
             .iter()
-            .map(|(id, is_online, report)| Voice {
+            .map(|(id, is_online, report)| NodeReport {
                 id: *id,
                 is_voter: membership.voters.contains_key(id),
                 is_online: *is_online,
                 report,
             })
             .collect();
-        judge(membership.voters.len(), &voices)
+        judge(membership.voters.len(), &node_reports)
     }
 
     fn judge_split(&self, findings: &Findings) {

@@ -28,7 +28,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
         return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");
     }
     let saved = shared.snapshots().begin(meta, bytes.0).and_then(|saver| {
-        saver.finish_after(|saver| registry.snapshot(&mut Resting { saver, pace: SavePace::begin(), synced: 0 }))
+        saver.finish_after(|saver| registry.snapshot(&mut PacedWriter { saver, pace: SavePace::begin(), synced: 0 }))
     });
     if saved.is_ok() {
         registry.saved();
@@ -75,13 +75,13 @@ impl Write for Count {
 }
 
 /// A writer that pauses after each piece that has reached the disk.
-struct Resting<'a> {
+struct PacedWriter<'a> {
     saver: &'a mut SnapshotSaver,
     pace: SavePace,
     synced: u64,
 }
 
-impl Write for Resting<'_> {
+impl Write for PacedWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = self.saver.write(bytes)?;
         if self.saver.synced() > self.synced {

@@ -14,7 +14,7 @@ use crate::node::shared::Shared;
 use crate::node::shared::memory::Reservation;
 use crate::node::shared::request::{Ack, Level, Operation};
 use crate::node::views::statement_timings;
-use crate::outcome::{Doubt, Outcome, Reason};
+use crate::outcome::{Outcome, Reason, UnknownReason};
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
@@ -307,7 +307,7 @@ fn understood(outcome: Outcome<(Index, Reply)>) -> Outcome<(Index, Answer)> {
     match outcome {
         Outcome::Done((index, Reply::Ok(bytes))) => match Answer::decode(&bytes) {
             Some(answer) => Outcome::Done((index, answer)),
-            None => Outcome::Unknown(Doubt::StrangeAnswer),
+            None => Outcome::Unknown(UnknownReason::StrangeAnswer),
         },
         Outcome::Done((index, Reply::Failed(why))) => Outcome::Done((index, Answer::Refused(why))),
         Outcome::Refused(why) => Outcome::Refused(why),

@@ -34,9 +34,9 @@ pub struct LargeRead {
 
 /// Answers that were sent, and how many bytes each has.
 #[derive(Default)]
-struct Untaken(Vec<(Sender<Answered>, usize)>);
+struct UntakenAnswers(Vec<(Sender<Answered>, usize)>);
 
-impl Untaken {
+impl UntakenAnswers {
     /// Waits until there is room for another one. A client's thread takes its answer, or gives up at its deadline.
     fn wait(&mut self) {
         loop {
@@ -50,7 +50,7 @@ impl Untaken {
 }
 
 impl LargeRead {
-    fn answer(mut self, untaken: &mut Untaken) {
+    fn answer(mut self, untaken: &mut UntakenAnswers) {
         untaken.wait();
         let answer = self.service.query(self.at, &self.query[1..]);
         // The copy is dropped before the client gets the answer: it may hold old parts of the state.
@@ -69,7 +69,7 @@ pub fn inbox() -> (Sender<LargeRead>, Receiver<LargeRead>) {
 
 /// Body of the thread: ends when `apply` has.
 pub fn run(inbox: &Receiver<LargeRead>) {
-    let mut untaken = Untaken::default();
+    let mut untaken = UntakenAnswers::default();
     inbox.iter().for_each(|read| read.answer(&mut untaken));
 }
 
@@ -97,9 +97,9 @@ mod tests {
     use crate::types::{Identity, Index, NodeId};
 
     #[derive(Debug)]
-    struct Told(Sender<crate::node::Answered>);
+    struct SendAnswer(Sender<crate::node::Answered>);
 
-    impl Waiter for Told {
+    impl Waiter for SendAnswer {
         fn answer(self: Box<Self>, answered: crate::node::Answered) {
             self.0.send(answered).unwrap();
         }
@@ -126,9 +126,9 @@ mod tests {
         store.run(at, Batch { watched: Vec::new(), ops: many });
         let (to, inbox) = inbox();
         let ask = |ops: Vec<Op>| {
-            let (told, answer) = bounded(1);
+            let (sender, answer) = bounded(1);
             let query = Store::encode_command(&Batch { watched: Vec::new(), ops });
-            super::answer(&to, &registry, (query, ReplyTo::Callback(Box::new(Told(told)))));
+            super::answer(&to, &registry, (query, ReplyTo::Callback(Box::new(SendAnswer(sender)))));
             answer
         };
         for op in [Op::Get(key("small")), Op::StrLen(key("large")), Op::Get(key("none")), Op::Count] {
@@ -147,7 +147,7 @@ mod tests {
         for op in [Op::Get(key("large")), large, Op::Keys(key("*")), page, Op::Keys(pattern), one, literal, absent] {
             let answer = ask(vec![op.clone()]);
             assert!(answer.try_recv().is_err(), "{op:?}");
-            inbox.try_recv().unwrap().answer(&mut Untaken::default());
+            inbox.try_recv().unwrap().answer(&mut UntakenAnswers::default());
             let Ok(Outcome::Done((index, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer to {op:?}") };
             assert_eq!(index, at.index);
             let Some(BatchReply::Values(values)) = BatchReply::decode(&bytes) else { panic!("not values") };
@@ -163,12 +163,12 @@ mod tests {
 
     /// Asks a registry, and whether `apply` answered itself.
     fn is_inline(registry: &Registry, query: Vec<u8>) -> bool {
-        let ((to, inbox), (told, answer)) = (inbox(), bounded(1));
-        super::answer(&to, registry, (query, ReplyTo::Local(told)));
+        let ((to, inbox), (sender, answer)) = (inbox(), bounded(1));
+        super::answer(&to, registry, (query, ReplyTo::Local(sender)));
         if answer.try_recv().is_ok() {
             return true;
         }
-        inbox.try_recv().unwrap().answer(&mut Untaken::default());
+        inbox.try_recv().unwrap().answer(&mut UntakenAnswers::default());
         let Ok(Outcome::Done((_, Reply::Ok(bytes)))) = answer.try_recv() else { panic!("no answer") };
         assert!(bytes.len() > INLINE_COST_MAX / 2, "{} bytes took the long way", bytes.len());
         false
@@ -232,8 +232,8 @@ mod tests {
         let query = Store::encode_command(&Batch { watched: Vec::new(), ops: vec![Op::Get(key())] });
         let answers: Vec<_> = (0..20)
             .map(|_| {
-                let (told, answer) = bounded(1);
-                super::answer(&to, &registry, (query.clone(), ReplyTo::Local(told)));
+                let (sender, answer) = bounded(1);
+                super::answer(&to, &registry, (query.clone(), ReplyTo::Local(sender)));
                 answer
             })
             .collect();

@@ -14,6 +14,7 @@ pub(crate) mod gossip;
 pub(crate) mod large_reads;
 pub(crate) mod monitor;
 pub(crate) mod publish;
+pub(crate) mod pubsub;
 pub(crate) mod sql_checkpoint;
 pub(crate) mod watch;
 pub(crate) mod worker;

@@ -27,7 +27,7 @@ use crate::types::{Identity, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
 use crate::work::run::Attempt;
-use crate::work::runtimes::{self, Found};
+use crate::work::runtimes::{self, AvailableRuntime};
 use crate::work::sandbox::Sandbox;
 use crate::work::scratch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -69,7 +69,7 @@ struct Worker {
     /// Where scratch folders are made.
     scratch: PathBuf,
     sandbox: Option<Sandbox>,
-    found: BTreeMap<String, Found>,
+    found: BTreeMap<String, AvailableRuntime>,
     /// Why this node can run nothing.
     trouble: Option<String>,
     /// The machine was probed.
@@ -147,7 +147,7 @@ impl Worker {
 
     /// Tries the sandbox, then looks for compilers at low priority, because a node that starts has more urgent work.
     fn probe(&self) {
-        let (kind, wanted) = (self.shared.settings.jobs_cage, self.shared.settings.runtimes.clone());
+        let (kind, wanted) = (self.shared.settings.jobs_sandbox, self.shared.settings.runtimes.clone());
         let (inbox, jobs) = (self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
             let sandbox = Sandbox::try_out(kind, &jobs).map_err(|e| e.to_string());
@@ -160,7 +160,7 @@ impl Worker {
         }
     }
 
-    fn on_ready(&mut self, sandbox: Result<Sandbox, String>, found: Vec<Found>) {
+    fn on_ready(&mut self, sandbox: Result<Sandbox, String>, found: Vec<AvailableRuntime>) {
         self.is_ready = true;
         match sandbox {
             Ok(sandbox) => (self.sandbox, self.trouble) = (Some(sandbox), None),
@@ -172,7 +172,7 @@ impl Worker {
             }
         }
         if self.sandbox.as_ref().is_some_and(|sandbox| sandbox.kind() == SandboxKind::Limits) {
-            warn!("jobs_cage is \"limits\": jobs can read and change everything that this node can");
+            warn!("jobs_sandbox is \"limits\": jobs can read and change everything that this node can");
         }
         self.found = found.into_iter().map(|found| (found.runtime.language.clone(), found)).collect();
         self.publish_runtimes();
@@ -204,7 +204,7 @@ impl Worker {
             return;
         }
         (self.is_probing, self.next_probe) = (true, None);
-        let (kind, inbox, jobs) = (self.shared.settings.jobs_cage, self.inbox.clone(), self.scratch.clone());
+        let (kind, inbox, jobs) = (self.shared.settings.jobs_sandbox, self.inbox.clone(), self.scratch.clone());
         let started = spawn::spawn("probe", move || {
             let _ = inbox.send(WorkerInput::Sandbox(Sandbox::try_out(kind, &jobs).map_err(|e| e.to_string())));
         });
@@ -457,7 +457,7 @@ impl Worker {
 struct Job {
     task: AssignedAttempt,
     sandbox: Sandbox,
-    found: Found,
+    found: AvailableRuntime,
     scratch: PathBuf,
     user: u32,
     is_cancelled: Arc<AtomicBool>,

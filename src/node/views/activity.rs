@@ -106,7 +106,7 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use crate::node::views::activity::*;
-    use crate::outcome::{Doubt, Reason};
+    use crate::outcome::{Reason, UnknownReason};
 
     #[test]
     fn figures_are_those_of_the_last_window() {
@@ -117,7 +117,7 @@ mod tests {
             activity.answered(&Outcome::Done(()), 2, Duration::from_millis(ms));
         }
         activity.answered(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
-        activity.answered(&Outcome::<()>::Unknown(Doubt::LeaderLost), 1, WINDOW);
+        activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
         assert_eq!(activity.failed(), (3, 1));
         assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
         let pace = activity.pace_at(begun + 2 * WINDOW);

@@ -110,8 +110,8 @@ mod tests {
         recovery.heard(Index(1300), Index(96), None);
         recovery.heard(Index(1400), Index(96), Some(Duration::ZERO));
         assert_eq!(recovery.applied(Index(1299), ME), None);
-        let told = recovery.applied(Index(1310), ME).unwrap();
-        assert!(told.starts_with("node 2 replayed 1,204 entries in 0.") && told.ends_with(" s"), "{told}");
+        let message = recovery.applied(Index(1310), ME).unwrap();
+        assert!(message.starts_with("node 2 replayed 1,204 entries in 0.") && message.ends_with(" s"), "{message}");
         assert_eq!(recovery.applied(Index(1400), ME), None);
         recovery.heard(Index(1500), Index(1400), Some(Duration::from_millis(300)));
         assert_eq!(recovery.applied(Index(1500), ME), None, "a leader that falls silent for a moment");
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn numbers_have_commas() {
-        let told = [0, 7, 999, 1000, 1_234_567].map(in_thousands);
-        assert_eq!(told, ["0", "7", "999", "1,000", "1,234,567"]);
+        let texts = [0, 7, 999, 1000, 1_234_567].map(in_thousands);
+        assert_eq!(texts, ["0", "7", "999", "1,000", "1,234,567"]);
     }
 }

@@ -4,7 +4,7 @@
 //! strings in which `<` is not escaped: a page must insert it as text only.
 //! Not here: which lines a reader gets (`http/chat/stream.rs`).
 
-use crate::services::chat::commands::{Row, Said};
+use crate::services::chat::commands::{MessageView, Row};
 use crate::services::chat::{AccountId, Chat, ConversationId, Event};
 use serde_json::{Value as Json, json};
 
@@ -42,7 +42,7 @@ pub fn for_one(chat: &Chat, who: AccountId, position: u64, conversation: Convers
 }
 
 /// A message.
-pub fn said_json(said: &Said) -> Json {
+pub fn said_json(said: &MessageView) -> Json {
     json!({
         "number": said.number,
         "at_ms": said.at_ms,

@@ -191,6 +191,11 @@ impl Integrity {
         !self.is_digesting.swap(true, Ordering::SeqCst)
     }
 
+    /// Whether a digest is being taken.
+    pub fn is_digesting(&self) -> bool {
+        self.is_digesting.load(Ordering::SeqCst)
+    }
+
     pub fn end_digest(&self) {
         self.is_digesting.store(false, Ordering::SeqCst);
     }
@@ -235,8 +240,8 @@ mod tests {
             integrity.add_digest(integrity.epoch(), digest(index));
         }
         integrity.add_digest(integrity.epoch(), digest(12));
-        let told: Vec<u64> = integrity.report().digests.iter().map(|digest| digest.index.0).collect();
-        assert_eq!(told, [16, 17, 18, 19]);
+        let indexes: Vec<u64> = integrity.report().digests.iter().map(|digest| digest.index.0).collect();
+        assert_eq!(indexes, [16, 17, 18, 19]);
     }
 
     #[test]

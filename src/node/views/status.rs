@@ -155,6 +155,9 @@ pub struct IntegrityStatus {
     pub checkpoint_index: Index,
     /// How long ago that was, or the start.
     pub checkpoint_age_ms: u64,
+    /// Whether it is taking a digest: checkpoints that it applies meanwhile are skipped.
+    #[serde(default)]
+    pub is_digesting: bool,
     /// The nodes that differ from the majority.
     pub corrupt: Vec<DifferenceRow>,
     /// In which parts of the state no majority agrees: nothing is written until one does.

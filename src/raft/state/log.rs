@@ -5,7 +5,8 @@
 //!
 //! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends
 //! by index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
-//! Not here: what may be cut or kept (`raft/follower.rs`, `raft/snapshot.rs`), disk (`raft/persist.rs`).
+//! Not here: what may be cut or kept (`raft/replication/follower.rs`, `raft/replication/snapshot.rs`), disk
+//! (`raft/persist.rs`).
 
 use crate::raft::{Entry, Membership, Payload, SnapshotMeta};
 use crate::types::{Index, Term};

@@ -5,7 +5,7 @@
 //!
 //! Invariants: P1 `match_index < next_index`. P2 only an answer of this identity, in this leader's term and in the
 //! current session, moves `match_index`, and never back. P3 bytes in flight are those of `inflight`.
-//! Not here: choosing what to send (`raft/leader.rs`), counting copies (`raft/commit.rs`).
+//! Not here: choosing what to send (`raft/replication/leader.rs`), counting copies (`raft/replication/commit.rs`).
 
 use super::log::Log;
 use crate::raft::Conflict;

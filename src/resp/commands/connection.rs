@@ -5,26 +5,25 @@
 //! AUTH or HELLO first. Without a secret the node listens on loopback only.
 //! Not here: transactions (`resp/conn.rs`), information about the node (`server.rs`).
 
+use super::client::{BAD_NAME, is_name};
+use super::context::{SYNTAX, text};
 use super::scripts;
 use crate::node::Addressing;
 use crate::resp::conn::Conn;
-use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto, wrong_number};
 use crate::services::kv::{OpError, glob};
-use std::sync::Arc;
 
 /// The Redis release that this server behaves like: some clients depend on it.
 pub const REDIS_VERSION: &str = "7.0.15";
 
-const SYNTAX: &str = "ERR syntax error";
-
-fn text(word: &[u8]) -> String {
-    String::from_utf8_lossy(word).into_owned()
-}
-
-pub(crate) fn ping(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+pub(crate) fn ping(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     match request.len() {
+        1 | 2 if conn.is_subscribed_only() => {
+            reply::array(out, 2);
+            reply::bulk(out, b"pong");
+            reply::bulk(out, if request.len() == 2 { request.word(1) } else { b"" });
+        }
         1 => reply::simple(out, "PONG"),
         2 => reply::bulk(out, request.word(1)),
         _ => reply::error(out, &wrong_number("ping")),
@@ -36,10 +35,25 @@ pub(crate) fn echo(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 }
 
 pub(crate) fn select(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    match integer(request.word(1)) {
-        Some(0) => reply::ok(out),
-        Some(_) => reply::error(out, "ERR DB index is out of range"),
-        None => reply::error(out, OpError::NotAnInteger.text()),
+    match database(request.word(1)) {
+        Ok(()) => reply::ok(out),
+        Err(why) => reply::error(out, &why),
+    }
+}
+
+/// Checks the number of a database.
+///
+/// # Errors
+/// Every number but 0.
+pub(crate) fn database(word: &[u8]) -> Result<(), String> {
+    match integer(word) {
+        Some(0) => Ok(()),
+        Some(_) => {
+            Err("ERR DB index is out of range: there is one database, 0; to keep applications apart, begin their \
+            keys with a prefix of their own, as in app1:name"
+                .to_string())
+        }
+        None => Err(OpError::NotAnInteger.to_string()),
     }
 }
 
@@ -145,7 +159,8 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     }
     // Replies to earlier commands keep their protocol version.
     conn.submit();
-    conn.proto = proto;
+    (conn.proto, conn.is_line, conn.has_greeted) = (proto, false, true);
+    conn.client.set_form(proto, false);
     let mut profile = conn.client.profile();
     profile.resp = number_of(proto) as u8;
     if let Some(name) = name {
@@ -179,102 +194,6 @@ fn write_hello(out: &mut Vec<u8>, proto: Proto, id: u64) {
     }
     reply::bulk(out, b"modules");
     reply::array(out, 0);
-}
-
-// ---- CLIENT ----
-
-const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
-
-/// Longest name or library name that is kept.
-const NAME_BYTES_MAX: usize = 256;
-
-fn is_name(word: &[u8]) -> bool {
-    word.len() <= NAME_BYTES_MAX && word.iter().all(|byte| (b'!'..=b'~').contains(byte))
-}
-
-pub(crate) fn client(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let sub = text(request.word(1)).to_ascii_lowercase();
-    match sub.as_str() {
-        "id" => reply::int(out, conn.client.id as i64),
-        "getname" => match conn.client.profile().name.as_str() {
-            "" => reply::nil(out, conn.proto),
-            name => reply::bulk(out, name.as_bytes()),
-        },
-        "setname" => match is_name(request.word(2)) {
-            true => {
-                conn.client.profile().name = text(request.word(2));
-                reply::ok(out);
-            }
-            false => reply::error(out, BAD_NAME),
-        },
-        "setinfo" => set_info(conn, request, out),
-        "info" => reply::verbatim(out, conn.proto, &line(conn, &conn.client)),
-        "list" => list(conn, request, out),
-        _ => match request.word(2) {
-            word if is(word, "on") || is(word, "off") => reply::ok(out),
-            _ => reply::error(out, SYNTAX),
-        },
-    }
-}
-
-fn set_info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let (option, value) = (request.word(2), request.word(3));
-    let is_lib_name = is(option, "lib-name");
-    if !is_lib_name && !is(option, "lib-ver") {
-        return reply::error(out, &format!("ERR Unrecognized option '{}'", text(option)));
-    }
-    if !is_name(value) {
-        let option = if is_lib_name { "lib-name" } else { "lib-ver" };
-        return reply::error(out, &format!("ERR {option} cannot contain spaces, newlines or special characters."));
-    }
-    let mut profile = conn.client.profile();
-    let place = if is_lib_name { &mut profile.lib_name } else { &mut profile.lib_ver };
-    *place = text(value);
-    reply::ok(out);
-}
-
-fn list(conn: &Conn, request: &Request, out: &mut Vec<u8>) {
-    let clients = match request.len() {
-        2 => conn.clients.all(),
-        4 if is(request.word(2), "type") => match request.word(3) {
-            word if is(word, "normal") => conn.clients.all(),
-            word if is(word, "master") || is(word, "replica") || is(word, "slave") || is(word, "pubsub") => Vec::new(),
-            word => return reply::error(out, &format!("ERR Unknown client type '{}'", text(word))),
-        },
-        4.. if is(request.word(2), "id") => {
-            let ids: Option<Vec<i64>> = request.words().skip(3).map(integer).collect();
-            let Some(ids) = ids.filter(|ids| ids.iter().all(|id| *id > 0)) else {
-                return reply::error(out, "ERR Invalid client ID");
-            };
-            conn.clients.all().into_iter().filter(|client| ids.contains(&(client.id as i64))).collect()
-        }
-        _ => return reply::error(out, SYNTAX),
-    };
-    let lines: String = clients.iter().map(|client| line(conn, client)).collect();
-    reply::verbatim(out, conn.proto, &lines);
-}
-
-fn line(conn: &Conn, client: &Arc<Client>) -> String {
-    let profile = client.profile();
-    let multi = if client.id == conn.client.id { conn.queued() } else { profile.multi };
-    let laddr = client.stream.local_addr().map_or_else(|_| "?".to_string(), |address| address.to_string());
-    format!(
-        "id={} addr={} laddr={laddr} name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={} watch={} omem={} \
-         cmd={} user=default resp={} lib-name={} lib-ver={}\n",
-        client.id,
-        profile.peer,
-        profile.name,
-        profile.since.elapsed().as_secs(),
-        profile.active.elapsed().as_secs(),
-        if multi.is_some() { "x" } else { "N" },
-        multi.map_or(-1, |queued| queued as i64),
-        profile.watch,
-        client.unsent_bytes(),
-        profile.command,
-        profile.resp,
-        profile.lib_name,
-        profile.lib_ver,
-    )
 }
 
 // ---- SCRIPT ----

@@ -1,108 +1,24 @@
-//! Commands about the node and its cluster: INFO, CONFIG, TIME, ROLE, CLUSTER, LEADER, PHALANX, RAFT.
+//! Commands about the node and its cluster: CONFIG, TIME, ROLE, CLUSTER, LEADER, PHALANX, RAFT.
 //!
 //! Every node accepts every command, so to a Redis client each looks like a single master; its state in the cluster is
 //! in fields and commands that Redis does not have.
-//! Not here: the connection's own state (`connection.rs`), keys (`keys.rs`).
+//! Not here: INFO (`info.rs`), the connection's own state (`connection.rs`), keys (`keys.rs`).
 
 use super::connection::{REDIS_VERSION, matching};
 use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
-use crate::node::Level;
-use crate::node::shared::memory;
 use crate::node::views::status::{Liveness, Status};
 use crate::node::{Addressing, Reports};
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply;
-use crate::services::kv::{Op, Value};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-fn status_of(conn: &Conn) -> Status {
+pub(crate) fn status_of(conn: &Conn) -> Status {
     conn.shared.handle.fresh_frame().frame.status.clone()
 }
 
-// ---- INFO ----
-
-/// Sections in Redis' order.
-const SECTIONS: [&str; 10] =
-    ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "errorstats", "cluster", "keyspace"];
-
-pub(crate) fn info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let is_all = |word: &[u8]| is(word, "all") || is(word, "default") || is(word, "everything");
-    let takes_all = request.len() == 1 || request.words().skip(1).any(is_all);
-    let mut text = String::new();
-    let status = status_of(conn);
-    for section in SECTIONS {
-        if !takes_all && !request.words().skip(1).any(|word| is(word, section)) {
-            continue;
-        }
-        if !text.is_empty() {
-            text += "\r\n";
-        }
-        let mut title = section.to_string();
-        title[..1].make_ascii_uppercase();
-        let title = if section == "cpu" { "CPU".to_string() } else { title };
-        text += &format!("# {title}\r\n");
-        for (name, value) in section_of(conn, section, &status) {
-            text += &format!("{name}:{value}\r\n");
-        }
-    }
-    reply::verbatim(out, conn.proto, &text);
-}
-
-fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static str, String)> {
-    let shared = &conn.shared;
-    let settings = shared.handle.settings();
-    let me = shared.handle.identity().id;
-    let uptime = shared.started.elapsed().as_secs();
-    let own = status.nodes.iter().find(|row| row.id == me);
-    let text = |value: &str| value.to_string();
-    match section {
-        "server" => vec![
-            ("redis_version", text(REDIS_VERSION)),
-            ("redis_mode", text("standalone")),
-            ("phalanx_version", status.node.version.clone()),
-            ("phalanx_cluster", settings.cluster_name.clone()),
-            ("os", text(std::env::consts::OS)),
-            ("arch_bits", usize::BITS.to_string()),
-            ("process_id", std::process::id().to_string()),
-            ("run_id", shared.run_id.simple().to_string()),
-            ("tcp_port", (u64::from(settings.kv_port_base) + me.0).to_string()),
-            ("uptime_in_seconds", uptime.to_string()),
-            ("uptime_in_days", (uptime / 86400).to_string()),
-        ],
-        "clients" => vec![
-            ("connected_clients", conn.clients.count().to_string()),
-            ("maxclients", settings.connections_max.to_string()),
-            ("blocked_clients", text("0")),
-        ],
-        "memory" => vec![("used_memory", memory::resident_bytes().to_string()), ("maxmemory", text("0"))],
-        "persistence" => vec![("loading", text("0")), ("async_loading", text("0")), ("aof_enabled", text("1"))],
-        "stats" => vec![
-            ("total_connections_received", shared.counts.accepted.load(Relaxed).to_string()),
-            ("total_commands_processed", shared.counts.commands.load(Relaxed).to_string()),
-            ("rejected_connections", shared.counts.turned_away.load(Relaxed).to_string()),
-        ],
-        "replication" => vec![
-            ("role", text("master")),
-            ("connected_slaves", text("0")),
-            ("master_repl_offset", own.map_or(0, |row| row.applied_index.0).to_string()),
-            ("phalanx_node", me.0.to_string()),
-            ("phalanx_role", own.map_or(String::new(), |row| word_of(&row.role))),
-            ("phalanx_leader", status.cluster.leader.map_or(String::new(), |leader| leader.0.to_string())),
-            ("phalanx_term", status.cluster.term.to_string()),
-        ],
-        "cluster" => vec![("cluster_enabled", text("0"))],
-        "keyspace" => match conn.ask(vec![Op::Count], Level::Eventual).ok().as_deref() {
-            Some([Value::Int(keys @ 1..)]) => vec![("db0", format!("keys={keys},expires=0,avg_ttl=0"))],
-            _ => Vec::new(),
-        },
-        _ => Vec::new(),
-    }
-}
-
 /// The name of a unit variant in JSON.
-fn word_of(value: &impl serde::Serialize) -> String {
+pub(crate) fn word_of(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
@@ -125,7 +41,7 @@ pub(crate) fn config(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         ("databases", text("1")),
         ("dir", settings.data_dir.display().to_string()),
         ("maxclients", settings.connections_max.to_string()),
-        ("maxmemory", text("0")),
+        ("maxmemory", (settings.quota_kv_mb << 20).to_string()),
         ("maxmemory-policy", text("noeviction")),
         ("port", port.to_string()),
         ("proto-max-bulk-len", RESP_REQUEST_BYTES_MAX.to_string()),
@@ -161,6 +77,41 @@ pub(crate) fn role(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
 
 pub(crate) fn cluster(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
     reply::error(out, "ERR This instance has cluster support disabled");
+}
+
+// ---- what there is nothing of ----
+
+pub(crate) fn acl(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    reply::bulk(out, b"default");
+}
+
+pub(crate) fn module(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    reply::array(out, 0);
+}
+
+pub(crate) fn slowlog(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    match request.word(1) {
+        word if is(word, "len") => reply::int(out, 0),
+        word if is(word, "reset") => reply::ok(out),
+        _ => match request.len() {
+            2 => reply::array(out, 0),
+            3 if integer(request.word(2)).is_some_and(|count| count >= -1) => reply::array(out, 0),
+            3 => reply::error(out, "ERR count should be greater than or equal to -1"),
+            _ => reply::error(out, "ERR wrong number of arguments for 'slowlog|get' command"),
+        },
+    }
+}
+
+pub(crate) fn latency(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
+    match request.word(1) {
+        word if is(word, "reset") => reply::int(out, 0),
+        _ => reply::array(out, 0),
+    }
+}
+
+pub(crate) fn lolwut(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
+    let text = format!("Phalanx ver. {}, Redis ver. {REDIS_VERSION}\n", env!("CARGO_PKG_VERSION"));
+    reply::verbatim(out, conn.proto, &text);
 }
 
 // ---- LEADER, PHALANX, RAFT ----

@@ -1,5 +1,6 @@
 //! The Redis protocol: bytes to requests, and replies to bytes.
 
+pub(crate) mod lines;
 pub mod parse;
 pub(crate) mod reply;
 #[cfg(any(test, fuzzing))]

@@ -36,7 +36,14 @@ struct Span {
 pub struct Request<'a> {
     bytes: &'a [u8],
     spans: &'a [Span],
+    /// It is a plain line on a connection that began with one: its client reads plain lines.
+    pub is_line: bool,
+    /// For such a line that begins with one of [`VALUE_LINES`]: all from the third word to its end, as it was sent.
+    pub value: Option<&'a [u8]>,
 }
+
+/// Commands of a plain line whose third word is a value, which goes on to the end of the line.
+const VALUE_LINES: [&str; 5] = ["append", "getset", "publish", "set", "setnx"];
 
 /// Whether a word of a request is this name, ignoring case.
 pub(crate) fn is(word: &[u8], name: &str) -> bool {
@@ -87,7 +94,7 @@ impl Owned {
 
     /// Borrows it as a [`Request`].
     pub fn request(&self) -> Request<'_> {
-        Request { bytes: &self.bytes, spans: &self.spans }
+        Request { bytes: &self.bytes, spans: &self.spans, is_line: false, value: None }
     }
 
     /// Bytes of memory that it uses in a list, whose capacity may be twice what it needs.
@@ -114,6 +121,8 @@ pub struct Parser {
     bulk: Option<usize>,
     /// The last request was returned: the next call starts anew.
     is_done: bool,
+    /// Whether the connection began with a plain line; `None`: it has not begun.
+    begins_plain: Option<bool>,
 }
 
 impl Parser {
@@ -128,6 +137,9 @@ impl Parser {
             self.spans.clear();
             (self.at, self.searched, self.left, self.bulk) = (0, 0, None, None);
         }
+        if let Some(first) = input.first() {
+            self.begins_plain.get_or_insert(*first != b'*');
+        }
         let is_whole = match input.first() {
             None => false,
             Some(b'*') => self.array(input, is_known)?,
@@ -137,7 +149,7 @@ impl Parser {
             return Ok(None);
         }
         self.is_done = true;
-        Ok(Some((Request { bytes: input, spans: &self.spans }, self.at)))
+        Ok(Some((Request { bytes: input, spans: &self.spans, is_line: false, value: None }, self.at)))
     }
 
     /// Continues with an array of bulk strings; returns whether it is whole.
@@ -226,12 +238,35 @@ impl Parser {
         };
         let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
         self.plain.clear();
+        let is_line = self.begins_plain == Some(true);
+        let value = if is_line { value_line(line) } else { None };
         if !split_words(line, &mut self.plain, &mut self.spans) {
-            return fault("unbalanced quotes in request");
+            // An apostrophe in a value is no quote.
+            let Some((command, key, value)) = value else { return fault("unbalanced quotes in request") };
+            self.plain.clear();
+            self.spans.clear();
+            for word in [command, key, value] {
+                let from = self.plain.len() as u32;
+                self.plain.extend_from_slice(word);
+                self.spans.push(Span { from, to: self.plain.len() as u32 });
+            }
         }
         self.is_done = true;
-        Ok(Some((Request { bytes: &self.plain, spans: &self.spans }, end + 1)))
+        let value = value.map(|(_, _, value)| value);
+        Ok(Some((Request { bytes: &self.plain, spans: &self.spans, is_line, value }, end + 1)))
     }
+}
+
+/// The command, the key and the value of a line that begins with one of [`VALUE_LINES`], as they were sent.
+fn value_line(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let word = |line: &[u8]| line.split(|byte| byte.is_ascii_whitespace()).next().map_or(0, <[u8]>::len);
+    let line = line.trim_ascii();
+    let (command, rest) = line.split_at(word(line));
+    let rest = rest.trim_ascii_start();
+    let (key, value) = rest.split_at(word(rest));
+    let value = value.trim_ascii_start();
+    let is_one = VALUE_LINES.iter().any(|name| is(command, name));
+    (is_one && !value.is_empty()).then_some((command, key, value))
 }
 
 /// Splits a plain line as redis-cli and Redis do: words are separated by blanks; in double quotes `\n`, `\x41` and the

@@ -76,6 +76,28 @@ pub fn array(out: &mut Vec<u8>, count: usize) {
     line(out, b'*', count as i64);
 }
 
+/// The head of a message that answers no request; so many parts follow.
+pub fn push(out: &mut Vec<u8>, proto: Proto, count: usize) {
+    line(out, if proto == Proto::Two { b'*' } else { b'>' }, count as i64);
+}
+
+/// A message as it is sent to a subscriber.
+pub fn message(out: &mut Vec<u8>, proto: Proto, channel: &[u8], message: &[u8], pattern: Option<&[u8]>) {
+    match pattern {
+        None => {
+            push(out, proto, 3);
+            bulk(out, b"message");
+        }
+        Some(pattern) => {
+            push(out, proto, 4);
+            bulk(out, b"pmessage");
+            bulk(out, pattern);
+        }
+    }
+    bulk(out, channel);
+    bulk(out, message);
+}
+
 /// The head of a map; so many pairs of replies follow.
 pub fn map(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
     match proto {

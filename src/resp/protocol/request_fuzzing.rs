@@ -3,10 +3,9 @@
 //! `fuzz/` (cargo-fuzz) gives [`check`] bytes of its own, guided by coverage; the tests draw theirs here.
 
 use super::parse::{Fault, Parser};
-use crate::resp::commands::keys::Context;
+use crate::resp::commands::context::Context;
 use crate::resp::commands::scripts::Loaded;
 use crate::resp::commands::{self, Handler, TABLE};
-use crate::resp::cursors::Cursors;
 
 /// Requests of all kinds, with some bytes broken.
 pub fn input(rng: &mut fastrand::Rng) -> Vec<u8> {
@@ -87,8 +86,8 @@ pub fn check(input: &[u8], rng: &mut fastrand::Rng) {
 type Found = (Vec<Vec<Vec<u8>>>, Option<Fault>);
 
 fn parse(input: &[u8], cuts: &[usize], is_known: bool) -> Found {
-    let (cursors, scripts) = (Cursors::new(1), Loaded::default());
-    let context = Context { cursors: &cursors, scripts: &scripts, now_ms: 1_800_000_000_000 };
+    let scripts = Loaded::default();
+    let context = Context { position: &|_| None, scripts: &scripts, now_ms: 1_800_000_000_000, draw: || 7 };
     let mut parser = Parser::default();
     let (mut found, mut from) = (Vec::new(), 0);
     for end in cuts {

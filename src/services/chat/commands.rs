@@ -406,7 +406,7 @@ pub enum View {
     },
     /// Messages, in order.
     History {
-        messages: Vec<Said>,
+        messages: Vec<MessageView>,
         /// Number of the oldest message that is kept.
         oldest: u64,
         /// Number of the newest message.
@@ -437,11 +437,11 @@ pub struct Row {
     /// Number of the newest message; 0: there is none yet.
     pub newest: u64,
     /// The newest message.
-    pub last: Option<Said>,
+    pub last: Option<MessageView>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Said {
+pub struct MessageView {
     /// Number in its conversation.
     pub number: u64,
     /// Log time, in milliseconds.

@@ -34,11 +34,11 @@ pub enum Event {
 }
 
 /// An event with its position and its conversation.
-pub type Placed = (u64, ConversationId, Event);
+pub type PositionedEvent = (u64, ConversationId, Event);
 
 impl Chat {
     /// All events of all conversations after a position, in order; `None` if there are more than `most`.
-    pub fn happened_after(&self, position: u64, most: usize) -> Option<Vec<Placed>> {
+    pub fn happened_after(&self, position: u64, most: usize) -> Option<Vec<PositionedEvent>> {
         let mut events = Vec::new();
         for (_, id) in self.order.range(position.saturating_add(1)..) {
             let talk = self.talks.get(id).expect("C2: what is in order exists");
@@ -52,7 +52,7 @@ impl Chat {
     }
 
     /// The events for an account after a position, in order, at most `most`; and the position from which to continue.
-    pub fn told_after(&self, who: AccountId, position: u64, most: usize) -> (Vec<Placed>, u64) {
+    pub fn events_after(&self, who: AccountId, position: u64, most: usize) -> (Vec<PositionedEvent>, u64) {
         let mut events = Vec::new();
         let Some(account) = self.accounts.get(who) else { return (events, self.position) };
         for (id, Membership { is_in, since, read, read_at }) in &account.talks {
@@ -86,7 +86,7 @@ impl Chat {
 }
 
 /// The events of one conversation: at most `most` messages, and at most `most` deletions.
-fn happened_in(id: ConversationId, talk: &Talk, position: u64, most: usize, events: &mut Vec<Placed>) {
+fn happened_in(id: ConversationId, talk: &Talk, position: u64, most: usize, events: &mut Vec<PositionedEvent>) {
     let head = &talk.head;
     if head.dropped_at > position {
         events.push((head.dropped_at, id, Event::Missed(talk.oldest() - 1)));

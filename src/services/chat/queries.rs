@@ -6,7 +6,8 @@
 
 use super::accounts::Membership;
 use super::commands::{
-    AccountId, ConversationId, Listing, Named, PAGE_MAX, Query, Refusal, Row, Said, TEXT_BYTES_MAX, TokenHash, View,
+    AccountId, ConversationId, Listing, MessageView, Named, PAGE_MAX, Query, Refusal, Row, TEXT_BYTES_MAX, TokenHash,
+    View,
 };
 use super::conversation::{Kind, Message, Talk};
 use super::state::Chat;
@@ -122,9 +123,9 @@ impl Chat {
     }
 
     /// A message as readers see it.
-    pub fn said(&self, number: u64, message: &Message) -> Said {
+    pub fn said(&self, number: u64, message: &Message) -> MessageView {
         let Message { at_ms, from, text, .. } = message;
-        Said { number, at_ms: *at_ms, from: *from, name: self.name_of(*from), text: text.clone() }
+        MessageView { number, at_ms: *at_ms, from: *from, name: self.name_of(*from), text: text.clone() }
     }
 
     fn list_accounts(&self, listing: &Listing) -> Result<View, Refusal> {

@@ -72,7 +72,7 @@ fn the_oldest_messages_go_and_readers_that_were_away_hear_of_it() {
     let query = Query::History { token: token("bob"), conversation: 1, before: None, after: Some(0), limit: 2 };
     let View::History { messages, oldest, newest } = chat.answer(query) else { panic!("no page") };
     assert_eq!((messages[0].number, oldest, newest), (8, 8, MESSAGES_MAX + 7));
-    let (events, _) = chat.told_after(2, position, 1);
+    let (events, _) = chat.events_after(2, position, 1);
     assert!(matches!(events[0].2, super::Event::Missed(7)), "{events:?}");
     assert_eq!(restored::<Chat>(&saved(&chat)), chat);
 }

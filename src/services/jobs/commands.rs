@@ -422,7 +422,7 @@ pub struct Job {
     /// Present state.
     pub state: State,
     /// Attempts that did not end the job, in order.
-    pub past: Vec<Arc<Past>>,
+    pub past: Vec<Arc<PastAttempt>>,
 }
 
 impl Job {
@@ -447,7 +447,7 @@ impl Job {
 
 /// An attempt that did not end its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
+pub struct PastAttempt {
     /// Number of the attempt.
     pub attempt: u32,
     /// The worker that had it.
@@ -460,15 +460,18 @@ pub struct Past {
     pub stderr: Bytes,
 }
 
-impl Past {
+impl PastAttempt {
     /// Returns a past attempt without output.
-    pub(crate) fn of(attempt: u32, worker: Identity, not_started: Option<String>) -> Past {
-        Past { attempt, worker, not_started, stdout: Bytes::new(), stderr: Bytes::new() }
+    pub(crate) fn of(attempt: u32, worker: Identity, not_started: Option<String>) -> PastAttempt {
+        PastAttempt { attempt, worker, not_started, stdout: Bytes::new(), stderr: Bytes::new() }
     }
 
     /// Returns its size in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Past>() + self.not_started.as_ref().map_or(0, String::len) + self.stdout.len() + self.stderr.len()
+        size_of::<PastAttempt>()
+            + self.not_started.as_ref().map_or(0, String::len)
+            + self.stdout.len()
+            + self.stderr.len()
     }
 }
 

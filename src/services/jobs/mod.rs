@@ -16,6 +16,6 @@ mod state;
 mod tests;
 
 pub use self::commands::{
-    Answer, Command, End, Job, JobId, JobOutcome, Limits, Past, Query, Refusal, Request, State, Worker,
+    Answer, Command, End, Job, JobId, JobOutcome, Limits, PastAttempt, Query, Refusal, Request, State, Worker,
 };
 pub use self::state::JobTable;

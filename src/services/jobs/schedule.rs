@@ -23,11 +23,11 @@ impl JobTable {
     /// Returns the first job that a worker can take, with that worker.
     fn next_pair(&self) -> Option<(JobId, NodeId)> {
         let first_of_each = self.queues().filter_map(|(language, jobs)| Some((*jobs.get_min()?, language)));
-        let takers = first_of_each.filter_map(|(job, language)| Some((job, self.taker(job, language)?)));
-        takers.min()
+        let pairs = first_of_each.filter_map(|(job, language)| Some((job, self.find_worker(job, language)?)));
+        pairs.min()
     }
 
-    fn taker(&self, job: JobId, language: &str) -> Option<NodeId> {
+    fn find_worker(&self, job: JobId, language: &str) -> Option<NodeId> {
         let can_take = |worker: &&Worker| {
             let has_room = (worker.running.len() as u64) < worker.slots || is_planted!(self, slots_are_not_counted);
             worker.is_here && has_room && worker.runtimes.contains(language)

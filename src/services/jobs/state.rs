@@ -16,7 +16,7 @@
 use super::commands::{
     ARGS_BYTES_MAX, ARGS_MAX, ATTEMPTS_MAX, AWAY_MAX_MS, Answer, Bytes, Command, ENDED_BYTES_MAX, End, FILES_MAX, Job,
     JobId, JobOutcome, LOSS_COUNTS_AFTER_MS, LOSSES_MAX, NAME_BYTES_MAX, NAME_PARTS_MAX, OPEN_BYTES_MAX, OPEN_MAX,
-    OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, Past, REASON_BYTES_MAX, REQUEST_BYTES_MAX, Refusal,
+    OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, PastAttempt, REASON_BYTES_MAX, REQUEST_BYTES_MAX, Refusal,
     Request, SETBACKS_MAX, State, WORKERS_MAX, Worker,
 };
 #[cfg(test)]
@@ -218,7 +218,7 @@ impl JobTable {
             };
             let is_proven = heard > held.given || at.at_ms.saturating_sub(since_ms) >= LOSS_COUNTS_AFTER_MS;
             held.losses += u32::from(is_lost && is_proven);
-            let past = Past::of(held.attempt, who, None);
+            let past = PastAttempt::of(held.attempt, who, None);
             self.open.1 += past.bytes();
             held.past.push(Arc::new(past));
             if held.losses >= LOSSES_MAX || held.attempt >= ATTEMPTS_MAX {
@@ -247,7 +247,7 @@ impl JobTable {
             State::Assigned { .. } | State::Queued => return Err(Refusal::NotYours(id)),
         }
         let why: String = why.chars().take(REASON_BYTES_MAX / 4).collect();
-        let past = Past::of(attempt, who, Some(why.clone()));
+        let past = PastAttempt::of(attempt, who, Some(why.clone()));
         self.open.1 += past.bytes();
         job.past.push(Arc::new(past));
         let setbacks = job.setbacks().count();

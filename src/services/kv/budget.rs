@@ -1,7 +1,7 @@
-//! The remaining budget of one command or query: bytes of its reply, and steps of its searches.
+//! The remaining budget of one command or query: bytes of its reply, steps of its searches, bytes of its copies.
 //!
-//! It protects the node from a client that requests the largest value a thousand times, or uses a pattern that takes
-//! minutes: such operations fail. They fail at the same byte and step on every node.
+//! It protects the node from a client that requests or copies the largest value a thousand times, or uses a pattern that
+//! takes minutes: such operations fail. They fail at the same byte and step on every node.
 //! Not here: the size of the budget (`commands.rs`).
 
 use super::commands::{Bytes, LOOK_STEPS, Value};
@@ -25,6 +25,8 @@ pub struct Budget {
     pub steps: u64,
     /// The error when no steps are left.
     pub steps_used: OpError,
+    /// Remaining bytes that may be added beyond what the batch contains.
+    pub growth: usize,
 }
 
 impl Budget {
@@ -34,6 +36,15 @@ impl Budget {
     /// Returns [`OpError::ReplyTooLarge`] if the budget is too small; it is then unchanged.
     pub fn spend(&mut self, bytes: usize) -> Result<(), OpError> {
         self.bytes = self.bytes.checked_sub(bytes + VALUE_BYTES).ok_or(OpError::ReplyTooLarge)?;
+        Ok(())
+    }
+
+    /// Deducts bytes that are added beyond what the batch contains.
+    ///
+    /// # Errors
+    /// Returns [`OpError::EntryGrowth`] if too few are left.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), OpError> {
+        self.growth = self.growth.checked_sub(bytes).ok_or(OpError::EntryGrowth)?;
         Ok(())
     }
 

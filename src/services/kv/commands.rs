@@ -37,6 +37,10 @@ pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 }
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
 /// Steps of examining one key, in addition to those of the pattern.
 pub const LOOK_STEPS: u64 = 50;
+/// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and the
+/// zeros before a part that is written. A quota is checked before the entry, and may be exceeded by so much. Lower in
+/// tests.
+pub const ENTRY_GROWTH_MAX: usize = if cfg!(test) { 8 << 20 } else { 64 << 20 };
 
 /// When a written key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +166,31 @@ pub enum Op {
     /// The marks of keys for WATCH ([`Batch::watched`]): the key's revision, or, if it does not exist, [`ABSENT`] with
     /// the store's newest revision. `List` of `Int`, each with the bits of the mark.
     Marks(Vec<Bytes>),
+    /// Value of a key, and sets its time to live: `Bytes` or `Nil`. A time that has passed removes the key.
+    GetEx { key: Bytes, expiry: Expiry },
+    /// Part of a value, from byte `start` to byte `end` inclusive, counted from the end if negative: `Bytes`.
+    GetRange { key: Bytes, start: i64, end: i64 },
+    /// Overwrites a value from this byte on, padded with zeros, and keeps the time to live: `Int`, the length.
+    SetRange { key: Bytes, offset: u64, value: Bytes },
+    /// Writes several keys if none of them exists: `Int` 1 or 0.
+    MSetNx(Vec<(Bytes, Bytes)>),
+    /// Adds to a decimal number (`float.rs`) and keeps the time to live: `Bytes`, or `Error`.
+    IncrByFloat { key: Bytes, by: Bytes },
+    /// Gives a key another name, with its time to live. `Ok`, or with `if_absent` `Int` 1, or 0 if the new name is in
+    /// use; `Error` if there is no such key.
+    Rename { from: Bytes, to: Bytes, if_absent: bool },
+    /// Copies a key with its time to live: `Int` 1, or 0 (no such key, or `to` exists and is not to be replaced).
+    Copy { from: Bytes, to: Bytes, replace: bool },
+    /// Time of expiry in milliseconds since 1970: `Int`; -1: never expires, -2: no such key.
+    ExpireTime(Bytes),
+    /// A key that the caller's random number chooses, or `Nil` if there is none: `Bytes`.
+    RandomKey(u64),
+    /// How Redis would store a value: `Bytes` `int`, `embstr` or `raw`; `Nil`: no such key.
+    Encoding(Bytes),
+    /// Approximate memory of a key and its value in bytes: `Int` or `Nil`.
+    MemoryUsage(Bytes),
+    /// Number of keys with a time to live: `Int`.
+    CountExpiring,
 }
 
 /// Bit of a mark: the key did not exist; the other bits are the store's newest revision at that time.
@@ -170,10 +199,19 @@ pub const ABSENT: u64 = 1 << 63;
 impl Op {
     /// Whether the operation must go through the log, because it changes something or needs log time.
     pub fn needs_log(&self) -> bool {
-        use Op::{Count, Exists, Get, Keys, LockInfo, MGet, Marks, Range, Read, Revisions, Scan, StrLen, Type};
+        use Op::{
+            Count, CountExpiring, Encoding, Exists, ExpireTime, Get, GetRange, Keys, LockInfo, MGet, Marks,
+            MemoryUsage, RandomKey, Range, Read, Revisions, Scan, StrLen, Type,
+        };
         !matches!(
             self,
             Get(_)
+                | GetRange { .. }
+                | ExpireTime(_)
+                | RandomKey(_)
+                | Encoding(_)
+                | MemoryUsage(_)
+                | CountExpiring
                 | MGet(_)
                 | Read(_)
                 | Exists(_)
@@ -191,14 +229,15 @@ impl Op {
 
     /// Whether the operation searches through keys that it does not name.
     pub fn looks_through(&self) -> bool {
-        matches!(self, Op::Keys(_) | Op::Scan { .. } | Op::Range { .. })
+        matches!(self, Op::Keys(_) | Op::Scan { .. } | Op::Range { .. } | Op::RandomKey(_))
     }
 
     /// Returns the number of keys and locks that the operation names.
     pub fn keys_named(&self) -> usize {
         match self {
             Op::MGet(keys) | Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) | Op::Del(keys) => keys.len(),
-            Op::MSet(pairs) => pairs.len(),
+            Op::MSet(pairs) | Op::MSetNx(pairs) => pairs.len(),
+            Op::Rename { .. } | Op::Copy { .. } => 2,
             _ => 1,
         }
     }
@@ -242,8 +281,13 @@ pub fn growth(command: &[u8]) -> Growth {
             Op::Set { .. }
                 | Op::Put { .. }
                 | Op::MSet(_)
+                | Op::MSetNx(_)
                 | Op::IncrBy { .. }
+                | Op::IncrByFloat { .. }
                 | Op::Append { .. }
+                | Op::SetRange { .. }
+                | Op::Rename { .. }
+                | Op::Copy { .. }
                 | Op::LockAcquire { .. }
         )
     };

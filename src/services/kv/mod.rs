@@ -4,12 +4,13 @@
 //! operations that change it, `queries.rs` those that only read, `snapshot.rs` the snapshot. Below them, `table.rs` has
 //! the keys with their times to live, `stored.rs` their values, `locks.rs` the locks with their fencing tokens,
 //! `removed.rs` the revisions of removals, `glob.rs` the patterns of KEYS and SCAN, `budget.rs` the limits of one
-//! request, `commands.rs` the operations and replies, `op_error.rs` the errors of an operation. The state is in
+//! request, `float.rs` the numbers of INCRBYFLOAT, `commands.rs` the operations and replies, `op_error.rs` the errors of an operation. The state is in
 //! persistent trees that share their nodes with copies, so copying a million keys is cheap.
 //! Not here: the Redis protocol (`resp/`), HTTP (`http/`).
 
 mod budget;
 pub(crate) mod commands;
+pub(crate) mod float;
 pub(crate) mod glob;
 mod key;
 mod locks;

@@ -25,12 +25,20 @@ pub enum OpError {
     EntrySteps,
     /// The search exceeds [`super::commands::READ_STEPS_MAX`].
     ReadSteps,
+    /// The value or the increment is not a decimal number.
+    NotAFloat,
+    /// The sum is not a number that can be printed.
+    FloatOverflow,
+    /// There is no key of this name.
+    NoSuchKey,
+    /// Copies and padding exceed [`super::commands::ENTRY_GROWTH_MAX`].
+    EntryGrowth,
     /// A text from another version's snapshot.
     Other(String),
 }
 
 impl OpError {
-    const KNOWN: [OpError; 7] = [
+    const KNOWN: [OpError; 11] = [
         OpError::TooLarge,
         OpError::NotAnInteger,
         OpError::Overflow,
@@ -38,6 +46,10 @@ impl OpError {
         OpError::ReplyTooLarge,
         OpError::EntrySteps,
         OpError::ReadSteps,
+        OpError::NotAFloat,
+        OpError::FloatOverflow,
+        OpError::NoSuchKey,
+        OpError::EntryGrowth,
     ];
 
     /// Returns Redis' error text, which begins with the error code.
@@ -55,6 +67,13 @@ impl OpError {
             OpError::ReadSteps => {
                 "ERR matching all keys exceeds the limit of 300 million steps: \
                  use SCAN, a shorter pattern or one that begins with a literal prefix"
+            }
+            OpError::NotAFloat => "ERR value is not a valid float",
+            OpError::FloatOverflow => "ERR increment would produce NaN or Infinity",
+            OpError::NoSuchKey => "ERR no such key",
+            OpError::EntryGrowth => {
+                "ERR COPY and the padding of SETRANGE in current transactions exceed the limit of 64 MiB: \
+                 send fewer of them at once"
             }
             OpError::Other(text) => text,
         }

@@ -7,19 +7,25 @@ use super::commands::{Bytes, Op, RANGE_BYTES_MAX, Value, int};
 use super::glob;
 use super::key::Key;
 use super::op_error::OpError;
-use super::state::Store;
+use super::state::{Store, number};
+use super::stored::Stored;
 use crate::services::cost_within;
 use crate::types::Stamp;
 
 /// Read cost of examining one key, in bytes.
 const LOOK_BYTES: usize = 64;
+/// Longest value that Redis stores together with its object.
+const EMBEDDED_BYTES_MAX: usize = 44;
+/// Places at which RANDOMKEY chooses a byte; keys that differ further behind are chosen by their order.
+const RANDOM_DEPTH_MAX: usize = 64;
 
 /// Returns about how many bytes are copied or examined to answer an operation; stops counting beyond `most`.
 pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     let table = store.table();
     let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
     match op {
-        Op::Get(key) | Op::Read(key) => value(key),
+        Op::Get(key) | Op::Read(key) | Op::GetRange { key, .. } => value(key),
+        Op::RandomKey(_) => RANDOM_DEPTH_MAX * LOOK_BYTES,
         Op::MGet(keys) => cost_within(keys.iter().map(value), most),
         Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
         Op::Keys(pattern) => {
@@ -65,6 +71,22 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         }
         Op::Exists(keys) => Ok(int(keys.iter().filter(|key| table.get(key).is_some()).count())),
         Op::StrLen(key) => Ok(int(table.get(key).map_or(0, |slot| slot.value.len()))),
+        Op::GetRange { key, start, end } => match table.get(key) {
+            Some(slot) => {
+                let range = range_within(slot.value.len(), *start, *end);
+                budget.spend(range.len())?;
+                Ok(Value::Bytes(Bytes::from(slot.value.part(range))))
+            }
+            None => Ok(Value::Bytes(Bytes::new())),
+        },
+        Op::ExpireTime(key) => Ok(match table.get(key) {
+            None => Value::Int(-2),
+            Some(slot) => slot.expires_ms().map_or(Value::Int(-1), int),
+        }),
+        Op::Encoding(key) => Ok(table.get(key).map_or(Value::Nil, |slot| encoding(&slot.value))),
+        Op::MemoryUsage(key) => Ok(table.bytes_of(key).map_or(Value::Nil, int)),
+        Op::CountExpiring => Ok(int(store.count_expiring())),
+        Op::RandomKey(draw) => random_key(store, *draw, budget),
         Op::Type(key) => Ok(Value::Text(if table.get(key).is_some() { "string" } else { "none" }.to_string())),
         Op::Revisions(keys) => {
             let revisions = keys.iter().map(|key| {
@@ -97,6 +119,69 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         })),
         other => unreachable!("{other:?} needs the log"),
     }
+}
+
+/// The bytes that GETRANGE returns of a value of this length.
+fn range_within(len: usize, start: i64, end: i64) -> std::ops::Range<usize> {
+    if start < 0 && end < 0 && start > end {
+        return 0..0;
+    }
+    let from_start = |at: i64| match usize::try_from(at) {
+        Ok(at) => at,
+        Err(_) => len.saturating_sub(usize::try_from(at.unsigned_abs()).unwrap_or(usize::MAX)),
+    };
+    let (start, end) = (from_start(start), from_start(end).saturating_add(1).min(len));
+    if start < end { start..end } else { 0..0 }
+}
+
+/// The name that Redis would give to the form in which it stores a value that was written as a whole.
+fn encoding(value: &Stored) -> Value {
+    let name = match value.len() {
+        _ if number(value).is_some() => "int",
+        0..=EMBEDDED_BYTES_MAX => "embstr",
+        _ => "raw",
+    };
+    Value::Bytes(Bytes::from(name.as_bytes()))
+}
+
+/// Goes down the keys as a tree of their bytes: where they differ, `draw` chooses one of the bytes from the first key's
+/// to the last one's. So every key can be chosen, and those of one form (numbers of equal length) about equally often.
+fn random_key(store: &Store, mut draw: u64, budget: &mut Budget) -> Answer {
+    let table = store.table();
+    let Some((mut first, mut last)) = table.ends(b"", b"") else { return Ok(Value::Nil) };
+    for _ in 0..RANDOM_DEPTH_MAX {
+        if first == last {
+            break;
+        }
+        budget.look(first, None)?;
+        let shared = first.iter().zip(last.iter()).take_while(|(a, b)| a == b).count();
+        // 0: the key that ends here, if there is one.
+        let byte_at = |key: &Key| key.get(shared).map_or(0, |byte| u64::from(*byte) + 1);
+        let choices = byte_at(last) - byte_at(first) + 1;
+        // A linear congruential generator (Knuth).
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let choice = byte_at(first) + (draw >> 33) % choices;
+        let Some(byte) = choice.checked_sub(1) else {
+            break;
+        };
+        let prefix = first[..shared].to_vec();
+        let from = [&prefix[..], &[byte as u8]].concat();
+        // No key may have this byte; then the next higher one that a key has.
+        let Some((next, _)) = table.ends(&prefix, &from) else { break };
+        let Some((a, b)) = table.ends(&next[..=shared], b"") else { break };
+        (first, last) = (a, b);
+    }
+    // The chosen key may have expired and not be removed yet.
+    if table.get(first).is_some() {
+        return budget.bytes(first);
+    }
+    for (key, slot) in table.with_prefix(b"", Some(first)).chain(table.with_prefix(b"", None)) {
+        budget.look(key, None)?;
+        if !table.is_over(slot) {
+            return budget.bytes(key);
+        }
+    }
+    Ok(Value::Nil)
 }
 
 fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, budget: &mut Budget) -> Answer {

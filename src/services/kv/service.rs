@@ -9,11 +9,11 @@
 
 use super::budget::{Answer, Budget};
 use super::commands::{
-    Batch, BatchReply, ENTRY_STEPS_MAX, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX, READ_STEPS_MAX,
-    RUN_REPLY_BYTES_MAX, Value, fits, int,
+    Batch, BatchReply, Condition, ENTRY_GROWTH_MAX, ENTRY_STEPS_MAX, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX,
+    READ_STEPS_MAX, RUN_REPLY_BYTES_MAX, Value, fits, int,
 };
 use super::op_error::OpError;
-use super::state::{Steps, Store};
+use super::state::{Store, Used};
 use super::table::Portion;
 use super::{queries, snapshot};
 use crate::services::{Replicated, Reply, Service, cost_within};
@@ -36,7 +36,7 @@ impl Service for Store {
     }
 
     fn expire(&mut self, at: Stamp) {
-        self.steps = Steps::default();
+        self.used = Used::default();
         self.removed.note_many(self.table.move_to(at.at_ms), self.revision);
         let mut portion = Portion::default();
         self.table.expire(&mut portion);
@@ -89,8 +89,9 @@ impl Store {
         if self.has_changed(&batch.watched) {
             return BatchReply::Aborted;
         }
-        let steps = ENTRY_STEPS_MAX.saturating_sub(self.steps.0);
-        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: OpError::EntrySteps };
+        let steps = ENTRY_STEPS_MAX.saturating_sub(self.used.steps);
+        let growth = ENTRY_GROWTH_MAX.saturating_sub(self.used.growth);
+        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: OpError::EntrySteps, growth };
         let values = batch.ops.into_iter().map(|op| {
             let answer = match op.needs_log() {
                 true => self.carry_out(at, op, &mut budget),
@@ -99,7 +100,7 @@ impl Store {
             answer.unwrap_or_else(Value::Error)
         });
         let values = values.collect();
-        self.steps.0 = ENTRY_STEPS_MAX - budget.steps;
+        self.used = Used { steps: ENTRY_STEPS_MAX - budget.steps, growth: ENTRY_GROWTH_MAX - budget.growth };
         BatchReply::Values(values)
     }
 
@@ -111,7 +112,8 @@ impl Store {
         if self.has_changed(&batch.watched) {
             return Some(BatchReply::Aborted);
         }
-        let mut budget = Budget { bytes: READ_REPLY_BYTES_MAX, steps: READ_STEPS_MAX, steps_used: OpError::ReadSteps };
+        let (bytes, steps) = (READ_REPLY_BYTES_MAX, READ_STEPS_MAX);
+        let mut budget = Budget { bytes, steps, steps_used: OpError::ReadSteps, growth: 0 };
         let answers = batch.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
         Some(BatchReply::Values(answers.map(|answer| answer.unwrap_or_else(Value::Error)).collect()))
     }
@@ -150,6 +152,16 @@ impl Store {
                 }
                 Ok(Value::Ok)
             }
+            Op::MSetNx(pairs) => {
+                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
+                    return Err(OpError::TooLarge);
+                }
+                let is_met = pairs.iter().all(|(key, _)| self.holds(key, &Condition::Absent));
+                for (key, value) in pairs.iter().filter(|_| is_met) {
+                    self.write(at, key, value.as_slice().into(), Expiry::Never);
+                }
+                Ok(int(u8::from(is_met)))
+            }
             Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.remove(key).is_some()).count())),
             Op::DelIf { key, condition } => Ok(match self.holds(&key, &condition) {
                 true => int(u8::from(self.remove(&key).is_some())),
@@ -160,7 +172,17 @@ impl Store {
                 self.remove(&key);
                 Ok(value)
             }
+            Op::GetEx { key, expiry } => {
+                let value = queries::answer(self, at, &Op::Get(key.clone()), budget)?;
+                let condition = if expiry == Expiry::Never { ExpireIf::HasOne } else { ExpireIf::Always };
+                self.expire_key(at, &key, expiry, condition);
+                Ok(value)
+            }
             Op::IncrBy { key, by } => self.incr_by(at, &key, by),
+            Op::IncrByFloat { key, by } => self.incr_by_float(at, &key, &by),
+            Op::SetRange { key, offset, value } => self.set_range(at, &key, offset, &value, budget),
+            Op::Rename { from, to, if_absent } => self.rename(&from, &to, if_absent),
+            Op::Copy { from, to, replace } => self.copy(&from, &to, replace, budget),
             Op::Append { key, value } => self.append(at, &key, &value),
             Op::Expire { key, expiry, condition } => Ok(self.expire_key(at, &key, expiry, condition)),
             Op::Persist(key) => Ok(self.expire_key(at, &key, Expiry::Never, ExpireIf::HasOne)),

@@ -5,8 +5,9 @@
 //! Not here: the operations of a command (`service.rs`), operations that only read (`queries.rs`), the format of the
 //! snapshot (`snapshot.rs`).
 
-use super::budget::Answer;
+use super::budget::{Answer, Budget};
 use super::commands::{ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, Value, fits, int};
+use super::float::Float;
 use super::locks::{Lock, Locks};
 use super::op_error::OpError;
 use super::removed::Removed;
@@ -24,26 +25,31 @@ pub struct Store {
     pub(super) locks: Locks,
     pub(super) removed: Removed,
     pub(super) revision: u64,
-    /// Steps that searching through keys took in this entry so far.
-    pub(super) steps: Steps,
+    /// What the batches of this entry have used so far.
+    pub(super) used: Used,
 }
 
-/// A step counter that is reset with each entry. It is not part of the state, so all counters compare as equal.
+/// What the batches of one entry have used of its limits. It is not part of the state, so all values compare as equal.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Steps(pub(super) u64);
+pub(super) struct Used {
+    /// Steps of searching through keys.
+    pub(super) steps: u64,
+    /// Bytes that were added beyond what the batches contain.
+    pub(super) growth: usize,
+}
 
-impl PartialEq for Steps {
-    fn eq(&self, _: &Steps) -> bool {
+impl PartialEq for Used {
+    fn eq(&self, _: &Used) -> bool {
         true
     }
 }
 
-impl Eq for Steps {}
+impl Eq for Used {}
 
 impl Store {
     /// Creates a store from the content of a snapshot.
     pub(crate) fn of(table: Table, locks: Locks, removed: Removed, revision: u64) -> Store {
-        Store { table, locks, removed, revision, steps: Steps::default() }
+        Store { table, locks, removed, revision, used: Used::default() }
     }
 
     /// Adds one key on which no later reply depends; see [`crate::services::Service::alter`].
@@ -79,6 +85,11 @@ impl Store {
     /// Returns the revision of a key, 0 if it does not exist.
     pub fn revision_of(&self, key: &[u8]) -> u64 {
         self.table.get(key).map_or(0, |slot| slot.revision)
+    }
+
+    /// Number of keys with a time to live.
+    pub fn count_expiring(&self) -> usize {
+        self.table.expiring()
     }
 
     /// Number of keys.
@@ -194,6 +205,84 @@ impl Store {
         Ok(int(len))
     }
 
+    /// Overwrites a value from byte `offset` on.
+    pub(super) fn set_range(&mut self, at: Stamp, key: &[u8], offset: u64, part: &[u8], budget: &mut Budget) -> Answer {
+        let old = self.table.get(key).map(|slot| slot.value.len());
+        let len = old.unwrap_or(0);
+        if part.is_empty() {
+            return Ok(int(len));
+        }
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let new_len = offset.saturating_add(part.len()).max(len);
+        if !fits(key, new_len) {
+            return Err(OpError::TooLarge);
+        }
+        budget.grow(offset.saturating_sub(len))?;
+        let revision = self.revision + 1;
+        match old {
+            Some(_) => {
+                self.table.overwrite(key, offset, part, revision);
+                self.revision = revision;
+            }
+            None => {
+                let mut value = vec![0; offset];
+                value.extend_from_slice(part);
+                self.write(at, key, value.as_slice().into(), Expiry::Keep);
+            }
+        }
+        Ok(int(new_len))
+    }
+
+    pub(super) fn incr_by_float(&mut self, at: Stamp, key: &[u8], by: &[u8]) -> Answer {
+        let now = match self.table.get(key) {
+            None => Some(Float::ZERO),
+            Some(slot) => slot.value.short().and_then(Float::parse),
+        };
+        let (Some(now), Some(by)) = (now, Float::parse(by)) else { return Err(OpError::NotAFloat) };
+        let sum = now.plus(by).print().ok_or(OpError::FloatOverflow)?;
+        if !fits(key, sum.len()) {
+            return Err(OpError::TooLarge);
+        }
+        self.write(at, key, sum.as_bytes().into(), Expiry::Keep);
+        Ok(Value::Bytes(Bytes::from(sum.into_bytes())))
+    }
+
+    pub(super) fn rename(&mut self, from: &[u8], to: &[u8], if_absent: bool) -> Answer {
+        let done = |is_done: bool| if if_absent { int(u8::from(is_done)) } else { Value::Ok };
+        if self.table.get(from).is_none() {
+            return Err(OpError::NoSuchKey);
+        }
+        if from == to {
+            return Ok(done(false));
+        }
+        if !fits(to, 0) {
+            return Err(OpError::TooLarge);
+        }
+        if if_absent && self.table.get(to).is_some() {
+            return Ok(done(false));
+        }
+        let slot = self.remove(from).expect("it is there");
+        let (revision, expires_ms) = (self.draw(), slot.expires_ms());
+        self.table.put(to, slot.value, revision, expires_ms);
+        Ok(done(true))
+    }
+
+    pub(super) fn copy(&mut self, from: &[u8], to: &[u8], replace: bool, budget: &mut Budget) -> Answer {
+        let Some(slot) = self.table.get(from) else { return Ok(int(0)) };
+        if !replace && self.table.get(to).is_some() {
+            return Ok(int(0));
+        }
+        if !fits(to, 0) {
+            return Err(OpError::TooLarge);
+        }
+        budget.grow(slot.value.len())?;
+        // Not shared with the original: a later write of one would have to copy the bytes then.
+        let (value, expires_ms) = (Stored::from(slot.value.to_vec().as_slice()), slot.expires_ms());
+        let revision = self.draw();
+        self.table.put(to, value, revision, expires_ms);
+        Ok(int(1))
+    }
+
     pub(super) fn expire_key(&mut self, at: Stamp, key: &[u8], expiry: Expiry, condition: ExpireIf) -> Value {
         let Some(slot) = self.table.get(key) else { return int(0) };
         let now = slot.expires_ms();
@@ -269,7 +358,7 @@ fn is_over(at: Stamp, expires_ms: Option<u64>) -> bool {
 }
 
 /// Parses a number as Redis does: no plus sign, no leading zeros, no white space.
-fn number(value: &Stored) -> Option<i64> {
+pub(super) fn number(value: &Stored) -> Option<i64> {
     let text = value.short().filter(|text| text.len() <= NUMBER_BYTES_MAX)?;
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)

@@ -1,7 +1,8 @@
-//! The value of a key: one piece of bytes, or several pieces if a long value grew by APPEND.
+//! The value of a key: one piece of bytes, or several pieces if a long value grew by APPEND or SETRANGE.
 //!
 //! Values are shared with copies of the state, which snapshots and large reads use. So a long value is never copied for
-//! a write: appending copies at most its last piece, and the list of pieces.
+//! an append: that copies at most its last piece, and the list of pieces. Overwriting a part copies the pieces that it
+//! touches, once for each copy of the state that shares them.
 //!
 //! Invariants: V1 values compare like their bytes, however these are divided. V2 a value of up to
 //! [`ONE_PIECE_BYTES_MAX`] is one piece. V3 each piece but the first and the last has at least [`PIECE_BYTES_MIN`], so
@@ -47,6 +48,34 @@ impl Piece {
         match self {
             Piece::First(bytes) => bytes,
             Piece::Full(bytes) => bytes,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Piece::First(bytes) => Arc::make_mut(bytes),
+            Piece::Full(bytes) => Arc::make_mut(bytes).as_mut_slice(),
+        }
+    }
+}
+
+impl Grown {
+    /// Overwrites the bytes from `offset` on; all of them exist.
+    fn overwrite(&mut self, offset: usize, part: &[u8]) {
+        let (mut from, mut rest) = (0, part);
+        for piece in &mut self.full {
+            let to = from + piece.bytes().len();
+            let at = offset + part.len() - rest.len();
+            if !rest.is_empty() && at < to {
+                let (here, later) = rest.split_at(rest.len().min(to - at));
+                piece.bytes_mut()[at - from..][..here.len()].copy_from_slice(here);
+                rest = later;
+            }
+            from = to;
+        }
+        if !rest.is_empty() {
+            let at = offset + part.len() - rest.len() - from;
+            Arc::make_mut(&mut self.last)[at..][..rest.len()].copy_from_slice(rest);
         }
     }
 }
@@ -104,8 +133,40 @@ impl Stored {
         }
     }
 
+    /// Overwrites the value from byte `offset` on, after zeros if it is shorter; copies of this value stay unchanged.
+    /// Pieces that they share are copied, once.
+    pub fn overwrite(&mut self, offset: usize, part: &[u8]) {
+        let padding = offset.saturating_sub(self.len());
+        self.append(&vec![0; padding]);
+        let (within, beyond) = part.split_at(part.len().min(self.len() - offset));
+        if let Form::Grown(grown) = &mut self.0 {
+            Arc::make_mut(grown).overwrite(offset, within);
+        } else if let Form::One(bytes) = &mut self.0
+            && !within.is_empty()
+        {
+            Arc::make_mut(bytes)[offset..offset + within.len()].copy_from_slice(within);
+        }
+        self.append(beyond);
+    }
+
+    /// Returns the bytes in this range, which must be within the value.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Vec<u8> {
+        let (mut all, mut from) = (Vec::with_capacity(range.len()), 0);
+        for piece in self.pieces() {
+            let to = from + piece.len();
+            if from < range.end && to > range.start {
+                all.extend_from_slice(&piece[range.start.max(from) - from..range.end.min(to) - from]);
+            }
+            from = to;
+        }
+        all
+    }
+
     /// Appends bytes; copies of this value stay unchanged.
     pub fn append(&mut self, more: &[u8]) {
+        if more.is_empty() {
+            return;
+        }
         let len = self.len() + more.len();
         if let Form::One(bytes) = &self.0 {
             if len <= ONE_PIECE_BYTES_MAX {
@@ -183,6 +244,34 @@ mod tests {
                     assert!(!value.is(&other) && value != Stored::from(&*other));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_value_is_overwritten_across_its_pieces() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        for _ in 0..40 {
+            let (mut value, mut model) = (Stored::from(&b"start"[..]), b"start".to_vec());
+            let mut copies = Vec::new();
+            for _ in 0..60 {
+                let size_max = [2, 300, 40_000][rng.usize(0..3)];
+                let part = vec![rng.u8(1..); rng.usize(0..size_max)];
+                copies.push((value.clone(), model.clone()));
+                if rng.bool() {
+                    value.append(&part);
+                    model.extend_from_slice(&part);
+                } else {
+                    let offset = rng.usize(0..model.len() + 100);
+                    value.overwrite(offset, &part);
+                    model.resize(model.len().max(offset + part.len()).max(offset), 0);
+                    model[offset..offset + part.len()].copy_from_slice(&part);
+                }
+                assert!(value.is(&model) && value.len() == model.len());
+                let (one, two) = (rng.usize(0..=model.len()), rng.usize(0..=model.len()));
+                let range = one.min(two)..one.max(two);
+                assert!(value.part(range.clone()) == model[range]);
+            }
+            assert!(copies.into_iter().all(|(value, model)| value.is(&model)), "a copy has changed");
         }
     }
 

@@ -43,7 +43,7 @@ impl Slot {
 /// Derived figures that are not part of the state: they follow from the state and log time, or differ on a node that
 /// restored a snapshot. So they do not count when tables are compared.
 #[derive(Clone, Copy, Debug, Default)]
-struct Beside {
+struct Derived {
     /// Length of the largest value that was ever put, in bytes.
     largest: usize,
     /// Log time of the newest entry.
@@ -52,19 +52,19 @@ struct Beside {
     over: usize,
 }
 
-impl Beside {
+impl Derived {
     fn is_over(&self, slot: &Slot) -> bool {
         slot.expires_ms().is_some_and(|at_ms| at_ms <= self.now_ms)
     }
 }
 
-impl PartialEq for Beside {
-    fn eq(&self, _: &Beside) -> bool {
+impl PartialEq for Derived {
+    fn eq(&self, _: &Derived) -> bool {
         true
     }
 }
 
-impl Eq for Beside {}
+impl Eq for Derived {}
 
 /// How many expired keys and locks may still be removed with the present entry.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ fn bytes_of(key: &[u8], slot: &Slot) -> usize {
 /// All keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    beside: Beside,
+    derived: Derived,
     keys: OrdMap<Key, Slot>,
     /// Memory of all keys and values, including [`KEY_BYTES_BESIDE`] for each.
     bytes: usize,
@@ -113,7 +113,17 @@ pub struct Table {
 impl Table {
     /// Returns the number of keys that are not over.
     pub fn len(&self) -> usize {
-        self.keys.len() - self.beside.over
+        self.keys.len() - self.derived.over
+    }
+
+    /// Returns the number of keys with a time to live that are not over.
+    pub fn expiring(&self) -> usize {
+        self.due.len() - self.derived.over
+    }
+
+    /// Returns the approximate memory of one key in bytes, unless it is over.
+    pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
+        self.get(key).map(|slot| bytes_of(key, slot))
     }
 
     /// Returns the number of keys, including those that are over and not removed yet.
@@ -128,7 +138,7 @@ impl Table {
 
     /// Returns an upper bound of the length of all values in bytes.
     pub fn largest_value(&self) -> usize {
-        self.beside.largest
+        self.derived.largest
     }
 
     /// Returns the slot of a key, unless it is over.
@@ -138,12 +148,12 @@ impl Table {
 
     /// Whether a slot is over (T2).
     pub fn is_over(&self, slot: &Slot) -> bool {
-        self.beside.is_over(slot)
+        self.derived.is_over(slot)
     }
 
     /// Writes a key.
     pub fn put(&mut self, key: &[u8], value: Stored, revision: u64, expires_ms: Option<u64>) {
-        self.beside.largest = self.beside.largest.max(value.len());
+        self.derived.largest = self.derived.largest.max(value.len());
         let slot = Slot { value, revision, expires_ms: expires_ms.and_then(NonZeroU64::new) };
         let at = slot.expires_ms;
         self.bytes += bytes_of(key, &slot);
@@ -153,24 +163,34 @@ impl Table {
         };
         if let Some(old) = &before {
             self.bytes -= bytes_of(key, old);
-            self.beside.over -= usize::from(self.is_over(old));
+            self.derived.over -= usize::from(self.is_over(old));
         }
         self.move_due(key, before.and_then(|old| old.expires_ms), at);
     }
 
     /// Appends to a key's value and keeps its time to live; returns `false` if there is no such key.
     pub fn append(&mut self, key: &[u8], more: &[u8], revision: u64) -> bool {
-        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.beside.is_over(slot)) else { return false };
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return false };
         slot.revision = revision;
         slot.value.append(more);
         self.bytes += more.len();
-        self.beside.largest = self.beside.largest.max(slot.value.len());
+        self.derived.largest = self.derived.largest.max(slot.value.len());
         true
+    }
+
+    /// Overwrites a key's value from byte `offset` on, padded with zeros, and keeps its time to live.
+    pub fn overwrite(&mut self, key: &[u8], offset: usize, part: &[u8], revision: u64) {
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return };
+        slot.revision = revision;
+        self.bytes -= slot.value.len();
+        slot.value.overwrite(offset, part);
+        self.bytes += slot.value.len();
+        self.derived.largest = self.derived.largest.max(slot.value.len());
     }
 
     /// Changes a key's expiry (`None`: never), with a new revision.
     pub fn set_expiry(&mut self, key: &[u8], revision: u64, expires_ms: Option<u64>) {
-        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.beside.is_over(slot)) else { return };
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return };
         slot.revision = revision;
         let at = expires_ms.and_then(NonZeroU64::new);
         let before = std::mem::replace(&mut slot.expires_ms, at);
@@ -192,19 +212,19 @@ impl Table {
 
     /// Removes every key.
     pub fn clear(&mut self) {
-        let beside = Beside { now_ms: self.beside.now_ms, ..Beside::default() };
-        *self = Table { beside, ..Table::default() };
+        let derived = Derived { now_ms: self.derived.now_ms, ..Derived::default() };
+        *self = Table { derived, ..Table::default() };
     }
 
     /// Advances log time; returns the keys that are over now. The caller must consume the whole iterator, because each
     /// key is counted as it is returned.
     pub fn move_to(&mut self, now_ms: u64) -> impl Iterator<Item = &[u8]> {
-        let before_ms = self.beside.now_ms;
-        self.beside.now_ms = before_ms.max(now_ms);
-        let (from, to) = (before_ms, self.beside.now_ms);
+        let before_ms = self.derived.now_ms;
+        self.derived.now_ms = before_ms.max(now_ms);
+        let (from, to) = (before_ms, self.derived.now_ms);
         let is_any = from < to && self.next_expiry_ms().is_some_and(|at_ms| at_ms <= to);
         let first = |ms: u64| (NonZeroU64::MIN.saturating_add(ms), Key::from(&b""[..]));
-        let over = &mut self.beside.over;
+        let over = &mut self.derived.over;
         let rows = is_any.then(|| self.due.range(first(from)..first(to)));
         rows.into_iter().flatten().map(|(_, key)| {
             *over += 1;
@@ -214,13 +234,13 @@ impl Table {
 
     /// Removes keys that are over, within the limit of one entry.
     pub fn expire(&mut self, portion: &mut Portion) {
-        while self.beside.over > 0 && portion.has_more() {
+        while self.derived.over > 0 && portion.has_more() {
             let (_, key) = self.due.remove_min().expect("what is over has a row");
             portion.take(&key);
             let slot = self.keys.remove(&*key);
             let slot = slot.unwrap_or_else(|| panic!("a key that is due does not exist: {key:?}"));
             self.bytes -= bytes_of(&key, &slot);
-            self.beside.over -= 1;
+            self.derived.over -= 1;
         }
     }
 
@@ -245,6 +265,22 @@ impl Table {
             _ => Bound::Included(prefix),
         };
         self.keys.range::<_, [u8]>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
+    /// Returns the first key with this prefix that is not below `from`, and the last one, also if they are over.
+    pub fn ends(&self, prefix: &[u8], from: &[u8]) -> Option<(&Key, &Key)> {
+        let mut after = prefix.to_vec();
+        while after.pop_if(|last| *last == u8::MAX).is_some() {}
+        let end = match after.last_mut() {
+            None => Bound::Unbounded,
+            Some(last) => {
+                *last += 1;
+                Bound::Excluded(after.as_slice())
+            }
+        };
+        let mut keys = self.keys.range::<_, [u8]>((Bound::Included(from.max(prefix)), end));
+        let (first, _) = keys.next()?;
+        Some((first, keys.next_back().map_or(first, |(last, _)| last)))
     }
 
     fn move_due(&mut self, key: &[u8], before: Option<NonZeroU64>, at: Option<NonZeroU64>) {
@@ -272,7 +308,7 @@ impl Table {
         let bytes: usize = self.keys.iter().map(|(key, slot)| bytes_of(key, slot)).sum();
         assert_eq!(bytes, self.bytes, "bytes of all keys");
         let over = self.keys.values().filter(|slot| self.is_over(slot)).count();
-        assert_eq!(over, self.beside.over, "T2: keys that are over");
+        assert_eq!(over, self.derived.over, "T2: keys that are over");
         assert!(rows == self.due, "T1: times to live and their order differ: {rows:?}, {:?}", self.due);
     }
 }

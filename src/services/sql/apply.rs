@@ -15,13 +15,13 @@
 use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
 use super::commands::{
-    Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
+    Answer, Command, Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
 };
 use super::connection::foreign_keys;
 use super::connection::limits::set_length;
 use super::errors::{BUDGET_EXCEEDED, Fatal, StatementError};
 use super::integrity::settle;
-use super::statement;
+use super::statement::Executor;
 use super::storage::own_table;
 use super::tokens::longest_literal;
 use super::writer::{Entry, Writer};
@@ -175,7 +175,8 @@ impl Writer {
             let longest = statement.longest().max(longest_literal(&statement.sql));
             let done = length_tiers::run_in_tiers(&self.conn, &self.hooks, longest, |tier| {
                 let mut left = limit.left();
-                let done = statement::run_in(&self.conn, &self.hooks, statement, run.kind, &mut left, Some(tier))?;
+                let (conn, hooks) = (&self.conn, &*self.hooks);
+                let done = Executor { conn, hooks, kind: run.kind, limit: &mut left }.run(statement, Some(tier))?;
                 settle(&self.conn, &self.hooks)?;
                 if !run.is_transaction {
                     foreign_keys::check(&self.conn)?;
@@ -187,8 +188,8 @@ impl Writer {
             let is_gone = self.conn.is_autocommit();
             let failed = match done.map_err(|error| Fatal::of(&self.hooks, &error))? {
                 Ok(outcome) => {
-                    let made = u64::from(self.hooks.made_of_select().is_some()) << 40;
-                    let rows = self.conn.total_changes().saturating_sub(before).max(made);
+                    let created_rows = u64::from(self.hooks.table_created_by_select().is_some()) << 40;
+                    let rows = self.conn.total_changes().saturating_sub(before).max(created_rows);
                     self.long_bytes = self.long_bytes.saturating_add(length_tiers::long_bytes(&self.hooks, rows));
                     assert!(!is_gone, "a statement has ended the entry's transaction: {}", statement.sql);
                     outcomes.push(outcome);
@@ -237,7 +238,8 @@ impl Writer {
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
         self.hooks.columns_before_first_step.store(self.bugs.columns_before_first_step, Relaxed);
-        let run = |statement| match statement::read(&self.conn, &self.hooks, statement, &mut limit) {
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit: &mut limit };
+        let run = |statement| match executor.read(statement) {
             Ok(outcome) => Ok(outcome),
             Err(StatementError::Failed(why) | StatementError::TooLong(why)) => Ok(Outcome::Failed(why)),
             Err(StatementError::BudgetExceeded) => Ok(Outcome::Failed(BUDGET_EXCEEDED.to_string())),

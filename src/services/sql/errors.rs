@@ -72,7 +72,7 @@ pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
         // SQLite also reports this when row numbers or a full-text index are exhausted. The disk is not the cause: it
         // was checked while the statement ran, and is checked again here.
         Some(ErrorCode::DiskFull) => {
-            hooks.look_at_room(true);
+            hooks.check_free_space(true);
             StatementError::Failed("a table or index is full: SQLite has no row id or no segment left".to_string())
         }
         // SQLite reports the same error for a column default that is longer than the limit.

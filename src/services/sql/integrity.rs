@@ -14,7 +14,7 @@ pub fn integrity_violation(conn: &Connection, hooks: &HookState) -> Option<Strin
     if hooks.has_topmost_row.load(Relaxed) {
         return Some(format!("row id {} is reserved: row ids after it would be random", i64::MAX));
     }
-    if let Some(table) = hooks.made_of_select() {
+    if let Some(table) = hooks.table_created_by_select() {
         let _own = InternalStatements::begin(hooks);
         let names: rusqlite::Result<Vec<String>> = conn
             .prepare_cached("SELECT name FROM pragma_table_info(?1)")

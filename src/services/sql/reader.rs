@@ -11,14 +11,14 @@ use super::budget::freed_space;
 use super::budget::long_rows::LongRows;
 use super::budget::text_cost::too_many_selects;
 use super::commands::{
-    Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
+    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::connection::configure;
 use super::connection::foreign_keys;
 use super::connection::hook_state::{HookState, InternalStatements, Purpose};
 use super::connection::limits::set_length;
 use super::errors::{self, BUDGET_EXCEEDED, StatementError};
-use super::statement;
+use super::statement::Executor;
 use super::storage::dump;
 use rusqlite::{Connection, OpenFlags, Result};
 use std::io::{self, Write};
@@ -125,8 +125,8 @@ impl Reader {
         if let Err(error) = set_length(&self.conn, Some(ROW_BYTES_MAX)) {
             return Outcome::Failed(errors::said(&error));
         }
-        let done = statement::read(&self.conn, &self.hooks, statement, limit);
-        match done {
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit };
+        match executor.read(statement) {
             Ok(outcome) => outcome,
             Err(StatementError::Failed(why) | StatementError::TooLong(why) | StatementError::Fatal { why, .. }) => {
                 Outcome::Failed(why)

@@ -28,6 +28,7 @@ const LONG_SQL_BYTES: usize = 64 << 10;
 const READ_PROGRAM_BYTES_MAX: usize = 512 << 20;
 /// Approximate size of an instruction in memory, in bytes.
 const INSTRUCTION_BYTES: usize = 32;
+
 impl ToSql for commands::Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
@@ -51,44 +52,193 @@ pub fn value(value: ValueRef<'_>) -> commands::Value {
     }
 }
 
-/// Runs one statement that only reads, without a tier. `limit` shrinks by the rows that it returns.
-pub fn run(
-    conn: &Connection,
-    hooks: &HookState,
-    statement: &Statement,
-    kind: Kind,
-    limit: &mut AnswerLimit<'_>,
-) -> Result<Outcome, StatementError> {
-    run_in(conn, hooks, statement, kind, limit, None)
+/// Runs statements on a connection.
+pub struct Executor<'a, 'limit> {
+    pub conn: &'a Connection,
+    pub hooks: &'a HookState,
+    /// What the statements may do and return.
+    pub kind: Kind,
+    /// Shrinks by the rows that they return.
+    pub limit: &'a mut AnswerLimit<'limit>,
 }
 
-/// Runs one statement that only reads and keeps it prepared on the connection.
-pub fn read(
-    conn: &Connection,
-    hooks: &HookState,
-    statement: &Statement,
-    limit: &mut AnswerLimit<'_>,
-) -> Result<Outcome, StatementError> {
-    if !is_plain(&statement.sql) {
-        return run(conn, hooks, statement, Kind::Query, limit);
-    }
-    hooks.begin_statement();
-    let prepared = conn.prepare_cached(&statement.sql);
-    let mut prepared = prepared
-        .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
-        .map_err(|error| classify(hooks, &error))?;
-    let bytes = fulltext_matches::narrow(conn, hooks, statement);
-    let is_bounded = !matches!(bytes, Ok(None));
-    let done = bytes.and_then(|bytes| {
-        let done = carry_out(conn, hooks, &mut prepared, &statement.params, Kind::Query, limit);
+impl Executor<'_, '_> {
+    /// Runs one statement in a tier; `None`: a read, which has no tier.
+    pub fn run(&mut self, statement: &Statement, tier: Option<usize>) -> Result<Outcome, StatementError> {
+        let (conn, hooks) = (self.conn, self.hooks);
+        hooks.begin_statement();
+        if statement.sql.len() > SQL_BYTES_MAX {
+            return Err(StatementError::Failed(format!("a statement has at most {SQL_BYTES_MAX} bytes")));
+        }
+        if statement.sql.contains('\0') {
+            return Err(StatementError::Failed("a statement cannot contain a NUL character".to_string()));
+        }
+        // The pragma's name may be quoted.
+        if names(&statement.sql, "pragma") && statement.sql.to_ascii_lowercase().contains("data_version") {
+            return Err(StatementError::Failed("PRAGMA data_version: not available".to_string()));
+        }
+        if names_rollback(&statement.sql) {
+            let why = "ON CONFLICT ROLLBACK is not available, as it would undo other requests: use ABORT";
+            return Err(StatementError::Failed(why.to_string()));
+        }
+        if let Some(why) = too_many_selects(&statement.sql).or_else(|| too_many_conflicts(&statement.sql)) {
+            return Err(StatementError::Failed(why));
+        }
+        if !hooks.charge(STATEMENT_STEPS + text_steps(&statement.sql)) {
+            return Err(StatementError::BudgetExceeded);
+        }
+        let on_error = |error: Error| classify(hooks, &error);
+        hooks.set_price(step_cost::PLANNED);
+        let sql = fulltext_writes::with_named_tokenizer(&statement.sql);
+        let mut batch = Batch::new(conn, &sql);
+        let Some(mut prepared) = batch.next().map_err(on_error)? else {
+            return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
+        };
+        match batch.next() {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(StatementError::Failed("one statement at a time".to_string())),
+            Err(error) => return Err(on_error(error)),
+        }
+        if hooks.passes_over.load(Relaxed) {
+            return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
+        }
+        hooks.set_price(step_cost::PLAIN);
+        match tier {
+            Some(tier) => {
+                length_tiers::suits(hooks, tier)?;
+                fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
+                // The answer is stored with the log entry, so it must be the same on every node.
+                let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
+                if let Some(why) = schema::random_name(&columns) {
+                    return Err(StatementError::Failed(why));
+                }
+            }
+            None => narrow(conn, &prepared).map_err(on_error)?,
+        }
+        if tier.is_some() {
+            // The authorizer refuses functions that mark words here, and `fits` a ranking function.
+            return self.write(&mut prepared, &statement.params);
+        }
+        let bytes = fulltext_matches::narrow(conn, hooks, statement)?;
+        let done = self.execute(&mut prepared, &statement.params);
         done.map_err(|error| fulltext_matches::explain(error, bytes))
-    });
-    if is_bounded {
-        // The hooks learn that a statement marks matches only when it is prepared, so it must be prepared again next
-        // time.
-        prepared.discard();
     }
-    done
+
+    /// Runs one statement that only reads and keeps it prepared on the connection.
+    pub fn read(&mut self, statement: &Statement) -> Result<Outcome, StatementError> {
+        if !is_plain(&statement.sql) {
+            return self.run(statement, None);
+        }
+        let (conn, hooks) = (self.conn, self.hooks);
+        hooks.begin_statement();
+        let prepared = conn.prepare_cached(&statement.sql);
+        let mut prepared = prepared
+            .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
+            .map_err(|error| classify(hooks, &error))?;
+        let bytes = fulltext_matches::narrow(conn, hooks, statement);
+        let is_bounded = !matches!(bytes, Ok(None));
+        let done = bytes.and_then(|bytes| {
+            let done = self.execute(&mut prepared, &statement.params);
+            done.map_err(|error| fulltext_matches::explain(error, bytes))
+        });
+        if is_bounded {
+            // The hooks learn that a statement marks matches only when it is prepared, so it must be prepared again next
+            // time.
+            prepared.discard();
+        }
+        done
+    }
+
+    /// Runs a prepared statement of the log, with full-text tables charged for the tokens of their texts.
+    pub fn write(
+        &mut self,
+        prepared: &mut rusqlite::Statement<'_>,
+        params: &Params,
+    ) -> Result<Outcome, StatementError> {
+        let (conn, hooks) = (self.conn, self.hooks);
+        let Some(written) = length_tiers::fulltext_written(conn, hooks)? else {
+            return self.execute(prepared, params);
+        };
+        let flushes = hooks.fulltext().flushes();
+        let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), flushes, written, || {
+            self.execute(prepared, params)
+        })?;
+        if hooks.is_creating_virtual.load(Relaxed) {
+            fulltext_settings::check_tokenizer(conn, hooks)?;
+        }
+        Ok(done)
+    }
+
+    /// Binds the parameters and runs a prepared statement.
+    fn execute(&mut self, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<Outcome, StatementError> {
+        let (conn, hooks) = (self.conn, self.hooks);
+        // The program of a statement whose plan is shown is not run.
+        if self.kind == Kind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
+            return Err(StatementError::Failed("attempt to change database via query operation".to_string()));
+        }
+        if prepared.is_explain() == 1 {
+            return Err(StatementError::Failed("EXPLAIN: not available, only EXPLAIN QUERY PLAN".to_string()));
+        }
+        let on_error = |error: Error| classify(hooks, &error);
+        bind(hooks, prepared, params)?;
+        let settings = fulltext_settings::settings(conn, hooks).map_err(on_error)?;
+        let before = conn.total_changes();
+        let outcome = self.step_through(prepared)?;
+        fulltext_settings::keep(conn, hooks, &settings)?;
+        if !prepared.readonly() {
+            hooks.changes.store(rows_changed(conn, before), Relaxed);
+        }
+        Ok(outcome)
+    }
+
+    /// Runs a prepared statement whose parameters are bound.
+    fn step_through(&mut self, prepared: &mut rusqlite::Statement<'_>) -> Result<Outcome, StatementError> {
+        let (conn, hooks) = (self.conn, self.hooks);
+        let on_error = |error: Error| classify(hooks, &error);
+        let before = conn.total_changes();
+        // Among statements that write, only those with RETURNING have columns.
+        if prepared.column_count() > 0 && (self.kind != Kind::Execute || !prepared.readonly()) {
+            return self.rows(prepared);
+        }
+        let reserved = reserved_names(conn, hooks).map_err(on_error)?;
+        let mut rows = prepared.raw_query();
+        while rows.next().map_err(on_error)?.is_some() {}
+        drop(rows);
+        if reserved_names(conn, hooks).map_err(on_error)?.iter().any(|name| !reserved.contains(name)) {
+            return Err(StatementError::Failed(authorizer::reserved()));
+        }
+        Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected: rows_changed(conn, before) })
+    }
+
+    fn rows(&mut self, prepared: &mut rusqlite::Statement<'_>) -> Result<Outcome, StatementError> {
+        let hooks = self.hooks;
+        let on_error = |error: Error| classify(hooks, &error);
+        let mut known: Option<(Vec<String>, Vec<String>)> = None;
+        #[cfg(test)]
+        if hooks.columns_before_first_step.load(Relaxed) {
+            known = Some(header(prepared));
+        }
+        let mut values: Vec<Vec<commands::Value>> = Vec::new();
+        let mut found = prepared.raw_query();
+        while let Some(row) = found.next().map_err(on_error)? {
+            let (columns, types) = known.get_or_insert_with(|| header(row.as_ref()));
+            let mut one = Vec::with_capacity(columns.len());
+            let mut bytes = 2;
+            for (place, declared) in types.iter_mut().enumerate() {
+                let value = value(row.get_ref(place).map_err(on_error)?);
+                bytes += value.bytes();
+                if values.is_empty() && declared.is_empty() {
+                    *declared = type_of(&value).to_string();
+                }
+                one.push(value);
+            }
+            self.limit.take(bytes, one.len()).map_err(|why| StatementError::Failed(why.to_string()))?;
+            values.push(one);
+        }
+        drop(found);
+        let (columns, types) = known.unwrap_or_else(|| header(prepared));
+        Ok(Outcome::Rows { columns, types, values })
+    }
 }
 
 /// Whether the text is certainly one statement that can be prepared quickly, so that it may be cached. Preparing a text
@@ -99,73 +249,6 @@ fn is_plain(sql: &str) -> bool {
         && too_many_selects(sql).is_none()
         && !first.eq_ignore_ascii_case("pragma")
         && !sql.trim_end_matches([';', ' ', '\n', '\r', '\t']).contains(';')
-}
-
-/// Runs one statement in a tier; `None`: a read, which has no tier.
-pub fn run_in(
-    conn: &Connection,
-    hooks: &HookState,
-    statement: &Statement,
-    kind: Kind,
-    limit: &mut AnswerLimit<'_>,
-    tier: Option<usize>,
-) -> Result<Outcome, StatementError> {
-    hooks.begin_statement();
-    if statement.sql.len() > SQL_BYTES_MAX {
-        return Err(StatementError::Failed(format!("a statement has at most {SQL_BYTES_MAX} bytes")));
-    }
-    if statement.sql.contains('\0') {
-        return Err(StatementError::Failed("a statement cannot contain a NUL character".to_string()));
-    }
-    // The pragma's name may be quoted.
-    if names(&statement.sql, "pragma") && statement.sql.to_ascii_lowercase().contains("data_version") {
-        return Err(StatementError::Failed("PRAGMA data_version: not available".to_string()));
-    }
-    if names_rollback(&statement.sql) {
-        let why = "ON CONFLICT ROLLBACK is not available, as it would undo other requests: use ABORT";
-        return Err(StatementError::Failed(why.to_string()));
-    }
-    if let Some(why) = too_many_selects(&statement.sql).or_else(|| too_many_conflicts(&statement.sql)) {
-        return Err(StatementError::Failed(why));
-    }
-    if !hooks.charge(STATEMENT_STEPS + text_steps(&statement.sql)) {
-        return Err(StatementError::BudgetExceeded);
-    }
-    let on_error = |error: Error| classify(hooks, &error);
-    hooks.set_price(step_cost::PLANNED);
-    let sql = fulltext_writes::with_named_tokenizer(&statement.sql);
-    let mut batch = Batch::new(conn, &sql);
-    let Some(mut prepared) = batch.next().map_err(on_error)? else {
-        return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
-    };
-    match batch.next() {
-        Ok(None) => {}
-        Ok(Some(_)) => return Err(StatementError::Failed("one statement at a time".to_string())),
-        Err(error) => return Err(on_error(error)),
-    }
-    if hooks.passes_over.load(Relaxed) {
-        return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
-    }
-    hooks.set_price(step_cost::PLAIN);
-    match tier {
-        Some(tier) => {
-            length_tiers::suits(hooks, tier)?;
-            fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
-            // The answer is stored with the log entry, so it must be the same on every node.
-            let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();
-            if let Some(why) = schema::random_name(&columns) {
-                return Err(StatementError::Failed(why));
-            }
-        }
-        None => narrow(conn, &prepared).map_err(on_error)?,
-    }
-    if tier.is_some() {
-        // The authorizer refuses functions that mark words here, and `fits` a ranking function.
-        return write(conn, hooks, &mut prepared, &statement.params, kind, limit);
-    }
-    let bytes = fulltext_matches::narrow(conn, hooks, statement)?;
-    let done = carry_out(conn, hooks, &mut prepared, &statement.params, kind, limit);
-    done.map_err(|error| fulltext_matches::explain(error, bytes))
 }
 
 /// Lowers the length limit of values for a long program that reads: SQLite checks no limit between two jumps, and each
@@ -235,80 +318,6 @@ pub fn fits(
     excess.map_or(Ok(()), |why| Err(StatementError::Failed(why)))
 }
 
-/// Runs a prepared statement of the log, with full-text tables charged for the tokens of their texts.
-pub fn write(
-    conn: &Connection,
-    hooks: &HookState,
-    prepared: &mut rusqlite::Statement<'_>,
-    params: &Params,
-    kind: Kind,
-    limit: &mut AnswerLimit<'_>,
-) -> Result<Outcome, StatementError> {
-    let Some(written) = length_tiers::fulltext_written(conn, hooks)? else {
-        return carry_out(conn, hooks, prepared, params, kind, limit);
-    };
-    let flushes = hooks.fulltext().flushes();
-    let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), flushes, written, || {
-        carry_out(conn, hooks, prepared, params, kind, limit)
-    })?;
-    if hooks.is_creating_virtual.load(Relaxed) {
-        fulltext_settings::check_tokenizer(conn, hooks)?;
-    }
-    Ok(done)
-}
-
-/// Binds the parameters and runs a prepared statement.
-pub fn carry_out(
-    conn: &Connection,
-    hooks: &HookState,
-    prepared: &mut rusqlite::Statement<'_>,
-    params: &Params,
-    kind: Kind,
-    limit: &mut AnswerLimit<'_>,
-) -> Result<Outcome, StatementError> {
-    // The program of a statement whose plan is shown is not run.
-    if kind == Kind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
-        return Err(StatementError::Failed("attempt to change database via query operation".to_string()));
-    }
-    if prepared.is_explain() == 1 {
-        return Err(StatementError::Failed("EXPLAIN: not available, only EXPLAIN QUERY PLAN".to_string()));
-    }
-    let on_error = |error: Error| classify(hooks, &error);
-    bind(hooks, prepared, params)?;
-    let settings = fulltext_settings::settings(conn, hooks).map_err(on_error)?;
-    let before = conn.total_changes();
-    let outcome = step_through(conn, hooks, prepared, kind, limit)?;
-    fulltext_settings::keep(conn, hooks, &settings)?;
-    if !prepared.readonly() {
-        hooks.changes.store(rows_changed(conn, before), Relaxed);
-    }
-    Ok(outcome)
-}
-
-/// Runs a prepared statement whose parameters are bound.
-fn step_through(
-    conn: &Connection,
-    hooks: &HookState,
-    prepared: &mut rusqlite::Statement<'_>,
-    kind: Kind,
-    limit: &mut AnswerLimit<'_>,
-) -> Result<Outcome, StatementError> {
-    let on_error = |error: Error| classify(hooks, &error);
-    let before = conn.total_changes();
-    // Among statements that write, only those with RETURNING have columns.
-    if prepared.column_count() > 0 && (kind != Kind::Execute || !prepared.readonly()) {
-        return rows(hooks, prepared, limit);
-    }
-    let reserved = reserved_names(conn, hooks).map_err(on_error)?;
-    let mut rows = prepared.raw_query();
-    while rows.next().map_err(on_error)?.is_some() {}
-    drop(rows);
-    if reserved_names(conn, hooks).map_err(on_error)?.iter().any(|name| !reserved.contains(name)) {
-        return Err(StatementError::Failed(authorizer::reserved()));
-    }
-    Ok(Outcome::Changed { last_insert_id: conn.last_insert_rowid(), rows_affected: rows_changed(conn, before) })
-}
-
 /// Rows that a statement has changed. `before`: `total_changes` at its start, because a statement without changes
 /// leaves the row count of the previous statement in place.
 fn rows_changed(conn: &Connection, before: u64) -> u64 {
@@ -366,39 +375,6 @@ fn bind(hooks: &HookState, prepared: &mut rusqlite::Statement<'_>, params: &Para
 fn header(prepared: &rusqlite::Statement<'_>) -> (Vec<String>, Vec<String>) {
     let declared = |column: &rusqlite::Column<'_>| column.decl_type().unwrap_or_default().to_ascii_lowercase();
     prepared.columns().map(|column| (column.name().to_string(), declared(&column))).unzip()
-}
-
-fn rows(
-    hooks: &HookState,
-    prepared: &mut rusqlite::Statement<'_>,
-    limit: &mut AnswerLimit<'_>,
-) -> Result<Outcome, StatementError> {
-    let on_error = |error: Error| classify(hooks, &error);
-    let mut known: Option<(Vec<String>, Vec<String>)> = None;
-    #[cfg(test)]
-    if hooks.columns_before_first_step.load(Relaxed) {
-        known = Some(header(prepared));
-    }
-    let mut values: Vec<Vec<commands::Value>> = Vec::new();
-    let mut found = prepared.raw_query();
-    while let Some(row) = found.next().map_err(on_error)? {
-        let (columns, types) = known.get_or_insert_with(|| header(row.as_ref()));
-        let mut one = Vec::with_capacity(columns.len());
-        let mut bytes = 2;
-        for (place, declared) in types.iter_mut().enumerate() {
-            let value = value(row.get_ref(place).map_err(on_error)?);
-            bytes += value.bytes();
-            if values.is_empty() && declared.is_empty() {
-                *declared = type_of(&value).to_string();
-            }
-            one.push(value);
-        }
-        limit.take(bytes, one.len()).map_err(|why| StatementError::Failed(why.to_string()))?;
-        values.push(one);
-    }
-    drop(found);
-    let (columns, types) = known.unwrap_or_else(|| header(prepared));
-    Ok(Outcome::Rows { columns, types, values })
 }
 
 fn type_of(value: &commands::Value) -> &'static str {

@@ -209,7 +209,7 @@ impl Writer {
         #[cfg(test)]
         let now_ms = self.bugs.local_ms.unwrap_or(now_ms);
         #[cfg(test)]
-        let seed = seed ^ self.bugs.own_chance.unwrap_or(0);
+        let seed = seed ^ self.bugs.random_seed.unwrap_or(0);
         #[cfg(test)]
         self.hooks.overlooked_now_ms.store(self.bugs.overlooked_now_ms.unwrap_or(0), Relaxed);
         #[cfg(test)]

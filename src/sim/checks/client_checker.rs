@@ -190,12 +190,12 @@ impl ClientChecker {
     }
 
     /// Puts a finished (or abandoned) operation into the history.
-    pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, told: &ClientResult) {
-        let answer = match told {
+    pub fn record(&mut self, client: u64, operation: &Operation, return_us: Option<u64>, result: &ClientResult) {
+        let answer = match result {
             ClientResult::Done(reply) => first(reply),
             _ => None,
         };
-        let (key, action) = match (operation.operation_kind, told) {
+        let (key, action) = match (operation.operation_kind, result) {
             (OperationKind::Set { key, value }, _) => (key, Action::Write(value.to_string())),
             (OperationKind::Swap { key, from, to }, _) => {
                 let done = answer.map(|answer| answer == Value::Ok);

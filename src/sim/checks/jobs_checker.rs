@@ -32,7 +32,7 @@ struct Row {
 
 /// What every node must have at an index: the table's turn, the numbers of queued and running jobs, and the job that
 /// the entry names.
-type Look = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
+type TableSummary = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 
 /// A command of the jobs that took effect with this entry, and what it answered.
 type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
@@ -55,7 +55,7 @@ pub struct JobsChecker {
     setbacks: BTreeMap<JobId, usize>,
     turn: u64,
     now_ms: u64,
-    looks: BTreeMap<u64, Look>,
+    looks: BTreeMap<u64, TableSummary>,
     /// What happened.
     pub seen: Coverage,
 }
@@ -275,14 +275,14 @@ impl JobsChecker {
     /// Whether a job that was open may end so.
     fn judge_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
         match effect {
-            Some((jobs::Command::End { job, worker, attempt, end: told }, Answer::Done)) if *job == id => {
+            Some((jobs::Command::End { job, worker, attempt, end: reported }, Answer::Done)) if *job == id => {
                 if (was.holder(), was.attempt) != (Some(*worker), *attempt) {
                     return Err(format!("attempt {attempt} by {worker:?} ends it and did not have it"));
                 }
                 if !self.started.contains(&(id, *attempt)) {
                     return Err(format!("the program of attempt {attempt} never began"));
                 }
-                if end != told || end.stdout != says(id, *attempt, *worker).as_bytes() {
+                if end != reported || end.stdout != says(id, *attempt, *worker).as_bytes() {
                     return Err("its end is not what its worker told".into());
                 }
                 self.seen.jobs_finished += 1;

@@ -6,7 +6,7 @@
 //!
 //! Not here: whether all nodes hold the same (`client_checker.rs`, by their digests).
 
-use crate::services::kv::{BatchReply, Condition, Expiry, Op, Value};
+use crate::services::kv::{BatchReply, Condition, Expiry, Op, OpError, Value};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,28 @@ impl KvModel {
                 let now: i64 = String::from_utf8_lossy(&row.value).parse().expect("a counter is only counted");
                 row.value = (now + by).to_string().into_bytes();
                 Value::Int(now + by)
+            }
+            Op::IncrByFloat { key, by } => {
+                let row = self.rows.entry(key.to_vec()).or_insert(Row { value: b"0".to_vec(), until_ms: u64::MAX });
+                // Exact: the numbers are multiples of a half.
+                let number =
+                    |text: &[u8]| String::from_utf8_lossy(text).parse::<f64>().expect("a number is only added to");
+                row.value = (number(&row.value) + number(by)).to_string().into_bytes();
+                Value::Bytes(row.value.clone().into())
+            }
+            Op::Rename { from, to, if_absent: false } => match self.rows.remove(from.as_slice()) {
+                Some(row) => {
+                    self.rows.insert(to.to_vec(), row);
+                    Value::Ok
+                }
+                None => Value::Error(OpError::NoSuchKey),
+            },
+            Op::SetRange { key, offset, value } => {
+                let row = self.rows.entry(key.to_vec()).or_insert(Row { value: Vec::new(), until_ms: u64::MAX });
+                let (from, to) = (*offset as usize, *offset as usize + value.len());
+                row.value.resize(row.value.len().max(to), 0);
+                row.value[from..to].copy_from_slice(value);
+                Value::Int(row.value.len() as i64)
             }
             Op::LockAcquire { name, ttl_ms } => {
                 if self.locks.contains_key(name.as_slice()) {

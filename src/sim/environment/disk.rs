@@ -43,7 +43,7 @@ enum NameChange {
 
 /// How a process ended, as its disk sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
+pub enum CrashKind {
     /// The process died; the machine and its page cache live on.
     Killed,
     /// The power went: what was not synced is lost, torn or scattered.
@@ -329,11 +329,11 @@ impl Disk {
     }
 
     /// The process is gone. Handles are void; what the next process finds depends on how this one died.
-    pub fn end_process(&mut self, death: Death) {
+    pub fn end_process(&mut self, death: CrashKind) {
         self.is_dead = false;
         self.has_failed = false;
         self.faults.die_after = None;
-        if death == Death::Killed {
+        if death == CrashKind::Killed {
             return;
         }
         let mut rng = self.rng.fork();

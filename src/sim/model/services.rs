@@ -1,7 +1,7 @@
 //! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
 //!
 //! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
-//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock. Commands of
+//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock, a number. Commands of
 //! the jobs come from clients, workers and leaders. The whole state is hashed after every entry, so it is kept small.
 //!
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out
@@ -104,7 +104,7 @@ pub struct ServiceBugs {
     /// `now` in SQL is that clock if it is spelt as a blob.
     pub sql_overlooks_spellings: bool,
     /// `random()` in SQL differs between nodes.
-    pub sql_by_own_chance: bool,
+    pub sql_seed_of_the_node: bool,
     /// Mistakes of the chat.
     #[cfg(test)]
     pub chat: ChatBugs,
@@ -159,7 +159,7 @@ pub fn count() -> Op {
     Op::IncrBy { key: register(COUNTER), by: 1 }
 }
 
-/// An additional operation of a write: a key that expires, or a lock. The digest and the model of the store cover both.
+/// An additional operation of a write: a key that expires or gets another name, a lock, a decimal number. The digest and the model of the store cover both.
 pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     let name = ByteBuf::from(vec![b"xyz"[rng.usize(0..3)]]);
     let ms = rng.u64(1..300);
@@ -169,6 +169,9 @@ pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
             Some(Op::Set { key: name, value, condition: Condition::Always, expiry: Expiry::In(ms), get: false })
         }
         1 => Some(Op::LockAcquire { name, ttl_ms: ms }),
+        2 => Some(Op::Rename { from: name, to: ByteBuf::from(b"w".to_vec()), if_absent: false }),
+        3 => Some(Op::IncrByFloat { key: ByteBuf::from(b"f".to_vec()), by: ByteBuf::from(b"0.5".to_vec()) }),
+        4 => Some(Op::SetRange { key: name, offset: ms % 10, value: ByteBuf::from(b"!".to_vec()) }),
         _ => None,
     }
 }
@@ -219,9 +222,9 @@ impl Registers {
         {
             self.registry.jobs.bugs = self.bugs.jobs;
             let local_ms = self.bugs.sql_by_local_clock.then_some(self.local_ms);
-            let own_chance = self.bugs.sql_by_own_chance.then_some(self.local_ms);
+            let random_seed = self.bugs.sql_seed_of_the_node.then_some(self.local_ms);
             let overlooked_now_ms = self.bugs.sql_overlooks_spellings.then_some(self.local_ms);
-            self.registry.sql.bugs = SqlBugs { local_ms, own_chance, overlooked_now_ms, ..self.bugs.sql };
+            self.registry.sql.bugs = SqlBugs { local_ms, random_seed, overlooked_now_ms, ..self.bugs.sql };
             self.registry.chat.bugs = self.bugs.chat;
         }
     }

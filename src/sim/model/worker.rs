@@ -11,7 +11,7 @@ use uuid::Uuid;
 pub(crate) type Key = (JobId, u32);
 
 /// How an attempt ended, or what it had printed when it was stopped, that the log may not have yet.
-pub(crate) struct Untold {
+pub(crate) struct UnreportedEnd {
     pub(crate) command: jobs::Command,
     /// The attempt is no longer assigned to this worker: it is reported once.
     pub(crate) is_past: bool,
@@ -32,7 +32,7 @@ pub struct Worker {
     pub(crate) next_join: u64,
     /// Running programs, and whether they are being stopped.
     pub(crate) running: BTreeMap<Key, bool>,
-    pub(crate) untold: BTreeMap<Key, Untold>,
+    pub(crate) unreported: BTreeMap<Key, UnreportedEnd>,
     /// Number of its newest command.
     pub(crate) number: u64,
     /// Time of its next check, if one is scheduled.
@@ -55,11 +55,11 @@ impl Worker {
                     stopped.push(*key);
                 }
             }
-            self.untold.retain(|key, untold| untold.is_past || mine.contains(key));
+            self.unreported.retain(|key, unreported| unreported.is_past || mine.contains(key));
         }
         let mut begun = Vec::new();
         for key in mine {
-            let is_known = self.running.contains_key(key) || self.untold.contains_key(key);
+            let is_known = self.running.contains_key(key) || self.unreported.contains_key(key);
             if !is_known && (self.running.len() as u64) < self.slots {
                 self.running.insert(*key, false);
                 begun.push(*key);
@@ -71,8 +71,8 @@ impl Worker {
     /// A tag for its next command. All ends that it has reported are still open.
     pub(crate) fn tag(&mut self) -> Tag {
         self.number += 1;
-        let told = self.untold.values().filter_map(|untold| untold.tag).map(|tag| tag.number);
-        let done_below = told.min().unwrap_or(self.number);
+        let numbers = self.unreported.values().filter_map(|unreported| unreported.tag).map(|tag| tag.number);
+        let done_below = numbers.min().unwrap_or(self.number);
         Tag { origin: self.origin, number: self.number, done_below }
     }
 }

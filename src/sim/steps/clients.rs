@@ -18,7 +18,7 @@ use crate::sim::model::host::Ask;
 use crate::sim::model::operations::{BLOCK, ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{self, Body, COUNTER, Command};
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{Packet, What, World};
+use crate::sim::world::{Packet, SimEvent, World};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -136,8 +136,8 @@ impl World {
         operation.tries += 1;
         operation.open.push(attempt);
         operation.current = Some(attempt);
-        self.after(delay, What::Request { client, attempt, node });
-        self.after(deadline_us, What::Deadline { client, attempt });
+        self.after(delay, SimEvent::Request { client, attempt, node });
+        self.after(deadline_us, SimEvent::Deadline { client, attempt });
     }
 
     /// A request arrives at a node.
@@ -148,7 +148,7 @@ impl World {
             return Ok(());
         };
         if self.hosts[node].process.is_none() {
-            self.after(200, What::Reply { client, attempt, told: refuse });
+            self.after(200, SimEvent::Reply { client, attempt, result: refuse });
             return Ok(());
         }
         if let OperationKind::Read { key } = operation.operation_kind {
@@ -203,8 +203,8 @@ impl World {
     }
 
     /// A client has an answer.
-    pub fn on_reply(&mut self, client: usize, attempt: u64, told: ClientResult) -> CheckResult {
-        self.note(|_| format!("client {client} is told {told:?} (attempt {})", attempt % BLOCK));
+    pub fn on_reply(&mut self, client: usize, attempt: u64, result: ClientResult) -> CheckResult {
+        self.note(|_| format!("client {client} is told {result:?} (attempt {})", attempt % BLOCK));
         let in_liveness_phase = self.in_liveness_phase;
         let (again, gives_up) = (self.rng.u64(500..20_000), !in_liveness_phase && self.rng.u8(0..6) == 0);
         let think = self.rng.u64(0..=self.plan.think_us);
@@ -212,12 +212,12 @@ impl World {
         let Some(operation) = it.operation.as_mut() else { return Ok(()) };
         let Some(at) = operation.open.iter().position(|open| *open == attempt) else { return Ok(()) };
         let is_current = operation.current == Some(attempt);
-        match told {
+        match result {
             ClientResult::Refused => {
                 operation.open.remove(at);
                 if is_current {
                     operation.current = None;
-                    self.after(again, What::Wake { client });
+                    self.after(again, SimEvent::Wake { client });
                 }
                 return Ok(());
             }
@@ -233,7 +233,7 @@ impl World {
                     operation.open.clear();
                 }
                 if !gives_up {
-                    self.after(again, What::Wake { client });
+                    self.after(again, SimEvent::Wake { client });
                     return Ok(());
                 }
             }
@@ -261,12 +261,12 @@ impl World {
         }
         let operation = it.operation.take().expect("checked above");
         self.coverage.operations += 1;
-        let is_certain = match told {
+        let is_certain = match result {
             ClientResult::Done(_) | ClientResult::Value { .. } => Some(self.now),
             _ => None,
         };
-        self.client_checker.record(client as u64, &operation, is_certain, &told);
-        self.after(think + 1, What::Wake { client });
+        self.client_checker.record(client as u64, &operation, is_certain, &result);
+        self.after(think + 1, SimEvent::Wake { client });
         Ok(())
     }
 }

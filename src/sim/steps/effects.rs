@@ -10,12 +10,12 @@ use crate::raft::{Answer, Effects, Event, Input, Message, Payload, SnapshotMeta,
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::jobs::JobTable;
-use crate::sim::environment::disk::Death;
+use crate::sim::environment::disk::CrashKind;
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
 use crate::sim::model::operations::{ClientResult, client_of};
 use crate::sim::model::services::Command;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{Packet, What, World};
+use crate::sim::world::{Packet, SimEvent, World};
 use crate::store::error::StoreError;
 use crate::types::Index;
 
@@ -102,7 +102,7 @@ impl World {
                 self.on_apply(node)?;
             } else if !process.is_apply_due {
                 process.is_apply_due = true;
-                self.after(delay, What::Apply { node, life });
+                self.after(delay, SimEvent::Apply { node, life });
             }
         }
         if !self.is_alive(node, life) || self.boundary(node, &mut boundaries) {
@@ -126,7 +126,7 @@ impl World {
             *left -= 1;
             return false;
         }
-        let death = if self.rng.bool() { Death::PowerCut } else { Death::Killed };
+        let death = if self.rng.bool() { CrashKind::PowerCut } else { CrashKind::Killed };
         let down_us = self.rng.u64(1_000..200_000);
         self.coverage.boundary_crashes += 1;
         self.crash(node, death, down_us);
@@ -153,7 +153,7 @@ impl World {
             return violation!("NoGhostLog", "n{} fails on a healthy disk: {error}", node + 1);
         }
         self.coverage.disk_errors += u64::from(!was_dead);
-        let death = if was_dead && self.rng.bool() { Death::PowerCut } else { Death::Killed };
+        let death = if was_dead && self.rng.bool() { CrashKind::PowerCut } else { CrashKind::Killed };
         let down_us = self.rng.u64(10_000..300_000);
         self.crash(node, death, down_us);
         Ok(())
@@ -193,7 +193,7 @@ impl World {
                 process.running = Some(Running::Sync { seq: last });
                 if self.bugs.host.synced_before_sync && written.is_ok() {
                     let delay = self.disk_delay(node);
-                    self.after(delay, What::DiskDone { node, life });
+                    self.after(delay, SimEvent::DiskDone { node, life });
                     return self.report_synced(node, last);
                 }
             }
@@ -202,7 +202,7 @@ impl World {
             return self.on_disk_failed(node, error);
         }
         let delay = self.disk_delay(node);
-        self.after(delay, What::DiskDone { node, life });
+        self.after(delay, SimEvent::DiskDone { node, life });
         Ok(())
     }
 
@@ -222,7 +222,7 @@ impl World {
         let life = self.hosts[node].life;
         if self.hosts[node].hung_until > self.now {
             let at = self.hosts[node].hung_until;
-            self.at(at, What::DiskDone { node, life });
+            self.at(at, SimEvent::DiskDone { node, life });
             return Ok(());
         }
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -339,7 +339,7 @@ impl World {
                 process.service.check();
             }
             for (term, ask) in waiting {
-                let told = if term == entry.term {
+                let result = if term == entry.term {
                     match applied.as_ref().map(|(_, outcome)| &outcome.reply) {
                         Some(Reply::Ok(bytes)) => ClientResult::Done(bytes.clone()),
                         Some(Reply::Failed(why)) => ClientResult::Failed(why.clone()),
@@ -348,7 +348,7 @@ impl World {
                 } else {
                     ClientResult::Refused
                 };
-                self.tell(node, ask, told)?;
+                self.tell(node, ask, result)?;
             }
             if is_checkpoint {
                 self.tell_digest(node)?;
@@ -379,8 +379,8 @@ impl World {
             return self.join(node);
         }
         let Ask::Read { key, .. } = ask else { return Ok(()) };
-        let told = ClientResult::Value { index: process.applied, value: process.service.value(key) };
-        self.tell(node, ask, told)
+        let result = ClientResult::Value { index: process.applied, value: process.service.value(key) };
+        self.tell(node, ask, result)
     }
 
     /// Begins a snapshot of the service if enough has been applied since the last, or if asked to.
@@ -415,7 +415,7 @@ impl World {
         let digest = process.service.digest();
         self.client_checker.on_restart(index.0, digest)?;
         let delay = self.disk_delay(node);
-        self.after(delay, What::Save { node, life, meta: Box::new(meta), bytes });
+        self.after(delay, SimEvent::Save { node, life, meta: Box::new(meta), bytes });
         Ok(())
     }
 
@@ -472,25 +472,25 @@ impl World {
     }
 
     /// Gives an answer to the part of the simulation that sent the request.
-    pub fn tell(&mut self, node: usize, ask: Ask, told: ClientResult) -> CheckResult {
+    pub fn tell(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {
-                if matches!(told, ClientResult::Refused) {
+                if matches!(result, ClientResult::Refused) {
                     self.client_checker.on_refused(attempt)?;
                 }
                 let client = client_of(attempt);
                 let delay = self.rng.u64(50..1_000);
-                self.after(delay, What::Reply { client, attempt, told });
+                self.after(delay, SimEvent::Reply { client, attempt, result });
             }
             Ask::Forwarded { node: origin, life, token } => {
-                self.send(node, origin, Packet::Forwarded { life, token, told });
+                self.send(node, origin, Packet::Forwarded { life, token, result });
             }
             Ask::Work { attempt, about } => {
-                if matches!(told, ClientResult::Refused) {
+                if matches!(result, ClientResult::Refused) {
                     self.client_checker.on_refused(attempt)?;
                 }
                 if let Some(about) = about {
-                    self.on_end_told(node, about, matches!(told, ClientResult::Done(_)));
+                    self.on_end_told(node, about, matches!(result, ClientResult::Done(_)));
                 }
             }
             Ask::Driver | Ask::Join => {}
@@ -506,7 +506,7 @@ impl World {
             if let Ask::Command(attempt) | Ask::Read { attempt, .. } = ask {
                 let client = client_of(attempt);
                 let delay = self.rng.u64(100..2_000);
-                self.after(delay, What::Reply { client, attempt, told: ClientResult::Unknown });
+                self.after(delay, SimEvent::Reply { client, attempt, result: ClientResult::Unknown });
             }
         }
     }

@@ -9,12 +9,12 @@
 
 use crate::cluster::autopilot;
 use crate::raft::{Change, Input, Membership};
-use crate::sim::environment::disk::Death;
+use crate::sim::environment::disk::CrashKind;
 use crate::sim::environment::net::SHAPES;
 use crate::sim::environment::plan::{FaultKind, TICK_US, pick};
 use crate::sim::model::host::Ask;
 use crate::sim::violation::CheckResult;
-use crate::sim::world::{What, World};
+use crate::sim::world::{SimEvent, World};
 use crate::types::{Identity, NodeId, Ticks};
 
 impl World {
@@ -30,7 +30,7 @@ impl World {
             return Ok(());
         }
         let delay = self.fault_delay(at);
-        self.after(delay, What::Fault { at });
+        self.after(delay, SimEvent::Fault { at });
         let (kind, _) = self.plan.faults[at];
         let node = self.rng.usize(0..self.hosts.len());
         let election_us = self.plan.election_timeout_ticks.0 * TICK_US;
@@ -42,13 +42,13 @@ impl World {
                     let operations = self.rng.u32(0..20);
                     self.hosts[node].disk().faults.die_after = Some(operations);
                 } else {
-                    let death = if self.rng.bool() { Death::PowerCut } else { Death::Killed };
+                    let death = if self.rng.bool() { CrashKind::PowerCut } else { CrashKind::Killed };
                     let down_us = if self.rng.bool() { some_us } else { some_us / 20 };
                     self.crash(node, death, down_us);
                 }
             }
             FaultKind::RestartAll => {
-                let death = if self.rng.u8(0..5) == 0 { Death::Killed } else { Death::PowerCut };
+                let death = if self.rng.u8(0..5) == 0 { CrashKind::Killed } else { CrashKind::PowerCut };
                 for node in 0..self.hosts.len() {
                     let down_us = self.rng.u64(1_000..election_us);
                     self.crash(node, death, down_us);
@@ -56,12 +56,12 @@ impl World {
             }
             FaultKind::CrashLoop => {
                 self.hosts[node].loops_until = self.now + election_us * 6;
-                self.crash(node, Death::Killed, some_us / 4);
+                self.crash(node, CrashKind::Killed, some_us / 4);
             }
             FaultKind::Pause => {
                 if self.hosts[node].process.is_some() && self.hosts[node].paused_until <= self.now {
                     self.hosts[node].paused_until = self.now + some_us;
-                    self.after(some_us, What::Thaw { node });
+                    self.after(some_us, SimEvent::Thaw { node });
                 }
             }
             FaultKind::Partition => {
@@ -69,20 +69,20 @@ impl World {
                 self.net.shape(shape, &mut self.rng);
                 self.coverage.partitions += 1;
                 self.note(|_| format!("network is {shape:?}"));
-                self.after(some_us * 2, What::Mend);
+                self.after(some_us * 2, SimEvent::Mend);
             }
             FaultKind::OneWay => {
                 let to = self.rng.usize(0..self.hosts.len());
                 self.net.set_cut(node, to, node != to);
-                self.after(some_us * 2, What::Mend);
+                self.after(some_us * 2, SimEvent::Mend);
             }
             FaultKind::FalseLinkLost => {
                 let about = self.rng.usize(0..self.hosts.len());
                 if about != node {
                     let life = self.hosts[node].life;
-                    self.after(0, What::Link { node, life, about, is_up: false });
+                    self.after(0, SimEvent::Link { node, life, about, is_up: false });
                     if self.rng.u8(0..3) > 0 {
-                        self.after(some_us / 4, What::Link { node, life, about, is_up: true });
+                        self.after(some_us / 4, SimEvent::Link { node, life, about, is_up: true });
                     }
                 }
             }
@@ -106,7 +106,7 @@ impl World {
                         _ => disk.faults.sync_error_once = true,
                     }
                 }
-                self.after(some_us, What::DiskWell { node });
+                self.after(some_us, SimEvent::DiskWell { node });
             }
             FaultKind::FlipBit => self.flip_bit(node),
             FaultKind::DiskHang => self.hosts[node].hung_until = self.now + some_us,
@@ -115,20 +115,20 @@ impl World {
                 self.hosts[node].is_low = true;
                 let is_full = self.rng.u8(0..3) == 0;
                 self.hosts[node].disk().faults.is_full = is_full;
-                self.after(some_us, What::DiskWell { node });
+                self.after(some_us, SimEvent::DiskWell { node });
                 self.step(node, Input::DiskLow(true))?;
             }
             FaultKind::ReadError => {
                 self.hosts[node].disk().faults.read_error = true;
-                self.after(some_us, What::DiskWell { node });
+                self.after(some_us, SimEvent::DiskWell { node });
                 if self.rng.bool() {
-                    self.crash(node, Death::Killed, some_us / 8);
+                    self.crash(node, CrashKind::Killed, some_us / 8);
                 }
             }
             FaultKind::Wipe => {
                 let who = self.hosts[node].identity;
                 if self.can_spare(|lost| *lost == who) {
-                    self.crash(node, Death::PowerCut, some_us);
+                    self.crash(node, CrashKind::PowerCut, some_us);
                     self.wipe(node);
                 }
             }
@@ -168,7 +168,7 @@ impl World {
             self.coverage.bits_flipped += 1;
             let down_us = self.rng.u64(1_000..100_000);
             if self.rng.bool() {
-                self.crash(node, Death::Killed, down_us);
+                self.crash(node, CrashKind::Killed, down_us);
             }
         }
     }
@@ -238,7 +238,7 @@ impl World {
             return Ok(());
         }
         let delay = self.rng.u64(1..self.plan.election_us());
-        self.after(delay, What::Driver);
+        self.after(delay, SimEvent::Driver);
         let Some(leader) = self.newest_leader() else { return Ok(()) };
         let Some(process) = self.hosts[leader].process.as_ref() else { return Ok(()) };
         let view = process.raft.view();

@@ -10,10 +10,10 @@
 //! Not here: safety, which is asserted all along (`sim/checks/raft_checker.rs`, `sim/checks/client_checker.rs`).
 
 use crate::raft::Raft;
-use crate::sim::environment::disk::Death;
+use crate::sim::environment::disk::CrashKind;
 use crate::sim::environment::plan::{Broken, TICK_US};
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{What, World};
+use crate::sim::world::{SimEvent, World};
 use crate::types::{Identity, Term};
 use std::collections::BTreeSet;
 
@@ -42,7 +42,7 @@ impl World {
                 self.net.set_cut(node, other, !speaks && other != node);
             }
             match how {
-                Broken::Down => self.crash(node, Death::Killed, 0),
+                Broken::Down => self.crash(node, CrashKind::Killed, 0),
                 Broken::HungDisk => self.hosts[node].hung_until = u64::MAX / 2,
                 _ => {}
             }
@@ -52,11 +52,11 @@ impl World {
             for about in (0..self.hosts.len()).filter(|about| *about != node) {
                 let is_up = self.hosts[about].process.is_some();
                 if is_up || (self.hosts[about].is_left_out && self.rng.bool()) {
-                    self.after(1_000, What::Link { node, life, about, is_up });
+                    self.after(1_000, SimEvent::Link { node, life, about, is_up });
                 }
             }
         }
-        self.after(TICK_US, What::Look);
+        self.after(TICK_US, SimEvent::Look);
         Ok(())
     }
 
@@ -100,13 +100,13 @@ impl World {
         host.down_until = 0;
         if host.paused_until > self.now {
             host.paused_until = self.now;
-            self.after(0, What::Thaw { node });
+            self.after(0, SimEvent::Thaw { node });
         }
         let (is_damaged, is_down) = (self.hosts[node].is_damaged, self.hosts[node].process.is_none());
         let soon = self.rng.u64(1_000..20_000);
         if is_damaged {
             // A node with a damaged disk detects it at its next start.
-            self.crash(node, Death::Killed, soon);
+            self.crash(node, CrashKind::Killed, soon);
         }
         if is_down {
             self.hosts[node].is_start_due = false;
@@ -117,7 +117,7 @@ impl World {
             && process.running.is_some()
         {
             // A hung operation ends now; the event that was scheduled for its end finds nothing to do.
-            self.after(100, What::DiskDone { node, life });
+            self.after(100, SimEvent::DiskDone { node, life });
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl World {
     pub fn on_look(&mut self) -> CheckResult {
         let timeout = self.plan.election_us();
         let since = self.now - self.liveness.began;
-        self.after(timeout / 4, What::Look);
+        self.after(timeout / 4, SimEvent::Look);
         // Recovery and the first messages need additional time.
         let slack = timeout * 2;
         let leader = self.settled_leader();

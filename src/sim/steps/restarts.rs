@@ -7,12 +7,12 @@
 //! Not here: when to die (`faults.rs`, `effects.rs`).
 
 use crate::raft::Membership;
-use crate::sim::environment::disk::Death;
+use crate::sim::environment::disk::CrashKind;
 use crate::sim::environment::plan::FaultKind;
 use crate::sim::model::host::Process;
 use crate::sim::model::operations::ClientResult;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{What, World};
+use crate::sim::world::{SimEvent, World};
 use crate::store::error::StoreError;
 use crate::types::{Identity, Index};
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ impl World {
         if host.process.is_none() && !host.is_start_due {
             host.is_start_due = true;
             let at = at.max(host.down_until);
-            self.at(at, What::Start { node });
+            self.at(at, SimEvent::Start { node });
         }
     }
 
@@ -86,21 +86,21 @@ impl World {
         let life = host.life;
         let tick_us = host.tick_us;
         let phase = self.rng.u64(0..tick_us);
-        self.after(phase, What::Tick { node, life });
+        self.after(phase, SimEvent::Tick { node, life });
         self.start_worker(node);
         for other in 0..self.hosts.len() {
             if other != node && self.hosts[other].process.is_some() {
                 for (at, about) in [(node, other), (other, node)] {
                     let delay = self.rng.u64(500..5_000);
                     let life = self.hosts[at].life;
-                    self.after(delay, What::Link { node: at, life, about, is_up: true });
+                    self.after(delay, SimEvent::Link { node: at, life, about, is_up: true });
                 }
             }
         }
         if self.hosts[node].loops_until > self.now {
             let delay = self.rng.u64(1..self.plan.election_us());
             let life = self.hosts[node].life;
-            self.after(delay, What::Doom { node, life });
+            self.after(delay, SimEvent::Doom { node, life });
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl World {
 
     /// Ends the process on the disk, killed or by a power cut.
     pub fn end_disk(&mut self, node: usize) {
-        let death = if self.rng.bool() { Death::PowerCut } else { Death::Killed };
+        let death = if self.rng.bool() { CrashKind::PowerCut } else { CrashKind::Killed };
         self.hosts[node].disk().end_process(death);
     }
 
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// A process ends. Clients that waited for it do not know the outcome; others see their link break.
-    pub fn crash(&mut self, node: usize, death: Death, down_us: u64) {
+    pub fn crash(&mut self, node: usize, death: CrashKind, down_us: u64) {
         let Some(process) = self.hosts[node].process.take() else { return };
         self.note(|_| format!("n{} dies: {death:?}", node + 1));
         self.coverage.crashes += 1;
@@ -181,10 +181,10 @@ impl World {
         let lost = self.asleep.remove(&node).unwrap_or_default();
         for what in lost {
             match what {
-                What::Request { client, attempt, .. } => {
-                    self.after(500, What::Reply { client, attempt, told: ClientResult::Unknown });
+                SimEvent::Request { client, attempt, .. } => {
+                    self.after(500, SimEvent::Reply { client, attempt, result: ClientResult::Unknown });
                 }
-                What::Received { .. } => self.after(0, what),
+                SimEvent::Received { .. } => self.after(0, what),
                 _ => {}
             }
         }
@@ -194,7 +194,7 @@ impl World {
                 if other != node && self.hosts[other].process.is_some() && !self.net.is_cut(node, other) {
                     let delay = self.rng.u64(200..3_000);
                     let life = self.hosts[other].life;
-                    self.after(delay, What::Link { node: other, life, about: node, is_up: false });
+                    self.after(delay, SimEvent::Link { node: other, life, about: node, is_up: false });
                 }
             }
         }

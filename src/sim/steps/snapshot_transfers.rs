@@ -8,7 +8,7 @@
 use crate::raft::Input;
 use crate::sim::model::snapshot_transfers::Transfer;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{What, World};
+use crate::sim::world::{SimEvent, World};
 use crate::types::Identity;
 
 /// Bytes of one chunk: small, so that a transfer takes several.
@@ -35,7 +35,7 @@ impl World {
                 if !disk_is_bad {
                     return violation!("NoGhostLog", "n{} cannot read its snapshot: {error}", from + 1);
                 }
-                self.after(1_000, What::Sent { node: from, life: from_life, to: to.id, ok: false });
+                self.after(1_000, SimEvent::Sent { node: from, life: from_life, to: to.id, ok: false });
                 return Ok(());
             }
         };
@@ -65,7 +65,7 @@ impl World {
         self.transfers.all.insert(transfer, row);
         self.coverage.snapshots_sent += 1;
         let at = self.net.arrival(self.now, from, to_node, &mut self.rng);
-        self.at(at, What::Chunk { transfer });
+        self.at(at, SimEvent::Chunk { transfer });
         Ok(())
     }
 
@@ -79,13 +79,13 @@ impl World {
         let is_replaced = self.transfers.newest.get(&to) != Some(&transfer);
         if is_cut || is_lost || is_replaced || !is_there || !self.is_alive(from, row.from_life) {
             let delay = self.rng.u64(1_000..200_000);
-            self.after(delay, What::Sent { node: from, life: row.from_life, to: row.to.id, ok: false });
+            self.after(delay, SimEvent::Sent { node: from, life: row.from_life, to: row.to.id, ok: false });
             return Ok(());
         }
         if self.hosts[to].paused_until > self.now {
             let at = self.hosts[to].paused_until + 1;
             self.transfers.all.insert(transfer, row);
-            self.at(at, What::Chunk { transfer });
+            self.at(at, SimEvent::Chunk { transfer });
             return Ok(());
         }
         let Some(process) = self.hosts[to].process.as_mut() else { return Ok(()) };
@@ -103,21 +103,21 @@ impl World {
         });
         match taken {
             Err(error) => {
-                self.after(1_000, What::Sent { node: from, life: row.from_life, to: row.to.id, ok: false });
+                self.after(1_000, SimEvent::Sent { node: from, life: row.from_life, to: row.to.id, ok: false });
                 self.on_disk_failed(to, error)
             }
             Ok(Some(receiver)) => {
                 (row.offset, row.receiver) = (end, Some(receiver));
                 self.transfers.all.insert(transfer, row);
                 let at = self.net.arrival(self.now, from, to, &mut self.rng);
-                self.at(at, What::Chunk { transfer });
+                self.at(at, SimEvent::Chunk { transfer });
                 Ok(())
             }
             Ok(None) => {
                 let delay = self.disk_delay(to);
                 let life = row.to_life;
                 self.transfers.all.insert(transfer, row);
-                self.after(delay, What::Received { node: to, life, transfer });
+                self.after(delay, SimEvent::Received { node: to, life, transfer });
                 Ok(())
             }
         }
@@ -126,7 +126,7 @@ impl World {
     /// The receiver died before it could use what it had.
     pub fn break_transfer(&mut self, transfer: u64) {
         if let Some(row) = self.transfers.all.remove(&transfer) {
-            self.after(1_000, What::Sent { node: row.from, life: row.from_life, to: row.to.id, ok: false });
+            self.after(1_000, SimEvent::Sent { node: row.from, life: row.from_life, to: row.to.id, ok: false });
         }
     }
 
@@ -135,7 +135,7 @@ impl World {
         let Some(row) = self.transfers.all.remove(&transfer) else { return Ok(()) };
         let delay = self.rng.u64(500..10_000);
         let ok = self.in_liveness_phase || self.rng.u8(0..10) > 0;
-        self.after(delay, What::Sent { node: row.from, life: row.from_life, to: row.to.id, ok });
+        self.after(delay, SimEvent::Sent { node: row.from, life: row.from_life, to: row.to.id, ok });
         if let Some(process) = self.hosts[node].process.as_mut() {
             process.received = Some((row.meta.clone(), row.bytes));
         }

@@ -19,9 +19,9 @@ use crate::sim::checks::jobs_checker::says;
 use crate::sim::environment::plan::TICK_US;
 use crate::sim::model::host::Ask;
 use crate::sim::model::services::{Body, Command};
-use crate::sim::model::worker::{Key, Untold, Worker};
+use crate::sim::model::worker::{Key, UnreportedEnd, Worker};
 use crate::sim::violation::CheckResult;
-use crate::sim::world::{What, World};
+use crate::sim::world::{SimEvent, World};
 use crate::types::{Identity, NodeId, Ticks};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -55,7 +55,7 @@ impl World {
             runtimes: languages.iter().map(|language| language.to_string()).collect(),
             next_join: ready_at,
             running: BTreeMap::new(),
-            untold: BTreeMap::new(),
+            unreported: BTreeMap::new(),
             number: 0,
             look_at: None,
             turn: 0,
@@ -71,7 +71,7 @@ impl World {
         let Some(worker) = self.worker(node) else { return };
         if worker.look_at.is_none_or(|settled| settled > at) {
             worker.look_at = Some(at);
-            self.at(at, What::Work { node, life });
+            self.at(at, SimEvent::Work { node, life });
         }
     }
 
@@ -104,14 +104,14 @@ impl World {
         for (job, attempt) in stopped {
             // A stopped program takes time to end as well.
             let delay = self.rng.u64(100..3_000);
-            self.after(delay, What::Ended { node, life, job, attempt });
+            self.after(delay, SimEvent::Ended { node, life, job, attempt });
         }
         for (job, attempt) in begun {
             self.note(|_| format!("n{} begins attempt {attempt} at job {job}", node + 1));
             let has_started = !is_sandbox_broken(job, attempt, who);
             self.client_checker.jobs_checker.on_begun(who, job, attempt, has_started)?;
             let delay = self.rng.u64(least_us..=most_us);
-            self.after(delay, What::Ended { node, life, job, attempt });
+            self.after(delay, SimEvent::Ended { node, life, job, attempt });
         }
         self.tell_ends(node)?;
         if self.is_alive(node, life) && !am_here {
@@ -152,7 +152,7 @@ impl World {
         };
         if let Some(command) = command {
             let is_past = is_cancelled;
-            worker.untold.insert(key, Untold { command, is_past, tag: None, next_try: now });
+            worker.unreported.insert(key, UnreportedEnd { command, is_past, tag: None, next_try: now });
         }
         self.look_at(node, now);
         Ok(())
@@ -165,10 +165,10 @@ impl World {
         let is_settled = is_taken || self.bugs.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
         let Some(worker) = self.worker(node) else { return };
-        let Some(untold) = worker.untold.get_mut(&key) else { return };
-        untold.next_try = at;
-        if is_settled && untold.is_past {
-            worker.untold.remove(&key);
+        let Some(unreported) = worker.unreported.get_mut(&key) else { return };
+        unreported.next_try = at;
+        if is_settled && unreported.is_past {
+            worker.unreported.remove(&key);
         }
         if at < NEVER {
             self.look_at(node, at);
@@ -179,19 +179,19 @@ impl World {
         let (now, life) = (self.now, self.hosts[node].life);
         let patience = if self.bugs.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
         let Some(worker) = self.worker(node) else { return Ok(()) };
-        let due = worker.untold.iter().filter(|(_, untold)| untold.next_try <= now).map(|(key, _)| *key);
+        let due = worker.unreported.iter().filter(|(_, unreported)| unreported.next_try <= now).map(|(key, _)| *key);
         for key in due.collect::<Vec<_>>() {
             // A node sends a command again under its old name; a worker that has given up waiting proposes it under a
             // new one.
             let is_renamed = self.rng.bool();
             let Some(worker) = self.worker(node) else { return Ok(()) };
             let fresh = worker.tag();
-            let Some(untold) = worker.untold.get_mut(&key) else { continue };
-            untold.next_try = now.saturating_add(patience);
-            let tag = *untold.tag.get_or_insert(fresh);
+            let Some(unreported) = worker.unreported.get_mut(&key) else { continue };
+            unreported.next_try = now.saturating_add(patience);
+            let tag = *unreported.tag.get_or_insert(fresh);
             let tag = if is_renamed { fresh } else { tag };
-            untold.tag = Some(tag);
-            let command = untold.command.clone();
+            unreported.tag = Some(tag);
+            let command = unreported.command.clone();
             self.say(node, tag, command, Some(key))?;
             if !self.is_alive(node, life) {
                 return Ok(());
@@ -236,7 +236,7 @@ impl World {
     fn schedule_retry(&mut self, node: usize, am_here: bool) {
         let Some(worker) = self.worker(node) else { return };
         let join = (!am_here).then_some(worker.next_join);
-        let soonest = worker.untold.values().map(|untold| untold.next_try).chain(join).min();
+        let soonest = worker.unreported.values().map(|unreported| unreported.next_try).chain(join).min();
         if let Some(at) = soonest.filter(|at| *at < NEVER) {
             self.look_at(node, at);
         }
@@ -258,13 +258,13 @@ impl World {
         let Some(worker) = self.worker(node) else { return Ok(()) };
         let id = NodeId(about as u64 + 1);
         if is_up {
-            worker.worker_liveness.find(id);
+            worker.worker_liveness.mark_reachable(id);
             return Ok(());
         }
-        worker.worker_liveness.lose(id);
+        worker.worker_liveness.mark_lost(id);
         if self.in_liveness_phase && is_there {
             // Reports about links may overtake each other; the node learns the true state when it tries to connect.
-            self.after(5_000, What::Link { node, life, about, is_up: true });
+            self.after(5_000, SimEvent::Link { node, life, about, is_up: true });
         }
         self.check_workers(node)
     }

@@ -135,7 +135,7 @@ fn checksum(segment: u64, framed: &[u8]) -> u32 {
 
 /// Result of reading at an offset of a segment.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum ReadResult<'a> {
     /// A complete record with its encoded payload, and its length in bytes with the frame header.
     Record { at: Position, payload: &'a [u8], bytes: usize },
     /// Zeros, or too few bytes for a record: preallocated space.
@@ -145,29 +145,29 @@ pub enum Found<'a> {
 }
 
 /// Reads a record at the beginning of `bytes`, the remaining bytes of the segment.
-pub fn read_at(segment: u64, bytes: &[u8]) -> Found<'_> {
+pub fn read_at(segment: u64, bytes: &[u8]) -> ReadResult<'_> {
     let Some(head) = bytes.get(..FRAME_BYTES) else {
         return match bytes.iter().all(|b| *b == 0) {
-            true => Found::Nothing,
-            false => Found::Garbage("the file ends within a record's frame".to_string()),
+            true => ReadResult::Nothing,
+            false => ReadResult::Garbage("the file ends within a record's frame".to_string()),
         };
     };
     if head.iter().all(|b| *b == 0) {
-        return Found::Nothing;
+        return ReadResult::Nothing;
     }
     let length = u32_at(head, 0) as usize;
     let (sequence, place) = (u64_at(head, 8), u32_at(head, 16));
     if length == 0 {
-        return Found::Garbage("a record of length 0".to_string());
+        return ReadResult::Garbage("a record of length 0".to_string());
     }
     let Some(framed) = bytes.get(..FRAME_BYTES + length) else {
-        return Found::Garbage(format!("a record of {length} bytes does not fit into the file"));
+        return ReadResult::Garbage(format!("a record of {length} bytes does not fit into the file"));
     };
     if checksum(segment, framed) != u32_at(head, 4) {
-        return Found::Garbage("the checksum does not match".to_string());
+        return ReadResult::Garbage("the checksum does not match".to_string());
     }
     let at = Position { segment, sequence, place };
-    Found::Record { at, payload: &framed[FRAME_BYTES..], bytes: framed.len() }
+    ReadResult::Record { at, payload: &framed[FRAME_BYTES..], bytes: framed.len() }
 }
 
 /// Whether a record with a matching checksum and a sequence after `after` could begin here; cheap enough for every
@@ -238,7 +238,7 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            let Found::Record { at, payload, bytes: taken } = read_at(3, &bytes) else {
+            let ReadResult::Record { at, payload, bytes: taken } = read_at(3, &bytes) else {
                 panic!("{record:?} not found")
             };
             assert_eq!((at, taken), (AT, bytes.len()));
@@ -251,10 +251,10 @@ mod tests {
         for record in records() {
             let mut bytes = Vec::new();
             encode(&record, AT, &mut bytes);
-            assert!(matches!(read_at(4, &bytes), Found::Garbage(_)), "another segment's record was taken");
+            assert!(matches!(read_at(4, &bytes), ReadResult::Garbage(_)), "another segment's record was taken");
             for bit in 0..bytes.len() * 8 {
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                assert!(matches!(read_at(3, &bytes), Found::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
+                assert!(matches!(read_at(3, &bytes), ReadResult::Garbage(_)), "bit {bit} of {record:?} flipped unseen");
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
         }
@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn preallocated_zeros_are_not_records() {
-        assert!(matches!(read_at(0, &[0; 100]), Found::Nothing));
-        assert!(matches!(read_at(0, &[0; 5]), Found::Nothing));
+        assert!(matches!(read_at(0, &[0; 100]), ReadResult::Nothing));
+        assert!(matches!(read_at(0, &[0; 5]), ReadResult::Nothing));
         assert!(!may_begin(&[0; 100], 0));
     }
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The log as it is on disk.
-pub struct Log {
+pub struct RecoveredLog {
     /// The state after its records.
     pub replay: Replay,
     /// Numbers of the segments, oldest first, each with the log's last index at its start.
@@ -71,7 +71,7 @@ pub fn read(
     options: &Options,
     numbers: &[u64],
     mut each: impl FnMut(&Path, usize, Position, &Record),
-) -> Result<Log, StoreError> {
+) -> Result<RecoveredLog, StoreError> {
     let mut replay = Replay::new(options);
     let mut segments = Vec::new();
     let mut last: Option<(PathBuf, Vec<u8>, Scan)> = None;
@@ -96,7 +96,7 @@ pub fn read(
     }
     let (path, bytes, scan) = last.expect("at least one segment");
     let torn = tail(options, &path, &bytes, &scan)?;
-    Ok(Log { replay, segments, torn, path, bytes, scan })
+    Ok(RecoveredLog { replay, segments, torn, path, bytes, scan })
 }
 
 /// Determines whether what follows the last record of the last segment is a torn tail or damage.
@@ -117,8 +117,13 @@ fn tail(options: &Options, path: &Path, bytes: &[u8], scan: &Scan) -> Result<Opt
 }
 
 /// Overwrites the torn tail with zeros, ensures that the rest is on disk, and opens the log for appending.
-pub fn repair(files: Arc<dyn Files>, dir: &Path, options: &Options, log: Log) -> Result<(Wal, Replay), StoreError> {
-    let Log { replay, segments, path, mut bytes, scan, .. } = log;
+pub fn repair(
+    files: Arc<dyn Files>,
+    dir: &Path,
+    options: &Options,
+    log: RecoveredLog,
+) -> Result<(Wal, Replay), StoreError> {
+    let RecoveredLog { replay, segments, path, mut bytes, scan, .. } = log;
     // Written again: a sync that failed before the restart may have left the bytes in memory only. The torn part
     // becomes zeros in the same step, so that it never reappears.
     let mut file = files.open(&path).map_err(|e| StoreError::io("open", &path, e))?;

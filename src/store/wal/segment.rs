@@ -5,7 +5,7 @@
 //! at the first bytes that are not a record; [`Scan::proof`] then determines whether a later record proves that these
 //! bytes had been synced. Not here: which stop is tolerated (`writer.rs`).
 
-use super::record::{self, Found, Header, Position, Record};
+use super::record::{self, Header, Position, ReadResult, Record};
 use crate::store::error::StoreError;
 use crate::types::NodeId;
 use std::path::Path;
@@ -99,9 +99,9 @@ pub fn scan(
     loop {
         let offset = scan.end;
         let (at, payload, length) = match record::read_at(source.number, &bytes[offset..]) {
-            Found::Record { at, payload, bytes } => (at, payload, bytes),
-            Found::Nothing => break,
-            Found::Garbage(why) => {
+            ReadResult::Record { at, payload, bytes } => (at, payload, bytes),
+            ReadResult::Nothing => break,
+            ReadResult::Garbage(why) => {
                 scan.stopped = Some(why);
                 break;
             }
@@ -139,9 +139,9 @@ pub fn scan(
 pub fn first_sequence(source: Source<'_>) -> Result<u64, StoreError> {
     check_preamble(source)?;
     match record::read_at(source.number, &source.bytes[PREAMBLE_BYTES..]) {
-        Found::Record { at, .. } => Ok(at.sequence),
-        Found::Nothing => Err(source.damaged(PREAMBLE_BYTES, "no header: it is missing")),
-        Found::Garbage(why) => Err(source.damaged(PREAMBLE_BYTES, format!("no header: {why}"))),
+        ReadResult::Record { at, .. } => Ok(at.sequence),
+        ReadResult::Nothing => Err(source.damaged(PREAMBLE_BYTES, "no header: it is missing")),
+        ReadResult::Garbage(why) => Err(source.damaged(PREAMBLE_BYTES, format!("no header: {why}"))),
     }
 }
 
@@ -173,7 +173,7 @@ pub fn proof(source: Source<'_>, scan: &Scan) -> Option<(usize, u64)> {
             return None;
         }
         match record::read_at(source.number, rest) {
-            Found::Record { at, .. } if at.synced_below() > missing => Some((offset, at.sequence)),
+            ReadResult::Record { at, .. } if at.synced_below() > missing => Some((offset, at.sequence)),
             _ => None,
         }
     })

@@ -1,4 +1,4 @@
-//! The mode without a full sandbox (`jobs_cage` `limits`): programs that see the whole machine are still stopped,
+//! The mode without a full sandbox (`jobs_sandbox` `limits`): programs that see the whole machine are still stopped,
 //! reported correctly, and leave neither processes nor files.
 
 use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, text};
@@ -50,13 +50,13 @@ fn shell(limits: Limits, source: &str) -> End {
 }
 
 #[test]
-fn a_fork_bomb_is_stopped_without_walls() {
+fn a_fork_bomb_is_stopped_without_a_sandbox() {
     let end = shell(LIMITS, "b() { b $1 | b $1 & }; b $1; sleep $1");
     assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
 }
 
 #[test]
-fn a_memory_eater_is_stopped_without_walls() {
+fn a_memory_eater_is_stopped_without_a_sandbox() {
     for source in [
         "x = []\nwhile True: x.append(bytearray(1 << 20))",
         "import os, time\nif os.fork() == 0:\n  os.setsid()\n  x = []\n  while True: x.append(bytearray(1 << 20))\ntime.sleep(60)",
@@ -67,14 +67,14 @@ fn a_memory_eater_is_stopped_without_walls() {
 }
 
 #[test]
-fn endless_output_is_cut_without_walls() {
+fn endless_output_is_cut_without_a_sandbox() {
     let end = shell(LIMITS, "while :; do echo 0123456789012345678901234567890123456789; done & sleep $1");
     assert_eq!(end.outcome, JobOutcome::OutputExceeded);
     assert_eq!(end.stdout.len() + end.stderr.len(), LIMITS.output_bytes as usize);
 }
 
 #[test]
-fn a_file_filler_is_stopped_without_walls() {
+fn a_file_filler_is_stopped_without_a_sandbox() {
     let large = shell(LIMITS, "exec head -c 9000000 /dev/zero > large");
     assert_eq!((large.outcome, large.signal), (JobOutcome::FilesExceeded, Some(25)));
     let many = shell(LIMITS, "i=0; while :; do head -c 1000000 /dev/zero > f$i; i=$((i+1)); done");

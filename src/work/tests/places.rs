@@ -101,7 +101,7 @@ fn jobs_run_where_their_folders_were_placed() {
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
             // The users of slots have no access, and root cannot set up a sandbox: that is reported once, not by each
             // job.
-            let why = tried.expect_err("walls without a right to build them").to_string();
+            let why = tried.expect_err("a sandbox without the right to build one").to_string();
             assert!(why.contains("chmod o+x") && why.contains(&placed.display().to_string()), "{why}");
             continue;
         }
@@ -168,7 +168,8 @@ fn root_without_users_for_jobs_is_told_what_is_missing() {
     }
     let dir = tempfile::tempdir().unwrap();
     let why = Sandbox::try_out(SandboxKind::Full, dir.path()).expect_err("jobs would have to be users").to_string();
-    for wanted in ["60000 to 64999", "/proc/self/uid_map maps only 0 to 0", "/etc/subuid", "jobs_cage to \"limits\""] {
+    for wanted in ["60000 to 64999", "/proc/self/uid_map maps only 0 to 0", "/etc/subuid", "jobs_sandbox to \"limits\""]
+    {
         assert!(why.contains(wanted), "{why}");
     }
     Sandbox::try_out(SandboxKind::Limits, dir.path()).unwrap();

@@ -7,7 +7,7 @@ use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
 use crate::work::run::{Attempt, start_patiently};
-use crate::work::runtimes::Found;
+use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::how_it_ended;
 use std::path::PathBuf;
 use std::process::Command;
@@ -83,7 +83,7 @@ fn a_fork_bomb_touches_no_other_slot() {
 }
 
 /// Runs a shell script with the detected shell, modified by `change`.
-fn run_changed(change: impl FnOnce(&mut Found)) -> (Result<JobOutcome, WorkError>, Vec<u8>) {
+fn run_changed(change: impl FnOnce(&mut AvailableRuntime)) -> (Result<JobOutcome, WorkError>, Vec<u8>) {
     let (mut found, dir) = (found("shell").unwrap(), passable());
     change(&mut found);
     let mut heard = Vec::new();
@@ -152,7 +152,7 @@ fn a_sandbox_that_ends_without_a_word_tells_its_status() {
 }
 
 #[test]
-fn exit_codes_of_the_walls_are_not_mistaken_for_their_failure() {
+fn exit_codes_of_wrappers_are_not_mistaken_for_their_failure() {
     // The exit codes of bubblewrap, `timeout`, `prlimit` and the shell when they fail.
     for code in [1, 124, 125, 126, 127] {
         let end = shell(&format!("echo 'bwrap: Creating new namespace failed' >&2; exit {code}"));

@@ -30,14 +30,18 @@ fn where_programs_cannot_be_sandboxed_jobs_are_refused_with_the_cure() {
     for (sandbox, works) in [("full", false), ("limits", true)] {
         let mut settings = shell_only();
         settings["jobs_enabled"] = true.into();
-        settings["jobs_cage"] = sandbox.into();
+        settings["jobs_sandbox"] = sandbox.into();
         let mut cluster = Cluster::prepare(&exe, &settings).unwrap();
         cluster.spawn(1, &[]).unwrap();
         cluster.wait_leader().unwrap();
         let answer = post(&cluster, 1, "/v1/jobs?wait=30s", &shell("echo fine"));
         if works {
             assert_eq!(answer.json()["stdout"], "fine\n", "{}", answer.text());
-            assert!(cluster.log(1).contains("jobs_cage is \"limits\": jobs can read and change"), "{}", cluster.log(1));
+            assert!(
+                cluster.log(1).contains("jobs_sandbox is \"limits\": jobs can read and change"),
+                "{}",
+                cluster.log(1)
+            );
         } else {
             assert_eq!(answer.status, 503, "{}", answer.text());
             let said = answer.text();

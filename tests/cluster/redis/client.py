@@ -18,6 +18,18 @@ assert r.incr("n") == 1 and r.incrby("n", 41) == 42 and r.decr("n", 2) == 40
 assert r.mset({"a": 1, "b": 2}) is True and r.mget("a", "b", "none") == [b"1", b"2", None]
 assert r.exists("a", "b", "none") == 2 and r.delete("a", "b") == 2 and r.type("k") == b"string"
 assert r.append("k", "!") == 2 and r.strlen("k") == 2 and r.getset("k", "x") == b"w!" and r.getdel("k") == b"x"
+assert r.setrange("part", 3, "abc") == 6 and r.getrange("part", 3, 4) == b"ab" and r.getex("part", ex=100) == b"\0\0\0abc"
+assert r.ttl("part") == 100 and r.expiretime("part") > 1_700_000_000 if hasattr(r, "expiretime") else True
+assert r.rename("part", "whole") and r.copy("whole", "copied") is True and r.renamenx("copied", "whole") is False
+assert r.incrbyfloat("float", 0.1) == 0.1 and r.incrbyfloat("float", 0.2) == 0.3 and r.msetnx({"whole": 1, "x": 2}) is False
+assert r.object("encoding", "float") == b"embstr" and r.memory_usage("whole") > 6 and r.randomkey() is not None
+assert r.slowlog_len() == 0 and r.command_getkeys("MSET", "a", 1, "b", 2) in (["a", "b"], [b"a", b"b"])
+assert r.delete("whole", "copied", "float") == 3
+try:
+    redis.Redis(port=port, db=1, **options).ping()
+    raise AssertionError("there is one database")
+except redis.ResponseError as e:
+    assert "prefix" in str(e), e
 assert r.dbsize() == 2 and sorted(r.keys("*")) == [b"n", b"t"]
 binary = bytes(range(256)) * 100
 assert r.set(b"\x00\xff", binary) and r.get(b"\x00\xff") == binary

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// What one client was told.
 #[derive(Debug, Default)]
-struct Told {
+struct Answers {
     acknowledged: u64,
     unknown: u64,
     other: Vec<Reply>,
@@ -32,9 +32,9 @@ fn bulk(value: &str) -> Reply {
 const PACE: Duration = Duration::from_millis(2);
 
 /// Counts up, `depth` commands at a time, until told to stop.
-fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) -> Told {
+fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) -> Answers {
     let mut redis = Peer::tcp(address);
-    let (mut told, mut before) = (Told::default(), 0);
+    let (mut answers, mut before) = (Answers::default(), 0);
     while !stop.load(Relaxed) {
         let asked = Instant::now();
         redis.send("INCR counter\r\n".repeat(depth).as_bytes()).unwrap();
@@ -43,17 +43,17 @@ fn count_up(address: &str, depth: usize, stop: &AtomicBool, done: &AtomicU64) ->
                 Reply::Int(number) => {
                     assert!(number > before, "the counter went from {before} to {number}");
                     before = number;
-                    told.acknowledged += 1;
+                    answers.acknowledged += 1;
                 }
-                Reply::Error(why) if why.starts_with("UNKNOWN ") => told.unknown += 1,
-                other => told.other.push(other),
+                Reply::Error(why) if why.starts_with("UNKNOWN ") => answers.unknown += 1,
+                other => answers.other.push(other),
             }
         }
-        told.longest = told.longest.max(asked.elapsed());
+        answers.longest = answers.longest.max(asked.elapsed());
         done.fetch_add(depth as u64, Relaxed);
         poll::pause(PACE);
     }
-    told
+    answers
 }
 
 #[test]
@@ -99,12 +99,13 @@ fn clients_of_followers_do_not_notice_twenty_leaders_die() -> Result<()> {
     }
     cluster.settle()?;
     stop.store(true, Relaxed);
-    let told: Vec<Told> = clients.into_iter().map(|client| client.join().expect("its own message above")).collect();
-    let acknowledged: u64 = told.iter().map(|told| told.acknowledged).sum();
-    let unknown: u64 = told.iter().map(|told| told.unknown).sum();
+    let answers: Vec<Answers> =
+        clients.into_iter().map(|client| client.join().expect("its own message above")).collect();
+    let acknowledged: u64 = answers.iter().map(|answers| answers.acknowledged).sum();
+    let unknown: u64 = answers.iter().map(|answers| answers.unknown).sum();
     eprintln!("{killed} leaders killed, {acknowledged} acknowledged, {unknown} unknown");
-    for told in &told {
-        assert_eq!(told.other, Vec::new(), "an error was not spared: {told:?}");
+    for answers in &answers {
+        assert_eq!(answers.other, Vec::new(), "an error was not spared: {answers:?}");
     }
     for id in 1..=5 {
         let counter: u64 = Peer::tcp(&cluster.kv(id)).ask("GET counter").text().parse().unwrap();

@@ -5,6 +5,7 @@
 mod clients;
 mod commands;
 mod failover;
+mod pubsub;
 mod server;
 
 use phalanx::lab::poll;
@@ -29,6 +30,7 @@ pub enum Reply {
     Array(Vec<Reply>),
     Set(Vec<Reply>),
     Map(Vec<(Reply, Reply)>),
+    Push(Vec<Reply>),
     Other(String),
 }
 
@@ -57,6 +59,7 @@ impl Reply {
             Reply::Array(_) => "array",
             Reply::Set(_) => "set",
             Reply::Map(_) => "map",
+            Reply::Push(_) => "push",
             Reply::Other(_) => "other",
         }
     }
@@ -167,6 +170,7 @@ impl Peer {
             ("$", _) => Reply::Bulk(self.bytes(count())?),
             ("=", _) => Reply::Verbatim(self.bytes(count())?),
             ("*", _) => Reply::Array(self.many(count())?),
+            (">", _) => Reply::Push(self.many(count())?),
             ("~", _) => Reply::Set(self.many(count())?),
             ("%", _) => {
                 let pairs = (0..count()).map(|_| Ok((self.reply()?, self.reply()?)));

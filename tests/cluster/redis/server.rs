@@ -23,7 +23,7 @@ fn connect(cluster: &Cluster) -> TcpStream {
 }
 
 /// Sends bytes and reads until the node closes. A node that drops a connection with unread bytes resets it.
-fn told(cluster: &Cluster, bytes: &[u8]) -> String {
+fn reply_to(cluster: &Cluster, bytes: &[u8]) -> String {
     let mut stream = connect(cluster);
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
@@ -56,13 +56,13 @@ fn what_is_no_request_is_answered_in_redis_words_and_closed() -> Result<()> {
         ("GET 'k'x\r\n", "unbalanced quotes in request"),
     ] {
         let expected = format!("+PONG\r\n-ERR Protocol error: {why}\r\n");
-        assert_eq!(told(&cluster, format!("PING\r\n{bad}PING\r\n").as_bytes()), expected, "{bad:?}");
+        assert_eq!(reply_to(&cluster, format!("PING\r\n{bad}PING\r\n").as_bytes()), expected, "{bad:?}");
     }
     let endless = vec![b'x'; 70_000];
-    assert_eq!(told(&cluster, &endless), "-ERR Protocol error: too big inline request\r\n");
-    assert_eq!(told(&cluster, b"*-10\r\n*0\r\n\r\nPING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
+    assert_eq!(reply_to(&cluster, &endless), "-ERR Protocol error: too big inline request\r\n");
+    assert_eq!(reply_to(&cluster, b"*-10\r\n*0\r\n\r\nPING\r\nQUIT\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
     for http in ["POST / HTTP/1.1\r\n", "Host: localhost\r\n", "*1\r\n$4\r\npost\r\n"] {
-        assert_eq!(told(&cluster, format!("{http}SET k v\r\n").as_bytes()), "", "{http:?}");
+        assert_eq!(reply_to(&cluster, format!("{http}SET k v\r\n").as_bytes()), "", "{http:?}");
     }
     assert_eq!(witness.ask("GET k"), Reply::NilBulk, "nothing behind a dropped request was carried out");
     Ok(())
@@ -120,9 +120,9 @@ fn a_stranger_must_name_the_secret_and_sends_little_before() -> Result<()> {
     assert_eq!(hello.kind(), "map");
     assert_eq!(peer.ask("CLIENT GETNAME").text(), "me");
 
-    assert_eq!(told(&cluster, b"*11\r\n"), "-ERR Protocol error: unauthenticated multibulk length\r\n");
-    assert_eq!(told(&cluster, b"*1\r\n$16385\r\n"), "-ERR Protocol error: unauthenticated bulk length\r\n");
-    assert_eq!(told(&cluster, &vec![b'x'; 16385]), "-ERR Protocol error: too big inline request\r\n");
+    assert_eq!(reply_to(&cluster, b"*11\r\n"), "-ERR Protocol error: unauthenticated multibulk length\r\n");
+    assert_eq!(reply_to(&cluster, b"*1\r\n$16385\r\n"), "-ERR Protocol error: unauthenticated bulk length\r\n");
+    assert_eq!(reply_to(&cluster, &vec![b'x'; 16385]), "-ERR Protocol error: too big inline request\r\n");
     Ok(())
 }
 
@@ -200,6 +200,8 @@ fn slow_readers_are_bounded_and_hold_nobody_up() -> Result<()> {
 
     let _deaf = deaf_client(&cluster);
     let mut slow = connect(&cluster);
+    slow.write_all(&encoded(&[b"PING"])).unwrap();
+    slow.read_exact(&mut [0; 7]).unwrap();
     slow.write_all(&b"GET big\r\nINCR slow\r\n".repeat(40)).unwrap();
     let mut slowest = Duration::ZERO;
     let mut buffer = vec![0; 256 << 10];
@@ -527,5 +529,105 @@ fn the_door_tells_about_its_cluster() -> Result<()> {
         }
     }
     assert_eq!(seen.len(), 300);
+    Ok(())
+}
+
+/// Redis keeps the replies to a pipeline whose client writes all of it before it reads; so does a node, although the
+/// client takes longer than a slow reader may.
+#[test]
+fn a_pipeline_may_be_sent_before_its_replies_are_read() -> Result<()> {
+    let cluster = one(&json!({}))?;
+    let mut stream = connect(&cluster);
+    let value = vec![b'v'; 1000];
+    let mut piece = Vec::new();
+    for _ in 0..4000 {
+        piece.extend(encoded(&[b"SET", b"k", &value]));
+    }
+    for _ in 0..1500 {
+        piece.extend(encoded(&[b"GET", b"k"]));
+    }
+    let begun = Instant::now();
+    for _ in 0..20 {
+        stream.write_all(&piece).unwrap();
+        poll::pause(Duration::from_millis(800));
+    }
+    assert!(begun.elapsed() > Duration::from_secs(15), "longer than a client may take that only reads");
+    let get = [b"$1000\r\n", &value[..], b"\r\n"].concat();
+    let answer = [b"+OK\r\n".repeat(4000), get.repeat(1500)].concat();
+    let mut read = vec![0; answer.len()];
+    for _ in 0..20 {
+        stream.read_exact(&mut read).unwrap();
+        assert!(read == answer);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_scan_goes_on_at_other_nodes() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let mut peers: Vec<Peer> = (1..=3).map(|id| Peer::tcp(&cluster.kv(id))).collect();
+    for n in 0..40 {
+        let names: Vec<Vec<u8>> = (0..50).map(|m| format!("k{}", n * 50 + m).into_bytes()).collect();
+        let words = names.iter().flat_map(|name| [name.as_slice(), b"v"]);
+        peers[0].call(&std::iter::once(&b"MSET"[..]).chain(words).collect::<Vec<_>>());
+    }
+    let page = |peer: &mut Peer, cursor: &str| {
+        let Reply::Array(page) = peer.ask(&format!("SCAN {cursor} COUNT 10")) else { panic!("no page") };
+        let Reply::Array(keys) = &page[1] else { panic!("no keys") };
+        (page[0].text(), keys.iter().map(Reply::text).collect::<Vec<_>>())
+    };
+    let (mut cursor, mut seen, mut calls) = ("0".to_string(), Vec::new(), 0);
+    loop {
+        let (next, keys) = page(&mut peers[calls % 3], &cursor);
+        seen.extend(keys);
+        calls += 1;
+        if next == "0" {
+            break;
+        }
+        assert!(calls <= 200, "{} keys after {calls} pages", seen.len());
+        cursor = next;
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!((seen.len(), calls), (2000, 200), "each key once");
+
+    // A cursor of a node that is gone begins anew, and the scan ends.
+    let (cursor, _) = page(&mut peers[2], "0");
+    cluster.kill(3)?;
+    let (_, keys) = page(&mut peers[0], &cursor);
+    assert_eq!(keys, page(&mut peers[0], "0").1);
+    Ok(())
+}
+
+#[test]
+fn info_tells_the_truth_and_clients_can_be_closed() -> Result<()> {
+    let cluster = one(&json!({"quota_kv_mb": 100}))?;
+    let mut peer = Peer::tcp(&cluster.kv(1));
+    let field = |peer: &mut Peer, section: &str, name: &str| {
+        let text = peer.ask(&format!("INFO {section}")).text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")).map(str::to_string));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    for line in ["SET a 1", "SET b 1 EX 100", "SET c 1 PX 100000", "SET d 1 PX 1"] {
+        peer.ask(line);
+    }
+    poll::wait_until("one expires", SOON, || (peer.ask("EXISTS d").int() == 0).then_some(()))?;
+    assert_eq!(field(&mut peer, "keyspace", "db0"), "keys=3,expires=2,avg_ttl=0");
+    let used = |peer: &mut Peer| field(peer, "memory", "used_memory").parse::<u64>().unwrap();
+    let before = used(&mut peer);
+    peer.call(&[b"SET", b"large", &vec![b'x'; 4 << 20]]);
+    poll::wait_until("the value is counted", SOON, || (used(&mut peer) > before + (3 << 20)).then_some(()))?;
+    assert_eq!(field(&mut peer, "memory", "maxmemory"), (100 << 20).to_string());
+    let cpu = field(&mut peer, "cpu", "used_cpu_user").parse::<f64>().unwrap();
+    assert!(cpu > 0.0 && cpu < 600.0, "{cpu} s");
+
+    let mut victim = Peer::tcp(&cluster.kv(1));
+    let id = victim.ask("CLIENT ID").int();
+    assert_eq!(peer.ask(&format!("CLIENT KILL ID {id}")), Reply::Int(1));
+    victim.send(b"PING\r\n").and_then(|()| victim.reply()).expect_err("it is closed");
+    let own = peer.ask("CLIENT ID").int();
+    assert_eq!(peer.ask(&format!("CLIENT KILL ID {own}")), Reply::Int(0), "SKIPME is yes by default");
+    assert_eq!(peer.ask(&format!("CLIENT KILL ID {own} SKIPME no")), Reply::Int(1));
+    peer.send(b"PING\r\n").and_then(|()| peer.reply()).expect_err("it is closed after the answer");
     Ok(())
 }

@@ -202,8 +202,8 @@ fn chat(judge: &mut Judge) {
     judge.delete(200, &format!("/v1/chat/conversations/{direct}/messages/1"));
     judge.delete(404, &format!("/v1/chat/conversations/{direct}/messages/9"));
     judge.post(200, &format!("/v1/chat/rooms/{room}/leave"), &json!({}));
-    let told = judge.begin("/v1/chat/stream?after=0", 400).text();
-    assert!(told.contains("\"joined\"") && told.contains("\"left\""), "{told}");
+    let text = judge.begin("/v1/chat/stream?after=0", 400).text();
+    assert!(text.contains("\"joined\"") && text.contains("\"left\""), "{text}");
     judge.get(400, "/v1/chat/stream?after=999");
     judge.post(200, "/v1/chat/logout", &json!({"everywhere": true}));
     judge.get(401, "/v1/chat/stream");

@@ -49,7 +49,7 @@ impl Core {
     }
 
     /// On the leader: reminds peers that have lost what they acknowledged, until they return under a new identity.
-    pub(super) fn remind_forgetful_peers(&self) {
+    pub(super) fn remind_peers_of_lost_promises(&self) {
         if self.raft.role() != Role::Leader {
             return;
         }

@@ -18,7 +18,7 @@ impl Core {
     pub(super) fn on_vouched(&mut self, who: Identity) {
         self.introduce(who);
         if let Some(addresses) = self.strangers.remove(&who) {
-            self.meet(who, addresses, false);
+            self.learn_address(who, addresses, false);
         }
     }
 
@@ -37,7 +37,7 @@ impl Core {
     ///
     /// Without a secret any process can claim to be a member. The claim changes no address while a link to that member
     /// is up.
-    pub(super) fn meet(&mut self, who: Identity, addresses: Addresses, is_proved: bool) {
+    pub(super) fn learn_address(&mut self, who: Identity, addresses: Addresses, is_proved: bool) {
         let is_free = self.raft.view().membership.uuid_of(who.id).is_none()
             && self.raft.introduced().all(|known| known.id != who.id)
             && (1..=NodeId::MAX).contains(&who.id.0);
@@ -62,7 +62,7 @@ impl Core {
     /// whether the promise is possible at all.
     ///
     /// Nothing is discarded here: the node stops and restarts itself, and then more than one peer must confirm it
-    /// (`cluster/discovery.rs`).
+    /// (`cluster/discovery/`).
     pub(super) fn on_remembered(&mut self, by: Identity, promise: &Promise) -> bool {
         let kept = self.raft.kept();
         if !promise.is_possible_after(&kept) {

@@ -16,7 +16,7 @@ use crate::node::quota;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
-use crate::outcome::{Doubt, NoLeader, Outcome, Reason};
+use crate::outcome::{NoLeader, Outcome, Reason, UnknownReason};
 use crate::raft::{self, Answer, Input, Refusal, Token};
 use crate::services::Reply;
 use crate::services::chat::TokenHash;
@@ -496,13 +496,13 @@ impl PendingRequests {
         for held in done {
             self.finish(held, transferred(leader));
         }
-        self.recall(|to| to != leader);
+        self.take_back_forwarded(|to| to != leader);
         self.retry_reads();
     }
 
     /// The connection to a peer is new: what was sent over the old one may be lost.
     pub fn on_link_up(&mut self, peer: NodeId) {
-        self.recall(|to| to == peer);
+        self.take_back_forwarded(|to| to == peer);
         self.retry_reads();
     }
 
@@ -518,7 +518,7 @@ impl PendingRequests {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
         for held in gone.into_values().flat_map(|appended| appended.requests) {
-            self.send_again_or_give_up(held, Doubt::LogReplaced);
+            self.send_again_or_give_up(held, UnknownReason::LogReplaced);
         }
     }
 
@@ -567,10 +567,10 @@ impl PendingRequests {
         }
     }
 
-    fn recall(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
+    fn take_back_forwarded(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
         let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
         for (_, (_, held)) in recalled {
-            self.send_again_or_give_up(held, Doubt::LeaderLost);
+            self.send_again_or_give_up(held, UnknownReason::LeaderLost);
         }
     }
 
@@ -584,7 +584,7 @@ impl PendingRequests {
 
     /// A command or query may be sent twice; the result of a membership change or leadership transfer is reported as
     /// unknown.
-    fn send_again_or_give_up(&mut self, held: PendingRequest, why: Doubt) {
+    fn send_again_or_give_up(&mut self, held: PendingRequest, why: UnknownReason) {
         match held.request.operation {
             Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
             Operation::Command { .. } | Operation::Query { .. } => self.send_again(held),
@@ -616,7 +616,7 @@ fn ask_of(operation: &Operation) -> (Ask, usize) {
 fn too_late(held: &PendingRequest, why: NoLeader) -> Answered {
     match (&held.request.operation, held.was_sent || held.may_be_logged) {
         (Operation::Query { .. }, _) | (_, false) => Outcome::Refused(Reason::NoLeader(why)),
-        (_, true) => Outcome::Unknown(Doubt::TooLate(why)),
+        (_, true) => Outcome::Unknown(UnknownReason::TooLate(why)),
     }
 }
 

@@ -59,7 +59,7 @@ impl Core {
                 self.update_links();
                 self.consult_autopilot();
                 self.declare_lost_workers();
-                self.remind_forgetful_peers();
+                self.remind_peers_of_lost_promises();
                 self.is_view_stale = true;
             }
             self.flush_links();
@@ -125,12 +125,12 @@ impl Core {
                 }
             }
             CoreInput::LinkUp(id) => {
-                self.worker_liveness.find(id);
+                self.worker_liveness.mark_reachable(id);
                 self.step(Input::LinkUp(id));
                 self.requests.on_link_up(id);
             }
             CoreInput::LinkLost(id) => {
-                self.worker_liveness.lose(id);
+                self.worker_liveness.mark_lost(id);
                 if let Some(addresses) = self.claimed.remove(&id) {
                     self.peer_addresses.insert(id, addresses);
                     self.update_links();
@@ -152,7 +152,7 @@ impl Core {
                 if is_proved {
                     self.introduce(who);
                 }
-                self.meet(who, addresses, is_proved);
+                self.learn_address(who, addresses, is_proved);
             }
             CoreInput::Vouched(who) => self.on_vouched(who),
             CoreInput::Answers(who) => {

@@ -68,10 +68,32 @@ fn plain_lines_are_quoted_as_in_redis() {
     assert_eq!(one(r#"set k "\xzz""#), words(&["set", "k", "xzz"]));
     assert_eq!(one("set k v\0 rest"), words(&["set", "k", "v"]));
     for bad in [r#"set k "v"#, "set k 'v", r#"set k "v"w"#, "set k 'v'w", r#"set k "v\"#] {
-        let (found, fault) = line(bad);
-        assert!(found.is_empty());
+        // On a connection that began with a plain line these are values.
+        let (found, fault) = line(&format!("*0\r\n{bad}"));
+        assert_eq!(found, [words(&[])]);
         assert_eq!(fault.as_deref(), Some("ERR Protocol error: unbalanced quotes in request"), "{bad}");
     }
+}
+
+#[test]
+fn the_value_of_a_plain_line_goes_on_to_its_end() {
+    let value = |first: &str, line: &str| {
+        let mut parser = Parser::default();
+        let (_, length) = parser.next(format!("{first}\r\n").as_bytes(), true).unwrap().unwrap();
+        assert_eq!(length, first.len() + 2);
+        let line = format!("{line}\r\n");
+        let (request, _) = parser.next(line.as_bytes(), true).unwrap().unwrap();
+        let found = request.words().map(<[u8]>::to_vec).collect::<Words>();
+        (found, request.is_line, request.value.map(|value| String::from_utf8_lossy(value).into_owned()))
+    };
+    let some = |text: &str| Some(text.to_string());
+    let split = words(&["SET", "msg", "hello", "big", "world"]);
+    assert_eq!(value("PING", "SET msg  hello  big world "), (split.clone(), true, some("hello  big world")));
+    assert_eq!(value("PING", "set k it's"), (words(&["set", "k", "it's"]), true, some("it's")));
+    assert_eq!(value("PING", "SET k it's \"a"), (words(&["SET", "k", "it's \"a"]), true, some("it's \"a")));
+    assert_eq!(value("PING", "SET k 'a b'"), (words(&["SET", "k", "a b"]), true, some("'a b'")));
+    assert_eq!(value("PING", "GET k"), (words(&["GET", "k"]), true, None));
+    assert_eq!(value("*0", "SET msg hello big world"), (split, false, None), "a connection that began with *");
 }
 
 #[test]

@@ -21,7 +21,7 @@ struct Reader {
 
 impl Reader {
     fn listen(&mut self, who: u64, chat: &Chat, most: usize) {
-        let (events, until) = chat.told_after(who, self.position, most);
+        let (events, until) = chat.events_after(who, self.position, most);
         for (position, conversation, event) in events {
             assert!(position > self.position, "told twice, or out of order: {position}");
             self.position = position;

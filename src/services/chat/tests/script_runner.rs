@@ -1,6 +1,6 @@
 //! The language of the golden scripts: one line is one entry of the log, or a query.
 //!
-//! A person's first log-in has the person's name as its token. `told` prints the events that a reader at a position
+//! A person's first log-in has the person's name as its token. `events` prints the events that a reader at a position
 //! receives.
 
 use super::super::{Answer, Chat, Command, Event, Query, Target, View, names};
@@ -80,7 +80,7 @@ impl goldenscript::Runner for ScriptRunner {
                 self.chat = again;
                 return Ok(String::new());
             }
-            "told" => return Ok(self.told(number(0)?, number(1)?, number(2).unwrap_or(100))),
+            "events" => return Ok(self.events(number(0)?, number(1)?, number(2).unwrap_or(100))),
             question => {
                 let token = who()?;
                 let listing =
@@ -119,8 +119,8 @@ impl goldenscript::Runner for ScriptRunner {
 }
 
 impl ScriptRunner {
-    fn told(&self, who: u64, after: u64, most: u64) -> String {
-        let (events, until) = self.chat.told_after(who, after, most as usize);
+    fn events(&self, who: u64, after: u64, most: u64) -> String {
+        let (events, until) = self.chat.events_after(who, after, most as usize);
         let mut text = String::new();
         for (position, conversation, event) in events {
             let says = match event {

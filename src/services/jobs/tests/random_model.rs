@@ -32,7 +32,7 @@ struct World {
     processes: Vec<Process>,
     lives: u64,
     /// Ends that were reported and may be reported again.
-    told: Vec<Command>,
+    reported: Vec<Command>,
     submitted: BTreeSet<JobId>,
     cancelled: BTreeSet<JobId>,
     /// How each job ended, as first seen.
@@ -51,7 +51,7 @@ impl World {
             at_ms: 0,
             processes: Vec::new(),
             lives: 0,
-            told: Vec::new(),
+            reported: Vec::new(),
             submitted: BTreeSet::new(),
             cancelled: BTreeSet::new(),
             ends: BTreeMap::new(),
@@ -109,14 +109,14 @@ impl World {
         process.runs = self.table.work_of(process.who).into_iter().collect();
     }
 
-    fn tell(&mut self, place: usize) {
+    fn report(&mut self, place: usize) {
         let worker = self.processes[place].who;
         let runs: Vec<_> = self.processes[place].runs.iter().copied().collect();
         let Some((job, attempt)) = self.rng.choice(runs) else { return };
         let stdout = format!("{job} by {worker:?} in {attempt}").into_bytes().into();
         let end = End { exit_code: Some(0), stdout, ..End::bare(JobOutcome::Finished) };
         let command = Command::End { job, worker, attempt, end };
-        self.told.push(command.clone());
+        self.reported.push(command.clone());
         // The report may get lost with its sender.
         if self.rng.u8(..) < 230 {
             self.hear(command);
@@ -158,13 +158,13 @@ impl World {
                     self.cancelled.insert(job);
                 }
             }
-            43..48 if !self.told.is_empty() => {
-                let again = self.rng.usize(..self.told.len());
-                self.hear(self.told[again].clone());
+            43..48 if !self.reported.is_empty() => {
+                let again = self.rng.usize(..self.reported.len());
+                self.hear(self.reported[again].clone());
             }
             _ if !self.processes.is_empty() && self.processes[place].is_alive => {
                 self.learn(place);
-                self.tell(place);
+                self.report(place);
             }
             _ => {}
         }
@@ -182,7 +182,7 @@ impl World {
             }
             for place in 0..self.processes.len() {
                 self.learn(place);
-                self.tell(place);
+                self.report(place);
             }
         }
         for id in &self.submitted {

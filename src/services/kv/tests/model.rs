@@ -159,6 +159,80 @@ impl Model {
                 self.write(key, long, Expiry::Keep);
                 Value::Int(len)
             }
+            Op::GetEx { key, expiry } => {
+                let value = self.value(key);
+                let condition = if *expiry == Expiry::Never { ExpireIf::HasOne } else { ExpireIf::Always };
+                self.expire(key, *expiry, condition);
+                value
+            }
+            Op::GetRange { key, start, end } => {
+                let value = self.rows.get(&key[..]).map_or(Vec::new(), |row| row.value.clone());
+                let len = value.len() as i64;
+                let place = |at: i64| if at < 0 { (at + len).max(0) } else { at };
+                let is_inverted = *start < 0 && *end < 0 && start > end;
+                let wanted = (place(*start)..=place(*end)).filter(|at| !is_inverted && *at < len);
+                bytes(&wanted.map(|at| value[at as usize]).collect::<Vec<u8>>())
+            }
+            Op::SetRange { key, offset, value } => {
+                let mut long = self.rows.get(&key[..]).map_or(Vec::new(), |row| row.value.clone());
+                if value.is_empty() {
+                    return Value::Int(long.len() as i64);
+                }
+                let end = *offset as usize + value.len();
+                long.resize(long.len().max(end), 0);
+                long[*offset as usize..end].copy_from_slice(value);
+                let len = long.len() as i64;
+                self.write(key, long, Expiry::Keep);
+                Value::Int(len)
+            }
+            Op::MSetNx(pairs) => {
+                let is_met = pairs.iter().all(|(key, _)| !self.rows.contains_key(&key[..]));
+                for (key, value) in pairs.iter().filter(|_| is_met) {
+                    self.write(key, value.to_vec(), Expiry::Never);
+                }
+                Value::Int(i64::from(is_met))
+            }
+            Op::IncrByFloat { key, by } => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let now = self.rows.get(&key[..]).map_or("0".to_string(), |row| text(&row.value));
+                let (Ok(now), Ok(by)) = (now.parse::<f64>(), text(by).parse::<f64>()) else {
+                    return error("ERR value is not a valid float");
+                };
+                let sum = (now + by).to_string();
+                self.write(key, sum.clone().into_bytes(), Expiry::Keep);
+                bytes(sum.as_bytes())
+            }
+            Op::Rename { from, to, if_absent } => {
+                let Some(row) = self.rows.get(&from[..]).cloned() else { return error("ERR no such key") };
+                let is_done = from != to && !(*if_absent && self.rows.contains_key(&to[..]));
+                if is_done {
+                    self.rows.remove(&from[..]);
+                    self.drawn += 1;
+                    self.rows.insert(to.to_vec(), Row { revision: self.drawn, ..row });
+                }
+                if *if_absent { Value::Int(i64::from(is_done)) } else { Value::Ok }
+            }
+            Op::Copy { from, to, replace } => {
+                let Some(row) = self.rows.get(&from[..]).cloned() else { return Value::Int(0) };
+                let is_done = *replace || !self.rows.contains_key(&to[..]);
+                if is_done {
+                    self.drawn += 1;
+                    self.rows.insert(to.to_vec(), Row { revision: self.drawn, ..row });
+                }
+                Value::Int(i64::from(is_done))
+            }
+            Op::ExpireTime(key) => Value::Int(
+                self.rows.get(&key[..]).map_or(-2, |row| if row.until == NEVER { -1 } else { row.until as i64 }),
+            ),
+            Op::CountExpiring => Value::Int(self.rows.values().filter(|row| row.until != NEVER).count() as i64),
+            Op::Encoding(key) => match self.rows.get(&key[..]) {
+                None => Value::Nil,
+                Some(row) => {
+                    let text = String::from_utf8_lossy(&row.value);
+                    let is_int = text.parse::<i64>().is_ok_and(|number| number.to_string() == text);
+                    bytes(if is_int { b"int" } else { b"embstr" })
+                }
+            },
             Op::Expire { key, expiry, condition } => self.expire(key, *expiry, *condition),
             Op::Persist(key) => self.expire(key, Expiry::Never, ExpireIf::HasOne),
             Op::FlushAll => {
@@ -244,7 +318,8 @@ fn some_op(rng: &mut fastrand::Rng, model: &Model) -> Op {
         ExpireIf::EarlierThanOne,
     ][rng.usize(0..6)];
     let token = model.locks.get(&key[..]).map_or(7, |(token, _)| *token) - u64::from(rng.u8(0..4) == 0);
-    match rng.u8(0..22) {
+    let other = Bytes::from(vec![b'a' + rng.u8(0..12)]);
+    match rng.u8(0..34) {
         0 => Op::Get(key),
         1 => Op::Read(key),
         2 => Op::Ttl(key),
@@ -263,6 +338,21 @@ fn some_op(rng: &mut fastrand::Rng, model: &Model) -> Op {
         19 => Op::ReleaseIf { key, token: value },
         20 => Op::ExtendIf { key, token: value, ms, replace: rng.bool() },
         21 if rng.u8(0..9) == 0 => Op::FlushAll,
+        22 => Op::GetEx { key, expiry },
+        23 => Op::GetRange { key, start: rng.i64(-9..9), end: rng.i64(-9..9) },
+        24 => Op::SetRange { key, offset: rng.u64(0..4), value },
+        25 => Op::MSetNx(vec![(key, value.clone()), (other, value)]),
+        // Of a key that only these write, so that the model's numbers are short and exact.
+        26 => Op::IncrByFloat { key: Bytes::from(b"float".to_vec()), by: Bytes::from(b"0.5".to_vec()) },
+        27 => {
+            let value = [&b"1.5"[..], b"x", b"-0.25", b"1e3"][rng.usize(0..4)];
+            Op::Set { key: Bytes::from(b"float".to_vec()), value: Bytes::from(value), condition, expiry, get: false }
+        }
+        28 | 29 => Op::Rename { from: key, to: other, if_absent: rng.bool() },
+        30 => Op::Copy { from: key, to: other, replace: rng.bool() },
+        31 => Op::ExpireTime(key),
+        32 => Op::CountExpiring,
+        33 => Op::Encoding(key),
         _ => Op::ReacquireIf { key, token: value, ms },
     }
 }

@@ -3,7 +3,8 @@
 //! - time: `at MS` sets the log time of the next lines; `wait MS` advances it and applies an entry without commands
 //! - as in Redis, with times in milliseconds: `set K V [nx|xx|keepttl|get|px=MS|pxat=MS]`, `get`, `getdel`, `mget`,
 //!   `mset`, `append`, `strlen`, `type`, `exists`, `del`, `incrby`, `pexpire K MS [nx|xx|gt|lt]`, `pexpireat`, `pttl`,
-//!   `persist`, `keys`,
+//!   `pexpiretime`, `persist`, `getex K [keepttl|px=MS|pxat=MS]`, `getrange`, `setrange`, `msetnx`, `incrbyfloat`,
+//!   `rename K NEW [nx]`, `copy K NEW [replace]`, `randomkey DRAW`, `encoding`, `memory-usage`, `expiring`, `keys`,
 //!   `scan [after=K] [match=GLOB] [count=N]`, `dbsize`, `flushall`, `multi` … `exec`, `watch`, `unwatch`
 //! - our own: `put K V [if=absent|present|revision/N|equals/V] [px=MS]`, `del-if K if=…`, `read K`,
 //!   `range PREFIX [after=K] [limit=N]`, `lock-acquire NAME MS`, `lock-renew NAME TOKEN MS`, `lock-release NAME TOKEN`,
@@ -281,6 +282,27 @@ impl Words {
                 let expiry = if name == "pexpire" { Expiry::In(ms) } else { Expiry::At(ms) };
                 Op::Expire { key, expiry, condition }
             }
+            "getex" => Op::GetEx { expiry: self.expiry()?, key: self.bytes()? },
+            "getrange" => Op::GetRange { key: self.bytes()?, start: self.number()?, end: self.number()? },
+            "setrange" => Op::SetRange { key: self.key_word()?, offset: self.number()?, value: self.bytes()? },
+            "msetnx" => {
+                let words = self.rest();
+                Op::MSetNx(words.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect())
+            }
+            "incrbyfloat" => Op::IncrByFloat { key: self.key_word()?, by: self.bytes()? },
+            "rename" => {
+                let if_absent = self.flag("nx");
+                Op::Rename { from: self.bytes()?, to: self.bytes()?, if_absent }
+            }
+            "copy" => {
+                let replace = self.flag("replace");
+                Op::Copy { from: self.bytes()?, to: self.bytes()?, replace }
+            }
+            "pexpiretime" => Op::ExpireTime(self.bytes()?),
+            "randomkey" => Op::RandomKey(self.number()?),
+            "encoding" => Op::Encoding(self.bytes()?),
+            "memory-usage" => Op::MemoryUsage(self.bytes()?),
+            "expiring" => Op::CountExpiring,
             "persist" => Op::Persist(self.bytes()?),
             "flushall" => Op::FlushAll,
             "lock-acquire" => Op::LockAcquire { name: self.bytes()?, ttl_ms: self.number()? },

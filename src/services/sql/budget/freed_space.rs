@@ -16,10 +16,10 @@ use super::long_rows::{LONG_BYTES, LongRows, row_length};
 use super::step_cost::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
-use crate::services::sql::commands::{Outcome, Params, SQL_BYTES_MAX, Statement, Value};
+use crate::services::sql::commands::{Kind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
-use crate::services::sql::statement;
+use crate::services::sql::statement::Executor;
 use crate::services::sql::tokens::{contains_any, from_first_word, tokens, words, words_outside};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
@@ -34,7 +34,7 @@ const TRIGGERS_MAX: u64 = 4;
 
 /// What a statement frees, according to SQLite's program.
 #[derive(Clone, Debug, Default)]
-struct Freed {
+struct FreedSpace {
     /// Tables and indexes that are freed as a whole.
     whole: Vec<String>,
     /// The first table that the statement writes to: its root page and name.
@@ -90,7 +90,7 @@ pub fn excess(
     let renames =
         statements.iter().any(|one| words(&one.sql).next().is_some_and(|word| word.eq_ignore_ascii_case(b"alter")));
     let mut pages = 0;
-    let mut known: BTreeMap<&str, Freed> = BTreeMap::new();
+    let mut known: BTreeMap<&str, FreedSpace> = BTreeMap::new();
     let mut removed: BTreeMap<i64, u64> = BTreeMap::new();
     for statement in statements.iter().filter(|one| frees(&one.sql, has_triggers) || clears(one)) {
         // A statement that cannot be prepared now will fail, or uses a table that this request creates.
@@ -177,9 +177,9 @@ impl Section {
 }
 
 /// Determines what a statement frees. It is prepared with the same limits as a read.
-fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
+fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<FreedSpace> {
     if sql.len() > SQL_BYTES_MAX || too_many_selects(sql).is_some() {
-        return Ok(Freed::default());
+        return Ok(FreedSpace::default());
     }
     hooks.begin_statement();
     let mut explain = conn.prepare(&format!("EXPLAIN {}", from_first_word(sql)))?;
@@ -243,7 +243,7 @@ fn freed_by(conn: &Connection, hooks: &HookState, sql: &str) -> Result<Freed> {
         whole.extend(own.query_map([table], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?);
     }
     let name = written.map(named).transpose()?.and_then(|names| names.into_iter().next());
-    Ok(Freed { whole, written: written.zip(name), own, by_triggers })
+    Ok(FreedSpace { whole, written: written.zip(name), own, by_triggers })
 }
 
 /// Length in bytes of the rows that a DELETE or UPDATE finds; `None` for other statements, or if the rows cannot be
@@ -252,7 +252,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
     let own = InternalStatements::begin(hooks);
     let Some(length) = row_length(conn, table)? else { return Ok(None) };
     drop(own);
-    let Some((sql, passed_over)) = weighing(&statement.sql, &length) else { return Ok(None) };
+    let Some((sql, passed_over)) = sum_query(&statement.sql, &length) else { return Ok(None) };
     let Ok(wanted) = conn.prepare(&sql).map(|prepared| prepared.parameter_count()) else { return Ok(None) };
     let params = match &statement.params {
         // The parameters before these belong to SET, those after them to RETURNING.
@@ -262,7 +262,8 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
         other => other.clone(),
     };
     let mut limit = AnswerLimit::new(1 << 10, 1);
-    match statement::read(conn, hooks, &Statement { sql, params }, &mut limit) {
+    let mut executor = Executor { conn, hooks, kind: Kind::Query, limit: &mut limit };
+    match executor.read(&Statement { sql, params }) {
         Ok(Outcome::Rows { values, .. }) => match values.first().and_then(|row| row.first()) {
             Some(Value::Integer(bytes)) => Ok(Some(*bytes)),
             _ => Ok(None),
@@ -273,7 +274,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
 
 /// Derives a SELECT from a DELETE or UPDATE that adds up the bytes of the rows it finds; of an UPDATE only those of
 /// long rows. Also returns the number of leading positional parameters that the SELECT does not use.
-fn weighing(sql: &str, length: &str) -> Option<(String, usize)> {
+fn sum_query(sql: &str, length: &str) -> Option<(String, usize)> {
     let at = |word: &[u8]| word.as_ptr().addr() - sql.as_ptr().addr();
     let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
     let mut words = words_outside(sql).peekable();
@@ -373,7 +374,7 @@ mod tests {
             ),
             ("INSERT INTO t VALUES(1)", None),
         ] {
-            assert_eq!(weighing(sql, "n"), expected.map(|text| (text.replace("{}", sum), 0)), "{sql}");
+            assert_eq!(sum_query(sql, "n"), expected.map(|text| (text.replace("{}", sum), 0)), "{sql}");
         }
         let sum = "SELECT ifnull(sum(max(n - 4000, 0)), 0) FROM";
         for (sql, expected) in [
@@ -387,7 +388,7 @@ mod tests {
             ("UPDATE t SET a = 1 FROM u WHERE t.a = u.a", None),
             ("UPDATE t SET a = ?2 WHERE b = ?1", None),
         ] {
-            assert_eq!(weighing(sql, "n"), expected.map(|(text, count)| (text.replace("{}", sum), count)), "{sql}");
+            assert_eq!(sum_query(sql, "n"), expected.map(|(text, count)| (text.replace("{}", sum), count)), "{sql}");
         }
     }
 

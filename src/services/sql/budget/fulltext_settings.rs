@@ -84,7 +84,7 @@ pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::res
 pub fn check_tokenizer(conn: &Connection, hooks: &HookState) -> std::result::Result<(), StatementError> {
     let own = InternalStatements::begin(hooks);
     let on_error = |error: rusqlite::Error| classify(hooks, &error);
-    let Some(name) = hooks.made() else { return Ok(()) };
+    let Some(name) = hooks.created_table() else { return Ok(()) };
     let found = definitions(conn).map_err(on_error)?;
     if !found.keys().any(|other| other.eq_ignore_ascii_case(&name)) {
         return Ok(());

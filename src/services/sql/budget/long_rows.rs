@@ -22,12 +22,12 @@ pub struct LongRows {
     /// Upper bound of the bytes of long rows written since the process started.
     written: AtomicU64,
     /// By root page, which a table keeps when it is renamed.
-    tables: Mutex<BTreeMap<i64, Found>>,
+    tables: Mutex<BTreeMap<i64, TableScan>>,
 }
 
 /// The result of scanning a table.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct TableScan {
     bytes: u64,
     longest: u64,
     /// [`LongRows::written`] before the scan.
@@ -54,7 +54,7 @@ impl LongRows {
         let at = self.written.load(Relaxed);
         let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let known = tables().get(&root).copied();
-        let bound = |found: Found| {
+        let bound = |found: TableScan| {
             let since = at.saturating_sub(found.at);
             (found.bytes.saturating_add(since), if since > 0 { ROW_BYTES_MAX as u64 } else { found.longest })
         };
@@ -62,7 +62,7 @@ impl LongRows {
             return Ok(known);
         }
         let (bytes, longest) = look(conn, root)?;
-        let found = Found { bytes, longest, at };
+        let found = TableScan { bytes, longest, at };
         tables().insert(root, found);
         Ok(bound(found))
     }

@@ -90,12 +90,12 @@ pub const PLANNED: Price = price(3_000, 0);
 /// Price of a step where a virtual table works outside of the program, with statements of its own.
 pub const VIRTUAL: Price = price(15, 30);
 /// A step of a program that searches a full-text index, which reads its own pages meanwhile.
-const ASKED_STEP: u64 = 600;
+const MATCH_STEP: u64 = 600;
 /// Steps that each byte of the search terms adds to it: each row is searched for each word.
-const ASKED_STEP_BYTE: u64 = 5;
+const MATCH_STEP_BYTE: u64 = 5;
 /// The cost of a search in the index, and what each byte of the search terms adds.
-const ASKED: u64 = 20_000;
-const ASKED_BYTE: u64 = 14_000;
+const MATCH_SEARCH: u64 = 20_000;
+const MATCH_SEARCH_BYTE: u64 = 14_000;
 /// Price of a call in addition to what is charged when it is made.
 const PAID_WHEN_CALLED: Price = price(0, 8);
 /// Price of a function that is not in [`FUNCTIONS`].
@@ -216,7 +216,7 @@ fn is_paid_when_called(called: &str) -> bool {
 }
 
 /// The cost of a comparison that is not a `memcmp`.
-const FOLDED: Price = price(2, 80).long(40);
+const COLLATION: Price = price(2, 80).long(40);
 /// Arguments of `max` and `min` over one row, whose number the program does not contain.
 const LARGEST_OF_MANY: u64 = 127;
 /// Number of index entries that a search is assumed to compare with; more than there are on its path if keys are long.
@@ -233,7 +233,7 @@ fn folds(collations: &[u8]) -> bool {
 
 /// The additional cost of comparing two values. `how`: the fifth operand of the instruction.
 fn comparison(folds: bool, how: i64) -> Price {
-    let folded = if folds { FOLDED } else { Price::default() };
+    let folded = if folds { COLLATION } else { Price::default() };
     let parsed = if how & AFFINITY_BITS >= AFFINITY_NUMERIC { price(0, 0).long(130) } else { Price::default() };
     folded + parsed
 }
@@ -261,15 +261,15 @@ impl Keys {
         if !self.are_values {
             return Price::default();
         }
-        let folded = if self.folds { FOLDED } else { Price::default() };
+        let folded = if self.folds { COLLATION } else { Price::default() };
         match name {
             "SeekGE" | "SeekGT" | "SeekLE" | "SeekLT" | "NotFound" | "Found" | "NoConflict" => {
-                (folded + FAR) * COMPARED
+                (folded + LONG_KEY) * COMPARED
             }
             // Writing costs more than a bytewise search.
             "IdxInsert" | "SorterInsert" => folded * COMPARED,
-            "IdxDelete" => folded * COMPARED + FAR * 4,
-            "IdxGE" | "IdxGT" | "IdxLE" | "IdxLT" => folded + FAR,
+            "IdxDelete" => folded * COMPARED + LONG_KEY * 4,
+            "IdxGE" | "IdxGT" | "IdxLE" | "IdxLT" => folded + LONG_KEY,
             "SorterCompare" | "SorterNext" => folded,
             _ => Price::default(),
         }
@@ -277,7 +277,7 @@ impl Keys {
 }
 
 /// The additional price of a long key, which is assembled from several pages.
-const FAR: Price = price(0, 0).long(4).far(40);
+const LONG_KEY: Price = price(0, 0).long(4).far(40);
 
 #[derive(Debug)]
 struct Instruction {
@@ -411,7 +411,7 @@ impl Program {
             let price = match name {
                 "Function" | "PureFunc" | "AggStep" | "AggInverse" | "AggValue" | "AggFinal" | "AggStep1" => {
                     let called = std::str::from_utf8(text).unwrap_or_default();
-                    let folded = if compares { FOLDED } else { Price::default() };
+                    let folded = if compares { COLLATION } else { Price::default() };
                     let compared = if is_largest_of_many(called) { LARGEST_OF_MANY } else { 1 };
                     function(called) + folded + (price(0, 0).long(10) + folded) * (compared - 1)
                 }
@@ -421,7 +421,7 @@ impl Program {
                 "MakeRecord" => price(4 + many(p2), 4).long(20),
                 "Null" | "Copy" | "Move" => price(1 + many(p3) / 4, 1).long(20),
                 "Eq" | "Ne" | "Lt" | "Le" | "Gt" | "Ge" => known.price + comparison(folds(text), p5),
-                "Compare" if folds(text) => known.price + FOLDED,
+                "Compare" if folds(text) => known.price + COLLATION,
                 _ => known.price + cursors.get(&p1).map_or(Price::default(), |keys| keys.more(name)),
             };
             if name.starts_with("Open") || matches!(name, "ReopenIdx" | "SorterOpen") {
@@ -429,7 +429,8 @@ impl Program {
             }
             is_at_end = name == "SeekEnd";
             compares = name == "CollSeq" && folds(text);
-            let price = price + asked.map_or(Price::default(), |asked| of_words(asked, ASKED, ASKED_BYTE));
+            let price =
+                price + asked.map_or(Price::default(), |asked| of_words(asked, MATCH_SEARCH, MATCH_SEARCH_BYTE));
             program.instructions.push(Instruction { price, jumps, is_end });
         }
         program.close(&returns);
@@ -468,7 +469,7 @@ impl Program {
     /// The cost of the program.
     pub fn cost(&self) -> Cost {
         let (per_step, search) = self.per_step();
-        let words = self.asked.map_or(Price::default(), |asked| of_words(asked, ASKED_STEP, ASKED_STEP_BYTE));
+        let words = self.asked.map_or(Price::default(), |asked| of_words(asked, MATCH_STEP, MATCH_STEP_BYTE));
         let once = self.instructions.iter().fold(Price::default(), |sum, one| sum + one.price);
         Cost {
             names_rank: self.names_rank,
@@ -490,9 +491,9 @@ impl Program {
         let mut search = self.len() * STEPS_PER_INSTRUCTION;
         let mut thousandths = Price::default();
         let mut seen = vec![0; self.len()];
-        let circles = self.circles();
+        let cycles = self.cycles();
         let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (at, circle) in circles.iter().enumerate().filter(|(_, circle)| **circle > 0) {
+        for (at, circle) in cycles.iter().enumerate().filter(|(_, circle)| **circle > 0) {
             members.entry(*circle).or_default().push(at);
         }
         for members in members.into_values() {
@@ -522,7 +523,7 @@ impl Program {
             search += pairs * STEPS_PER_PAIR;
             for at in dear {
                 // A separate mark for each search.
-                let round = self.round(at, &circles, at + 1, &mut seen).max(SHORTEST_ROUND);
+                let round = self.round(at, &cycles, at + 1, &mut seen).max(SHORTEST_ROUND);
                 thousandths = thousandths + price(&at) * 1000 / round;
             }
         }
@@ -540,9 +541,9 @@ impl Program {
 
     /// For each instruction the number of its cycle: instructions that can reach each other have the same. 0: the
     /// instruction runs once at most. (Tarjan's strongly connected components.)
-    fn circles(&self) -> Vec<usize> {
+    fn cycles(&self) -> Vec<usize> {
         let (mut order, mut lowest) = (vec![0; self.len()], vec![0; self.len()]);
-        let (mut circles, mut count, mut visited) = (vec![None; self.len()], 0, 0);
+        let (mut cycles, mut count, mut visited) = (vec![None; self.len()], 0, 0);
         let mut open = Vec::new();
         for first in 0..self.len() {
             if order[first] > 0 {
@@ -559,7 +560,7 @@ impl Program {
                 if let Some(to) = following.next() {
                     if order[to] == 0 {
                         path.push((to, self.following(to)));
-                    } else if circles[to].is_none() {
+                    } else if cycles[to].is_none() {
                         lowest[at] = lowest[at].min(order[to]);
                     }
                     continue;
@@ -573,22 +574,22 @@ impl Program {
                     let is_circle = open.len() - from > 1 || self.following(at).any(|to| to == at);
                     count += usize::from(is_circle);
                     for one in open.drain(from..) {
-                        circles[one] = Some(if is_circle { count } else { 0 });
+                        cycles[one] = Some(if is_circle { count } else { 0 });
                     }
                 }
             }
         }
-        circles.into_iter().map(Option::unwrap_or_default).collect()
+        cycles.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     /// Length in steps of the shortest path from an instruction of a cycle back to itself. `mark`: distinct for each
     /// search.
-    fn round(&self, from: usize, circles: &[usize], mark: usize, seen: &mut [usize]) -> u64 {
+    fn round(&self, from: usize, cycles: &[usize], mark: usize, seen: &mut [usize]) -> u64 {
         let mut front = vec![from];
         for steps in 1.. {
             let mut next = Vec::new();
             for at in front {
-                for to in self.following(at).filter(|to| circles[*to] == circles[from]) {
+                for to in self.following(at).filter(|to| cycles[*to] == cycles[from]) {
                     if to == from {
                         return steps;
                     }

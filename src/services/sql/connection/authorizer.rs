@@ -63,7 +63,9 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
     match asked.action {
         AuthAction::Insert { table_name } => hooks.fills(table_name, true),
         AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => hooks.fills(table_name, false),
-        AuthAction::CreateTable { table_name } | AuthAction::CreateVtable { table_name, .. } => hooks.makes(table_name),
+        AuthAction::CreateTable { table_name } | AuthAction::CreateVtable { table_name, .. } => {
+            hooks.set_created_table(table_name)
+        }
         AuthAction::Read { column_name, .. } if column_name.eq_ignore_ascii_case("rank") => {
             hooks.reads_rank.store(true, Relaxed);
         }
@@ -72,7 +74,7 @@ pub fn decide(hooks: &HookState, purpose: Purpose, asked: AuthContext<'_>) -> Au
     if purpose == Purpose::Write {
         expect_work(hooks, &asked.action);
     }
-    if !hooks.charge_leave() {
+    if !hooks.charge_authorizer_call() {
         hooks.refuse(BUDGET_EXCEEDED);
         return Authorization::Deny;
     }
@@ -134,32 +136,32 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
             if let Some(pragma) = name.strip_prefix("pragma_") {
                 return pragma_refusal(hooks, purpose, pragma, None);
             }
-            own(&name).or_else(|| {
+            own_table_refusal(&name).or_else(|| {
                 TABLES_REFUSED.contains(&name.as_str()).then(|| format!("table {name} differs between nodes"))
             })
         }
-        Insert { table_name } => sequence(hooks, table_name).or_else(|| written(hooks, table_name)),
+        Insert { table_name } => sequence_refusal(hooks, table_name).or_else(|| write_refusal(hooks, table_name)),
         Update { table_name, column_name } => {
             if !column_name.eq_ignore_ascii_case("name") {
-                sequence(hooks, table_name);
+                sequence_refusal(hooks, table_name);
             }
-            written(hooks, table_name)
+            write_refusal(hooks, table_name)
         }
-        Delete { table_name } => written(hooks, table_name),
-        CreateTable { table_name: name } | CreateView { view_name: name } => made(name),
+        Delete { table_name } => write_refusal(hooks, table_name),
+        CreateTable { table_name: name } | CreateView { view_name: name } => creation_refusal(name),
         CreateIndex { table_name, index_name: name } | CreateTrigger { table_name, trigger_name: name } => {
-            made(name).or_else(|| own(table_name))
+            creation_refusal(name).or_else(|| own_table_refusal(table_name))
         }
-        DropTable { table_name } | DropIndex { table_name, .. } | DropTrigger { table_name, .. } => own(table_name),
+        DropTable { table_name } | DropIndex { table_name, .. } | DropTrigger { table_name, .. } => own_table_refusal(table_name),
         AlterTable { table_name, .. } => {
             hooks.is_altering.store(true, Relaxed);
             // The new name is checked afterwards (`services/sql/statement.rs`).
-            own(table_name)
+            own_table_refusal(table_name)
         }
-        DropView { view_name } => own(view_name),
+        DropView { view_name } => own_table_refusal(view_name),
         CreateVtable { table_name, module_name } => {
             let is_known = MODULES.iter().any(|module| module.eq_ignore_ascii_case(module_name));
-            made(table_name).or_else(|| {
+            creation_refusal(table_name).or_else(|| {
                 (!is_known).then(|| format!("virtual tables of {module_name}: not available, only of fts5 and rtree"))
             })
         }
@@ -245,12 +247,12 @@ fn starts_with(name: &str, start: &str) -> bool {
 
 /// Refuses the internal table. Another object with a reserved name, created by a version that did not refuse such
 /// names, can be read, renamed and dropped.
-fn own(name: &str) -> Option<String> {
+fn own_table_refusal(name: &str) -> Option<String> {
     name.eq_ignore_ascii_case(own_table::TABLE).then(|| format!("table {} is reserved", own_table::TABLE))
 }
 
 /// Refuses an object to be created under a reserved name.
-fn made(name: &str) -> Option<String> {
+fn creation_refusal(name: &str) -> Option<String> {
     is_reserved(name).then(reserved)
 }
 
@@ -264,7 +266,7 @@ pub fn reserved() -> String {
     format!("names that begin with {RESERVED} are reserved")
 }
 
-fn written(hooks: &HookState, table: &str) -> Option<String> {
+fn write_refusal(hooks: &HookState, table: &str) -> Option<String> {
     if starts_with(table, "sqlite_stat") {
         return Some("statistics cannot be written: they could make nodes choose different plans".to_string());
     }
@@ -272,11 +274,11 @@ fn written(hooks: &HookState, table: &str) -> Option<String> {
     if starts_with(table, "sqlite_temp") && !hooks.is_altering.load(Relaxed) {
         return Some("temporary tables, views and triggers are not available".to_string());
     }
-    own(table)
+    own_table_refusal(table)
 }
 
 /// Records that a statement writes the table of `AUTOINCREMENT`: what it wrote is checked afterwards.
-fn sequence(hooks: &HookState, table: &str) -> Option<String> {
+fn sequence_refusal(hooks: &HookState, table: &str) -> Option<String> {
     if table.eq_ignore_ascii_case("sqlite_sequence") {
         hooks.has_set_sequence.store(true, Relaxed);
     }

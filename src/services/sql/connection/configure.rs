@@ -4,8 +4,8 @@
 //! Not here: what is refused (`authorizer.rs`), which functions are replaced (`functions.rs`), when a connection is
 //! opened.
 
-use super::function_calls::Beside;
-use super::hook_state::{HookState, Purpose, STEPS_PER_LOOK};
+use super::function_calls::AuxiliaryConnection;
+use super::hook_state::{HookState, Purpose, STEPS_PER_CHECK};
 use super::limits::{ALLOCATION_BYTES_MAX, set_limits};
 use super::{authorizer, dates, functions, result_lengths};
 use crate::services::sql::budget::length_tiers;
@@ -20,14 +20,14 @@ use std::sync::atomic::Ordering::Relaxed;
 const OWN_PREPARED_MAX: usize = 64;
 
 /// Returns the reason if a statement must end now. Called every few steps.
-pub type IsOver = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+pub type InterruptCheck = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
 
 /// Configures a new connection. `is_over` is called every few steps: the statement ends when it returns a reason.
 pub fn configure(
     conn: &mut Connection,
     hooks: &Arc<HookState>,
     purpose: Purpose,
-    is_over: Option<IsOver>,
+    is_over: Option<InterruptCheck>,
 ) -> Result<()> {
     set_limits(conn)?;
     for (config, value) in [
@@ -50,10 +50,10 @@ pub fn configure(
         return Err(rusqlite::Error::UserFunctionError(why.into()));
     }
     sqlite_ffi::fts5::install(conn)?;
-    let beside = Beside::default();
-    functions::register(conn, hooks, purpose, &beside)?;
+    let auxiliary = AuxiliaryConnection::default();
+    functions::register(conn, hooks, purpose, &auxiliary)?;
     dates::register(conn, hooks)?;
-    result_lengths::register(conn, hooks, purpose, &beside)?;
+    result_lengths::register(conn, hooks, purpose, &auxiliary)?;
     hooks.length_cost.store(1, Relaxed);
     hooks.longest.store(VALUE_BYTES_MAX as u64, Relaxed);
     count_steps(conn, hooks, is_over)?;
@@ -73,17 +73,17 @@ pub fn configure(
 }
 
 /// Counts the steps of all statements from now on.
-pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<IsOver>) -> Result<()> {
+pub fn count_steps(conn: &mut Connection, hooks: &Arc<HookState>, is_over: Option<InterruptCheck>) -> Result<()> {
     let own = Arc::clone(hooks);
     conn.progress_handler(
-        STEPS_PER_LOOK,
+        STEPS_PER_CHECK,
         Some(move || {
-            own.look_at_room(false);
+            own.check_free_space(false);
             let why = is_over.as_ref().and_then(|is_over| is_over());
             if let Some(why) = why {
                 own.refuse(why);
             }
-            why.is_some() || !own.charge_steps(STEPS_PER_LOOK.unsigned_abs().into())
+            why.is_some() || !own.charge_steps(STEPS_PER_CHECK.unsigned_abs().into())
         }),
     )
 }

@@ -121,7 +121,7 @@ pub struct Dates {
     /// The hooks with the time of `now`.
     pub hooks: Arc<HookState>,
     /// Auxiliary connection with SQLite's own functions, opened when it is first used.
-    beside: Mutex<Option<Connection>>,
+    auxiliary: Mutex<Option<Connection>>,
 }
 
 /// Registers all functions.
@@ -161,7 +161,7 @@ fn arguments(context: &Context<'_>) -> Vec<Raw> {
 impl Dates {
     /// Does not open the auxiliary connection yet.
     pub fn new(hooks: &Arc<HookState>) -> Dates {
-        Dates { hooks: Arc::clone(hooks), beside: Mutex::default() }
+        Dates { hooks: Arc::clone(hooks), auxiliary: Mutex::default() }
     }
 
     /// The time of `now` as text in a format that SQLite reads.
@@ -224,8 +224,8 @@ impl Dates {
         let columns: Vec<String> = (0..args.len()).map(|place| format!("a{place}")).collect();
         let (table, columns) = (format!("{name}{}", args.len()), columns.join(","));
         {
-            let mut beside = self.beside();
-            let conn = opened(&mut beside)?;
+            let mut auxiliary = self.auxiliary();
+            let conn = opened(&mut auxiliary)?;
             let sql = format!("CREATE TABLE IF NOT EXISTS {table}({columns}, result AS ({name}({columns})))");
             conn.prepare_cached(&sql)?.execute([])?;
         }
@@ -235,16 +235,16 @@ impl Dates {
     }
 
     fn ask(&self, sql: &str, args: &[Raw]) -> Result<Raw> {
-        let mut beside = self.beside();
-        opened(&mut beside)?.prepare_cached(sql)?.query_row(params_from_iter(args), |row| match row.get_ref(0)? {
+        let mut auxiliary = self.auxiliary();
+        opened(&mut auxiliary)?.prepare_cached(sql)?.query_row(params_from_iter(args), |row| match row.get_ref(0)? {
             // Unlike an argument, a result does not end at the first NUL.
             ValueRef::Text(bytes) => Ok(Raw::Text(bytes.to_vec())),
             other => Ok(Raw::read(other)),
         })
     }
 
-    fn beside(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn auxiliary(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.auxiliary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -37,11 +37,11 @@ pub trait Files: Debug + Send + Sync {
     fn give_up(&self, why: &str, is_damaged: bool) -> !;
     /// Ends the node if the disk is nearly full, because SQLite's errors on a full disk would differ between nodes. It
     /// is called often while a statement writes, and reads the free space only now and then, or always if `is_certain`.
-    fn look_at_room(&self, is_certain: bool);
+    fn check_free_space(&self, is_certain: bool);
     /// Whether the disk has room for the temporary files of reads that sort.
     fn has_room_for_reads(&self) -> bool;
     /// Pauses between two steps of a long copy, so that other threads can use the disk.
-    fn breathe(&self);
+    fn pause_copy(&self);
     /// Called when the command with this seed begins and after each of its statements, to measure how long each takes
     /// on this node.
     fn on_statement(&self, seed: u64);

@@ -21,9 +21,9 @@ pub const JSON: u32 = b'J' as u32;
 
 /// An auxiliary connection with SQLite's own functions, opened when it is first used.
 #[derive(Clone, Default)]
-pub struct Beside(Arc<Mutex<Option<Connection>>>);
+pub struct AuxiliaryConnection(Arc<Mutex<Option<Connection>>>);
 
-impl Beside {
+impl AuxiliaryConnection {
     /// Runs a query and returns the value of its only row and column.
     pub fn call(&self, sql: &str, args: &[Value]) -> Result<Value> {
         let slot = self.open()?;
@@ -58,7 +58,7 @@ impl Beside {
 
     /// Calls SQLite's function of that name with the unchanged arguments of a call. `quotes`: text becomes a JSON
     /// string, unless it is JSON already.
-    pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<Made> {
+    pub fn pass(&self, name: &str, context: &Context<'_>, quotes: bool) -> Result<FunctionResult> {
         let mark = |place| if quotes && context.get_subtype(place) == JSON { "json(?)" } else { "?" };
         let marks: Vec<&str> = (0..context.len()).map(mark).collect();
         let slot = self.open()?;
@@ -69,23 +69,23 @@ impl Beside {
         let mut rows = prepared.raw_query();
         let row = rows.next()?.ok_or(Error::QueryReturnedNoRows)?;
         Ok(match row.get_ref(0)? {
-            ValueRef::Text(text) => Made::Text(text.to_vec()),
-            other => Made::Other(Value::try_from(other)?),
+            ValueRef::Text(text) => FunctionResult::Text(text.to_vec()),
+            other => FunctionResult::Other(Value::try_from(other)?),
         })
     }
 }
 
 /// The result of a function: text of arbitrary bytes, or another value.
-pub enum Made {
+pub enum FunctionResult {
     Text(Vec<u8>),
     Other(Value),
 }
 
-impl ToSql for Made {
+impl ToSql for FunctionResult {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
-            Made::Text(text) => ValueRef::Text(text),
-            Made::Other(value) => value.into(),
+            FunctionResult::Text(text) => ValueRef::Text(text),
+            FunctionResult::Other(value) => value.into(),
         }))
     }
 }
@@ -128,11 +128,11 @@ pub fn len_of(value: ValueRef<'_>) -> u64 {
 }
 
 /// The value as SQLite converts it to text.
-pub fn text_of<'a>(beside: &Beside, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
+pub fn text_of<'a>(auxiliary: &AuxiliaryConnection, value: ValueRef<'a>) -> Result<Option<Cow<'a, [u8]>>> {
     Ok(match value {
         ValueRef::Null => None,
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Cow::Borrowed(bytes)),
-        number => match beside.call("SELECT CAST(? AS TEXT)", &[Value::try_from(number)?])? {
+        number => match auxiliary.call("SELECT CAST(? AS TEXT)", &[Value::try_from(number)?])? {
             Value::Text(text) => Some(Cow::Owned(text.into_bytes())),
             _ => None,
         },

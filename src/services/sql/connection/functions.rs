@@ -14,7 +14,9 @@
 //!
 //! Not here: functions that are refused (`authorizer.rs`).
 
-use super::function_calls::{Beside, JSON, Made, args_of, charge, fits, len_of, refused, text_of};
+use super::function_calls::{
+    AuxiliaryConnection, FunctionResult, JSON, args_of, charge, fits, len_of, refused, text_of,
+};
 use super::hook_state::{HookState, Purpose};
 use super::limits::ARGS_MAX;
 use super::result_lengths;
@@ -66,11 +68,16 @@ const PATHS: &[(&str, i32, usize, bool)] = &[
 /// Steps for each byte of JSON on each path: it takes 2 ns, and 4 ns with three nodes on two processors.
 const JSON_STEPS_PER_BYTE: u64 = 3;
 /// Registers all replacements.
-pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
-    chance(conn, hooks)?;
-    products(conn, hooks, purpose, beside)?;
-    searches(conn, hooks, beside)?;
-    paths(conn, hooks, purpose, beside)?;
+pub fn register(
+    conn: &Connection,
+    hooks: &Arc<HookState>,
+    purpose: Purpose,
+    auxiliary: &AuxiliaryConnection,
+) -> Result<()> {
+    random_functions(conn, hooks)?;
+    product_functions(conn, hooks, purpose, auxiliary)?;
+    search_functions(conn, hooks, auxiliary)?;
+    path_functions(conn, hooks, purpose, auxiliary)?;
     if purpose == Purpose::Write {
         // SQLite's own function also counts the EXPLAIN of a statement, which a node runs only for statements that it
         // has not met before.
@@ -88,7 +95,7 @@ pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, bes
         | FunctionFlags::SQLITE_SUBTYPE
         | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     for (name, args, ends) in [("json_group_array", 1, ['[', ']']), ("json_group_object", 2, ['{', '}'])] {
-        let group = JsonGroup { hooks: Arc::clone(hooks), beside: beside.clone(), ends };
+        let group = JsonGroup { hooks: Arc::clone(hooks), auxiliary: auxiliary.clone(), ends };
         conn.create_window_function(name, args, flags, group)?;
     }
     Ok(())
@@ -126,7 +133,7 @@ impl WindowAggregate<i64, i64> for Count {
 /// Aggregates the rows of a group into one JSON text.
 struct JsonGroup {
     hooks: Arc<HookState>,
-    beside: Beside,
+    auxiliary: AuxiliaryConnection,
     ends: [char; 2],
 }
 
@@ -145,7 +152,7 @@ impl JsonGroup {
             (JSON, Value::Text(text)) => return Ok(text),
             (_, other) => other,
         };
-        match self.beside.function("json_quote", &[arg])? {
+        match self.auxiliary.function("json_quote", &[arg])? {
             Value::Text(text) => Ok(text),
             Value::Integer(number) => Ok(number.to_string()),
             _ => Err(refused("JSON cannot hold this value")),
@@ -174,7 +181,7 @@ impl Aggregate<Gathered, (String, SubType)> for JsonGroup {
                 gathered.lengths.push_back(0);
                 return Ok(());
             }
-            match self.beside.call("SELECT json_quote(CAST(? AS TEXT))", &[key])? {
+            match self.auxiliary.call("SELECT json_quote(CAST(? AS TEXT))", &[key])? {
                 Value::Text(key) => gathered.text += &(key + ":"),
                 _ => return Err(refused("JSON cannot hold this name")),
             }
@@ -204,7 +211,7 @@ impl WindowAggregate<Gathered, (String, SubType)> for JsonGroup {
     }
 }
 
-fn chance(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
+fn random_functions(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
     let source = Arc::clone(hooks);
     conn.create_scalar_function("random", 0, FunctionFlags::SQLITE_UTF8, move |_| Ok(source.draw().cast_signed()))?;
     let source = Arc::clone(hooks);
@@ -233,7 +240,12 @@ fn chance(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
     })
 }
 
-fn products(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
+fn product_functions(
+    conn: &Connection,
+    hooks: &Arc<HookState>,
+    purpose: Purpose,
+    auxiliary: &AuxiliaryConnection,
+) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     for (name, args, long, short, per_step) in PRODUCTS {
         let flags = if *name == "json_patch" { flags | FunctionFlags::SQLITE_RESULT_SUBTYPE } else { flags };
@@ -242,20 +254,25 @@ fn products(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside:
         if purpose == Purpose::Read && matches!(*name, "like" | "glob") {
             continue;
         }
-        let (hooks, beside) = (Arc::clone(hooks), beside.clone());
+        let (hooks, auxiliary) = (Arc::clone(hooks), auxiliary.clone());
         conn.create_scalar_function(*name, *args, flags, move |context| {
             let (long, short) = (len_of(context.get_raw(*long)), len_of(context.get_raw(*short)));
             let work = long.saturating_mul(short) / per_step + (long + short) / BYTES_COPIED_PER_STEP;
             charge(&hooks, purpose, work)?;
             let subtype = (*name == "json_patch").then_some(JSON);
-            Ok((beside.function(name, &args_of(context))?, subtype))
+            Ok((auxiliary.function(name, &args_of(context))?, subtype))
         })?;
     }
     Ok(())
 }
 
 /// `json_extract` and similar functions with more than one path.
-fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
+fn path_functions(
+    conn: &Connection,
+    hooks: &Arc<HookState>,
+    purpose: Purpose,
+    auxiliary: &AuxiliaryConnection,
+) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS
@@ -265,13 +282,13 @@ fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &B
         // Readers use SQLite's own functions while the result can be only a few times as long as a value.
         let is_looked_at = |args: &i32| purpose == Purpose::Write || *args >= result_lengths::MANY_FROM_READ;
         for args in (*from..=ARGS_MAX).step_by(*step).filter(is_looked_at) {
-            let (hooks, beside) = (Arc::clone(hooks), beside.clone());
+            let (hooks, auxiliary) = (Arc::clone(hooks), auxiliary.clone());
             conn.create_scalar_function(*name, args, flags, move |context| {
                 let count = (context.len() - 1) / step;
                 let each = len_of(context.get_raw(0)).saturating_mul(JSON_STEPS_PER_BYTE);
                 result_lengths::charge(&hooks, purpose, context, each.saturating_mul(count as u64))?;
-                fits(&hooks, path_bytes(context, &beside, *step, name.ends_with("extract"))?)?;
-                Ok((beside.pass(name, context, true)?, is_text.then_some(JSON)))
+                fits(&hooks, path_bytes(context, &auxiliary, *step, name.ends_with("extract"))?)?;
+                Ok((auxiliary.pass(name, context, true)?, is_text.then_some(JSON)))
             })?;
         }
     }
@@ -279,11 +296,11 @@ fn paths(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &B
 }
 
 /// Approximate length of the result in bytes: of all values that are inserted, or of all that are extracted.
-fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: bool) -> Result<usize> {
+fn path_bytes(context: &Context<'_>, auxiliary: &AuxiliaryConnection, step: usize, extracts: bool) -> Result<usize> {
     let document = len_of(context.get_raw(0)) as usize;
     if step == 2 {
         let values = (2..context.len()).step_by(2);
-        return result_lengths::json_bytes_of_all(context, beside, values);
+        return result_lengths::json_bytes_of_all(context, auxiliary, values);
     }
     if !extracts || document.saturating_mul(context.len() - 1) <= ROW_BYTES_MAX {
         return Ok(0);
@@ -291,7 +308,7 @@ fn path_bytes(context: &Context<'_>, beside: &Beside, step: usize, extracts: boo
     // The lengths are computed one after another, which takes the memory of one value at a time. The call itself
     // reports an invalid path.
     let each = (2..=context.len()).map(|place| format!("coalesce(octet_length(?1 -> ?{place}), 0)"));
-    Ok(beside.bytes(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context)))
+    Ok(auxiliary.bytes(&format!("SELECT {}", each.collect::<Vec<_>>().join("+")), &args_of(context)))
 }
 
 /// Whether a byte is a continuation byte of UTF-8.
@@ -308,9 +325,9 @@ fn position(hay: &[u8], needle: &[u8], is_text: bool) -> Option<usize> {
 }
 
 /// `instr` and `replace`.
-fn searches(conn: &Connection, hooks: &Arc<HookState>, beside: &Beside) -> Result<()> {
+fn search_functions(conn: &Connection, hooks: &Arc<HookState>, auxiliary: &AuxiliaryConnection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    let own = beside.clone();
+    let own = auxiliary.clone();
     conn.create_scalar_function("instr", 2, flags, move |context| {
         let (hay, needle) = (context.get_raw(0), context.get_raw(1));
         let is_text = !matches!((hay, needle), (ValueRef::Blob(_), ValueRef::Blob(_)));
@@ -321,13 +338,13 @@ fn searches(conn: &Connection, hooks: &Arc<HookState>, beside: &Beside) -> Resul
         });
         Ok(Some(place as i64))
     })?;
-    let (hooks, beside) = (Arc::clone(hooks), beside.clone());
+    let (hooks, auxiliary) = (Arc::clone(hooks), auxiliary.clone());
     conn.create_scalar_function("replace", 3, flags, move |context| {
-        let text = |place| text_of(&beside, context.get_raw(place));
+        let text = |place| text_of(&auxiliary, context.get_raw(place));
         let (Some(from), Some(what)) = (text(0)?, text(1)?) else { return Ok(None) };
         // As in SQLite: a pattern that is empty or begins with NUL is never found.
         if what.first().is_none_or(|byte| *byte == 0) {
-            return Ok(Some(Made::Text(from.into_owned())));
+            return Ok(Some(FunctionResult::Text(from.into_owned())));
         }
         let Some(with) = text(2)? else { return Ok(None) };
         let finder = memmem::Finder::new(&what[..]);
@@ -338,14 +355,14 @@ fn searches(conn: &Connection, hooks: &Arc<HookState>, beside: &Beside) -> Resul
         if !hooks.charge(work) {
             return Err(refused(BUDGET_EXCEEDED));
         }
-        let mut made = Vec::with_capacity(bytes);
+        let mut replaced = Vec::with_capacity(bytes);
         let mut at = 0;
         for found in finder.find_iter(&from) {
-            made.extend_from_slice(&from[at..found]);
-            made.extend_from_slice(&with);
+            replaced.extend_from_slice(&from[at..found]);
+            replaced.extend_from_slice(&with);
             at = found + what.len();
         }
-        made.extend_from_slice(&from[at..]);
-        Ok(Some(Made::Text(made)))
+        replaced.extend_from_slice(&from[at..]);
+        Ok(Some(FunctionResult::Text(replaced)))
     })
 }

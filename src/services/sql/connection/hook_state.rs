@@ -4,7 +4,7 @@
 //! each row, and our functions. They read from atomics what they need (the entry's time, the random generator, the
 //! budget of steps), and record what they observed.
 //!
-//! Not here: the hooks (`mod.rs`, `authorizer.rs`, `functions.rs`).
+//! Not here: the hooks (`configure.rs`, `authorizer.rs`, `functions.rs`).
 
 use super::files::Files;
 use crate::services::sql::budget::fulltext_writes::{Definition, FulltextWrites};
@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Steps between two checks of the budget, the disk and the deadline; in that time a statement can write about ten
 /// megabytes.
-pub const STEPS_PER_LOOK: i32 = 50;
+pub const STEPS_PER_CHECK: i32 = 50;
 /// Largest number of authorizer calls while a statement is prepared: columns, tables and functions, including those of
 /// views and triggers.
-const ASKED_MAX: u64 = 8_000;
+const AUTHORIZER_CALLS_MAX: u64 = 8_000;
 /// Largest number of statements whose cost is cached, and the largest length of such a statement in bytes.
 const REMEMBERED_MAX: usize = 256;
 const REMEMBERED_BYTES_MAX: usize = 4 << 10;
@@ -109,7 +109,7 @@ pub struct HookState {
     /// Names of the views in lower case, at the beginning of the command.
     views: Mutex<Vec<String>>,
     /// The table that the statement creates.
-    made: Mutex<Option<String>>,
+    created_table: Mutex<Option<String>>,
     /// The statement contains a SELECT.
     pub selects: AtomicBool,
     /// Rows changed by the previous statement of the same command: the result of `changes()`.
@@ -141,7 +141,7 @@ pub struct HookState {
     pub settings_are_free: AtomicBool,
     /// The time of `now`, in milliseconds since 1970.
     pub now_ms: AtomicU64,
-    chance: AtomicU64,
+    rng_state: AtomicU64,
     why: Mutex<Option<String>>,
 }
 
@@ -150,7 +150,7 @@ impl HookState {
     pub fn begin(&self, now_ms: u64, seed: u64, steps_max: u64) {
         self.now_ms.store(now_ms, Relaxed);
         self.changes.store(0, Relaxed);
-        self.chance.store(seed, Relaxed);
+        self.rng_state.store(seed, Relaxed);
         self.steps_left.store(i64::try_from(steps_max).unwrap_or(i64::MAX), Relaxed);
         self.is_budget_exceeded.store(false, Relaxed);
         self.begin_statement();
@@ -169,7 +169,7 @@ impl HookState {
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
         self.selects.store(false, Relaxed);
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.created_table.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.filled.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.set_price(step_cost::PLAIN);
         *self.why() = None;
@@ -264,19 +264,19 @@ impl HookState {
     }
 
     /// Records that the statement creates this table.
-    pub fn makes(&self, table: &str) {
-        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(table.to_string());
+    pub fn set_created_table(&self, table: &str) {
+        *self.created_table.lock().unwrap_or_else(PoisonError::into_inner) = Some(table.to_string());
     }
 
-    /// The table that the statement makes.
-    pub fn made(&self) -> Option<String> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The table that the statement creates.
+    pub fn created_table(&self) -> Option<String> {
+        self.created_table.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The table that the statement has made of a SELECT.
-    pub fn made_of_select(&self) -> Option<String> {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.clone().filter(|_| self.selects.load(Relaxed))
+    /// The table that the statement has created from a SELECT.
+    pub fn table_created_by_select(&self) -> Option<String> {
+        let created_table = self.created_table.lock().unwrap_or_else(PoisonError::into_inner);
+        created_table.clone().filter(|_| self.selects.load(Relaxed))
     }
 
     /// The cached cost of a statement; `None` if it is unknown or the command has changed the schema.
@@ -353,28 +353,28 @@ impl HookState {
     /// Charges for one authorizer call while a statement is prepared. Nested views double their number with each level,
     /// and SQLite's work grows faster than their number, so each call costs more than the previous one. False: the
     /// limit or the budget is exceeded.
-    pub fn charge_leave(&self) -> bool {
+    pub fn charge_authorizer_call(&self) -> bool {
         let asked = self.asked.fetch_add(1, Relaxed) + 1;
-        if asked > ASKED_MAX {
+        if asked > AUTHORIZER_CALLS_MAX {
             self.is_budget_exceeded.store(true, Relaxed);
         }
-        asked <= ASKED_MAX && self.charge(asked * 8)
+        asked <= AUTHORIZER_CALLS_MAX && self.charge(asked * 8)
     }
 
     /// Checks that the disk has room for everything that may be written until the next check; otherwise the node ends.
     /// `is_certain`: the check must not be skipped because of a recent one.
-    pub fn look_at_room(&self, is_certain: bool) {
+    pub fn check_free_space(&self, is_certain: bool) {
         if let Some(files) = self.files.get()
             && !self.is_internal.load(Relaxed)
         {
-            files.look_at_room(is_certain);
+            files.check_free_space(is_certain);
         }
     }
 
     /// The next random number (splitmix64, whose sequence for a seed never changes).
     pub fn draw(&self) -> u64 {
-        let state = self.chance.load(Relaxed).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        self.chance.store(state, Relaxed);
+        let state = self.rng_state.load(Relaxed).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.rng_state.store(state, Relaxed);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)

@@ -9,7 +9,7 @@
 //! Invariant: N1 no call creates more than about ten times the longest value before it is refused.
 //! Not here: functions whose work grows with the product of two lengths, and JSON with many paths (`functions.rs`).
 
-use super::function_calls::{self, Beside, JSON, fits, len_of, text_of};
+use super::function_calls::{self, AuxiliaryConnection, JSON, fits, len_of, text_of};
 use super::hook_state::{HookState, Purpose};
 use super::limits::ARGS_MAX;
 use rusqlite::functions::{Context, FunctionFlags};
@@ -55,27 +55,32 @@ const STEPS_PER_BYTE: u64 = 3;
 const INDENT_BYTES: usize = 4;
 
 /// Registers all replacements.
-pub fn register(conn: &Connection, hooks: &Arc<HookState>, purpose: Purpose, beside: &Beside) -> Result<()> {
+pub fn register(
+    conn: &Connection,
+    hooks: &Arc<HookState>,
+    purpose: Purpose,
+    auxiliary: &AuxiliaryConnection,
+) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     let of_json = flags | FunctionFlags::SQLITE_SUBTYPE | FunctionFlags::SQLITE_RESULT_SUBTYPE;
     let from = if purpose == Purpose::Write { MANY_FROM_WRITE } else { MANY_FROM_READ };
     for (name, shape) in MANY {
         let is_json = matches!(shape, Shape::Json | Shape::Jsonb);
         for args in from..=ARGS_MAX {
-            let (hooks, beside) = (Arc::clone(hooks), beside.clone());
+            let (hooks, auxiliary) = (Arc::clone(hooks), auxiliary.clone());
             conn.create_scalar_function(*name, args, if is_json { of_json } else { flags }, move |context| {
                 charge(&hooks, purpose, context, 0)?;
-                fits(&hooks, least_bytes(context, &beside, *shape)?)?;
-                Ok((beside.pass(name, context, is_json)?, (*shape == Shape::Json).then_some(JSON)))
+                fits(&hooks, least_bytes(context, &auxiliary, *shape)?)?;
+                Ok((auxiliary.pass(name, context, is_json)?, (*shape == Shape::Json).then_some(JSON)))
             })?;
         }
     }
     for args in [1, 2] {
-        let (hooks, beside) = (Arc::clone(hooks), beside.clone());
+        let (hooks, auxiliary) = (Arc::clone(hooks), auxiliary.clone());
         conn.create_scalar_function("json_pretty", args, flags, move |context| {
             charge(&hooks, purpose, context, 0)?;
-            fits(&hooks, pretty_bytes_of(context, &beside)?)?;
-            beside.pass("json_pretty", context, false)
+            fits(&hooks, pretty_bytes_of(context, &auxiliary)?)?;
+            auxiliary.pass("json_pretty", context, false)
         })?;
     }
     Ok(())
@@ -89,7 +94,7 @@ pub fn charge(hooks: &HookState, purpose: Purpose, context: &Context<'_>, more: 
 }
 
 /// Lower bound of the length of the result, in bytes.
-fn least_bytes(context: &Context<'_>, beside: &Beside, shape: Shape) -> Result<usize> {
+fn least_bytes(context: &Context<'_>, auxiliary: &AuxiliaryConnection, shape: Shape) -> Result<usize> {
     let places = 0..context.len();
     match shape {
         Shape::Formatted => Ok(0),
@@ -101,13 +106,17 @@ fn least_bytes(context: &Context<'_>, beside: &Beside, shape: Shape) -> Result<u
             let between = count.saturating_sub(1).saturating_mul(plain_bytes(context.get_raw(0)));
             Ok(if context.get_raw(0) == ValueRef::Null { 0 } else { bytes.saturating_add(between) })
         }
-        Shape::Json | Shape::Jsonb => json_bytes_of_all(context, beside, places),
+        Shape::Json | Shape::Jsonb => json_bytes_of_all(context, auxiliary, places),
     }
 }
 
 /// Lower bound of the length of these arguments as JSON, in bytes.
-pub fn json_bytes_of_all(context: &Context<'_>, beside: &Beside, places: impl Iterator<Item = usize>) -> Result<usize> {
-    let bytes = |place| json_bytes(context.get_raw(place), context.get_subtype(place), beside);
+pub fn json_bytes_of_all(
+    context: &Context<'_>,
+    auxiliary: &AuxiliaryConnection,
+    places: impl Iterator<Item = usize>,
+) -> Result<usize> {
+    let bytes = |place| json_bytes(context.get_raw(place), context.get_subtype(place), auxiliary);
     places.map(bytes).try_fold(0_usize, |sum, bytes| Ok(sum.saturating_add(bytes?)))
 }
 
@@ -121,13 +130,13 @@ fn plain_bytes(value: ValueRef<'_>) -> usize {
 }
 
 /// Length of a value as JSON, in bytes.
-fn json_bytes(value: ValueRef<'_>, subtype: u32, beside: &Beside) -> Result<usize> {
+fn json_bytes(value: ValueRef<'_>, subtype: u32, auxiliary: &AuxiliaryConnection) -> Result<usize> {
     Ok(match value {
         ValueRef::Text(text) if subtype == JSON => text.len(),
         ValueRef::Text(text) => 2 + text.iter().map(|byte| escaped_bytes(*byte)).sum::<usize>(),
         ValueRef::Blob(blob) => {
             // The call itself refuses a blob that is not JSON.
-            beside.bytes("SELECT octet_length(json(?))", &[Value::Blob(blob.to_vec())])
+            auxiliary.bytes("SELECT octet_length(json(?))", &[Value::Blob(blob.to_vec())])
         }
         other => plain_bytes(other),
     })
@@ -143,14 +152,14 @@ fn escaped_bytes(byte: u8) -> usize {
 }
 
 /// Length of the result of `json_pretty`, in bytes.
-fn pretty_bytes_of(context: &Context<'_>, beside: &Beside) -> Result<usize> {
+fn pretty_bytes_of(context: &Context<'_>, auxiliary: &AuxiliaryConnection) -> Result<usize> {
     let indent = match context.len() {
-        2 => text_of(beside, context.get_raw(1))?.map_or(INDENT_BYTES, |indent| indent.len()),
+        2 => text_of(auxiliary, context.get_raw(1))?.map_or(INDENT_BYTES, |indent| indent.len()),
         _ => INDENT_BYTES,
     };
     match context.get_raw(0) {
         ValueRef::Text(text) => Ok(pretty_bytes(text, indent)),
-        ValueRef::Blob(blob) => match beside.function("json", &[Value::Blob(blob.to_vec())]) {
+        ValueRef::Blob(blob) => match auxiliary.function("json", &[Value::Blob(blob.to_vec())]) {
             Ok(Value::Text(text)) => Ok(pretty_bytes(text.as_bytes(), indent)),
             _ => Ok(0),
         },
@@ -230,7 +239,7 @@ mod tests {
         let conn = Connection::open_in_memory().unwrap();
         let text: String = (1..=255_u8).map(char::from).collect();
         let made: i64 = conn.query_row("SELECT octet_length(json_quote(?))", [&text], |row| row.get(0)).unwrap();
-        let found = json_bytes(ValueRef::Text(text.as_bytes()), 0, &Beside::default()).unwrap();
+        let found = json_bytes(ValueRef::Text(text.as_bytes()), 0, &AuxiliaryConnection::default()).unwrap();
         assert_eq!(found as i64, made);
     }
 }

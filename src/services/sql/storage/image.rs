@@ -161,7 +161,7 @@ fn copy(from: &Connection, to: &mut Connection, rest: &dyn Fn()) -> Result<()> {
 fn copy_to_file(from: &Connection, path: &Path, files: &Arc<dyn Files>) -> Result<()> {
     let mut to = Connection::open(path)?;
     to.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")?;
-    copy(from, &mut to, &|| files.breathe())
+    copy(from, &mut to, &|| files.pause_copy())
 }
 
 /// Copies an image to `out`, with a header that does not refer to a WAL.

@@ -15,7 +15,7 @@ use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, STAG
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
 use crate::services::sql::integrity::integrity_violation;
-use crate::services::sql::statement;
+use crate::services::sql::statement::Executor;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Result};
@@ -134,7 +134,7 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
         let statement = Statement::bare(sql);
         let done = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
             let mut limit = AnswerLimit::new(0, 0);
-            statement::run_in(conn, hooks, &statement, Kind::Execute, &mut limit, Some(tier))
+            Executor { conn, hooks, kind: Kind::Execute, limit: &mut limit }.run(&statement, Some(tier))
         });
         done.map_err(ours)?.map(drop).map_err(|error| Stop::from(error, sql))
     };

@@ -20,7 +20,7 @@ use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
 use crate::services::sql::integrity::settle;
-use crate::services::sql::statement;
+use crate::services::sql::statement::{self, Executor};
 use crate::services::sql::tokens::names_rollback;
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Batch, Connection};
@@ -69,7 +69,7 @@ struct Recorded {
     is_defining: bool,
     filled: Vec<(String, u64)>,
     /// The virtual table that the statement creates.
-    made: Option<String>,
+    created_table: Option<String>,
 }
 
 impl Recorded {
@@ -78,7 +78,7 @@ impl Recorded {
             may_repeat: hooks.may_repeat.load(Relaxed),
             is_defining: hooks.is_defining.load(Relaxed),
             filled: hooks.filled(),
-            made: hooks.made().filter(|_| hooks.is_creating_virtual.load(Relaxed)),
+            created_table: hooks.created_table().filter(|_| hooks.is_creating_virtual.load(Relaxed)),
         }
     }
 
@@ -86,8 +86,8 @@ impl Recorded {
         hooks.may_repeat.store(self.may_repeat, Relaxed);
         hooks.is_defining.store(self.is_defining, Relaxed);
         hooks.set_filled(&self.filled);
-        if let Some(name) = &self.made {
-            hooks.makes(name);
+        if let Some(name) = &self.created_table {
+            hooks.set_created_table(name);
             hooks.is_creating_virtual.store(true, Relaxed);
         }
     }
@@ -213,12 +213,12 @@ impl Script<'_> {
             let text =
                 length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
             statement::fits(conn, hooks, &text, 0, tier)?;
-            let mut limit = AnswerLimit::new(0, 0);
+            let mut executor = Executor { conn, hooks, kind: Kind::Execute, limit: &mut AnswerLimit::new(0, 0) };
             match fulltext_writes::with_named_tokenizer(&text) {
-                Cow::Borrowed(_) => statement::write(conn, hooks, one, &Params::None, Kind::Execute, &mut limit),
+                Cow::Borrowed(_) => executor.write(one, &Params::None),
                 Cow::Owned(named) => {
                     let mut named = conn.prepare(&named).map_err(on_error)?;
-                    statement::write(conn, hooks, &mut named, &Params::None, Kind::Execute, &mut limit)
+                    executor.write(&mut named, &Params::None)
                 }
             }?;
             settle(conn, hooks).map(|()| true)

@@ -157,9 +157,9 @@ fn a_file_comes_through_the_log_and_into_place() {
     let mut views = views;
     let hostile = views.serialize(rusqlite::MAIN_DB).unwrap().to_vec();
     for bytes in [b"not a database".to_vec(), image[..3000].to_vec(), damaged, hostile] {
-        let told = super::script_runner::load_file(&mut node, &bytes);
-        assert!(matches!(told, Answer::Refused(_)), "{told:?}");
-        println!("{told:?}");
+        let answer = super::script_runner::load_file(&mut node, &bytes);
+        assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
+        println!("{answer:?}");
         assert_eq!(node.registry.digests().1, before.1);
     }
 }

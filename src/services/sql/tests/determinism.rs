@@ -142,9 +142,9 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
             let sql = format!(
                 "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {middle}) SELECT max(x), (SELECT count(*) FROM f) FROM c"
             );
-            let told =
+            let answer =
                 super::script_runner::results(node.entry(1000 * node.log.len() as u64, &[run(&[&sql])]).pop().unwrap());
-            if in_words(&told[0]).starts_with("failed") { high = middle } else { low = middle }
+            if in_words(&answer[0]).starts_with("failed") { high = middle } else { low = middle }
         }
         low
     };

@@ -84,8 +84,8 @@ impl Files for Folder {
     fn give_up(&self, why: &str, is_damaged: bool) -> ! {
         panic!("gives up: {why} {is_damaged}")
     }
-    fn breathe(&self) {}
-    fn look_at_room(&self, _: bool) {}
+    fn pause_copy(&self) {}
+    fn check_free_space(&self, _: bool) {}
     fn has_room_for_reads(&self) -> bool {
         true
     }
@@ -189,8 +189,8 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     node.execute(&["UPDATE t SET n = n + 1"]);
     let wanted = node.registry.digests();
     let path = files.path();
-    type Harm = fn(&Path);
-    let harms: [(&str, Harm); 4] = [
+    type Damage = fn(&Path);
+    let harms: [(&str, Damage); 4] = [
         ("missing", |path| std::fs::remove_file(path).unwrap()),
         ("garbage", |path| std::fs::write(path, vec![7; 20_000]).unwrap()),
         ("cut", |path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5000).unwrap()),

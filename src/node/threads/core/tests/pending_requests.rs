@@ -127,7 +127,7 @@ fn a_write_that_need_only_be_taken_is_answered_by_the_leaders_log() {
     requests.on_answer(token, appended(3, 1));
     assert_eq!(answer.try_recv(), Ok(Outcome::Done((Index(3), Reply::Ok(Vec::new())))));
     let [mut reply] = <[ReplyTo; 1]>::try_from(requests.take_waiting(Index(3), Term(1))).unwrap();
-    reply.answer(Outcome::Unknown(Doubt::NoAnswer));
+    reply.answer(Outcome::Unknown(UnknownReason::NoAnswer));
     assert_eq!(answer.try_recv(), Err(TryRecvError::Disconnected), "one answer");
 }
 

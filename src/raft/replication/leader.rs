@@ -9,14 +9,14 @@
 //! Not here: what a peer may be sent (`raft/state/progress.rs`), counting copies (`commit.rs`), reads (`read.rs`).
 
 use super::feeder::Feeder;
-use super::state::leadership::Leadership;
-use super::state::log::entry_bytes;
-use super::state::membership::quorum;
-use super::state::progress::Mode;
-use super::state::reads::Reads;
-use super::state::{Cx, Raft, State, refuse};
-use super::{Answer, Conflict, Entry, Event, Payload, Refusal, StepDownCause, Token};
 use crate::planted_bugs::is_planted;
+use crate::raft::state::leadership::Leadership;
+use crate::raft::state::log::entry_bytes;
+use crate::raft::state::membership::quorum;
+use crate::raft::state::progress::Mode;
+use crate::raft::state::reads::Reads;
+use crate::raft::state::{Cx, Raft, State, refuse};
+use crate::raft::{Answer, Conflict, Entry, Event, Payload, Refusal, StepDownCause, Token};
 use crate::types::{Identity, Index, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,11 +6,11 @@
 //! Invariants: M1 the own copy counts only as far as it is synced. M2 learners and leavers never count.
 //! Not here: how copies come about (`leader.rs`, `follower.rs`).
 
-use super::StepDownCause;
-use super::state::log::entry_bytes;
-use super::state::membership::quorum;
-use super::state::{Cx, Raft, State};
 use crate::planted_bugs::is_planted;
+use crate::raft::StepDownCause;
+use crate::raft::state::log::entry_bytes;
+use crate::raft::state::membership::quorum;
+use crate::raft::state::{Cx, Raft, State};
 use crate::types::{Identity, Index};
 
 impl Raft {
@@ -23,7 +23,7 @@ impl Raft {
                 return self.disk.durable();
             }
             let progress = lead.peers.get(&who.id);
-            let is_it = |p: &&super::state::progress::Progress| {
+            let is_it = |p: &&crate::raft::state::progress::Progress| {
                 (p.who == who || is_planted!(self.config, count_earlier_session)) && !p.has_forgotten
             };
             progress.filter(is_it).map_or(Index(0), |progress| progress.match_index)

@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::Range;
 
 /// The advice to run jobs without a full sandbox. Every client can then do what the node's user can do.
-const LIMITS: &str = "set jobs_cage to \"limits\" if every client is trusted";
+const LIMITS: &str = "set jobs_sandbox to \"limits\" if every client is trusted";
 /// System settings that forbid unprivileged user namespaces: path below `/proc/sys`, the value that forbids them, and
 /// the `sysctl` assignment that allows them.
 const FORBIDDING: [(&str, &str, &str); 3] = [
@@ -32,7 +32,7 @@ pub(crate) fn of_failed_start(said: &str) -> String {
     }
     let value = |path: &str| fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default().trim().to_string();
     let forbidding = FORBIDDING.into_iter().filter(|(path, bad, _)| value(path) == *bad);
-    let settings: Vec<&str> = forbidding.map(|(_, _, cure)| cure).collect();
+    let settings: Vec<&str> = forbidding.map(|(_, _, advice)| advice).collect();
     match settings.is_empty() {
         true => format!("let users make namespaces (in a container, allow it there), or {LIMITS}"),
         false => format!("let users make namespaces (sysctl {}), or {LIMITS}", settings.join(" ")),
@@ -87,8 +87,8 @@ mod tests {
             "prlimit: failed to set the NOFILE resource limit: Operation not permitted",
             "bwrap: Creating new namespace failed: Resource temporarily unavailable",
         ] {
-            let cure = of_failed_start(said);
-            assert!(cure.contains("ulimit") && !cure.contains("sysctl"), "{cure}");
+            let advice = of_failed_start(said);
+            assert!(advice.contains("ulimit") && !advice.contains("sysctl"), "{advice}");
         }
         assert!(
             of_failed_start("bwrap: No permissions to create new namespace").starts_with("let users make namespaces")

@@ -2,10 +2,10 @@
 //!
 //! Not here: when to send (`leader.rs`), how much may be under way (`state/progress.rs`).
 
-use super::state::log::Log;
-use super::state::progress::{Mode, Progress};
-use super::state::{Cx, Envelope};
-use super::{Body, Config};
+use crate::raft::state::log::Log;
+use crate::raft::state::progress::{Mode, Progress};
+use crate::raft::state::{Cx, Envelope};
+use crate::raft::{Body, Config};
 use crate::types::Index;
 
 /// What feeding a follower needs besides its progress.

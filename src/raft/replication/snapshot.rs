@@ -7,10 +7,10 @@
 //! Invariants: S1 a snapshot covers committed entries only. S2 installing never takes the commit index back.
 //! Not here: the files (`store/`), the stream (`wire/`).
 
-use super::state::progress::Mode;
-use super::state::{Cx, Raft, State};
-use super::{INDEX_MAX, Refused, SnapshotMeta, StepDownCause};
 use crate::planted_bugs::is_planted;
+use crate::raft::state::progress::Mode;
+use crate::raft::state::{Cx, Raft, State};
+use crate::raft::{INDEX_MAX, Refused, SnapshotMeta, StepDownCause};
 use crate::types::{Identity, Index, NodeId, Term};
 
 impl Raft {

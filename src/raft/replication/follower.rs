@@ -10,9 +10,9 @@
 //! the offer proves the logs equal.
 //! Not here: elections (`election.rs`), choosing the commit index (`commit.rs`), disk (`store/`).
 
-use super::state::{Cx, Raft, State};
-use super::{Body, Conflict, Entry, Event, StepDownCause};
 use crate::planted_bugs::is_planted;
+use crate::raft::state::{Cx, Raft, State};
+use crate::raft::{Body, Conflict, Entry, Event, StepDownCause};
 use crate::types::{Identity, Index, Term};
 
 impl Raft {

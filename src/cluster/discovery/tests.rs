@@ -2,14 +2,18 @@
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
-use crate::cluster::config_file;
+use crate::cluster::config_file::{self, ConfigFileError, Lock};
+use crate::raft::Promise;
+use crate::settings::Settings;
 use crate::store::{RealFiles, identity};
-use crate::types::Index;
+use crate::types::{Identity, Index, Liveness, NodeId, Term};
+use crate::wire::Whereabouts;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 const CLUSTER: Uuid = Uuid::from_u128(7);
 const OTHER: Uuid = Uuid::from_u128(8);
@@ -77,7 +81,7 @@ impl Net {
 
     /// Leaves `identity.json` of node `id` in the shared data folder.
     fn leave_data(&self, id: u64, cluster: Uuid) {
-        let mut me = identity::Me::new(NodeId(id), Uuid::from_u128(u128::from(id)));
+        let mut me = identity::StoredIdentity::new(NodeId(id), Uuid::from_u128(u128::from(id)));
         (me.cluster, me.has_log) = (Some(cluster), true);
         identity::save(&RealFiles, &self.settings().node_dir(NodeId(id)), &me).unwrap();
     }

@@ -1,16 +1,19 @@
 //! Words of requests as operations of the store, and as Redis' refusals.
 
-use super::*;
-use crate::resp::commands::{self, Handler};
+use super::context::{Context, SYNTAX, Translated};
+use super::keys::SCAN_COUNT_MAX;
+use super::{Handler, find, scripts};
 use crate::resp::protocol::parse::Parser;
+use crate::resp::reply_plan::Shape;
+use crate::services::kv::{Bytes, Condition, ExpireIf, Expiry, Op, OpError};
 
 fn translate(line: &str) -> Translated {
     let mut parser = Parser::default();
     let line = format!("{line}\n");
     let (request, _) = parser.next(line.as_bytes(), true).unwrap().unwrap();
-    let (cursors, scripts) = (Cursors::new(1), scripts::Loaded::default());
-    let context = Context { cursors: &cursors, scripts: &scripts, now_ms: 1_800_000_000_000 };
-    let spec = commands::find(request.word(0)).unwrap();
+    let scripts = scripts::Loaded::default();
+    let context = Context { position: &|_| None, scripts: &scripts, now_ms: 1_800_000_000_000, draw: || 7 };
+    let spec = find(request.word(0)).unwrap();
     spec.check(&request).unwrap();
     match spec.handler {
         Handler::Store(translate) => translate(&request, &context),

@@ -1,0 +1,148 @@
+//! One node's search: it asks the addresses that it knows, and logs what it finds.
+
+use super::world::{AskError, Seeker, World};
+use crate::cluster::config_file::Projection;
+use crate::cluster::folders::{self, LOCAL_IDS};
+use crate::types::{Addresses, NodeId, Term};
+use crate::wire::Whereabouts;
+use log::debug;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Time between rounds of a long search.
+pub(super) const LONG_ROUND: Duration = Duration::from_millis(1000);
+/// Maximum wait for the answers of a round; an address that has not answered by then counts as silent.
+const ROUND_MAX: Duration = Duration::from_millis(600);
+/// Maximum number of characters of another process's message in a log line.
+const QUOTED_CHARS_MAX: usize = 300;
+
+/// One node's search.
+pub(super) struct Search<'a> {
+    pub seeker: &'a Seeker<'a>,
+    pub world: &'a dyn World,
+    /// Addresses that other nodes have named.
+    pub heard_of: BTreeSet<String>,
+    /// Last line logged for each topic: a search logs changes, not each round.
+    pub logged: BTreeMap<&'static str, String>,
+    pub joins_refused: u32,
+    /// Number of consecutive rounds in which the front port was used by a cluster that answered at no known address.
+    pub front_rounds: u32,
+}
+
+/// The answers of one round.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Clusters that an asked node is in, each with the leader of the newest term that was named.
+    pub clusters: BTreeMap<Uuid, Option<(Term, NodeId, Addresses)>>,
+    /// Other nodes that search for a cluster.
+    pub searching: BTreeSet<NodeId>,
+    /// Addresses at which they answered.
+    pub searching_at: BTreeSet<String>,
+    /// Addresses at which this node itself answered.
+    pub own: BTreeSet<String>,
+    /// Addresses that did not answer in time.
+    pub silent: BTreeSet<String>,
+    /// Message about a node that refused the request, with its reason.
+    pub rejected: Option<String>,
+    /// Whether a node that may be in a cluster refused the request.
+    pub is_declined: bool,
+    pub asked: usize,
+}
+
+impl Search<'_> {
+    pub(super) fn addresses(&self, named: Option<&Projection>) -> Vec<String> {
+        let settings = self.seeker.settings;
+        let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
+        let own = settings.addresses(self.seeker.me.id).peer;
+        let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.addresses(id).peer));
+        let mut seen = BTreeSet::from([own]);
+        all.filter(|address| seen.insert(address.clone())).collect()
+    }
+
+    /// Addresses that the file, the settings or another node has named, without guesses.
+    pub(super) fn known_addresses(&self, named: Option<&Projection>) -> Vec<String> {
+        let settings = self.seeker.settings;
+        let mut seen = BTreeSet::from([settings.addresses(self.seeker.me.id).peer]);
+        let named = named.map(Projection::peer_addresses).unwrap_or_default();
+        let all = named.into_iter().chain(self.seeker.known.iter().cloned()).chain(settings.peers.iter().cloned());
+        all.chain(self.heard_of.iter().cloned()).filter(|address| seen.insert(address.clone())).collect()
+    }
+
+    pub(super) fn survey(&mut self, named: Option<&Projection>) -> Survey {
+        let addresses = self.addresses(named);
+        let mut survey = Survey { asked: addresses.len(), ..Survey::default() };
+        let known = self.known_addresses(named);
+        for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, ROUND_MAX)) {
+            match answer {
+                Ok(Whereabouts { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
+                    survey.own.insert(address.clone());
+                }
+                Ok(Whereabouts { cluster: None, id, .. }) => {
+                    survey.searching.extend(id);
+                    survey.searching_at.insert(address.clone());
+                }
+                Ok(Whereabouts { cluster: Some(cluster), term, leader, members, .. }) => {
+                    let best = survey.clusters.entry(cluster).or_default();
+                    if let Some((id, addresses)) = leader
+                        && best.as_ref().is_none_or(|(newest, ..)| term > *newest)
+                    {
+                        *best = Some((term, id, addresses));
+                    }
+                    let peers = members.into_iter().map(|(_, addresses)| addresses.peer);
+                    self.heard_of.extend(peers.filter(|peer| !peer.is_empty()));
+                }
+                Err(AskError::Timeout) => {
+                    survey.silent.insert(address.clone());
+                }
+                Err(AskError::Rejected(why)) => {
+                    // If `peers` names all initial nodes, another process that listens on this host is none of them.
+                    survey.is_declined |= self.seeker.settings.peers.is_empty() || known.contains(address);
+                    let is_proved = self.seeker.settings.cluster_secret.is_some();
+                    let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
+                                 before you follow any advice";
+                    let doubt = if is_proved { "" } else { doubt };
+                    survey.rejected =
+                        Some(format!("the node at {address} does not talk to this one: {}{doubt}", quoted(&why)));
+                }
+                // Treated like no answer, otherwise any process could prevent a bootstrap.
+                Err(AskError::Unproved(why)) => {
+                    let doubt = "it has not proved to know the cluster_secret, so it may be another program; if it is a node, \
+                                 give both the same secret and version";
+                    survey.rejected =
+                        Some(format!("what listens at {address} declines, unproved: {}; {doubt}", quoted(&why)));
+                    survey.silent.insert(address.clone());
+                }
+                Err(AskError::Refused) => {}
+                Err(AskError::Failed(why)) => debug!("asked {address} err=\"{why}\""),
+            }
+        }
+        if let Some(line) = &survey.rejected {
+            self.say(log::Level::Warn, "rejected", line.clone());
+        } else if survey.clusters.is_empty() {
+            let (asked, searching) = (survey.asked, survey.searching.len());
+            let line = match searching {
+                0 => format!("no node found at {asked} addresses yet; this is normal for the first node"),
+                _ => format!(
+                    "{searching} of {asked} addresses answered, by nodes that are also looking for a cluster; this is \
+                        normal at a first start"
+                ),
+            };
+            self.say(log::Level::Info, "search", line);
+        }
+        survey
+    }
+
+    /// Logs a line unless it equals the last one about its topic.
+    pub(super) fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
+        if self.logged.get(topic) != Some(&line) {
+            log::log!(level, "{line}");
+            self.logged.insert(topic, line);
+        }
+    }
+}
+
+/// Quotes and shortens text of another process for a log line.
+fn quoted(why: &str) -> String {
+    format!("{:?}", why.chars().take(QUOTED_CHARS_MAX).collect::<String>())
+}

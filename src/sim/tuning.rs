@@ -1,0 +1,32 @@
+//! Changes to the plan that a seed draws, by name, so that a run can be repeated with the plan that it had.
+//!
+//! Not here: changes for single tests (`tests.rs`, `planted_bugs.rs`).
+
+use super::environment::plan::Plan;
+use fastrand::Rng;
+
+/// A change to the plan that a seed drew, to aim the run at something.
+#[derive(Clone, Copy)]
+pub struct Tuning {
+    /// What `phalanx sim replay --plan` or, for those of single tests, `PHALANX_PLAN` calls it.
+    pub name: &'static str,
+    /// The change.
+    pub change: fn(&mut Plan, &mut Rng),
+}
+
+/// Without jobs, the database and hostile processes: most kept seeds are older than those, and mean what they meant
+/// only without them.
+pub const WITHOUT_JOBS: Tuning = Tuning {
+    name: "without-jobs",
+    change: |plan, rng| {
+        (plan.jobs, plan.sql) = (None, 0.0);
+        (WITHOUT_STRANGERS.change)(plan, rng);
+    },
+};
+
+/// Without hostile processes, and with a secret.
+pub const WITHOUT_STRANGERS: Tuning =
+    Tuning { name: "without-strangers", change: |plan, _| (plan.hostile, plan.has_secret) = (0.0, true) };
+
+/// Those of the command line.
+pub const ALL: [Tuning; 2] = [WITHOUT_JOBS, WITHOUT_STRANGERS];
