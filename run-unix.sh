@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts, stops and shows a Phalanx cluster on this machine: the Linux part. run.sh adds macOS and calls this.
 #
-#   ./run.sh [start|stop|status|fresh] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
+#   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
 #
 # What it starts is written down in <data_dir>/run: for each node a pid together with the moment at which that process
 # began, so that `stop` never ends a stranger that got the same pid later. Settings come from `phalanx config show`,
@@ -15,10 +15,14 @@ action=start
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 start_within=${PHALANX_TEST_START_WITHIN:-30}
 joined_within=$((start_within < 10 ? start_within : 10))
+# More panes of tmux than this in one window are too small to read.
+panes_max=6
 # What a refusal leaves behind, in words.
 untouched="Nothing was started."
 
 say() { printf '%s\n' "$*"; }
+# quoted PATH: as a shell reads it.
+quoted() { printf %q "$1"; }
 complain() { printf '%s\n' "$*" >&2; }
 # die CODE MESSAGE...: the error, and nothing left running that this call started.
 die() {
@@ -29,18 +33,19 @@ die() {
 }
 
 usage() {
-  say "usage: ./run.sh [start|stop|status|fresh] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]"
+  say "usage: ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]"
   say ""
   say "  start   build if needed and start N nodes (5), each in its own terminal"
   say "  stop    stop the nodes that start has started"
   say "  status  show the running nodes and the health of the cluster"
   say "  fresh   start with empty data"
+  say "  clean   stop, and remove the data and all else but the build"
 }
 
 read_arguments() {
   while (($#)); do
     case $1 in
-      start | stop | status | fresh) action=$1 ;;
+      start | stop | status | fresh | clean) action=$1 ;;
       --nodes) nodes=${2-} && shift ;;
       --nodes=*) nodes=${1#*=} ;;
       --terminal) terminal=${2-} && shift ;;
@@ -73,19 +78,25 @@ build() {
     return
   fi
   program=$here/target/release/phalanx
-  if ! command -v cargo >/dev/null 2>&1 && [ -x "$HOME/.cargo/bin/cargo" ]; then
-    PATH=$HOME/.cargo/bin:$PATH
+  local sources=("$here/src" "$here/static" "$here/crates" "$here/Cargo.toml" "$here/Cargo.lock") why="once"
+  if [ -x "$program" ]; then
+    [ -n "$(find "${sources[@]}" -newer "$program" -print 2>/dev/null | head -n 1)" ] || return 0
+    why="its source has changed"
+  fi
+  # The tilde is the user's folder also where HOME is not set (cron, containers).
+  local cargo_bin=${CARGO_HOME:-${HOME:-~}/.cargo}/bin
+  if ! command -v cargo >/dev/null 2>&1 && [ -x "$cargo_bin/cargo" ]; then
+    PATH=$cargo_bin:$PATH
   fi
   if ! command -v cargo >/dev/null 2>&1; then
-    if [ -x "$program" ] && [ -z "$(find "$here/src" "$here/static" "$here/Cargo.toml" -newer "$program" 2>/dev/null)" ]; then
-      return # built already, and nothing has changed since
-    fi
     die 1 "cargo is missing, and Phalanx has to be built." \
       "Install Rust from https://rustup.rs (curl -sSf https://sh.rustup.rs | sh), open a new terminal, run ./run.sh again."
   fi
   need_linker
-  [ -x "$program" ] || say "Building Phalanx (once; this takes some minutes) ..."
-  (cd "$here" && cargo build --release --quiet) || die 1 "the build failed; see its messages above."
+  say "Building Phalanx ($why; this takes some minutes) ..."
+  (cd "$here" && cargo build --release) || die 1 "the build failed; see its messages above."
+  # Cargo leaves a program alone that the changed files do not concern.
+  touch -c "$program"
 }
 
 # Rust links with the system's C compiler.
@@ -120,10 +131,26 @@ setting() {
   printf '%s' "$settings" | tr -d '\n' | sed -nE 's/.*"'"$1"'": *(\{[^{}]*"value": *)?("([^"]*)"|([0-9]+)).*/\3\4/p'
 }
 
+# in_url HOST: as it stands before a port, an IPv6 address in brackets.
+in_url() {
+  case $1 in
+    *:*) printf '[%s]' "$1" ;;
+    *) printf '%s' "$1" ;;
+  esac
+}
+
 read_settings() {
   settings=$(cd "$here" && "$program" config show --json) ||
     die 2 "the settings have errors (above). Correct them in settings.json or the PHALANX_* variables, then try again."
   host=$(setting host)
+  # As the program does: nodes that listen on every address are reached at loopback from here.
+  case $host in
+    *[!0.:]*) reached=$host ;;
+    *:*) reached=::1 ;;
+    *) reached=127.0.0.1 ;;
+  esac
+  shown=$(setting advertise_host)
+  shown=$(in_url "${shown:-$reached}")
   front_port=$(setting service_port)
   http_base=$(setting service_port_base)
   peer_base=$(setting leader_port_base)
@@ -176,7 +203,7 @@ running_nodes() {
 
 # listens PORT: whether a process accepts connections there.
 listens() {
-  (exec 3<>"/dev/tcp/$host/$1") 2>/dev/null
+  (exec 3<>"/dev/tcp/$reached/$1") 2>/dev/null
 }
 
 # Held by this call: "flock", "folder", or nothing.
@@ -350,7 +377,7 @@ open_terminal() {
     mac) open_mac "$id" "$launcher" ;; # in run.sh
     gnome) gnome-terminal --title="Phalanx node $id" -- bash "$launcher" </dev/null >/dev/null 2>&1 & ;;
     konsole) detached konsole --separate -p tabtitle="Phalanx node $id" -e bash "$launcher" ;;
-    xterm) detached xterm -T "Phalanx node $id" -e bash "$launcher" ;;
+    xterm) detached xterm -geometry "$(tile "$id")" -T "Phalanx node $id" -e bash "$launcher" ;;
     tmux) open_tmux "$id" "$launcher" ;;
     none)
       make_private "$data_dir/node-$id"
@@ -372,19 +399,75 @@ detached_to() {
   fi
 }
 
+# tile ID: size and place of an xterm window. No window covers another while there is room: 80 x 24 characters of
+# xterm's own font take about 500 x 350 pixels with the frame.
+tile() {
+  local n=$(($1 - 1)) screen columns rows round column row
+  screen=$(xwininfo -root 2>/dev/null | sed -nE 's/^ *-geometry ([0-9]+x[0-9]+).*/\1/p')
+  screen=${screen:-1920x1080}
+  columns=$((${screen%x*} / 500))
+  rows=$((${screen#*x} / 350))
+  ((columns > 0)) || columns=1
+  ((rows > 0)) || rows=1
+  round=$((n / (columns * rows)))
+  column=$((n % columns))
+  row=$((n / columns % rows))
+  printf '80x24+%s+%s' $((column * 500 + round * 24)) $((row * 350 + round * 24))
+}
+
+# The tmux server that has our session, whether this shell runs inside of it or not.
+mux() {
+  local socket=
+  [ ! -r "$run_dir/tmux" ] || read -r socket <"$run_dir/tmux"
+  tmux ${socket:+-S "$socket"} "$@"
+}
+
+# The user's own tmux.conf is in force, so windows and panes are named by their ids (base-index), the launcher is a
+# program with an argument (default-shell), and options that would end the session or keep ended panes are set back.
 open_tmux() {
-  if tmux has-session -t "=$session" 2>/dev/null; then
-    tmux split-window -t "=$session:" "bash $(printf %q "$2")" && tmux select-layout -t "=$session:" tiled >/dev/null
+  local id=$1 launcher=$2 window='' pane ids
+  if mux has-session -t "=$session" 2>/dev/null; then
+    window=$(mux list-windows -t "=$session" -F '#{@phalanx} #{window_panes} #{window_id}' |
+      awk -v max="$panes_max" '$1 == "nodes" && $2 < max { print $3; exit }')
+    if [ -n "$window" ]; then
+      pane=$(mux split-window -P -F '#{pane_id}' -t "$window" bash "$launcher") || return
+    else
+      pane=$(mux new-window -d -P -F '#{pane_id}' -t "=$session:" bash "$launcher") || return
+    fi
   else
-    tmux new-session -d -s "$session" -x 200 -y 60 "bash $(printf %q "$2")"
+    rm -f "$run_dir/tmux"
+    pane=$(tmux new-session -d -P -F '#{pane_id}' -s "$session" -x 200 -y 60 bash "$launcher" \; \
+      set-option -t "=$session:" destroy-unattached off) || return
+    (umask 077 && tmux display-message -p -t "$pane" '#{socket_path}' >"$run_dir/tmux")
+  fi
+  window=$(mux display-message -p -t "$pane" '#{window_id}')
+  mux select-pane -t "$pane" -T "node $id" \; \
+    set-option -w -t "$window" @phalanx nodes \; \
+    set-option -w -t "$window" remain-on-exit off \; \
+    set-option -w -t "$window" pane-border-status top \; \
+    set-option -w -t "$window" pane-border-format ' #{pane_title} ' \; \
+    select-layout -t "$window" tiled
+  ids=$(mux list-panes -t "$window" -F '#{pane_title}' | sed -n 's/^node //p' | sort -n | tr '\n' ' ')
+  mux rename-window -t "$window" "nodes ${ids% }"
+}
+
+# How to see the panes, with the keys of the user.
+describe_tmux() {
+  local prefix
+  prefix=$(mux show-options -gv prefix 2>/dev/null)
+  prefix=${prefix:-C-b}
+  if [ -n "${TMUX-}" ]; then
+    say "See the nodes:                tmux switch-client -t $session   ($prefix L to come back)"
+  else
+    say "See the nodes:                tmux attach -t $session   ($prefix then arrow keys between them, $prefix d to leave)"
   fi
 }
 
 # redirect: where the front door sends a visitor now; fails while it sends nobody.
 redirect() {
   (
-    exec 3<>"/dev/tcp/$host/$front_port" || exit 1
-    printf 'GET / HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n' "$host" "$front_port" >&3
+    exec 3<>"/dev/tcp/$reached/$front_port" || exit 1
+    printf 'GET / HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n' "$(in_url "$reached")" "$front_port" >&3
     IFS= read -r -t 2 line <&3 || exit 1
     case $line in *' 307 '*) ;; *) exit 1 ;; esac
     while IFS= read -r -t 2 line <&3; do
@@ -401,6 +484,24 @@ missing_nodes() {
   for id in $(seq 1 "$nodes"); do
     printf '%s\n' "$running" | grep -qx "$id" || printf ' %s' "$id"
   done
+}
+
+# Says which nodes have data here and neither run nor were asked for.
+say_left_out() {
+  local file id left='' last
+  for file in "$data_dir"/node-*/identity.json; do
+    id=${file%/identity.json}
+    id=${id##*/node-}
+    case $id in '' | *[!0-9]*) continue ;; esac
+    if [ -e "$file" ] && ((id > nodes)) && ! is_alive "$run_dir/node-$id.pid"; then left="$left $id"; fi
+  done
+  [ -n "$left" ] || return 0
+  # shellcheck disable=SC2086 # one line per node
+  left=$(printf '%s\n' $left | sort -n | tr '\n' ' ')
+  last=${left% }
+  last=${last##* }
+  say "Node(s) ${left}have data here, too, and are not started: while they are members, they count as offline."
+  say "./run.sh --nodes $last starts them; ./run.sh fresh --nodes $nodes begins with $nodes and empty data."
 }
 
 start() {
@@ -420,6 +521,7 @@ start_nodes() {
   if [ -z "$wanted" ]; then
     unlock_run_folder
     say "The cluster is running already (nodes $(printf '%s' "$running" | tr '\n' ' '))."
+    say_left_out
     summary
     return
   fi
@@ -428,6 +530,7 @@ start_nodes() {
   [ -n "$running" ] && say "Nodes $(printf '%s' "$running" | tr '\n' ' ') run already; starting the others."
   rm -f "$run_dir/stopping"
   say "Starting nodes$wanted (terminal: $terminal) ..."
+  say_left_out
   started=$wanted
   for id in $wanted; do
     # A terminal whose node has ended may wait for Enter: it makes room for the new one.
@@ -456,7 +559,7 @@ wait_for_front_door() {
     [ -z "$missing" ] && redirect >/dev/null && return
     if ((SECONDS >= deadline)); then
       [ -z "$missing" ] || give_up "no terminal opened for node$missing within $start_within s (--terminal $terminal)."
-      give_up "the front door http://$host:$front_port/ does not redirect after $start_within s."
+      give_up "the front door http://$shown:$front_port/ does not redirect after $start_within s."
     fi
     sleep 0.1
   done
@@ -474,7 +577,7 @@ give_up() {
     fi
   done
   end_nodes "$started" >/dev/null
-  die 1 "Stopped what was started. ./run.sh --terminal none keeps each node's output in $data_dir/node-N/node.log"
+  die 1 "Stopped what was started. ./run.sh --terminal none keeps each node's output in $(quoted "$data_dir")/node-N/node.log"
 }
 
 # look IDS: sets `late` to those of them that do not answer or that one of the others does not see online, or not as a
@@ -484,7 +587,7 @@ look() {
   late=
   leader_at=
   for asked in $1; do
-    if ! seen=$(cd "$here" && "$program" status --timeout 1 -e "$host:$((http_base + asked))" 2>/dev/null); then
+    if ! seen=$(cd "$here" && "$program" status --timeout 1 -e "$(in_url "$reached"):$((http_base + asked))" 2>/dev/null); then
       late="$late $asked"
       continue
     fi
@@ -529,9 +632,9 @@ summary() {
   wait_until_joined
   name_worker
   say ""
-  say "Phalanx is up.  Front door:  http://$host:$front_port/   (sends you to the least-loaded worker${where:+, now $where})"
+  say "Phalanx is up.  Front door:  http://$shown:$front_port/   (sends you to the least-loaded worker${where:+, now $where})"
   for id in $(running_nodes); do
-    say "  monitor of node $id:         http://$host:$((http_base + id))/"
+    say "  monitor of node $id:         http://$shown:$((http_base + id))/"
   done
   if [ -n "$late" ] && [ -z "$leader_at" ]; then
     say "No leader yet:                after $joined_within s; ./run.sh status shows which nodes are missing"
@@ -539,14 +642,14 @@ summary() {
     say "Not all online yet:           node(s) ${late}still missing after $joined_within s; see ./run.sh status"
   fi
   case $terminal in
-    tmux) say "See the nodes:                tmux attach -t $session   (Ctrl+B then arrow keys between them, Ctrl+B d to leave)" ;;
-    none) say "Log of a node:                tail -f $data_dir/node-1/node.log" ;;
+    tmux) describe_tmux ;;
+    none) say "Log of a node:                tail -f $(quoted "$data_dir/node-1/node.log")" ;;
   esac
   say "Stop:                         ./run.sh stop"
   say ""
   say "Try three things:"
   say "  1. Open the front door in a browser, press Ctrl+C in the leader's terminal, and watch another node take over."
-  say "  2. kill -9 the leader:      kill -9 \$(cut -d ' ' -f 1 $run_dir/node-N.pid)   (N: see ./run.sh status)"
+  say "  2. kill -9 the leader:      kill -9 \$(cut -d ' ' -f 1 $(quoted "$run_dir")/node-N.pid)   (N: see ./run.sh status)"
   say "  3. Freeze it instead:       kill -STOP ... and later kill -CONT ... the same pid; nothing is lost."
 }
 
@@ -584,7 +687,8 @@ end_nodes() {
     rm -f "$run_dir/node-$id.pid" "$run_dir/node-$id.terminal" "$run_dir/node-$id.sh"
   done
   if [ -z "$(running_nodes)" ] && command -v tmux >/dev/null 2>&1; then
-    tmux kill-session -t "=$session" 2>/dev/null
+    mux kill-session -t "=$session" 2>/dev/null
+    rm -f "$run_dir/tmux"
   fi
   rm -f "$run_dir/stopping"
 }
@@ -631,7 +735,7 @@ status() {
     say "Nothing is running that ./run.sh has started. ./run.sh start starts five nodes."
     exit 4
   fi
-  say "Running: nodes $running   front door http://$host:$front_port/"
+  say "Running: nodes $running   front door http://$shown:$front_port/"
   cd "$here" && "$program" status
 }
 
@@ -674,6 +778,27 @@ fresh() {
   start_nodes
 }
 
+# Everything that start, its nodes and phalanx dev have made, but for the build, which takes minutes to repeat.
+clean() {
+  find_program
+  read_settings
+  untouched="Nothing was deleted."
+  if [ -d "$run_dir" ]; then lock_run_folder; fi
+  check_folders "$(running_nodes | tr '\n' ' ')"
+  if [ -n "$(known_ids)" ]; then
+    say "Stopping what runs ..."
+    end_nodes "$(known_ids)"
+  fi
+  check_folders ""
+  delete_data
+  rm -rf "$run_dir" "${data_dir:?}/dev"
+  if [ ! -d "$data_dir" ] || rmdir "$data_dir" 2>/dev/null; then
+    say "Removed all data. The build stays in $(quoted "$here/target"); cargo clean removes it."
+  else
+    say "Removed all data. Other files stay in $(quoted "$data_dir")."
+  fi
+}
+
 # What jobs of killed nodes have left mounted below a folder would keep it from being deleted.
 unmount_below() {
   local below point
@@ -683,6 +808,17 @@ unmount_below() {
     point=$(printf '%b' "$point") # a space is \040 there
     case $point in "$below"/*) umount -l "$point" || : ;; esac
   done
+}
+
+# Where the users of jobs cannot pass through the data folder, their folders are below /run, by the node's uuid.
+delete_jobs() {
+  local uuid
+  uuid=$(sed -nE 's/.*"uuid": *"([0-9a-f-]{36})".*/\1/p' "$1/identity.json" 2>/dev/null | head -n 1 | tr -d -)
+  [ -n "$uuid" ] && [ -d "/run/phalanx-jobs/$uuid" ] || return 0
+  unmount_below "/run/phalanx-jobs/$uuid"
+  rm -rf "/run/phalanx-jobs/$uuid"
+  rmdir /run/phalanx-jobs 2>/dev/null
+  return 0
 }
 
 delete_data() {
@@ -695,6 +831,7 @@ delete_data() {
     # Only folders that nodes have made, or that hold nothing but a log of ours.
     case ${folder##*/node-} in '' | *[!0-9]*) continue ;; esac
     [ -d "$folder" ] || continue
+    delete_jobs "$folder"
     if command -v flock >/dev/null 2>&1; then
       # Under the node's own lock: one that is being started by hand just now is refused instead of robbed.
       flock -n "$folder/lock" rm -rf "$folder" || die 1 "cannot delete $folder. Nothing was started."

@@ -26,14 +26,23 @@ need javac default-jdk-headless
 need node nodejs
 need npm npm
 need script bsdutils
+python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 need chromium chromium
 need chromedriver chromium-driver
 need promtool prometheus
+need haproxy haproxy
+need nginx nginx-light
+need ab apache2-utils
 # redis-py for the system's own Python; another one may come first in PATH.
 for python in /usr/bin/python3 python3; do
   if "$python" -c 'import redis' 2>/dev/null; then has_redis_py=yes; fi
 done
 [[ ${has_redis_py:-} == yes ]] || missing+=(python3 python3-redis)
+# Uploads with Python's best-known HTTP client.
+for python in /usr/bin/python3 python3; do
+  if "$python" -c 'import requests' 2>/dev/null; then has_requests=yes; fi
+done
+[[ ${has_requests:-} == yes ]] || missing+=(python3-requests)
 
 if ((${#missing[@]})); then
   install=(apt-get install -y --no-install-recommends "${missing[@]}")
@@ -48,10 +57,17 @@ if ((${#missing[@]})); then
   fi
 fi
 
-# pyrqlite, unmodified from PyPI, in a folder that nobody else looks into.
-if ! PYTHONPATH=target/pyrqlite python3 -c 'import pyrqlite' 2>/dev/null; then
-  python3 -m pip install --quiet --no-deps --target target/pyrqlite pyrqlite==2.2.3 >/dev/null 2>&1 \
-    || say "test.sh: could not install pyrqlite with pip; the test of pyrqlite says that it is skipped"
+# rqlite's clients, unmodified from PyPI and npm, in a folder that nobody else looks into. The npm package of rqlite-js
+# needs @babel/runtime and does not say so.
+clients=target/rqlite-clients
+if ! PYTHONPATH=$clients/python python3 -c 'import alembic, pyrqlite, rqdb, sqlalchemy_rqlite' 2>/dev/null; then
+  python3 -m pip install --quiet --upgrade --target $clients/python pyrqlite==2.2.3 rqdb==1.6.5 sqlalchemy-rqlite==2.0 \
+    sqlalchemy==2.1.9 alembic==1.20.1 >/dev/null 2>&1 \
+    || say "test.sh: could not install rqlite's clients with pip; their tests say that they are skipped"
+fi
+if ! NODE_PATH=$clients/node_modules node -e "require('rqlite-js')" 2>/dev/null; then
+  npm install --silent --no-audit --no-fund --prefix $clients rqlite-js@2.5.7 @babel/runtime@7 >/dev/null 2>&1 \
+    || say "test.sh: could not install rqlite-js with npm; its test says that it is skipped"
 fi
 
 # Celery with its result backend, and redis-py with it.
@@ -71,8 +87,10 @@ if [[ ! -x target/npm-tools/node_modules/.bin/redocly ]]; then
     || say "test.sh: could not install tools for OpenAPI with npm; their tests say that they are skipped"
 fi
 
-if ! command -v cargo >/dev/null 2>&1 && [[ -x $HOME/.cargo/bin/cargo ]]; then
-  PATH=$HOME/.cargo/bin:$PATH
+# The tilde is the user's folder also where HOME is not set.
+cargo_bin=${CARGO_HOME:-${HOME:-~}/.cargo}/bin
+if ! command -v cargo >/dev/null 2>&1 && [[ -x $cargo_bin/cargo ]]; then
+  PATH=$cargo_bin:$PATH
 fi
 if ! command -v cargo >/dev/null 2>&1; then
   say "test.sh: cargo is missing. Install Rust from https://rustup.rs (curl -sSf https://sh.rustup.rs | sh), then run ./test.sh again"
@@ -82,10 +100,15 @@ fi
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 cargo fmt --all --check
 cargo clippy --quiet --all-targets -- -D warnings
+if ! cargo nextest --version >/dev/null 2>&1; then
+  say "test.sh: installing cargo-nextest, which runs tests side by side (once; this takes some minutes)"
+  cargo install --locked cargo-nextest || say "test.sh: could not install it; the tests run one after another, which takes longer"
+fi
 if cargo nextest --version >/dev/null 2>&1; then
   # Many tests wait more than they compute.
   processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
   cargo nextest run --no-fail-fast --test-threads $((processors + (processors + 1) / 2))
 else
-  cargo test --no-fail-fast
+  # One at a time: what .config/nextest.toml keeps apart, clusters and measurements, would disturb each other.
+  cargo test --no-fail-fast -- --test-threads=1
 fi

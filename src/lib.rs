@@ -16,9 +16,11 @@
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: escaping for terminals and URLs.
+//!   `address`: `host:port` as text.
 //!   [`time`]: durations and times as text. [`progress`]: progress of long operations.
 //!   `planted_bugs`: switches of known mistakes, for tests.
 
+mod address;
 pub mod bench;
 mod check;
 pub mod cli;

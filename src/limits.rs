@@ -66,12 +66,18 @@ pub const HTTP_BODY_BYTES_MAX: usize = 8 << 20;
 pub const HTTP_LOAD_BYTES_MAX: usize = 1 << 30;
 /// Total time for a head to arrive, whatever the pace of its bytes.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// Total time for a body to arrive.
-pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// Total time for one response, or one chunk of a stream, to leave.
-pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long an idle keep-alive connection is kept.
-pub const HTTP_IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// Bytes a second that a body, a response or a piece of a stream moves at least, on average over a window. Slower: 408,
+/// or the connection is closed. What fits into one window has no other deadline than its end.
+pub const HTTP_RATE_MIN: usize = 8 << 10;
+/// The window for bodies.
+pub const HTTP_BODY_WINDOW: Duration = Duration::from_secs(30);
+/// The window for responses, and for each piece of a stream.
+pub const HTTP_WRITE_WINDOW: Duration = Duration::from_secs(10);
+/// How long a node reads and drops what a client still sends after a response that came early: a refusal, a redirect.
+/// Later: the connection is reset, and the client may not see the response.
+pub const HTTP_LINGER_MAX: Duration = Duration::from_secs(30);
+/// The same without a byte.
+pub const HTTP_LINGER_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the
 /// address that has the most of them gives one up (`node/shared/reserved_slots.rs`).
 pub const RESERVED_CONNECTIONS: usize = 64;
@@ -122,6 +128,10 @@ pub const RESP_UNKNOWN_BYTES_MAX: usize = 16 << 10;
 pub const RESP_AUTH_DEADLINE: Duration = Duration::from_secs(10);
 /// Time in which its first request must be whole. Long enough for a person who types; later: the connection is closed.
 pub const RESP_FIRST_DEADLINE: Duration = Duration::from_secs(60);
+/// Time in which each later one must be whole once it has begun. Later: the connection is closed.
+pub const RESP_COMMAND_DEADLINE: Duration = Duration::from_secs(30);
+/// Time in which a client must read something of the replies that wait for it. Later: the connection is closed.
+pub const RESP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Words of one request. More: protocol error, as in Redis.
 pub const RESP_WORDS_MAX: usize = 1 << 20;
 /// A plain line, or the line before a word. Longer: protocol error, as in Redis.
@@ -142,7 +152,7 @@ pub const RESP_DRAIN_INBOX_MAX: usize = 4096;
 pub const RESP_CURSORS_MAX: usize = 4096;
 /// Time in which another node must tell the position of its cursor. Later: that scan starts again.
 pub const SCAN_ANSWER_DEADLINE: Duration = Duration::from_secs(1);
-/// Bytes of requests in which a client counts as busy sending, each [`HTTP_WRITE_DEADLINE`]: it need not read meanwhile.
+/// Bytes of requests in which a client counts as busy sending, each [`RESP_WRITE_DEADLINE`]: it need not read meanwhile.
 pub const RESP_SENDING_BYTES_MIN: usize = 64 << 10;
 /// Channels and patterns to which one connection subscribes. More: refused.
 pub const RESP_SUBSCRIPTIONS_MAX: usize = 10_000;

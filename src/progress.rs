@@ -35,6 +35,14 @@ impl Progress {
         self.restart(None);
     }
 
+    /// Writes a line and begins a step that takes about this long.
+    pub fn begin_timed(&self, text: &str, span: Duration) {
+        self.say(text);
+        self.bar.set_style(style(&format!("{{spinner}} {{elapsed}} of {} s", span.as_secs())));
+        self.bar.unset_length();
+        self.bar.reset();
+    }
+
     /// Writes a line and begins a step of `total` parts.
     pub fn begin_counted(&self, text: &str, total: u64) {
         self.say(text);
@@ -51,11 +59,10 @@ impl Progress {
             Some(_) => "[{bar:30}] {human_pos} of {human_len}, {rate}, {eta} left",
             None => "{spinner} {elapsed}",
         };
-        let style = ProgressStyle::with_template(template).expect("a template of our own").progress_chars("=> ");
         let rate = |state: &ProgressState, out: &mut dyn Write| {
             write!(out, "{:.1}/s", state.per_sec()).expect("a String takes all");
         };
-        self.bar.set_style(style.with_key("rate", rate));
+        self.bar.set_style(style(template).with_key("rate", rate));
         match total {
             Some(total) => self.bar.set_length(total),
             None => self.bar.unset_length(),
@@ -82,6 +89,10 @@ impl Progress {
     pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a template of our own").progress_chars("=> ")
 }
 
 impl Default for Progress {

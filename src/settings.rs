@@ -8,12 +8,14 @@
 //! Not here: bounds that keep a node alive under any load (`limits.rs`), printing (`cli/local/config.rs`).
 
 mod gather;
+mod injected;
 mod rules;
 mod runtimes;
 
 pub use gather::{SettingsError, Source, Sources};
 pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 
+use crate::address;
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
 use rules::{PORT_BASE_MAX, Rule};
@@ -61,8 +63,10 @@ macro_rules! settings {
 settings! {
     /// Name for display; the protocol does not use it.
     cluster_name: String = "phalanx".into(), Rule::Text(1, 64);
-    /// Address that this host's nodes listen on and are reached at.
+    /// Address that this host's nodes listen on.
     host: String = "127.0.0.1".into(), Rule::Host;
+    /// Address at which peers and clients are told to reach this host's nodes; `None`: `host`.
+    advertise_host: Option<String> = None, Rule::HostOrNull;
     /// `host:port` of nodes on other hosts (their peer ports).
     peers: Vec<String> = Vec::new(), Rule::Peers;
     /// Peer protocol of node n: this + n.
@@ -107,6 +111,10 @@ settings! {
     snapshot_every_entries: Option<u64> = None, Rule::NumberOrNull(10, 1_000_000_000);
     /// Below this much free disk a node refuses new writes, in MiB.
     disk_reserve_mb: u64 = 256, Rule::Number(0, 1_048_576);
+    /// Further names under which HTTP is reached, and origins of pages that a proxy serves in front of it.
+    http_hosts: Vec<String> = Vec::new(), Rule::HttpHosts;
+    /// How long an HTTP connection is kept between two requests.
+    http_keep_alive_ms: u64 = 75_000, Rule::Number(1000, 3_600_000);
     /// Client connections of one node.
     connections_max: u32 = 12_000, Rule::Number(1, 1_000_000);
     /// Bytes that all connections of one node may hold, in MiB; `None`: a quarter of the memory, at most 1 GiB.
@@ -137,6 +145,21 @@ settings! {
     cluster_secret: Option<String> = None, Rule::Secret(6, 256);
 }
 
+/// Ports of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    pub peer: u16,
+    pub http: u16,
+    pub kv: u16,
+}
+
+impl Ports {
+    fn at(self, host: &str) -> Addresses {
+        let [peer, http, kv] = [self.peer, self.http, self.kv].map(|port| address::join(host, port));
+        Addresses { peer, http, kv }
+    }
+}
+
 impl Settings {
     /// Each key with its value in the order of the documentation; the secret is masked.
     pub fn shown(&self) -> Vec<(&'static str, Value)> {
@@ -154,15 +177,44 @@ impl Settings {
         }
     }
 
-    /// Where node `id` of this host is reached.
-    pub fn addresses(&self, id: NodeId) -> Addresses {
-        let at = |base: u16| join_host_port(&self.host, u64::from(base) + id.0);
-        Addresses { peer: at(self.leader_port_base), http: at(self.service_port_base), kv: at(self.kv_port_base) }
+    /// Ports of node `id`.
+    pub fn ports(&self, id: NodeId) -> Ports {
+        let at = |base: u16| u16::try_from(u64::from(base) + id.0).unwrap_or(u16::MAX);
+        Ports { peer: at(self.leader_port_base), http: at(self.service_port_base), kv: at(self.kv_port_base) }
     }
 
-    /// `host:port` of the front port.
+    /// Where peers and clients reach node `id` of this host.
+    pub fn addresses(&self, id: NodeId) -> Addresses {
+        self.ports(id).at(self.advertised_host())
+    }
+
+    /// Where this host itself reaches node `id` of it.
+    pub fn local_addresses(&self, id: NodeId) -> Addresses {
+        self.ports(id).at(self.local_host())
+    }
+
+    /// `advertise_host`, or else the address that nodes listen on; of nodes that listen on all, loopback: clients from
+    /// elsewhere are told the address by which they came.
+    pub fn advertised_host(&self) -> &str {
+        self.advertise_host.as_deref().unwrap_or(self.local_host())
+    }
+
+    fn local_host(&self) -> &str {
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1",
+            Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "::1",
+            _ => &self.host,
+        }
+    }
+
+    /// `host:port` of the front port, for people.
     pub fn front_door(&self) -> String {
-        join_host_port(&self.host, u64::from(self.service_port))
+        address::join(self.advertised_host(), self.service_port)
+    }
+
+    /// `host:port` of the front port from this host.
+    pub fn local_front_door(&self) -> String {
+        address::join(self.local_host(), self.service_port)
     }
 
     /// Data folder of node `id`.
@@ -189,7 +241,7 @@ impl Settings {
 
     /// A warning if the secret is too short. A client of a node's peer port gets data that guesses can be verified with
     /// (`wire/seal.rs`).
-    pub fn short_secret(&self) -> Option<String> {
+    fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {
             format!(
@@ -217,22 +269,13 @@ impl Settings {
 
     /// Whether the nodes listen on loopback only.
     pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.host)
+        address::is_loopback(&self.host)
     }
 }
 
 /// Milliseconds as ticks, rounded up, at least one.
 pub fn to_ticks(ms: u64) -> Ticks {
     Ticks(ms.div_ceil(TICK_MS).max(1))
-}
-
-/// `host:port`, with brackets where IPv6 needs them.
-fn join_host_port(host: &str, port: u64) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -416,6 +459,8 @@ mod tests {
         assert!(load(r#"{"host": "10.1.2.3", "cluster_secret": "open sesame"}"#, &[], &[]).is_ok());
         assert!(load(r#"{"host": "127.0.0"}"#, &[], &[]).is_err());
         assert!(load(r#"{"host": "::1"}"#, &[], &[]).is_ok());
+        let everywhere = r#"{"host": "::", "cluster_secret": "open sesame", "peers": ["b:5701"]"#;
+        assert!(load(&format!("{everywhere}, \"advertise_host\": \"a.example\"}}"), &[], &[]).is_ok());
     }
 
     #[test]
@@ -458,6 +503,44 @@ mod tests {
     fn the_same_flag_twice_is_a_fault() {
         let faults = load("{}", &[], &[("gossip_ms", "100"), ("gossip-ms", "200")]).unwrap_err();
         assert_eq!(faults[0].why, "given twice");
+    }
+
+    #[test]
+    fn what_is_told_may_differ_from_what_is_listened_on() {
+        let told = |host: &str, advertised: Option<&str>| {
+            let advertise_host = advertised.map(String::from);
+            let settings = Settings { host: host.into(), advertise_host, ..Settings::default() };
+            (settings.addresses(NodeId(1)).http, settings.local_addresses(NodeId(1)).http, settings.front_door())
+        };
+        for (host, advertised, [there, here, front]) in [
+            ("127.0.0.1", None, ["127.0.0.1:6701", "127.0.0.1:6701", "127.0.0.1:8080"]),
+            ("0.0.0.0", None, ["127.0.0.1:6701", "127.0.0.1:6701", "127.0.0.1:8080"]),
+            ("::", None, ["[::1]:6701", "[::1]:6701", "[::1]:8080"]),
+            ("::", Some("fd00::1"), ["[fd00::1]:6701", "[::1]:6701", "[fd00::1]:8080"]),
+            ("10.0.0.1", Some("a.example"), ["a.example:6701", "10.0.0.1:6701", "a.example:8080"]),
+        ] {
+            assert_eq!(told(host, advertised), (there.into(), here.into(), front.into()), "{host} {advertised:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        let with = |key: &str, value: &str| load(&format!("{{\"{key}\": {value}}}"), &[], &[]);
+        for value in ["null", "\"a.example\"", "\"fd00::1\""] {
+            assert!(with("advertise_host", value).is_ok(), "{value}");
+        }
+        for value in ["\"0.0.0.0\"", "\"::\"", "\"a b\"", "\"a:1\"", "\"\"", "1"] {
+            assert!(with("advertise_host", value).is_err(), "{value}");
+        }
+        assert!(with("http_hosts", r#"["a", "a:80", "http://a", "https://a:8443", "[::1]:80", "10.0.0.1"]"#).is_ok());
+        for value in ["a/", "ftp://a", "http://", "*", "*.a", "a:b", "a:0", "0.0.0.0", "", "http://a/b", "u@a"] {
+            assert!(with("http_hosts", &format!("[\"{value}\"]")).is_err(), "{value}");
+        }
+        let typed = [("PHALANX_HTTP_HOSTS", "a.example, https://b.example"), ("PHALANX_ADVERTISE_HOST", "")];
+        let (settings, _) = load("{}", &typed, &[]).unwrap();
+        assert_eq!((settings.http_hosts.len(), settings.advertise_host), (2, None));
+        let (settings, _) = load("{}", &[("PHALANX_PEERS", "[::1]:5702,a:1")], &[]).unwrap();
+        assert_eq!(settings.peers, ["[::1]:5702", "a:1"]);
     }
 
     #[test]

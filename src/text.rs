@@ -1,4 +1,4 @@
-//! Escapes text from outside for terminals and logs, and for URLs.
+//! Text from outside: its encoding, and how it is escaped for terminals and logs, and for URLs.
 //!
 //! A terminal obeys control characters: they move its cursor, change its title, or make it send input that the user did
 //! not type. Direction marks show text in another order than it is written, and zero-width characters are invisible.
@@ -6,6 +6,25 @@
 //! Not here: the output itself (`cli/term.rs`, `node/process/logging.rs`).
 
 use std::fmt::Write;
+
+/// Text that programs on Windows have saved in UTF-16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the text is in UTF-16; save it in UTF-8")]
+pub struct Utf16;
+
+/// A JSON or SQL text without the byte order mark that editors on Windows put before UTF-8. Such a text begins with two
+/// ASCII characters; a zero byte among the first two shows UTF-16 without a mark.
+///
+/// # Errors
+/// It is in UTF-16.
+pub fn without_byte_order_mark(text: &[u8]) -> Result<&[u8], Utf16> {
+    match text {
+        [0xfe, 0xff, ..] | [0xff, 0xfe, ..] => Err(Utf16),
+        [0, other, ..] | [other, 0, ..] if *other != 0 => Err(Utf16),
+        [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest),
+        _ => Ok(text),
+    }
+}
 
 /// Whether a terminal would obey this character, or a reader would not see it: control characters, direction marks,
 /// line separators, zero-width characters.
@@ -96,6 +115,17 @@ pub fn percent_encode(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_and_utf_16_is_named() {
+        assert_eq!(without_byte_order_mark("\u{feff}{}".as_bytes()), Ok(&b"{}"[..]));
+        for plain in ["", "{", "{}", "\u{e9}"] {
+            assert_eq!(without_byte_order_mark(plain.as_bytes()), Ok(plain.as_bytes()));
+        }
+        for utf_16 in [b"\xff\xfe{\0".as_slice(), b"\xfe\xff\0{", b"{\0", b"\0{\0}"] {
+            assert_eq!(without_byte_order_mark(utf_16), Err(Utf16), "{utf_16:?}");
+        }
+    }
 
     #[test]
     fn pieces_of_output_are_shown_whole() {

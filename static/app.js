@@ -15,7 +15,8 @@
   const HOME_BACK_MS = 3000; // What others say of a lost node is from before it was lost until then.
 
   const $ = (id) => document.getElementById(id);
-  const addresses = new Map(); // node id -> host:port of HTTP, never forgotten: a node may come back
+  const LOOPBACK = /^(localhost|127\.[\d.]+|\[::1\])(?=:|$)/i;
+  const addresses = new Map(); // node id -> http://host:port, never forgotten: a node may come back
   const tiles = new Map(); // node id -> its tile
   let frame = null; // newest frame
   let source = null; // {node, session, controller}: who is followed; controller is null for the page itself
@@ -36,9 +37,9 @@
 
   window.hello = (me) => {
     document.currentScript?.remove();
-    for (const node of me.nodes) addresses.set(node.id, node.http);
-    source = { node: me.node, session: me.session, controller: null };
     home = me.node;
+    for (const node of me.nodes) addresses.set(node.id, reached(node));
+    source = { node: me.node, session: me.session, controller: null };
     const page = { $, set, make, plural, span, when, pause, lines };
     page.address = (node) => addresses.get(node);
     page.home = () => home;
@@ -93,12 +94,18 @@
 
   // ---- following ----
 
+  /** Where this page reaches a node. Its own is where it came from, which may be a proxy; one on loopback is on that machine. */
+  function reached(node) {
+    if (node.id === home) return location.origin;
+    return `http://${LOOPBACK.test(location.hostname) ? node.http : node.http.replace(LOOPBACK, location.hostname)}`;
+  }
+
   function take(next) {
     if (frame && frame.node.id !== next.node.id) sampledAt = 0; // another clock
     frame = next;
     sample();
     heardAt = performance.now();
-    for (const node of next.nodes) addresses.set(node.id, node.http);
+    for (const node of next.nodes) addresses.set(node.id, reached(node));
     lookForHome();
     draw();
   }
@@ -139,7 +146,7 @@
         take(found.first);
         showLink();
         for (const link of document.querySelectorAll("a[data-path]")) {
-          link.href = `http://${addresses.get(found.node)}${link.dataset.path}`;
+          link.href = `${addresses.get(found.node)}${link.dataset.path}`;
         }
         pump(found);
         return;
@@ -191,7 +198,7 @@
   async function open(node, controller) {
     const timer = setTimeout(() => controller.abort(), ATTEMPT_MS);
     try {
-      const url = `http://${addresses.get(node)}/v1/stream`;
+      const url = `${addresses.get(node)}/v1/stream`;
       const answer = await fetch(url, { signal: controller.signal, cache: "no-store", credentials: "omit" });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const frames = lines(answer.body.getReader());
@@ -416,10 +423,11 @@
       const tile = tiles.get(row.id) || addTile(row.id);
       const state = stateOf(row);
       if (tile.root.dataset.state !== state) tile.root.dataset.state = state;
-      if (tile.http !== row.http) {
-        tile.http = row.http;
-        tile.who.href = `http://${row.http}/`;
-        tile.who.title = `open the page of this node, http://${row.http}/`;
+      const address = addresses.get(row.id);
+      if (tile.address !== address) {
+        tile.address = address;
+        tile.who.href = `${address}/`;
+        tile.who.title = `open the page of this node, ${address}/`;
       }
       tile.here.hidden = !source || source.node !== row.id;
       const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "joining";
@@ -455,7 +463,7 @@
     const part = (name) => root.querySelector(name);
     const tile = {
       root,
-      http: "",
+      address: "",
       who: part(".who"),
       here: part(".here"),
       role: part(".role"),

@@ -14,8 +14,8 @@
   const PAGE = 50;
 
   const $ = (id) => document.getElementById(id);
-  const nodes = new Map(HELLO.nodes.map((node) => [node.id, node.http]));
-  nodes.set(HELLO.node, location.host); // its own address is the one that works from here
+  const LOOPBACK = /^(localhost|127\.[\d.]+|\[::1\])(?=:|$)/i;
+  const nodes = new Map(HELLO.nodes.map((node) => [node.id, reached(node)])); // id -> http://host:port
   let node = HELLO.node; // who is asked first
   let token = sessionStorage.getItem("chat-token");
   let me = null; // {account, name}
@@ -27,6 +27,12 @@
   let newFrom = null; // messages beyond this number were new when the conversation was opened
 
   // ---- small things ----
+
+  /** Where this page reaches a node. Its own is where it came from, which may be a proxy; one on loopback is on that machine. */
+  function reached(node) {
+    if (node.id === HELLO.node) return location.origin;
+    return `http://${LOOPBACK.test(location.hostname) ? node.http : node.http.replace(LOOPBACK, location.hostname)}`;
+  }
 
   function make(tag, className, ...inside) {
     const element = document.createElement(tag);
@@ -83,7 +89,7 @@
           headers["Content-Type"] = "application/json";
           headers["Idempotency-Key"] = key;
         }
-        const answer = await fetch(`http://${nodes.get(at)}${isWhole ? path : `/v1/chat/${path}`}`, {
+        const answer = await fetch(`${nodes.get(at)}${isWhole ? path : `/v1/chat/${path}`}`, {
           method,
           headers,
           body: method === "GET" || method === "DELETE" ? undefined : JSON.stringify(body || {}),
@@ -176,7 +182,7 @@
   /** Nodes may have joined since the page came. */
   async function learn() {
     const status = await ask("GET", "/v1/status", null, { isWhole: true }).catch(() => null);
-    for (const row of status ? status.nodes : []) if (row.id !== HELLO.node && row.http) nodes.set(row.id, row.http);
+    for (const row of status ? status.nodes : []) if (row.http) nodes.set(row.id, reached(row));
   }
 
   // ---- the stream ----
@@ -192,7 +198,7 @@
       controller.signal.addEventListener("abort", stop);
       let timer = setTimeout(stop, ATTEMPT_MS);
       try {
-        const answer = await fetch(`http://${nodes.get(at)}/v1/chat/stream?after=${position}`, {
+        const answer = await fetch(`${nodes.get(at)}/v1/chat/stream?after=${position}`, {
           headers: { Authorization: `Bearer ${token}` },
           signal: round.signal,
           cache: "no-store",

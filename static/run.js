@@ -98,7 +98,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   /** Of the node that this page came from, or of the one that is followed in its place. */
   function linkTo(id) {
     const next = isHomeHere() ? null : followed();
-    return `${next === null ? "" : `http://${address(next)}/`}#job-${id}`;
+    return `${next === null ? "" : `${address(next)}/`}#job-${id}`;
   }
 
   function jobLink(id, text) {
@@ -125,7 +125,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
       words.push("No other node answers yet. ");
     } else {
       const link = make("a", "", `the page of node ${next}`);
-      link.href = `http://${address(next)}/`;
+      link.href = `${address(next)}/`;
       link.target = "_blank";
       link.rel = "noopener";
       if (job && job.isCutOff) {

@@ -109,6 +109,8 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Finding
     }
     let begun = Instant::now();
     let total = (options.rate * options.seconds) as usize;
+    let text = format!("{total} messages at {}/s to each reader", options.rate);
+    progress.begin_counted(&text, (total * readers_wanted) as u64);
     let (sent, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for (place, mut sender) in senders.into_iter().enumerate() {
         let (sent, ended, rate) = (sent.clone(), ended.clone(), options.rate as f64);
@@ -131,6 +133,7 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Finding
         for reader in &mut readers {
             receive(reader, begun, &mut took_us);
         }
+        progress.set(took_us.len() as u64);
         if ended.load(SeqCst) == SENDERS {
             let since = *all_sent_at.get_or_insert_with(Instant::now);
             if took_us.len() >= sent.load(SeqCst) * readers_wanted || since.elapsed() > Duration::from_secs(10) {

@@ -300,7 +300,7 @@ fn cold_start(exe: &Path, count: usize, progress: &Progress) -> Result<Figure> {
 
 fn idle(cluster: &mut Cluster, span: Duration, progress: &Progress) -> Result<Figure> {
     cluster.settle()?;
-    progress.begin(&format!("idle: watching five nodes for {} s", span.as_secs()));
+    progress.begin_timed(&format!("idle: watching five nodes for {} s", span.as_secs()), span);
     // Work that earlier parts left over must be done.
     poll::pause(Duration::from_secs(2));
     let used = |cluster: &mut Cluster| -> Result<Vec<Duration>> {

@@ -235,8 +235,8 @@ pub fn run(exe: &Path, verb: CommandKind, options: &Options, progress: &Progress
     let mut rates = Vec::new();
     for mode in options.modes() {
         let name = format!("{mode:?}").to_lowercase();
-        let (clients, pipeline, seconds) = (options.common.clients, options.pipeline, options.common.span.as_secs());
-        progress.begin(&format!("{name}: {clients} clients x {pipeline} for {seconds} s"));
+        let (clients, pipeline, span) = (options.common.clients, options.pipeline, options.common.span);
+        progress.begin_timed(&format!("{name}: {clients} clients x {pipeline} for {} s", span.as_secs()), span);
         let speak = || -> Box<dyn Dialect> {
             match (options.server, verb) {
                 (Server::Redis, verb) => {

@@ -52,10 +52,10 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Rat
     progress.begin_counted(&format!("filling in {} rows", options.rows), options.rows);
     prepare(&addresses[0], options.rows, &value, progress)?;
     let load = options.common.load(addresses, 1, options.rows);
-    let (clients, seconds) = (options.common.clients, options.common.span.as_secs_f64());
-    progress.begin(&format!("inserts: {clients} clients for {seconds} s"));
+    let (clients, span) = (options.common.clients, options.common.span);
+    progress.begin_timed(&format!("inserts: {clients} clients for {} s", span.as_secs_f64()), span);
     let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
-    progress.begin(&format!("queries: {clients} clients for {seconds} s"));
+    progress.begin_timed(&format!("queries: {clients} clients for {} s", span.as_secs_f64()), span);
     let queries = load::run(&load, &|| Box::new(Database::querying(&options.level)))?;
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", options.level), &queries)])
 }

@@ -9,6 +9,7 @@
 //! Not here: the loop over the nodes (`client.rs`), the form of the responses (`node/views/status.rs`), printing
 //! (`cli/cluster/status.rs` and its neighbours).
 
+use crate::address;
 use crate::cli::fault::{Fault, code};
 use crate::client;
 use crate::http::protocol::lines::Lines;
@@ -311,7 +312,7 @@ fn find_endpoints(settings: &Settings) -> Vec<String> {
     if !named.is_empty() {
         return named;
     }
-    (1..=LOCAL_NODES_TRIED).map(|id| settings.addresses(NodeId(id)).http).collect()
+    (1..=LOCAL_NODES_TRIED).map(|id| settings.local_addresses(NodeId(id)).http).collect()
 }
 
 fn named_in(config_json: &str) -> Vec<String> {
@@ -320,8 +321,8 @@ fn named_in(config_json: &str) -> Vec<String> {
     let mut named: Vec<(bool, String)> = Vec::new();
     for row in rows {
         if let (Some(ip), Some(port)) = (row["ip"].as_str(), row["service_port"].as_u64()) {
-            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
-            named.push((row["status"] == "OFFLINE", format!("{host}:{port}")));
+            let port = u16::try_from(port).unwrap_or_default();
+            named.push((row["status"] == "OFFLINE", address::join(ip, port)));
         }
     }
     named.sort_by_key(|(is_offline, _)| *is_offline);

@@ -26,6 +26,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nodes that have just started may probe their runtimes.
 const WORKERS_WITHIN: Duration = Duration::from_secs(30);
+/// Longest wait of one request of `show`: proxies close a connection that is silent for a minute.
+const WAIT_AT_ONCE: Duration = Duration::from_secs(20);
 /// Between two checks for Ctrl+C.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Exit code of a shell for a command that Ctrl+C ended.
@@ -475,12 +477,20 @@ fn row(job: &Value) -> Vec<String> {
 }
 
 fn show(id: u64, wait: Option<Duration>, args: &ClientArgs) -> Result<(), Fault> {
-    let client = ClusterClient::new(args)?;
-    let (client, wait) = match wait {
-        None => (client, String::new()),
-        Some(wait) => (client.waiting(wait + Duration::from_secs(5)), format!("?wait={}ms", wait.as_millis())),
+    let mut client = ClusterClient::new(args)?;
+    if wait.is_some() {
+        client = client.waiting(WAIT_AT_ONCE + Duration::from_secs(5));
+    }
+    let until = wait.map(|wait| Instant::now() + wait);
+    let job = loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()).min(WAIT_AT_ONCE));
+        let param = left.map_or(String::new(), |left| format!("?wait={}ms", left.as_millis()));
+        let job = answered(client.exchange(&Request::get(format!("/v1/jobs/{id}{param}")))?)?;
+        let has_ended = !matches!(job["state"].as_str(), Some("queued" | "running"));
+        if has_ended || left.is_none_or(|left| left.is_zero()) {
+            break job;
+        }
     };
-    let job = answered(client.exchange(&Request::get(format!("/v1/jobs/{id}{wait}")))?)?;
     if args.json {
         term::json(&job);
         return Ok(());

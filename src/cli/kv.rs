@@ -13,6 +13,7 @@ use crate::text::percent_encode;
 use crate::time::parse_duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -66,7 +67,8 @@ enum KvCommand {
     Put {
         /// The key
         key: OsString,
-        /// The value [default: read from stdin, as with -]
+        /// The value; - reads it from stdin, as does none if stdin is not empty
+        #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(parse_value))]
         value: Option<OsString>,
         /// Write only if the key has this index (0: only if it does not exist)
         #[arg(long, value_name = "INDEX")]
@@ -99,7 +101,8 @@ enum KvCommand {
         key: OsString,
         /// The index that the key must have (0: it must not exist)
         index: u64,
-        /// The value [default: read from stdin, as with -]
+        /// The value; - reads it from stdin, as does none if stdin is not empty
+        #[arg(allow_hyphen_values = true, value_parser = OsStringValueParser::new().try_map(parse_value))]
         value: Option<OsString>,
         #[command(flatten)]
         write: WriteArgs,
@@ -138,9 +141,18 @@ struct WriteArgs {
     /// Read the value from this file (- is stdin)
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     file: Option<PathBuf>,
-    /// Remove the key after this time (500ms, 30s, 5m, 1h)
+    /// Remove the key after this time (500ms, 30s or 30, 5m, 1h)
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     ttl: Option<Duration>,
+}
+
+/// A value as typed. One that looks like a misspelt option is refused, unless it stands after `--`.
+fn parse_value(value: OsString) -> Result<OsString, String> {
+    let is_like_option = value.as_bytes().starts_with(b"--") && value.len() > 2;
+    match is_like_option && std::env::args_os().all(|arg| arg != "--") {
+        true => Err("no such option; a value that begins with -- stands after --: kv put KEY -- VALUE".to_string()),
+        false => Ok(value),
+    }
 }
 
 /// A duration of at least a millisecond.
@@ -251,6 +263,10 @@ fn value_of(value: Option<&OsString>, file: Option<&Path>) -> Result<Vec<u8>, Fa
             }
             let mut bytes = Vec::new();
             io::stdin().lock().read_to_end(&mut bytes).map_err(|e| unreadable("stdin", e))?;
+            if bytes.is_empty() && value.is_none() && file.is_none() && !io::stdin().is_terminal() {
+                let next = "nothing was sent; give a value: '' is an empty one, and - takes stdin even if it is empty";
+                return Err(Fault::new(code::USAGE, "no value: none is given, and stdin is empty", next));
+            }
             Ok(bytes)
         }
     }

@@ -3,9 +3,10 @@
 //! It uses the socket directly, so that latencies can be measured: no pool, no redirects, no hidden retries.
 //! Not here: which node is asked, and retries (`client.rs`), the server (`http/`).
 
+use crate::address;
 use serde_json::Value;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Larger heads are refused.
@@ -62,8 +63,7 @@ impl Connection {
     /// # Errors
     /// Those of the socket.
     pub fn open(address: &str, within: Duration) -> io::Result<Connection> {
-        let at: SocketAddr = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let stream = TcpStream::connect_timeout(&at, within)?;
+        let stream = address::connect(address, within)?;
         stream.set_nodelay(true)?;
         Ok(Connection { stream, host: address.to_string(), spare: Vec::new(), write_within: Duration::from_secs(5) })
     }

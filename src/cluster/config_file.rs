@@ -10,6 +10,7 @@
 //! The caller provides the waiting (`wait` returns false when the node stops).
 //! Not here: how a new node uses the file (`discovery/`), when the leader writes (`node/`; `Keeper` helps).
 
+use crate::address;
 use crate::store::{self, files::open_regular};
 use crate::types::{Addresses, Liveness, NodeId, Term};
 use log::warn;
@@ -144,9 +145,10 @@ impl Projection {
         let nodes: BTreeMap<String, NodeInfo> = nodes
             .into_iter()
             .filter_map(|(id, addresses, status, load)| {
-                let (ip, port) = split_host_port(&addresses.peer)?;
-                let (_, service_port) = split_host_port(&addresses.http)?;
-                let (_, kv_port) = split_host_port(&addresses.kv)?;
+                let (ip, port) = address::split(&addresses.peer)?;
+                let (_, service_port) = address::split(&addresses.http)?;
+                let (_, kv_port) = address::split(&addresses.kv)?;
+                let (ip, port, service_port, kv_port) = (ip.to_string(), port?, service_port?, kv_port?);
                 Some((name_of(id), NodeInfo { id, ip, port, service_port, kv_port, status, load }))
             })
             .collect();
@@ -177,22 +179,14 @@ impl Projection {
 impl NodeInfo {
     /// Returns its addresses in the form that the rest of the program uses.
     pub fn addresses(&self) -> Addresses {
-        let at = |port: u16| {
-            if self.ip.contains(':') { format!("[{}]:{port}", self.ip) } else { format!("{}:{port}", self.ip) }
-        };
-        Addresses { peer: at(self.port), http: at(self.service_port), kv: at(self.kv_port) }
+        let [peer, http, kv] = [self.port, self.service_port, self.kv_port].map(|port| address::join(&self.ip, port));
+        Addresses { peer, http, kv }
     }
 }
 
 /// Returns a node's name in the file: `node_5`.
 pub fn name_of(id: NodeId) -> String {
     format!("node_{}", id.0)
-}
-
-/// Splits an address: `[::1]:5701` becomes `::1` and 5701.
-fn split_host_port(address: &str) -> Option<(String, u16)> {
-    let (host, port) = address.rsplit_once(':')?;
-    Some((host.trim_start_matches('[').trim_end_matches(']').to_string(), port.parse().ok()?))
 }
 
 /// Serializes the nodes in the order of their numbers: `node_10` after `node_9`.

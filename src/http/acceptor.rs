@@ -7,13 +7,13 @@
 
 use super::protocol::conn::{Conn, NextRequest};
 use super::protocol::error::ApiError;
-use super::protocol::parse::{Head, Method};
-use super::protocol::response::Response;
+use super::protocol::head::{Head, Method};
+use super::protocol::response::{Persistence, Response};
 use super::server::Server;
-use crate::node::Slot;
 use crate::node::accept::{self, Arrival};
+use crate::node::{Listener, Slot};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -25,12 +25,7 @@ const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 pub(crate) const NODE_CONNECTION: &str = "http-conn";
 
 /// Accepts until the node stops; each connection gets a thread that runs `run`.
-pub(crate) fn accept_all(
-    listener: &TcpListener,
-    server: &Arc<Server>,
-    name: &'static str,
-    run: fn(&Arc<Server>, Conn),
-) {
+pub(crate) fn accept_all(listener: &Listener, server: &Arc<Server>, name: &'static str, run: fn(&Arc<Server>, Conn)) {
     let is_stopping = || server.host.is_stopping();
     accept::accept_all(listener, "connections", is_stopping, |arrival| match arrival {
         Arrival::Client(stream, peer) => {
@@ -72,24 +67,25 @@ pub(crate) fn serve_requests(
     mut answer: impl FnMut(&mut Conn, Box<Head>) -> Option<(Response, bool)>,
 ) {
     let origin = || has_origin.then(|| server.origin());
+    let is_stopping = || server.host.is_stopping();
     loop {
         let head = match conn.next_request() {
             NextRequest::Head(head) => head,
             NextRequest::Gone => return,
             NextRequest::Fault(fault) => {
                 server.counts.refused_requests.fetch_add(1, Relaxed);
-                ApiError::from(fault).into_response(None).write(conn.output(), false, true, origin());
-                return conn.close(true);
+                ApiError::from(fault).into_response(None).write(conn.output(), Persistence::Closed, true, origin());
+                return conn.close(true, is_stopping);
             }
         };
         server.counts.requests.fetch_add(1, Relaxed);
-        let (is_reusable, has_body) = (head.keep_alive, head.method != Some(Method::Head));
+        let (wished, has_body) = (persistence(&head), head.method != Some(Method::Head));
         let Some((response, is_body_read)) = answer(&mut conn, head) else { return };
-        let is_kept = conn.slot() == Slot::Ordinary && !server.host.is_stopping();
-        let keep_alive = is_reusable && is_body_read && is_kept;
-        response.write(conn.output(), keep_alive, has_body, origin());
-        if !keep_alive {
-            return conn.close(!is_body_read);
+        let may_keep = is_body_read && conn.slot() == Slot::Ordinary && !is_stopping();
+        let persistence = if may_keep { wished } else { Persistence::Closed };
+        response.write(conn.output(), persistence, has_body, origin());
+        if persistence == Persistence::Closed {
+            return conn.close(!is_body_read, is_stopping);
         }
         if !conn.may_gather() && conn.flush().is_err() {
             return;
@@ -97,11 +93,20 @@ pub(crate) fn serve_requests(
     }
 }
 
+/// What the client wants to become of the connection.
+fn persistence(head: &Head) -> Persistence {
+    match (head.keep_alive, head.is_http11) {
+        (false, _) => Persistence::Closed,
+        (true, true) => Persistence::Kept,
+        (true, false) => Persistence::KeptOnRequest,
+    }
+}
+
 /// Refuses a client for lack of room, without letting a slow one delay the next.
 fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();
-    ApiError::refused(503, why.to_string()).into_response(None).write(&mut answer, false, true, None);
+    ApiError::refused(503, why.to_string()).into_response(None).write(&mut answer, Persistence::Closed, true, None);
     let said =
         stream.set_write_timeout(Some(REFUSAL_DEADLINE)).and_then(|()| io::Write::write_all(&mut &*stream, &answer));
     if said.is_ok() {

@@ -1,6 +1,6 @@
 //! The HTTP servers, for browsers and scripts: HTTP/1.1 on blocking sockets, one thread per connection.
 //!
-//! The tour, from the bottom: `protocol/` converts bytes to a [`protocol::parse::Head`], and a
+//! The tour, from the bottom: `protocol/` converts bytes to a [`protocol::head::Head`], and a
 //! [`protocol::response::Response`] or [`protocol::error::ApiError`] to bytes, keeps deadlines (`protocol/conn.rs`) and
 //! refuses requests of other web sites (`protocol/guard.rs`). `outcome.rs` converts the node's reasons to errors.
 //! `server.rs` is what all connections of one listener share, with `request_times.rs` for the metrics; `request.rs` is
@@ -26,6 +26,6 @@ mod router;
 mod routes;
 mod server;
 
-pub use self::protocol::conn::Deadlines;
+pub use self::protocol::deadlines::Deadlines;
 pub use self::router::{serve, serve_host};
 pub use self::server::{Host, Server, ServerCounts};

@@ -5,15 +5,18 @@
 //! Not here: which handler a request has (`routes.rs`), the checks before it is called (`router.rs`).
 
 use super::outcome::answered;
-use super::protocol::conn::{Broken, Conn};
+use super::protocol::body::Broken;
+use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
+use super::protocol::head::Head;
 use super::protocol::params::Params;
-use super::protocol::parse::Head;
 use super::protocol::response::Response;
 use super::server::Server;
+use crate::address;
 use crate::node::shared::memory;
 use crate::node::{Level, Reservation, SessionGuard};
 use crate::types::Index;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Instant;
 
@@ -42,6 +45,14 @@ pub(crate) struct Request<'a> {
 impl<'a> Request<'a> {
     pub(crate) fn params(&self) -> Params<'a> {
         Params::of(self.head)
+    }
+
+    /// A node's address as this client reaches it.
+    pub(crate) fn seen<'b>(&self, address: &'b str) -> Cow<'b, str> {
+        match self.server.host_for(self.head, self.client) {
+            Some(by) => Cow::Owned(address::as_seen_by(&by, address)),
+            None => Cow::Borrowed(address),
+        }
     }
 
     /// Parameter `level`; linearizable by default.

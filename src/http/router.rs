@@ -1,38 +1,40 @@
 //! From a request head to its handler: the checks before a handler is called, and how its result becomes a response.
 //!
-//! The checks in order: known method, our `Host`, a known path, an allowed method, a caller who may change things,
+//! The checks in order: known method, our `Host` (but for probes), a known path, an allowed method, a caller who may change things,
 //! known parameters, a body within bounds.
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};
 use super::db::rqlite_status;
 use super::pages::monitor_stream::HOLD_PATH;
-use super::protocol::conn::{Body, Conn, Deadlines};
+use super::protocol::body::Body;
+use super::protocol::conn::Conn;
+use super::protocol::deadlines::Deadlines;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
+use super::protocol::head::{Framing, Head, Method};
 use super::protocol::params::Params;
-use super::protocol::parse::{Framing, Head, Method};
 use super::protocol::response::Response;
 use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::{Handle, SessionGuard, Slot};
+use crate::node::{Addressing, Handle, Listener, SessionGuard, Slot};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::cell::RefCell;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Body of the `http` thread: serves until the node stops.
-pub fn serve(listener: TcpListener, handle: Handle) {
-    serve_host(&listener, &Server::new(Arc::new(handle), Deadlines::default()));
+pub fn serve(listener: Listener, handle: Handle) {
+    let deadlines = Deadlines::of(handle.settings());
+    serve_host(&listener, &Server::new(Arc::new(handle), deadlines));
 }
 
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
-pub fn serve_host(listener: &TcpListener, server: &Arc<Server>) {
+pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
     acceptor::accept_all(listener, server, NODE_CONNECTION, serve_connection);
 }
 
@@ -83,7 +85,7 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
     let early = |result| Some(Answered { result, is_body_read: has_no_body, headers: Vec::new(), route: None });
     let (route, args) = match check(server, conn, &head) {
         Ok(Checked::Route(route, args)) => (route, args),
-        Ok(Checked::Preflight(response)) => return early(Ok(response)),
+        Ok(Checked::Options(response)) => return early(Ok(response)),
         Err(error) => return early(Err(error)),
     };
     let mut headers = if route.has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
@@ -156,15 +158,22 @@ fn body(conn: &mut Conn, head: &Head, route: &Route) -> Result<Option<Body>, Upl
 
 enum Checked<'a> {
     Route(&'static Route, (&'a str, &'a str)),
-    Preflight(Response),
+    /// The answer to OPTIONS.
+    Options(Response),
 }
 
 fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>, ApiError> {
     let method = head.method.ok_or_else(|| ApiError::refused(501, "unknown method"))?;
-    guard::check_host(&*server.host, head)?;
-    let path = routes::find(head.path()).ok_or_else(|| ApiError::refused(404, "no such path"))?;
-    if method == Method::Options && path.has_preflight() {
-        return Ok(Checked::Preflight(preflight(server, head, &path)?));
+    let found = routes::find(head.path());
+    if !found.as_ref().is_some_and(Path::has_any_host) {
+        guard::check_host(&*server.host, head)?;
+    }
+    let path = found.ok_or_else(|| ApiError::refused(404, "no such path"))?;
+    if method == Method::Options {
+        // A preflight request has an origin; without one it is a health check, such as HAProxy's.
+        let is_preflight = path.has_preflight() && head.origin.is_some();
+        let allowed = || Ok(Response::empty(204).with("Allow", path.allow()));
+        return Ok(Checked::Options(if is_preflight { preflight(server, head, &path) } else { allowed() }?));
     }
     let Some(route) = path.route(method) else {
         return Err(match path.post_hint().filter(|_| method == Method::Post) {

@@ -13,7 +13,7 @@ use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::guard::Audience;
-use super::protocol::parse::{Head, Method};
+use super::protocol::head::{Head, Method};
 use super::request::{ApiResult, Request, Stream, Upload};
 use super::request_times::RouteName;
 use super::server::Server;
@@ -36,6 +36,8 @@ pub(crate) struct Route {
     pub media: Option<&'static str>,
     /// The pages that may request it.
     pub audience: Audience,
+    /// It is served under any `Host`: probes and scrapers use whatever name or address they know.
+    pub has_any_host: bool,
     /// Pages of the cluster's other nodes may read the response.
     pub has_cors: bool,
     /// A browser may ask beforehand whether a page of another node may send it (preflight request).
@@ -71,6 +73,7 @@ impl Route {
             is_rqlite: false,
             media,
             audience: Audience::Node,
+            has_any_host: false,
             has_cors: false,
             has_preflight: false,
             is_read: matches!(method, Method::Get),
@@ -88,6 +91,11 @@ impl Route {
     const fn open_to(mut self, audience: Audience) -> Route {
         self.audience = audience;
         self.has_cors = audience.is_shared();
+        self
+    }
+
+    const fn under_any_host(mut self) -> Route {
+        self.has_any_host = true;
         self
     }
 
@@ -239,8 +247,9 @@ pub(crate) static ROUTES: &[Route] = &[
     stream("/v1/chat/stream", chat::stream::open).session("chat").params(&[&["after"]]).for_cluster_pages(),
     get("/v1/status", health::status).open_to(ANYONE).vital(),
     stream("/v1/stream", monitor_stream::frames).session("stream").params(&[&["since"]]).open_to(CLUSTER),
+    stream("/v1/watch", monitor_stream::watch).session("stream"),
     stream(monitor_stream::HOLD_PATH, monitor_stream::hold),
-    get("/v1/events", health::events).params(&[&["since", "wait"]]).open_to(WINDOW),
+    get("/v1/events", health::events).params(&[&["since", "incarnation", "wait"]]).open_to(WINDOW),
     get("/v1/gossip", health::gossip).open_to(WINDOW),
     get("/v1/members", members::list).vital(),
     post("/v1/members", members::change).vital(),
@@ -250,9 +259,13 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/digests", members::digests),
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
-    get("/livez", health::live).open_to(ANYONE).vital(),
-    get("/readyz", health::ready).params(&[&["verbose", "noleader", "sync", "timeout"]]).open_to(ANYONE).vital(),
-    get("/metrics", health::metrics).open_to(ANYONE).vital(),
+    get("/livez", health::live).open_to(ANYONE).vital().under_any_host(),
+    get("/readyz", health::ready)
+        .params(&[&["verbose", "noleader", "sync", "timeout"]])
+        .open_to(ANYONE)
+        .vital()
+        .under_any_host(),
+    get("/metrics", health::metrics).open_to(ANYONE).vital().under_any_host(),
     stream("/", monitor_stream::page).session("monitor").open_to(WINDOW),
     get("/chat", chat_page::page).open_to(WINDOW),
     get("/static/{name}", static_files::file).open_to(ANYONE).without_cors(),
@@ -316,6 +329,11 @@ impl Path<'_> {
     pub(crate) fn route(&self, method: Method) -> Option<&'static Route> {
         let method = if method == Method::Head { Method::Get } else { method };
         self.routes.iter().find(|route| route.method == method)
+    }
+
+    /// Whether `Host` does not matter.
+    pub(crate) fn has_any_host(&self) -> bool {
+        self.routes.iter().all(|route| route.has_any_host)
     }
 
     /// Value of `Allow`.

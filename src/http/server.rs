@@ -3,9 +3,13 @@
 //! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
 
 use super::password_hasher::Passwords;
-use super::protocol::conn::{Deadlines, is_timeout};
+use super::protocol::conn::Conn;
+use super::protocol::deadlines::{Deadlines, is_timeout};
+use super::protocol::guard;
+use super::protocol::head::Head;
 use super::protocol::response::Origin;
 use super::request_times::RequestTimes;
+use crate::address;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -68,6 +72,19 @@ impl Server {
     /// The leader that this node knows.
     pub(crate) fn leader(&self) -> Option<u64> {
         self.host.status().status.cluster.leader.map(|leader| leader.0)
+    }
+
+    /// The host by which a client reaches nodes on loopback addresses: the one by which it came, as `Host` or else its
+    /// connection names it. `None`: nodes have addresses that fit any client.
+    pub(crate) fn host_for(&self, head: &Head, client: &Conn) -> Option<String> {
+        let settings = self.host.settings();
+        if settings.advertise_host.is_some() || !address::is_unspecified(&settings.host) {
+            return None;
+        }
+        match address::split(&head.host) {
+            Some((name, _)) if guard::check_host(&*self.host, head).is_ok() => Some(name.to_string()),
+            _ => client.local_ip().map(|ip| ip.to_string()),
+        }
     }
 
     /// Setting `request_timeout_ms`.

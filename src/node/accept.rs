@@ -4,11 +4,12 @@
 //! One descriptor is kept in reserve, so that a client gets an answer even when there are no others.
 //! Not here: what is done with a connection (`http/acceptor.rs`, `resp/acceptor.rs`, `node/peer/acceptor.rs`).
 
+use super::listener::Listener;
 use crate::store::error::is_out_of_descriptors;
 use crate::warn_seldom;
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Pause after a failed accept, until descriptors may be free again.
@@ -25,7 +26,7 @@ pub enum Arrival {
 }
 
 /// Accepts until the node stops, which ends the accept. `what` names the connections in the log.
-pub fn accept_all(listener: &TcpListener, what: &str, is_stopping: impl Fn() -> bool, take: impl Fn(Arrival)) {
+pub fn accept_all(listener: &Listener, what: &str, is_stopping: impl Fn() -> bool, take: impl Fn(Arrival)) {
     let mut reserve = File::open("/dev/null").ok();
     loop {
         let accepted = listener.accept();

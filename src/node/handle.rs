@@ -7,6 +7,7 @@
 use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
+use super::reports::process;
 use super::reports::status;
 use super::scan_cursors::{Place, Position, ScanCursors};
 use super::shared::link::Link;
@@ -21,7 +22,7 @@ use super::views::chat_feed::ChatReader;
 use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
-use super::views::status::{EventLine, IntegrityStatus, NodeRuntimes};
+use super::views::status::{EventPage, EventPosition, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
 use crate::outcome::{Outcome, Reason};
 use crate::services::jobs::{Job, JobId};
@@ -273,11 +274,11 @@ impl Reports for Handle {
         self.shared.frames.wait(after, deadline, || self.shared.is_stopping())
     }
 
-    fn events_since(&self, after: u64) -> Vec<EventLine> {
+    fn events_since(&self, after: EventPosition) -> EventPage {
         self.shared.events.since(after)
     }
 
-    fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine> {
+    fn wait_events(&self, after: EventPosition, deadline: Instant) -> EventPage {
         self.shared.events.wait(after, deadline, || self.shared.is_stopping())
     }
 
@@ -330,6 +331,9 @@ impl Reports for Handle {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        metrics::all(&self.shared)
+        let started_ms = self.shared.now_ms() - self.shared.uptime_ms();
+        let mut rows = metrics::all(&self.shared);
+        rows.extend(process::all(started_ms));
+        rows
     }
 }

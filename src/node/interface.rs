@@ -9,7 +9,7 @@ use super::views::chat_feed::ChatReader;
 use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
-use super::views::status::{EventLine, IntegrityStatus, MonitorFrame, NodeRuntimes};
+use super::views::status::{EventPage, EventPosition, IntegrityStatus, MonitorFrame, NodeRuntimes};
 use crate::outcome::{Outcome, UnknownReason};
 use crate::raft::Change;
 use crate::services::jobs::{Job, JobId};
@@ -116,9 +116,9 @@ pub trait Reports {
     /// Waits for a frame newer than `after`; `None` when the deadline passes first or the node stops.
     fn wait_frame(&self, after: u64, deadline: Instant) -> Option<Arc<Published>>;
     /// Events newer than `after`, oldest first.
-    fn events_since(&self, after: u64) -> Vec<EventLine>;
+    fn events_since(&self, after: EventPosition) -> EventPage;
     /// Waits until there is an event newer than `after`; returns as `events_since` (empty at the deadline).
-    fn wait_events(&self, after: u64, deadline: Instant) -> Vec<EventLine>;
+    fn wait_events(&self, after: EventPosition, deadline: Instant) -> EventPage;
     /// Body of `/v1/gossip`: what this node heard, newest first.
     fn gossip_json(&self) -> serde_json::Value;
     /// Every known node, by id: whether it is online, and which languages in which versions it has.

@@ -14,7 +14,7 @@
 //!   services, `threads/gossip.rs` the heartbeats, `threads/worker.rs` the jobs of this node.
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
-//!   `accept.rs` accepts clients for all of them.
+//!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`.
 //! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster,
 //!   `process/launch.rs` starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new
 //!   cluster of one folder while no node runs.
@@ -25,6 +25,7 @@
 pub(crate) mod accept;
 pub(crate) mod handle;
 pub(crate) mod interface;
+pub(crate) mod listener;
 pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod pubsub;
@@ -39,6 +40,7 @@ pub(crate) mod threads;
 pub mod views;
 
 pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
+pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
 pub use self::pubsub::{Subscriber, SubscriptionKind};

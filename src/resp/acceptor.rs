@@ -13,10 +13,11 @@ use super::shared::Shared;
 use crate::limits::RESP_DRAIN_INBOX_MAX;
 use crate::node::Connections;
 use crate::node::Handle;
+use crate::node::Listener;
 use crate::node::accept::{self, Arrival};
 use crossbeam_channel::bounded;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use std::time::Duration;
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
 /// Body of the `resp` thread: serves until the node stops, which ends the accept.
-pub fn serve(listener: TcpListener, handle: Handle) {
+pub fn serve(listener: Listener, handle: Handle) {
     let (slow, inbox) = bounded(RESP_DRAIN_INBOX_MAX);
     let shared = Arc::new(Shared::new(handle.clone(), slow));
     let clients = Arc::new(Clients::default());

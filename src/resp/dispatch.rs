@@ -18,7 +18,7 @@ use super::protocol::reply::{self, Proto};
 use super::reply_plan;
 use super::shared::Shared;
 use super::transactions::too_many_keys;
-use crate::limits::HTTP_WRITE_DEADLINE;
+use crate::limits::RESP_WRITE_DEADLINE;
 use crate::node::shared::clock::now_ms;
 use crate::node::{Addressing, Connections};
 use crate::outcome::Reason;
@@ -40,7 +40,7 @@ pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &A
     conn.flush();
     conn.forget_subscriptions();
     if action != ConnectionAction::Drop {
-        client.wait_sent(Instant::now() + conn.timeout() + HTTP_WRITE_DEADLINE);
+        client.wait_sent(Instant::now() + conn.timeout() + RESP_WRITE_DEADLINE);
         linger(client);
     }
     client.close();

@@ -7,7 +7,7 @@
 
 use super::clients::Clients;
 use super::outbox::{Client, Sent};
-use crate::limits::{HTTP_WRITE_DEADLINE, RESP_SENDING_BYTES_MIN};
+use crate::limits::{RESP_SENDING_BYTES_MIN, RESP_WRITE_DEADLINE};
 use crate::warn_seldom;
 use crossbeam_channel::Receiver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -51,7 +51,7 @@ pub fn run(clients: &Weak<Clients>, inbox: &Receiver<u64>) {
 fn add(slow: &mut Vec<Slow>, clients: &Weak<Clients>, id: u64) {
     let Some(client) = clients.upgrade().and_then(|clients| clients.get(id)) else { return };
     let left = client.unsent_bytes().min(PIECE_BYTES);
-    let (deadline, received) = (Instant::now() + HTTP_WRITE_DEADLINE, client.received());
+    let (deadline, received) = (Instant::now() + RESP_WRITE_DEADLINE, client.received());
     slow.push(Slow { client, left, deadline, received });
 }
 
@@ -85,7 +85,7 @@ fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
     warn_seldom!(
         "Redis client disconnected: {} bytes of replies wait, and it has read none for {} s client={}",
         slow.client.unsent_bytes(),
-        HTTP_WRITE_DEADLINE.as_secs(),
+        RESP_WRITE_DEADLINE.as_secs(),
         slow.client.id
     );
     slow.client.close();
@@ -94,6 +94,6 @@ fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
 
 impl Slow {
     fn extend(&mut self, now: Instant) {
-        (self.deadline, self.received) = (now + HTTP_WRITE_DEADLINE, self.client.received());
+        (self.deadline, self.received) = (now + RESP_WRITE_DEADLINE, self.client.received());
     }
 }

@@ -4,7 +4,7 @@
 //! requests a connection may stay idle without limit.
 
 use super::outbox::Client;
-use crate::limits::{HTTP_BODY_DEADLINE, RESP_AUTH_DEADLINE, RESP_FIRST_DEADLINE};
+use crate::limits::{RESP_AUTH_DEADLINE, RESP_COMMAND_DEADLINE, RESP_FIRST_DEADLINE};
 use crate::node::Reservation;
 use rustix::net::RecvFlags;
 use std::io::{self, Read};
@@ -81,7 +81,7 @@ impl Input {
         loop {
             let whole = match self.from == self.to {
                 true => None,
-                false => Some(*self.begun.get_or_insert_with(Instant::now) + HTTP_BODY_DEADLINE),
+                false => Some(*self.begun.get_or_insert_with(Instant::now) + RESP_COMMAND_DEADLINE),
             };
             let until = whole.into_iter().chain(self.admission).min();
             match self.read(client, until) {

@@ -2,16 +2,17 @@
 //!
 //! Not here: what one key may hold (`rules.rs`).
 
+use super::injected;
 use super::rules::{Raw, Rule};
 use super::{DEFAULT_FILE, KEYS, Settings};
-use crate::text::plain;
+use crate::address;
+use crate::text::{plain, without_byte_order_mark};
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Read;
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,8 @@ impl fmt::Display for Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     by_key: BTreeMap<&'static str, Source>,
+    /// Environment variables of a service that are no settings.
+    injected: Vec<String>,
     /// Former names that were used, with the present ones.
     renamed: BTreeMap<&'static str, &'static str>,
 }
@@ -76,7 +79,19 @@ impl Sources {
         let renamed = self.renamed.iter().map(|(former, name)| format!("the setting {former} is now called {name}"));
         // A file may name the key without a value.
         let exposed = settings.cluster_secret.as_ref().and_then(|_| self.exposed_secret());
-        exposed.into_iter().chain(settings.short_secret()).chain(renamed).collect()
+        let rest = exposed.into_iter().chain(settings.short_secret()).chain(renamed);
+        self.ignored_variables().into_iter().chain(rest).collect()
+    }
+
+    /// A warning of environment variables that were ignored: Kubernetes makes them for a service.
+    fn ignored_variables(&self) -> Option<String> {
+        (!self.injected.is_empty()).then(|| {
+            format!(
+                "ignored, because Kubernetes sets them for a service: {}. To use such a name for a setting, put it into \
+                 settings.json, or turn these off (enableServiceLinks: false)",
+                self.injected.join(", ")
+            )
+        })
     }
 
     /// A warning if other users of this machine can read the secret.
@@ -136,7 +151,10 @@ impl Settings {
         for (key, value) in flags {
             gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
         }
-        let variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
+        let mut variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
+        let injected = injected::names(&variables);
+        variables.retain(|name, _| !injected.contains(name));
+        gather.sources.injected = injected;
         for (name, value) in variables {
             let key = name["PHALANX_".len()..].to_ascii_lowercase();
             gather.take(Source::Environment(name), &key, Raw::Typed(value));
@@ -223,10 +241,10 @@ impl Gather {
     pub(crate) fn take_file(&mut self, named: Option<&Path>) {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE)).to_path_buf();
         let source = Source::File(path.clone());
-        let mut text = String::new();
+        let mut text = Vec::new();
         // The file may be a pipe, and have no end.
         let opened = std::fs::File::open(&path);
-        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)) {
+        match opened.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)) {
             Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
                 let want = format!("at most {FILE_BYTES_MAX} bytes");
                 return self.fault(&source, "(file)", "more".into(), "too long", want);
@@ -235,8 +253,11 @@ impl Gather {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => return,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "cannot be read", "a readable file".into()),
         }
-        // Editors on Windows write a byte order mark.
-        let pairs = match serde_json::from_str::<Pairs>(text.trim_start_matches('\u{feff}')) {
+        let text = match without_byte_order_mark(&text) {
+            Ok(text) => text,
+            Err(why) => return self.fault(&source, "(file)", why.to_string(), "not UTF-8", "text in UTF-8".into()),
+        };
+        let pairs = match serde_json::from_slice::<Pairs>(text) {
             Ok(Pairs(pairs)) => pairs,
             Err(e) => return self.fault(&source, "(file)", e.to_string(), "not valid JSON", "one JSON object".into()),
         };
@@ -273,9 +294,11 @@ impl Gather {
         self.relate(s.is_loopback() || s.cluster_secret.is_some(), "host", s, || {
             "a loopback address, or any address once cluster_secret is set".into()
         });
-        let is_anywhere = s.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-        self.relate(s.peers.is_empty() || !is_anywhere, "host", s, || {
-            "an address that the other hosts can reach, because peers are set".into()
+        let is_told = !address::is_unspecified(&s.host) || s.advertise_host.is_some();
+        self.relate(s.peers.is_empty() || is_told, "host", s, || {
+            "an address that the other hosts can reach, because peers are set; or any, with that address as \
+             advertise_host"
+                .into()
         });
         if self.faults.is_empty() { Ok((settings, self.sources)) } else { Err(self.faults) }
     }

@@ -3,12 +3,16 @@
 //! Not here: where values come from, and rules between keys (`gather.rs`).
 
 use super::runtimes::{self, Runtime};
+use crate::address;
 use crate::types::NodeId;
 use serde_json::Value;
 use std::net::IpAddr;
 
 /// Highest value of a port base: it leaves room for every node id.
 pub(crate) const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
+
+/// Longest list of hosts.
+const LISTED_MAX: usize = 1000;
 
 /// The values that one key may have.
 #[derive(Clone, Copy)]
@@ -18,6 +22,8 @@ pub(crate) enum Rule {
     Switch,
     Text(usize, usize),
     Host,
+    HostOrNull,
+    HttpHosts,
     Peers,
     File,
     Choice(&'static [&'static str]),
@@ -58,6 +64,17 @@ fn is_host(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok() || (is_name && !is_numeric)
 }
 
+/// A host that can be reached: not the address that stands for all of a machine.
+fn is_reachable(host: &str) -> bool {
+    is_host(host) && !address::is_unspecified(host)
+}
+
+/// `name`, `name:port`, or one of both behind `http://` or `https://`.
+fn is_http_host(text: &str) -> bool {
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).unwrap_or(text);
+    address::split(authority).is_some_and(|(host, port)| is_reachable(host) && port != Some(0))
+}
+
 fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -73,6 +90,12 @@ impl Rule {
             Rule::Switch => "true or false".into(),
             Rule::Text(least, most) => format!("text of {least} to {most} characters without control characters"),
             Rule::Host => "an IP address or host name of this machine".into(),
+            Rule::HostOrNull => "null, or an IP address or host name at which others reach this machine".into(),
+            Rule::HttpHosts => {
+                "a list of host names or addresses, each with a port or with http:// or https:// if needed (typed: \
+                 separated by commas)"
+                    .into()
+            }
             Rule::Peers => "a list of host:port (typed: separated by commas)".into(),
             Rule::File => "a path".into(),
             Rule::Choice(words) => words.join(" or "),
@@ -100,13 +123,16 @@ impl Rule {
                 None if n.is_f64() => return Err("wrong type"),
                 None => false,
             },
-            (Rule::Switch, Value::Bool(_)) | (Rule::Secret(..) | Rule::NumberOrNull(..), Value::Null) => true,
+            (Rule::Switch, Value::Bool(_))
+            | (Rule::Secret(..) | Rule::NumberOrNull(..) | Rule::HostOrNull, Value::Null) => true,
             (Rule::Text(least, most) | Rule::Secret(least, most), Value::String(text)) => is_text(text, least, most),
             (Rule::Host, Value::String(text)) => is_host(text),
+            (Rule::HostOrNull, Value::String(text)) => is_reachable(text),
             (Rule::File, Value::String(text)) => is_text(text, 1, 4096),
             (Rule::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
-            (Rule::Peers, Value::Array(all)) if all.iter().all(Value::is_string) => {
-                all.iter().filter_map(Value::as_str).all(is_host_port)
+            (Rule::Peers | Rule::HttpHosts, Value::Array(all)) if all.iter().all(Value::is_string) => {
+                let is_one = if matches!(self, Rule::Peers) { is_host_port } else { is_http_host };
+                all.len() <= LISTED_MAX && all.iter().filter_map(Value::as_str).all(is_one)
             }
             (Rule::Runtimes, Value::Array(_)) => {
                 let all: Vec<Runtime> = serde_json::from_value(value.clone()).map_err(|_| "not allowed")?;
@@ -123,7 +149,7 @@ impl Rule {
     /// What was typed in the environment or on the command line, as JSON.
     fn read_typed(self, text: &str) -> Result<Value, &'static str> {
         Ok(match self {
-            Rule::NumberOrNull(..) if matches!(text.trim(), "" | "null") => Value::Null,
+            Rule::NumberOrNull(..) | Rule::HostOrNull if matches!(text.trim(), "" | "null") => Value::Null,
             Rule::Number(..) | Rule::NumberOrNull(..) => Value::from(
                 text.trim()
                     .parse::<i128>()
@@ -132,9 +158,12 @@ impl Rule {
             ),
             Rule::Switch => Value::from(text.trim().parse::<bool>().map_err(|_| "wrong type")?),
             Rule::Secret(..) if text.is_empty() => Value::Null,
-            Rule::Peers if text.trim_start().starts_with('[') => read_json(text)?,
             Rule::Runtimes => read_json(text)?,
-            Rule::Peers => text.split(',').map(str::trim).filter(|peer| !peer.is_empty()).collect(),
+            Rule::Peers | Rule::HttpHosts => match serde_json::from_str::<Vec<String>>(text) {
+                Ok(all) => all.into_iter().collect(),
+                // `[::1]:5701` begins as a list does.
+                Err(_) => text.split(',').map(str::trim).filter(|one| !one.is_empty()).collect(),
+            },
             _ => Value::from(text),
         })
     }

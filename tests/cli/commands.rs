@@ -269,6 +269,51 @@ fn a_wrong_settings_file_does_not_keep_from_asking_a_node_that_is_named() {
     assert_eq!(code(&run(&["status", "-e", &node, "--settings", "settings.json"])), Some(2));
 }
 
+/// What Kubernetes gives to each pod beside a service that is called `phalanx`.
+#[test]
+fn variables_of_a_service_called_phalanx_are_ignored_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], more: &[(&str, &str)]| {
+        let mut command = Command::new(EXE);
+        command.args(args).current_dir(folder.path());
+        for (name, value) in [
+            ("PHALANX_SERVICE_HOST", "10.96.0.7"),
+            ("PHALANX_SERVICE_PORT", "80"),
+            ("PHALANX_SERVICE_PORT_HTTP", "80"),
+            ("PHALANX_PORT", "tcp://10.96.0.7:80"),
+            ("PHALANX_PORT_80_TCP", "tcp://10.96.0.7:80"),
+            ("PHALANX_PORT_80_TCP_PROTO", "tcp"),
+            ("PHALANX_PORT_80_TCP_PORT", "80"),
+            ("PHALANX_PORT_80_TCP_ADDR", "10.96.0.7"),
+        ] {
+            command.env(name, value);
+        }
+        command.envs(more.iter().copied()).output().unwrap()
+    };
+    let valid = run(&["config", "validate"], &[]);
+    assert_eq!(code(&valid), Some(0), "{}", err(&valid));
+    assert_eq!(err(&valid).matches("Kubernetes").count(), 1, "one warning: {}", err(&valid));
+    assert!(
+        err(&valid).contains("PHALANX_SERVICE_HOST") && err(&valid).contains("PHALANX_SERVICE_PORT,"),
+        "{}",
+        err(&valid)
+    );
+    let shown: Value = serde_json::from_str(&out(&run(&["config", "show", "--json"], &[]))).unwrap();
+    assert_eq!(shown["service_port"]["value"], 8080, "the port of the service is not the setting");
+    // The pod's own settings count, and a mistyped one is an error.
+    let shown = run(&["config", "show", "--json"], &[("PHALANX_SERVICE_PORT", "9000"), ("PHALANX_HEARTBEAT_MS", "60")]);
+    let shown: Value = serde_json::from_str(&out(&shown)).unwrap();
+    assert_eq!((&shown["service_port"]["value"], &shown["heartbeat_ms"]["value"]), (&9000.into(), &60.into()));
+    for (name, value) in
+        [("PHALANX_SERVICE_PROT", "80"), ("PHALANX_SERVICE_PORT_BAES", "6700"), ("PHALANX_PORTS", "80")]
+    {
+        let refused = run(&["config", "validate"], &[(name, value)]);
+        assert_eq!(code(&refused), Some(2), "{name}");
+        let key = name["PHALANX_".len()..].to_ascii_lowercase();
+        assert!(err(&refused).contains(&key) && err(&refused).contains("unknown key"), "{}", err(&refused));
+    }
+}
+
 #[test]
 fn no_leader_is_exit_code_4_and_wait_waits() {
     let asked = Mutex::new(0);
@@ -314,6 +359,10 @@ fn progress_is_shown_on_a_terminal_only() {
     terminal.expect("/s, ").unwrap();
     terminal.expect(" left").unwrap();
     terminal.expect("5 of 5 seeds from 1 passed").unwrap();
+    terminal.expect_end(0).unwrap();
+    let mut terminal = Terminal::start(&format!("{EXE} bench kv --nodes 1 --seconds 1 --mode strong"), &[]).unwrap();
+    terminal.expect("starting 1 nodes").unwrap();
+    terminal.expect(" of 1 s").unwrap();
     terminal.expect_end(0).unwrap();
     let output = phalanx(&["sim", "sweep", "--seeds", "1"]);
     assert_eq!((code(&output), err(&output)), (Some(0), String::new()));

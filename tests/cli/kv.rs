@@ -74,6 +74,31 @@ fn keys_and_values_of_any_bytes() {
     let left: Value = serde_json::from_str(&cli.says(0, &["kv", "get", "f", "--json"])).unwrap();
     assert!((1..=3_600_000).contains(&left["ttl_ms"].as_u64().unwrap()), "{left}");
 
+    cli.says(0, &["kv", "put", "f", "v", "--ttl", "5"]);
+    let left: Value = serde_json::from_str(&cli.says(0, &["kv", "get", "f", "--json"])).unwrap();
+    assert!((1..=5000).contains(&left["ttl_ms"].as_u64().unwrap()), "a bare number is seconds: {left}");
+
+    // Values that begin with a dash; what looks like a misspelt option must stand after --.
+    for put in
+        [&["kv", "put", "d", "-5"][..], &["kv", "put", "d", "--ttl", "1h", "-5"], &["kv", "put", "d", "--", "-5"]]
+    {
+        cli.says(0, put);
+        assert_eq!(cli.says(0, &["kv", "get", "d"]), "-5", "{put:?}");
+    }
+    cli.says(0, &["kv", "put", "d", "--", "--file=x"]);
+    assert_eq!(cli.says(0, &["kv", "get", "d"]), "--file=x");
+    cli.says(2, &["kv", "put", "d", "--fiel=x"]);
+    cli.says(0, &["kv", "cas", "dc", "0", "-v"]);
+    assert_eq!(cli.says(0, &["kv", "get", "dc"]), "-v");
+
+    // A forgotten value is not an empty one.
+    cli.says(2, &["kv", "put", "d"]);
+    assert_eq!(cli.says(0, &["kv", "get", "d"]), "--file=x");
+    for empty in [&["kv", "put", "d", ""][..], &["kv", "put", "d", "-"], &["kv", "put", "d", "--file", "/dev/null"]] {
+        cli.says(0, empty);
+        assert_eq!(cli.says(0, &["kv", "get", "d"]), "", "{empty:?}");
+    }
+
     assert_eq!(cli.says(1, &["kv", "get", "nothing"]), "");
     assert_eq!(cli.says(1, &["kv", "del", "nothing"]), "");
     cli.says(0, &["kv", "del", "f"]);

@@ -24,6 +24,7 @@ struct ScriptRunner {
     envs: Vec<(String, String)>,
     /// The umask of this user; as the tests' own without.
     umask: Option<&'static str>,
+    has_no_home: bool,
     has_started: Cell<bool>,
 }
 
@@ -46,7 +47,7 @@ impl ScriptRunner {
             ("TMUX_TMPDIR", text(dir.path().to_path_buf())),
         ];
         let envs = envs.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        ScriptRunner { dir, block, envs, umask: None, has_started: Cell::new(false) }
+        ScriptRunner { dir, block, envs, umask: None, has_no_home: false, has_started: Cell::new(false) }
     }
 
     fn set(&mut self, name: &str, value: &str) {
@@ -66,6 +67,9 @@ impl ScriptRunner {
         }
         for name in ["DISPLAY", "WAYLAND_DISPLAY", "TMUX"] {
             command.env_remove(name);
+        }
+        if self.has_no_home {
+            command.env_remove("HOME");
         }
         let envs = self.envs.iter().map(|(k, v)| (k, v));
         command.arg(script).args(args).envs(envs).stdin(Stdio::null()).output().unwrap()
@@ -491,16 +495,24 @@ fn real_tmux_gets_a_pane_per_node() {
         eprintln!("tmux is not installed; ./test.sh installs it");
         return;
     }
-    let runner = ScriptRunner::new();
+    let mut runner = ScriptRunner::new();
+    let home = runner.dir.path().to_string_lossy().into_owned();
+    runner.set("HOME", &home);
+    // What people have in theirs, each of which has closed, kept or renamed panes.
+    let conf = "set -g base-index 1\nsetw -g pane-base-index 1\nset -g prefix C-a\nset -g remain-on-exit on\n\
+        set -g default-command 'sleep 1'\nset -g destroy-unattached on\nset -g default-shell /bin/sh\n";
+    std::fs::write(runner.dir.path().join(".tmux.conf"), conf).unwrap();
     let started = runner.run(&["start", "--nodes", "3", "--terminal", "tmux"]);
     runner.assert_up(&started, 3);
     assert!(said(&started).contains("tmux attach -t phalanx-"), "{}", said(&started));
+    assert!(said(&started).contains("(C-a then arrow keys between them, C-a d to leave)"), "{}", said(&started));
     let tmux = |args: &[&str]| {
         let output = Command::new("tmux").args(args).env("TMUX_TMPDIR", runner.dir.path()).env_remove("TMUX").output();
         String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
     };
+    let titles = tmux(&["list-panes", "-a", "-F", "#{window_name}: #{pane_title}"]);
+    assert_eq!(titles, "nodes 1 2 3: node 1\nnodes 1 2 3: node 2\nnodes 1 2 3: node 3\n");
     let panes = tmux(&["list-panes", "-a", "-F", "#{pane_id}"]);
-    assert_eq!(panes.lines().count(), 3, "{panes}");
 
     // Ctrl+C in a pane ends its node, and Enter starts it again: the terminal stays.
     let victim = runner.pid(1).unwrap();
@@ -518,6 +530,124 @@ fn real_tmux_gets_a_pane_per_node() {
     assert!(!left.status.success(), "the session is still there: {}", said(&left));
 }
 
+#[test]
+fn tmux_has_room_for_forty_nodes() {
+    if Command::new("tmux").arg("-V").output().is_err() {
+        eprintln!("tmux is not installed; ./test.sh installs it");
+        return;
+    }
+    let runner = ScriptRunner::new();
+    let (script, folder) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("run-unix.sh"), runner.dir.path());
+    std::fs::write(folder.join("launcher"), "exec sleep 300\n").unwrap();
+    let all =
+        "source \"$1\"; run_dir=$2 session=forty; for id in $(seq 40); do open_tmux $id \"$2/launcher\" || exit; done";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", all, "bash"])
+        .arg(script)
+        .arg(folder)
+        .env("TMUX_TMPDIR", folder)
+        .env_remove("TMUX")
+        .env("HOME", folder);
+    let output = bash.output().unwrap();
+    assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
+    let form = "#{pane_title} #{pane_height}";
+    let list = Command::new("tmux").args(["list-panes", "-a", "-F", form]).env("TMUX_TMPDIR", folder).output().unwrap();
+    let list = said(&list);
+    let titles: Vec<&str> = list.lines().map(|line| line.rsplit_once(' ').unwrap().0).collect();
+    assert_eq!(titles, (1..=40).map(|id| format!("node {id}")).collect::<Vec<_>>());
+    assert!(list.lines().all(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap() >= 15), "{list}");
+}
+
+#[test]
+fn clean_removes_all_that_was_made_and_no_other_file() {
+    let mut runner = ScriptRunner::new();
+    let data = runner.dir.path().join("my data");
+    runner.set("PHALANX_DATA_DIR", &data.to_string_lossy());
+    // Without HOME, as from a unit or in a container.
+    let run = |runner: &ScriptRunner, args: &[&str]| {
+        let mut command = Command::new("bash");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("run.sh")).args(args).env_clear();
+        command.env("PATH", std::env::var("PATH").unwrap()).stdin(Stdio::null());
+        command.envs(runner.envs.iter().map(|(k, v)| (k, v))).output().unwrap()
+    };
+    runner.has_started.set(true);
+    let started = run(&runner, &["--nodes", "2", "--terminal", "none"]);
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    let quoted = data.to_string_lossy().replace(' ', "\\ ");
+    for line in [format!("tail -f {quoted}/node-1/node.log"), format!("cut -d ' ' -f 1 {quoted}/run/node-N.pid)")] {
+        assert!(said(&started).contains(&line), "{line}: {}", said(&started));
+    }
+    assert_eq!(run(&runner, &["stop"]).status.code(), Some(0));
+    let fewer = run(&runner, &["--nodes", "1", "--terminal", "none"]);
+    assert!(said(&fewer).contains("Node(s) 2 have data here, too, and are not started"), "{}", said(&fewer));
+    let own = data.join("notes");
+    std::fs::write(&own, "mine").unwrap();
+    let cleaned = run(&runner, &["clean"]);
+    assert_eq!(cleaned.status.code(), Some(0), "{}", said(&cleaned));
+    let left: Vec<_> = std::fs::read_dir(&data).unwrap().flatten().map(|row| row.file_name()).collect();
+    assert_eq!(left, ["notes"], "{}", said(&cleaned));
+    assert!(!runner.dir.path().join("config.json").exists() && !runner.dir.path().join("config.json.lock").exists());
+    assert!(TcpListener::bind(runner.front()).is_ok(), "the node was stopped");
+    std::fs::remove_file(own).unwrap();
+    assert_eq!(run(&runner, &["clean"]).status.code(), Some(0));
+    assert!(!data.exists());
+}
+
+/// A clone whose program is older than its source is built again, before the user's eyes; another one is not.
+#[test]
+fn run_sh_shows_the_build_and_only_when_there_is_one() {
+    let mut runner = ScriptRunner::new();
+    let clone = runner.dir.path().join("clone");
+    for folder in ["src", "static", "crates", "target/release"] {
+        std::fs::create_dir_all(clone.join(folder)).unwrap();
+    }
+    for name in ["run.sh", "run-unix.sh", "Cargo.toml", "Cargo.lock"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), clone.join(name)).unwrap();
+    }
+    std::fs::write(clone.join("src/main.rs"), "fn main() {}").unwrap();
+    let program = clone.join("target/release/phalanx");
+    std::fs::copy(EXE, &program).unwrap();
+    runner.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
+    runner.stand_in("cargo", "echo '   Compiling phalanx v0.1.0' >&2");
+    let status = |runner: &ScriptRunner| {
+        said(&runner.run_script(&clone.join("run.sh"), &["start", "--nodes", "1", "--terminal", "none"]))
+    };
+    let quiet = status(&runner);
+    assert!(quiet.contains("Phalanx is up") && runner.heard("cargo").is_empty(), "{quiet}");
+    let pulled = std::fs::OpenOptions::new().append(true).open(clone.join("src/main.rs")).unwrap();
+    pulled.set_modified(std::time::SystemTime::now() + Duration::from_secs(1)).unwrap();
+    let built = status(&runner);
+    assert!(built.contains("Building Phalanx (its source has changed; "), "{built}");
+    assert!(built.contains("   Compiling phalanx v0.1.0"), "{built}");
+    assert_eq!(runner.heard("cargo"), ["build --release"]);
+    runner.run_script(&clone.join("run.sh"), &["stop"]);
+}
+
+#[test]
+fn test_sh_installs_what_is_missing_and_does_without_nextest() {
+    let mut runner = ScriptRunner::new();
+    let clone = runner.dir.path().join("clone");
+    std::fs::create_dir_all(&clone).unwrap();
+    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("test.sh"), clone.join("test.sh")).unwrap();
+    runner.stand_in("cargo", "case $1 in nextest | install) exit 1 ;; test) echo 'test result: ok. 3 passed' ;; esac");
+    runner.stand_in("apt-get", "");
+    runner.stand_in("python3", "[ \"$2\" != pip ]");
+    runner.stand_in("id", "echo 0");
+    let output = runner.run_script(&clone.join("test.sh"), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let last = runner.heard("cargo").into_iter().filter(|line| !line.starts_with("nextest")).collect::<Vec<_>>();
+    let expected = [
+        "fmt --all --check",
+        "clippy --quiet --all-targets -- -D warnings",
+        "install --locked cargo-nextest",
+        "test --no-fail-fast -- --test-threads=1",
+    ];
+    assert_eq!(last, expected, "{}", said(&output));
+    let installed = runner.heard("apt-get").join(" ");
+    assert!(installed.contains("python3-pip"), "{installed}");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("test result: ok. 3 passed\n"), "{}", said(&output));
+}
+
 /// Each graphical terminal: its stand-in, how it runs a command, and what it must have been told.
 #[test]
 fn every_graphical_terminal_is_opened_once_per_node() {
@@ -530,7 +660,7 @@ fn every_graphical_terminal_is_opened_once_per_node() {
     for (kind, program, body, expected) in [
         ("gnome", "gnome-terminal", after("--"), "--title=Phalanx node 2 -- bash "),
         ("konsole", "konsole", after("-e"), "tabtitle=Phalanx node 2 -e bash "),
-        ("xterm", "xterm", after("-e"), "-T Phalanx node 2 -e bash "),
+        ("xterm", "xterm", after("-e"), " -T Phalanx node 2 -e bash "),
         ("mac", "osascript", apple.to_string(), "tell application \"Terminal\" to do script \"bash "),
     ] {
         let mut runner = ScriptRunner::new();
@@ -539,6 +669,11 @@ fn every_graphical_terminal_is_opened_once_per_node() {
         runner.assert_up(&started, 2);
         let heard = runner.heard(program);
         assert_eq!(heard.len(), 2, "{kind}: {heard:?}");
+        if kind == "xterm" {
+            let mut places: Vec<&str> = heard.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+            places.sort_unstable();
+            assert!(places[0].starts_with("80x24+0+") && places[0] != places[1], "side by side: {heard:?}");
+        }
         assert!(heard.iter().any(|line| line.contains(expected)), "{kind}: {heard:?}");
         runner.stop();
     }
@@ -552,7 +687,7 @@ fn auto_takes_a_window_with_a_display_and_none_without() {
         "while [ \"$1\" != -- ]; do shift; done; shift\nsetsid \"$@\" </dev/null >/dev/null 2>&1 &",
     );
     runner.set("DISPLAY", ":99");
-    // The desk removes DISPLAY from what it inherits; what it sets itself stays.
+    // The runner removes DISPLAY from what it inherits; what it sets itself stays.
     let started = runner.run(&["start", "--nodes", "1"]);
     runner.assert_up(&started, 1);
     assert_eq!(runner.heard("gnome-terminal").len(), 1, "{}", said(&started));
@@ -622,6 +757,7 @@ fn a_missing_cargo_and_wrong_settings_are_explained() {
     runner.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
     runner.set("PATH", &bare);
     runner.set("HOME", &home);
+    runner.set("CARGO_HOME", &home);
     let refused = runner.run_script(&clone.join("run.sh"), &["--terminal", "none"]);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
     assert!(said(&refused).contains("cargo is missing") && said(&refused).contains("rustup.rs"), "{}", said(&refused));
@@ -633,6 +769,75 @@ fn a_missing_cargo_and_wrong_settings_are_explained() {
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
     assert!(said(&refused).to_lowercase().contains("voters_min"), "{}", said(&refused));
     runner.envs.retain(|(n, _)| n != "PHALANX_VOTERS_MIN");
+}
+
+/// A cron job or a unit has no HOME, and a clone may have been built before.
+#[test]
+fn a_built_clone_starts_without_home_and_cargo() {
+    let mut runner = ScriptRunner::new();
+    let clone = runner.dir.path().join("clone");
+    std::fs::create_dir_all(clone.join("target/release")).unwrap();
+    for name in ["run.sh", "run-unix.sh", "settings.json", "Cargo.toml"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), clone.join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(EXE, clone.join("target/release/phalanx")).unwrap();
+    let bare = path_without(&runner, &["cargo"]);
+    runner.envs.retain(|(n, _)| n != "PHALANX_TEST_BINARY");
+    runner.set("PATH", &bare);
+    runner.has_no_home = true;
+    let output = runner.run_script(&clone.join("run.sh"), &["--terminal", "none", "--nodes", "1"]);
+    runner.assert_up(&output, 1);
+    let stopped = runner.run_script(&clone.join("run.sh"), &["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", said(&stopped));
+    runner.set("PHALANX_TEST_BINARY", EXE); // for the end of the test
+}
+
+/// What nodes listen on, what they tell, and how that stands in URLs.
+#[test]
+fn every_kind_of_host_works_in_the_scripts() {
+    for (host, advertised, shown) in [
+        ("::1", None, "[::1]"),
+        ("localhost", None, "localhost"),
+        ("0.0.0.0", None, "127.0.0.1"),
+        ("::", None, "[::1]"),
+        ("::", Some("localhost"), "localhost"),
+    ] {
+        if host.contains(':') && TcpListener::bind((host, 0)).is_err() {
+            eprintln!("skipped: {host}, this system has no IPv6");
+            continue;
+        }
+        let mut runner = ScriptRunner::new();
+        runner.set("PHALANX_HOST", host);
+        runner.set("PHALANX_CLUSTER_SECRET", "abracadabra-abracadabra");
+        if let Some(advertised) = advertised {
+            runner.set("PHALANX_ADVERTISE_HOST", advertised);
+        }
+        let output = runner.run(&["--terminal", "none", "--nodes", "2"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{host}: {}", said(&output));
+        for (what, port) in
+            [("Front door:", runner.block.front()), ("monitor of node 2:", runner.block.http_base() + 2)]
+        {
+            let url = format!("http://{shown}:{port}/");
+            assert!(text.lines().any(|line| line.contains(what) && line.contains(&url)), "{host} {what} {url}: {text}");
+        }
+        let told = format!("\"ip\": \"{}\"", shown.trim_matches(['[', ']']));
+        let config = std::fs::read_to_string(runner.dir.path().join("config.json")).unwrap();
+        assert_eq!(config.matches(&told).count(), 2, "{host} {told}: {config}");
+        // The front door of this host, and where it sends a client.
+        let front = format!("{shown}:{}", runner.block.front());
+        let redirect = web::get(&front, "/x", WITHIN).unwrap();
+        let to = redirect.header("location").unwrap_or_default().to_string();
+        assert!(to.starts_with(&format!("http://{shown}:")), "{host}: {redirect:?}");
+        let seen = runner.run(&["status"]);
+        assert!(
+            said(&seen).contains("node 2 leads") || said(&seen).contains("node 1 leads"),
+            "{host}: {}",
+            said(&seen)
+        );
+        let stopped = runner.run(&["stop"]);
+        assert_eq!(stopped.status.code(), Some(0), "{host}: {}", said(&stopped));
+    }
 }
 
 #[test]

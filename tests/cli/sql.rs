@@ -73,6 +73,15 @@ fn statements_scripts_and_dumps() -> Result<()> {
     assert!(why.contains("no such table: absent"), "{why}");
     assert_eq!(say(&cluster, 0, &["sql", "-c", ".tables"], ""), "", "all or nothing");
 
+    // As editors on Windows save it.
+    std::fs::write(&file, "\u{feff}CREATE TABLE w(x);\r\nINSERT INTO w VALUES (1);\r\nDROP TABLE w;\r\n").unwrap();
+    assert_eq!(say(&cluster, 0, &["sql", "-f", file.to_str().unwrap()], ""), "");
+    assert_eq!(say(&cluster, 0, &["sql"], "\u{feff}CREATE TABLE w(x);\nDROP TABLE w;\n"), "");
+    assert_eq!(say(&cluster, 0, &["sql", "--csv", "-c", "-- a comment\nSELECT 1 AS n"], ""), "n\n1\n");
+    std::fs::write(&file, "\u{feff}SELECT 1;".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
+    let why = say(&cluster, 2, &["sql", "-f", file.to_str().unwrap()], "");
+    assert!(why.contains("UTF-16"), "{why}");
+
     // A transaction that does not end changes nothing, from wherever it comes.
     let open = "BEGIN; CREATE TABLE half (x); INSERT INTO half VALUES (1)";
     std::fs::write(&file, open).unwrap();

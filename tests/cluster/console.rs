@@ -58,6 +58,7 @@ fn console_commands_answer_and_l_takes_the_leadership() -> Result<()> {
         })?;
         cluster.settle()?;
     }
+    type_and_read(&mut cluster, leader, "L", &[&format!("node {leader} leads already, in term ")])?;
     cluster.process(other)?.type_line("quit")?;
     assert_eq!(cluster.process(other)?.wait(Duration::from_secs(6))?.code(), Some(0));
     Ok(())
@@ -215,6 +216,85 @@ fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
     cluster.kill(survivor)?;
     let gone = phalanx(&cluster, &["status"]);
     assert_eq!(gone.status.code(), Some(4), "{}", said(&gone));
+    Ok(())
+}
+
+/// `events -f` prints what `events` prints, of one millisecond or not, also across a restart of the node it asks.
+#[test]
+fn events_are_followed_across_a_restart_of_their_node() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    let asked = (1..=3).find(|id| *id != leader).unwrap_or(1);
+    let at = cluster.http(asked);
+    let lines = || {
+        let output = Command::new(EXE).args(["events", "-e", &at]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let log = cluster.dir().join("events.log");
+    let follower = Process::start(Command::new(EXE).args(["events", "-f", "-e", &at]), &log)?;
+    let has_all = |plain: &str| {
+        let followed = follower.output();
+        plain.lines().all(|line| followed.contains(line))
+    };
+    let before = cluster.wait_until("all events are followed", SOON, || {
+        let plain = lines();
+        (plain.lines().count() >= 4 && has_all(&plain)).then_some(plain)
+    })?;
+    cluster.restart(asked)?;
+    cluster.settle()?;
+    // Fewer than before, with sequence numbers that the former process has used.
+    cluster.wait_until("the events of the new process are followed", SOON, || {
+        let plain = lines();
+        (!plain.is_empty() && plain != before && has_all(&plain)).then_some(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn dev_thaws_what_it_froze_and_names_ports_in_use() -> Result<()> {
+    let cluster = Cluster::prepare(EXE, &json!({"jobs_enabled": false}))?;
+    let settings = cluster.settings_path().to_string_lossy().into_owned();
+    let dev = |nodes: &str, log: &str| {
+        let args = ["dev", "-n", nodes, "--settings", &settings];
+        let mut command = Command::new(EXE);
+        Process::start(command.args(args).process_group(0).current_dir(cluster.dir()), &cluster.dir().join(log))
+    };
+    let mut first = dev("3", "first.log")?;
+    cluster.wait_explained("all nodes vote", SOON, || {
+        let voters = cluster.status(1).map_err(|e| e.to_string())?.cluster.voters.len();
+        if voters == 3 { Ok(()) } else { Err(format!("{voters} voters; {}", first.output())) }
+    })?;
+    first.type_line("f")?;
+    let frozen = cluster.wait_until("the leader is frozen", SOON, || {
+        let output = first.output();
+        let line = output.lines().find(|line| line.contains("frozen (SIGSTOP)"))?;
+        line.strip_prefix('n')?.split(' ').next()?.parse::<u64>().ok()
+    })?;
+    let asked = if frozen == 1 { 2 } else { 1 };
+    cluster.wait_until("another node leads", SOON, || {
+        cluster.status(asked).ok()?.cluster.leader.filter(|leader| leader.0 != frozen)
+    })?;
+    first.type_line("f")?;
+    cluster.wait_explained("the same node continues", SOON, || {
+        let output = first.output();
+        if output.contains(&format!("n{frozen} | (continued (SIGCONT))")) { Ok(()) } else { Err(output) }
+    })?;
+
+    let mut second = dev("2", "second.log")?;
+    assert_eq!(second.wait(SOON)?.code(), Some(1), "{}", second.output());
+    let said = second.output();
+    assert!(said.contains("these ports are in use: ") && said.contains(&cluster.http(2)), "{said}");
+    assert!(said.contains("next:"), "{said}");
+    first.type_line("q")?;
+    assert_eq!(first.wait(SOON)?.code(), Some(0));
+
+    let mut fewer = dev("2", "fewer.log")?;
+    cluster.wait_explained("the node that is left out is named", SOON, || {
+        let output = fewer.output();
+        if output.contains("also has nodes 3, which are not started") { Ok(()) } else { Err(output) }
+    })?;
+    fewer.type_line("q")?;
+    assert_eq!(fewer.wait(SOON)?.code(), Some(0));
     Ok(())
 }
 

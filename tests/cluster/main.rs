@@ -18,6 +18,7 @@ mod partition;
 mod peer_port;
 mod readme;
 mod redis;
+mod rqlite_clients;
 mod sql;
 mod start;
 

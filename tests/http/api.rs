@@ -69,6 +69,9 @@ fn events_gossip_health_and_metrics() {
     let events = served.get("/v1/events?since=6").json();
     assert_eq!(events["events"].as_array().unwrap().len(), 2);
     assert_eq!(served.get("/v1/events?since=x").status, 400);
+    let incarnation = events["incarnation"].as_str().unwrap();
+    assert_eq!(served.get(&format!("/v1/events?since=6&incarnation={incarnation}")).json(), events);
+    assert_eq!(served.get("/v1/events?since=6&incarnation=x").status, 400);
     assert_eq!(served.get("/v1/gossip").json()[0]["from"], 3);
     assert_eq!(served.get("/livez").status, 200);
     assert_eq!(served.get("/readyz").body, "ready\n");

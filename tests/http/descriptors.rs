@@ -41,7 +41,7 @@ fn accepting_survives_a_lack_of_descriptors() {
     let highest = clients.iter().map(|client| client.as_raw_fd() as u64).max().unwrap();
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits }).unwrap();
     let serving = server.clone();
-    std::thread::spawn(move || http::serve_host(&listener, &serving));
+    std::thread::spawn(move || http::serve_host(&listener.into(), &serving));
 
     let statuses: Vec<u16> = clients.iter_mut().map(|client| read_answer(client).status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();

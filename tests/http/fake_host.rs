@@ -5,8 +5,8 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, Backup, BackupForm, Connections, MemoryBudget, Metric, NodeRuntimes, Operation, Output, Published,
-    Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
+    Addressing, Backup, BackupForm, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation, Output,
+    Published, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -55,13 +55,17 @@ pub struct FakeHost {
 
 impl FakeHost {
     pub fn new(me: u64) -> Arc<FakeHost> {
+        FakeHost::with(me, Settings { jobs_keep_ms: 1000, ..Settings::default() })
+    }
+
+    pub fn with(me: u64, settings: Settings) -> Arc<FakeHost> {
         let frame = canned_frame(me, 5, 0);
         Arc::new(FakeHost {
             me,
             addresses: Mutex::new(frame.status.nodes.iter().map(|row| (row.id, row.http.clone())).collect()),
             published: Mutex::new(publish(frame)),
             changed: Condvar::new(),
-            settings: Settings { jobs_keep_ms: 1000, ..Settings::default() },
+            settings,
             sessions: Arc::default(),
             worker: Mutex::new(Some((NodeId(2), "127.0.0.1:6702".to_owned()))),
             stopping: AtomicBool::new(false),
@@ -216,10 +220,12 @@ impl Reports for FakeHost {
         }
         Some(published.clone())
     }
-    fn events_since(&self, after: u64) -> Vec<EventLine> {
-        self.frame().frame.events.iter().filter(|event| event.seq > after).cloned().collect()
+    fn events_since(&self, after: EventPosition) -> EventPage {
+        let all = self.frame().frame.events.clone();
+        let events = all.into_iter().filter(|event| event.seq > after.seq).collect();
+        EventPage { incarnation: Some(uuid::Uuid::nil()), events }
     }
-    fn wait_events(&self, after: u64, _: Instant) -> Vec<EventLine> {
+    fn wait_events(&self, after: EventPosition, _: Instant) -> EventPage {
         self.events_since(after)
     }
     fn gossip_json(&self) -> serde_json::Value {
@@ -315,12 +321,12 @@ pub struct Served {
 /// Deadlines short enough for tests, long enough for a busy machine.
 pub fn quick() -> Deadlines {
     let ms = Duration::from_millis;
-    Deadlines { head: ms(400), body: ms(400), write: ms(400), idle: ms(600), linger: ms(200) }
+    Deadlines { head: ms(400), body: ms(400), write: ms(400), idle: ms(600), linger: ms(400), linger_silence: ms(200) }
 }
 
 /// Patient deadlines, so that only what a test provokes can end a connection.
 pub fn patient() -> Deadlines {
-    Deadlines::default()
+    Deadlines::of(&Settings::default())
 }
 
 pub fn serve(deadlines: Deadlines) -> Served {
@@ -333,7 +339,7 @@ pub fn serve_front(deadlines: Deadlines) -> Served {
 
 pub fn serve_on(host: Arc<FakeHost>, deadlines: Deadlines, address: &str, is_front: bool) -> Served {
     let listener = TcpListener::bind(address).unwrap();
-    let address = listener.local_addr().unwrap();
+    let (address, listener) = (listener.local_addr().unwrap(), Listener::from(listener));
     let server = Server::new(host.clone(), deadlines);
     let served = Served { host, server: server.clone(), address };
     std::thread::spawn(move || {
@@ -586,4 +592,18 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
             event(8, 12_000, "snapshot", 4, "node 4 saved a snapshot at index 100"),
         ],
     }
+}
+
+/// Where a program is; Debian has some servers where only root looks.
+pub fn program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    path.split(':').map(|folder| std::path::Path::new(folder).join(name)).find(|file| file.is_file())
+}
+
+/// A Python with this module, the system's own first.
+pub fn python_with(module: &str) -> Option<&'static str> {
+    ["/usr/bin/python3", "python3"].into_iter().find(|python| {
+        let output = std::process::Command::new(python).args(["-c", &format!("import {module}")]).output();
+        output.is_ok_and(|output| output.status.success())
+    })
 }

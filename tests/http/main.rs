@@ -2,6 +2,7 @@
 //! ([`openapi`]) and what a person sees of it in a browser ([`browser`]), also with real nodes.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
+mod addresses;
 mod api;
 mod browser;
 mod db;
@@ -10,7 +11,9 @@ mod fake_host;
 mod metrics;
 mod openapi;
 mod page;
+mod proxies;
 mod server;
+mod uploads;
 mod webdriver;
 
 /// The binary under test.

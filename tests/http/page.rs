@@ -36,6 +36,37 @@ fn people_with_curl_get_two_lines_about_jobs() {
     }
 }
 
+/// The first table of an endless response in plain text.
+fn first_text(served: &Served, target: &str, accept: &str) -> String {
+    let mut stream = served.connect();
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", served.address).unwrap();
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+    while !text.ends_with(b"\n\n\r\n") {
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&piece[..read]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn watch_and_a_page_for_plain_text_are_tables_alone() {
+    let served = serve(patient());
+    let mut frame = canned_frame(4, 5, 1);
+    (frame.status.nodes[2].status, frame.status.nodes[2].load) = (Liveness::Offline, 17);
+    served.host.publish(frame);
+    for (target, accept) in [("/v1/watch", "*/*"), ("/", "text/plain")] {
+        let text = first_text(&served, target, accept);
+        assert!(text.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{text}");
+        assert!(text.contains("  node  state    role       load "), "{text}");
+        assert!(text.contains("\n  jobs: 4 running, 1 queued; 4 workers with 8 slots; offline: node 3\n"), "{text}");
+        assert!(!text.contains("<script") && !text.contains("<!--") && !text.contains("update("), "{text}");
+        let offline = text.lines().find(|line| line.contains("OFFLINE")).unwrap();
+        assert_eq!(offline.split_whitespace().nth(3), Some("-"), "an offline node has no load: {offline}");
+    }
+    assert!(first_table(&served).contains("OFFLINE"), "a page, for all others");
+}
+
 #[test]
 fn what_programs_say_neither_ends_the_comment_nor_moves_the_cursor() {
     let served = serve(patient());

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "outcome",
-            "store", "services", "raft", "types", "limits", "settings", "text", "time", "progress",
+            "store", "services", "raft", "types", "limits", "settings", "text", "time", "progress", "address",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
@@ -29,11 +29,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.
-    ("client", &["types", "text"]),
+    ("client", &["types", "text", "address"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings", "text", "time"]),
-    ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings"]),
+    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings", "text", "time", "address"]),
+    ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings", "address"]),
     (
         "node",
         &[
@@ -50,10 +50,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "settings",
             "text",
             "time",
+            "address",
         ],
     ),
     // Discovery asks over the peer protocol; autopilot and health read what the core shows.
-    ("cluster", &["wire", "outcome", "store", "services", "raft", "types", "limits", "settings"]),
+    ("cluster", &["wire", "outcome", "store", "services", "raft", "types", "limits", "settings", "address"]),
     // Frames carry what others own: raft messages, service replies, and reasons.
     ("wire", &["outcome", "services", "raft", "types", "limits"]),
     // A reason names what raft or a service refused; the table has a row for each.
@@ -65,10 +66,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The pure modules do not know each other: the log carries opaque bytes.
     ("services", &["planted_bugs", "types", "limits"]),
     ("raft", &["planted_bugs", "types", "limits"]),
-    ("settings", &["types", "limits", "text"]),
+    ("settings", &["types", "limits", "text", "address"]),
     ("types", &["limits"]),
     ("limits", &[]),
     ("text", &[]),
+    ("address", &[]),
     // Durations and times as text; how far something is.
     ("time", &[]),
     ("progress", &[]),

@@ -1,16 +1,16 @@
 //! `phalanx events`: events in the cluster: elections, failures, joins, snapshots, leadership transfers.
 //!
-//! Event numbers belong to one process. When `-f` continues with another node, it asks for all of its
-//! events and leaves out those that are not newer than the last line printed.
+//! A sequence number belongs to one process, so `-f` continues at (incarnation, sequence). When another process answers,
+//! it sends all its events: after a restart of the same node all of them are news, of another node those that are not
+//! older than the last line printed.
 //! Not here: the events themselves (`node/`).
 
 use crate::cli::client::{ClientArgs, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::poll;
-use crate::node::views::status::EventLine;
+use crate::node::views::status::{EventLine, EventPage, EventPosition};
 use crate::time::time_of_day;
-use serde::Deserialize;
 use std::time::Duration;
 
 /// Between two requests of `-f`.
@@ -26,32 +26,27 @@ pub struct EventsArgs {
     follow: bool,
 }
 
-/// Body of `/v1/events`.
-#[derive(Debug, Deserialize)]
-struct Events {
-    events: Vec<EventLine>,
-}
 pub fn run(args: &EventsArgs) -> Result<(), Fault> {
     let client = ClusterClient::new(&args.client)?;
-    let mut source = String::new();
-    let (mut since, mut last_ms, mut is_lost) = (0, 0, false);
+    let (mut source, mut position, mut last_ms, mut is_lost) = (String::new(), EventPosition::default(), 0, false);
     loop {
-        match client.get::<Events>(&format!("/v1/events?since={since}")) {
+        match client.get::<EventPage>(&path_after(position)) {
             Ok(answer) => {
-                let is_new_source = answer.from != source;
-                if is_new_source && since > 0 {
-                    // The number belongs to another node: ask this one for all its events.
-                    (source, since) = (answer.from, 0);
-                    continue;
+                let page = answer.value;
+                let (is_other_process, is_other_node) =
+                    (page.incarnation != position.incarnation, answer.from != source);
+                let from_ms = if is_other_process && is_other_node { last_ms } else { 0 };
+                if is_other_process {
+                    position = EventPosition { incarnation: page.incarnation, seq: 0 };
+                }
+                for event in page.events {
+                    position.seq = event.seq;
+                    if event.at_ms >= from_ms {
+                        print(&event, args.client.json);
+                        last_ms = event.at_ms;
+                    }
                 }
                 source = answer.from;
-                for event in answer.value.events {
-                    since = since.max(event.seq);
-                    if event.at_ms > last_ms || !args.follow {
-                        print(&event, args.client.json);
-                    }
-                    last_ms = last_ms.max(event.at_ms);
-                }
                 is_lost = false;
             }
             Err(fault) if args.follow && fault.code == code::UNREACHABLE && !source.is_empty() => {
@@ -67,6 +62,11 @@ pub fn run(args: &EventsArgs) -> Result<(), Fault> {
         }
         poll::pause(FOLLOW_EVERY);
     }
+}
+
+fn path_after(position: EventPosition) -> String {
+    let incarnation = position.incarnation.map_or(String::new(), |it| format!("&incarnation={it}"));
+    format!("/v1/events?since={}{incarnation}", position.seq)
 }
 
 fn print(event: &EventLine, json: bool) {

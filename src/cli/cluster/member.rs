@@ -94,7 +94,7 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
     let row = known.and_then(|s| s.value.nodes.into_iter().find(|n| n.id.0 == node));
     let at = match row {
         Some(row) => row.http,
-        None => client::settings(args.settings.as_deref())?.addresses(NodeId(node)).http,
+        None => client::settings(args.settings.as_deref())?.local_addresses(NodeId(node)).http,
     };
     let asked = ClusterClient::to(vec![at.clone()], Duration::from_secs(2)).get::<Status>("/v1/status");
     let next = format!("start it (phalanx node --id {node}), or give its uuid with --uuid");

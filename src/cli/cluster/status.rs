@@ -159,7 +159,7 @@ fn row(node: &NodeRow) -> Vec<String> {
         number(node.commit_index.0),
         number(node.applied_index.0),
         number(node.lag),
-        number(node.load),
+        if is_offline { "-".into() } else { number(node.load) },
         node.http.clone(),
         node.heartbeat_age_ms.map_or("never".into(), |ms| format!("{} ago", span(ms))),
     ]
@@ -177,7 +177,7 @@ mod tests {
             "nodes":[{"id":4,"status":"ONLINE","role":"follower","membership":"voter","term":7,"load":3,
             "last_index":120,"commit_index":120,"applied_index":119,"lag":1,"http":"127.0.0.1:6704",
             "kv":"127.0.0.1:7704","peer":"127.0.0.1:5704","heartbeat_age_ms":80},
-            {"id":5,"status":"OFFLINE","role":"leader","membership":"voter","term":7,"load":0,
+            {"id":5,"status":"OFFLINE","role":"leader","membership":"voter","term":7,"load":17,
             "last_index":0,"commit_index":0,"applied_index":0,"lag":0,"http":"127.0.0.1:6705",
             "kv":"127.0.0.1:7705","peer":"127.0.0.1:5705","heartbeat_age_ms":null}],"sessions":[],"sessions_total":0,
             "failovers":[{"term":7,"from":3,"to":5,"cause":"link lost","leaderless_ms":23,"at_ms":1}]}"#,
@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(lines[0], "healthy: node 5 leads in term 7; can lose 2 more");
         assert!(lines[1].starts_with("NODE  STATE    ROLE      MEMBER"), "{text}");
         assert!(lines[2].contains("follower") && lines[2].contains("119") && lines[2].ends_with("80 ms ago"), "{text}");
-        assert!(lines[3].contains("OFFLINE") && lines[3].contains(" - ") && lines[3].ends_with("never"), "{text}");
+        let offline: Vec<&str> = lines[3].split_whitespace().collect();
+        assert_eq!(offline, ["5", "OFFLINE", "-", "voter", "-", "-", "-", "-", "-", "-", "127.0.0.1:6705", "never"]);
         assert_eq!(lines[4], "last change of leader: node 3 -> node 5 in term 7 (link lost), 23 ms without a leader");
     }
 

@@ -24,6 +24,7 @@ use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termi
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -37,7 +38,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(7);
 /// Beyond this size, the part of a node's output file that was printed is truncated; the node itself keeps `node.log`.
 const LOG_BYTES_MAX: u64 = 4 << 20;
 const KEYS: &str = "keys: k kill -9, i Ctrl+C, f freeze or continue, r restart, l make leader, s status, q quit; \
-    a key acts on the leader, or on the node whose number you press first";
+    a key acts on the leader (f: on the node frozen last, if any is), or on the node whose number you press first";
 
 /// The bytes of Ctrl+C and Ctrl+D from a terminal in raw mode.
 const CTRL_C: u8 = 3;
@@ -63,7 +64,8 @@ struct Shown {
     log: PathBuf,
     read: u64,
     rest: String,
-    is_frozen: bool,
+    /// Frozen by a key since then.
+    frozen: Option<Instant>,
     has_ended: bool,
 }
 
@@ -80,6 +82,18 @@ struct Stage {
 pub fn run(args: &DevArgs) -> Result<(), Fault> {
     let settings = client::settings(args.settings.as_deref())?;
     let exe = super::own_program()?;
+    let (in_use, others) = (ports_in_use(&settings, args.nodes), other_data(&settings, args.nodes));
+    if !in_use.is_empty() {
+        let next = "end the programs that use them (ss -ltnp lists them; ./run.sh stop ends a cluster that ./run.sh has \
+            started), or choose other ports in settings.json";
+        return Err(Fault::new(code::FAILED, format!("these ports are in use: {}", in_use.join(", ")), next));
+    }
+    if !others.is_empty() {
+        term::line(&format!(
+            "The data folder also has nodes {}, which are not started: as long as they are members, they count as offline.",
+            others.join(" ")
+        ));
+    }
     let logs = settings.data_dir.join("dev");
     store::create_private_dir(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
     // If this fails, `q` still works.
@@ -108,6 +122,27 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The addresses that other programs listen on.
+fn ports_in_use(settings: &Settings, nodes: u64) -> Vec<String> {
+    let mut wanted = vec![(settings.local_front_door(), "front door".to_string())];
+    for id in 1..=nodes {
+        let addresses = settings.local_addresses(NodeId(id));
+        wanted.push((addresses.peer, format!("node {id}")));
+        wanted.push((addresses.http, format!("node {id}, HTTP")));
+        wanted.push((addresses.kv, format!("node {id}, Redis protocol")));
+    }
+    let is_in_use =
+        |address: &str| TcpListener::bind(address).is_err_and(|e| e.kind() == std::io::ErrorKind::AddrInUse);
+    wanted.retain(|(address, _)| is_in_use(address));
+    wanted.into_iter().map(|(address, what)| format!("{address} ({what})")).collect()
+}
+
+/// The nodes that have data here and a larger id.
+fn other_data(settings: &Settings, nodes: u64) -> Vec<String> {
+    let has_data = |id: &u64| settings.node_dir(NodeId(*id)).join("identity.json").exists();
+    (nodes + 1..=NodeId::MAX).filter(has_data).map(|id| id.to_string()).collect()
+}
+
 fn failed(why: impl std::fmt::Display) -> Fault {
     Fault::new(code::FAILED, why, "run phalanx node --id 1 in its own terminal to see its messages")
 }
@@ -125,7 +160,7 @@ impl Stage {
         command.args(args).process_group(0);
         command.envs(std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")));
         let process = Process::start(&mut command, &log)?;
-        let shown = Shown { process, log, read: 0, rest: String::new(), is_frozen: false, has_ended: false };
+        let shown = Shown { process, log, read: 0, rest: String::new(), frozen: None, has_ended: false };
         self.nodes.insert(id, shown);
         Ok(())
     }
@@ -193,7 +228,8 @@ impl Stage {
         if !b"kifrl".contains(&key) {
             return term::line(KEYS);
         }
-        let Some(id) = self.chosen.take().or_else(|| self.leader()) else {
+        let thawed = (key == b'f').then(|| self.frozen_last()).flatten();
+        let Some(id) = self.chosen.take().or(thawed).or_else(|| self.leader()) else {
             return term::line("no leader now: press a node's number first");
         };
         let done = match key {
@@ -203,8 +239,8 @@ impl Stage {
                 b'i' => node.process.signal(Signal::INT),
                 b'l' => node.process.type_line("L"),
                 _ => {
-                    node.is_frozen = !node.is_frozen;
-                    node.process.signal(if node.is_frozen { Signal::STOP } else { Signal::CONT })
+                    node.frozen = if node.frozen.is_none() { Some(Instant::now()) } else { None };
+                    node.process.signal(if node.frozen.is_some() { Signal::STOP } else { Signal::CONT })
                 }
             }),
         };
@@ -213,10 +249,18 @@ impl Stage {
             b'i' => "stopping (Ctrl+C)",
             b'l' => "asked to take the leadership",
             b'r' => "started again",
-            _ if self.nodes.get(&id).is_some_and(|n| n.is_frozen) => "frozen (SIGSTOP); press f again to continue it",
+            _ if self.nodes.get(&id).is_some_and(|n| n.frozen.is_some()) => {
+                "frozen (SIGSTOP); press f again to continue it"
+            }
             _ => "continued (SIGCONT)",
         };
         self.say(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
+    }
+
+    /// The node that was frozen last and still is.
+    fn frozen_last(&self) -> Option<u64> {
+        let frozen = self.nodes.iter().filter(|(_, node)| !node.has_ended);
+        frozen.filter_map(|(id, node)| Some((node.frozen?, *id))).max().map(|(_, id)| id)
     }
 
     fn restart(&mut self, id: u64) -> Result<(), LabError> {
@@ -227,7 +271,7 @@ impl Stage {
     }
 
     fn client(&self) -> ClusterClient {
-        let all = self.nodes.keys().map(|id| self.settings.addresses(NodeId(*id)).http).collect();
+        let all = self.nodes.keys().map(|id| self.settings.local_addresses(NodeId(*id)).http).collect();
         ClusterClient::to(all, Duration::from_millis(500))
     }
 

@@ -15,6 +15,7 @@ use super::client::{ClientArgs, ClusterClient, Raw, Request};
 use super::fault::{Fault, code};
 use super::term;
 use crate::progress::Progress;
+use crate::text::without_byte_order_mark;
 use rustyline::error::ReadlineError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,7 +47,7 @@ const HELP: &str = "\
     5 outcome unknown.")]
 pub struct SqlArgs {
     /// Run these statements and exit; repeatable
-    #[arg(short, long, value_name = "SQL")]
+    #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     command: Vec<String>,
     /// Run the SQL in a file and exit; - is stdin
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
@@ -115,14 +116,20 @@ pub fn run(args: &SqlArgs) -> Result<(), Fault> {
             shell.talk()
         }
         _ => {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).map_err(|e| unreadable(Path::new("stdin"), &e))?;
-            shell.script(&text)
+            let mut bytes = Vec::new();
+            io::stdin().read_to_end(&mut bytes).map_err(|e| unreadable(Path::new("stdin"), &e))?;
+            shell.script(sql_in(&bytes, Path::new("stdin"))?)
         }
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Fault {
+/// The text of a script.
+fn sql_in<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str, Fault> {
+    let text = without_byte_order_mark(bytes).map_err(|e| unreadable(path, &e))?;
+    std::str::from_utf8(text).map_err(|e| unreadable(path, &e))
+}
+
+fn unreadable(path: &Path, error: &dyn std::error::Error) -> Fault {
     Fault::new(code::USAGE, format!("cannot read {}: {error}", path.display()), "give a file with SQL in UTF-8")
 }
 
@@ -249,12 +256,13 @@ impl Shell {
     }
 
     fn read(&mut self, path: &Path) -> Result<(), Fault> {
-        let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
+        let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+        let text = sql_in(&bytes, path)?;
         if self.depth == READS_MAX {
             return Err(failed(format!("{}: .read is nested more than {READS_MAX} deep", path.display())));
         }
         self.depth += 1;
-        let done = self.script(&text);
+        let done = self.script(text);
         self.depth -= 1;
         done
     }

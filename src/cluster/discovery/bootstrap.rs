@@ -3,6 +3,7 @@
 use super::error::DiscoveryError;
 use super::search::{Search, Survey};
 use super::world::Decision;
+use crate::address;
 use crate::cluster::config_file::{ConfigFileError, Lock, Projection};
 use crate::cluster::folders::{self, Traces};
 use crate::types::{Liveness, Term};
@@ -152,7 +153,9 @@ impl Search<'_> {
                 "{what}; a process accepts connections at {address} without answering, and may be one of its nodes"
             )));
         }
-        if let Some(node) = named.nodes.values().find(|node| node.ip != settings.host) {
+        if let Some(node) =
+            named.nodes.values().find(|node| !address::is_same_host(&node.ip, settings.advertised_host()))
+        {
             let advice = "start them, or move the file away to create a new cluster";
             return Err(Some(format!("{what}; it has nodes on other hosts ({}): {advice}", node.ip)));
         }

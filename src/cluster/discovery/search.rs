@@ -55,8 +55,8 @@ impl Search<'_> {
         let settings = self.seeker.settings;
         let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
         let own = settings.addresses(self.seeker.me.id).peer;
-        let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.addresses(id).peer));
-        let mut seen = BTreeSet::from([own]);
+        let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.local_addresses(id).peer));
+        let mut seen = BTreeSet::from([own, settings.local_addresses(self.seeker.me.id).peer]);
         all.filter(|address| seen.insert(address.clone())).collect()
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Not here: what the figures mean (`node/views/status.rs`), collecting them (`node/reports/metrics.rs`).
 
+use crate::address;
 use crate::http::outcome::answered;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
-use crate::node::views::status::{ClusterStatus, Health};
+use crate::node::views::status::{ClusterStatus, EventPosition, Health};
 use crate::node::{Level, Metric, MetricValue, counter, gauge};
 use crate::services::Replicated as _;
 use crate::services::sql::{Database, Query};
@@ -14,7 +15,6 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use serde_json::json;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -24,7 +24,17 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// `GET /v1/status`: the newest frame of the monitor page.
 pub(crate) fn status(request: &Request) -> ApiResult {
-    Ok(Response::json(200, &request.server.host.fresh_frame().frame.status))
+    let frame = request.server.host.fresh_frame();
+    let Some(by) = request.server.host_for(request.head, request.client) else {
+        return Ok(Response::json(200, &frame.frame.status));
+    };
+    let mut status = frame.frame.status.clone();
+    for row in &mut status.nodes {
+        for at in [&mut row.http, &mut row.kv, &mut row.peer] {
+            *at = address::as_seen_by(&by, at);
+        }
+    }
+    Ok(Response::json(200, &status))
 }
 
 /// `GET /v1/gossip`
@@ -32,17 +42,22 @@ pub(crate) fn gossip(request: &Request) -> ApiResult {
     Ok(Response::json(200, &request.server.host.gossip_json()))
 }
 
-/// `GET /v1/events`: `{"events": [...]}` newer than `since`; with `wait=10s` it waits for news.
+/// `GET /v1/events`: the events newer than `since`; with `wait=10s` it waits for news. With the `incarnation` of the
+/// response that `since` comes from, a restart of the node is noticed: then all its events are newer.
 pub(crate) fn events(request: &Request) -> ApiResult {
     let (server, head) = (request.server, request.head);
-    let Ok(since) = head.query("since").unwrap_or("0").parse() else {
+    let Ok(seq) = head.query("since").unwrap_or("0").parse() else {
         return Err(ApiError::refused(400, "since must be the sequence number of an event"));
     };
-    let events = match request.params().duration("wait", WAIT_MAX)? {
+    let Ok(incarnation) = head.query("incarnation").map(str::parse).transpose() else {
+        return Err(ApiError::refused(400, "incarnation must be that of an earlier response"));
+    };
+    let since = EventPosition { incarnation, seq };
+    let page = match request.params().duration("wait", WAIT_MAX)? {
         None => server.host.events_since(since),
         Some(wait) => server.host.wait_events(since, Instant::now() + wait),
     };
-    Ok(Response::json(200, &json!({"events": events})))
+    Ok(Response::json(200, &page))
 }
 
 /// `GET /livez`

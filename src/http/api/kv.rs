@@ -7,8 +7,8 @@
 use crate::http::outcome::{answered, unexpected};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::idempotency;
+use crate::http::protocol::params::percent_decode;
 use crate::http::protocol::params::{self, Params};
-use crate::http::protocol::parse::percent_decode;
 use crate::http::protocol::response::{Response, put_bytes};
 use crate::http::request::{ApiResult, Request};
 use crate::node::{Ack, Level, Operation};

@@ -7,7 +7,7 @@
 use super::kv;
 use crate::http::outcome::{answered, unexpected};
 use crate::http::protocol::error::ApiError;
-use crate::http::protocol::parse::percent_decode;
+use crate::http::protocol::params::percent_decode;
 use crate::http::protocol::response::Response;
 use crate::http::protocol::{idempotency, params};
 use crate::http::request::{ApiResult, Request};

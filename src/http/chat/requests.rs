@@ -5,8 +5,8 @@
 use crate::http::outcome::{answered, refused, unexpected};
 use crate::http::password_hasher::hash_token;
 use crate::http::protocol::error::ApiError;
+use crate::http::protocol::head::Head;
 use crate::http::protocol::params;
-use crate::http::protocol::parse::Head;
 use crate::http::request::Request;
 use crate::http::server::Server;
 use crate::node::{Ack, Level, Operation};

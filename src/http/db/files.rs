@@ -8,10 +8,11 @@
 
 use super::statements::{form_decode, level, seed};
 use crate::http::outcome::{done, failed, unexpected};
-use crate::http::protocol::conn::{Arriving, Conn};
+use crate::http::protocol::body::Arriving;
+use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
+use crate::http::protocol::head::Head;
 use crate::http::protocol::idempotency;
-use crate::http::protocol::parse::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request, Stream, Upload};
 use crate::http::server::Server;
@@ -30,10 +31,13 @@ use std::time::{Duration, Instant};
 
 /// Bytes of one chunk of a backup.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Longest duration of a backup: until it ends, SQLite cannot reuse old pages.
-const BACKUP_TIME_MAX: Duration = Duration::from_secs(600);
-/// Longest duration of a load.
-const LOAD_TIME_MAX: Duration = Duration::from_secs(1800);
+/// A backup or a load that lasts longer than this must have moved [`WHOLE_RATE_MIN`] on average: until a backup as text
+/// ends, SQLite cannot reuse old pages; while a file is loaded, no other load can begin.
+const WHOLE_GRACE: Duration = Duration::from_secs(600);
+/// In bytes a second.
+const WHOLE_RATE_MIN: u64 = 64 << 10;
+/// Longest time for putting a loaded file in place, once it has arrived.
+const PLACE_TIME_MAX: Duration = Duration::from_secs(1800);
 /// The first bytes of a database file.
 const FILE_MARK: &[u8] = b"SQLite format 3\0";
 
@@ -77,8 +81,8 @@ fn send(
     level: ReadLevel,
     is_compressed: bool,
 ) -> Result<(), ApiError> {
-    let ends = Instant::now() + BACKUP_TIME_MAX;
-    let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), ends, is_cut_short: false };
+    let pace = Pace { begun: Instant::now(), bytes: 0 };
+    let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), pace, is_cut_short: false };
     let outcome = if is_compressed {
         let mut packed = GzEncoder::new(&mut out, Compression::fast());
         let outcome = server.host.sql_backup(backup, level, server.deadline(), &mut packed);
@@ -106,9 +110,21 @@ struct Pieces<'a> {
     /// `None`: it was sent.
     head: Option<Response>,
     gathered: Vec<u8>,
-    ends: Instant,
+    pace: Pace,
     /// Nothing more is sent.
     is_cut_short: bool,
+}
+
+/// How fast a whole database is on its way.
+struct Pace {
+    begun: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn is_too_slow(&self) -> bool {
+        self.begun.elapsed() > time_for(self.bytes)
+    }
 }
 
 impl Pieces<'_> {
@@ -116,10 +132,11 @@ impl Pieces<'_> {
         if let Some(head) = self.head.take() {
             self.conn.begin_stream(head, self.server.origin())?;
         }
-        if Instant::now() > self.ends || self.server.host.is_stopping() {
+        if self.pace.is_too_slow() || self.server.host.is_stopping() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.conn.send_piece(&[&self.gathered])?;
+        self.pace.bytes += self.gathered.len() as u64;
         self.gathered.clear();
         Ok(())
     }
@@ -142,6 +159,11 @@ impl Write for Pieces<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The longest time that so many bytes may take.
+fn time_for(bytes: u64) -> Duration {
+    WHOLE_GRACE + Duration::from_secs(bytes / WHOLE_RATE_MIN)
 }
 
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is executed, all or nothing.
@@ -191,8 +213,8 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
 
 /// Sends a file through the log as it arrives. Until the last step no table has changed.
 fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Upload {
-    let until = Instant::now() + LOAD_TIME_MAX;
-    let (mut crc, mut hash, mut bytes) = (crc32fast::Hasher::new(), Sha256::new(), 0_u64);
+    let mut pace = Pace { begun: Instant::now(), bytes: 0 };
+    let (mut crc, mut hash) = (crc32fast::Hasher::new(), Sha256::new());
     loop {
         if let Err(broken) = conn.read_body(&mut body, STAGE_BYTES_MAX) {
             return broken.into();
@@ -205,17 +227,17 @@ fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, 
         if head.idempotency_key.is_some() {
             hash.update(&piece);
         }
-        if let Err(error) = applied(server.host.sql_stage(load, bytes, &piece)) {
+        if let Err(error) = applied(server.host.sql_stage(load, pace.bytes, &piece)) {
             return if body.is_done() { Upload::Read(Err(error)) } else { Upload::Unread(error) };
         }
-        bytes += piece.len() as u64;
-        if Instant::now() >= until {
-            return Upload::Unread(ApiError::refused(408, "the upload took too long"));
+        pace.bytes += piece.len() as u64;
+        if pace.is_too_slow() && !body.is_done() {
+            return Upload::Unread(ApiError::refused(408, "the upload is too slow"));
         }
     }
-    let file = SentFile { load, bytes, crc: crc.finalize() };
+    let file = SentFile { load, bytes: pace.bytes, crc: crc.finalize() };
     let answered = idempotency::tag_of_hash(head, &hash.finalize().into())
-        .and_then(|tag| loaded(server.host.sql_put_in_place(file, tag, until)));
+        .and_then(|tag| loaded(server.host.sql_put_in_place(file, tag, Instant::now() + PLACE_TIME_MAX)));
     Upload::Read(answered)
 }
 
@@ -229,5 +251,19 @@ fn applied(outcome: Outcome<(Index, Answer)>) -> Result<Index, ApiError> {
         (index, Answer::Done) => Ok(index),
         (_, Answer::Refused(why)) => Err(failed(why)),
         _ => Err(unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_database_may_take_longer() {
+        assert_eq!(time_for(0), Duration::from_secs(600));
+        // 1 GiB, the largest that is loaded.
+        assert_eq!(time_for(1 << 30), Duration::from_secs(600 + 16 * 1024));
+        let pace = Pace { begun: Instant::now(), bytes: 0 };
+        assert!(!pace.is_too_slow());
     }
 }

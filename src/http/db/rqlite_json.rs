@@ -8,6 +8,7 @@
 
 use crate::services::sql::Outcome;
 use crate::services::sql::commands::{Bytes, Params, Statement, Value};
+use crate::text::without_byte_order_mark;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 /// Reads the body of a request. The error: a sentence.
 pub(crate) fn statements(body: &[u8]) -> Result<Vec<Statement>, String> {
+    let body = without_byte_order_mark(body).map_err(|why| format!("body: {why}"))?;
     let Json::Array(items) = serde_json::from_slice(body).map_err(|error| format!("body: {error}"))? else {
         return Err("body: expected a JSON array of statements".to_string());
     };
@@ -295,6 +297,8 @@ mod tests {
         let read = |text: &str| statements(text.as_bytes());
         let one = |text: &str| read(text).unwrap().pop().unwrap().params;
         assert_eq!(read(r#"["SELECT 1"]"#), Ok(vec![Statement::bare("SELECT 1")]));
+        assert_eq!(read("\u{feff}[\"SELECT 1\"]\r\n"), Ok(vec![Statement::bare("SELECT 1")]));
+        assert_eq!(statements(b"\xff\xfe[\0\"\0"), Err("body: the text is in UTF-16; save it in UTF-8".to_string()));
         assert_eq!(
             one(r#"[["x", 1, 2.0, true, null, "t", [0, 255]]]"#),
             Params::Positional(vec![

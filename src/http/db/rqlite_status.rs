@@ -10,6 +10,7 @@ use crate::node::views::status::{NodeRow, Status};
 use crate::raft::Role;
 use crate::types::{Liveness, Standing};
 use serde_json::{Value as Json, json};
+use std::num::NonZero;
 
 /// The version of rqlite whose HTTP API this is, as clients ask for it.
 pub(crate) const VERSION: &str = "v8.36.0";
@@ -33,7 +34,8 @@ pub(crate) fn status(request: &Request) -> ApiResult {
     };
     let body = json!({
         "build": {"version": VERSION, "phalanx": status.node.version},
-        "http": {"bind_addr": own.map_or("", |row| &row.http)},
+        "http": {"bind_addr": own.map_or("".into(), |row| request.seen(&row.http))},
+        "runtime": {"num_cpu": std::thread::available_parallelism().map_or(1, NonZero::get)},
         "node": {"uptime": format!("{}s", status.node.uptime_ms as f64 / 1e3)},
         "store": {
             "node_id": status.node.id.0.to_string(),
@@ -63,7 +65,7 @@ pub(crate) fn nodes(request: &Request) -> ApiResult {
     let of_node = |row: &NodeRow| {
         let mut node = json!({
             "id": row.id.0.to_string(),
-            "api_addr": format!("http://{}", row.http),
+            "api_addr": format!("http://{}", request.seen(&row.http)),
             "addr": row.peer,
             "version": VERSION,
             "voter": is_voter(row),

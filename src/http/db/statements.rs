@@ -9,9 +9,10 @@
 use super::rqlite_json::{self, Results, Style};
 use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::error::ApiError;
+use crate::http::protocol::head::Method;
 use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
-use crate::http::protocol::parse::{Method, percent_decode};
+use crate::http::protocol::params::percent_decode;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;

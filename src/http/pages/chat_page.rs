@@ -25,5 +25,5 @@ pub(crate) fn page(request: &Request) -> ApiResult {
         ],
     );
     let response = Response { content_type: "text/html; charset=utf-8", ..Response::text(200, html) };
-    Ok(with_page_headers(response, policy(&addresses, &nonce)))
+    Ok(with_page_headers(response, policy(&addresses, &request.head.host, &nonce)))
 }

@@ -7,7 +7,7 @@
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
-use crate::http::protocol::parse::Head;
+use crate::http::protocol::head::Head;
 use crate::http::server::Server;
 use crate::node::Published;
 use crate::node::views::status::{Health, JobsStatus, Liveness, MonitorFrame, Standing};
@@ -49,7 +49,7 @@ impl Page {
                         ("{{hello}}", &format!("<script nonce=\"{nonce}\">hello({hello})</script>")),
                     ],
                 ),
-                policy: policy(&addresses, &nonce),
+                policy: policy(&addresses, &head.host, &nonce),
                 before_frame: format!("<script nonce=\"{nonce}\">update("),
                 after_frame: ")</script>",
                 has_table: false,
@@ -77,13 +77,13 @@ impl Page {
     }
 }
 
-/// The frame as a table inside a comment, made once for all clients.
+/// The frame as a table, made once for all clients. It may stand in a comment.
 pub(crate) fn table(server: &Server, published: &Published) -> Arc<str> {
     let mut newest = server.table.lock().expect("no holder of this lock panics");
     if newest.0 != published.seq {
         // Two dashes and a bracket would end the comment, and texts of nodes are not trusted.
         let text = render(&published.frame).replace("--", "- ");
-        *newest = (published.seq, format!("<!--\n{text}-->\n").into());
+        *newest = (published.seq, text.into());
     }
     newest.1.clone()
 }
@@ -114,11 +114,12 @@ fn render(frame: &MonitorFrame) -> String {
             (_, Role::Candidate) => "candidate",
             (_, Role::Follower) => "follower",
         };
+        let load = if row.status == Liveness::Offline { "-".to_owned() } else { row.load.to_string() };
         let heard = row.heartbeat_age_ms.map_or("never".to_owned(), |age| format!("{age} ms"));
         let _ = writeln!(
             text,
-            "  {:>4}  {state:<7}  {role:<9}  {:>4}  {:>7}  {:>7}  {:>7}  {:>5}  {heard:>9}",
-            row.id.0, row.load, row.last_index, row.commit_index, row.applied_index, row.lag
+            "  {:>4}  {state:<7}  {role:<9}  {load:>4}  {:>7}  {:>7}  {:>7}  {:>5}  {heard:>9}",
+            row.id.0, row.last_index, row.commit_index, row.applied_index, row.lag
         );
     }
     jobs_lines(&frame.status.jobs, &mut text);

@@ -1,4 +1,4 @@
-//! Endless responses: frames to the monitor page and to `/v1/stream`, each encoded once for all viewers.
+//! Endless responses: frames to the monitor page, to `/v1/stream` and to `/v1/watch`, each encoded once for all viewers.
 //!
 //! A node serves thousands of these, so a streaming connection has no buffer, only a small stack; a frame is sent in
 //! one system call; a reader that does not keep up skips frames (only the newest one is sent), and a reader that
@@ -23,14 +23,14 @@ pub(crate) const HOLD_PATH: &str = "/v1/hold";
 /// Time between two line feeds of a held request, by which a client that is gone is noticed.
 const HOLD_BEAT: Duration = Duration::from_secs(2);
 
-/// The text around each frame.
+/// How each frame is sent.
 struct FrameStyle {
     /// Sent before the first frame.
     opening: String,
-    before: String,
-    after: &'static str,
-    /// Sends each frame as a table, too.
-    has_table: bool,
+    /// The text around its JSON; `None`: no JSON.
+    json: Option<(String, &'static str)>,
+    /// The text around its table; `None`: no table.
+    table: Option<(&'static str, &'static str)>,
     since: u64,
 }
 
@@ -38,8 +38,8 @@ struct FrameStyle {
 /// document is cut short (a killed node sends no last chunk), but it does so for a request like this one.
 pub(crate) fn hold(_: &Request) -> Result<Stream, ApiError> {
     let run = |server: &Server, conn: &mut Conn, _| {
-        let head =
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\n";
+        let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n\
+                     X-Accel-Buffering: no\r\nConnection: close\r\n\r\n\n";
         conn.output().extend_from_slice(head);
         if conn.flush().is_err() {
             return Ok(());
@@ -63,20 +63,30 @@ pub(crate) fn frames(request: &Request) -> Result<Stream, ApiError> {
         return Err(ApiError::refused(400, "since must be the sequence number of a frame"));
     };
     let head = head_of("application/x-ndjson", &session_id(request));
-    let shape = FrameStyle { opening: String::new(), before: String::new(), after: "\n", has_table: false, since };
+    let shape = FrameStyle { opening: String::new(), json: Some((String::new(), "\n")), table: None, since };
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
 }
 
-/// `GET /`: the monitor page, and a script element for each frame.
+/// `GET /v1/watch`: a table for each frame.
+pub(crate) fn watch(request: &Request) -> Result<Stream, ApiError> {
+    let head = head_of("text/plain; charset=utf-8", &session_id(request));
+    let shape = FrameStyle { opening: String::new(), json: None, table: Some(("", "\n")), since: 0 };
+    Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
+}
+
+/// `GET /`: the monitor page, and a script element for each frame; as [`watch`] for a client that asks for plain text.
 pub(crate) fn page(request: &Request) -> Result<Stream, ApiError> {
+    let accept = request.head.accept.as_deref().unwrap_or_default();
+    if accept.contains("text/plain") && !accept.contains("text/html") {
+        return watch(request);
+    }
     let session_id = session_id(request);
     let page = monitor::Page::of(request.server, request.head, &session_id);
     let head = with_page_headers(head_of("text/html; charset=utf-8", &session_id), page.policy);
     let shape = FrameStyle {
         opening: page.html,
-        before: page.before_frame,
-        after: page.after_frame,
-        has_table: page.has_table,
+        json: Some((page.before_frame, page.after_frame)),
+        table: page.has_table.then_some(("<!--\n", "-->\n")),
         since: 0,
     };
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, shape)) })
@@ -108,9 +118,11 @@ fn stream(server: &Server, conn: &Conn, shape: &mut FrameStyle) -> io::Result<()
     loop {
         if let Some(published) = waited.take().filter(|published| published.seq != seq) {
             seq = published.seq;
-            let table = if shape.has_table { monitor::table(server, &published) } else { "".into() };
-            let parts = [shape.before.as_bytes(), published.json.as_bytes(), shape.after.as_bytes(), table.as_bytes()];
-            conn.send_piece(&parts)?;
+            let json = shape.json.as_ref().map(|(before, after)| [before.as_str(), &published.json, after]);
+            let table = shape.table.map(|around| (around, monitor::table(server, &published)));
+            let table = table.as_ref().map(|((before, after), table)| [*before, table, after]);
+            let ([a, b, c], [d, e, f]) = (json.unwrap_or_default(), table.unwrap_or_default());
+            conn.send_piece(&[a, b, c, d, e, f].map(str::as_bytes))?;
         }
         if server.host.is_stopping() {
             return conn.end_stream();

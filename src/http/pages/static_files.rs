@@ -2,9 +2,9 @@
 //!
 //! Not here: the page around them (`monitor.rs`).
 
+use crate::address;
 use crate::http::protocol::error::ApiError;
-use crate::http::protocol::guard::split_authority;
-use crate::http::protocol::parse::Head;
+use crate::http::protocol::head::Head;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use crate::types::NodeId;
@@ -95,12 +95,12 @@ pub(crate) fn with_page_headers(response: Response, policy: String) -> Response 
         .with("X-Frame-Options", "DENY")
 }
 
-/// A policy that allows only scripts and styles with this nonce, and connections to this node and to the hosts of the
-/// others, on any port: nodes may join while the page is open.
-pub(crate) fn policy(addresses: &[(NodeId, String)], nonce: &str) -> String {
+/// A policy that allows only scripts and styles with this nonce, and connections to this node, under the name `host` by
+/// which its client came, and to the hosts of the others, on any port: nodes may join while the page is open.
+pub(crate) fn policy(addresses: &[(NodeId, String)], host: &str, nonce: &str) -> String {
     let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
-    for (_, address) in addresses {
-        match split_authority(address) {
+    for address in addresses.iter().map(|(_, address)| address.as_str()).chain([host]) {
+        match address::split(address) {
             Some((name, _)) if !name.contains(':') => hosts.insert(format!("http://{name}:*")),
             // A policy cannot name an IPv6 address.
             Some(_) => hosts.insert("http:".to_owned()),

@@ -16,31 +16,87 @@
 //! recognized by its `User-Agent`, must show by `Referer` that the request comes from one of our pages, or open a
 //! window.
 //!
+//! Behind a proxy the page's origin is the proxy's, and `Host` may be either one: the setting `http_hosts` lists such
+//! names and origins, and a listed origin is one of our pages. `X-Forwarded-Host` and `-Proto` are not read: a page under
+//! a rebound name could send them too, and what is listed has its scheme.
+//!
 //! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which
 //! audience (`http/routes.rs`).
 
 use super::error::ApiError;
-use super::parse::{Head, Method};
+use super::head::{Head, Method};
+use crate::address;
 use crate::node::Addressing;
+use crate::settings::Settings;
 use std::net::IpAddr;
 
-/// Refuses a `Host` header that does not name this machine.
+/// Refuses a `Host` header that does not name this machine. Without one, which only HTTP/1.0 allows, no browser sent it.
 pub fn check_host(node: &dyn Addressing, head: &Head) -> Result<(), ApiError> {
-    let name = split_authority(&head.host).map(|(name, _)| name);
-    match name {
-        Some(name) if is_loopback(name) => Ok(()),
-        Some(name) => {
-            let ours = &node.settings().host;
-            let is_ours = name.eq_ignore_ascii_case(ours.trim_matches(['[', ']']));
-            // Bound to every address: any IP literal is accepted, since rebinding needs a name.
-            let is_any = ours.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
-            if is_ours || (is_any && name.parse::<IpAddr>().is_ok()) {
-                return Ok(());
-            }
-            Err(ApiError::refused(421, "this server does not serve this Host"))
-        }
-        None => Err(ApiError::refused(400, "malformed Host")),
+    if head.host.is_empty() {
+        return Ok(());
     }
+    let Some((name, _)) = address::split(&head.host) else {
+        return Err(ApiError::refused(400, "malformed Host"));
+    };
+    if is_ours(node.settings(), name) {
+        return Ok(());
+    }
+    Err(ApiError::refused(421, "this server does not serve this Host: add it to the setting http_hosts"))
+}
+
+/// Whether a name is one of this machine's.
+fn is_ours(settings: &Settings, name: &str) -> bool {
+    let is_named = |known: &str| address::is_same_host(name, known);
+    // A node that was given a name, or every address, accepts any address: rebinding needs a name.
+    let is_name = !address::is_loopback(&settings.host) && settings.host.parse::<IpAddr>().is_err();
+    let has_addresses = is_name || address::is_unspecified(&settings.host);
+    address::is_loopback(name)
+        || is_named(&settings.host)
+        || settings.advertise_host.as_deref().is_some_and(is_named)
+        || (has_addresses && name.parse::<IpAddr>().is_ok())
+        || listed(settings).any(|known| is_named(known.name))
+}
+
+/// `http://name:port`, as in `Origin`, and with the scheme or the port left out in the setting `http_hosts`.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    scheme: Option<&'a str>,
+    name: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Site<'a> {
+    fn of(text: &'a str) -> Option<Site<'a>> {
+        let (scheme, authority) = match text.split_once("://") {
+            Some((scheme @ ("http" | "https"), authority)) => (Some(scheme), authority),
+            Some(_) => return None,
+            None => (None, text),
+        };
+        let (name, port) = address::split(authority)?;
+        Some(Site { scheme, name, port })
+    }
+
+    /// The port in use; without one in the text it is the scheme's.
+    fn port(self, scheme: Option<&str>) -> u16 {
+        self.port.unwrap_or(if scheme == Some("https") { 443 } else { 80 })
+    }
+
+    /// Whether an entry of the setting stands for an origin.
+    fn covers(self, origin: Site) -> bool {
+        (self.scheme.is_none() || self.scheme == origin.scheme)
+            && address::is_same_host(self.name, origin.name)
+            && self.port(origin.scheme) == origin.port(origin.scheme)
+    }
+}
+
+/// The setting `http_hosts`.
+fn listed(settings: &Settings) -> impl Iterator<Item = Site<'_>> {
+    settings.http_hosts.iter().filter_map(|text| Site::of(text))
+}
+
+/// Whether the setting lists this origin, or that of an address.
+fn is_listed(settings: &Settings, origin: &str) -> bool {
+    Site::of(origin).filter(|site| site.scheme.is_some()).is_some_and(|site| listed(settings).any(|it| it.covers(site)))
 }
 
 /// Media type of most bodies.
@@ -76,8 +132,10 @@ fn caller(node: &dyn Addressing, head: &Head) -> Option<Audience> {
         let is_read = matches!(head.method, Some(Method::Get | Method::Head));
         if is_read && head.is_navigation { Audience::Window } else { Audience::Anyone }
     };
+    let settings = node.settings();
     let is_own = |origin: &str| {
-        origin.strip_prefix("http://").is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host))
+        let is_host = |authority: &str| !authority.is_empty() && authority.eq_ignore_ascii_case(&head.host);
+        origin.strip_prefix("http://").is_some_and(is_host) || is_listed(settings, origin)
     };
     match (head.origin.as_deref(), site) {
         (Some(origin), None | Some("same-origin" | "none")) if is_own(origin) => Some(Audience::Node),
@@ -86,11 +144,11 @@ fn caller(node: &dyn Addressing, head: &Head) -> Option<Audience> {
         (None, Some("same-origin" | "none")) => Some(Audience::Node),
         (None, Some(_)) => Some(window()),
         (None, None) if !head.is_browser => None,
-        (None, None) => {
-            let from = head.referer.as_deref().and_then(|address| address.strip_prefix("http://")?.split('/').next());
-            let is_ours = from.is_some_and(|authority| authority.eq_ignore_ascii_case(&head.host));
-            Some(if is_ours { Audience::Node } else { window() })
-        }
+        (None, None) => Some(if head.referer.as_deref().and_then(origin_of).is_some_and(is_own) {
+            Audience::Node
+        } else {
+            window()
+        }),
     }
 }
 
@@ -113,28 +171,37 @@ pub fn check(node: &dyn Addressing, head: &Head, audience: Audience, media: Opti
     Ok(())
 }
 
-/// The value of `Access-Control-Allow-Origin`, if the requesting page belongs to a node of this cluster or a front
-/// door.
+/// The origin in an address: what is before the path.
+fn origin_of(address: &str) -> Option<&str> {
+    let authority = address.find("://")? + 3;
+    let length = address[authority..].find('/').unwrap_or(address.len() - authority);
+    Some(&address[..authority + length])
+}
+
+/// The value of `Access-Control-Allow-Origin`, if the requesting page belongs to a node of this cluster, a front door,
+/// or a proxy before one.
 pub fn allowed_origin(node: &dyn Addressing, head: &Head) -> Option<String> {
-    let origin = head.origin.as_deref()?;
-    let (name, port) = split_authority(origin.strip_prefix("http://")?)?;
+    let (origin, settings) = (head.origin.as_deref()?, node.settings());
+    if is_listed(settings, origin) {
+        return Some(origin.to_owned());
+    }
+    let (name, port) = address::split(origin.strip_prefix("http://")?)?;
     let port = port.unwrap_or(80);
+    // Nodes on every address are known as loopback, and a client from elsewhere calls them as it calls us.
+    let is_as_we = address::is_unspecified(&settings.host)
+        && check_host(node, head).is_ok()
+        && address::split(&head.host).is_some_and(|(ours, _)| address::is_same_host(name, ours));
     let same = |other: &str| {
-        name.eq_ignore_ascii_case(other) || (is_loopback(name) && (is_loopback(other) || is_unspecified(other)))
+        address::is_same_host(name, other) || (address::is_loopback(other) && (address::is_loopback(name) || is_as_we))
     };
-    let is_node = node.http_addresses().iter().any(|(_, address)| {
-        split_authority(address).is_some_and(|(other, other_port)| same(other) && other_port == Some(port))
-    });
-    let is_door = || {
-        let settings = node.settings();
-        port == settings.service_port
-            && (same(&settings.host)
-                || node
-                    .http_addresses()
-                    .iter()
-                    .any(|(_, address)| split_authority(address).is_some_and(|(o, _)| same(o))))
+    let addresses = node.http_addresses();
+    let mut nodes = addresses.iter().filter_map(|(_, at)| address::split(at)).filter(|(other, _)| same(other));
+    let is_ours = if port == settings.service_port {
+        same(settings.advertised_host()) || nodes.next().is_some()
+    } else {
+        nodes.any(|(_, other)| other == Some(port))
     };
-    (is_node || is_door()).then(|| origin.to_owned())
+    is_ours.then(|| origin.to_owned())
 }
 
 /// The headers that let pages of the cluster's other nodes read a response.
@@ -149,60 +216,65 @@ pub(crate) fn cors_headers(node: &dyn Addressing, head: &Head) -> Vec<(&'static 
     headers
 }
 
-/// `name`, `name:port`, `[v6]`, `[v6]:port`; `None` if it is none of these.
-pub fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
-    let (name, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (name, rest) = rest.split_once(']')?;
-        name.parse::<std::net::Ipv6Addr>().ok()?;
-        (name, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
-    } else {
-        let (name, port) = authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port)));
-        if name.is_empty()
-            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-        {
-            return None;
-        }
-        (name, port)
-    };
-    match port {
-        None => Some((name, None)),
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some((name, Some(digits.parse().ok()?))),
-        Some(_) => None,
-    }
-}
-
-fn is_loopback(name: &str) -> bool {
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn is_unspecified(name: &str) -> bool {
-    name.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
-}
-
 #[cfg(test)]
 mod tests {
     use crate::http::protocol::guard::*;
 
     #[test]
-    fn splits_authorities() {
-        for (text, expected) in [
-            ("localhost", Some(("localhost", None))),
-            ("127.0.0.1:80", Some(("127.0.0.1", Some(80)))),
-            ("[::1]", Some(("::1", None))),
-            ("[::1]:6701", Some(("::1", Some(6701)))),
-            ("", None),
-            ("a:b", None),
-            ("a:99999", None),
-            ("a:1:2", None),
-            ("a@b", None),
-            ("a b", None),
-            ("[::1", None),
-            ("[x]:1", None),
+    fn entries_stand_for_origins() {
+        for (entry, origin, expected) in [
+            ("phalanx.example", "http://phalanx.example", true),
+            ("phalanx.example", "https://Phalanx.Example", true),
+            ("phalanx.example", "https://phalanx.example:443", true),
+            ("phalanx.example", "http://phalanx.example:8080", false),
+            ("phalanx.example", "http://evil.example", false),
+            ("phalanx.example", "http://phalanx.example.evil.example", false),
+            ("phalanx.example:8080", "http://phalanx.example:8080", true),
+            ("phalanx.example:8080", "http://phalanx.example", false),
+            ("https://phalanx.example", "https://phalanx.example", true),
+            ("https://phalanx.example", "http://phalanx.example", false),
+            ("http://[fd00::1]:80", "http://[fd00:0::1]", true),
+            ("phalanx.example", "null", false),
+            ("phalanx.example", "phalanx.example", false),
+            ("phalanx.example", "ftp://phalanx.example", false),
         ] {
-            assert_eq!(split_authority(text), expected, "{text:?}");
+            let settings = Settings { http_hosts: vec![entry.to_string()], ..Settings::default() };
+            assert_eq!(is_listed(&settings, origin), expected, "{entry} {origin}");
         }
-        assert!(
-            is_loopback("LocalHost") && is_loopback("127.9.9.9") && is_loopback("::1") && !is_loopback("evil.example")
-        );
+    }
+
+    #[test]
+    fn a_machine_has_the_names_in_its_settings() {
+        let with = |host: &str, advertised: Option<&str>, listed: &[&str]| Settings {
+            host: host.into(),
+            advertise_host: advertised.map(String::from),
+            http_hosts: listed.iter().map(|it| it.to_string()).collect(),
+            ..Settings::default()
+        };
+        for (settings, name, expected) in [
+            (with("127.0.0.1", None, &[]), "10.0.0.1", false),
+            (with("127.0.0.1", None, &["phalanx.example:8080"]), "phalanx.example", true),
+            (with("127.0.0.1", None, &["phalanx.example"]), "evil.example", false),
+            (with("10.0.0.1", None, &[]), "10.0.0.1", true),
+            (with("10.0.0.1", None, &[]), "10.0.0.2", false),
+            (with("fd00::1", None, &[]), "fd00:0::1", true),
+            (with("0.0.0.0", None, &[]), "10.0.0.2", true),
+            (with("::", None, &[]), "fd00::2", true),
+            (with("::", None, &[]), "node1.example", false),
+            (with("::", Some("node1.example"), &[]), "Node1.example", true),
+            (with("node1.example", None, &[]), "node1.example", true),
+            (with("node1.example", None, &[]), "10.0.0.1", true),
+            (with("node1.example", None, &[]), "node2.example", false),
+            (with("localhost", None, &[]), "127.0.0.1", true),
+        ] {
+            assert_eq!(is_ours(&settings, name), expected, "{} {name}", settings.host);
+        }
+    }
+
+    #[test]
+    fn an_origin_ends_at_the_path() {
+        assert_eq!(origin_of("http://a:1/b/c"), Some("http://a:1"));
+        assert_eq!(origin_of("https://a"), Some("https://a"));
+        assert_eq!(origin_of("a/b"), None);
     }
 }

@@ -8,7 +8,7 @@
 //! Not here: the table (`services/sessions.rs`).
 
 use super::error::ApiError;
-use super::parse::{Head, Method};
+use super::head::{Head, Method};
 use crate::services::sessions::Tag;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;

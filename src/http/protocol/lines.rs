@@ -4,9 +4,10 @@
 //! the caller may have something else to do meanwhile.
 //! Not here: what the lines contain.
 
-use super::conn::is_timeout;
+use super::deadlines::is_timeout;
+use crate::address;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Longest line: a piece of output may be as long as the whole output, in base64.
@@ -38,8 +39,7 @@ impl Lines {
     /// Nothing listens there, or no head comes within `within`.
     pub fn get(address: &str, path: &str, within: Duration, read_timeout: Duration) -> io::Result<(u16, Lines)> {
         let until = Instant::now() + within;
-        let at = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
-        let mut stream = TcpStream::connect_timeout(&at, within)?;
+        let mut stream = address::connect(address, within)?;
         stream.set_write_timeout(Some(within))?;
         stream.set_read_timeout(Some(read_timeout.min(within)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;

@@ -5,7 +5,8 @@
 //! Not here: which parameters are known (`http/routes.rs`), what they mean (each handler).
 
 use super::error::ApiError;
-use super::parse::{Head, percent_decode};
+use super::head::Head;
+use crate::text::without_byte_order_mark;
 use crate::time::parse_duration;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -82,6 +83,7 @@ pub(crate) fn digits(text: &str) -> Option<u64> {
 /// A body that is a JSON object. serde would also accept an array of the fields' values. An integer may have a fraction
 /// of zeros: `5.0` is an integer in JSON Schema, and some clients write all numbers so.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let body = without_byte_order_mark(body).map_err(|why| ApiError::refused(400, format!("body: {why}")))?;
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
         return Err(ApiError::refused(400, "body: expected a JSON object"));
     }
@@ -112,10 +114,47 @@ fn without_zero_fractions(text: &[u8]) -> Option<Vec<u8>> {
     (integers.len() < text.len()).then_some(integers)
 }
 
+/// Decodes `%41` to `A`; `None` for a broken escape. A plus stays a plus.
+pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte != b'%' {
+            bytes.push(byte);
+            rest = after;
+            continue;
+        }
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = &after[2..];
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::http::protocol::params::*;
+    use crate::text::percent_encode;
     use serde::Deserialize;
+
+    #[test]
+    fn names_are_decoded_once_and_strictly() {
+        for (text, expected) in [
+            ("a%20b", Some(&b"a b"[..])),
+            ("a+b/c", Some(b"a+b/c")),
+            ("%25", Some(b"%")),
+            ("%2525", Some(b"%25")),
+            ("%00%fF", Some(b"\x00\xff")),
+            ("%", None),
+            ("%4", None),
+            ("%+4", None),
+        ] {
+            assert_eq!(percent_decode(text).as_deref(), expected, "{text}");
+        }
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(percent_decode(&percent_encode(&all)), Some(all));
+        assert_eq!(percent_encode(b"a/b\xff"), "a%2Fb%FF");
+    }
 
     #[derive(Debug, Deserialize, PartialEq)]
     struct Pair {

@@ -1,4 +1,4 @@
-//! Bytes to a request head, and chunked bodies to bytes: pure, and strict where leniency has let requests be smuggled.
+//! Bytes to a request head: pure, and strict where leniency has let requests be smuggled.
 //!
 //! httparse finds the tokens; this file adds what it does not check: sizes, bare line feeds, `Host`, how the body is
 //! framed. Whatever two programs could interpret differently is refused, never repaired (RFC 9112 sections 2.2, 5, 6,
@@ -8,143 +8,11 @@
 //! be copied into a response. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
 //! Not here: reading and deadlines (`conn.rs`), which hosts and origins are allowed (`guard.rs`).
 
+use super::head::{Fault, Framing, Head, Method, fault};
 use crate::limits;
 
 /// Longest request line; a longer one is refused with 414.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
-/// Longest chunk-size line with its extensions, which no legitimate client needs.
-const CHUNK_LINE_BYTES_MAX: usize = 128;
-/// Longest trailer section; it is read and dropped.
-const TRAILER_BYTES_MAX: usize = 4 << 10;
-
-/// Why a request is refused before its content is examined. The connection closes after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Status of the response.
-    pub status: u16,
-    /// The reason, for people.
-    pub why: &'static str,
-}
-
-fn fault<T>(status: u16, why: &'static str) -> Result<T, Fault> {
-    Err(Fault { status, why })
-}
-
-/// Methods that the server knows; others are answered with 501. Those in `Other` are never allowed (405).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    /// `OPTIONS`: the preflight request of a browser before a page of another node may use the chat.
-    Options,
-    /// `PATCH`, `QUERY`, `TRACE`, `CONNECT`: known, and allowed nowhere.
-    Other,
-}
-
-impl Method {
-    const ALLOWED: [Method; 6] =
-        [Method::Get, Method::Head, Method::Post, Method::Put, Method::Delete, Method::Options];
-
-    /// The method's name; empty for methods that are never allowed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Options => "OPTIONS",
-            Method::Other => "",
-        }
-    }
-}
-
-/// How the body is framed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
-    #[default]
-    Empty,
-    /// So many bytes, at least one.
-    Length(usize),
-    Chunked,
-}
-
-/// One request head, checked.
-#[derive(Clone, Debug, Default)]
-pub struct Head {
-    /// `None`: a valid but unknown token (501).
-    pub method: Option<Method>,
-    /// Path and query as sent, visible ASCII, starting with `/`.
-    pub target: String,
-    /// HTTP/1.1, or else HTTP/1.0.
-    pub is_http11: bool,
-    /// `Host` as sent (or the authority of an absolute target, which must agree).
-    pub host: String,
-    pub framing: Framing,
-    /// The connection may be used again.
-    pub keep_alive: bool,
-    /// The client waits for `100 Continue` before it sends the body.
-    pub expects_continue: bool,
-    pub origin: Option<String>,
-    pub fetch_site: Option<String>,
-    /// `Sec-Fetch-Mode: navigate` with `Sec-Fetch-Dest: document`, or `Upgrade-Insecure-Requests` from a browser that
-    /// sends neither: the response is for a window of its own.
-    pub is_navigation: bool,
-    /// `User-Agent` begins as that of every web browser.
-    pub is_browser: bool,
-    pub referer: Option<String>,
-    pub content_type: Option<String>,
-    pub accept: Option<String>,
-    pub if_none_match: Option<String>,
-    pub idempotency_key: Option<String>,
-    pub authorization: Option<String>,
-}
-
-impl Head {
-    /// The target up to `?`.
-    pub fn path(&self) -> &str {
-        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
-    }
-
-    /// Value of the first query parameter of this name, undecoded.
-    pub fn query(&self, name: &str) -> Option<&str> {
-        let (_, query) = self.target.split_once('?')?;
-        query.split('&').find_map(|pair| match pair.split_once('=') {
-            Some((key, value)) if key == name => Some(value),
-            None if pair == name => Some(""),
-            _ => None,
-        })
-    }
-}
-
-/// The reason for refusing a body that is larger than this.
-pub fn too_large(body_bytes_max: usize) -> &'static str {
-    match body_bytes_max {
-        limits::HTTP_LOAD_BYTES_MAX => "body larger than 1 GiB",
-        _ => "body larger than 8 MiB",
-    }
-}
-
-/// Decodes `%41` to `A`; `None` for a broken escape. A plus stays a plus.
-pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        if byte != b'%' {
-            bytes.push(byte);
-            rest = after;
-            continue;
-        }
-        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
-        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
-        rest = &after[2..];
-    }
-    Some(bytes)
-}
-
 /// Parses a head at the start of `bytes`. `Ok(None)`: more bytes are needed. `Ok(Some((head, length)))`: the body, or
 /// the next request, starts at `length`.
 pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
@@ -281,15 +149,17 @@ impl Fields {
     }
 
     fn finish(self, method: Option<Method>, target: &str, is_http11: bool) -> Result<Head, Fault> {
-        let Some(mut host) = self.host.filter(|host| !host.is_empty()) else {
+        let mut host = self.host.unwrap_or_default();
+        // HTTP/1.0 has no Host: health checks of load balancers send none, and browsers always do.
+        if host.is_empty() && is_http11 {
             return fault(400, "missing Host header");
-        };
+        }
         let mut target = target.to_owned();
         if let Some(rest) =
             target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).map(|_| &target[7..])
         {
             let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
-            if !authority.eq_ignore_ascii_case(&host) {
+            if !host.is_empty() && !authority.eq_ignore_ascii_case(&host) {
                 return fault(400, "target and Host disagree");
             }
             host = authority.to_owned();
@@ -334,126 +204,9 @@ fn content_length(value: &[u8]) -> Result<usize, Fault> {
     }
 }
 
-/// Decoder of one chunked body, fed with whatever pieces arrive.
-#[derive(Debug, Default)]
-pub struct Chunked {
-    state: ChunkState,
-    /// Bytes of the line or trailer section read so far.
-    line_bytes: usize,
-    size: usize,
-    has_digit: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ChunkState {
-    #[default]
-    Size,
-    Extension,
-    SizeLf,
-    Data,
-    DataCr,
-    DataLf,
-    TrailerStart,
-    Trailer,
-    TrailerLf,
-    EndLf,
-    Done,
-}
-
-impl Chunked {
-    /// The whole body has been read.
-    pub fn is_done(&self) -> bool {
-        self.state == ChunkState::Done
-    }
-
-    /// Consumes bytes from `input` and appends body bytes to `body` (at most `body_bytes_max` in all). Returns how many
-    /// bytes of `input` belong to this body; the rest belongs to the next request.
-    pub fn feed(&mut self, input: &[u8], body: &mut Vec<u8>, body_bytes_max: usize) -> Result<usize, Fault> {
-        let mut at = 0;
-        while at < input.len() && !self.is_done() {
-            if self.state == ChunkState::Data {
-                let length = self.size.min(input.len() - at);
-                body.extend_from_slice(&input[at..at + length]);
-                at += length;
-                self.size -= length;
-                if self.size == 0 {
-                    self.state = ChunkState::DataCr;
-                }
-                continue;
-            }
-            self.on_byte(input[at])?;
-            at += 1;
-            if self.state == ChunkState::Data && self.size > body_bytes_max.saturating_sub(body.len()) {
-                return fault(413, too_large(body_bytes_max));
-            }
-        }
-        Ok(at)
-    }
-
-    fn on_byte(&mut self, byte: u8) -> Result<(), Fault> {
-        use ChunkState::*;
-        self.line_bytes += 1;
-        self.state = match (self.state, byte) {
-            (Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                let digit = (byte as char).to_digit(16).expect("a hexadecimal digit") as usize;
-                let Some(size) = self.size.checked_mul(16).and_then(|size| size.checked_add(digit)) else {
-                    return fault(400, "chunk size overflows");
-                };
-                self.size = size;
-                self.has_digit = true;
-                Size
-            }
-            (Size, b';') if self.has_digit => Extension,
-            (Size | Extension, b'\r') if self.has_digit => SizeLf,
-            (Extension, b'\t' | 0x20..=0x7e | 0x80..) => Extension,
-            (SizeLf, b'\n') => {
-                self.line_bytes = 0;
-                self.has_digit = false;
-                if self.size == 0 { TrailerStart } else { Data }
-            }
-            (DataCr, b'\r') => DataLf,
-            (DataLf, b'\n') => {
-                self.line_bytes = 0;
-                Size
-            }
-            (TrailerStart, b'\r') => EndLf,
-            (TrailerStart | Trailer, b'\t' | 0x20..=0x7e | 0x80..) => Trailer,
-            (Trailer, b'\r') => TrailerLf,
-            (TrailerLf, b'\n') => TrailerStart,
-            (EndLf, b'\n') => Done,
-            _ => return fault(400, "malformed chunked body"),
-        };
-        match self.state {
-            Size | Extension if self.line_bytes > CHUNK_LINE_BYTES_MAX => fault(400, "chunk size line too long"),
-            Trailer if self.line_bytes > TRAILER_BYTES_MAX => fault(431, "trailers larger than 4 KiB"),
-            _ => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::http::protocol::parse::*;
-    use crate::text::percent_encode;
-
-    #[test]
-    fn names_are_decoded_once_and_strictly() {
-        for (text, expected) in [
-            ("a%20b", Some(&b"a b"[..])),
-            ("a+b/c", Some(b"a+b/c")),
-            ("%25", Some(b"%")),
-            ("%2525", Some(b"%25")),
-            ("%00%fF", Some(b"\x00\xff")),
-            ("%", None),
-            ("%4", None),
-            ("%+4", None),
-        ] {
-            assert_eq!(percent_decode(text).as_deref(), expected, "{text}");
-        }
-        let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(percent_decode(&percent_encode(&all)), Some(all));
-        assert_eq!(percent_encode(b"a/b\xff"), "a%2Fb%FF");
-    }
 
     fn parse(text: &str) -> Result<Head, Fault> {
         head(text.as_bytes()).map(|found| found.expect("a whole head").0)
@@ -550,51 +303,5 @@ mod tests {
         assert_eq!(status(&many(101)), 431);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(16 << 10))), 431);
         assert_eq!(head(format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(16 << 10)).as_bytes()).unwrap_err().status, 431);
-    }
-
-    fn chunks(text: &str) -> Result<(Vec<u8>, usize), Fault> {
-        let (mut decoder, mut body) = (Chunked::default(), Vec::new());
-        let used = decoder.feed(text.as_bytes(), &mut body, 1000)?;
-        assert!(decoder.is_done(), "{text:?} did not end");
-        Ok((body, used))
-    }
-
-    #[test]
-    fn decodes_chunks_at_every_cut() {
-        let text = "4\r\nWiki\r\n00005;a=b\r\npedia\r\n0\r\nTrailer: x\r\n\r\nGET";
-        assert_eq!(chunks(text).unwrap(), (b"Wikipedia".to_vec(), text.len() - 3));
-        for cut in 0..text.len() - 3 {
-            let (mut decoder, mut body) = (Chunked::default(), Vec::new());
-            assert_eq!(decoder.feed(&text.as_bytes()[..cut], &mut body, 9).unwrap(), cut);
-            assert!(!decoder.is_done());
-            decoder.feed(&text.as_bytes()[cut..], &mut body, 9).unwrap();
-            assert!(decoder.is_done() && body == b"Wikipedia", "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn refuses_odd_chunks() {
-        for text in [
-            "4\nWiki\r\n0\r\n\r\n",
-            "4\r\nWiki\n0\r\n\r\n",
-            "4\r\nWikis\r\n0\r\n\r\n",
-            "0x4\r\nWiki\r\n0\r\n\r\n",
-            "+4\r\nWiki\r\n0\r\n\r\n",
-            " 4\r\nWiki\r\n0\r\n\r\n",
-            "4 \r\nWiki\r\n0\r\n\r\n",
-            "\r\nWiki\r\n0\r\n\r\n",
-            ";a\r\n\r\n",
-            "4;a\nb\r\nWiki\r\n0\r\n\r\n",
-            "10000000000000000\r\n",
-            "0\r\nA: b\n\r\n",
-            "0\r\n\n",
-        ] {
-            assert_eq!(chunks(text).expect_err(text).status, 400, "{text:?}");
-        }
-        assert_eq!(chunks(&format!("1;{}\r\n", "a".repeat(200))).unwrap_err().status, 400);
-        assert_eq!(chunks(&format!("{}1\r\n", "0".repeat(200))).unwrap_err().status, 400);
-        assert_eq!(chunks(&format!("0\r\n{}", "A: b\r\n".repeat(2000))).unwrap_err().status, 431);
-        assert_eq!(chunks("3e9\r\n").unwrap_err().status, 413);
-        assert_eq!(chunks("ffffffffffffffff\r\n").unwrap_err().status, 413);
     }
 }

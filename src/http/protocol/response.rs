@@ -24,6 +24,16 @@ pub struct Origin {
     pub index: u64,
 }
 
+/// What becomes of the connection after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    Closed,
+    /// It is kept, as HTTP/1.1 does unless told otherwise.
+    Kept,
+    /// It is kept for a client of HTTP/1.0 that has asked for it, and must be told.
+    KeptOnRequest,
+}
+
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
@@ -84,7 +94,7 @@ impl Response {
     }
 
     /// Appends the response to `out`. `has_body` is false for HEAD and for the head of a stream.
-    pub fn write(&self, out: &mut Vec<u8>, keep_alive: bool, has_body: bool, origin: Option<Origin>) {
+    pub fn write(&self, out: &mut Vec<u8>, persistence: Persistence, has_body: bool, origin: Option<Origin>) {
         write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).expect("a Vec takes every write");
         if self.is_stream {
             header(out, "Content-Type", self.content_type);
@@ -104,8 +114,10 @@ impl Response {
         for (name, value) in &self.headers {
             header(out, name, value);
         }
-        if !keep_alive {
-            header(out, "Connection", "close");
+        match persistence {
+            Persistence::Closed => header(out, "Connection", "close"),
+            Persistence::Kept => {}
+            Persistence::KeptOnRequest => header(out, "Connection", "keep-alive"),
         }
         out.extend_from_slice(b"\r\n");
         if has_body {
@@ -191,7 +203,12 @@ mod tests {
     #[test]
     fn no_value_starts_a_header_of_its_own() {
         let mut out = Vec::new();
-        Response::empty(307).with("Location", "http://a/\r\nSet-Cookie: b\0").write(&mut out, true, true, None);
+        Response::empty(307).with("Location", "http://a/\r\nSet-Cookie: b\0").write(
+            &mut out,
+            Persistence::Kept,
+            true,
+            None,
+        );
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("Location: http://a/  Set-Cookie: b \r\n"), "{text}");
     }

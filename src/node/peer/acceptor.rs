@@ -14,6 +14,7 @@ use super::join::{self, whereabouts};
 use super::limits::{ConnectionEntry, ConnectionTable};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::node::accept::{self, Arrival};
+use crate::node::listener::Listener;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
 use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
@@ -30,7 +31,7 @@ use log::debug;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ const SPAWN_PAUSE: Duration = Duration::from_millis(20);
 const STACK_BYTES: usize = 512 << 10;
 
 /// Body of the `peers` thread: accepts until the node stops.
-pub fn accept_all(shared: &Arc<Shared>, listener: &TcpListener) {
+pub fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
     let places = Arc::new(ConnectionTable::default());
     accept::accept_all(
         listener,
@@ -96,7 +97,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
         }
         Purpose::Peer => serve_peer(shared, stream, hello, place, &mut seals.incoming),
         Purpose::Ask => answer(stream, &mut seals, Frame::Whereabouts(whereabouts(shared, from.id))),
-        Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, &hello, is_gateway)),
+        Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, stream, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
             let why = "this node has no address of yours".to_string();

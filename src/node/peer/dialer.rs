@@ -7,6 +7,7 @@
 //! Not here: how frames get into a connection and when they are dropped (`node/shared/link.rs`), who gets a link
 //! (`node/threads/core/`), the reading half (`acceptor.rs`).
 
+use crate::address;
 use crate::limits::SEND_INBOX_MAX;
 use crate::node::shared::link::{Link, LinkInput, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
@@ -19,7 +20,7 @@ use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -181,11 +182,6 @@ fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     }
 }
 
-/// First address of `host:port`.
-pub fn resolve(address: &str) -> io::Result<std::net::SocketAddr> {
-    address.to_socket_addrs()?.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))
-}
-
 /// Dials a node of this cluster, and verifies its identity.
 ///
 /// # Errors
@@ -197,7 +193,7 @@ pub fn dial_as(
     purpose: Purpose,
     timeout: Duration,
 ) -> Result<(TcpStream, HelloReply, Seals), WireError> {
-    let stream = TcpStream::connect_timeout(&resolve(address)?, timeout)?;
+    let stream = address::connect(address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),

@@ -3,10 +3,11 @@
 //!
 //! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery/`).
 
-use super::dialer;
+use crate::address;
 use crate::cluster::config_file;
 use crate::cluster::discovery::JoinAnswer;
 use crate::limits::HANDSHAKE_DEADLINE;
+use crate::node::listener::Listener;
 use crate::node::shared::Shared;
 use crate::raft::Promise;
 use crate::settings::Settings;
@@ -16,7 +17,7 @@ use crate::wire::handshake::{self, DeadlineReader, HelloReply};
 use crate::wire::seal::{Key, Seals};
 use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
 use std::collections::BTreeSet;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -99,7 +100,7 @@ impl Asker {
     }
 
     fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, Seals), WireError> {
-        let stream = TcpStream::connect_timeout(&dialer::resolve(address)?, CONNECT_TIMEOUT)?;
+        let stream = address::connect(address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = Hello {
             protocol: PROTOCOL,
@@ -126,8 +127,8 @@ impl DiscoveryResponder {
     ///
     /// # Errors
     /// When the listener cannot be shared or no thread can be had.
-    pub fn start(listener: &TcpListener, asker: Asker) -> std::io::Result<DiscoveryResponder> {
-        let port = listener.local_addr()?;
+    pub fn start(listener: &Listener, asker: Asker) -> std::io::Result<DiscoveryResponder> {
+        let port = listener.address()?;
         let listener = listener.try_clone()?;
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);

@@ -8,6 +8,7 @@
 
 use super::discovery_client::Asker;
 use super::newcomers::SILENT_LEARNERS_MAX;
+use crate::address;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::request::Operation;
@@ -18,6 +19,8 @@ use crate::services::directory::Directory;
 use crate::types::{Identity, NodeId};
 use crate::wire::{Frame, Hello, Whereabouts};
 use log::info;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 /// What this node answers to a node that looks for a cluster, or for its place in one.
@@ -30,9 +33,33 @@ pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
     Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default(), who: None }
 }
 
+/// Whether a connection comes from another machine.
+fn is_from_elsewhere(stream: &TcpStream) -> bool {
+    let ip = |address: io::Result<SocketAddr>| address.ok().map(|address| address.ip().to_canonical());
+    let (there, here) = (ip(stream.peer_addr()), ip(stream.local_addr()));
+    there != here && there.is_some_and(|ip| !ip.is_loopback())
+}
+
+/// Why two nodes on different machines cannot reach each other at the addresses that they tell.
+fn unreachable_as_told(ours: &str, theirs: &str) -> Option<String> {
+    let is_loopback = |at: &str| address::split(at).is_some_and(|(host, _)| address::is_loopback(host));
+    let (whose, at) = match (is_loopback(ours), is_loopback(theirs)) {
+        (true, _) => ("the leader", ours),
+        (_, true) => ("this node", theirs),
+        _ => return None,
+    };
+    Some(format!("{whose} says that it is reached at {at}, which only its own machine can: set advertise_host there"))
+}
+
 /// Answers a node that asks to join.
-pub fn admit(shared: &Shared, hello: &Hello, is_gateway: bool) -> Frame {
+pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: bool) -> Frame {
     let who = hello.from;
+    let ours = shared.settings.addresses(shared.me.id).peer;
+    if is_from_elsewhere(stream)
+        && let Some(why) = unreachable_as_told(&ours, &hello.addresses.peer)
+    {
+        return Frame::Reject { why };
+    }
     if shared.view().raft.leader != Some(shared.me.id) {
         return Frame::Whereabouts(whereabouts(shared, who.id));
     }
@@ -119,4 +146,20 @@ fn in_use(id: NodeId) -> String {
 
 fn change(shared: &Shared, change: Change, deadline: Instant) -> Result<(), String> {
     shared.inboxes.ask(Operation::Change(change), deadline).into_result().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_tells_a_loopback_address_to_another_machine_is_named() {
+        let why = |ours, theirs| unreachable_as_told(ours, theirs).unwrap_or_default();
+        assert!(
+            why("127.0.0.1:5701", "10.0.0.2:5702").starts_with("the leader says that it is reached at 127.0.0.1:5701")
+        );
+        assert!(why("10.0.0.1:5701", "[::1]:5702").starts_with("this node says that it is reached at [::1]:5702"));
+        assert!(why("10.0.0.1:5701", "localhost:5702").contains("advertise_host"));
+        assert_eq!(why("10.0.0.1:5701", "node2.example:5702"), "");
+    }
 }

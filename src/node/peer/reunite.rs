@@ -73,7 +73,7 @@ fn missing(shared: &Shared) -> BTreeSet<NodeId> {
 fn addresses(shared: &Shared, missing: &BTreeSet<NodeId>) -> BTreeSet<String> {
     let settings = &shared.settings;
     let mut all = named_addresses(settings);
-    all.extend(missing.iter().map(|id| settings.addresses(*id).peer));
+    all.extend(missing.iter().map(|id| settings.local_addresses(*id).peer));
     all.remove(&settings.addresses(shared.me.id).peer);
     for link in shared.links().values() {
         all.remove(&link.address);

@@ -5,11 +5,10 @@
 //!
 //! Not here: answering (`http/front.rs`), binding (`start.rs`).
 
+use crate::address;
 use crate::cluster::discovery::FrontOwner;
-use crate::node::peer::dialer::resolve;
 use crate::node::shared::Shared;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -43,14 +42,10 @@ pub fn other_owner(address: &str, but: Option<Uuid>) -> Option<FrontOwner> {
 }
 
 fn probe(address: &str) -> io::Result<FrontOwner> {
-    let mut at = resolve(address)?;
-    if at.ip().is_unspecified() {
-        at.set_ip(if at.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
-    }
-    let mut stream = TcpStream::connect_timeout(&at, PROBE_MAX)?;
+    let mut stream = address::connect(address, PROBE_MAX)?;
     stream.set_read_timeout(Some(PROBE_MAX))?;
     stream.set_write_timeout(Some(PROBE_MAX))?;
-    write!(stream, "GET {PROBE_PATH} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {PROBE_PATH} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
@@ -75,7 +70,7 @@ impl FrontPortCheck {
             return;
         }
         self.checked = Some(Instant::now());
-        let Ok(owner) = probe(&shared.settings.front_door()) else { return };
+        let Ok(owner) = probe(&shared.settings.local_front_door()) else { return };
         if owner.cluster == shared.cluster || self.reported == Some(owner.cluster) {
             return;
         }

@@ -7,6 +7,7 @@ use super::sql_folder::SqlFolder;
 use super::stop;
 use crate::limits;
 use crate::node::handle::Handle;
+use crate::node::listener::Listener;
 use crate::node::peer::{acceptor, reunite};
 use crate::node::reports::status;
 use crate::node::shared::inboxes::{self, Receivers};
@@ -37,7 +38,6 @@ use crate::wire::seal::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -50,7 +50,7 @@ const READS_LEAVE_MB: u64 = 64;
 const STOP_MAX: Duration = Duration::from_millis(4500);
 
 /// The body of an endpoint's thread.
-pub type Endpoint = fn(TcpListener, Handle);
+pub type Endpoint = fn(Listener, Handle);
 
 /// The endpoints, given from above because arrows point down only.
 #[derive(Clone, Copy)]
@@ -116,7 +116,7 @@ pub struct NodeParts {
 pub struct Running {
     shared: Arc<Shared>,
     /// Peer port, HTTP, Redis protocol, front door: handles to end the accepts with.
-    listening: [TcpListener; 4],
+    listening: [Listener; 4],
     /// In the order in which they are joined: each may still need those after it.
     threads: Vec<std::thread::JoinHandle<()>>,
     _folder: FolderLock,
@@ -204,7 +204,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     let own_http = shared.settings.addresses(who.id).http;
     lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
-    let clone = |listener: &TcpListener| listener.try_clone().map_err(LaunchError::Thread);
+    let clone = |listener: &Listener| listener.try_clone().map_err(LaunchError::Thread);
     let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
     let core = || Core::new(Arc::clone(&shared), raft, me.peers.into_iter().collect(), applied);
     let mut threads = Threads { shared: &shared, started: Vec::new() };
@@ -308,12 +308,12 @@ impl Running {
         stop::transfer_leadership(shared);
         shared.begin_stop();
         let [peer, http, resp, front] = self.listening;
-        close(http);
-        close(resp);
-        close(front);
+        close(&http);
+        close(&resp);
+        close(&front);
         stop::drain_clients(shared);
         shared.finish_stop();
-        close(peer);
+        close(&peer);
         let _ = inboxes.gossip.try_send(GossipInput::Stop);
         let _ = inboxes.pubsub.send_timeout(PubSubInput::Stop, Duration::from_millis(200));
         let _ = inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));

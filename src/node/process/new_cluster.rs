@@ -208,7 +208,7 @@ impl Survivor {
         let asker = Asker::new(settings, key, self.me.identity(), None, false);
         let named = config_file::read(&settings.config_file_path).ok().flatten();
         let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
-        let mut addresses: BTreeSet<String> = local.map(|id| settings.addresses(id).peer).collect();
+        let mut addresses: BTreeSet<String> = local.map(|id| settings.local_addresses(id).peer).collect();
         addresses.extend(self.me.peers.values().map(|addresses| addresses.peer.clone()));
         addresses.extend(named.iter().flat_map(Projection::peer_addresses));
         addresses.extend(settings.peers.iter().cloned());

@@ -198,7 +198,7 @@ fn start(
     }
     // Checked again, because the search may have taken long.
     let ours = me.cluster.unwrap_or_else(Uuid::nil);
-    if let Some(owner) = front_port::other_owner(&settings.front_door(), Some(ours)) {
+    if let Some(owner) = front_port::other_owner(&settings.local_front_door(), Some(ours)) {
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
     let members = if let ClusterRole::Member { identities } = found { identities } else { Vec::new() };
@@ -264,7 +264,7 @@ impl Search<'_> {
         let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
         let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_bootstrap, settings };
         let responder = DiscoveryResponder::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-        let world = RealWorld::new(asker, settings.front_door(), stop_asked, |cluster| {
+        let world = RealWorld::new(asker, settings.local_front_door(), stop_asked, |cluster| {
             bootstrap(files, dir, me, store, cluster)
         });
         let decision = discover(&seeker, &world)?;
@@ -287,10 +287,7 @@ impl Search<'_> {
 fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
     match options.id {
         Some(id) => Ok((id, identity::lock_patiently(&settings.node_dir(id))?)),
-        None => {
-            let is_free = |id: NodeId| std::net::TcpListener::bind(&settings.addresses(id).peer).is_ok();
-            Ok(identity::lock_lowest(&settings.data_dir, is_free)?)
-        }
+        None => Ok(identity::lock_lowest(&settings.data_dir, |id| Ports::is_free(settings, id))?),
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Not here: the text format (`http/api/health.rs`).
 
-use super::process;
 use crate::cluster::health::Health;
 use crate::node::process::log_queue;
 use crate::node::quota;
@@ -166,7 +165,6 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
     }
     rows.extend(by_label(shared));
     rows.extend(sizes(shared));
-    rows.extend(process::all(shared.now_ms() - shared.uptime_ms()));
     for quota in quota::all(&shared.settings, &shared.sizes()) {
         let labels = vec![("quota", quota.name.setting().to_string())];
         let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);

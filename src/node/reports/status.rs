@@ -13,8 +13,9 @@ use crate::node::views::frames::Published;
 use crate::node::views::status::{
     ClusterStatus, DifferenceRow, DigestRow, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status,
 };
+use crate::raft::Role;
 use crate::services::digests::part_name;
-use crate::types::NodeId;
+use crate::types::{NodeId, Term};
 use crate::wire::heartbeat::Pace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,12 +105,13 @@ pub fn integrity(shared: &Shared) -> IntegrityStatus {
 
 fn rows(shared: &Shared) -> Vec<NodeRow> {
     let view = shared.view();
+    let raft = &view.raft;
     let now_ms = shared.now_ms();
     let mut heard: BTreeMap<NodeId, (GossipRow, bool, Option<u64>)> = BTreeMap::new();
     {
         let gossip = lock(&shared.gossip);
         for (row, _, age_ms) in gossip.all(now_ms) {
-            let is_online = is_member_online(&gossip, &view.raft.membership, shared.me.id, row.id);
+            let is_online = is_member_online(&gossip, &raft.membership, shared.me.id, row.id);
             heard.insert(row.id, (row.clone(), is_online, Some(age_ms)));
         }
     }
@@ -122,18 +124,19 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     let mut rows = Vec::new();
     for (id, addresses) in shared.known_addresses() {
         let (row, is_online, heartbeat_age_ms) = heard.remove(&id).unwrap_or_default();
-        let status = match (is_online, view.raft.leader == Some(id)) {
+        let status = match (is_online, raft.leader == Some(id)) {
             (true, true) => Liveness::Leader,
             (true, false) => Liveness::Online,
             (false, _) => Liveness::Offline,
         };
+        let (role, term) = role_and_term(status, (row.role, row.term), raft.term);
         rows.push(NodeRow {
             id,
             status,
-            role: row.role,
+            role,
             membership: standing(shared, id),
-            term: row.term,
-            load: row.load,
+            term,
+            load: if is_online { row.load } else { 0 },
             last_index: row.last_index,
             commit_index: row.commit_index,
             applied_index: row.applied_index,
@@ -154,8 +157,33 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     rows
 }
 
+/// A node's role and term beside its liveness. What was heard may be older than what this node knows of the leader.
+fn role_and_term(status: Liveness, heard: (Role, Term), term: Term) -> (Role, Term) {
+    match (status, heard.0) {
+        (Liveness::Leader, _) => (Role::Leader, heard.1.max(term)),
+        (_, Role::Leader) => (Role::Follower, heard.1),
+        _ => heard,
+    }
+}
+
 /// Whether a node has the same host in its address as this one: only then its pid is one of this host.
 fn is_on_same_host(shared: &Shared, http: &str) -> bool {
     let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_string());
     host(http) == host(&shared.settings.addresses(shared.me.id).http)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_one_opinion_of_the_leader() {
+        let (old, new) = (Term(2), Term(3));
+        // Just elected; its heartbeats of before are still the newest.
+        assert_eq!(role_and_term(Liveness::Leader, (Role::Follower, old), new), (Role::Leader, new));
+        // Just deposed, or lost: it last said that it leads.
+        assert_eq!(role_and_term(Liveness::Online, (Role::Leader, old), new), (Role::Follower, old));
+        assert_eq!(role_and_term(Liveness::Offline, (Role::Leader, old), new), (Role::Follower, old));
+        assert_eq!(role_and_term(Liveness::Online, (Role::Candidate, new), old), (Role::Candidate, new));
+    }
 }

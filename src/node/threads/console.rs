@@ -4,11 +4,14 @@
 //! with a pipe as input may ask that they stop when it ends, however it ends.
 //! Not here: the command line that talks to a node from outside (`cli/`).
 
+use crate::node::reports::heartbeat::standing;
 use crate::node::reports::status::status;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
+use crate::raft::Role;
 use crate::services::digests::part_number;
 use crate::text;
+use crate::types::Standing;
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -29,10 +32,7 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
         let Ok(line) = line else { break };
         match line.trim() {
             "" => {}
-            "L" | "l" | "lead" => {
-                say(&format!("node {} requests the leadership", shared.me.id.0));
-                shared.inboxes.to_core(CoreInput::Lead);
-            }
+            "L" | "l" | "lead" => lead(shared),
             "status" => print_status(shared),
             "peers" => print_peers(shared),
             "help" | "?" | "h" => say(HELP),
@@ -53,6 +53,21 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
 /// ignored.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
+}
+
+fn lead(shared: &Shared) {
+    let (me, view) = (shared.me.id, shared.view());
+    if view.raft.role == Role::Leader {
+        return say(&format!("node {me} leads already, in term {}", view.raft.term, me = me.0));
+    }
+    if standing(shared, me) != Standing::Voter {
+        return say(&format!(
+            "node {me} cannot lead: it is not a voter; phalanx member list shows the voters",
+            me = me.0
+        ));
+    }
+    say(&format!("node {} requests the leadership", me.0));
+    shared.inboxes.to_core(CoreInput::Lead);
 }
 
 /// For tests: changes this node's state as a fault would.

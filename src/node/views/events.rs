@@ -3,13 +3,14 @@
 //! Not here: the texts of events (each thread's own; for raft's events `node/threads/core/leadership_events.rs`), how
 //! they reach a browser (`http/pages/monitor_stream.rs`).
 
-use super::status::{EventLine, Failover};
+use super::status::{EventLine, EventPage, EventPosition, Failover};
 use crate::limits::{EVENTS_MAX, FAILOVERS_MAX};
 use crate::node::shared::{lock, wait_while};
 use crate::types::{NodeId, Term};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
+use uuid::Uuid;
 
 #[derive(Default)]
 struct Ring {
@@ -18,10 +19,16 @@ struct Ring {
 }
 
 /// The last events of this process.
-#[derive(Default)]
 pub struct Events {
+    incarnation: Uuid,
     ring: Mutex<Ring>,
     changed: Condvar,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { incarnation: Uuid::new_v4(), ring: Mutex::default(), changed: Condvar::new() }
+    }
 }
 
 impl Events {
@@ -37,9 +44,18 @@ impl Events {
         self.changed.notify_all();
     }
 
-    /// Events newer than `after`, oldest first.
-    pub fn since(&self, after: u64) -> Vec<EventLine> {
-        lock(&self.ring).lines.iter().filter(|line| line.seq > after).cloned().collect()
+    /// Events newer than `after`; all of them if that is not a position in this process.
+    pub fn since(&self, after: EventPosition) -> EventPage {
+        let ring = lock(&self.ring);
+        let after = self.seq_of(&ring, after);
+        let events = ring.lines.iter().filter(|line| line.seq > after).cloned().collect();
+        EventPage { incarnation: Some(self.incarnation), events }
+    }
+
+    /// The sequence number of a position; 0 for one of another process, or one that this process has not reached.
+    fn seq_of(&self, ring: &Ring, position: EventPosition) -> u64 {
+        let is_ours = position.incarnation.is_none_or(|it| it == self.incarnation);
+        if is_ours && position.seq <= ring.newest_seq { position.seq } else { 0 }
     }
 
     /// The newest `max`, oldest first.
@@ -49,8 +65,8 @@ impl Events {
     }
 
     /// Waits for an event newer than `after`; as [`Events::since`], empty at the deadline.
-    pub fn wait(&self, after: u64, deadline: Instant, is_over: impl Fn() -> bool) -> Vec<EventLine> {
-        let has_none = |ring: &mut Ring| ring.newest_seq <= after && !is_over();
+    pub fn wait(&self, after: EventPosition, deadline: Instant, is_over: impl Fn() -> bool) -> EventPage {
+        let has_none = |ring: &mut Ring| ring.newest_seq <= self.seq_of(ring, after) && !is_over();
         drop(wait_while(&self.changed, lock(&self.ring), deadline, has_none));
         self.since(after)
     }
@@ -97,12 +113,53 @@ impl FailoverLog {
             (None, Some(from)) => (from, "leadership transfer".to_string(), 0),
             (None, None) => return None,
         };
-        if from == leader && before == Some(leader) {
+        // It was lost and found again, or elected again: no change of leader.
+        if from == leader {
             return None;
         }
         let failover = Failover { term, from: Some(from), to: leader, cause, leaderless_ms, at_ms };
         leadership.failovers.push_front(failover.clone());
         leadership.failovers.truncate(FAILOVERS_MAX);
         Some(failover)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_position_of_another_process_is_the_beginning() {
+        let events = Events::default();
+        for text in ["one", "two", "three"] {
+            events.push(7, "start", None, text.to_string());
+        }
+        let seen = |incarnation, seq| {
+            let page = events.since(EventPosition { incarnation, seq });
+            page.events.into_iter().map(|event| event.text).collect::<Vec<_>>()
+        };
+        let ours = events.since(EventPosition::default()).incarnation;
+        assert_eq!(seen(ours, 2), ["three"]);
+        assert_eq!(seen(None, 2), ["three"]);
+        assert_eq!(seen(ours, 3), [""; 0]);
+        assert_eq!(seen(Some(Uuid::new_v4()), 2), ["one", "two", "three"]);
+        assert_eq!(seen(None, 500), ["one", "two", "three"], "a number that this process has not reached");
+        let at_once = Instant::now() + Duration::from_secs(60);
+        let page = events.wait(EventPosition { incarnation: None, seq: 500 }, at_once, || false);
+        assert_eq!(page.events.len(), 3);
+    }
+
+    #[test]
+    fn a_leader_that_is_found_again_is_no_change_of_leader() {
+        let log = FailoverLog::default();
+        let (five, four) = (NodeId(5), NodeId(4));
+        assert_eq!(log.found(five, Term(1), 1), None, "the first one");
+        log.lost(five, Instant::now(), "timeout");
+        assert_eq!(log.found(five, Term(2), 2), None);
+        assert_eq!(log.newest(), []);
+        log.lost(five, Instant::now(), "link lost");
+        assert_eq!(log.found(four, Term(3), 3).unwrap().from, Some(five));
+        assert_eq!(log.newest().len(), 1);
     }
 }

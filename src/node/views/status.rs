@@ -268,6 +268,24 @@ pub struct Failover {
     pub at_ms: u64,
 }
 
+/// `GET /v1/events`: events of one process, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPage {
+    /// Random, drawn when the process started: sequence numbers of two processes cannot be compared. `None` from nodes
+    /// of older versions.
+    #[serde(default)]
+    pub incarnation: Option<Uuid>,
+    pub events: Vec<EventLine>,
+}
+
+/// Up to which event a client has read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventPosition {
+    /// Of the process that numbered the event; `None`: whichever answers.
+    pub incarnation: Option<Uuid>,
+    pub seq: u64,
+}
+
 /// One event in plain words, for `/v1/events`, the page and `phalanx events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventLine {

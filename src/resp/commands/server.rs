@@ -5,6 +5,7 @@
 //! Not here: INFO (`info.rs`), the connection's own state (`connection.rs`), keys (`keys.rs`).
 
 use super::connection::{REDIS_VERSION, matching};
+use crate::address;
 use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::views::status::{Liveness, Status};
 use crate::node::{Addressing, Reports};
@@ -116,14 +117,18 @@ pub(crate) fn lolwut(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
 
 // ---- LEADER, PHALANX, RAFT ----
 
-fn leader_address(status: &Status) -> Option<(u64, String)> {
+/// The leader, and its address as this client reaches it.
+fn leader_address(conn: &Conn) -> Option<(u64, String)> {
+    let status = status_of(conn);
     let leader = status.cluster.leader?;
     let row = status.nodes.iter().find(|row| row.id == leader)?;
-    Some((leader.0, row.kv.clone()))
+    let by = conn.client.stream.local_addr().map(|at| at.ip().to_canonical().to_string()).unwrap_or_default();
+    let is_told = conn.shared.handle.settings().advertise_host.is_none();
+    Some((leader.0, if is_told { address::as_seen_by(&by, &row.kv) } else { row.kv.clone() }))
 }
 
 pub(crate) fn leader(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
-    match leader_address(&status_of(conn)) {
+    match leader_address(conn) {
         Some((id, address)) => {
             reply::array(out, 2);
             reply::int(out, id as i64);
@@ -175,14 +180,13 @@ fn status_text(status: &Status) -> String {
 }
 
 pub(crate) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let status = status_of(conn);
     if is(request.word(1), "leader") {
-        return match leader_address(&status) {
+        return match leader_address(conn) {
             Some((_, address)) => reply::bulk(out, address.as_bytes()),
             None => reply::nil(out, conn.proto),
         };
     }
-    let me = conn.shared.handle.identity().id;
+    let (status, me) = (status_of(conn), conn.shared.handle.identity().id);
     let list = |ids: &[crate::types::NodeId]| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
     let own = status.nodes.iter().find(|row| row.id == me);
     let index = |of: fn(&crate::node::views::status::NodeRow) -> u64| own.map_or(0, of).to_string();

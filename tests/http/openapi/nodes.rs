@@ -219,6 +219,7 @@ fn chat(judge: &mut Judge) {
 fn cluster_and_pages(judge: &mut Judge) {
     judge.get(200, "/v1/status");
     judge.begin("/v1/stream?since=0", 2000);
+    judge.begin("/v1/watch", 100);
     judge.begin("/v1/hold", 1);
     judge.get(200, "/v1/events");
     judge.get(200, "/v1/events?since=999999&wait=10ms");

@@ -110,7 +110,7 @@ impl Core {
             let address = match self.peer_addresses.get(id) {
                 Some(addresses) => addresses.peer.clone(),
                 // Its address is unknown: the default port of its number, on this host.
-                None => self.shared.settings.addresses(*id).peer,
+                None => self.shared.settings.local_addresses(*id).peer,
             };
             wanted.insert(*id, (*who, address));
         }

@@ -151,7 +151,8 @@ pub const PRAGMAS: &[&str] =
 /// are available for tables only.
 pub const PRAGMAS_OF_COLUMNS: &[&str] = &["table_info", "table_xinfo"];
 /// Pragmas that show a setting, without an argument.
-pub const PRAGMAS_BARE: &[&str] = &["application_id", "encoding", "foreign_keys", "page_size", "user_version"];
+pub const PRAGMAS_BARE: &[&str] =
+    &["application_id", "encoding", "foreign_keys", "page_size", "read_uncommitted", "user_version"];
 /// Those that may be set: numbers in the file that only users use.
 pub const PRAGMAS_SET: &[&str] = &["application_id", "user_version"];
 /// Pragmas that depend on the pages of the file, which differ between nodes: for reads only.
@@ -193,7 +194,6 @@ pub const PRAGMAS_REFUSED: &[&str] = &[
     "mmap_size",
     "optimize",
     "query_only",
-    "read_uncommitted",
     "recursive_triggers",
     "reverse_unordered_selects",
     "schema_version",

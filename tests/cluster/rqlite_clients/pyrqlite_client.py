@@ -1,10 +1,12 @@
-"""What users of pyrqlite do, unmodified from PyPI: written on the node of the first port, read on all."""
+"""What users of pyrqlite do, unmodified from PyPI: written on a follower, read on all; then the leader dies."""
 
 import datetime
+import signal
 import sys
 
 import pyrqlite.dbapi2 as dbapi2
 
+signal.alarm(120)
 ports = [int(port) for port in sys.argv[1:]]
 
 
@@ -63,4 +65,28 @@ for port in ports:
         assert "no such table" in fails(cur, "INSERT INTO absent VALUES(1)")
         assert [row[0] for row in connection.execute("SELECT id FROM foo ORDER BY id")] == [1, 2, 3, 4, 5]
     connection.ping()
-print("all of it")
+
+# As Django finds out what there is (`db/backends/sqlite3/introspection.py`).
+connection = connect(ports[0])
+with connection.cursor() as cur:
+    cur.execute("CREATE TABLE bar (id integer PRIMARY KEY, foo_id integer REFERENCES foo(id), UNIQUE (foo_id))")
+    cur.execute("SELECT name, type FROM sqlite_master WHERE type in ('table', 'view') AND NOT name='sqlite_sequence'")
+    assert {("foo", "table"), ("bar", "table")} <= {tuple(row) for row in cur.fetchall()}
+    cur.execute('PRAGMA table_info("bar")')
+    assert [tuple(row)[:3] for row in cur.fetchall()] == [(0, "id", "INTEGER"), (1, "foo_id", "INTEGER")]
+    cur.execute('PRAGMA foreign_key_list("bar")')
+    assert tuple(cur.fetchone())[2:5] == ("foo", "foo_id", "id")
+    cur.execute('PRAGMA index_list("bar")')
+    index = cur.fetchone()["name"]
+    cur.execute(f'PRAGMA index_info("{index}")')
+    assert tuple(cur.fetchone()) == (0, 1, "foo_id")
+
+    print("kill the leader", flush=True)
+    input()
+    # The node that was asked goes on with another leader.
+    for count in range(12):
+        cur.execute("INSERT INTO bar(id, foo_id) VALUES(?, ?)", (count + 1, count + 100))
+        assert cur.lastrowid == count + 1
+    cur.execute("SELECT COUNT(*) FROM bar")
+    assert cur.fetchone() == (12,)
+print("done")
