@@ -7,6 +7,7 @@
 
 use super::latency::{BUCKETS, Recorder, percentile_us};
 use crate::node::shared::lock;
+use crate::outcome::Outcome;
 use crate::wire::heartbeat::Pace;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Activity {
     answers: Recorder,
+    refused: AtomicU64,
+    unknown: AtomicU64,
     keys: AtomicU64,
     largest_value: AtomicU64,
     window: Mutex<Window>,
@@ -35,6 +38,8 @@ impl Default for Activity {
     fn default() -> Activity {
         Activity {
             answers: Recorder::default(),
+            refused: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             largest_value: AtomicU64::new(0),
             window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: Pace::default() }),
@@ -43,9 +48,18 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// Counts commands whose answer took this long.
-    pub fn answered(&self, commands: u64, took: Duration) {
-        self.answers.record(took, commands);
+    /// Counts commands by their outcome, and how long it took to answer those that were done.
+    pub fn answered<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
+        match outcome {
+            Outcome::Done(_) => self.answers.record(took, commands),
+            Outcome::Refused(_) => drop(self.refused.fetch_add(commands, Ordering::Relaxed)),
+            Outcome::Unknown(_) => drop(self.unknown.fetch_add(commands, Ordering::Relaxed)),
+        }
+    }
+
+    /// Commands that were refused, and those whose outcome is unknown, since the start.
+    pub fn failed(&self) -> (u64, u64) {
+        (self.refused.load(Ordering::Relaxed), self.unknown.load(Ordering::Relaxed))
     }
 
     /// An upper bound of the bytes of each value in this node's store.
@@ -92,6 +106,7 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use crate::node::views::activity::*;
+    use crate::outcome::{Reason, UnknownReason};
 
     #[test]
     fn figures_are_those_of_the_last_window() {
@@ -99,8 +114,11 @@ mod tests {
         let begun = lock(&activity.window).begun;
         activity.set_store(7, 0);
         for ms in 1..=100 {
-            activity.answered(2, Duration::from_millis(ms));
+            activity.answered(&Outcome::Done(()), 2, Duration::from_millis(ms));
         }
+        activity.answered(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
+        activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
+        assert_eq!(activity.failed(), (3, 1));
         assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
         let pace = activity.pace_at(begun + 2 * WINDOW);
         assert_eq!((pace.kv_ops_per_s, pace.keys), (100, 7));
