@@ -49,6 +49,13 @@ if ((${#missing[@]})); then
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null 2>&1; then
     say "test.sh: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
+    # Debian starts a server when it is installed (nginx, haproxy, prometheus, redis); the tests start their own.
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+      trap 'rm -f "$policy"' EXIT
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod 755 "$policy"
+    fi
     apt-get update -q >/dev/null || say "test.sh: apt-get update failed; trying with what is there"
     "${install[@]}" >/dev/null || say "test.sh: could not install ${missing[*]}; tests that need them will say so"
   else
