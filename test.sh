@@ -29,6 +29,7 @@ need script bsdutils
 python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 need chromium chromium
 need chromedriver chromium-driver
+need promtool prometheus
 need haproxy haproxy
 need nginx nginx-light
 need ab apache2-utils
@@ -48,6 +49,13 @@ if ((${#missing[@]})); then
   if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null 2>&1; then
     say "test.sh: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
+    # Debian starts a server when it is installed (nginx, haproxy, prometheus, redis); the tests start their own.
+    policy=/usr/sbin/policy-rc.d
+    if [[ ! -e $policy ]]; then
+      trap 'rm -f "$policy"' EXIT
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod 755 "$policy"
+    fi
     apt-get update -q >/dev/null || say "test.sh: apt-get update failed; trying with what is there"
     "${install[@]}" >/dev/null || say "test.sh: could not install ${missing[*]}; tests that need them will say so"
   else
@@ -73,6 +81,17 @@ fi
 if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; then
   python3 -m pip install --quiet --target target/celery celery==5.7.0 redis==8.1.0 >/dev/null 2>&1 \
     || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
+fi
+
+# Tools that read the OpenAPI document and the dashboard, in folders that nobody else looks into.
+if ! PYTHONPATH=target/openapi-python-client python3 -c 'import openapi_python_client' 2>/dev/null; then
+  python3 -m pip install --quiet --target target/openapi-python-client openapi-python-client==0.29.1 >/dev/null 2>&1 \
+    || say "test.sh: could not install openapi-python-client with pip; its test says that it is skipped"
+fi
+if [[ ! -x target/npm-tools/node_modules/.bin/redocly ]]; then
+  npm install --silent --no-audit --no-fund --prefix target/npm-tools \
+    @redocly/cli@2.77.0 openapi-typescript@7.13.0 typescript@5.9.3 @grafana/schema@13.2.3 >/dev/null 2>&1 \
+    || say "test.sh: could not install tools for OpenAPI with npm; their tests say that they are skipped"
 fi
 
 # The tilde is the user's folder also where HOME is not set.

@@ -25,6 +25,7 @@ use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// Body of the `http` thread: serves until the node stops.
 pub fn serve(listener: Listener, handle: Handle) {
@@ -45,10 +46,13 @@ fn serve_connection(server: &Arc<Server>, conn: Conn) {
         if session.is_none() && head.path() != HOLD_PATH {
             session = Some(server.host.open_session("api", conn.peer()));
         }
+        let begun = Instant::now();
         let answered = answer(server, conn, head, session.as_ref())?;
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
         response.headers.extend(answered.headers);
-        Some((in_budget(conn, answered.route, response), answered.is_body_read))
+        let response = in_budget(conn, answered.route, response);
+        server.counts.times.record(routes::names, routes::position(answered.route), response.status, begun.elapsed());
+        Some((response, answered.is_body_read))
     });
 }
 

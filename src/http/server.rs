@@ -8,6 +8,7 @@ use super::protocol::deadlines::{Deadlines, is_timeout};
 use super::protocol::guard;
 use super::protocol::head::Head;
 use super::protocol::response::Origin;
+use super::request_times::RequestTimes;
 use crate::address;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;
@@ -52,6 +53,7 @@ pub struct ServerCounts {
     pub requests: AtomicU64,
     pub refused_requests: AtomicU64,
     pub slow_readers_dropped: AtomicU64,
+    pub times: RequestTimes,
 }
 
 impl Server {

@@ -7,6 +7,7 @@
 use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
+use super::reports::process;
 use super::reports::status;
 use super::scan_cursors::{Place, Position, ScanCursors};
 use super::shared::link::Link;
@@ -74,9 +75,9 @@ impl Handle {
         }
     }
 
-    /// Counts commands that were done for a client, and how long they took: for endpoints that use [`Handle::submit`].
-    pub fn answered(&self, commands: u64, took: Duration) {
-        self.shared.activity.answered(commands, took);
+    /// Counts a client's commands by their outcome, and how long they took: for endpoints that use [`Handle::submit`].
+    pub fn answered<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
+        self.shared.activity.answered(outcome, commands, took);
     }
 
     /// An upper bound of the bytes of each value in this node's store.
@@ -218,8 +219,8 @@ impl Requests for Handle {
             None => self.shared.inboxes.ask(operation, deadline),
             Some(why) => Outcome::Refused(why),
         };
-        if is_for_services && let Outcome::Done(_) = answered {
-            self.answered(1, begun.elapsed());
+        if is_for_services {
+            self.answered(&answered, 1, begun.elapsed());
         }
         answered
     }
@@ -330,6 +331,9 @@ impl Reports for Handle {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        metrics::all(&self.shared)
+        let started_ms = self.shared.now_ms() - self.shared.uptime_ms();
+        let mut rows = metrics::all(&self.shared);
+        rows.extend(process::all(started_ms));
+        rows
     }
 }

@@ -493,9 +493,7 @@ pub struct PendingReply {
 impl Waiter for PendingReply {
     fn answer(mut self: Box<Self>, answered: Answered) {
         self.is_filled = true;
-        if let Outcome::Done(_) = answered {
-            self.client.shared.handle.answered(self.commands, self.since.elapsed());
-        }
+        self.client.shared.handle.answered(&answered, self.commands, self.since.elapsed());
         self.client.fill(self.number, answered);
     }
 }

@@ -84,3 +84,9 @@ impl Default for Options {
 pub fn free_bytes(dir: &Path) -> Result<u64, StoreError> {
     RealFiles.free_bytes(dir).map_err(|e| StoreError::io("ask for the free space of", dir, e))
 }
+
+/// Bytes of the files directly in `dir`; 0 if it cannot be read.
+pub fn file_bytes(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).filter(|it| it.is_file()).map(|it| it.len()).sum()
+}

@@ -17,6 +17,15 @@ fn door() -> Served {
 }
 
 #[test]
+fn a_key_that_is_too_long_is_refused_whatever_the_statements_do() {
+    let (served, key) = (door(), "k".repeat(256));
+    for body in [r#"["SELECT 1"]"#, r#"["DELETE FROM a"]"#] {
+        let answer = served.ask("POST", "/db/execute", &format!("{JSON}Idempotency-Key: {key}\r\n"), body);
+        assert_eq!(answer.status, 400, "{body}");
+    }
+}
+
+#[test]
 fn requests_become_commands_and_reads() {
     let served = door();
     let body = r#"[["INSERT INTO a VALUES(?)", 1]]"#;

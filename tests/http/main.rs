@@ -8,6 +8,7 @@ mod browser;
 mod db;
 mod descriptors;
 mod fake_host;
+mod metrics;
 mod openapi;
 mod page;
 mod proxies;

@@ -100,6 +100,7 @@ fn ready_text(cluster: &ClusterStatus) -> String {
 /// `GET /metrics` in Prometheus' text format 0.0.4: figures of one name are grouped under one heading.
 pub(crate) fn metrics(request: &Request) -> ApiResult {
     let (mut figures, counts) = (request.server.host.metrics(), &request.server.counts);
+    figures.extend(counts.times.rows());
     figures.push(gauge("phalanx_http_connections_open", "Open HTTP connections.", counts.open.load(Relaxed)));
     for (name, help, value) in [
         ("phalanx_http_connections_total", "HTTP connections accepted.", &counts.accepted),

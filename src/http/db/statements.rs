@@ -184,6 +184,7 @@ pub(crate) fn request(request: &Request) -> ApiResult {
 
 /// If all statements only read, the request does not go through the log.
 fn read_or_write(request: &Request, kind: Kind) -> ApiResult {
+    idempotency::check(request.head)?;
     let params = QueryParams::of(request.server, &request.params())?;
     let statements = statements(request.body)?;
     if request.server.host.sql_only_reads(&statements, params.deadline) {

@@ -27,7 +27,7 @@ pub enum Method {
     Delete,
     /// `OPTIONS`: the preflight request of a browser before a page of another node may use the chat.
     Options,
-    /// `PATCH`, `TRACE`, `CONNECT`: known, and allowed nowhere.
+    /// `PATCH`, `QUERY`, `TRACE`, `CONNECT`: known, and allowed nowhere.
     Other,
 }
 

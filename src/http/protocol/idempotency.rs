@@ -36,11 +36,19 @@ pub(crate) fn tag_for(head: &Head, who: &[u8], body: &[u8]) -> Result<Option<Tag
     tag_of(head, &head.target, body, who)
 }
 
-fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<Tag>, ApiError> {
-    let Some(key) = &head.idempotency_key else { return Ok(None) };
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(ApiError::refused(400, "Idempotency-Key must have 1 to 255 bytes"));
+/// Refuses a key of a wrong length, where the request may have no effect that needs a tag.
+pub(crate) fn check(head: &Head) -> Result<(), ApiError> {
+    match &head.idempotency_key {
+        Some(key) if key.is_empty() || key.len() > KEY_BYTES_MAX => {
+            Err(ApiError::refused(400, "Idempotency-Key must have 1 to 255 bytes"))
+        }
+        _ => Ok(()),
     }
+}
+
+fn tag_of(head: &Head, target: &str, body: &[u8], who: &[u8]) -> Result<Option<Tag>, ApiError> {
+    check(head)?;
+    let Some(key) = &head.idempotency_key else { return Ok(None) };
     let method = head.method.map_or("", Method::name);
     let mut hasher = Sha256::new();
     hasher.update(b"phalanx idempotency 1");

@@ -80,13 +80,38 @@ pub(crate) fn digits(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
-/// A body that is a JSON object. serde would also accept an array of the fields' values.
+/// A body that is a JSON object. serde would also accept an array of the fields' values. An integer may have a fraction
+/// of zeros: `5.0` is an integer in JSON Schema, and some clients write all numbers so.
 pub(crate) fn object<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = without_byte_order_mark(body).map_err(|why| ApiError::refused(400, format!("body: {why}")))?;
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
         return Err(ApiError::refused(400, "body: expected a JSON object"));
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::refused(400, format!("body: {error}")))
+    serde_json::from_slice(body).or_else(|error| {
+        let integers = without_zero_fractions(body).and_then(|text| serde_json::from_slice(&text).ok());
+        integers.ok_or_else(|| ApiError::refused(400, format!("body: {error}")))
+    })
+}
+
+/// A JSON text with its numbers such as `5.0` as integers, if it has any.
+fn without_zero_fractions(text: &[u8]) -> Option<Vec<u8>> {
+    let mut integers = Vec::with_capacity(text.len());
+    let (mut at, mut is_string, mut is_escaped) = (0, false, false);
+    while let Some(&byte) = text.get(at) {
+        if byte == b'.' && !is_string {
+            let zeros = text[at + 1..].iter().take_while(|byte| **byte == b'0').count();
+            let is_number_over = !matches!(text.get(at + 1 + zeros), Some(b'0'..=b'9' | b'e' | b'E'));
+            if zeros > 0 && is_number_over {
+                at += 1 + zeros;
+                continue;
+            }
+        }
+        is_string ^= byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && is_string && !is_escaped;
+        integers.push(byte);
+        at += 1;
+    }
+    (integers.len() < text.len()).then_some(integers)
 }
 
 /// Decodes `%41` to `A`; `None` for a broken escape. A plus stays a plus.
@@ -110,6 +135,7 @@ pub fn percent_decode(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use crate::http::protocol::params::*;
     use crate::text::percent_encode;
+    use serde::Deserialize;
 
     #[test]
     fn names_are_decoded_once_and_strictly() {
@@ -128,5 +154,32 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(percent_decode(&percent_encode(&all)), Some(all));
         assert_eq!(percent_encode(b"a/b\xff"), "a%2Fb%FF");
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Pair {
+        a: u64,
+        b: String,
+    }
+
+    #[test]
+    fn an_integer_may_have_a_fraction_of_zeros() {
+        let pair = |a: u64, b: &str| Pair { a, b: b.to_string() };
+        for (text, expected) in [
+            (r#"{"a": 5.0, "b": "1.0"}"#, pair(5, "1.0")),
+            (r#"{"a": 120.000,"b":"\"2.0"}"#, pair(120, "\"2.0")),
+            (r#"{"b": "\\", "a": 7.0}"#, pair(7, "\\")),
+        ] {
+            assert_eq!(object::<Pair>(text.as_bytes()).unwrap(), expected, "{text}");
+        }
+        for bad in [
+            r#"{"a": 5.5, "b": ""}"#,
+            r#"{"a": 5.0e1, "b": ""}"#,
+            r#"{"a": 5.01, "b": ""}"#,
+            r#"{"a": 5., "b": ""}"#,
+            r#"{"a": 5.0, "a": 5.0, "b": ""}"#,
+        ] {
+            assert!(object::<Pair>(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

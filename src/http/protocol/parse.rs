@@ -41,7 +41,7 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
         fields.take(header.name, header.value)?;
     }
     let method = match request.method.unwrap_or_default() {
-        "PATCH" | "TRACE" | "CONNECT" => Some(Method::Other),
+        "PATCH" | "QUERY" | "TRACE" | "CONNECT" => Some(Method::Other),
         name => Method::ALLOWED.into_iter().find(|method| method.name() == name),
     };
     fields.finish(method, target, is_http11).map(|head| Some((head, length)))

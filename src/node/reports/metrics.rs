@@ -7,9 +7,15 @@ use crate::node::process::log_queue;
 use crate::node::quota;
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::{Shared, link, lock};
-use crate::node::views::latency::Recorder;
+use crate::node::views::latency::{CoarseRecorder, Recorder};
 use crate::raft::Role;
+use crate::services::chat::Chat;
+use crate::store;
+use crate::wire::PROTOCOL;
 use std::sync::atomic::Ordering;
+
+/// Where the files of each part of a node's data lie in its folder.
+const DATA_PARTS: [(&str, &str); 3] = [("log", "wal"), ("snapshots", "snapshots"), ("database", "sql")];
 
 /// One figure of `/metrics`.
 #[derive(Clone, Debug)]
@@ -101,6 +107,12 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", counters.syncs.count()),
         histogram("phalanx_log_sync_duration_seconds", "Time of a sync of the log", &counters.syncs),
+        histogram(
+            "phalanx_commit_duration_seconds",
+            "Time from the append of an entry to this leader's log until it was committed",
+            &counters.commits,
+        ),
+        histogram("phalanx_apply_duration_seconds", "Time to apply an entry to the services", &counters.applies),
         histogram("phalanx_kv_command_duration_seconds", "Time to answer a command", shared.activity.answers()),
         counter(
             "phalanx_log_lines_dropped_total",
@@ -133,13 +145,6 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         value: MetricValue::Gauge(load(&state.digest_us) as f64 / 1e6),
         ..gauge("phalanx_state_digest_seconds", "How long the newest digest took, rests included", 0)
     });
-    for (quantile, us) in [("0.5", pace.kv_p50_us), ("0.99", pace.kv_p99_us)] {
-        rows.push(Metric {
-            labels: vec![("quantile", quantile.to_string())],
-            value: MetricValue::Gauge(us as f64 / 1e6),
-            ..gauge("phalanx_kv_command_seconds", "Time to answer a command, over the last second", 0)
-        });
-    }
     for (id, ahead_ms) in lock(&shared.skews).all() {
         rows.push(Metric {
             labels: vec![("peer", id.0.to_string())],
@@ -158,11 +163,84 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             ..gauge("phalanx_peer_match_index", "Known equal and durable on a peer", peer.match_index.0)
         });
     }
+    rows.extend(by_label(shared));
+    rows.extend(sizes(shared));
     for quota in quota::all(&shared.settings, &shared.sizes()) {
         let labels = vec![("quota", quota.name.setting().to_string())];
         let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);
         let most = gauge("phalanx_quota_max", "Where a quota is reached", quota.most);
         rows.extend([Metric { labels: labels.clone(), ..used }, Metric { labels, ..most }]);
+    }
+    rows
+}
+
+/// Figures with a row for each value of a label.
+fn by_label(shared: &Shared) -> Vec<Metric> {
+    let counters = &shared.counters;
+    let (refused, unknown) = shared.activity.failed();
+    let mut rows = vec![Metric {
+        labels: vec![("version", env!("CARGO_PKG_VERSION").to_string()), ("protocol", PROTOCOL.to_string())],
+        ..gauge("phalanx_build_info", "1, with the version of the program and of its peer protocol as labels", 1)
+    }];
+    for (outcome, count) in [("refused", refused), ("unknown", unknown)] {
+        rows.push(Metric {
+            labels: vec![("outcome", outcome.to_string())],
+            ..counter("phalanx_kv_command_errors_total", "Commands that were not done, or not known to be done", count)
+        });
+    }
+    for (action, times) in [
+        ("save", &counters.snapshots_saved),
+        ("send", &counters.snapshots_sent),
+        ("install", &counters.snapshots_installed),
+    ] {
+        let help = "Time to save a snapshot, to send one to a follower, and to install a received one";
+        rows.push(coarse("phalanx_snapshot_duration_seconds", help, ("action", action.to_string()), times));
+    }
+    for (id, times) in lock(&counters.round_trips).iter() {
+        let help = "Time from a heartbeat of this leader until the answer of the peer";
+        rows.push(coarse("phalanx_peer_round_trip_seconds", help, ("peer", id.0.to_string()), times));
+    }
+    for (kind, count) in shared.sessions.count_by_kind() {
+        rows.push(Metric {
+            labels: vec![("kind", kind.to_string())],
+            ..gauge("phalanx_sessions_by_kind", "Client connections now, by what they are used for", count)
+        });
+    }
+    rows
+}
+
+/// How much the services and the disk hold.
+fn sizes(shared: &Shared) -> Vec<Metric> {
+    let (sizes, chat, jobs) = (shared.sizes(), shared.chat.newest(), shared.jobs());
+    let (accounts, conversations) = Chat::counts(&chat);
+    let slots = jobs.status.workers.iter().filter(|worker| worker.is_here).map(|worker| worker.slots).sum();
+    let reads = shared.sql.as_ref().map_or(0, |pool| pool.in_use());
+    let mut rows = vec![
+        gauge("phalanx_kv_bytes", "Bytes of keys, values and locks", sizes.kv_bytes),
+        gauge("phalanx_database_bytes", "Bytes of the database that are in use", sizes.sql_bytes),
+        gauge("phalanx_database_reads", "Reads of the database that are being executed", reads as u64),
+        gauge("phalanx_chat_bytes", "Bytes of the messages of the chat", sizes.chat_bytes),
+        gauge("phalanx_chat_accounts", "Accounts of the chat", accounts as u64),
+        gauge("phalanx_chat_conversations", "Rooms and direct conversations of the chat", conversations as u64),
+        gauge("phalanx_chat_readers", "Clients that follow the chat on this node", shared.chat.readers() as u64),
+        counter("phalanx_chat_events_total", "Events of the chat since it was created", chat.position()),
+        gauge("phalanx_jobs_kept", "Jobs in the log's state, those that have ended included", jobs.all.len() as u64),
+        gauge("phalanx_jobs_bytes", "Bytes of the jobs that wait or run", sizes.jobs_bytes),
+        gauge("phalanx_job_slots", "Jobs that all workers can run at once", slots),
+        gauge("phalanx_disk_reserve_bytes", "Setting disk_reserve_mb", shared.settings.disk_reserve_mb << 20),
+    ];
+    if let Ok(free) = store::free_bytes(&shared.dir) {
+        rows.push(gauge("phalanx_disk_free_bytes", "Free bytes on the disk of the data folder", free));
+    }
+    for (part, folder) in DATA_PARTS {
+        rows.push(Metric {
+            labels: vec![("part", part.to_string())],
+            ..gauge(
+                "phalanx_data_bytes",
+                "Bytes of files in the data folder",
+                store::file_bytes(&shared.dir.join(folder)),
+            )
+        });
     }
     rows
 }
@@ -178,4 +256,9 @@ pub fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
 fn histogram(name: &'static str, help: &'static str, times: &Recorder) -> Metric {
     let value = MetricValue::Histogram { sum: times.sum_seconds(), buckets: times.by_doubling() };
     Metric { name, help, labels: Vec::new(), value }
+}
+
+fn coarse(name: &'static str, help: &'static str, label: (&'static str, String), times: &CoarseRecorder) -> Metric {
+    let value = MetricValue::Histogram { sum: times.sum_seconds(), buckets: times.by_factor_of_four() };
+    Metric { name, help, labels: vec![label], value }
 }

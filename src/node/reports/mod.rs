@@ -3,4 +3,5 @@
 
 pub(crate) mod heartbeat;
 pub(crate) mod metrics;
+pub(crate) mod process;
 pub(crate) mod status;

@@ -27,7 +27,7 @@ use crate::node::views::events::{Author, Events, FailoverLog, HistoryQueue};
 use crate::node::views::frames::Frames;
 use crate::node::views::integrity::Integrity;
 use crate::node::views::jobs::JobsView;
-use crate::node::views::latency::Recorder;
+use crate::node::views::latency::{CoarseRecorder, Recorder};
 use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
 use crate::outcome::Outsider;
@@ -73,6 +73,16 @@ pub struct Counters {
     pub refused_frame_logged_ms: AtomicU64,
     /// Syncs of the log.
     pub syncs: Recorder,
+    /// From the append to this leader's log until the entry was committed.
+    pub commits: Recorder,
+    /// Applying one entry to the services.
+    pub applies: Recorder,
+    /// Writing this node's snapshot to its disk, sending one to a follower, and installing a received one.
+    pub snapshots_saved: CoarseRecorder,
+    pub snapshots_sent: CoarseRecorder,
+    pub snapshots_installed: CoarseRecorder,
+    /// By peer: from a heartbeat until its answer was handled, while this node leads.
+    pub round_trips: Mutex<BTreeMap<NodeId, Arc<CoarseRecorder>>>,
     /// Redirects by the front door.
     pub dispatched: AtomicU64,
     /// Changes of leader that this node has seen.

@@ -34,9 +34,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Body of a `snap-m` thread: sends the newest snapshot to a follower and reports to `core` how it went.
 pub fn stream(shared: &Arc<Shared>, snapshots: &Snapshots, to: Identity, address: &str, term: Term) {
+    let begun = Instant::now();
     let result = try_stream(shared, snapshots, to, address, term);
     match &result {
-        Ok(bytes) => info!("snapshot sent peer={} bytes={bytes}", to.id),
+        Ok(bytes) => {
+            shared.counters.snapshots_sent.record(begun.elapsed());
+            info!("snapshot sent peer={} bytes={bytes}", to.id);
+        }
         Err(e) => warn_seldom!("snapshot not sent peer={} err={e}", to.id),
     }
     shared.inboxes.to_core(CoreInput::SnapshotSent { to: to.id, ok: result.is_ok() });

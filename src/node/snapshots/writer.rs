@@ -23,7 +23,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 /// Saves a snapshot and removes the log that it covers. A disk error ends the process, a full disk does not.
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
-    let mut bytes = Count(0);
+    let (begun, mut bytes) = (Instant::now(), Count(0));
     if let Err(e) = registry.snapshot(&mut bytes) {
         return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");
     }
@@ -41,6 +41,7 @@ pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
         }
         Err(e) => shared.disk_or_exit(Err(e)),
     }
+    shared.counters.snapshots_saved.record(begun.elapsed());
     info!("snapshot index={} bytes={}", meta.index, bytes.0);
     shared.event("snapshot", None, format!("snapshot of {} bytes at index {}", bytes.0, meta.index));
     remove_covered_log(shared, meta.index);

@@ -220,8 +220,9 @@ impl Sql for Handle {
         if let Some(times) = times {
             *times = statement_timings::between(&instants);
         }
-        self.answered(1, begun.elapsed());
-        Outcome::Done((index, Answer::Results(outcomes)))
+        let done = Outcome::Done((index, Answer::Results(outcomes)));
+        self.answered(&done, 1, begun.elapsed());
+        done
     }
 
     fn sql_only_reads(&self, statements: &[Statement], deadline: Instant) -> bool {

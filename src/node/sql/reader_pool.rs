@@ -181,6 +181,12 @@ impl ReaderPool {
         Ok(guard)
     }
 
+    /// Connections that reads use now.
+    pub fn in_use(&self) -> usize {
+        let connections = lock(&self.connections);
+        connections.open - connections.idle.len()
+    }
+
     /// Name of the newest load that this node has prepared.
     pub fn prepared_load(&self) -> u64 {
         self.prepared.load(Ordering::Relaxed)

@@ -30,6 +30,7 @@ use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 struct Apply {
     shared: Arc<Shared>,
@@ -119,7 +120,9 @@ impl Apply {
         let is_peer = |to: &&ReplyTo| matches!(to, ReplyTo::Peer(..));
         for (entry, waiting) in run {
             self.shared.activity.led(waiting.iter().filter(is_peer).count() as u64);
+            let begun = Instant::now();
             let replies = self.entry(&entry);
+            self.shared.counters.applies.record(begun.elapsed(), 1);
             if self.registry.take_checkpoint() {
                 self.checkpoint();
             }
@@ -229,6 +232,7 @@ impl Apply {
 
     /// Its bytes are never in memory as a whole: a large database is copied from file to file.
     fn install(&mut self, meta: &SnapshotMeta, mut snapshot: SnapshotReader) {
+        let begun = Instant::now();
         if let Err(e) = self.registry.restore(&mut snapshot) {
             error!("the leader's snapshot cannot be read, this node stops: {e}");
             logging::exit(EXIT_DISK);
@@ -236,6 +240,7 @@ impl Apply {
         let applied = self.registry.applied().index;
         assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);
         self.shared.event("snapshot", None, format!("caught up to index {applied} by a snapshot from the leader"));
+        self.shared.counters.snapshots_installed.record(begun.elapsed());
         self.shared.recovery.installed(applied);
         self.shared.integrity.begin_epoch();
         self.publish();

@@ -7,6 +7,7 @@
 
 use super::latency::{BUCKETS, Recorder, percentile_us};
 use crate::node::shared::lock;
+use crate::outcome::Outcome;
 use crate::wire::heartbeat::Pace;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,8 @@ pub struct Activity {
     answers: Recorder,
     /// Requests that other nodes forwarded to this one.
     led: AtomicU64,
+    refused: AtomicU64,
+    unknown: AtomicU64,
     keys: AtomicU64,
     largest_value: AtomicU64,
     window: Mutex<Window>,
@@ -39,6 +42,8 @@ impl Default for Activity {
         Activity {
             answers: Recorder::default(),
             led: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             largest_value: AtomicU64::new(0),
             window: Mutex::new(Window {
@@ -52,9 +57,18 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// Counts commands whose answer took this long.
-    pub fn answered(&self, commands: u64, took: Duration) {
-        self.answers.record(took, commands);
+    /// Counts commands by their outcome, and how long it took to answer those that were done.
+    pub fn answered<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
+        match outcome {
+            Outcome::Done(_) => self.answers.record(took, commands),
+            Outcome::Refused(_) => drop(self.refused.fetch_add(commands, Ordering::Relaxed)),
+            Outcome::Unknown(_) => drop(self.unknown.fetch_add(commands, Ordering::Relaxed)),
+        }
+    }
+
+    /// Commands that were refused, and those whose outcome is unknown, since the start.
+    pub fn failed(&self) -> (u64, u64) {
+        (self.refused.load(Ordering::Relaxed), self.unknown.load(Ordering::Relaxed))
     }
 
     /// Counts requests that other nodes forwarded to this one, and that are answered.
@@ -110,6 +124,7 @@ impl Activity {
 #[cfg(test)]
 mod tests {
     use crate::node::views::activity::*;
+    use crate::outcome::{Reason, UnknownReason};
 
     #[test]
     fn figures_are_those_of_the_last_window() {
@@ -117,8 +132,11 @@ mod tests {
         let begun = lock(&activity.window).begun;
         activity.set_store(7, 0);
         for ms in 1..=100 {
-            activity.answered(2, Duration::from_millis(ms));
+            activity.answered(&Outcome::Done(()), 2, Duration::from_millis(ms));
         }
+        activity.answered(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
+        activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
+        assert_eq!(activity.failed(), (3, 1));
         assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
         activity.led(40);
         let pace = activity.pace_at(begun + 2 * WINDOW);

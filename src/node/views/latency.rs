@@ -2,6 +2,7 @@
 //!
 //! [`Histogram`] belongs to one thread; [`Recorder`] is shared by all threads that answer, and costs two additions
 //! each. A bucket's bounds depend on its number alone, so the counts of any two can be added or subtracted.
+//! [`CoarseRecorder`] is the same with thirteen buckets, for what is recorded by route or by peer.
 //! Not here: what is measured and when a window ends (`activity.rs`, `bench/load.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +133,46 @@ impl Recorder {
     }
 }
 
+/// Number of buckets of a [`CoarseRecorder`]: below 64 microseconds, then one for each factor of four to 268 s and beyond.
+const COARSE_BUCKETS: usize = 13;
+
+/// Durations since the start in few buckets, recorded by any thread.
+#[derive(Debug, Default)]
+pub struct CoarseRecorder {
+    counts: [AtomicU64; COARSE_BUCKETS],
+    sum_us: AtomicU64,
+}
+
+impl CoarseRecorder {
+    /// Adds a duration.
+    pub fn record(&self, took: Duration) {
+        let us = took.as_micros() as u64;
+        let bucket = us.checked_ilog2().and_then(|bits| bits.checked_sub(FINE_BITS)).map_or(0, |bits| bits / 2 + 1);
+        self.counts[(bucket as usize).min(COARSE_BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Whether there were no durations.
+    pub fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Their sum.
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// As [`Recorder::by_doubling`], each bound four times the one before.
+    pub fn by_factor_of_four(&self) -> Vec<(f64, u64)> {
+        let bound = |at: usize| match at {
+            _ if at == COARSE_BUCKETS - 1 => f64::INFINITY,
+            _ => (1u64 << (FINE_BITS as usize + 2 * at)) as f64 / 1e6,
+        };
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        counts.enumerate().map(|(at, count)| (bound(at), count)).collect()
+    }
+}
+
 /// Microseconds that this share of what is counted does not exceed; 0 if nothing is.
 pub fn percentile_us(counts: &[u64], share: f64) -> u64 {
     let total: u64 = counts.iter().sum();
@@ -173,6 +214,19 @@ mod tests {
         let found = times.by_doubling().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
         assert_eq!(found, [(0.000064, 4), (0.000128, 2), (0.001024, 2), (f64::INFINITY, 2)]);
         assert_eq!(times.count(), 10);
+    }
+
+    #[test]
+    fn a_coarse_bucket_holds_what_lies_below_its_bound() {
+        let times = CoarseRecorder::default();
+        assert!(times.is_empty());
+        for us in [0, 63, 64, 255, 256, 1 << 27, 1 << 28, 1 << 40] {
+            times.record(Duration::from_micros(us));
+        }
+        let found = times.by_factor_of_four().into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+        assert_eq!(found, [(0.000064, 2), (0.000256, 2), (0.001024, 1), (268.435456, 1), (f64::INFINITY, 2)]);
+        assert_eq!(times.by_factor_of_four().len(), COARSE_BUCKETS);
+        assert!(!times.is_empty() && times.sum_seconds() > 1e6);
     }
 
     #[test]

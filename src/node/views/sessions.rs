@@ -51,6 +51,13 @@ impl Sessions {
         lock(&self.open).len()
     }
 
+    /// Present number of connections of each kind.
+    pub fn count_by_kind(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        lock(&self.open).values().for_each(|open| *counts.entry(open.kind).or_insert(0) += 1);
+        counts
+    }
+
     /// Connections ever.
     pub fn opened_total(&self) -> u64 {
         self.opened_total.load(Ordering::Relaxed)

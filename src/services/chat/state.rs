@@ -60,6 +60,11 @@ impl Chat {
         self.bytes
     }
 
+    /// How many accounts and how many conversations there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.accounts.parts().0.len(), self.talks.len())
+    }
+
     /// Bytes of the kept messages of the account that has this log-in.
     pub fn bytes_of(&self, token: &TokenHash) -> usize {
         self.who(token).and_then(|who| self.written.get(&who)).copied().unwrap_or(0)

@@ -1,10 +1,11 @@
-//! The OpenAPI document as a judge of answers: what was asked, what came back, and whether the document says so.
+//! The OpenAPI document, against which requests and answers are checked.
 //!
 //! Requests are HTTP/1.0, so that a body ends with its connection and an endless one may be cut anywhere between two lines.
-//! Not here: what is asked (`requests.rs`, `nodes.rs`).
+//! Not here: which requests are sent (`requests.rs`, `nodes.rs`), tools that read the document (`tools.rs`).
 
 mod nodes;
 mod requests;
+pub mod tools;
 
 use boon::{Compiler, Draft, Schemas};
 use serde_json::Value;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 /// Where the document stands for the schemas in it.
 const PLACE: &str = "http://phalanx/openapi.json";
-/// What the door itself refuses may come on any path: the response `Door`.
-pub const OF_THE_DOOR: [u16; 13] = [400, 403, 405, 408, 413, 414, 415, 417, 421, 431, 501, 503, 505];
+/// Statuses that any path may return before the request is handled: the response `CommonError`.
+pub const COMMON_STATUSES: [u16; 13] = [400, 403, 405, 408, 413, 414, 415, 417, 421, 431, 501, 503, 505];
 
 /// One answer.
 #[derive(Debug)]
@@ -146,7 +147,7 @@ impl Document {
         let status = answer.status.to_string();
         let responses = &operation.value["responses"];
         let is_named = responses.get(&status).is_some();
-        assert!(is_named || OF_THE_DOOR.contains(&answer.status), "status is not described: {}", what());
+        assert!(is_named || COMMON_STATUSES.contains(&answer.status), "status is not described: {}", what());
         let key = if is_named { status.as_str() } else { "default" };
         let pointer = format!("{}/responses/{key}", operation.pointer);
         let (pointer, response) = self.resolve(&pointer, &responses[key]);

@@ -167,8 +167,9 @@ impl Core {
         Some(meta)
     }
 
-    pub(super) fn send(&self, message: Message) {
+    pub(super) fn send(&mut self, message: Message) {
         if let Some(link) = self.links.get(&message.to.id).filter(|link| link.who == message.to) {
+            self.round_trips.on_sent(&message);
             link.queue(&Frame::Raft(message));
         }
     }

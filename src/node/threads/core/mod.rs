@@ -10,7 +10,8 @@
 //!
 //! `state.rs` is what the thread owns; `turns.rs` handles the inputs of a turn, `effects.rs` executes the effects of a
 //! step, `peers.rs` keeps identities and addresses of the peers, `leading.rs` is what only a leader does.
-//! `pending_requests.rs` keeps the requests that are not answered yet, `leadership_events.rs` logs raft's events.
+//! `pending_requests.rs` keeps the requests that are not answered yet, `leadership_events.rs` logs raft's events,
+//! `round_trips.rs` measures how fast peers answer.
 //! Not here: the links' threads (`node/peer/dialer.rs`).
 
 mod effects;
@@ -19,6 +20,7 @@ mod leading;
 mod outbox;
 mod peers;
 mod pending_requests;
+mod round_trips;
 mod state;
 mod turns;
 

@@ -56,6 +56,13 @@ struct PendingRequest {
     may_be_logged: bool,
 }
 
+/// The requests of one entry that is in the log.
+struct Appended {
+    term: Term,
+    at: Instant,
+    requests: Vec<PendingRequest>,
+}
+
 /// All requests of a node that are not answered yet.
 pub struct PendingRequests {
     shared: Arc<Shared>,
@@ -77,7 +84,7 @@ pub struct PendingRequests {
     /// Given to raft, not answered yet.
     asked: BTreeMap<Token, Vec<PendingRequest>>,
     /// In the log, not applied yet.
-    waiting: BTreeMap<Index, (Term, Vec<PendingRequest>)>,
+    waiting: BTreeMap<Index, Appended>,
     /// At the leader, by number.
     forwarded: BTreeMap<u64, (NodeId, PendingRequest)>,
     /// Leadership transfers in progress.
@@ -380,8 +387,9 @@ impl PendingRequests {
                         held.request.reply.answer(Outcome::Done((index, Reply::Ok(Vec::new()))));
                     }
                 }
-                if let Some((_, void)) = self.waiting.insert(index, (term, taken)) {
-                    void.into_iter().for_each(|held| self.send_again(held));
+                let appended = Appended { term, at: Instant::now(), requests: taken };
+                if let Some(void) = self.waiting.insert(index, appended) {
+                    void.requests.into_iter().for_each(|held| self.send_again(held));
                 }
             }
             Answer::ReadAt(index) => {
@@ -424,15 +432,16 @@ impl PendingRequests {
     /// The requests that wait for the entry at `index`, if it is theirs; otherwise they are sent again.
     pub fn take_waiting(&mut self, index: Index, term: Term) -> Vec<ReplyTo> {
         match self.waiting.remove(&index) {
-            Some((expected, taken)) if expected == term => {
+            Some(appended) if appended.term == term => {
+                self.shared.counters.commits.record(appended.at.elapsed(), 1);
                 // Committed: it will never be sent again.
-                for held in &taken {
+                for held in &appended.requests {
                     self.open.remove(&held.number);
                 }
-                taken.into_iter().map(|held| held.request.reply).collect()
+                appended.requests.into_iter().map(|held| held.request.reply).collect()
             }
-            Some((_, void)) => {
-                void.into_iter().for_each(|held| self.send_again(held));
+            Some(void) => {
+                void.requests.into_iter().for_each(|held| self.send_again(held));
                 Vec::new()
             }
             None => Vec::new(),
@@ -445,8 +454,8 @@ impl PendingRequests {
         while let Some(entry) = self.waiting.last_entry()
             && *entry.key() > last
         {
-            let (_, void) = entry.remove();
-            void.into_iter().for_each(|held| self.send_again(held));
+            let void = entry.remove();
+            void.requests.into_iter().for_each(|held| self.send_again(held));
         }
     }
 
@@ -508,7 +517,7 @@ impl PendingRequests {
     pub fn on_install(&mut self, index: Index) {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
-        for held in gone.into_values().flat_map(|(_, taken)| taken) {
+        for held in gone.into_values().flat_map(|appended| appended.requests) {
             self.send_again_or_give_up(held, UnknownReason::LogReplaced);
         }
     }
@@ -544,7 +553,7 @@ impl PendingRequests {
         // Computed only if a request is late: it is expensive.
         let shared = Arc::clone(&self.shared);
         let why = LazyCell::new(|| shared.why_no_leader());
-        for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|(_, taken)| taken)) {
+        for taken in self.asked.values_mut().chain(self.waiting.values_mut().map(|it| &mut it.requests)) {
             // Late requests are answered and keep their places: `apply` needs the order of a batch.
             for held in taken.iter_mut().filter(|held| is_late(held)) {
                 let answered = too_late(held, *why);

@@ -5,6 +5,7 @@
 use super::leadership_events::LossHints;
 use super::outbox::Outbox;
 use super::pending_requests::PendingRequests;
+use super::round_trips::RoundTrips;
 use crate::cluster::worker_liveness::WorkerLiveness;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
@@ -56,6 +57,7 @@ pub struct Core {
     pub(super) is_corrupt: bool,
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     pub(super) snapshot_schedule: SnapshotSchedule,
+    pub(super) round_trips: RoundTrips,
 }
 
 impl Core {
@@ -90,6 +92,7 @@ impl Core {
             is_disk_low: false,
             is_corrupt: false,
             snapshot_schedule,
+            round_trips: RoundTrips::default(),
             shared,
         };
         if core.shared.integrity.is_corrupt() {

@@ -112,6 +112,7 @@ impl Core {
         match input {
             CoreInput::Raft(message) => {
                 self.hints.on_message(&message, self.raft.leader());
+                self.round_trips.on_received(&message, &self.shared.counters.round_trips);
                 let from = message.from.id;
                 let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
                 let silence = committed.and_then(|_| self.shared.leader_age());
