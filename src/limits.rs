@@ -110,7 +110,11 @@ pub const EVENTS_MAX: usize = 1000;
 pub const GOSSIP_LOG_MAX: usize = 500;
 /// Sessions listed in one monitor frame; the total is always given. Frames go to every viewer each second.
 pub const SESSIONS_SHOWN_MAX: usize = 50;
-/// Failovers kept for the page.
+/// Events kept in the replicated history. Full: the oldest goes.
+pub const HISTORY_MAX: usize = 100;
+/// Bytes of the text of such an event. Longer: cut.
+pub const HISTORY_TEXT_BYTES_MAX: usize = 512;
+/// Changes of leader kept in the replicated history. Full: the oldest goes.
 pub const FAILOVERS_MAX: usize = 20;
 
 /// First segment of a node's log: five idle nodes take little room. Full: the next one is twice as large.

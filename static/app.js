@@ -1,14 +1,20 @@
 // The page: draws each frame, and continues with another node when the one behind it stops answering.
 //
 // The page itself is the first stream: the server appends a script that calls update(frame). When that ends (the node was
-// stopped or killed; browsers do not say so of a document, so a held request tells) or falls silent (it is frozen), the newest data stays on screen, greyed and ageing, while the other
-// nodes are asked for /v1/stream; the first one to send a frame is followed, until it fails in turn.
+// stopped or killed; browsers do not say so of a document, so a held request tells) or falls silent (it is frozen), the
+// newest data stays on screen, greyed and ageing, while the other nodes are asked for /v1/stream; the first one to send a
+// frame is followed, until it fails in turn.
+// A browser opens six connections to a node. So one tab has a stream, the oldest of those that know each other, and
+// passes its frames to the others; when it is closed or frozen, another one opens a stream.
 // Nothing is fetched from anywhere else, and no text from outside is ever parsed as HTML.
 // Not here: the jobs (jobs.js), the box to run a program in (run.js); both stand before this file, in one script element.
 "use strict";
 
 (() => {
-  const SILENCE_MS = 2500; // Frames come at least once a second: so long without one means frozen or cut off.
+  const SILENCE_MS = 2500; // Frames come about twice a second: so long without one means frozen or cut off.
+  const AGED_MS = 750; // The health fades when the newest frame is so old.
+  const HOLD_AFTER_MS = 1000; // A tab that may soon share another one's stream does not hold a connection yet.
+  const TAKE_OVER_MS = 300; // Tabs whose stream has ended take over at different times within this.
   const HEDGE_MS = 250; // Ask the next node too when one has not sent a frame by then.
   const ATTEMPT_MS = 1500; // Give one node up.
   const RETRY_MS = 400; // Between two rounds when no node answers.
@@ -19,12 +25,15 @@
   const addresses = new Map(); // node id -> http://host:port, never forgotten: a node may come back
   const tiles = new Map(); // node id -> its tile
   let frame = null; // newest frame
-  let source = null; // {node, session, controller}: who is followed; controller is null for the page itself
+  // {node, session, controller, tab}: who is followed; controller is null for the page itself, tab is the id of the
+  // browser's tab whose stream this one shares, if it does.
+  let source = null;
   let heardAt = performance.now(); // when the newest frame came
   let checkedAt = heardAt;
   let lost = null; // {node, at}: whom we lost while nobody else is followed
   let home = null; // the node that the page came from: the only one that takes changes from it
   let homeLostAt = null; // when that one was lost, until it is back
+  let frontPort = 0;
   let drawJobs = null;
   let box = null;
   const history = new Map(); // node id -> its commands a second, once a second, for the last minute
@@ -38,6 +47,7 @@
   window.hello = (me) => {
     document.currentScript?.remove();
     home = me.node;
+    frontPort = me.front_port;
     for (const node of me.nodes) addresses.set(node.id, reached(node));
     source = { node: me.node, session: me.session, controller: null };
     const page = { $, set, make, plural, span, when, pause, lines };
@@ -54,42 +64,75 @@
 
   window.update = (next) => {
     document.currentScript?.remove(); // or the page would grow for ever
-    if (source && source.controller === null) take(next);
+    if (isOwnDocument()) take(next);
   };
+
+  const isOwnDocument = () => source !== null && source.controller === null && source.tab === undefined;
 
   // The page never finishes loading while its node lives.
   document.addEventListener("readystatechange", () => {
-    if (document.readyState !== "loading" && source && source.controller === null) lose();
+    if (document.readyState !== "loading" && isOwnDocument()) lose();
   });
 
   let isLeaving = false;
-  addEventListener("pagehide", () => (isLeaving = true));
+  addEventListener("pagehide", () => {
+    isLeaving = true;
+    if (tabs && source && source.tab === undefined) tabs.postMessage({ ...tab, isLeaving });
+  });
 
-  /** Learns at once that the node behind the page is gone. One request serves all tabs: a browser opens only a few. */
-  function watch(page) {
-    const tabs = "BroadcastChannel" in window ? new BroadcastChannel("phalanx-hold") : null;
-    const onGone = () => {
-      if (source === page && !isLeaving) lose();
-    };
-    if (tabs) tabs.onmessage = onGone;
-    const hold = async () => {
-      if (source !== page) return;
-      let isHeld = false;
-      try {
-        const answer = await fetch("/v1/hold", { cache: "no-store" });
-        isHeld = answer.ok;
-        const reader = answer.body.getReader();
-        while (!(await reader.read()).done);
-      } catch {
-        // Broken off: the same as ended.
-      }
-      if (!isHeld || isLeaving) return; // without it, silence tells
-      if (tabs) tabs.postMessage("gone");
-      onGone();
-    };
-    // Locks exist on pages from this machine; elsewhere each tab asks for itself.
-    if (tabs && navigator.locks) navigator.locks.request("phalanx-hold", hold);
-    else hold();
+  /** Learns at once that the node behind the page is gone. */
+  async function watch(page) {
+    await pause(HOLD_AFTER_MS);
+    if (source !== page) return;
+    let isHeld = false;
+    try {
+      const answer = await fetch("/v1/hold", { cache: "no-store" });
+      isHeld = answer.ok;
+      const reader = answer.body.getReader();
+      while (!(await reader.read()).done);
+    } catch {
+      // Broken off: the same as ended.
+    }
+    // Without it, silence tells.
+    if (isHeld && source === page && !isLeaving) lose();
+  }
+
+  // ---- one stream for the tabs of a browser ----
+
+  const tabs = "BroadcastChannel" in window ? new BroadcastChannel("phalanx-frames") : null;
+  const tab = { since: Date.now(), id: crypto.getRandomValues(new Uint32Array(1))[0] };
+  if (tabs) tabs.onmessage = ({ data }) => hear(data);
+
+  function hear(other) {
+    if (!box) return; // hello() has not been called yet
+    if (other.isLeaving) {
+      if (source && source.tab === other.id) takeOver();
+      return;
+    }
+    const isSenior = other.since < tab.since || (other.since === tab.since && other.id < tab.id);
+    // A junior tab hears of this one with the next frame.
+    if (source && source.tab === undefined && !isSenior) return;
+    const before = source;
+    source = { node: other.node, session: other.session, controller: null, tab: other.id };
+    if (before && before.controller) before.controller.abort();
+    else if (before && before.tab === undefined) window.stop();
+    const from = before ? before.node : lost.node;
+    lost = null;
+    document.documentElement.classList.remove("is-stale");
+    if (from !== other.node) {
+      if (from === home) homeLostAt = performance.now();
+      follows(from, other.node);
+    }
+    take(other.frame);
+    showLink();
+  }
+
+  /** The tab whose stream this one shared is closed, or silent. */
+  async function takeOver() {
+    lost = { node: source.node, at: performance.now() };
+    source = null;
+    await pause(Math.random() * TAKE_OVER_MS);
+    if (!source) search({ prefer: lost.node });
   }
 
   // ---- following ----
@@ -108,6 +151,7 @@
     for (const node of next.nodes) addresses.set(node.id, reached(node));
     lookForHome();
     draw();
+    if (tabs && source.tab === undefined) tabs.postMessage({ ...tab, node: source.node, session: source.session, frame: next });
   }
 
   /** Whether the node that the page came from is back: others hear it again, and not only from before it was lost. */
@@ -130,24 +174,26 @@
     notice(`node ${gone.node} stopped answering: looking for another node`, true);
     showLink();
     box.drawGone();
-    search(gone.node);
+    search({ avoid: gone.node });
   }
 
-  async function search(avoid) {
+  async function search({ avoid, prefer }) {
     while (!source) {
-      const found = await firstOf(candidates(avoid));
+      const found = await firstOf(candidates(avoid, prefer));
+      if (source) {
+        // Another tab's stream was there first.
+        if (found) found.controller.abort();
+        return;
+      }
       if (found) {
         const from = lost.node;
         source = found;
         lost = null;
         document.documentElement.classList.remove("is-stale");
-        if (found.node === from) notice(`node ${from} answers again`, false);
-        else notice(`node ${from} stopped answering: now following node ${found.node}`, false);
+        if (found.node !== from) follows(from, found.node);
+        else if (prefer === undefined) notice(`node ${from} answers again`, false);
         take(found.first);
         showLink();
-        for (const link of document.querySelectorAll("a[data-path]")) {
-          link.href = `${addresses.get(found.node)}${link.dataset.path}`;
-        }
         pump(found);
         return;
       }
@@ -156,13 +202,32 @@
     }
   }
 
+  /** Another node is followed in place of the first. */
+  function follows(from, next) {
+    notice(`node ${from} stopped answering: now following node ${next}`, false);
+    for (const link of document.querySelectorAll("a[data-path]")) link.href = `${addresses.get(next)}${link.dataset.path}`;
+  }
+
+  /** A reload would ask the node that the page came from: while that one is gone, the front door is offered. */
+  function drawMoved() {
+    const next = source && homeLostAt !== null ? source.node : null;
+    const key = String(next);
+    if ($("moved").dataset.key === key) return;
+    $("moved").dataset.key = key;
+    $("moved").hidden = next === null;
+    if (next === null) return;
+    const link = make("a", "", `${addresses.get(next).replace(/:\d+$/, "")}:${frontPort}/`);
+    link.href = link.textContent;
+    $("moved").replaceChildren(`Node ${home}, which this page came from, is offline: do not reload the page, open `, link, " instead.");
+  }
+
   /** All known nodes: online and least loaded first, the lost one last. */
-  function candidates(avoid) {
+  function candidates(avoid, prefer) {
     const rows = new Map((frame ? frame.nodes : []).map((row) => [row.id, row]));
     const cost = (id) => {
       const row = rows.get(id);
       const state = !row || row.status === "OFFLINE" ? 1e6 : row.status === "LEADER" ? 1e3 : 0;
-      return (id === avoid ? 1e9 : 0) + state + (row ? row.load : 0);
+      return (id === avoid ? 1e9 : id === prefer ? -1e9 : 0) + state + (row ? row.load : 0);
     };
     return [...addresses.keys()].sort((a, b) => cost(a) - cost(b) || a - b);
   }
@@ -242,10 +307,20 @@
     // After a sleep of the computer, or in a tab that was out of sight, frames may be waiting behind this timer.
     if (now - checkedAt > 1500) heardAt = Math.max(heardAt, now - 1000);
     checkedAt = now;
-    if (source && now - heardAt > SILENCE_MS) lose();
+    if (source && now - heardAt > SILENCE_MS) source.tab === undefined ? lose() : takeOver();
     showLink();
+    drawMoved();
     for (const time of document.querySelectorAll("time[data-at]")) set(time, ago(Date.now() - Number(time.dataset.at)));
   }, 250);
+
+  /** What is on the screen was true when its frame was built. */
+  function showAge() {
+    const age = performance.now() - heardAt;
+    const isAged = age > AGED_MS;
+    document.documentElement.classList.toggle("is-aged", isAged);
+    set($("verdict-age"), isAged ? `${(age / 1000).toFixed(1)} s ago` : "");
+  }
+  setInterval(showAge, 100);
 
   // ---- drawing ----
 
@@ -289,6 +364,7 @@
     const parts = [];
     if (source) {
       parts.push(["", "live from "], ["b", `node ${source.node}`]);
+      if (source.tab !== undefined) parts.push(["", " through another tab"]);
       if (source.session) parts.push(["", ", your session "], ["code", source.session]);
       if (age > 1500) parts.push(["", `, ${span(age)} old`]);
     } else if (lost) {
@@ -301,6 +377,7 @@
   }
 
   function draw() {
+    showAge();
     const { cluster, node } = frame;
     const verdict = verdictWords(cluster);
     set($("name"), cluster.name);
@@ -351,6 +428,9 @@
     if ($("leads").textContent !== text) $("leads").replaceChildren(make("b", "", words[0]), ...words.slice(1));
   }
 
+  /** Commands of its own clients, and of the leader those that other nodes forward to it. */
+  const opsOf = (row) => (row.kv_ops_per_s || 0) + (row.led_per_s || 0);
+
   /** Keeps what each node's clients got, once a second. */
   function sample() {
     const span = frame.at_ms - sampledAt;
@@ -361,7 +441,7 @@
     sampledAt = frame.at_ms;
     for (const row of frame.nodes) {
       const past = history.get(row.id) || [];
-      past.push(row.kv_ops_per_s || 0);
+      past.push(opsOf(row));
       if (past.length > HISTORY) past.shift();
       history.set(row.id, past);
     }
@@ -434,7 +514,7 @@
       set(tile.role, row.status === "OFFLINE" && role === "leader" ? "was leader" : role);
       set(tile.status, row.is_corrupt && row.status !== "OFFLINE" ? "CORRUPT" : row.status);
       const isOnline = row.status !== "OFFLINE";
-      set(tile.ops, isOnline ? short(row.kv_ops_per_s || 0) : "-");
+      set(tile.ops, isOnline ? short(opsOf(row)) : "-");
       set(tile.p50, latency(row.kv_p50_us));
       set(tile.p99, latency(row.kv_p99_us));
       set(tile.keys, isOnline ? short(row.keys || 0) : "-");

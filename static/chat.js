@@ -51,9 +51,16 @@
     return row.name === null ? "deleted user" : row.name;
   }
 
+  /** The first character as a reader sees it: an emoji may be several code points. */
+  function firstOf(name) {
+    if (!("Segmenter" in Intl)) return [...name][0];
+    for (const { segment } of new Intl.Segmenter().segment(name)) return segment;
+    return "?";
+  }
+
   function face(element, name, id, isRoom) {
     element.className = `face${isRoom ? " is-room" : ""}${name === null ? " is-gone" : ""}`;
-    element.textContent = isRoom ? "#" : name === null ? "?" : [...name][0].toUpperCase();
+    element.textContent = isRoom ? "#" : name === null ? "?" : firstOf(name).toUpperCase();
     element.style.setProperty("--hue", String((id * 137) % 360));
     return element;
   }
@@ -241,6 +248,11 @@
     document.body.classList.remove("is-lost");
     const words = `live from node ${at}`;
     if ($("link-text").textContent !== words) $("link-text").textContent = words;
+    for (const link of document.querySelectorAll("a.monitor")) link.href = `${nodes.get(at)}/`;
+    // A reload would ask the node that this page came from.
+    const isHomeLost = at !== HELLO.node;
+    $("door-link").hidden = !isHomeLost;
+    if (isHomeLost) $("door-link").href = `${nodes.get(at).replace(/:\d+$/, "")}:${HELLO.front_port}/chat`;
     $("link").dataset.node = at;
   }
 
@@ -311,8 +323,7 @@
       talk.newest = number;
       talk.last = { number, at_ms, from, text };
       if (isMine) {
-        talk.unread = 0;
-        talk.read = number;
+        if (talk.unread === 0) talk.read = number; // as the service does it
       } else if (number > talk.read) talk.unread += 1;
     }
     if (isMine) {

@@ -1,13 +1,14 @@
 // The form to run a program: submits it as a job, shows its output live, and how it ended.
 //
-// Changes are taken from pages of the same node only. While the node that this page came from is gone, the box says so and
-// leads to a living node's page; a job that was handed in goes on without this page, and frames of another node tell its end.
+// Everything is asked of the node that this page came from; while that one is gone, of the node that is followed in its
+// place. A program that is handed in while a node dies is handed in again under the same key: it is one job.
 // What a program says is only ever text, and what is typed is kept (per language, until the tab is closed).
 // Not here: workers and results (jobs.js), whom the page follows (app.js).
 "use strict";
 
 const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, followed }) => {
   const ANSWER_MS = 15_000; // Longest wait for an answer; a node gives up its own wait long before.
+  const GIVE_UP_MS = 30_000; // Nodes are asked for so long, one after another.
   const SILENCE_MS = 8000; // A stream of output says something every 2 s, if only an empty line.
   const RETRY_MS = 400; // Before a stream that broke off is asked for again.
   const SHOW_EVERY_MS = 40; // What was said meanwhile is shown at once.
@@ -88,18 +89,20 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
 
   function drawButtons() {
     const isBusy = isHandingIn || (job !== null && !job.end && mine.has(job.id));
-    start.setAttribute("aria-disabled", String(isBusy || !isHomeHere()));
-    const canCancel = job !== null && !job.end && mine.has(job.id) && isHomeHere();
+    start.setAttribute("aria-disabled", String(isBusy || asked() === null));
+    const canCancel = job !== null && !job.end && mine.has(job.id) && asked() !== null;
     if (!canCancel && document.activeElement === cancel) start.focus(); // what is hidden loses the keyboard
     cancel.hidden = !canCancel;
     set(cancel, job && job.isTakenBack ? "Cancelling" : "Cancel");
   }
 
-  /** Of the node that this page came from, or of the one that is followed in its place. */
-  function linkTo(id) {
-    const next = isHomeHere() ? null : followed();
-    return `${next === null ? "" : `${address(next)}/`}#job-${id}`;
-  }
+  /** The node that is asked: the one that this page came from, or the one that is followed in its place, if any. */
+  const asked = () => (isHomeHere() ? home() : followed());
+
+  /** A path at a node: the page's own has the page's address, by whatever name it was opened. */
+  const at = (node, path) => (node === home() ? path : `${address(node)}${path}`);
+
+  const linkTo = (id) => (isHomeHere() || followed() === null ? `#job-${id}` : at(followed(), `/#job-${id}`));
 
   function jobLink(id, text) {
     const link = make("a", "", text);
@@ -111,50 +114,39 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   }
 
   function drawGone() {
-    const next = followed();
-    const key = isHomeHere() ? "" : JSON.stringify([next, job && [job.id, job.end, job.isCutOff]]);
+    const next = asked();
+    const key = isHomeHere() ? "" : String(next);
     const box = $("run-gone");
     if (box.dataset.key === key) return;
     box.dataset.key = key;
     box.hidden = key === "";
     drawButtons();
     for (const link of document.querySelectorAll("a[data-job]")) link.href = linkTo(link.dataset.job);
-    if (key === "") return box.replaceChildren();
-    const words = [`Node ${home()}, which this page came from, is offline. `];
-    if (next === null) {
-      words.push("No other node answers yet. ");
-    } else {
-      const link = make("a", "", `the page of node ${next}`);
-      link.href = `${address(next)}/`;
-      link.target = "_blank";
-      link.rel = "noopener";
-      if (job && job.isCutOff) {
-        link.href = linkTo(job.id);
-        words.push(job.end ? `The whole output of job ${job.id} is on ` : `Job ${job.id} continues: see it on `);
-      } else {
-        words.push("Run programs from ");
-      }
-      words.push(link, " (a new tab). ");
-    }
-    box.replaceChildren(...words, "What you wrote stays here.");
+    const way = next === null ? "no other node answers yet" : `programs are handed in to node ${next}`;
+    set(box, key && `Node ${home()}, which this page came from, is offline: ${way}. What you wrote stays here.`);
   }
 
   // ---- asking ----
 
-  /** What the node said, or why not in plain words: `{said}` or `{why, status}`. */
+  /** What a node said, or why not in plain words: `{said}` or `{why, status}`. */
   async function ask(method, path, body) {
-    const headers = {};
-    if (body) {
-      headers["Content-Type"] = "application/json";
-      // A browser may send a request again by itself when a connection breaks: it must not become two jobs.
-      headers["Idempotency-Key"] = [...crypto.getRandomValues(new Uint32Array(4))].join("-");
-    }
-    try {
-      const signal = AbortSignal.timeout(ANSWER_MS);
-      const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
-      return answer.ok ? { said: await answer.json() } : await fault(answer);
-    } catch {
-      return { why: `node ${home()} did not answer`, isUnknown: true, status: 0 };
+    // Under one key it is done once, whoever sends it again: this page to another node, or a browser by itself.
+    const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") };
+    if (body) headers["Content-Type"] = "application/json";
+    const until = performance.now() + GIVE_UP_MS;
+    for (;;) {
+      const node = asked();
+      if (node !== null) {
+        try {
+          const signal = AbortSignal.timeout(ANSWER_MS);
+          const answer = await fetch(at(node, path), { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
+          return answer.ok ? { said: await answer.json() } : await fault(answer);
+        } catch {
+          // The page soon knows whether that node is gone, and follows another one.
+        }
+      }
+      if (performance.now() > until) return { why: "no node answered", isUnknown: true, status: 0 };
+      await pause(RETRY_MS);
     }
   }
 
@@ -198,14 +190,14 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   }
 
   async function takeBack() {
-    const asked = job;
-    if (!asked || asked.end || asked.isTakenBack) return;
-    asked.isTakenBack = true;
+    const cancelled = job;
+    if (!cancelled || cancelled.end || cancelled.isTakenBack) return;
+    cancelled.isTakenBack = true;
     drawButtons();
-    const { why, status } = await ask("DELETE", `/v1/jobs/${asked.id}`);
+    const { why, status } = await ask("DELETE", `/v1/jobs/${cancelled.id}`);
     // 409: it has ended by itself, as its output is about to say.
-    if (why && status !== 409 && job === asked && !asked.end) {
-      asked.isTakenBack = false;
+    if (why && status !== 409 && job === cancelled && !cancelled.end) {
+      cancelled.isTakenBack = false;
       set($("run-facts"), `not cancelled: ${why}`);
     }
     drawButtons();
@@ -221,7 +213,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   /** Shows a job: what it has said, what it says from now on, and how it ends. */
   function look(id, words) {
     leave();
-    job = { id, controller: null, attempt: 0, worker: null, startedAt: null, end: null, isTakenBack: false, isCutOff: false };
+    job = { id, controller: null, attempt: 0, worker: null, startedAt: null, end: null, isTakenBack: false };
     clear();
     say(words || `loading job ${id}`, "");
     drawButtons();
@@ -230,8 +222,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
 
   async function follow(wanted) {
     while (job === wanted && !wanted.end) {
-      wanted.isCutOff = !isHomeHere();
-      if (!wanted.isCutOff) await listen(wanted);
+      if (asked() !== null) await listen(wanted);
       if (job === wanted && !wanted.end) await pause(RETRY_MS);
     }
   }
@@ -248,7 +239,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     heard();
     try {
       const path = `/v1/jobs/${wanted.id}/output?follow&format=ndjson`;
-      const answer = await fetch(path, { signal: controller.signal, cache: "no-store" });
+      const answer = await fetch(at(asked(), path), { signal: controller.signal, cache: "no-store" });
       if (!answer.ok) {
         const { why, status } = await fault(answer);
         if (job !== wanted) return;
@@ -312,7 +303,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     else if (compileMs > 0) facts.push(`${span(compileMs + runMs)} (${span(compileMs)} to compile)`);
     else facts.push(span(runMs));
     end(wanted, words, tone, facts.join(" · "));
-    if (output.firstChild === null && !wanted.isCutOff) note(SAID_NOTHING);
+    if (output.firstChild === null) note(SAID_NOTHING);
   }
 
   function end(wanted, words, tone, facts) {
@@ -363,7 +354,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
       if (rest && name === "stderr") $("run-legend").hidden = false;
       if (shown <= SHOWN_MAX && shown + text.length > SHOWN_MAX) {
         const all = make("a", "", "all output");
-        all.href = `/v1/jobs/${job.id}/output`;
+        all.href = at(asked() ?? home(), `/v1/jobs/${job.id}/output`);
         output.append(make("em", "", "output truncated: ", all));
       }
       shown += text.length;
@@ -391,32 +382,21 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   cancel.addEventListener("click", takeBack);
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-job]");
-    if (!link || !isHomeHere() || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    if (!link || asked() === null || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     look(Number(link.dataset.job));
     $("run-title").scrollIntoView({ block: "nearest" });
   });
-  const asked = /^#job-([0-9]{1,15})$/.exec(location.hash);
-  if (asked) {
-    look(Number(asked[1]));
+  const inAddress = /^#job-([0-9]{1,15})$/.exec(location.hash);
+  if (inAddress) {
+    look(Number(inAddress[1]));
     $("run-title").scrollIntoView();
   }
 
   /** After each frame. */
   function draw(jobs) {
     drawLanguages(jobs.workers);
-    drawFromFrame(jobs);
     drawGone();
-  }
-
-  function drawFromFrame(jobs) {
-    if (isHomeHere() || !job || job.end) return;
-    job.isCutOff = true;
-    // Another node's output may not be read from here, but its frames tell how far the job is.
-    const ended = jobs.last.find((row) => row.id === job.id);
-    const worker = jobs.workers.find((row) => row.running.includes(job.id));
-    if (ended) endAs(job, ended.verdict, ended);
-    else if (worker && job.worker !== worker.id) runsOn(job, worker.id);
   }
 
   return { draw, drawGone, jobLink };

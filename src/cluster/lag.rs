@@ -5,13 +5,18 @@
 //! leader's own record, on which jobs depend (`worker_liveness.rs`).
 
 use crate::types::{Index, NodeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Commit indexes that are kept with their times: with the least time between heartbeats, for a second.
+const PAST_MAX: usize = 100;
 
 /// Last index of each log, and since when it has lacked committed entries without growing.
 #[derive(Debug, Default)]
 pub struct Lags {
     rows: BTreeMap<NodeId, (Index, u64)>,
     committed: Index,
+    /// The highest known commit index at each of the last calls, with its time.
+    past: VecDeque<(u64, Index)>,
 }
 
 impl Lags {
@@ -20,11 +25,22 @@ impl Lags {
     pub fn note(&mut self, now_ms: u64, committed: Index, ends: impl IntoIterator<Item = (NodeId, Index)>) {
         let before = std::mem::take(&mut self.rows);
         self.committed = committed;
+        self.past.push_back((now_ms, committed));
+        if self.past.len() > PAST_MAX {
+            self.past.pop_front();
+        }
         let since = |id, end| match before.get(&id) {
             Some((earlier, since)) if *earlier == end && end < committed => *since,
             _ => now_ms,
         };
         self.rows = ends.into_iter().map(|(id, end)| (id, (end, since(id, end)))).collect();
+    }
+
+    /// Returns the commit index that was known at this time, with which the row of a heartbeat of then is to be compared;
+    /// of an earlier time than the calls that are remembered, the oldest of them.
+    pub fn committed_at(&self, ms: u64) -> Index {
+        let then = self.past.iter().rev().find(|(at, _)| *at <= ms).or(self.past.front());
+        then.map_or(Index(0), |(_, committed)| *committed)
     }
 
     /// Returns the nodes that have not caught up for `after_ms`, each with the last index of its log and the one that
@@ -54,5 +70,7 @@ mod tests {
         assert!(at(6900, 40, [40, 12]).is_empty());
         assert_eq!(at(7000, 40, [40, 12]), [2]);
         assert!(at(7100, 40, [40, 40]).is_empty());
+        let at = [0, 5050, 5100, 6500, 9000].map(|ms| lags.committed_at(ms).0);
+        assert_eq!(at, [10, 10, 20, 30, 40]);
     }
 }

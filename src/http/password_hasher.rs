@@ -1,7 +1,7 @@
 //! Passwords and tokens: hashes what clients send in clear, so that only hashes leave this file.
 //!
-//! A password is hashed with argon2id (19 MiB, two passes, as OWASP recommends), under a salt drawn here; only the hash
-//! is passed on. A token is drawn here, 244 random bits; only its SHA-256 is passed on, which is enough for a value
+//! A password is normalized, then hashed with argon2id (19 MiB, two passes, as OWASP recommends), under a salt drawn
+//! here; only the hash is passed on. A token is drawn here, 244 random bits; only its SHA-256 is passed on, which is enough for a value
 //! that cannot be guessed. The number of concurrent hashes is bounded, because each costs memory and a processor for a
 //! moment: further requests wait.
 //!
@@ -20,6 +20,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest, Sha256};
 use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::Instant;
+use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 /// Bytes of a password. Short ones can be guessed; very long ones are not more secure and cost time.
@@ -74,15 +75,21 @@ impl Passwords {
 impl HashPermit<'_> {
     /// The stored form of a new password.
     pub(crate) fn hash(&mut self, password: &str) -> Result<String, ApiError> {
-        self.make(password).ok_or_else(unusable)
+        self.make(&normalized(password)).ok_or_else(unusable)
     }
 
-    /// Whether a password matches a stored hash; without a hash it takes as long and returns `false`.
+    /// Whether a password matches a stored hash; without a hash it takes as long and returns `false`. Earlier versions
+    /// hashed what was sent: if that is another string than the normalized one, it is compared as well.
     pub(crate) fn is_right(&mut self, password: &str, hash: Option<&str>) -> Result<bool, ApiError> {
         let passwords = self.passwords;
         let nobodys = || self.make(&Uuid::new_v4().to_string()).unwrap_or_default();
         let nobodys = passwords.nobodys.get_or_init(nobodys);
-        let is_equal = self.compare(password, hash.unwrap_or(nobodys)).ok_or_else(unusable)?;
+        let stored = hash.unwrap_or(nobodys);
+        let prepared = normalized(password);
+        let mut is_equal = self.compare(&prepared, stored).ok_or_else(unusable)?;
+        if !is_equal && prepared != password {
+            is_equal = self.compare(password, stored).ok_or_else(unusable)?;
+        }
         Ok(is_equal && hash.is_some())
     }
 
@@ -138,10 +145,19 @@ impl Drop for HashPermit<'_> {
     }
 }
 
+/// What is hashed: one person's devices send the same password composed or decomposed, and with different spaces. The
+/// mapping and normalization of OpaqueString (RFC 8265, section 4.2.1).
+fn normalized(password: &str) -> String {
+    // White space outside of ASCII, except control characters and separators of lines and paragraphs: category Zs.
+    let is_space = |c: char| c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+    password.chars().map(|c| if is_space(c) { ' ' } else { c }).nfc().collect()
+}
+
 /// Refuses a new password of invalid length.
 pub(crate) fn check_new(password: &str) -> Result<(), ApiError> {
     let (least, most) = PASSWORD_BYTES;
-    match (least..=most).contains(&password.len()) {
+    check_given(password)?;
+    match (least..=most).contains(&normalized(password).len()) {
         true => Ok(()),
         false => Err(ApiError::refused(400, format!("a password has {least} to {most} bytes"))),
     }
@@ -205,6 +221,23 @@ mod tests {
             (400, 400)
         );
         assert!(check_new("just long").is_ok() && check_given("").is_ok() && check_given(&"x".repeat(1025)).is_err());
+    }
+
+    #[test]
+    fn a_password_is_the_same_however_a_device_composes_it() {
+        let passwords = Passwords::default();
+        let mut slot = passwords.enter(soon()).unwrap();
+        let (composed, decomposed) = ("caf\u{e9} au\u{a0}lait", "cafe\u{301} au\u{3000}lait");
+        for (new, given) in [(composed, decomposed), (decomposed, composed), (decomposed, "caf\u{e9} au lait")] {
+            let hash = slot.hash(new).unwrap();
+            assert!(slot.is_right(given, Some(&hash)).unwrap(), "{new:?} {given:?}");
+            assert!(!slot.is_right("cafe au lait", Some(&hash)).unwrap());
+        }
+        // As earlier versions hashed it.
+        let old = slot.make(decomposed).unwrap();
+        assert!(slot.is_right(decomposed, Some(&old)).unwrap());
+        assert!(!slot.is_right(decomposed, None).unwrap());
+        assert!(check_new("e\u{301}e\u{301}e\u{301}").is_err(), "six bytes as it is hashed");
     }
 
     #[test]

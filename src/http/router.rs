@@ -189,10 +189,10 @@ fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>
     Ok(Checked::Route(route, path.args))
 }
 
-/// What a browser asks before a page of another node may use the chat.
+/// What a browser asks before a page of another node may use the chat or run programs.
 fn preflight(server: &Server, head: &Head, path: &Path) -> ApiResult {
     if guard::allowed_origin(&*server.host, head).is_none() {
-        return Err(ApiError::refused(403, "the chat can be used only by pages of this cluster"));
+        return Err(ApiError::refused(403, "this can be used only by pages of this cluster"));
     }
     let mut response = Response::empty(204);
     response.headers.extend(guard::cors_headers(&*server.host, head));

@@ -217,10 +217,12 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/nodes", rqlite_status::nodes).params(&[&["ver", "nonvoters", "pretty"]]).vital().rqlite(),
     post_media("/compileandrun", jobs::JAVA_SOURCE, jobs::compile_and_run).params(&[&["wait"]]),
     get("/v1/jobs", jobs::list).params(&[&["before", "limit", "level"]]),
-    post("/v1/jobs", jobs::submit).params(&[&["wait"]]),
-    stream("/v1/jobs/{id}/output", job_output::output).params(&[&["follow", "format", "stream", "attempt"]]),
+    post("/v1/jobs", jobs::submit).params(&[&["wait"]]).for_cluster_pages(),
+    stream("/v1/jobs/{id}/output", job_output::output)
+        .params(&[&["follow", "format", "stream", "attempt"]])
+        .open_to(CLUSTER),
     get("/v1/jobs/{id}", jobs::show).params(&[&["wait", "level"]]),
-    delete("/v1/jobs/{id}", jobs::cancel),
+    delete("/v1/jobs/{id}", jobs::cancel).for_cluster_pages(),
     get("/v1/runtimes", jobs::runtimes),
     get("/v1/chat/accounts", conversations::accounts).params(LISTING).for_cluster_pages(),
     post("/v1/chat/accounts", accounts::create).for_cluster_pages(),

@@ -195,7 +195,7 @@ mod tests {
         let settings = Settings { quota_jobs: 10, quota_jobs_mb: 1, ..settings };
         let full = 1 << 20;
         let token = [7; 32];
-        let send = Chat::encode_command(&chat::Command::Send {
+        let send = Chat::encode_command(&chat::Command::Post {
             token,
             to: chat::Target::Conversation(1),
             text: "hello".to_string(),

@@ -1,19 +1,24 @@
-//! The directory service: identity and addresses of every node.
+//! The directory service: identity and addresses of every node, and the history that the page shows.
 //!
 //! Every node registers itself here once it is a member, so all nodes and `config.json` have the same addresses.
 //!
 //! Invariant: `version` grows with each change of the node table and is equal on every node at the same index.
-//! Not here: the membership (`raft/`), which nodes are alive (`cluster/gossip.rs`).
+//! The history is here so that it is the same on every node, also after a restart.
+//! Not here: who writes which event (`node/threads/gossip.rs`), the membership (`raft/`), which nodes are alive (`cluster/gossip.rs`).
 
 use super::{Replicated, Reply, Service};
-use crate::types::{Addresses, Identity, NodeId, Stamp};
+use crate::limits::{FAILOVERS_MAX, HISTORY_MAX, HISTORY_TEXT_BYTES_MAX};
+use crate::types::{Addresses, Identity, NodeId, Stamp, Term};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, BufWriter, Read, Write};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Approximate maximum size of a row of the node table in an answer.
 const NODE_BYTES: usize = 256;
+/// Stands before the history in a snapshot. Earlier versions wrote something else there, or nothing.
+const HISTORY_MAGIC: &[u8] = b"phalanx history 1\n";
 
 /// A change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,56 @@ pub enum Command {
         /// The text.
         text: String,
     },
+    /// Adds to the history. Lines that it has already are skipped: a command may be sent twice.
+    Record {
+        /// Events, in order.
+        lines: Vec<HistoryLine>,
+        /// Changes of leader, in order.
+        leaders: Vec<LeaderChange>,
+    },
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// When, by the clock of the node that wrote it, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// `election`, `failure`, `membership`, `start`, ...
+    pub kind: String,
+    /// Node it is about.
+    pub node: Option<NodeId>,
+    /// A sentence.
+    pub text: String,
+}
+
+/// One change of leader, as the new leader saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderChange {
+    /// Term of the new leader.
+    pub term: Term,
+    /// Old leader.
+    pub from: Option<NodeId>,
+    /// New leader.
+    pub to: NodeId,
+    /// `link lost`, `timeout`, `leadership transfer`, ...
+    pub cause: String,
+    /// How long the new leader had known no leader.
+    pub leaderless_ms: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// The newest events and changes of leader, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Number of changes so far.
+    pub version: u64,
+    /// Number of the newest line: the first ever has 1.
+    pub newest: u64,
+    /// At most [`HISTORY_MAX`].
+    pub lines: VecDeque<HistoryLine>,
+    /// At most [`FAILOVERS_MAX`].
+    pub leaders: VecDeque<LeaderChange>,
 }
 
 /// A query of the directory.
@@ -63,6 +118,7 @@ pub struct Nodes {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     nodes: Nodes,
+    history: Arc<History>,
 }
 
 impl Nodes {
@@ -85,6 +141,34 @@ impl Directory {
     /// Returns the node table.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
+    }
+
+    /// Returns the history.
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    fn record(&mut self, lines: Vec<HistoryLine>, leaders: Vec<LeaderChange>) -> Reply {
+        let history = Arc::make_mut(&mut self.history);
+        history.version += 1;
+        for mut line in lines {
+            let end = line.text.floor_char_boundary(HISTORY_TEXT_BYTES_MAX);
+            line.text.truncate(end);
+            line.kind.truncate(line.kind.floor_char_boundary(HISTORY_TEXT_BYTES_MAX));
+            if !history.lines.contains(&line) {
+                history.newest += 1;
+                history.lines.push_back(line);
+            }
+        }
+        for mut change in leaders {
+            change.cause.truncate(change.cause.floor_char_boundary(HISTORY_TEXT_BYTES_MAX));
+            if !history.leaders.contains(&change) {
+                history.leaders.push_back(change);
+            }
+        }
+        history.lines.drain(..history.lines.len().saturating_sub(HISTORY_MAX));
+        history.leaders.drain(..history.leaders.len().saturating_sub(FAILOVERS_MAX));
+        Reply::Ok(Vec::new())
     }
 
     fn register(&mut self, who: Identity, addresses: Addresses, is_gateway: bool) -> Reply {
@@ -121,6 +205,7 @@ impl Service for Directory {
             Ok(Command::Register { who, addresses, is_gateway }) => self.register(who, addresses, is_gateway),
             Ok(Command::Forget { id }) => self.forget(id),
             Ok(Command::Note { .. }) => Reply::Ok(Vec::new()),
+            Ok(Command::Record { lines, leaders }) => self.record(lines, leaders),
             Err(_) => Reply::Failed("not a directory command".to_string()),
         }
     }
@@ -143,15 +228,24 @@ impl Service for Directory {
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         let out = BufWriter::with_capacity(64 << 10, out);
-        postcard::to_io(&self.nodes, out).map_err(io::Error::other)?.flush()
+        let mut out = postcard::to_io(&self.nodes, out).map_err(io::Error::other)?;
+        if *self.history != History::default() {
+            out.write_all(HISTORY_MAGIC)?;
+            out = postcard::to_io(&*self.history, out).map_err(io::Error::other)?;
+        }
+        out.flush()
     }
 
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
         // Earlier versions wrote short texts after the node table; they are ignored.
-        let (nodes, _texts) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
-        self.nodes = nodes;
+        let (nodes, rest) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
+        let history = match rest.strip_prefix(HISTORY_MAGIC) {
+            Some(history) => postcard::from_bytes(history).map_err(io::Error::other)?,
+            None => History::default(),
+        };
+        (self.nodes, self.history) = (nodes, Arc::new(history));
         Ok(())
     }
 }
@@ -182,6 +276,38 @@ mod tests {
         for end in 0..20 {
             assert!(Directory::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
         }
+    }
+
+    #[test]
+    fn the_history_is_bounded_takes_nothing_twice_and_is_in_snapshots() {
+        let mut directory = Directory::default();
+        let line = |at_ms, text: &str| HistoryLine { at_ms, kind: "start".into(), node: None, text: text.into() };
+        let change = |term| LeaderChange {
+            term: Term(term),
+            from: None,
+            to: NodeId(1),
+            cause: "timeout".into(),
+            leaderless_ms: 7,
+            at_ms: 9,
+        };
+        for number in 0..150 {
+            let lines = vec![line(number, "one"), line(number, "one"), line(number, &"é".repeat(1000))];
+            let record = Command::Record { lines, leaders: vec![change(number)] };
+            for _ in 0..2 {
+                assert_eq!(directory.apply(Stamp::default(), &record.encode()), Reply::Ok(Vec::new()));
+            }
+        }
+        let history = directory.history().clone();
+        assert_eq!((history.newest, history.version), (300, 300));
+        assert_eq!((history.lines.len(), history.leaders.len()), (HISTORY_MAX, FAILOVERS_MAX));
+        assert_eq!(history.lines.back().map(|line| line.text.len()), Some(HISTORY_TEXT_BYTES_MAX));
+        assert_eq!(history.leaders.back(), Some(&change(149)));
+        let mut bytes = Vec::new();
+        directory.snapshot(&mut bytes).unwrap();
+        let mut restored = Directory::default();
+        restored.restore(&mut bytes.as_slice()).unwrap();
+        assert_eq!(restored, directory);
+        assert!(restored.restore(&mut &bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct StateReport {
 pub struct Pace {
     /// Commands answered in a second.
     pub kv_ops_per_s: u64,
+    /// Requests in a second that other nodes forwarded to this one, as their leader.
+    pub led_per_s: u64,
     /// Microseconds within which half of them were answered; 0 if there were none.
     pub kv_p50_us: u64,
     /// Microseconds within which 99 of 100 were.

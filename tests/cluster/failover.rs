@@ -5,6 +5,7 @@ use crate::clients::{Onlooker, Stalls, Writer, assert_all_there};
 use phalanx::lab::{Cluster, Result};
 use phalanx::node::views::status::Liveness;
 use serde_json::json;
+use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
 const PACE: Duration = Duration::from_millis(5);
@@ -30,6 +31,37 @@ fn killed_leader_is_replaced_and_nothing_acknowledged_is_lost() -> Result<()> {
     let written = writer.finish();
     assert_all_there(&cluster, &written);
     assert!(onlooker.assert_one_leader_per_term().len() >= 4, "three failovers were seen");
+    Ok(())
+}
+
+#[test]
+fn the_history_is_the_same_on_every_node_also_after_a_restart() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let leader = cluster.settle()?;
+    cluster.kill(leader)?;
+    let new = cluster.wait_other_leader(leader)?;
+    cluster.restart(leader)?;
+    cluster.settle()?;
+    // Events, as the page has them, and changes of leader.
+    let history = |id: u64| -> Option<(serde_json::Value, serde_json::Value)> {
+        let body = ureq::get(format!("http://{}/v1/stream", cluster.http(id))).call().ok()?.into_body();
+        let line = BufReader::new(body.into_reader()).lines().next()?.ok()?;
+        let frame: serde_json::Value = serde_json::from_str(&line).ok()?;
+        Some((frame["events"].clone(), frame["failovers"].clone()))
+    };
+    let has_all = |(events, failovers): &(serde_json::Value, serde_json::Value)| {
+        let texts = events.to_string();
+        failovers[0]["from"] == leader
+            && failovers[0]["to"] == new
+            && texts.contains(&format!("no heartbeat from node {leader}: failed"))
+            && texts.contains(&format!("node {new} leads in term "))
+            && texts.matches(&format!("node {leader} started")).count() == 2
+    };
+    let all_alike = || {
+        let all: Vec<_> = (1..=3).filter_map(history).collect();
+        (all.len() == 3 && all.iter().all(|one| *one == all[0] && has_all(one))).then(|| all[0].clone())
+    };
+    cluster.wait_until("all nodes have the same history", Duration::from_secs(20), all_alike)?;
     Ok(())
 }
 

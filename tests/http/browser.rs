@@ -84,11 +84,20 @@ fn the_page_goes_on_with_another_node_when_its_own_freezes_or_stops() {
     browser.see("frames keep coming", "#about", |text| text.contains("node 4"));
     assert_eq!(browser.run("return document.scripts.length"), 1, "each frame takes its script element away");
 
+    browser.see("nothing has aged", "#verdict-age", |text| text.is_empty());
     four.frozen.store(true, SeqCst);
+    let (_, took) = browser.see("the health fades", "#verdict-age", |text| text.ends_with(" s ago"));
+    // The last frame may have left 200 ms after the freeze.
+    assert!(took < Duration::from_millis(1300), "{took:?}");
+    assert_eq!(browser.run("return document.documentElement.className"), "is-aged");
     let expected = "node 4 stopped answering: now following node 2";
     let (_, took) = browser.see("the page follows node 2", "#notice", |text| text.starts_with(expected));
     println!("frozen node left after {took:?} (silence of 2.5 s included)");
     browser.see("the link says so", "#link", |text| text.starts_with("live from node 2"));
+    let (moved, _) = browser.see("a reload would not do", "#moved", |text| text.starts_with("Node 4, which this page"));
+    assert!(moved.contains("is offline: do not reload the page, open http://127.0.0.1:8080/ instead"), "{moved}");
+    let chat = browser.run("return document.querySelector('.pages a').href");
+    assert_eq!(chat, format!("http://{}/chat", two.served.address));
     assert_eq!(browser.run("return document.documentElement.classList.contains('is-stale')"), false);
 
     four.frozen.store(false, SeqCst);
@@ -159,27 +168,28 @@ fn jobs_are_shown_as_text_and_what_is_typed_outlives_frames_and_nodes() {
     let sent = four.served.host.commands.lock().unwrap().clone();
     assert!(sent.len() == 1 && sent[0].0.is_some(), "one command, under a key of its own");
 
-    // The node of the page goes: the text stays, and the way on is shown.
+    // The node of the page goes: the text stays, and node 2 takes programs in.
     four.served.host.stop();
     browser.see("the page goes on with node 2", "#link", |text| text.starts_with("live from node 2"));
-    let (gone, _) = browser.see("the box says so", "#run-gone", |text| text.contains("the page of node 2"));
+    let (gone, _) = browser.see("the box says so", "#run-gone", |text| text.contains("to node 2"));
     assert!(
-        gone.starts_with("Node 4, which this page came from, is offline. Run programs from the page of node 2"),
+        gone.starts_with("Node 4, which this page came from, is offline: programs are handed in to node 2"),
         "{gone}"
     );
-    let to = browser.run("return document.querySelector('#run-gone a').href");
-    assert_eq!(to, format!("http://{}/", two.served.address));
     assert_eq!(
         browser.run("return document.querySelector('#result-39 a').href"),
         format!("http://{}/#job-39", two.served.address)
     );
+    *two.served.host.refusal.lock().unwrap() = Some(Outcome::Refused(Reason::Unreadable("node 2 refuses".into())));
     browser.click("#run-start");
-    assert_eq!(browser.text("#run-state"), "not submitted", "nothing is sent to a node that is gone");
+    browser.see("node 2 is asked", "#run-facts", |text| text.contains("node 2 refuses"));
+    let sent = two.served.host.commands.lock().unwrap().clone();
+    assert!(sent.len() == 1 && sent[0].0.is_some(), "one command, under a key of its own");
     assert_eq!(browser.run(typed), "print('mine') # and more");
     browser.see("frames still come", "#jobs-queued", |text| text != queued);
     let complaints = browser.complaints();
     let is_refusal = |line: &String| line.contains("/v1/jobs") && line.contains("503");
-    assert!(complaints.len() == 1 && complaints.iter().all(is_refusal), "{complaints:?}");
+    assert!(complaints.len() == 2 && complaints.iter().all(is_refusal), "{complaints:?}");
 }
 
 /// Says something on both outputs, and then nothing for as long as it may run.
@@ -225,23 +235,62 @@ fn a_person_runs_programs_and_one_goes_on_when_the_node_of_the_page_dies() {
     browser.click("#result-2 a");
     browser.see("another one's output", "#run-output", |text| text.trim() == "hello");
 
-    // Its node dies: the job goes on, and a living node's page shows it.
+    // Its node dies: the job goes on, and so does the page.
     write_and_run(&browser, ENDLESS);
     browser.see("it runs", "#run-output .stdout", |text| text.contains("first"));
     cluster.kill(1).unwrap();
-    let (gone, took) = browser.see("the box says so", "#run-gone", |text| text.contains("the page of node "));
+    let (gone, took) = browser.see("the box says so", "#run-gone", |text| text.contains("are handed in to node "));
     println!("seen in the box {took:?} after kill -9 returned: {gone}");
-    assert!(gone.starts_with("Node 1, which this page came from, is offline. Job 3 continues: "), "{gone}");
+    assert!(
+        gone.starts_with("Node 1, which this page came from, is offline: programs are handed in to node "),
+        "{gone}"
+    );
     assert!(browser.run("return document.getElementById('run-source').value") == ENDLESS);
-    let to = browser.run("return document.querySelector('#run-gone a').href").as_str().unwrap().to_owned();
-    assert!(to == format!("http://{}/#job-3", cluster.http(2)) || to == format!("http://{}/#job-3", cluster.http(3)));
     browser.see("the dead worker is marked", "#worker-1", |text| text.contains("offline"));
-    assert_eq!(browser.complaints(), Vec::<String>::new());
-    browser.open(&to);
-    browser.see("the living node's page shows the job", "#run-output", |text| text.contains("first"));
-    browser.see("and how it ends", "#run-state", |text| text == "exceeded its time limit");
+    browser.see("its output is shown from another node", "#run-state", |text| {
+        text.starts_with("job 3 runs on node ") && !text.starts_with("job 3 runs on node 1")
+    });
+    browser.see("from the beginning", "#run-output .stdout", |text| text.contains("first"));
+    browser.click("#run-cancel");
+    browser.see("it is cancelled there", "#run-state", |text| text == "cancelled");
+    write_and_run(&browser, "echo again; exit 4");
+    browser.see("the next program runs", "#run-state", |text| text == "ended with exit code 4");
     let facts = browser.text("#run-facts");
-    assert!(facts.starts_with("job 3 · node ") && !facts.contains("node 1"), "{facts}");
+    assert!(facts.starts_with("job 4 · node ") && !facts.contains("node 1"), "{facts}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn seven_tabs_share_one_stream_and_go_on_when_its_tab_is_closed() {
+    let four = fake_node(4);
+    *four.served.host.addresses.lock().unwrap() = vec![(NodeId(4), four.served.address.to_string())];
+    let browser = Browser::start();
+    let page = format!("http://{}/", four.served.address);
+    let mut tabs = vec![browser.tab()];
+    browser.open(&page);
+    browser.see("the first tab", "#verdict", |text| text == "healthy: can lose 2 more");
+    for number in 2..=7 {
+        tabs.push(browser.new_tab());
+        browser.open(&page);
+        let (_, took) = browser.see("a further tab", "#verdict", |text| text == "healthy: can lose 2 more");
+        assert!(took < Duration::from_secs(5), "tab {number} after {took:?}");
+        browser.see("it shares the first one's stream", "#link", |text| text.contains("through another tab"));
+    }
+    let kinds = || {
+        let sessions = four.served.host.sessions.newest(usize::MAX);
+        sessions.iter().filter(|session| ["monitor", "stream"].contains(&session.kind.as_str())).count()
+    };
+    let is_one = || (kinds() == 1).then_some(());
+    phalanx::lab::poll::wait_until("one stream is left", Duration::from_secs(10), is_one).unwrap();
+    browser.switch_to(&tabs[0]);
+    browser.run("fetch('/v1/status').then((answer) => (window.asked = answer.status))");
+    browser.see("a connection is left for requests", "#verdict", |_| browser.run("return window.asked || 0") == 200);
+    browser.close_tab();
+    browser.switch_to(&tabs[4]);
+    let queued = browser.text("#jobs-queued");
+    browser.see("frames still come", "#jobs-queued", |text| text != queued);
+    browser.see("from one tab that took over", "#link", |text| text.starts_with("live from node 4"));
+    phalanx::lab::poll::wait_until("one stream again", Duration::from_secs(10), is_one).unwrap();
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 

@@ -492,6 +492,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 lag: id % 2,
                 pace: Pace {
                     kv_ops_per_s: if id == 4 { 0 } else { 1200 * id + 37 * (step % 7) },
+                    led_per_s: if is_leader { 900 } else { 0 },
                     kv_p50_us: 210 + 40 * id,
                     kv_p99_us: 1400 + 900 * id,
                     keys: 12_300 + step % 40,

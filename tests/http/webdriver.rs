@@ -87,6 +87,33 @@ impl Browser {
         self.post("/execute/sync", &json!({"script": script, "args": []}))
     }
 
+    /// The name of the present tab.
+    pub fn tab(&self) -> String {
+        let url = format!("{}/window", self.session);
+        let mut answer = self.agent.get(url).call().expect("chromedriver answers");
+        let text = answer.body_mut().read_to_string().expect("chromedriver answers in text");
+        let value: Value = serde_json::from_str(&text).expect("chromedriver answers in JSON");
+        value["value"].as_str().expect("a tab has a name").to_owned()
+    }
+
+    /// Opens another tab and switches to it; gives its name.
+    pub fn new_tab(&self) -> String {
+        let made = self.post("/window/new", &json!({"type": "tab"}));
+        let name = made["handle"].as_str().expect("a tab has a name").to_owned();
+        self.switch_to(&name);
+        name
+    }
+
+    /// Continues in another tab.
+    pub fn switch_to(&self, tab: &str) {
+        self.post("/window", &json!({"handle": tab}));
+    }
+
+    /// Closes the present tab; another one must be switched to.
+    pub fn close_tab(&self) {
+        self.agent.delete(format!("{}/window", self.session)).call().expect("chromedriver answers");
+    }
+
     fn element(&self, selector: &str) -> String {
         let found = self.post("/element", &json!({"using": "css selector", "value": selector}));
         let id = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);

@@ -17,7 +17,7 @@ pub(crate) fn worker_of(job: &Job) -> Option<u64> {
 }
 
 /// The job's progress, in one word.
-fn state_word(job: &Job) -> &'static str {
+pub(crate) fn state_word(job: &Job) -> &'static str {
     match &job.state {
         State::Queued => "queued",
         State::Assigned { .. } => "running",

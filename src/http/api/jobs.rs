@@ -6,7 +6,7 @@
 //! Not here: decisions about jobs (`services/jobs/`), live output (`job_output.rs`), bodies (`new_job.rs`,
 //! `job_json.rs`).
 
-use super::job_json::{shown_bytes, to_json, with_output, worker_of};
+use super::job_json::{shown_bytes, state_word, to_json, with_output, worker_of};
 use super::job_waiting;
 use super::new_job::NewJob;
 use crate::http::outcome::{answered, refused, unexpected};
@@ -28,10 +28,11 @@ use std::time::{Duration, Instant};
 
 /// Media type of `/compileandrun`.
 pub(crate) const JAVA_SOURCE: &str = "text/x-java-source";
-/// Longest wait of one request for a result.
+/// Longest wait that a request may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(600);
-/// Default wait of `/compileandrun`.
-const WAIT_USUAL: Duration = Duration::from_secs(60);
+/// A request is answered by then, whatever it asks for: nginx, HAProxy and the load balancers of the large clouds cut a
+/// response that has not begun after 60 s, and its job's number would be lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(50);
 /// How often a request checks whether a worker has joined.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often a request checks whether its client still waits for the result.
@@ -47,11 +48,17 @@ fn keep_ms(server: &Server) -> Result<u64, ApiError> {
     })
 }
 
+/// How long a request waits for its result.
+fn wait_of(request: &Request) -> Result<Option<Duration>, ApiError> {
+    let wait = request.params().duration("wait", WAIT_MAX)?;
+    Ok(wait.map(|wait| wait.min(ANSWER_WITHIN)))
+}
+
 /// `POST /v1/jobs`: 202 with the number, or with `wait=30s` 200 with the result if the job ends by then.
 pub(crate) fn submit(request: &Request) -> ApiResult {
     let server = request.server;
     let keep_ms = keep_ms(server)?;
-    let wait = request.params().duration("wait", WAIT_MAX)?;
+    let wait = wait_of(request)?;
     let new: NewJob = params::object(request.body)?;
     let job = new.read(server, keep_ms)?;
     let now = Instant::now();
@@ -63,8 +70,12 @@ pub(crate) fn submit(request: &Request) -> ApiResult {
         Some(Some((index, job))) if request.hold(shown_bytes(&job)).is_ok() => (described(server, id, &job), index),
         waited => {
             let mut taken = json!({"id": id, "state": "queued"});
-            if let Some(why) = waited.and_then(|_| why_it_waits(server, id)) {
-                taken["waiting"] = why.into();
+            let job = waited.and_then(|_| read_job(server, id, Level::Eventual, server.deadline()).ok());
+            if let Some((_, job)) = job {
+                taken["state"] = state_word(&job).into();
+                if let Some(why) = why_waiting(server, &job) {
+                    taken["waiting"] = why.into();
+                }
             }
             (Response::json(202, &taken).with("X-Phalanx-Job", id.to_string()), index)
         }
@@ -154,11 +165,12 @@ fn ended(request: &Request, id: JobId, at_least: Index, until: Instant) -> Optio
     }
 }
 
-/// `POST /compileandrun`: the output; 400 with the output of the compiler or the program if that failed.
+/// `POST /compileandrun`: the output; 400 with the output of the compiler or the program if that failed; 202 with the
+/// job's address if it has not ended by then.
 pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     let (server, body) = (request.server, request.body);
     let keep_ms = keep_ms(server)?;
-    let wait = request.params().duration("wait", WAIT_MAX)?;
+    let wait = wait_of(request)?;
     if body.is_empty() {
         return Err(ApiError::refused(400, "the body must be the Java source to compile and run"));
     }
@@ -174,10 +186,11 @@ pub(crate) fn compile_and_run(request: &Request) -> ApiResult {
     };
     let now = Instant::now();
     let (index, id) = submit_once(request, job, submit_until(server, now, wait))?;
-    let Some((index, job)) = ended(request, id, index, now + wait.unwrap_or(WAIT_USUAL)) else {
+    let Some((index, job)) = ended(request, id, index, now + wait.unwrap_or(ANSWER_WITHIN)) else {
         let waits = why_it_waits(server, id).map_or(String::new(), |why| format!("; it waits: {why}"));
-        let why = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}");
-        return Err(ApiError::unknown(504, why).with_leader().with("X-Phalanx-Job", id.to_string()).at(index));
+        let later = format!("job {id} has not ended yet, its result will be at /v1/jobs/{id}{waits}\n");
+        let response = Response::text(202, later).with("X-Phalanx-Job", id.to_string());
+        return Ok(response.with("Location", format!("/v1/jobs/{id}")).at(index));
     };
     if request.hold(job.output_bytes()).is_err() {
         let why = format!("job {id} has ended, its result is at /v1/jobs/{id}; {}", MEMORY_FULL);
@@ -244,11 +257,11 @@ pub(crate) fn read_job(server: &Server, id: JobId, level: Level, until: Instant)
     Ok((index, job))
 }
 
-/// `GET /v1/jobs/ID`; with `wait=30s`, once the job has ended or the time is up.
+/// `GET /v1/jobs/ID`; with `wait=30s`, once the job has ended or the time is up, with its state then.
 pub(crate) fn show(request: &Request) -> ApiResult {
     let server = request.server;
     let id = number(request.args.0)?;
-    let wait = request.params().duration("wait", WAIT_MAX)?;
+    let wait = wait_of(request)?;
     let (mut index, mut job) = read_job(server, id, request.level()?, server.deadline())?;
     if let Some(wait) = wait.filter(|_| !matches!(job.state, State::Ended { .. })) {
         let news = ended(request, id, index, Instant::now() + wait);

@@ -131,7 +131,7 @@ pub(crate) fn send(request: &Request) -> ApiResult {
     if !invisible_chars::says_something(&text) {
         return Err(refusal(&Refusal::BadText("a message cannot be empty".to_string())));
     }
-    match change(request, &token, &Command::Send { token, to, text, client_id })? {
+    match change(request, &token, &Command::Post { token, to, text, client_id })? {
         (index, Answer::Sent { conversation, number, position, is_repeat }) => done(
             index,
             &json!({"conversation": conversation, "number": number, "position": position, "is_repeat": is_repeat}),

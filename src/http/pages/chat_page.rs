@@ -13,8 +13,9 @@ use serde_json::json;
 pub(crate) fn page(request: &Request) -> ApiResult {
     let host = &request.server.host;
     let addresses = host.http_addresses();
-    let hello =
-        json!({"node": host.identity().id, "nodes": nodes_json(&addresses)}).to_string().replace('<', "\\u003c");
+    let (nodes, front_port) = (nodes_json(&addresses), host.settings().service_port);
+    let hello = json!({"node": host.identity().id, "nodes": nodes, "front_port": front_port});
+    let hello = hello.to_string().replace('<', "\\u003c");
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     let html = fill(
         CHAT_PAGE,

@@ -36,7 +36,9 @@ impl Page {
         let is_browser = head.accept.as_deref().is_some_and(|accept| accept.contains("text/html"));
         let addresses = server.host.http_addresses();
         let nodes = nodes_json(&addresses);
-        let hello = json!({"node": server.host.identity().id, "session": session_id, "nodes": nodes});
+        let front_port = server.host.settings().service_port;
+        let hello =
+            json!({"node": server.host.identity().id, "session": session_id, "nodes": nodes, "front_port": front_port});
         let hello = hello.to_string().replace('<', "\\u003c");
         if is_browser {
             let nonce = uuid::Uuid::new_v4().simple().to_string();

@@ -23,6 +23,7 @@ use crate::node::threads::core::Core;
 use crate::node::threads::{
     apply, chat, config_writer, console, disk, gossip, large_reads, monitor, pubsub, sql_checkpoint, watch, worker,
 };
+use crate::node::views::events::Author;
 use crate::node::views::statement_timings::StatementTimings;
 #[cfg(test)]
 use crate::planted_bugs::RaftBugs;
@@ -194,7 +195,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     let applied = registry.applied().index;
     shared.frames.publish(status::frame(&shared, 0));
     shared.set_applied(applied);
-    shared.event("start", Some(who.id), format!("node {} started", who.id.0));
+    shared.history_event(Author::Noticer, "start", Some(who.id), format!("node {} started", who.id.0));
     for news in news {
         warn!("{news}");
         shared.event("database", Some(who.id), news);

@@ -11,10 +11,12 @@ use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::{Shared, lock};
 use crate::node::views::frames::Published;
 use crate::node::views::status::{
-    ClusterStatus, DifferenceRow, DigestRow, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus, Status,
+    ClusterStatus, DifferenceRow, DigestRow, EventLine, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus,
+    Status,
 };
 use crate::raft::Role;
 use crate::services::digests::part_name;
+use crate::services::directory::History;
 use crate::types::{NodeId, Term};
 use crate::wire::heartbeat::Pace;
 use std::collections::BTreeMap;
@@ -25,13 +27,23 @@ const EVENTS_SHOWN_MAX: usize = 30;
 
 /// The present frame.
 pub fn frame(shared: &Shared, seq: u64) -> Published {
-    let frame = MonitorFrame {
-        seq,
-        at_ms: shared.now_ms(),
-        status: status(shared),
-        events: shared.events.newest(EVENTS_SHOWN_MAX),
-    };
+    let frame = MonitorFrame { seq, at_ms: shared.now_ms(), status: status(shared), events: events(&shared.history()) };
     encode(frame)
+}
+
+/// The newest lines of the history, which all nodes have alike, oldest first.
+fn events(history: &History) -> Vec<EventLine> {
+    let shown = history.lines.len().min(EVENTS_SHOWN_MAX);
+    let first = history.newest - shown as u64;
+    let lines = history.lines.iter().skip(history.lines.len() - shown);
+    let numbered = lines.zip(first + 1..).map(|(line, seq)| EventLine {
+        seq,
+        at_ms: line.at_ms,
+        kind: line.kind.clone(),
+        node: line.node,
+        text: line.text.clone(),
+    });
+    numbered.collect()
 }
 
 /// Encodes a frame for all viewers.
@@ -72,7 +84,7 @@ pub fn status(shared: &Shared) -> Status {
         nodes: rows(shared),
         sessions: shared.sessions.newest(SESSIONS_SHOWN_MAX),
         sessions_total: shared.sessions.count(),
-        failovers: shared.failovers.newest(),
+        failovers: shared.history().leaders.iter().rev().cloned().collect(),
         jobs: shared.jobs().status.clone(),
     }
 }
@@ -116,7 +128,10 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
         }
     }
     heard.insert(shared.me.id, (own_row(shared), true, Some(0)));
-    let commit = heard.values().map(|(row, ..)| row.commit_index).max().unwrap_or_default();
+    // A row is as old as its node's last heartbeat, and a heartbeat that came by way of another node may be older by one
+    // or two: what was committed since then is no lag.
+    let lags = lock(&shared.lags);
+    let committed_at = |age_ms: u64| lags.committed_at(now_ms.saturating_sub(age_ms + 2 * shared.settings.gossip_ms));
     let gateways = &shared.directory().gateways;
     let corrupt = shared.corrupt_nodes();
     let mut clocks: BTreeMap<NodeId, i64> = lock(&shared.skews).all().collect();
@@ -129,6 +144,10 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             (true, false) => Liveness::Online,
             (false, _) => Liveness::Offline,
         };
+        let committed = match heartbeat_age_ms.filter(|_| is_online) {
+            Some(age_ms) => committed_at(age_ms),
+            None => lags.committed_at(u64::MAX),
+        };
         let (role, term) = role_and_term(status, (row.role, row.term), raft.term);
         rows.push(NodeRow {
             id,
@@ -140,7 +159,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             last_index: row.last_index,
             commit_index: row.commit_index,
             applied_index: row.applied_index,
-            lag: commit.0.saturating_sub(row.applied_index.0),
+            lag: committed.max(row.commit_index).0.saturating_sub(row.applied_index.0),
             // The last figures of a dead node are out of date.
             pace: if is_online { row.pace } else { Pace::default() },
             pid: is_on_same_host(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),

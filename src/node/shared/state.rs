@@ -23,7 +23,7 @@ use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::views::activity::Activity;
 use crate::node::views::catch_up::Recovery;
 use crate::node::views::chat_feed::ChatFeed;
-use crate::node::views::events::{Events, FailoverLog};
+use crate::node::views::events::{Author, Events, FailoverLog, HistoryQueue};
 use crate::node::views::frames::Frames;
 use crate::node::views::integrity::Integrity;
 use crate::node::views::jobs::JobsView;
@@ -32,7 +32,7 @@ use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
 use crate::outcome::Outsider;
 use crate::raft::{Refused, Role, View};
-use crate::services::directory::Nodes;
+use crate::services::directory::{History, HistoryLine, Nodes};
 use crate::settings::Settings;
 use crate::store::mark::Mark;
 use crate::store::{Snapshots, StoreError};
@@ -111,6 +111,8 @@ pub struct Shared {
     pub events: Events,
     /// Changes of leader.
     pub failovers: FailoverLog,
+    /// Events that are to be written into the replicated history.
+    pub for_history: HistoryQueue,
     /// The heartbeats of the other nodes.
     pub gossip: Mutex<Gossip>,
     /// Nodes that do not catch up.
@@ -166,6 +168,7 @@ pub struct Shared {
     started_ms: u64,
     view: Mutex<Arc<CoreView>>,
     directory: Mutex<Arc<Nodes>>,
+    history: Mutex<Arc<History>>,
     jobs: Mutex<Arc<JobsView>>,
     job_report: Mutex<Arc<JobReport>>,
     peer_addresses: Mutex<Arc<BTreeMap<NodeId, Addresses>>>,
@@ -231,6 +234,7 @@ impl Shared {
             sessions: Arc::default(),
             events: Events::default(),
             failovers: FailoverLog::default(),
+            for_history: HistoryQueue::default(),
             log_clock: Mutex::new(LogClock::recovered(parts.log_ms)),
             skews: Mutex::default(),
             counters: Counters::default(),
@@ -258,6 +262,7 @@ impl Shared {
             started_ms,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
             directory: Mutex::default(),
+            history: Mutex::default(),
             jobs: Mutex::default(),
             job_report: Mutex::default(),
             peer_addresses: Mutex::default(),
@@ -340,6 +345,16 @@ impl Shared {
         if before.raft.leader != view.raft.leader || before.raft.membership != view.raft.membership {
             self.inboxes.to_gossip(GossipInput::Changed);
         }
+    }
+
+    /// The history as this node has applied it.
+    pub fn history(&self) -> Arc<History> {
+        Arc::clone(&lock(&self.history))
+    }
+
+    pub fn set_history(&self, history: Arc<History>) {
+        *lock(&self.history) = history;
+        self.inboxes.poke_monitor();
     }
 
     /// Newest node table of the directory.
@@ -498,7 +513,14 @@ impl Shared {
         self.snapshots.clone()
     }
 
-    /// Records an event for the page.
+    /// Records an event that belongs to the history of the cluster, which all nodes have alike.
+    pub fn history_event(&self, author: Author, kind: &'static str, node: Option<NodeId>, text: String) {
+        let (at_ms, kind_of) = (self.now_ms(), kind.to_string());
+        self.for_history.push(author, HistoryLine { at_ms, kind: kind_of, node, text: text.clone() });
+        self.event(kind, node, text);
+    }
+
+    /// Records an event of this node, for `/v1/events`.
     pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
         self.events.push(self.now_ms(), kind, node, text);
         self.inboxes.poke_monitor();

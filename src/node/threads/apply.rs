@@ -18,6 +18,7 @@ use crate::node::shared::{Shared, lock};
 use crate::node::snapshots::digest::{self, SlowDigest};
 use crate::node::snapshots::writer;
 use crate::node::spawn;
+use crate::node::views::events::Author;
 use crate::outcome::Outcome;
 use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
@@ -116,7 +117,9 @@ impl PeerAnswers {
 impl Apply {
     fn entries(&mut self, run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta>) {
         let mut answers = PeerAnswers::default();
+        let is_peer = |to: &&ReplyTo| matches!(to, ReplyTo::Peer(..));
         for (entry, waiting) in run {
+            self.shared.activity.led(waiting.iter().filter(is_peer).count() as u64);
             let begun = Instant::now();
             let replies = self.entry(&entry);
             self.shared.counters.applies.record(begun.elapsed(), 1);
@@ -248,7 +251,7 @@ impl Apply {
         let applied = self.registry.applied().index;
         if let Some(text) = self.shared.recovery.applied(applied, self.shared.me.id) {
             info!("{text}");
-            self.shared.event("recovery", Some(self.shared.me.id), text);
+            self.shared.history_event(Author::Noticer, "recovery", Some(self.shared.me.id), text);
         }
         self.publisher.publish(&self.registry, &self.shared);
         self.shared.set_next_expiry_ms(self.registry.next_expiry_ms());

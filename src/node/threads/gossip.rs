@@ -11,6 +11,7 @@ use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
 use crate::node::shared::cluster_state::is_removed;
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, inbox, lock};
+use crate::node::views::events::Author;
 use crate::services::Replicated;
 use crate::services::directory::Command;
 use crate::services::directory::Directory;
@@ -30,6 +31,8 @@ struct Beats {
     shared: Arc<Shared>,
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
+    /// Lines of the history are on their way into the log.
+    recording: Arc<AtomicBool>,
     /// Why the addresses could not be registered, as it was last logged: later tries log only another reason.
     logged_error: Arc<Mutex<Option<String>>>,
     last_register: Option<Instant>,
@@ -41,6 +44,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         shared: Arc::clone(shared),
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
+        recording: Arc::new(AtomicBool::new(false)),
         logged_error: Arc::default(),
         last_register: None,
     };
@@ -86,6 +90,7 @@ impl Beats {
         self.report(&beat.edges);
         self.refresh_dispatch(now_ms);
         self.register();
+        self.record_history();
     }
 
     fn heard(&mut self, from: NodeId, table: &GossipTable) {
@@ -155,7 +160,7 @@ impl Beats {
                 lock(&self.shared.skews).forget(edge.id());
             }
             info!("{edge}");
-            self.shared.event("failure", Some(edge.id()), edge.to_string());
+            self.shared.history_event(Author::Leader, "failure", Some(edge.id()), edge.to_string());
         }
     }
 
@@ -201,6 +206,35 @@ impl Beats {
             link.send(&choices);
         }
         next
+    }
+
+    /// Writes into the log what belongs to the cluster's history.
+    fn record_history(&mut self) {
+        let (me, view) = (self.shared.me, self.shared.view());
+        let is_member = view.raft.membership.uuid_of(me.id) == Some(me.uuid);
+        let Some(leader) = view.raft.leader.filter(|_| is_member) else { return };
+        if self.recording.load(Ordering::Acquire) {
+            return;
+        }
+        let (lines, leaders) = self.shared.for_history.take(leader == me.id, self.shared.now_ms());
+        if lines.is_empty() && leaders.is_empty() {
+            return;
+        }
+        self.recording.store(true, Ordering::Release);
+        // Waiting for the answer here would stop the heartbeats.
+        let (shared, recording) = (Arc::clone(&self.shared), Arc::clone(&self.recording));
+        let started = crate::node::spawn::spawn("history", move || {
+            let command = Command::Record { lines: lines.clone(), leaders: leaders.clone() };
+            let done = shared.inboxes.run(Directory::encode_command(&command), shared.request_deadline());
+            if done.into_result().is_err() {
+                shared.for_history.put_back(lines, leaders);
+            }
+            recording.store(false, Ordering::Release);
+        });
+        if let Err(e) = started {
+            self.recording.store(false, Ordering::Release);
+            warn!("no thread to write the history err={e}");
+        }
     }
 
     /// Registers this node's addresses in the log, once and whenever they change.

@@ -191,7 +191,7 @@ mod tests {
         for number in 0..200 {
             let text = format!("{number}{}", "m".repeat(8000));
             let to = chat::Target::Conversation(id);
-            let sent = registry.chat.run(at, chat::Command::Send { token, to, text, client_id: None });
+            let sent = registry.chat.run(at, chat::Command::Post { token, to, text, client_id: None });
             assert!(matches!(sent, chat::Answer::Sent { .. }), "{sent:?}");
         }
         let page = |limit| {

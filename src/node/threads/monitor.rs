@@ -1,5 +1,5 @@
-//! The `monitor` thread: builds one frame per change, at most ten a second and at least one, and publishes it to all
-//! viewers at once, encoded.
+//! The `monitor` thread: builds one frame per change, at most ten a second and about two without one, and publishes it to
+//! all viewers at once, encoded. A page shows by the age of its newest frame that its node may be frozen.
 //!
 //! Not here: sending frames (`http/`), what is in a frame (`node/reports/status.rs`).
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Shortest and longest time between two frames.
-const FRAME_GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(1000));
+const FRAME_GAP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(600));
 /// Time between two checks of what does not wake this thread: sessions and the rows of other nodes.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 

@@ -22,6 +22,7 @@ use std::time::Instant;
 pub struct Publisher {
     /// Versions, as each service counts them; `None`: nothing yet.
     directory: Option<u64>,
+    history: Option<u64>,
     jobs: Option<u64>,
     chat: Option<u64>,
     /// When the database is next asked for its size, in milliseconds since the start.
@@ -40,6 +41,10 @@ impl Publisher {
             let nodes = Arc::new(nodes.clone());
             shared.set_directory(Arc::clone(&nodes));
             shared.inboxes.to_core(CoreInput::Directory(nodes));
+        }
+        let history = registry.directory().history();
+        if is_new(&mut self.history, history.version) {
+            shared.set_history(Arc::clone(history));
         }
         let jobs = registry.jobs();
         if is_new(&mut self.jobs, jobs.turn()) {

@@ -20,6 +20,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Activity {
     answers: Recorder,
+    /// Requests that other nodes forwarded to this one.
+    led: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
     keys: AtomicU64,
@@ -31,6 +33,7 @@ pub struct Activity {
 struct Window {
     begun: Instant,
     counts: Vec<u64>,
+    led: u64,
     pace: Pace,
 }
 
@@ -38,11 +41,17 @@ impl Default for Activity {
     fn default() -> Activity {
         Activity {
             answers: Recorder::default(),
+            led: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             keys: AtomicU64::new(0),
             largest_value: AtomicU64::new(0),
-            window: Mutex::new(Window { begun: Instant::now(), counts: vec![0; BUCKETS], pace: Pace::default() }),
+            window: Mutex::new(Window {
+                begun: Instant::now(),
+                counts: vec![0; BUCKETS],
+                led: 0,
+                pace: Pace::default(),
+            }),
         }
     }
 }
@@ -60,6 +69,11 @@ impl Activity {
     /// Commands that were refused, and those whose outcome is unknown, since the start.
     pub fn failed(&self) -> (u64, u64) {
         (self.refused.load(Ordering::Relaxed), self.unknown.load(Ordering::Relaxed))
+    }
+
+    /// Counts requests that other nodes forwarded to this one, and that are answered.
+    pub fn led(&self, requests: u64) {
+        self.led.fetch_add(requests, Ordering::Relaxed);
     }
 
     /// An upper bound of the bytes of each value in this node's store.
@@ -90,14 +104,18 @@ impl Activity {
             let counts = self.answers.counts();
             let fresh: Vec<u64> = counts.iter().zip(&window.counts).map(|(now, then)| now - then).collect();
             let commands: u64 = fresh.iter().sum();
+            let led = self.led.load(Ordering::Relaxed);
+            let per_second = |count: u64| (count as f64 / span.as_secs_f64()).round() as u64;
             window.pace = Pace {
-                kv_ops_per_s: (commands as f64 / span.as_secs_f64()).round() as u64,
+                kv_ops_per_s: per_second(commands),
+                led_per_s: per_second(led - window.led),
                 kv_p50_us: percentile_us(&fresh, 0.5),
                 kv_p99_us: percentile_us(&fresh, 0.99),
                 keys: 0,
             };
             window.begun = now;
             window.counts = counts;
+            window.led = led;
         }
         Pace { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
     }
@@ -120,8 +138,9 @@ mod tests {
         activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
         assert_eq!(activity.failed(), (3, 1));
         assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
+        activity.led(40);
         let pace = activity.pace_at(begun + 2 * WINDOW);
-        assert_eq!((pace.kv_ops_per_s, pace.keys), (100, 7));
+        assert_eq!((pace.kv_ops_per_s, pace.led_per_s, pace.keys), (100, 20, 7));
         assert!((50_000..51_000).contains(&pace.kv_p50_us) && (99_000..101_000).contains(&pace.kv_p99_us), "{pace:?}");
         assert_eq!(activity.pace_at(begun + 5 * WINDOW / 2), pace, "until the next is over");
         assert_eq!(

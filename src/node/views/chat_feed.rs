@@ -167,7 +167,7 @@ mod tests {
 
     fn say(chat: &mut Chat, text: &str) {
         let to = Target::Account("bob".to_string());
-        chat.run(Stamp::default(), Command::Send { token: [1; 32], to, text: text.to_string(), client_id: None });
+        chat.run(Stamp::default(), Command::Post { token: [1; 32], to, text: text.to_string(), client_id: None });
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! The newest events and changes of leader, for the page and the API.
+//! The newest events of this process, for the API; and what of it waits to be written into the replicated history.
 //!
+//! An event of the history is written once: by the node that it is about, or by the leader. Every node notices the
+//! failure of another one, and who will lead is not known yet when a leader fails: so each keeps what it noticed until it
+//! leads itself, or another node has led for a while.
 //! Not here: the texts of events (each thread's own; for raft's events `node/threads/core/leadership_events.rs`), how
 //! they reach a browser (`http/pages/monitor_stream.rs`).
 
 use super::status::{EventLine, EventPage, EventPosition, Failover};
-use crate::limits::{EVENTS_MAX, FAILOVERS_MAX};
+use crate::limits::{EVENTS_MAX, HISTORY_MAX};
 use crate::node::shared::{lock, wait_while};
+use crate::services::directory::HistoryLine;
 use crate::types::{NodeId, Term};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -58,12 +62,6 @@ impl Events {
         if is_ours && position.seq <= ring.newest_seq { position.seq } else { 0 }
     }
 
-    /// The newest `max`, oldest first.
-    pub fn newest(&self, max: usize) -> Vec<EventLine> {
-        let ring = lock(&self.ring);
-        ring.lines.iter().skip(ring.lines.len().saturating_sub(max)).cloned().collect()
-    }
-
     /// Waits for an event newer than `after`; as [`Events::since`], empty at the deadline.
     pub fn wait(&self, after: EventPosition, deadline: Instant, is_over: impl Fn() -> bool) -> EventPage {
         let has_none = |ring: &mut Ring| ring.newest_seq <= self.seq_of(ring, after) && !is_over();
@@ -82,7 +80,6 @@ struct LeaderChanges {
     leader: Option<NodeId>,
     /// Since when there is none, whom we lost, and why.
     lost: Option<(Instant, NodeId, String)>,
-    failovers: VecDeque<Failover>,
 }
 
 /// Changes of leader as this node saw them.
@@ -92,11 +89,6 @@ pub struct FailoverLog {
 }
 
 impl FailoverLog {
-    /// Newest first.
-    pub fn newest(&self) -> Vec<Failover> {
-        lock(&self.leadership).failovers.iter().cloned().collect()
-    }
-
     /// The leader was lost.
     pub fn lost(&self, leader: NodeId, since: Instant, cause: &str) {
         let mut leadership = lock(&self.leadership);
@@ -117,10 +109,67 @@ impl FailoverLog {
         if from == leader {
             return None;
         }
-        let failover = Failover { term, from: Some(from), to: leader, cause, leaderless_ms, at_ms };
-        leadership.failovers.push_front(failover.clone());
-        leadership.failovers.truncate(FAILOVERS_MAX);
-        Some(failover)
+        Some(Failover { term, from: Some(from), to: leader, cause, leaderless_ms, at_ms })
+    }
+}
+
+/// Who writes an event into the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// The node that noticed it.
+    Noticer,
+    /// Whichever node leads; others drop it after [`LED_FOR_MS`].
+    Leader,
+}
+
+/// An event that another node noticed as well is dropped when that one has led for so long.
+const LED_FOR_MS: u64 = 5000;
+
+/// What waits for the log: at most [`HISTORY_MAX`] of each. Full: the oldest goes.
+#[derive(Debug, Default)]
+pub struct HistoryQueue {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<(Author, HistoryLine)>,
+    changes: VecDeque<Failover>,
+}
+
+impl HistoryQueue {
+    pub fn push(&self, author: Author, line: HistoryLine) {
+        let Waiting { lines, .. } = &mut *lock(&self.waiting);
+        lines.push_back((author, line));
+        lines.drain(..lines.len().saturating_sub(HISTORY_MAX));
+    }
+
+    /// This node leads, in the place of another one.
+    pub fn push_change(&self, change: Failover) {
+        let Waiting { changes, .. } = &mut *lock(&self.waiting);
+        changes.push_back(change);
+        changes.drain(..changes.len().saturating_sub(HISTORY_MAX));
+    }
+
+    /// What this node is to write now.
+    pub fn take(&self, is_leader: bool, now_ms: u64) -> (Vec<HistoryLine>, Vec<Failover>) {
+        let Waiting { lines, changes } = &mut *lock(&self.waiting);
+        let mut taken = Vec::new();
+        lines.retain(|(author, line)| {
+            let is_mine = is_leader || *author == Author::Noticer;
+            if is_mine {
+                taken.push(line.clone());
+            }
+            !is_mine && now_ms.saturating_sub(line.at_ms) < LED_FOR_MS
+        });
+        (taken, changes.drain(..).collect())
+    }
+
+    /// It could not be written, or nobody knows.
+    pub fn put_back(&self, lines: Vec<HistoryLine>, changes: Vec<Failover>) {
+        let waiting = &mut *lock(&self.waiting);
+        lines.into_iter().rev().for_each(|line| waiting.lines.push_front((Author::Noticer, line)));
+        changes.into_iter().rev().for_each(|change| waiting.changes.push_front(change));
     }
 }
 
@@ -157,9 +206,23 @@ mod tests {
         assert_eq!(log.found(five, Term(1), 1), None, "the first one");
         log.lost(five, Instant::now(), "timeout");
         assert_eq!(log.found(five, Term(2), 2), None);
-        assert_eq!(log.newest(), []);
         log.lost(five, Instant::now(), "link lost");
         assert_eq!(log.found(four, Term(3), 3).unwrap().from, Some(five));
-        assert_eq!(log.newest().len(), 1);
+    }
+
+    #[test]
+    fn what_others_noticed_too_is_written_by_the_leader_alone() {
+        let queue = HistoryQueue::default();
+        let line = |at_ms| HistoryLine { at_ms, kind: "failure".into(), node: None, text: format!("at {at_ms}") };
+        for (author, at_ms) in [(Author::Leader, 1000), (Author::Noticer, 1001), (Author::Leader, 1002)] {
+            queue.push(author, line(at_ms));
+        }
+        assert_eq!(queue.take(false, 1500).0, [line(1001)], "what it alone knows");
+        assert_eq!(queue.take(true, 6001).0, [line(1000), line(1002)], "kept until it leads");
+        queue.put_back(vec![line(1000)], Vec::new());
+        assert_eq!(queue.take(false, 9000).0, [line(1000)], "it is this node's now");
+        queue.push(Author::Leader, line(2000));
+        assert_eq!(queue.take(false, 2000 + LED_FOR_MS).0, []);
+        assert_eq!(queue.take(true, 2000 + LED_FOR_MS).0, [], "another one has written it");
     }
 }

@@ -6,6 +6,7 @@
 
 pub use crate::cluster::health::Health;
 use crate::raft::Role;
+pub use crate::services::directory::LeaderChange as Failover;
 use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
@@ -29,7 +30,7 @@ pub struct Status {
     pub sessions: Vec<Session>,
     /// How many there are in all.
     pub sessions_total: usize,
-    /// Last changes of leader, newest first.
+    /// Last changes of leader, newest first: on all nodes the same.
     pub failovers: Vec<Failover>,
     /// The jobs as this node has applied them.
     #[serde(default)]
@@ -207,9 +208,9 @@ pub struct NodeRow {
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,
-    /// Entries that the leader has committed and this node has not applied.
+    /// Entries that were committed when this node sent its heartbeat, and that it had not applied by then.
     pub lag: u64,
-    /// What its clients get: `kv_ops_per_s`, `kv_p50_us`, `kv_p99_us`, `keys`.
+    /// What its clients get: `kv_ops_per_s`, `led_per_s`, `kv_p50_us`, `kv_p99_us`, `keys`.
     #[serde(flatten)]
     pub pace: Pace,
     /// `host:port` of HTTP.
@@ -251,23 +252,6 @@ pub struct Session {
     pub age_ms: u64,
 }
 
-/// One change of leader.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failover {
-    /// Term of the new leader.
-    pub term: Term,
-    /// Old leader.
-    pub from: Option<NodeId>,
-    /// New leader.
-    pub to: NodeId,
-    /// `link lost`, `timeout`, `leadership transfer`, ...
-    pub cause: String,
-    /// How long this node knew no leader.
-    pub leaderless_ms: u64,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-}
-
 /// `GET /v1/events`: events of one process, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventPage {
@@ -289,7 +273,7 @@ pub struct EventPosition {
 /// One event in plain words, for `/v1/events`, the page and `phalanx events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventLine {
-    /// Grows by one per event of this process.
+    /// Grows by one per event: of this process in `/v1/events`, of the cluster's history in a frame.
     pub seq: u64,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
@@ -311,6 +295,6 @@ pub struct MonitorFrame {
     /// Everything of `/v1/status`.
     #[serde(flatten)]
     pub status: Status,
-    /// The newest events, oldest first, at most 30.
+    /// The newest events of the cluster's history, oldest first, at most 30.
     pub events: Vec<EventLine>,
 }

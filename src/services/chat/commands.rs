@@ -163,7 +163,8 @@ pub enum Command {
         /// The room.
         room: ConversationId,
     },
-    /// Sends a message.
+    /// Sent a message in earlier versions, which also marked everything before it as read. Old logs contain it and must
+    /// have the same effect on every node.
     Send {
         /// The sender's log-in.
         token: TokenHash,
@@ -197,12 +198,23 @@ pub enum Command {
         /// Key of the name, whether or not there is such an account.
         key: String,
     },
+    /// Sends a message. It moves the sender's read mark only if there is nothing unread before it.
+    Post {
+        /// The sender's log-in.
+        token: TokenHash,
+        /// The target.
+        to: Target,
+        /// The text.
+        text: String,
+        /// The client's id for this message: a second message under the same id is not delivered.
+        client_id: Option<String>,
+    },
 }
 
 /// See [`Growth`]; and, for a command that adds a message, the sender's log-in.
 pub fn growth(command: &[u8]) -> (Growth, Option<TokenHash>) {
     match postcard::from_bytes(command) {
-        Ok(Command::Send { token, .. }) => (Growth::Adds, Some(token)),
+        Ok(Command::Send { token, .. } | Command::Post { token, .. }) => (Growth::Adds, Some(token)),
         Ok(Command::Create { .. } | Command::MakeRoom { .. } | Command::Direct { .. }) => (Growth::Adds, None),
         _ => (Growth::Nothing, None),
     }

@@ -102,11 +102,10 @@ impl Talk {
         self.messages.get_min().map_or(self.head.newest + 1, |(number, _)| *number)
     }
 
-    /// Messages after a read mark, without those that were deleted.
-    pub fn unread(&self, read: u64) -> u64 {
-        let beyond = read.max(self.oldest() - 1);
-        let erased = self.head.erased.range(beyond.saturating_add(1)..).count() as u64;
-        self.head.newest.saturating_sub(beyond).saturating_sub(erased)
+    /// Messages after a read mark, without the reader's own and those that were deleted.
+    pub fn unread(&self, reader: AccountId, read: u64) -> impl Iterator<Item = &Arc<Message>> {
+        let beyond = self.messages.range(read.saturating_add(1)..).map(|(_, message)| message);
+        beyond.filter(move |message| message.from != reader && message.text.is_some())
     }
 
     /// Adds a message; returns its number, and the oldest messages that were dropped for it.

@@ -1,7 +1,8 @@
 //! Chat: accounts, rooms and direct messages, with a fixed order of messages in each conversation.
 //!
 //! The tour: `commands.rs` has the commands, queries and answers; `names.rs` decides which names are the same,
-//! `invisible_chars.rs` which characters are invisible; `accounts.rs` holds accounts and log-ins, and slows down
+//! `invisible_chars.rs` which characters are invisible and
+//! `sequences.rs` where they are not; `accounts.rs` holds accounts and log-ins, and slows down
 //! guessing passwords; `conversation.rs` is one conversation; `state.rs` holds them all and applies commands;
 //! `queries.rs` answers queries; `feed.rs` derives the events that a reader has missed since a position; `snapshot.rs`
 //! is the snapshot; `service.rs` is the service's facade. Accounts and conversations are identified by number: a name
@@ -16,6 +17,7 @@ mod feed;
 pub(crate) mod invisible_chars;
 pub(crate) mod names;
 mod queries;
+mod sequences;
 mod service;
 mod snapshot;
 mod state;

@@ -1,15 +1,18 @@
 //! Which names are valid, and which two names are the same.
 //!
 //! A name is 1 to 32 characters after Unicode's canonical composition (NFC), without control characters, without
-//! characters that are invisible or change the direction of writing, and without white space at its ends; an account
-//! name has none inside either. Two names are the same if they are equal after compatibility composition (NFKC) and
-//! lower case: `Zoë`, `ZOË` and `Ｚoë`. An endpoint computes both forms and puts them into the command, because
+//! characters that are invisible or change the direction of writing, unless they are part of a visible sequence, and
+//! without white space at its ends; an account name has none inside either. Two names are the same if they are equal
+//! after compatibility composition (NFKC) and lower case, without joiners and variation selectors: `Zoë`, `ZOË` and
+//! `Ｚoë`. An endpoint computes both forms and puts them into the command, because
 //! Unicode's tables change with each version, and an old log must have the same effect with any version.
-//! Not here: which characters are invisible (`invisible_chars.rs`); look-alikes of other scripts: a client that must
+//! Not here: which characters are invisible (`invisible_chars.rs`), and where they are visible after all
+//! (`sequences.rs`); look-alikes of other scripts: a client that must
 //! distinguish accounts reliably compares their numbers.
 
 use super::commands::{NAME_CHARS_MAX, Name};
-use super::invisible_chars::{is_hidden, says_something};
+use super::invisible_chars::says_something;
+use super::sequences::{first_hidden, is_joiner_or_selector};
 use unicode_normalization::UnicodeNormalization;
 
 /// Returns the name of an account.
@@ -29,13 +32,14 @@ pub fn account(text: &str) -> Result<Name, String> {
 /// # Errors
 /// Returns a message for the user that says why the name is invalid.
 pub fn room(text: &str) -> Result<Name, String> {
-    name(text.strip_prefix('#').unwrap_or(text))
+    // The keycap of `#` begins with that character, too.
+    name(text.strip_prefix('#').filter(|rest| !rest.starts_with('\u{fe0f}')).unwrap_or(text))
 }
 
 /// Returns the key of a name, which is equal for names that are the same.
 pub fn key_of(name: &str) -> String {
     // Lower case of a composed text may be composed differently, hence once more.
-    name.nfkc().flat_map(char::to_lowercase).nfkc().collect()
+    name.chars().filter(|c| !is_joiner_or_selector(*c)).nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 
 /// Folds a glob pattern like a key. Special characters of the pattern stay special. A character that is folded into a
@@ -77,7 +81,7 @@ fn name(text: &str) -> Result<Name, String> {
     if count == 0 || count > NAME_CHARS_MAX {
         return Err(format!("a name has 1 to {NAME_CHARS_MAX} characters, this one has {count}"));
     }
-    if let Some(c) = shown.chars().find(|c| c.is_control() || is_hidden(*c)) {
+    if let Some(c) = shown.chars().find(|c| c.is_control()).or_else(|| first_hidden(&shown)) {
         return Err(format!(
             "a name cannot contain control or invisible characters; this one contains U+{:04X}",
             c as u32
@@ -104,6 +108,10 @@ mod tests {
         assert_eq!(key("alice"), key("\u{ff21}LICE"));
         assert_eq!(account("Zoe\u{308}").unwrap().shown, "Zoë");
         assert_ne!(key("alice"), key("alicе"), "the last letter is Cyrillic: another name");
+        assert_eq!(key("می\u{200c}خواهم"), key("میخواهم"), "joiners make no other name");
+        assert_eq!(key("❤\u{fe0f}"), key("❤"));
+        assert_eq!(account("👩\u{200d}🚀").unwrap().shown, "👩\u{200d}🚀");
+        assert_eq!(room("#\u{fe0f}\u{20e3} one").unwrap().shown, "#\u{fe0f}\u{20e3} one");
         assert_eq!(room("#Tea & biscuits").unwrap().shown, "Tea & biscuits");
         assert_eq!(room("<script>alert(1)</script>").unwrap().shown, "<script>alert(1)</script>");
     }

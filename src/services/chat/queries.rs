@@ -6,8 +6,7 @@
 
 use super::accounts::Membership;
 use super::commands::{
-    AccountId, ConversationId, Listing, MessageView, Named, PAGE_MAX, Query, Refusal, Row, TEXT_BYTES_MAX, TokenHash,
-    View,
+    AccountId, ConversationId, Listing, MessageView, Named, PAGE_MAX, Query, Refusal, Row, TokenHash, View,
 };
 use super::conversation::{Kind, Message, Talk};
 use super::state::Chat;
@@ -17,6 +16,8 @@ use std::sync::Arc;
 
 /// Approximate upper bound of a row's bytes beside the text of a message.
 const ROW_BYTES: usize = 256;
+/// What it costs to examine one message after a read mark, in bytes that could be copied meanwhile.
+const UNREAD_BYTES: usize = 64;
 /// Maximum number of steps for matching a pattern against names, because other long reads wait for the list.
 const LIST_STEPS_MAX: u64 = 20_000_000;
 
@@ -33,11 +34,16 @@ impl Chat {
             Query::Inbox(token) => {
                 let account = self.who(token).and_then(|who| self.accounts.get(who));
                 let talks = account.into_iter().flat_map(|account| account.talks_in());
-                let last =
-                    |id| self.talks.get(&id).and_then(|talk| talk.messages.get_max()).map_or(0, |(_, it)| text(it));
-                cost_within(talks.map(|(id, _)| ROW_BYTES + last(id)), most)
+                let row = |(id, membership): (_, &Membership)| {
+                    ROW_BYTES + self.talks.get(&id).map_or(0, |talk| row_cost(talk, membership.read))
+                };
+                cost_within(talks.map(row), most)
             }
-            Query::One(..) => TEXT_BYTES_MAX,
+            Query::One(token, id) => {
+                let account = self.who(token).and_then(|who| self.accounts.get(who));
+                let read = account.and_then(|account| account.talks.get(id)).map_or(0, |membership| membership.read);
+                ROW_BYTES + self.talks.get(id).map_or(0, |talk| row_cost(talk, read))
+            }
             Query::History { token, conversation, before, after, limit } => {
                 let talk = self.who(token).and_then(|who| self.talk_of(who, *conversation).ok());
                 let rows = talk.map(|talk| messages_of(talk, *before, *after, *limit)).unwrap_or_default();
@@ -115,7 +121,7 @@ impl Chat {
             name,
             with,
             members: talk.members().len() as u64,
-            unread: talk.unread(membership.read),
+            unread: talk.unread(who, membership.read).count() as u64,
             read: membership.read,
             newest: talk.newest(),
             last: talk.messages.get_max().map(|(number, message)| self.said(*number, message)),
@@ -164,6 +170,13 @@ impl Chat {
         });
         Ok(page(rows, limit))
     }
+}
+
+/// What it costs to show a conversation in an inbox: its last message, and counting those after the read mark.
+fn row_cost(talk: &Talk, read: u64) -> usize {
+    let beyond = (talk.newest() + 1).saturating_sub(talk.oldest().max(read + 1));
+    let last = talk.messages.get_max().and_then(|(_, last)| last.text.as_ref()).map_or(0, String::len);
+    last + beyond as usize * UNREAD_BYTES
 }
 
 /// A page of a conversation, in order: what follows `after`, else the newest before `before`.

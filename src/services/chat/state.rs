@@ -139,7 +139,8 @@ impl Chat {
             Command::MakeRoom { token, name } => self.make_room(token, name),
             Command::Join { token, room } => self.join(token, room),
             Command::Leave { token, room } => self.leave(token, room),
-            Command::Send { token, to, text, client_id } => self.send(at, token, to, text, client_id),
+            Command::Send { token, to, text, client_id } => self.send(at, token, to, text, client_id, true),
+            Command::Post { token, to, text, client_id } => self.send(at, token, to, text, client_id, false),
             Command::Erase { token, conversation, number } => self.erase(token, conversation, number),
             Command::Mark { token, conversation, number } => self.mark(token, conversation, number),
         };
@@ -321,6 +322,7 @@ impl Chat {
         to: Target,
         text: String,
         client_id: Option<String>,
+        marks_all: bool,
     ) -> Result<Answer, Refusal> {
         let who = self.accounts.who(&token)?;
         check_text(&text)?;
@@ -352,14 +354,17 @@ impl Chat {
         if matches!(talk.kind(), Kind::Direct(..)) && talk.members().len() < 2 {
             return Err(Refusal::OtherIsGone);
         }
+        let membership = self.accounts.get(who).and_then(|account| account.talks.get(&id));
+        let read = membership.map_or(0, |membership| membership.read);
+        // What no device of the sender has shown stays unread: a program may have sent this.
+        let is_all_read = marks_all || self.talk_of(who, id)?.unread(who, read).next().is_none();
         let position = self.next_position();
         let message = Message { position, at_ms: at.at_ms, from: who, text: Some(text) };
         self.count(who, message.bytes());
         let (number, dropped) = self.change(id, position).say(message);
         dropped.iter().for_each(|message| self.uncount(message.from, message.bytes()));
         let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
-        if let Some(membership) = account.talks.get_mut(&id) {
-            // Sending a message marks everything before it as read.
+        if let Some(membership) = account.talks.get_mut(&id).filter(|_| is_all_read) {
             membership.read = number;
         }
         if let Some(client_id) = client_id {

@@ -31,7 +31,7 @@ fn create(name: &str) -> Command {
 
 fn send(from: &str, to: &str, text: &str) -> Command {
     let (to, text) = (Target::Account(to.to_string()), text.to_string());
-    Command::Send { token: token(from), to, text, client_id: None }
+    Command::Post { token: token(from), to, text, client_id: None }
 }
 
 /// A chat with two accounts, a room, a deleted message, and failed log-ins.

@@ -51,7 +51,7 @@ impl World {
                     _ => Target::Room("tea".to_string()),
                 };
                 let say =
-                    Command::Send { token, to, text: format!("{who} says {id}"), client_id: Some(id.to_string()) };
+                    Command::Post { token, to, text: format!("{who} says {id}"), client_id: Some(id.to_string()) };
                 chat.last = Some((id, say.clone()));
                 return Some((OperationKind::Say { who, id }, say));
             }

@@ -284,6 +284,32 @@ fn run_with_args(cluster: &Cluster, args: &[&str], of_program: &[&str]) -> Outpu
 }
 
 #[test]
+fn a_request_that_waits_too_long_names_its_job_and_a_repeated_one_joins_it() {
+    // The shell stands in for a compiler of Java, which not every machine has.
+    let java =
+        json!({"language": "java", "file_name": "Main.java", "probe": ["sh", "-c", "true"], "run": ["sh", "{file}"]});
+    let cluster = cluster(3, &json!({"runtimes": [java]}));
+    let keyed = |node: u64, path: &str, media: &str, body: &str| {
+        let headers = format!("Content-Type: {media}\r\nIdempotency-Key: early\r\n");
+        ask(&cluster, node, "POST", path, &headers, Some(body))
+    };
+    let java = |node, path| keyed(node, path, "text/x-java-source", "sleep 1; echo late");
+    let early = java(1, "/compileandrun?wait=1ms");
+    let job = early.header("x-phalanx-job").unwrap().to_string();
+    assert_eq!((early.status, early.header("location")), (202, Some(format!("/v1/jobs/{job}").as_str())));
+    let late = java(2, "/compileandrun");
+    assert_eq!((late.status, late.text().as_str(), late.header("x-phalanx-job")), (200, "late\n", Some(&*job)));
+
+    let body = json!({"language": "java", "source": "sleep 2; echo later"}).to_string();
+    let json = |node, path| keyed(node, path, "application/json", &body);
+    let early = json(1, "/v1/jobs?wait=1s");
+    assert_eq!((early.status, &early.json()["state"]), (202, &json!("running")), "{}", early.text());
+    let late = json(3, "/v1/jobs?wait=600s");
+    assert_eq!((late.status, &late.json()["stdout"]), (200, &json!("later\n")), "{}", late.text());
+    assert_eq!(late.json()["id"], early.json()["id"]);
+}
+
+#[test]
 fn the_command_line_goes_on_when_its_node_and_its_worker_die() {
     let mut cluster = cluster(3, &shell_only());
     std::fs::write(cluster.dir().join("long.sh"), "for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.3; done").unwrap();

@@ -233,6 +233,8 @@ fn bad_bodies_are_refused() {
 fn pages_of_other_sites_are_refused_everywhere_but_here() {
     const ANYONE: [&str; 6] = ["/v1/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/static/{name}"];
     const WINDOW: [&str; 4] = ["/", "/chat", "/v1/events", "/v1/gossip"];
+    const PROGRAMS: [(&str, &str); 3] =
+        [("POST", "/v1/jobs"), ("DELETE", "/v1/jobs/{id}"), ("GET", "/v1/jobs/{id}/output")];
     const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11)\r\n";
     const FOREIGN: [&str; 8] = [
         "Origin: http://evil.example\r\n",
@@ -263,7 +265,8 @@ fn pages_of_other_sites_are_refused_everywhere_but_here() {
             line.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
         };
         let (anyone, window) = (ANYONE.contains(&path.as_str()), WINDOW.contains(&path.as_str()));
-        let cluster = anyone || window || path == "/v1/stream" || path.starts_with("/v1/chat/");
+        let is_program = PROGRAMS.contains(&(method.as_str(), path.as_str()));
+        let cluster = anyone || window || path == "/v1/stream" || path.starts_with("/v1/chat/") || is_program;
         for foreign in FOREIGN {
             assert_eq!(status(&format!("{BROWSER}{foreign}")) != 403, anyone, "{method} {path} {foreign}");
         }

@@ -4,6 +4,7 @@
 //! Not here: the ring and the failover list (`node/views/events.rs`), gossip's lines (`node/threads/gossip.rs`).
 
 use crate::node::shared::Shared;
+use crate::node::views::events::Author;
 use crate::node::views::status::Failover;
 use crate::raft::{Body, Event, LossCause, Message, StepDownCause};
 use crate::types::{NodeId, Term};
@@ -65,6 +66,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             let waited_ms = failover.as_ref().map_or(0, |f| f.leaderless_ms);
             info!("became leader term={term} waited_ms={waited_ms}");
             shared.recovery.heard(shared.view().raft.last_index, shared.applied(), Some(Duration::ZERO));
+            failover.iter().for_each(|change| shared.for_history.push_change(change.clone()));
             led(shared, shared.me.id, *term, failover);
         }
         Event::LeaderLost { term, leader, cause } => {
@@ -103,11 +105,12 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
                 true => format!("voters are now {voters}"),
                 false => format!("voters are now {voters}; learners: {learners}"),
             };
-            shared.event("membership", None, text);
+            shared.history_event(Author::Leader, "membership", None, text);
         }
         Event::TransferStarted { to } => {
             info!("transferring leadership to={to}");
-            shared.event(
+            shared.history_event(
+                Author::Noticer,
                 "leadership transfer",
                 Some(*to),
                 format!("node {} transfers the leadership to node {}", shared.me.id.0, to.0),
@@ -136,7 +139,10 @@ fn led(shared: &Shared, leader: NodeId, term: Term, failover: Option<Failover>) 
         }
         _ => format!("node {} leads in term {term}", leader.0),
     };
-    shared.event("election", Some(leader), text);
+    match leader == shared.me.id {
+        true => shared.history_event(Author::Noticer, "election", Some(leader), text),
+        false => shared.event("election", Some(leader), text),
+    }
 }
 
 fn step_down_in_words(cause: StepDownCause) -> &'static str {

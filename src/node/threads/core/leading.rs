@@ -6,6 +6,7 @@
 use super::state::Core;
 use crate::cluster::autopilot;
 use crate::cluster::worker_liveness::Patience;
+use crate::node::views::events::Author;
 use crate::raft::{Change, Input, Role, Token};
 use crate::services::Replicated;
 use crate::services::jobs;
@@ -76,7 +77,7 @@ impl Core {
                     row.running.len()
                 );
                 info!("{text}");
-                self.shared.event("failure", Some(worker.id), text);
+                self.shared.history_event(Author::Noticer, "failure", Some(worker.id), text);
             }
             self.requests.hold_own(JobTable::encode_command(&jobs::Command::Leave { worker, is_lost: true }));
         }

@@ -56,7 +56,7 @@ fn command(rng: &mut fastrand::Rng) -> Command {
                 _ => Target::Conversation(room),
             };
             let client_id = rng.bool().then(|| format!("{}", rng.u8(..30)));
-            Command::Send { token, to, text: format!("{}", rng.u8(..3)), client_id }
+            Command::Post { token, to, text: format!("{}", rng.u8(..3)), client_id }
         }
     }
 }

@@ -67,7 +67,7 @@ impl goldenscript::Runner for ScriptRunner {
             "send" if !invisible_chars::says_something(&word(2)?) => {
                 return Ok("refused by the server: a message cannot be empty\n".to_string());
             }
-            "send" => Command::Send { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },
+            "send" => Command::Post { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },
             "erase" => Command::Erase { token: who()?, conversation: number(1)?, number: number(2)? },
             "read" => Command::Mark { token: who()?, conversation: number(1)?, number: number(2)? },
             "wait" => {
