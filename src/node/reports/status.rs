@@ -130,8 +130,14 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
     heard.insert(shared.me.id, (own_row(shared), true, Some(0)));
     // A row is as old as its node's last heartbeat, and a heartbeat that came by way of another node may be older by one
     // or two: what was committed since then is no lag.
-    let lags = lock(&shared.lags);
-    let committed_at = |age_ms: u64| lags.committed_at(now_ms.saturating_sub(age_ms + 2 * shared.settings.gossip_ms));
+    let (newest, mut committed_then) = {
+        let lags = lock(&shared.lags);
+        let then = |age_ms: u64| lags.committed_at(now_ms.saturating_sub(age_ms + 2 * shared.settings.gossip_ms));
+        let of = |(id, (_, is_online, age_ms)): (&NodeId, &(GossipRow, bool, Option<u64>))| {
+            age_ms.filter(|_| *is_online).map(|age_ms| (*id, then(age_ms)))
+        };
+        (lags.committed_at(u64::MAX), heard.iter().filter_map(of).collect::<BTreeMap<_, _>>())
+    };
     let gateways = &shared.directory().gateways;
     let corrupt = shared.corrupt_nodes();
     let mut clocks: BTreeMap<NodeId, i64> = lock(&shared.skews).all().collect();
@@ -144,10 +150,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             (true, false) => Liveness::Online,
             (false, _) => Liveness::Offline,
         };
-        let committed = match heartbeat_age_ms.filter(|_| is_online) {
-            Some(age_ms) => committed_at(age_ms),
-            None => lags.committed_at(u64::MAX),
-        };
+        let committed = committed_then.remove(&id).unwrap_or(newest);
         let (role, term) = role_and_term(status, (row.role, row.term), raft.term);
         rows.push(NodeRow {
             id,

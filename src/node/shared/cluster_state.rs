@@ -84,13 +84,14 @@ impl Shared {
         let raft = &view.raft;
         let is_leader = raft.role == Role::Leader;
         let corrupt = self.corrupt_nodes().into_keys().collect();
+        let now_ms = self.now_ms();
+        let stuck = lock(&self.lags).stuck(now_ms, self.settings.fail_after_ms);
         let gossip = lock(&self.gossip);
         let is_reachable = |id: NodeId, uuid: Uuid| {
             id == self.me.id
                 || gossip.is_online_as(Identity { id, uuid })
                 || (is_leader && raft.peers.iter().any(|peer| peer.who.id == id && peer.is_active))
         };
-        let now_ms = self.now_ms();
         let is_named = |row: &GossipRow| raft.membership.uuid_of(row.id) == Some(row.uuid);
         let rows = gossip.all(now_ms).into_iter().filter(|(row, is_online, _)| *is_online && is_named(row));
         let mut disk_low: BTreeSet<NodeId> = rows.filter(|(row, ..)| row.is_disk_low).map(|(row, ..)| row.id).collect();
@@ -104,7 +105,7 @@ impl Shared {
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             gateways: self.directory().gateways.clone(),
-            stuck: lock(&self.lags).stuck(now_ms, self.settings.fail_after_ms),
+            stuck,
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),
             corrupt,
