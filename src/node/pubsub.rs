@@ -12,11 +12,14 @@
 use super::shared::lock;
 use crate::services::kv::glob;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Steps of comparing patterns with one channel, some tens of milliseconds. The patterns beyond get no message.
+/// Steps of delivering one message: comparing patterns with its channel, and giving it to subscribers. Some tens of
+/// milliseconds; what is beyond gets no message.
 const PATTERN_STEPS_MAX: u64 = 10_000_000;
+/// Steps of giving a message to one subscriber: about two microseconds.
+const PUSH_STEPS: u64 = 1_000;
 
 /// What a client subscribes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +44,8 @@ type Subscribers = BTreeMap<u64, Arc<dyn Subscriber>>;
 #[derive(Default)]
 pub struct Channels {
     subscriptions: Mutex<Subscriptions>,
+    /// Channels and patterns with subscribers: read without waiting for a delivery.
+    names: AtomicUsize,
     /// Messages that other nodes, or patterns of this one, did not get.
     dropped: AtomicU64,
 }
@@ -52,6 +57,10 @@ struct Subscriptions {
 }
 
 impl Subscriptions {
+    fn names(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
     fn of(&mut self, kind: SubscriptionKind) -> &mut BTreeMap<Vec<u8>, Subscribers> {
         match kind {
             SubscriptionKind::Channel => &mut self.channels,
@@ -65,6 +74,7 @@ impl Channels {
     pub fn subscribe(&self, kind: SubscriptionKind, name: &[u8], who: Arc<dyn Subscriber>, confirm: impl FnOnce()) {
         let mut subscriptions = lock(&self.subscriptions);
         subscriptions.of(kind).entry(name.to_vec()).or_default().insert(who.id(), who);
+        self.names.store(subscriptions.names(), Ordering::SeqCst);
         confirm();
     }
 
@@ -78,6 +88,7 @@ impl Channels {
                 names.remove(name);
             }
         }
+        self.names.store(subscriptions.names(), Ordering::SeqCst);
         confirm();
     }
 
@@ -86,16 +97,23 @@ impl Channels {
     pub fn deliver(&self, channel: &[u8], message: &[u8]) -> usize {
         let subscriptions = lock(&self.subscriptions);
         let (mut receivers, mut steps) = (0, PATTERN_STEPS_MAX);
-        for who in subscriptions.channels.get(channel).into_iter().flat_map(BTreeMap::values) {
-            who.take(channel, message, None);
-            receivers += 1;
+        let mut give = |subscribers: &Subscribers, pattern: Option<&[u8]>, steps: &mut u64| {
+            for who in subscribers.values() {
+                let Some(left) = steps.checked_sub(PUSH_STEPS) else {
+                    self.count_dropped();
+                    return;
+                };
+                *steps = left;
+                who.take(channel, message, pattern);
+                receivers += 1;
+            }
+        };
+        if let Some(subscribers) = subscriptions.channels.get(channel) {
+            give(subscribers, None, &mut steps);
         }
         for (pattern, subscribers) in &subscriptions.patterns {
             match glob::matches(pattern, channel, &mut steps) {
-                Some(true) => {
-                    subscribers.values().for_each(|who| who.take(channel, message, Some(pattern)));
-                    receivers += subscribers.len();
-                }
+                Some(true) => give(subscribers, Some(pattern), &mut steps),
                 Some(false) => {}
                 None => {
                     self.count_dropped();
@@ -108,8 +126,7 @@ impl Channels {
 
     /// Whether any client of this node subscribes to anything.
     pub fn has_subscribers(&self) -> bool {
-        let subscriptions = lock(&self.subscriptions);
-        !subscriptions.channels.is_empty() || !subscriptions.patterns.is_empty()
+        self.names.load(Ordering::SeqCst) > 0
     }
 
     /// Channels with subscribers on this node, which match the pattern; `None`: comparing them takes too many steps.

@@ -208,7 +208,7 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
     if sql.trim().is_empty() {
         return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));
     }
-    loaded(server.host.sql_write(&Command::Load { sql, seed: seed() }, tag, server.deadline()))
+    loaded(server.host.sql_write(&Command::LoadDump { sql, seed: seed() }, tag, server.deadline()))
 }
 
 /// Sends a file through the log as it arrives. Until the last step no table has changed.

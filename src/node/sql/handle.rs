@@ -153,7 +153,7 @@ impl Sql for Handle {
     }
 
     fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)> {
-        if let Command::Load { sql, seed } = command
+        if let Command::LoadDump { sql, seed } = command
             && pool(self.shared()).is_ok_and(|pool| is_large(&pool.files.path()))
         {
             match excess_freed(

@@ -40,7 +40,7 @@ pub const LOOK_STEPS: u64 = 50;
 /// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and the
 /// zeros before a part that is written. A quota is checked before the entry, and may be exceeded by so much. Lower in
 /// tests.
-pub const ENTRY_GROWTH_MAX: usize = if cfg!(test) { 8 << 20 } else { 64 << 20 };
+pub const ENTRY_GROWTH_MAX: usize = 8 << 20;
 
 /// When a written key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -139,7 +139,8 @@ impl Writer {
     fn run(&mut self, at: Stamp, command: &Command, steps: u64) -> Result<(Answer, Option<usize>), Fatal> {
         let run = match command {
             Command::Run(run) => run,
-            Command::Load { sql, seed } => return self.load_text(at, sql, *seed, steps),
+            Command::Load { sql, seed } => return self.load_text(at, sql, *seed, steps, false),
+            Command::LoadDump { sql, seed } => return self.load_text(at, sql, *seed, steps, true),
             Command::SetForeignKeys { are_enforced } => {
                 self.set_foreign_keys(*are_enforced)?;
                 return Ok((Answer::Done, None));
@@ -253,7 +254,7 @@ impl Writer {
 
 /// Whether the steps of a command are charged to the allowance.
 fn is_charged(command: &Command) -> bool {
-    matches!(command, Command::Run(_) | Command::Load { .. })
+    matches!(command, Command::Run(_) | Command::Load { .. } | Command::LoadDump { .. })
 }
 
 /// Adds outcomes for the statements after the one that ended the request: they were not executed.

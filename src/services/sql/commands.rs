@@ -182,7 +182,8 @@ pub enum Command {
     /// Runs statements. Answered by [`Answer::Results`] with one outcome for each statement; in a transaction that
     /// failed, up to the statement that failed.
     Run(Run),
-    /// Loads a dump as made by sqlite3's `.dump`, all or nothing. Answered by [`Answer::Done`] or [`Answer::Refused`].
+    /// Loads statements, all or nothing. Answered by [`Answer::Done`] or [`Answer::Refused`]. Only in older logs:
+    /// [`Command::LoadDump`] replaces it.
     Load {
         /// Any number of statements.
         sql: String,
@@ -231,6 +232,13 @@ pub enum Command {
     },
     /// Has foreign keys enforced from now on, or not. Rows that already break one stay. Answered by [`Answer::Done`].
     SetForeignKeys { are_enforced: bool },
+    /// Loads a dump as made by sqlite3's `.dump`, all or nothing. Answered as [`Command::Load`].
+    LoadDump {
+        /// Any number of statements.
+        sql: String,
+        /// As in a [`Run`].
+        seed: u64,
+    },
 }
 
 impl Command {

@@ -30,10 +30,11 @@ impl Writer {
         sql: &str,
         seed: u64,
         steps: u64,
+        is_of_tool: bool,
     ) -> Result<(Answer, Option<usize>), Fatal> {
         self.begin_command(at, seed, steps)?;
         self.hooks.is_loading.store(true, Relaxed);
-        let loaded = load_text::text(&self.conn, &self.hooks, sql);
+        let loaded = load_text::text(&self.conn, &self.hooks, sql, is_of_tool);
         self.hooks.is_loading.store(false, Relaxed);
         let refused = match loaded {
             Ok(()) => {

@@ -21,7 +21,7 @@ pub fn growth(command: &[u8]) -> Growth {
             let removes = |sql: &str| verb(sql).is_some_and(|verb| is(verb, "DELETE"));
             if run.statements.iter().any(|one| removes(&one.sql)) { Growth::MayAdd } else { Growth::Nothing }
         }
-        Ok(Command::Run(_) | Command::Load { .. }) => Growth::Adds,
+        Ok(Command::Run(_) | Command::Load { .. } | Command::LoadDump { .. }) => Growth::Adds,
         Ok(Command::Prepare { bytes, .. } | Command::PutInPlace { bytes, .. }) => Growth::Replaces(bytes),
         // The size of a file that comes in pieces is checked when it replaces the tables.
         Ok(Command::Stage { .. } | Command::Unstage { .. } | Command::SetForeignKeys { .. }) | Err(_) => {

@@ -184,7 +184,7 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
                 && let Some(value) = pragma_value
             {
                 hooks.passes_over.store(true, Relaxed);
-                return foreign_keys::refusal(hooks, value);
+                return foreign_keys::refusal(hooks, purpose, value);
             }
             // Full-text tables use it internally; a statement that does so itself is recognized by its text and
             // refused.

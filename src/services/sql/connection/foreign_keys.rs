@@ -6,7 +6,7 @@
 //!
 //! Not here: the command (`services/sql/writer.rs`), `PRAGMA foreign_keys` in a dump (`storage/load_text.rs`).
 
-use super::hook_state::HookState;
+use super::hook_state::{HookState, Purpose};
 use crate::services::sql::errors::StatementError;
 use crate::services::sql::storage::own_table;
 use rusqlite::config::DbConfig;
@@ -51,13 +51,17 @@ pub fn check(conn: &Connection) -> std::result::Result<(), StatementError> {
     if sqlite_ffi::foreign_keys::are_broken(conn) { Err(StatementError::Failed(BROKEN.to_string())) } else { Ok(()) }
 }
 
-/// The reason for refusing `PRAGMA foreign_keys = value`; `None` if that is the setting already.
-pub fn refusal(hooks: &HookState, value: &str) -> Option<String> {
+/// The reason for refusing `PRAGMA foreign_keys = value`; `None` if that is the setting already. In a request that writes
+/// OFF is always refused: it was before there was a setting, and a log must mean the same as then.
+pub fn refusal(hooks: &HookState, purpose: Purpose, value: &str) -> Option<String> {
     let asked = match value.to_ascii_lowercase().as_str() {
         "on" | "yes" | "true" | "1" => true,
         "off" | "no" | "false" | "0" => false,
         _ => return Some(format!("PRAGMA foreign_keys = {value}: not available, only ON and OFF")),
     };
+    if !asked && !are_enforced(hooks) && purpose == Purpose::Write {
+        return Some("PRAGMA foreign_keys = OFF: not available, and not needed: they are off".to_string());
+    }
     let name = |is_on: bool| if is_on { "on" } else { "off" };
     (asked != are_enforced(hooks)).then(|| {
         format!(

@@ -5,7 +5,7 @@
 //!
 //! Not here: executing them (`load_text.rs`).
 
-use crate::services::sql::tokens::{is_word, parts, tokens, words};
+use crate::services::sql::tokens::{is_word, parts, words};
 
 /// A piece of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +17,8 @@ pub enum Piece<'a> {
     PassedOver,
     /// `PRAGMA foreign_keys = ...`
     ForeignKeys(bool),
-    /// The definition of a virtual table: its `CREATE VIRTUAL TABLE` statement.
-    VirtualTable(String),
-    /// What may be the definition of a shadow table of such a virtual table: its name, and the statement.
-    ShadowTable(String, &'a str),
-    /// What may be a row of a shadow table: the name of the table, and the statement.
-    ShadowRow(String, &'a str),
+    /// A row of the schema table, which is how a dump defines a virtual table.
+    SchemaRow,
 }
 
 /// Cuts a script into pieces, in order.
@@ -60,69 +56,37 @@ pub fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
 struct Context {
     /// The statements of a trigger are parts as well.
     is_in_trigger: bool,
-    /// Names of the virtual tables that were written as rows of the schema table.
-    virtual_tables: Vec<String>,
 }
 
 impl Context {
     fn special<'a>(&mut self, part: &'a str) -> Option<Piece<'a>> {
         let mut words = words(part);
-        let mut next_is = |one: &str| words.next().is_some_and(|word| word.eq_ignore_ascii_case(one.as_bytes()));
+        let first = words.next()?.to_ascii_lowercase();
         if self.is_in_trigger {
-            self.is_in_trigger = !next_is("end");
+            self.is_in_trigger = first != b"end";
             return None;
         }
-        let first = words.next()?.to_ascii_lowercase();
         match first.as_slice() {
-            b"create" => self.definition(part),
+            b"create" => {
+                let is_temporary = |word: &&[u8]| [&b"temp"[..], b"temporary"].contains(&&*word.to_ascii_lowercase());
+                let kind = words.find(|word| !is_temporary(word))?;
+                self.is_in_trigger = kind.eq_ignore_ascii_case(b"trigger");
+                None
+            }
             b"analyze" => Some(Piece::PassedOver),
             b"pragma" => pragma(part),
-            b"insert" => self.insertion(part),
+            b"insert" => insertion(part),
             _ => None,
         }
     }
+}
 
-    fn definition<'a>(&mut self, part: &'a str) -> Option<Piece<'a>> {
-        let mut words = words(part).skip(1).map(<[u8]>::to_ascii_lowercase);
-        match words.next()?.as_slice() {
-            b"temp" | b"temporary" => self.is_in_trigger = words.next()? == b"trigger",
-            b"trigger" => self.is_in_trigger = true,
-            b"table" if words.take(3).eq([&b"if"[..], b"not", b"exists"]) => {
-                let name = name_after(part, &["create", "table", "if", "not", "exists"])?;
-                return self.may_be_shadow(&name).then_some(Piece::ShadowTable(name, part));
-            }
-            _ => {}
-        }
-        None
+fn insertion(part: &str) -> Option<Piece<'static>> {
+    let name = name_after(part, &["insert", "into"])?.to_ascii_lowercase();
+    if name.starts_with("sqlite_stat") {
+        return Some(Piece::PassedOver);
     }
-
-    fn insertion<'a>(&mut self, part: &'a str) -> Option<Piece<'a>> {
-        let name = name_after(part, &["insert", "into"])?;
-        let lower = name.to_ascii_lowercase();
-        if lower.starts_with("sqlite_stat") {
-            return Some(Piece::PassedOver);
-        }
-        if lower != "sqlite_schema" && lower != "sqlite_master" {
-            return self.may_be_shadow(&name).then_some(Piece::ShadowRow(name, part));
-        }
-        let [kind, name, table, create] = <[String; 4]>::try_from(literals(part)).ok()?;
-        let is_virtual = kind == "table"
-            && name == table
-            && words(&create).take(3).map(<[u8]>::to_ascii_lowercase).eq([&b"create"[..], b"virtual", b"table"]);
-        if !is_virtual {
-            return None;
-        }
-        self.virtual_tables.push(name);
-        Some(Piece::VirtualTable(create))
-    }
-
-    fn may_be_shadow(&self, table: &str) -> bool {
-        let of = |owner: &String| {
-            table.get(..owner.len()).is_some_and(|start| start.eq_ignore_ascii_case(owner))
-                && table[owner.len()..].starts_with('_')
-        };
-        self.virtual_tables.iter().any(of)
-    }
+    ["sqlite_schema", "sqlite_master"].contains(&name.as_str()).then_some(Piece::SchemaRow)
 }
 
 fn pragma(part: &str) -> Option<Piece<'static>> {
@@ -174,24 +138,6 @@ fn unquoted(text: &str, close: char) -> Option<(String, usize)> {
     None
 }
 
-/// The values of all string literals of a statement.
-fn literals(part: &str) -> Vec<String> {
-    let start = |token: &[u8]| token.as_ptr().addr() - part.as_ptr().addr();
-    let mut found = Vec::new();
-    let mut end = 0;
-    for token in tokens(part).filter(|token| token[0] == b'\'') {
-        let at = start(token);
-        if at < end {
-            continue;
-        }
-        // A doubled quote within a literal looks like two literals.
-        let Some((value, len)) = unquoted(&part[at..], '\'') else { break };
-        found.push(value);
-        end = at + len;
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,28 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_table_is_recognised_with_its_shadow_tables() {
-        let table = "CREATE TABLE IF NOT EXISTS 'it''s_data'(id INTEGER PRIMARY KEY, block BLOB);";
-        let row = "INSERT INTO 'it''s_data' VALUES(1,X'00');";
-        let sql = format!(
-            "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nPRAGMA writable_schema=ON;\n\
-             INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)VALUES('table','it''s','it''s',0,\
-             'CREATE VIRTUAL TABLE \"it''s\" USING fts5(a, tokenize = ''ascii'')');\n\
-             {table}\n{row}\n\
-             CREATE TABLE IF NOT EXISTS other_data(x);INSERT INTO other_data VALUES(1);PRAGMA writable_schema=OFF;COMMIT;"
-        );
-        let create = "CREATE VIRTUAL TABLE \"it's\" USING fts5(a, tokenize = 'ascii')";
+    fn what_a_dump_says_of_itself_is_recognised() {
+        let sql = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nPRAGMA writable_schema=ON;\n\
+             INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)VALUES('table','a','a',0,'CREATE VIRTUAL TABLE a');\n\
+             CREATE TABLE IF NOT EXISTS other(x);INSERT INTO \"it\"\"s\" VALUES(1);PRAGMA foreign_keys = 1;COMMIT;";
         assert_eq!(
-            all(&sql),
+            all(sql),
             [
                 Piece::ForeignKeys(false),
                 Piece::Plain("\nBEGIN TRANSACTION;"),
                 Piece::PassedOver,
-                Piece::VirtualTable(create.to_string()),
-                Piece::ShadowTable("it's_data".to_string(), &format!("\n{table}")),
-                Piece::ShadowRow("it's_data".to_string(), &format!("\n{row}")),
-                Piece::Plain("\nCREATE TABLE IF NOT EXISTS other_data(x);INSERT INTO other_data VALUES(1);"),
-                Piece::PassedOver,
+                Piece::SchemaRow,
+                Piece::Plain("\nCREATE TABLE IF NOT EXISTS other(x);INSERT INTO \"it\"\"s\" VALUES(1);"),
+                Piece::ForeignKeys(true),
                 Piece::Plain("COMMIT;"),
             ]
         );
@@ -236,13 +173,7 @@ mod tests {
             "CREATE TRIGGER r AFTER INSERT ON t BEGIN INSERT INTO sqlite_stat1 VALUES(1); END; SELECT 1; -- ANALYZE;";
         assert_eq!(all(plain), [Piece::Plain(plain)]);
         assert_eq!(all(""), []);
-        for plain in [
-            "INSERT INTO sqlite_schema VALUES('table','t','t',0,'CREATE TABLE t(x)')",
-            "INSERT INTO sqlite_schema(sql) VALUES('CREATE VIRTUAL TABLE t USING fts5(a)')",
-            "PRAGMA foreign_keys",
-            "INSERT INTO \"open",
-            "INSERT INTO [a]]b] VALUES(1)",
-        ] {
+        for plain in ["PRAGMA foreign_keys", "INSERT INTO \"open", "INSERT INTO [a]]b] VALUES(1)"] {
             assert_eq!(all(plain), [Piece::Plain(plain)]);
         }
     }

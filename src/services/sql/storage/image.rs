@@ -19,6 +19,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Largest database that is rebuilt for a backup, in bytes.
+const VACUUM_BYTES_MAX: i64 = 256 << 20;
 /// Pages copied between two pauses, in which other threads can use the disk.
 const PAGES_PER_STEP: i32 = 256;
 
@@ -140,12 +142,27 @@ pub fn bare_image(files: &Arc<dyn Files>, is_vacuumed: bool, out: &mut dyn Write
         let copy = Connection::open(&path).map_err(io::Error::other)?;
         copy.execute_batch("PRAGMA journal_mode = DELETE")
             .and_then(|()| own_table::remove(&copy))
-            .and_then(|()| if is_vacuumed { copy.execute_batch("VACUUM") } else { Ok(()) })
-            .map_err(io::Error::other)
+            .map_err(io::Error::other)?;
+        if is_vacuumed { vacuum(&copy) } else { Ok(()) }
     });
     let written = made.and_then(|()| stream(&mut *files.open(&path)?.0, out));
     files.remove(&path);
     written
+}
+
+/// Rebuilds a copy without free pages, one at a time: SQLite needs twice its size on the disk meanwhile.
+fn vacuum(copy: &Connection) -> io::Result<()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(io::Error::other);
+    let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+    if bytes > VACUUM_BYTES_MAX {
+        let why = format!("vacuum is for databases of up to {} MiB: run VACUUM on the backup", VACUUM_BYTES_MAX >> 20);
+        return Err(io::Error::other(why));
+    }
+    let Ok(_running) = RUNNING.try_lock() else {
+        return Err(io::Error::other("another backup is being vacuumed: try again later"));
+    };
+    copy.execute_batch("VACUUM").map_err(io::Error::other)
 }
 
 fn copy(from: &Connection, to: &mut Connection, rest: &dyn Fn()) -> Result<()> {

@@ -1,20 +1,18 @@
 //! Loads a dump: any number of statements, executed one after another.
 //!
-//! A dump of sqlite3 has lines that only the tool itself can execute (`dump_lines.rs`). Statistics are passed over. A
-//! virtual table is created by its own statement; the rows of its shadow tables then replace those that this has
-//! written. `PRAGMA foreign_keys` counts until the end of the script, as on a connection of sqlite3: such a dump switches
-//! them off, because a table may precede the one that it refers to.
+//! A dump of sqlite3 has lines that only the tool itself can execute (`dump_lines.rs`). Statistics are passed over. Rows
+//! of the schema table, with which it defines virtual tables, are refused: they would need rows in shadow tables that
+//! nothing checks. `PRAGMA foreign_keys = OFF` counts until the end of the script or `ON`: such a dump switches them off,
+//! because a table may precede the one that it refers to. A script in a log of before knows none of this.
 //!
 //! Not here: savepoints and the handling of a refusal (`services/sql/loading.rs`), database files (`load.rs`).
 
 use super::dump_lines::{self, Piece};
-use super::own_table::without_defence;
-use super::schema::quoted;
 use crate::services::sql::answer_limit::AnswerLimit;
+use crate::services::sql::budget::fulltext_writes;
 use crate::services::sql::budget::length_tiers;
 use crate::services::sql::budget::step_cost;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
-use crate::services::sql::budget::{fulltext_settings, fulltext_writes};
 use crate::services::sql::commands::{Kind, Params};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
@@ -28,9 +26,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Runs all statements of a dump. On failure: the number of the statement that failed, counted from 1 (0 if the text as
+/// Reason for refusing the definition of a virtual table as sqlite3 writes it.
+const SCHEMA_ROW: &str = "this dump defines a virtual table (fts5, rtree) as a row of the schema table, which cannot be \
+    loaded as text: make a file of it (sqlite3 new.sqlite < dump.sql) and load that";
+
+/// Runs all statements of a dump. `is_of_tool`: lines that sqlite3 writes for itself are recognised. On failure: the number of the statement that failed, counted from 1 (0 if the text as
 /// a whole was refused), and the reason.
-pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> Result<(), (usize, StatementError)> {
+pub fn text(
+    conn: &Connection,
+    hooks: &Arc<HookState>,
+    sql: &str,
+    is_of_tool: bool,
+) -> Result<(), (usize, StatementError)> {
     let refused = |why: String| Err((0, StatementError::Failed(why)));
     if names_rollback(sql) {
         return refused("ROLLBACK is not available: a script is applied completely or not at all".to_string());
@@ -42,9 +49,13 @@ pub fn text(conn: &Connection, hooks: &Arc<HookState>, sql: &str) -> Result<(), 
         return Err((0, StatementError::BudgetExceeded));
     }
     hooks.is_begun.store(false, Relaxed);
-    let mut script = Script { conn, hooks, number: 0, virtual_tables: Vec::new(), shadow_tables: Vec::new() };
     let are_enforced = foreign_keys::are_enforced(hooks);
-    let done = dump_lines::pieces(sql).try_for_each(|piece| script.run(piece)).and_then(|()| script.finish());
+    let mut script = Script { conn, hooks, number: 0, are_enforced };
+    let done = match is_of_tool {
+        true => dump_lines::pieces(sql).try_for_each(|piece| script.run(piece)),
+        false => script.statements(sql),
+    };
+    let done = done.and_then(|()| script.finish());
     let done = done.map_err(|error| (script.number, error));
     let _own = InternalStatements::begin(hooks);
     foreign_keys::enforce(conn, hooks, are_enforced).map_err(|error| (0, classify(hooks, &error)))?;
@@ -57,9 +68,8 @@ struct Script<'a> {
     hooks: &'a Arc<HookState>,
     /// Number of the present statement.
     number: usize,
-    /// Virtual tables that the script has defined as a dump does, and their shadow tables, which it fills.
-    virtual_tables: Vec<String>,
-    shadow_tables: Vec<String>,
+    /// Whether the database enforces foreign keys.
+    are_enforced: bool,
 }
 
 /// What the hooks recorded when a statement was prepared.
@@ -98,18 +108,17 @@ impl Script<'_> {
         match piece {
             Piece::Plain(sql) => self.statements(sql),
             Piece::PassedOver => self.pass_over(),
-            Piece::ShadowTable(table, _) if self.is_shadow(&table) => self.pass_over(),
+            Piece::SchemaRow => {
+                self.number += 1;
+                Err(StatementError::Failed(SCHEMA_ROW.to_string()))
+            }
             Piece::ForeignKeys(are_enforced) => {
                 self.pass_over()?;
-                if are_enforced {
-                    foreign_keys::check(self.conn)?;
-                }
+                foreign_keys::check(self.conn)?;
+                let are_enforced = are_enforced && self.are_enforced;
                 let _own = InternalStatements::begin(self.hooks);
                 foreign_keys::enforce(self.conn, self.hooks, are_enforced).map_err(|error| classify(self.hooks, &error))
             }
-            Piece::VirtualTable(create) => self.virtual_table(&create),
-            Piece::ShadowRow(table, sql) if self.is_shadow(&table) => self.shadow_row(sql),
-            Piece::ShadowTable(_, sql) | Piece::ShadowRow(_, sql) => self.statements(sql),
         }
     }
 
@@ -118,63 +127,13 @@ impl Script<'_> {
         if self.hooks.charge(STATEMENT_STEPS) { Ok(()) } else { Err(StatementError::BudgetExceeded) }
     }
 
-    fn is_shadow(&self, table: &str) -> bool {
-        self.shadow_tables.iter().any(|own| own.eq_ignore_ascii_case(table))
-    }
-
     /// Checks the script as a whole, after its last statement.
-    fn finish(&mut self) -> Result<(), StatementError> {
+    fn finish(&self) -> Result<(), StatementError> {
         if self.hooks.is_begun.load(Relaxed) {
             let why = "the dump has BEGIN but no COMMIT: its end is missing";
             return Err(StatementError::Failed(why.to_string()));
         }
-        foreign_keys::check(self.conn)?;
-        if self.virtual_tables.is_empty() {
-            return Ok(());
-        }
-        let _own = InternalStatements::begin(self.hooks);
-        let on_error = |error: rusqlite::Error| classify(self.hooks, &error);
-        // A virtual table keeps in memory what it wrote itself.
-        self.conn.execute_batch("PRAGMA writable_schema = RESET").map_err(on_error)?;
-        for table in &self.virtual_tables {
-            if let Some(why) = fulltext_settings::unavailable(self.conn, table).map_err(on_error)? {
-                return Err(StatementError::Failed(why));
-            }
-        }
-        Ok(())
-    }
-
-    /// Creates a virtual table, and removes the rows that this has written into its shadow tables.
-    fn virtual_table(&mut self, create: &str) -> Result<(), StatementError> {
-        let before = self.tables()?;
-        self.statements(create)?;
-        for (name, is_virtual) in self.tables()?.into_iter().filter(|made| !before.contains(made)) {
-            if is_virtual {
-                self.virtual_tables.push(name);
-                continue;
-            }
-            let _own = InternalStatements::begin(self.hooks);
-            let delete = || self.conn.execute_batch(&format!("DELETE FROM {}", quoted(&name)));
-            without_defence(self.conn, delete).map_err(|error| classify(self.hooks, &error))?;
-            self.shadow_tables.push(name);
-        }
-        Ok(())
-    }
-
-    /// The name of each table, and whether it is virtual.
-    fn tables(&self) -> Result<Vec<(String, bool)>, StatementError> {
-        let _own = InternalStatements::begin(self.hooks);
-        let find = "SELECT name, rootpage = 0 FROM main.sqlite_schema WHERE type = 'table'";
-        let found = self.conn.prepare_cached(find).and_then(|mut select| {
-            select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()
-        });
-        found.map_err(|error| classify(self.hooks, &error))
-    }
-
-    /// Writes a row of a shadow table.
-    fn shadow_row(&mut self, sql: &str) -> Result<(), StatementError> {
-        let (conn, hooks) = (self.conn, self.hooks);
-        without_defence(conn, || Ok(self.statements(sql))).map_err(|error| classify(hooks, &error))?
+        foreign_keys::check(self.conn)
     }
 
     /// Runs all statements of a text.

@@ -214,7 +214,7 @@ impl goldenscript::Runner for ScriptRunner {
             }
             "load" => {
                 let sql = words.join("\n");
-                let reply = self.node.entry(self.at_ms, &[Command::Load { sql, seed }]).pop().ok_or("no reply")?;
+                let reply = self.node.entry(self.at_ms, &[Command::LoadDump { sql, seed }]).pop().ok_or("no reply")?;
                 Ok(format!("{:?}\n", answer(reply)))
             }
             "foreign_keys" => {
