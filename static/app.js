@@ -13,7 +13,6 @@
 (() => {
   const SILENCE_MS = 2500; // Frames come about twice a second: so long without one means frozen or cut off.
   const AGED_MS = 750; // The health fades when the newest frame is so old.
-  const HOLD_AFTER_MS = 1000; // A tab that may soon share another one's stream does not hold a connection yet.
   const TAKE_OVER_MS = 300; // Tabs whose stream has ended take over at different times within this.
   const HEDGE_MS = 250; // Ask the next node too when one has not sent a frame by then.
   const ATTEMPT_MS = 1500; // Give one node up.
@@ -82,8 +81,6 @@
 
   /** Learns at once that the node behind the page is gone. */
   async function watch(page) {
-    await pause(HOLD_AFTER_MS);
-    if (source !== page) return;
     let isHeld = false;
     try {
       const answer = await fetch("/v1/hold", { cache: "no-store" });
