@@ -5,7 +5,7 @@
 //! Redis: a node that cannot be reached at that moment does not get it, nor a client that is too slow.
 //!
 //! Invariants: P1 a subscriber gets messages between the confirmations of SUBSCRIBE and UNSUBSCRIBE only: both are
-//! written, and messages delivered, under one lock. P2 nobody waits for a subscriber or a peer.
+//! written, and messages delivered, under one lock. P2 no thread waits for a subscriber or a peer.
 //! Not here: the commands (`resp/commands/pubsub.rs`), how a client is sent a message (`resp/outbox.rs`), the thread that
 //! delivers what other nodes publish (`node/threads/pubsub.rs`).
 
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 
 /// Steps of delivering one message: comparing patterns with its channel, and giving it to subscribers. Some tens of
 /// milliseconds; what is beyond gets no message.
-const PATTERN_STEPS_MAX: u64 = 10_000_000;
+const DELIVERY_STEPS_MAX: u64 = 10_000_000;
 /// Steps of giving a message to one subscriber: about two microseconds.
 const PUSH_STEPS: u64 = 1_000;
 
@@ -96,7 +96,7 @@ impl Channels {
     /// ways counted for each.
     pub fn deliver(&self, channel: &[u8], message: &[u8]) -> usize {
         let subscriptions = lock(&self.subscriptions);
-        let (mut receivers, mut steps) = (0, PATTERN_STEPS_MAX);
+        let (mut receivers, mut steps) = (0, DELIVERY_STEPS_MAX);
         let mut give = |subscribers: &Subscribers, pattern: Option<&[u8]>, steps: &mut u64| {
             for who in subscribers.values() {
                 let Some(left) = steps.checked_sub(PUSH_STEPS) else {
@@ -131,7 +131,7 @@ impl Channels {
 
     /// Channels with subscribers on this node, which match the pattern; `None`: comparing them takes too many steps.
     pub fn names(&self, pattern: Option<&[u8]>) -> Option<Vec<Vec<u8>>> {
-        let (subscriptions, mut steps) = (lock(&self.subscriptions), PATTERN_STEPS_MAX);
+        let (subscriptions, mut steps) = (lock(&self.subscriptions), DELIVERY_STEPS_MAX);
         let mut found = Vec::new();
         for name in subscriptions.channels.keys() {
             if pattern.map_or(Some(true), |pattern| glob::matches(pattern, name, &mut steps))? {
@@ -151,7 +151,7 @@ impl Channels {
         lock(&self.subscriptions).patterns.len()
     }
 
-    /// Counts a message that somebody does not get.
+    /// Counts a message that a subscriber or a node does not get.
     pub fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }

@@ -26,8 +26,6 @@ pub fn are_enforced(hooks: &HookState) -> bool {
 /// # Errors
 /// SQLite's error.
 pub fn enforce(conn: &Connection, hooks: &HookState, are_enforced: bool) -> Result<()> {
-    // A constraint that is checked at the end of the transaction because of this must not outlast a script.
-    conn.execute_batch("PRAGMA defer_foreign_keys = OFF")?;
     if hooks.has_foreign_keys.swap(are_enforced, Relaxed) != are_enforced {
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, are_enforced)?;
         hooks.changes_programs();
@@ -51,13 +49,20 @@ pub fn check(conn: &Connection) -> std::result::Result<(), StatementError> {
     if sqlite_ffi::foreign_keys::are_broken(conn) { Err(StatementError::Failed(BROKEN.to_string())) } else { Ok(()) }
 }
 
+/// What a value of `PRAGMA foreign_keys` means; `None` if it is neither ON nor OFF.
+pub fn switch(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "on" | "yes" | "true" | "1" => Some(true),
+        "off" | "no" | "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
 /// The reason for refusing `PRAGMA foreign_keys = value`; `None` if that is the setting already. In a request that writes
 /// OFF is always refused: it was before there was a setting, and a log must mean the same as then.
 pub fn refusal(hooks: &HookState, purpose: Purpose, value: &str) -> Option<String> {
-    let asked = match value.to_ascii_lowercase().as_str() {
-        "on" | "yes" | "true" | "1" => true,
-        "off" | "no" | "false" | "0" => false,
-        _ => return Some(format!("PRAGMA foreign_keys = {value}: not available, only ON and OFF")),
+    let Some(asked) = switch(value) else {
+        return Some(format!("PRAGMA foreign_keys = {value}: not available, only ON and OFF"));
     };
     if !asked && !are_enforced(hooks) && purpose == Purpose::Write {
         return Some("PRAGMA foreign_keys = OFF: not available, and not needed: they are off".to_string());

@@ -5,6 +5,7 @@
 //!
 //! Not here: executing them (`load_text.rs`).
 
+use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::tokens::{is_word, parts, words};
 
 /// A piece of a script.
@@ -59,7 +60,7 @@ struct Context {
 }
 
 impl Context {
-    fn special<'a>(&mut self, part: &'a str) -> Option<Piece<'a>> {
+    fn special(&mut self, part: &str) -> Option<Piece<'static>> {
         let mut words = words(part);
         let first = words.next()?.to_ascii_lowercase();
         if self.is_in_trigger {
@@ -90,12 +91,11 @@ fn insertion(part: &str) -> Option<Piece<'static>> {
 }
 
 fn pragma(part: &str) -> Option<Piece<'static>> {
-    let mut words = words(part).skip(1).map(<[u8]>::to_ascii_lowercase);
+    let mut words = words(part).skip(1);
     let (name, value) = (words.next()?, words.next()?);
-    match (name.as_slice(), value.as_slice()) {
-        (b"writable_schema", _) => Some(Piece::PassedOver),
-        (b"foreign_keys", b"on" | b"1" | b"yes" | b"true") => Some(Piece::ForeignKeys(true)),
-        (b"foreign_keys", b"off" | b"0" | b"no" | b"false") => Some(Piece::ForeignKeys(false)),
+    match name.to_ascii_lowercase().as_slice() {
+        b"writable_schema" => Some(Piece::PassedOver),
+        b"foreign_keys" => foreign_keys::switch(std::str::from_utf8(value).ok()?).map(Piece::ForeignKeys),
         _ => None,
     }
 }
@@ -118,21 +118,21 @@ fn name_after(part: &str, expected: &[&str]) -> Option<String> {
             return (len > 0).then(|| rest[..len].to_string());
         }
     };
-    unquoted(rest, close).map(|(name, _)| name)
+    unquoted(rest, close)
 }
 
-/// The text between the quote at the beginning and the closing one, which is doubled within; and the length of all.
-fn unquoted(text: &str, close: char) -> Option<(String, usize)> {
+/// The text between the quote at the beginning and the closing one, which is doubled within.
+fn unquoted(text: &str, close: char) -> Option<String> {
     let mut name = String::new();
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((at, char)) = chars.next() {
+    let mut chars = text.chars().skip(1).peekable();
+    while let Some(char) = chars.next() {
         if char != close {
             name.push(char);
-        } else if close != ']' && chars.peek().is_some_and(|(_, next)| *next == close) {
+        } else if close != ']' && chars.peek() == Some(&close) {
             chars.next();
             name.push(close);
         } else {
-            return Some((name, at + close.len_utf8()));
+            return Some(name);
         }
     }
     None

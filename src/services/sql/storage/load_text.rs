@@ -30,8 +30,8 @@ use std::sync::atomic::Ordering::Relaxed;
 const SCHEMA_ROW: &str = "this dump defines a virtual table (fts5, rtree) as a row of the schema table, which cannot be \
     loaded as text: make a file of it (sqlite3 new.sqlite < dump.sql) and load that";
 
-/// Runs all statements of a dump. `is_of_tool`: lines that sqlite3 writes for itself are recognised. On failure: the number of the statement that failed, counted from 1 (0 if the text as
-/// a whole was refused), and the reason.
+/// Runs all statements of a dump. `is_of_tool`: lines that sqlite3 writes for itself are recognised. On failure: the
+/// number of the statement that failed, counted from 1 (0 if the text as a whole was refused), and the reason.
 pub fn text(
     conn: &Connection,
     hooks: &Arc<HookState>,
@@ -58,7 +58,10 @@ pub fn text(
     let done = done.and_then(|()| script.finish());
     let done = done.map_err(|error| (script.number, error));
     let _own = InternalStatements::begin(hooks);
-    foreign_keys::enforce(conn, hooks, are_enforced).map_err(|error| (0, classify(hooks, &error)))?;
+    // `PRAGMA defer_foreign_keys` of the script must not outlast it.
+    let restored = conn.execute_batch("PRAGMA defer_foreign_keys = OFF");
+    let restored = restored.and_then(|()| foreign_keys::enforce(conn, hooks, are_enforced));
+    restored.map_err(|error| (0, classify(hooks, &error)))?;
     done
 }
 
