@@ -191,19 +191,12 @@ impl PendingRequests {
 
     /// The present attempt is refused. The request is refused only if no earlier attempt was sent.
     fn refuse(&mut self, mut held: PendingRequest, why: Reason) {
-        if held.may_be_logged && matches!(held.request.operation, Operation::Command { .. }) {
+        if held.may_be_logged {
             held.was_sent = false;
             self.postponed.push(held);
         } else {
             self.finish(held, Outcome::Refused(why));
         }
-    }
-
-    /// The present attempt may be in a log that this node no longer hears of: the request is sent again.
-    fn send_again(&mut self, mut held: PendingRequest) {
-        held.may_be_logged |= held.was_sent;
-        held.was_sent = false;
-        self.later.push(held);
     }
 
     /// Next input for raft on the leader: the commands that wait as one batch, then queries, then one of the others.
@@ -362,14 +355,18 @@ impl PendingRequests {
         }
     }
 
-    /// Answers other nodes that took this one for the leader.
+    /// Answers other nodes that took this one for the leader. It may have led meanwhile, and logged an earlier attempt.
     pub fn bounce_forwarded(&mut self) {
         let commands = std::mem::take(&mut self.commands);
         let others = std::mem::take(&mut self.others);
         for held in commands.into_iter().chain(others) {
             match &held.request.reply {
                 ReplyTo::Peer(link, number) => {
-                    link.queue(&Frame::Forwarded(vec![(*number, Forwarded::NotLeader)]));
+                    let answer = match held.may_be_logged {
+                        true => Forwarded::Unknown { why: UnknownReason::LeaderLost },
+                        false => Forwarded::NotLeader,
+                    };
+                    link.queue(&Frame::Forwarded(vec![(*number, answer)]));
                 }
                 _ => self.put(held),
             }
@@ -389,7 +386,7 @@ impl PendingRequests {
                 }
                 let appended = Appended { term, at: Instant::now(), requests: taken };
                 if let Some(void) = self.waiting.insert(index, appended) {
-                    void.requests.into_iter().for_each(|held| self.send_again(held));
+                    self.send_again_or_give_up(void.requests, UnknownReason::LeaderLost);
                 }
             }
             Answer::ReadAt(index) => {
@@ -441,7 +438,7 @@ impl PendingRequests {
                 appended.requests.into_iter().map(|held| held.request.reply).collect()
             }
             Some(void) => {
-                void.requests.into_iter().for_each(|held| self.send_again(held));
+                self.send_again_or_give_up(void.requests, UnknownReason::LeaderLost);
                 Vec::new()
             }
             None => Vec::new(),
@@ -455,7 +452,7 @@ impl PendingRequests {
             && *entry.key() > last
         {
             let void = entry.remove();
-            void.requests.into_iter().for_each(|held| self.send_again(held));
+            self.send_again_or_give_up(void.requests, UnknownReason::LeaderLost);
         }
     }
 
@@ -470,7 +467,7 @@ impl PendingRequests {
                     // This attempt is certainly in no log.
                     self.later.push(PendingRequest { was_sent: false, ..held });
                 }
-                Forwarded::Unknown { why } => self.send_again_or_give_up(held, why),
+                Forwarded::Unknown { why } => self.send_again_or_give_up([held], why),
             }
         }
     }
@@ -517,9 +514,8 @@ impl PendingRequests {
     pub fn on_install(&mut self, index: Index) {
         let rest = self.waiting.split_off(&index.next());
         let gone = std::mem::replace(&mut self.waiting, rest);
-        for held in gone.into_values().flat_map(|appended| appended.requests) {
-            self.send_again_or_give_up(held, UnknownReason::LogReplaced);
-        }
+        let gone = gone.into_values().flat_map(|appended| appended.requests);
+        self.send_again_or_give_up(gone, UnknownReason::LogReplaced);
     }
 
     /// Answers requests whose deadline has passed, and queues those again that were refused for now.
@@ -569,9 +565,8 @@ impl PendingRequests {
 
     fn take_back_forwarded(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
         let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
-        for (_, (_, held)) in recalled {
-            self.send_again_or_give_up(held, UnknownReason::LeaderLost);
-        }
+        let recalled = recalled.into_iter().map(|(_, (_, held))| held);
+        self.send_again_or_give_up(recalled, UnknownReason::LeaderLost);
     }
 
     fn retry_reads(&mut self) {
@@ -582,12 +577,18 @@ impl PendingRequests {
         self.later.extend(reads.into_iter().flat_map(|(_, taken)| taken));
     }
 
-    /// A command or query may be sent twice; the result of a membership change or leadership transfer is reported as
-    /// unknown.
-    fn send_again_or_give_up(&mut self, held: PendingRequest, why: UnknownReason) {
-        match held.request.operation {
-            Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
-            Operation::Command { .. } | Operation::Query { .. } => self.send_again(held),
+    /// The present attempts may be in a log that this node no longer hears of. A command or query may be sent twice; the
+    /// result of a membership change or leadership transfer is reported as unknown.
+    fn send_again_or_give_up(&mut self, all: impl IntoIterator<Item = PendingRequest>, why: UnknownReason) {
+        for mut held in all {
+            match held.request.operation {
+                Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
+                Operation::Command { .. } | Operation::Query { .. } => {
+                    held.may_be_logged |= held.was_sent;
+                    held.was_sent = false;
+                    self.later.push(held);
+                }
+            }
         }
     }
 }

@@ -3,12 +3,18 @@
 use super::*;
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::inboxes;
+use crate::node::shared::link::Wire;
+use crate::node::shared::lock::lock;
 use crate::node::shared::state::Parts;
 use crate::raft::{Raft, bootstrap_state};
 use crate::settings::Settings;
 use crate::store::{Options, RealFiles, Store};
 use crate::types::Identity;
+use crate::wire::codec::encode_onto;
+use crate::wire::seal::Seal;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -184,6 +190,35 @@ fn a_forwarded_command_that_no_door_takes_is_refused_where_it_arrives() {
     assert!(requests.is_idle());
     requests.hold_forwarded(&link, command(COMMAND_BYTES_MAX));
     assert!(!requests.is_idle());
+}
+
+/// A leader that has logged a forwarded command and then lost the entry to another leader must not say that the command
+/// is certainly in no log: a third node may still have the entry, and commit it when it leads.
+#[test]
+fn a_former_leader_does_not_deny_what_it_has_logged() {
+    let (mut requests, _dir) = requests();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = Arc::new(TcpStream::connect(socket.local_addr().unwrap()).unwrap());
+    let wire = Arc::new(Mutex::new(Wire { stream: Some(stream), ..Wire::default() }));
+    let peer = Identity { id: NodeId(2), uuid: Uuid::from_u128(2) };
+    let link = Link::new(peer, String::new(), Arc::clone(&wire), bounded(1).0);
+    let ask = |number| {
+        let tag = Tag { origin: Uuid::from_u128(2), number, done_below: 1 };
+        vec![(number, Ask::Command { tag, command: vec![9], is_taken_enough: false })]
+    };
+    requests.hold_forwarded(&link, ask(1));
+    let token = propose(&mut requests, &mut 0).unwrap();
+    requests.on_answer(token, appended(5, 1));
+    requests.on_log_end(Index(4));
+    requests.expire(Instant::now());
+    requests.hold_forwarded(&link, ask(2));
+    requests.bounce_forwarded();
+    let mut expected = Vec::new();
+    let mut seal = Seal::default();
+    for (number, answer) in [(1, Forwarded::Unknown { why: UnknownReason::LeaderLost }), (2, Forwarded::NotLeader)] {
+        encode_onto(&mut expected, &Frame::Forwarded(vec![(number, answer)]), &mut seal).unwrap();
+    }
+    assert_eq!(lock(&wire).rest, expected);
 }
 
 /// The names of the commands count: of many short ones they are most of what an entry holds.
