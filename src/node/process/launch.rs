@@ -136,6 +136,7 @@ impl Services {
         let (who, begun) = (me.identity(), Instant::now());
         let owner = format!("node {} {} of cluster {}", who.id, who.uuid, me.cluster.unwrap_or_else(Uuid::nil));
         let (timings, prepared) = (Arc::new(StatementTimings::default()), Arc::default());
+        sql::check_build().map_err(|e| LaunchError::Database(io::Error::other(e)))?;
         let files: Arc<dyn sql::Files> = {
             let reserve_bytes = (settings.disk_reserve_mb + READS_LEAVE_MB) << 20;
             let folder = SqlFolder::open(dir, owner, reserve_bytes, Arc::clone(&timings), Arc::clone(&prepared));

@@ -32,6 +32,7 @@ pub use self::budget::freed_space::{FREED_BYTES_MAX, may_free};
 pub use self::budget::growth::growth;
 pub use self::budget::long_rows::LongRows;
 pub use self::commands::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};
+pub use self::connection::check_build;
 pub use self::connection::files::Files;
 pub use self::read_only::all_read;
 pub use self::storage::checkpoint::Checkpointer;

@@ -41,14 +41,7 @@ pub fn configure(
     ] {
         conn.set_db_config(config, value)?;
     }
-    if !conn.query_row("SELECT sqlite_compileoption_used('ENABLE_PREUPDATE_HOOK')", [], |row| row.get(0))? {
-        let why = "SQLite is not compiled as .cargo/config.toml says: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
-        return Err(rusqlite::Error::UserFunctionError(why.into()));
-    }
-    if conn.query_row("SELECT octet_length(randomblob(?))", [ALLOCATION_BYTES_MAX + 1], |_| Ok(())).is_ok() {
-        let why = "SQLite is not compiled as .cargo/config.toml says, with a bound on memory: run `cargo clean -p libsqlite3-sys` and build phalanx in its own folder";
-        return Err(rusqlite::Error::UserFunctionError(why.into()));
-    }
+    check_build_of(conn)?;
     sqlite_ffi::fts5::install(conn)?;
     let auxiliary = AuxiliaryConnection::default();
     functions::register(conn, hooks, purpose, &auxiliary)?;
@@ -70,6 +63,26 @@ pub fn configure(
     }
     let own = Arc::clone(hooks);
     conn.authorizer(Some(move |asked: rusqlite::hooks::AuthContext<'_>| authorizer::decide(&own, purpose, asked)))
+}
+
+/// Checks how SQLite is compiled, before any file is opened: a database must not be set aside because of the program.
+///
+/// # Errors
+/// The program was built without the settings of `.cargo/config.toml`, for example from another folder.
+pub fn check_build() -> Result<()> {
+    check_build_of(&Connection::open_in_memory()?)
+}
+
+fn check_build_of(conn: &Connection) -> Result<()> {
+    let has_hook: bool =
+        conn.query_row("SELECT sqlite_compileoption_used('ENABLE_PREUPDATE_HOOK')", [], |row| row.get(0))?;
+    let too_large = conn.query_row("SELECT octet_length(randomblob(?))", [ALLOCATION_BYTES_MAX + 1], |_| Ok(()));
+    if has_hook && too_large.is_err() {
+        return Ok(());
+    }
+    let why = "SQLite is not compiled as .cargo/config.toml says: run `cargo clean -p libsqlite3-sys` and build \
+               phalanx in its own folder";
+    Err(rusqlite::Error::UserFunctionError(why.into()))
 }
 
 /// Counts the steps of all statements from now on.

@@ -18,4 +18,4 @@ pub(crate) mod hook_state;
 pub(crate) mod limits;
 pub(crate) mod result_lengths;
 
-pub use self::configure::{configure, count_steps};
+pub use self::configure::{check_build, configure, count_steps};
