@@ -2,7 +2,8 @@
 //
 // The page knows all nodes (HELLO, and the status later). A request that fails goes to the next one under the same key, so it
 // is carried out once; the stream is opened on the next one behind the position that was read last, so nothing is missed or
-// doubled. What somebody is writing stays where it is, and is kept for a reload too.
+// doubled. A browser opens six connections to a node at most: a hidden tab keeps no stream and looks in every few seconds.
+// What somebody is writing stays where it is, and is kept for a reload too.
 // What people write becomes text nodes and nothing else. Nothing is fetched from anywhere but the nodes.
 "use strict";
 
@@ -11,6 +12,8 @@
   const GIVE_UP_MS = 30000; // Give a request up.
   const SILENCE_MS = 4500; // The stream beats every two seconds.
   const RETRY_MS = 150;
+  const LOOK_MS = 500; // A hidden tab closes its stream when nothing has come for so long,
+  const REST_MS = 4000; // and opens it again after so long, or when it is shown.
   const PAGE = 50;
 
   const $ = (id) => document.getElementById(id);
@@ -42,6 +45,7 @@
   }
 
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+  const shown = () => new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
   const draftKey = (id) => `chat-draft-${me.account}-${id}`;
   const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
   const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -204,6 +208,14 @@
       const stop = () => round.abort();
       controller.signal.addEventListener("abort", stop);
       let timer = setTimeout(stop, ATTEMPT_MS);
+      let isResting = false;
+      const wait = () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => {
+          isResting = document.hidden;
+          stop();
+        }, document.hidden ? LOOK_MS : SILENCE_MS);
+      };
       try {
         const answer = await fetch(`${nodes.get(at)}/v1/chat/stream?after=${position}`, {
           headers: { Authorization: `Bearer ${token}` },
@@ -215,10 +227,10 @@
         if (answer.status === 400) await loadInbox(); // the position is not of this cluster
         if (answer.ok) {
           const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+          document.addEventListener("visibilitychange", wait, { signal: round.signal });
           let text = "";
           for (;;) {
-            clearTimeout(timer);
-            timer = setTimeout(stop, SILENCE_MS);
+            wait();
             const { value, done } = await reader.read();
             if (done || !isMine()) break;
             live(at);
@@ -232,8 +244,13 @@
         // Broken off, silent, or not to be reached: the same.
       }
       clearTimeout(timer);
+      stop();
       controller.signal.removeEventListener("abort", stop);
       if (!isMine()) return;
+      if (isResting) {
+        await Promise.race([pause(REST_MS), shown()]);
+        continue;
+      }
       lost(at);
       nextNode(at);
       await pause(RETRY_MS);

@@ -294,6 +294,39 @@ fn seven_tabs_share_one_stream_and_go_on_when_its_tab_is_closed() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// A browser opens six connections to one address: with a stream in each tab, the seventh chat would not load.
+#[test]
+fn seven_tabs_chat_and_the_hidden_ones_learn_of_messages() {
+    let cluster = Cluster::ready(EXE, 1, &json!({})).unwrap();
+    let browser = Browser::start();
+    let page = format!("http://{}/chat", cluster.http(1));
+    let mut tabs = vec![browser.tab()];
+    for number in 1..=7 {
+        if number > 1 {
+            tabs.push(browser.new_tab());
+        }
+        browser.open(&page);
+        browser.see("it is loaded", "#login", |text| text == "Log in");
+        browser.type_into("#name", if number == 7 { "ann" } else { "bob" });
+        browser.type_into("#password", "correct horse");
+        browser.click(if number == 1 || number == 7 { "#signup" } else { "#login" });
+        let (_, took) = browser.see("it is logged in", "#link-text", |text| text == "live from node 1");
+        assert!(took < Duration::from_secs(5), "tab {number} after {took:?}");
+    }
+    browser.switch_to(&tabs[6]);
+    browser.type_into("#find-text", "bob");
+    browser.see("bob is found", "#found", |text| text.contains("bob"));
+    browser.type_into("#find-text", "\u{E007}");
+    browser.see("the conversation is open", "#title", |text| text == "bob");
+    browser.type_into("#text", "hello\u{E007}");
+    for tab in &tabs[..6] {
+        browser.switch_to(tab);
+        browser.see("it knows of the message", "#talks", |text| text.contains("hello"));
+        assert_eq!(browser.run("return document.title"), "(1) Phalanx chat");
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 #[test]
 fn a_person_sees_the_leader_die_and_another_step_forward() {
     let mut cluster = Cluster::ready(EXE, 5, &json!({})).unwrap();
