@@ -154,7 +154,7 @@ fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
         seen.extend(&level);
         level = level.into_iter().flat_map(children).collect();
     }
-    let mut others = family.home.iter().flat_map(|home| at_home(move |its| its == home));
+    let mut others = family.home.iter().flat_map(|home| all().filter(move |pid| is_at_home(*pid, |its| its == home)));
     while let Some(pid) = level.pop().or_else(|| others.next()) {
         if !seen.insert(pid) {
             continue;
@@ -171,21 +171,19 @@ pub fn below(pid: u32, levels: usize) -> Vec<u32> {
     (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
 }
 
-/// Returns the processes with a matching `HOME`, as far as this process may read their environment.
-fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
-    all().filter(move |pid| {
-        let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let home = pairs.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"HOME="));
-        home.is_some_and(|home| is_meant(Path::new(OsStr::from_bytes(home))))
-    })
+/// Whether a process has a matching `HOME`; `false` if this process may not read its environment.
+pub fn is_at_home(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
+    let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let home = pairs.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"HOME="));
+    home.is_some_and(|home| is_meant(Path::new(OsStr::from_bytes(home))))
 }
 
-/// Kills all processes with a matching `HOME`, also those that they start in the meantime. Gives up after [`KILL_MAX`]
-/// with a warning.
-pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
+/// Kills all matching processes, also those that they start in the meantime: the list of processes is read at once, and
+/// a process that was forked after that is only in the next one. Gives up after [`KILL_MAX`] with a warning.
+pub fn end_all(is_meant: impl Fn(u32) -> bool) {
     let until = Instant::now() + KILL_MAX;
     loop {
-        let left: Vec<u32> = at_home(&is_meant).collect();
+        let left: Vec<u32> = all().filter(|pid| is_meant(*pid)).collect();
         if left.is_empty() {
             return;
         }

@@ -465,7 +465,7 @@ impl Watch<'_> {
                     // Processes that it left running are killed.
                     self.kill_rest(&child);
                     if let Some(its) = &self.family.home {
-                        process_tree::end_at_home(|home| home == its);
+                        process_tree::end_all(|pid| process_tree::is_at_home(pid, |home| home == its));
                     }
                 }
             }

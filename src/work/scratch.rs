@@ -298,8 +298,7 @@ pub fn remove_old(path: &Path) {
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in pids.filter_map(|row| row.file_name().to_str()?.parse::<i32>().ok()) {
+    process_tree::end_all(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
         let program = line.split('\0').next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
@@ -309,14 +308,9 @@ fn end_leftovers(jobs: &Path) {
             let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             other.is_some() && other != own && table.lines().any(|line| is_mounted_from(line, jobs))
         };
-        if (is_wrapper || is_sandboxed())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            // An error means that the process has ended meanwhile.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-    process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
+        let is_at_home = || process_tree::is_at_home(pid, |home| home != jobs && home.starts_with(jobs));
+        is_wrapper || is_sandboxed() || is_at_home()
+    });
 }
 
 /// Whether a line of `mountinfo` belongs to the sandbox of a command with a folder below this one. Either the folder's
