@@ -10,10 +10,11 @@ use super::protocol::head::Head;
 use super::protocol::response::Origin;
 use super::request_times::RequestTimes;
 use crate::address;
+use crate::lock::Mutex;
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The node behind a server: a [`crate::node::Handle`], or a test's.

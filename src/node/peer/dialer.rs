@@ -9,9 +9,10 @@
 
 use crate::address;
 use crate::limits::SEND_INBOX_MAX;
+use crate::lock::{Mutex, lock};
+use crate::node::shared::Shared;
 use crate::node::shared::link::{Link, LinkInput, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
-use crate::node::shared::{Shared, lock};
 use crate::types::Identity;
 use crate::wire::codec::WireError;
 use crate::wire::handshake::{self, HelloReply};
@@ -21,7 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a connection to be made.

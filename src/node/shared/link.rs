@@ -8,8 +8,8 @@
 //! while it waits for a socket, so `core` never waits for a peer.
 //! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core/`).
 
-use super::lock::lock;
 use crate::limits::LINK_BYTES_MAX;
+use crate::lock::{Mutex, lock};
 use crate::types::Identity;
 use crate::warn_seldom;
 use crate::wire::Frame;
@@ -19,8 +19,8 @@ use crossbeam_channel::Sender;
 use log::debug;
 use rustix::net::SendFlags;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// A turn that queues more than this writes in between.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -69,7 +69,7 @@ impl Link {
     /// A link without a thread, over which nothing is sent.
     #[cfg(test)]
     pub fn idle(who: Identity) -> Link {
-        Link { who, address: String::new(), wire: Arc::default(), inbox: crossbeam_channel::bounded(1).0 }
+        Link { who, address: String::new(), wire: Arc::new(Mutex::default()), inbox: crossbeam_channel::bounded(1).0 }
     }
 
     /// A link whose `send-m` thread reads the other end of `inbox` and keeps `wire` connected.

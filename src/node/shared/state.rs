@@ -5,7 +5,6 @@
 use super::clock::{mono_us, now_ms};
 use super::inboxes::Inboxes;
 use super::link::Link;
-use super::lock::lock;
 use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::peer_frames::PeerFrames;
@@ -14,6 +13,7 @@ use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
+use crate::lock::{Mutex, lock};
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
@@ -42,8 +42,8 @@ use crate::wire::seal::Key;
 use log::error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 

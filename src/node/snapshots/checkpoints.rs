@@ -11,9 +11,10 @@
 
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, judge};
+use crate::lock::lock;
+use crate::node::shared::Shared;
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::messages::CoreInput;
-use crate::node::shared::{Shared, lock};
 use crate::outcome::Reason;
 use crate::raft::{Membership, Role};
 use crate::services::registry::checkpoint_command;

@@ -9,6 +9,7 @@
 use super::transfer;
 use super::writer::{Count, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
+use crate::lock::try_lock;
 use crate::node::peer::dialer;
 use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
@@ -148,10 +149,8 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, seal: &mut Seal) -> Result<
         _ => return Err(WireError::Unexpected("frame before a state's head")),
     };
     socket.set_read_timeout(Some(STALL_MAX))?;
-    let _one_at_a_time = shared
-        .incoming_snapshot
-        .try_lock()
-        .map_err(|_| WireError::Rejected("a snapshot is being received".to_string()))?;
+    let _one_at_a_time = try_lock(&shared.incoming_snapshot)
+        .ok_or_else(|| WireError::Rejected("a snapshot is being received".to_string()))?;
     let snapshots = shared.snapshots();
     let meta = transfer::receive_chunks(&snapshots, (&meta, bytes), &mut reader, seal, || ())?;
     let begun = Instant::now();

@@ -10,13 +10,13 @@
 //! Not here: comparing and acting on it (`node/snapshots/checkpoints.rs`), the transfer (`node/snapshots/rebuild.rs`).
 
 use crate::cluster::integrity::{Difference, Findings, StateReport};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::outcome::Reason;
 use crate::services::digests::StateDigest;
 use crate::store::mark::{Kind, Mark};
 use crate::types::Index;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Digests that are reported: of two checkpoints that others wait for, and of two more for late nodes.

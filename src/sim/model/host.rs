@@ -9,6 +9,7 @@ use super::services::{Registers, ServiceBugs};
 use super::worker::Worker;
 use crate::cluster::integrity::StateReport;
 use crate::cluster::log_clock::LogClock;
+use crate::lock::{Mutex, MutexGuard, lock};
 #[cfg(test)]
 use crate::planted_bugs::{RaftBugs, StoreBugs};
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
@@ -22,7 +23,7 @@ use crate::types::{Identity, Index, Term};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Mistakes that a host can make, for the simulator to find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -234,8 +235,8 @@ impl Host {
     }
 
     /// Its disk.
-    pub fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
-        self.disk.lock().expect("one run is one thread, and a panic ends the run")
+    pub fn disk(&self) -> MutexGuard<'_, Disk> {
+        lock(&self.disk)
     }
 
     /// Replaces the content of its disk and returns the previous content. Faults of the device remain: they are not
