@@ -162,8 +162,8 @@ fn exit_codes_of_wrappers_are_not_mistaken_for_their_failure() {
 }
 
 /// A node is killed while it starts a command, and starts again: wrapper processes that are just being forked must end,
-/// too. bubblewrap's inner process waits forever for an outer one that was killed before it wrote the user mappings, and
-/// with it anybody who reads the output of both.
+/// too. bubblewrap's inner process waits forever for an outer one that was killed before it wrote the user mappings,
+/// and with it anybody who reads the output of both.
 #[test]
 fn a_start_of_the_node_ends_sandboxes_that_are_being_set_up() {
     let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 13);
@@ -181,7 +181,7 @@ fn a_start_of_the_node_ends_sandboxes_that_are_being_set_up() {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // `timeout`, or the outer or the inner process of bubblewrap has begun.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while process_tree::below(child.id(), round % 3).is_empty() && Instant::now() < deadline {}
+        while process_tree::descendants(child.id(), round % 3).is_empty() && Instant::now() < deadline {}
         scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
         assert!(!child.wait().unwrap().success(), "it was killed");
         let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|row| row.file_name().into_string().ok());
