@@ -200,9 +200,9 @@ pub struct Host {
     /// What the process before that left: a power cut may bring it back.
     pub sql_older: Option<Vec<u8>>,
     /// An older copy of its disk, with the identity at that time.
-    pub image: Option<(Identity, Disk)>,
+    pub disk_copy: Option<(Identity, Disk)>,
     /// What its disk held before an older copy was put in its place, until it has started.
-    pub newest: Option<Disk>,
+    pub replaced_disk: Option<Disk>,
 }
 
 impl Host {
@@ -229,8 +229,8 @@ impl Host {
             is_left_out: false,
             sql_file: None,
             sql_older: None,
-            image: None,
-            newest: None,
+            disk_copy: None,
+            replaced_disk: None,
         }
     }
 
@@ -241,7 +241,7 @@ impl Host {
 
     /// Replaces the content of its disk and returns the previous content. Faults of the device remain: they are not
     /// content.
-    pub fn exchange_disk(&self, mut content: Disk) -> Disk {
+    pub fn replace_disk(&self, mut content: Disk) -> Disk {
         let mut disk = self.disk();
         std::mem::swap(&mut disk.faults, &mut content.faults);
         std::mem::replace(&mut *disk, content)
