@@ -34,9 +34,9 @@ use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::anchor::Anchor;
 use crate::store::identity::{FolderLock, StoredIdentity};
-use crate::store::{RealFiles, Store, StoreError, mark};
+use crate::store::{RealFiles, Store, StoreError, integrity_record};
 use crate::types::{Identity, Ticks};
-use crate::wire::seal::Key;
+use crate::wire::authentication::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;
@@ -176,7 +176,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         return Err(LaunchError::Voter(who.id.0));
     }
     let (inboxes, receivers) = inboxes::channels();
-    let mark = mark::load(&RealFiles, &dir, who.uuid)?;
+    let integrity_record = integrity_record::load(&RealFiles, &dir, who.uuid)?;
     let shared = Arc::new(Shared::new(Parts {
         settings,
         me: who,
@@ -190,7 +190,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         stopper,
         known: raft.known(),
         log_ms: registry.applied().at_ms,
-        mark,
+        integrity_record,
         view: raft.view(),
     }));
     let applied = registry.applied().index;

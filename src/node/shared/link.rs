@@ -13,8 +13,8 @@ use crate::lock::{Mutex, lock};
 use crate::types::Identity;
 use crate::warn_seldom;
 use crate::wire::Frame;
+use crate::wire::authentication::FrameTags;
 use crate::wire::codec::encode_onto;
-use crate::wire::seal::Seal;
 use crossbeam_channel::Sender;
 use log::debug;
 use rustix::net::SendFlags;
@@ -48,7 +48,7 @@ pub struct Wire {
     /// `None` while there is no connection.
     pub stream: Option<Arc<TcpStream>>,
     /// Tags of its frames, in the order of `rest`.
-    pub seal: Seal,
+    pub tags: FrameTags,
     /// Whole frames; a part of the first one may have been sent already.
     pub rest: Vec<u8>,
     /// `send-m` is writing what came before `rest`.
@@ -111,8 +111,8 @@ impl Link {
         if wire.stream.is_none() || wire.rest.len() > bytes_max {
             return false;
         }
-        let Wire { rest, seal, .. } = &mut *wire;
-        let queued = encode_onto(rest, frame, seal);
+        let Wire { rest, tags, .. } = &mut *wire;
+        let queued = encode_onto(rest, frame, tags);
         if let Err(e) = &queued {
             TOO_LARGE.fetch_add(1, Ordering::Relaxed);
             warn_seldom!("frame not sent peer={} err={e}", self.who.id);

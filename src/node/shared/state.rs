@@ -34,11 +34,11 @@ use crate::outcome::Outsider;
 use crate::raft::{Refused, Role, View};
 use crate::services::directory::{History, HistoryLine, Nodes};
 use crate::settings::Settings;
-use crate::store::mark::Mark;
+use crate::store::integrity_record::IntegrityRecord;
 use crate::store::{Snapshots, StoreError};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::wire::authentication::Key;
 use crate::wire::heartbeat::JobReport;
-use crate::wire::seal::Key;
 use log::error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -208,7 +208,7 @@ pub struct Parts {
     /// Ends this process.
     pub stopper: Stopper,
     /// What an earlier process knew of this node's state.
-    pub mark: Option<Mark>,
+    pub integrity_record: Option<IntegrityRecord>,
     /// Raft as recovered.
     pub view: View,
     /// Identities whose frames are accepted at the start.
@@ -250,7 +250,7 @@ impl Shared {
             is_gateway: parts.is_gateway,
             sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
-            integrity: Integrity::new(parts.mark),
+            integrity: Integrity::new(parts.integrity_record),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
