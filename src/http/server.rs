@@ -10,7 +10,7 @@ use super::protocol::head::Head;
 use super::protocol::response::Origin;
 use super::request_times::RequestTimes;
 use crate::address;
-use crate::lock::Mutex;
+use crate::lock::{Mutex, Permit};
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Server {
     /// Passwords of the chat that are being hashed.
     pub(crate) passwords: Passwords,
     /// Held while a database is loaded: one at a time.
-    pub(crate) loading: Mutex<()>,
+    pub(crate) loading: Permit,
 }
 
 /// Counts of one server since its start.
@@ -66,7 +66,7 @@ impl Server {
             counts: ServerCounts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
-            loading: Mutex::default(),
+            loading: Permit::new(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Mutexes whose order is checked in debug builds, and waiting for a change of what they protect.
+//! Mutexes whose order is checked in debug builds, waiting for a change of what they protect, and permits.
 //!
 //! Two threads that take two locks in opposite orders wait for each other without end, but only if they do so at the
 //! same moment, which tests rarely see. So each mutex belongs to a class: those of one type that one place in the code
@@ -20,7 +20,8 @@ mod tests;
 
 use self::order::{Class, Held};
 use std::ops::{Deref, DerefMut};
-use std::sync::{self, Condvar, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{self, Condvar, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A `std::sync::Mutex` whose order is checked in debug builds.
@@ -78,17 +79,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     MutexGuard { inner: mutex.inner.lock().unwrap_or_else(PoisonError::into_inner), held }
 }
 
-/// Locks a mutex if no thread holds it. As this never waits, it may be done whatever else is held.
-#[track_caller]
-pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    let inner = match mutex.inner.try_lock() {
-        Ok(inner) => inner,
-        Err(TryLockError::Poisoned(e)) => e.into_inner(),
-        Err(TryLockError::WouldBlock) => return None,
-    };
-    Some(MutexGuard { inner, held: mutex.class.take_without_waiting() })
-}
-
 /// Waits for the next notification.
 #[track_caller]
 pub fn wait<'a, T>(changed: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
@@ -118,4 +108,31 @@ pub fn wait_while<'a, T>(
     let left = deadline.saturating_duration_since(Instant::now());
     let waited = changed.wait_timeout_while(inner, left, must_wait);
     MutexGuard { inner: waited.unwrap_or_else(PoisonError::into_inner).0, held }
+}
+
+/// What one thread at a time may do, and no other waits for: it is refused meanwhile. So it may be held as long as it
+/// takes, whatever else is locked.
+#[derive(Debug)]
+pub struct Permit(AtomicBool);
+
+impl Permit {
+    /// A permit that is free.
+    pub const fn new() -> Permit {
+        Permit(AtomicBool::new(false))
+    }
+
+    /// Takes the permit until the returned value is dropped; `None` if another thread has it.
+    pub fn try_take(&self) -> Option<PermitGuard<'_>> {
+        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok().then(|| PermitGuard(self))
+    }
+}
+
+/// A [`Permit`] that was taken.
+#[derive(Debug)]
+pub struct PermitGuard<'a>(&'a Permit);
+
+impl Drop for PermitGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Release);
+    }
 }

@@ -66,17 +66,11 @@ mod checked {
         /// Checks that this thread may wait for a lock of this class, and records it as held.
         #[track_caller]
         pub fn take(self) -> Held {
+            let here = Location::caller();
             // A destructor that locks during a panic must not end the process before the message is out.
             if !thread::panicking() {
-                let here = Location::caller();
                 HELD.with_borrow(|held| held.iter().for_each(|other| check(*other, (self, here))));
             }
-            self.take_without_waiting()
-        }
-
-        #[track_caller]
-        pub fn take_without_waiting(self) -> Held {
-            let here = Location::caller();
             HELD.with_borrow_mut(|held| held.push((self, here)));
             Held(self, PhantomData)
         }
@@ -193,10 +187,6 @@ mod unchecked {
         pub fn is_known(self) {}
 
         pub fn take(self) -> Held {
-            Held
-        }
-
-        pub fn take_without_waiting(self) -> Held {
             Held
         }
     }

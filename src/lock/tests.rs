@@ -1,6 +1,6 @@
 //! The checks of `order.rs`: what each rule forbids is found, also if no thread ever waits, and nothing else is.
 
-use super::{Mutex, lock, try_lock, wait, wait_timeout, wait_while};
+use super::{Mutex, Permit, lock, wait, wait_timeout, wait_while};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
@@ -60,16 +60,12 @@ fn locks_may_be_released_in_any_order() {
 }
 
 #[test]
-fn an_attempt_needs_no_order() {
-    let (a, b) = (Mutex::new('a'), Mutex::new('b'));
-    drop((lock(&a), lock(&b)));
-    let held = lock(&b);
-    assert!(try_lock(&a).is_some(), "it cannot wait");
-    assert!(try_lock(&b).is_none());
-    drop(held);
-    let held = try_lock(&b);
-    assert!(panic_of(|| drop(lock(&a))).is_some(), "but what it took is held");
-    drop(held);
+fn a_permit_is_refused_while_it_is_taken() {
+    let permit = Permit::new();
+    let taken = permit.try_take();
+    assert!(taken.is_some() && permit.try_take().is_none() && permit.try_take().is_none());
+    drop(taken);
+    assert!(permit.try_take().is_some());
 }
 
 #[test]

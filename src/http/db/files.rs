@@ -17,7 +17,6 @@ use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request, Stream, Upload};
 use crate::http::server::Server;
 use crate::limits;
-use crate::lock::try_lock;
 use crate::node::{Backup, BackupForm, SentFile};
 use crate::outcome::Outcome;
 use crate::services::sql::commands::{RUN_BYTES_MAX, STAGE_BYTES_MAX};
@@ -169,7 +168,7 @@ fn time_for(bytes: u64) -> Duration {
 
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is executed, all or nothing.
 pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
-    let Some(_loading) = try_lock(&server.loading) else {
+    let Some(_loading) = server.loading.try_take() else {
         return Upload::Unread(ApiError::refused(503, "another load is in progress on this node: try again later"));
     };
     let mut body = match conn.begin_body(head, limits::HTTP_LOAD_BYTES_MAX) {

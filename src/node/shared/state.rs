@@ -13,7 +13,7 @@ use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
-use crate::lock::{Mutex, lock};
+use crate::lock::{Mutex, Permit, lock};
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
@@ -159,7 +159,7 @@ pub struct Shared {
     /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
-    pub incoming_snapshot: Mutex<()>,
+    pub incoming_snapshot: Permit,
     /// Memory for large frames that peers are sending.
     pub peer_frames: PeerFrames,
     /// Members that this node has admitted and that were not heard yet.
@@ -255,7 +255,7 @@ impl Shared {
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
             stopper: parts.stopper,
-            incoming_snapshot: Mutex::new(()),
+            incoming_snapshot: Permit::new(),
             peer_frames: PeerFrames::default(),
             newcomers: Mutex::default(),
             started: Instant::now(),

@@ -9,7 +9,6 @@
 use super::transfer;
 use super::writer::{Count, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
-use crate::lock::try_lock;
 use crate::node::peer::dialer;
 use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
@@ -149,7 +148,9 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, tags: &mut FrameTags) -> Re
         _ => return Err(WireError::Unexpected("frame before a state's head")),
     };
     socket.set_read_timeout(Some(STALL_MAX))?;
-    let _one_at_a_time = try_lock(&shared.incoming_snapshot)
+    let _one_at_a_time = shared
+        .incoming_snapshot
+        .try_take()
         .ok_or_else(|| WireError::Rejected("a snapshot is being received".to_string()))?;
     let snapshots = shared.snapshots();
     let meta = transfer::receive_chunks(&snapshots, (&meta, bytes), &mut reader, tags, || ())?;

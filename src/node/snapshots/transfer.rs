@@ -7,7 +7,6 @@
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
-use crate::lock::try_lock;
 use crate::node::peer::dialer;
 use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
@@ -183,7 +182,9 @@ fn take(
     let Frame::SnapshotHead { term, meta, bytes } = read_tagged(from_wire, SNAPSHOT_FRAME_BYTES_MAX, tags)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
     };
-    let _one_at_a_time = try_lock(&shared.incoming_snapshot)
+    let _one_at_a_time = shared
+        .incoming_snapshot
+        .try_take()
         .ok_or_else(|| WireError::Rejected("another snapshot is being received".to_string()))?;
     let meta = receive_chunks(&shared.snapshots(), (&meta, bytes), from_wire, tags, || place.touch())?;
     let (done, answer) = crossbeam_channel::bounded(1);

@@ -11,7 +11,7 @@
 
 use super::file_header::without_log;
 use super::own_table;
-use crate::lock::{Mutex, lock, try_lock};
+use crate::lock::{Mutex, Permit, lock};
 use crate::services::snapshot_format::{bad, put_numbers, take_numbers};
 use crate::services::sql::connection::files::Files;
 use rusqlite::backup::{Backup, StepResult};
@@ -151,14 +151,14 @@ pub fn bare_image(files: &Arc<dyn Files>, is_vacuumed: bool, out: &mut dyn Write
 
 /// Rebuilds a copy without free pages, one at a time: SQLite needs twice its size on the disk meanwhile.
 fn vacuum(copy: &Connection) -> io::Result<()> {
-    static RUNNING: Mutex<()> = Mutex::new(());
+    static RUNNING: Permit = Permit::new();
     let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(io::Error::other);
     let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
     if bytes > VACUUM_BYTES_MAX {
         let why = format!("vacuum is for databases of up to {} MiB: run VACUUM on the backup", VACUUM_BYTES_MAX >> 20);
         return Err(io::Error::other(why));
     }
-    let Some(_running) = try_lock(&RUNNING) else {
+    let Some(_running) = RUNNING.try_take() else {
         return Err(io::Error::other("another backup is being vacuumed: try again later"));
     };
     copy.execute_batch("VACUUM").map_err(io::Error::other)
