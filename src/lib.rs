@@ -17,7 +17,7 @@
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
 //! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: escaping for terminals and URLs.
 //!   `address`: `host:port` as text.
-//!   [`time`]: durations and times as text. [`progress`]: progress of long operations.
+//!   `lock`: mutexes whose order is checked in debug builds. [`time`]: durations and times as text. [`progress`]: progress of long operations.
 //!   `planted_bugs`: switches of known mistakes, for tests.
 
 mod address;
@@ -30,6 +30,7 @@ mod demo;
 pub mod http;
 pub mod lab;
 pub mod limits;
+mod lock;
 pub mod node;
 pub mod outcome;
 mod planted_bugs;

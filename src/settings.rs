@@ -240,7 +240,7 @@ impl Settings {
     }
 
     /// A warning if the secret is too short. A client of a node's peer port gets data that guesses can be verified with
-    /// (`wire/seal.rs`).
+    /// (`wire/authentication.rs`).
     fn short_secret(&self) -> Option<String> {
         let len = self.cluster_secret.as_ref()?.chars().count();
         (len < SECRET_CHARS_GOOD).then(|| {

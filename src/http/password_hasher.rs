@@ -11,14 +11,14 @@
 
 use super::protocol::error::ApiError;
 use crate::limits::{CHAT_HASHES_MAX, CHAT_HASHES_WAITING_MAX};
-use crate::node::shared::{lock, wait_while};
+use crate::lock::{Mutex, lock, wait_while};
 use crate::services::chat::TokenHash;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use sha2::{Digest, Sha256};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Condvar, OnceLock};
 use std::time::Instant;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;

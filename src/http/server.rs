@@ -10,10 +10,11 @@ use super::protocol::head::Head;
 use super::protocol::response::Origin;
 use super::request_times::RequestTimes;
 use crate::address;
+use crate::lock::{Mutex, Permit};
 use crate::node::{Addressing, Connections, Reports, Requests, Sql, SqlFiles, Watching};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The node behind a server: a [`crate::node::Handle`], or a test's.
@@ -39,7 +40,7 @@ pub struct Server {
     /// Passwords of the chat that are being hashed.
     pub(crate) passwords: Passwords,
     /// Held while a database is loaded: one at a time.
-    pub(crate) loading: Mutex<()>,
+    pub(crate) loading: Permit,
 }
 
 /// Counts of one server since its start.
@@ -65,7 +66,7 @@ impl Server {
             counts: ServerCounts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
-            loading: Mutex::default(),
+            loading: Permit::new(),
         })
     }
 

@@ -6,12 +6,11 @@
 //! Not here: whether a folder is kept after a failure (`cluster.rs`).
 
 use super::{LabError, Result, poll, process};
+use crate::lock::{Mutex, lock};
 use crate::node::process::signals::{self, Signal};
-use crate::node::shared::lock;
 use crate::work::scratch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 /// Folders that this program has now. Locked while one is made, and permanently once a signal ends this program.

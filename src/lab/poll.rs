@@ -36,7 +36,7 @@ pub fn wait_explained<T>(
         match probe() {
             Ok(value) => return Ok(value),
             Err(missing) if is_last => {
-                let detail = if missing.is_empty() { String::new() } else { format!(" (last look: {missing})") };
+                let detail = if missing.is_empty() { String::new() } else { format!(" (last probe: {missing})") };
                 return Err(LabError::Timeout { what: what.into(), after: within, detail });
             }
             Err(_) => pause(pause_now.min(deadline.saturating_duration_since(Instant::now()))),
@@ -61,10 +61,10 @@ mod tests {
 
     #[test]
     fn gives_the_value_as_soon_as_it_is_there() {
-        let mut looks = 0;
-        let got = wait_until("three looks", Duration::from_secs(5), || {
-            looks += 1;
-            (looks == 3).then_some(looks)
+        let mut probes = 0;
+        let got = wait_until("three probes", Duration::from_secs(5), || {
+            probes += 1;
+            (probes == 3).then_some(probes)
         });
         assert_eq!(got.unwrap(), 3);
     }
@@ -73,7 +73,7 @@ mod tests {
     fn a_vain_wait_says_what_for_and_what_was_missing() {
         let started = Instant::now();
         let err = wait_explained::<()>("pigs fly", Duration::from_millis(30), || Err("no wings".into())).unwrap_err();
-        assert_eq!(err.to_string(), "timed out after 30ms waiting until pigs fly (last look: no wings)");
+        assert_eq!(err.to_string(), "timed out after 30ms waiting until pigs fly (last probe: no wings)");
         assert!(started.elapsed() >= Duration::from_millis(30));
     }
 }

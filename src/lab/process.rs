@@ -5,7 +5,7 @@
 //! Not here: which nodes make a cluster (`cluster.rs`).
 
 use super::{LabError, Result, wait_until};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, MutexGuard, lock};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,7 +14,6 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Time for a killed process to end.

@@ -4,11 +4,11 @@
 //! Not here: what programs print into pipes and files (`process.rs`).
 
 use super::{LabError, Result, poll};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::node::spawn;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for expected output.

@@ -9,11 +9,11 @@
 //! Not here: the commands (`resp/commands/pubsub.rs`), how a client is sent a message (`resp/outbox.rs`), the thread that
 //! delivers what other nodes publish (`node/threads/pubsub.rs`).
 
-use super::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::services::kv::glob;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// Steps of delivering one message: comparing patterns with its channel, and giving it to subscribers. Some tens of
 /// milliseconds; what is beyond gets no message.

@@ -7,11 +7,11 @@
 //! Each process uses different numbers, and they fit into a double, in which some clients store them.
 //! Not here: how nodes ask each other (`handle.rs`, `peer/acceptor.rs`).
 
-use super::shared::{lock, wait_while};
 use crate::limits::RESP_CURSORS_MAX;
+use crate::lock::{Mutex, lock, wait_while};
 use crate::types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex};
+use std::sync::Condvar;
 use std::time::Instant;
 
 /// Low bits, which count.

@@ -1,9 +1,9 @@
 //! The connections of the Redis server.
 
 use super::outbox::Client;
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// All connections by number, which is their order of arrival.
 #[derive(Default)]

@@ -18,7 +18,7 @@ use super::protocol::reply::{self, Proto};
 use super::reply_plan::Plan;
 use super::shared::Shared;
 use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, MutexGuard, lock, wait_timeout};
 use crate::node::{Answered, Reservation, Subscriber, Waiter};
 use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 /// Capacity that an idle connection's buffer keeps.
@@ -296,7 +296,7 @@ impl Client {
     ) -> MutexGuard<'a, Outbox> {
         while !outbox.is_closed && !is_so(&outbox) {
             outbox.is_awaited = true;
-            outbox = self.changed.wait_timeout(outbox, CHECK_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            outbox = wait_timeout(&self.changed, outbox, CHECK_EVERY);
         }
         outbox.is_awaited = false;
         outbox

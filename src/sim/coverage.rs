@@ -57,9 +57,9 @@ coverage! {
     /// Disks lost, each a new identity.
     wipes,
     /// Disks put back to an older copy.
-    images_put_back,
+    stale_disks_restored,
     /// Of those, disks that others remembered more of.
-    images_found_out,
+    stale_disks_detected,
     /// Logs that had entries cut.
     truncations,
     /// Snapshots written by their own service.

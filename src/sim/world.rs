@@ -113,7 +113,7 @@ pub struct World {
     /// The source of random numbers.
     pub rng: Rng,
     /// Random numbers for older copies of disks only.
-    pub image_rng: Rng,
+    pub stale_disk_rng: Rng,
     /// Virtual time in microseconds.
     pub now: u64,
     /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in
@@ -194,7 +194,7 @@ impl World {
             trace: is_traced.then(VecDeque::new),
             plan,
             rng,
-            image_rng: Rng::with_seed(seed.rotate_left(48)),
+            stale_disk_rng: Rng::with_seed(seed.rotate_left(48)),
         };
         world.note(|w| format!("plan: {:?}", w.plan));
         for node in 0..nodes {
@@ -340,7 +340,7 @@ impl World {
                 if self.is_alive(node, life) {
                     let delay = self.hosts[node].tick_us;
                     self.after(delay, SimEvent::Tick { node, life });
-                    self.tell_promise(node);
+                    self.send_promise(node);
                     self.tell_time(node);
                     self.step(node, Input::Tick)?;
                     self.maybe_check_workers(node)?;

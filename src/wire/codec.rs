@@ -1,4 +1,4 @@
-//! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`seal.rs`).
+//! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`authentication.rs`).
 //!
 //! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection,
 //! never a panic, and nothing is allocated from a declared length beyond the limit. Frames to send may contain data
@@ -6,7 +6,7 @@
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
 use super::Frame;
-use super::seal::Seal;
+use super::authentication::FrameTags;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Identity;
 use std::io::{self, Read, Write};
@@ -69,7 +69,7 @@ const HEADER_BYTES: usize = 8;
 /// As [`encode_onto`].
 pub fn encode(frame: &Frame) -> Result<Vec<u8>, WireError> {
     let mut bytes = Vec::new();
-    encode_onto(&mut bytes, frame, &mut Seal::default())?;
+    encode_onto(&mut bytes, frame, &mut FrameTags::default())?;
     Ok(bytes)
 }
 
@@ -77,7 +77,7 @@ pub fn encode(frame: &Frame) -> Result<Vec<u8>, WireError> {
 ///
 /// # Errors
 /// When the frame is larger than any receiver takes: nothing is added then.
-pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame, seal: &mut Seal) -> Result<(), WireError> {
+pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame, tags: &mut FrameTags) -> Result<(), WireError> {
     let header = bytes.len();
     bytes.extend([0u8; HEADER_BYTES]);
     *bytes = postcard::to_extend(frame, std::mem::take(bytes)).expect("encoding into memory cannot fail");
@@ -90,7 +90,7 @@ pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame, seal: &mut Seal) -> Resul
     let sum = crc32fast::hash(&bytes[body..]);
     bytes[header..header + 4].copy_from_slice(&(len as u32).to_le_bytes());
     bytes[header + 4..body].copy_from_slice(&sum.to_le_bytes());
-    if let Some(tag) = seal.tag(&bytes[body..]) {
+    if let Some(tag) = tags.tag(&bytes[body..]) {
         bytes.extend(tag);
     }
     Ok(())
@@ -98,13 +98,13 @@ pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame, seal: &mut Seal) -> Resul
 
 /// Writes one frame without a tag in one call: the handshake's, before there is a key.
 pub fn write_frame(to: &mut dyn Write, frame: &Frame) -> Result<(), WireError> {
-    write_sealed(to, frame, &mut Seal::default())
+    write_tagged(to, frame, &mut FrameTags::default())
 }
 
 /// Writes one frame in one call.
-pub fn write_sealed(to: &mut dyn Write, frame: &Frame, seal: &mut Seal) -> Result<(), WireError> {
+pub fn write_tagged(to: &mut dyn Write, frame: &Frame, tags: &mut FrameTags) -> Result<(), WireError> {
     let mut bytes = Vec::new();
-    encode_onto(&mut bytes, frame, seal)?;
+    encode_onto(&mut bytes, frame, tags)?;
     to.write_all(&bytes)?;
     Ok(())
 }
@@ -119,13 +119,13 @@ pub struct Header {
 
 /// Reads one frame of at most `max` bytes that has no tag: the handshake's, before there is a key.
 pub fn read_frame(from: &mut dyn Read, max: usize) -> Result<Frame, WireError> {
-    read_sealed(from, max, &mut Seal::default())
+    read_tagged(from, max, &mut FrameTags::default())
 }
 
 /// Reads one frame of at most `max` bytes.
-pub fn read_sealed(from: &mut dyn Read, max: usize, seal: &mut Seal) -> Result<Frame, WireError> {
+pub fn read_tagged(from: &mut dyn Read, max: usize, tags: &mut FrameTags) -> Result<Frame, WireError> {
     let header = read_header(from, max)?;
-    read_body(from, header, seal)
+    read_body(from, header, tags)
 }
 
 /// Reads the header of a frame of at most `max` bytes.
@@ -141,9 +141,9 @@ pub fn read_header(from: &mut dyn Read, max: usize) -> Result<Header, WireError>
 }
 
 /// Reads the frame after its header.
-pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, seal: &mut Seal) -> Result<Frame, WireError> {
+pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, tags: &mut FrameTags) -> Result<Frame, WireError> {
     // Grows with what really arrives, so a lying header costs nothing.
-    let whole = len + seal.tag_bytes();
+    let whole = len + tags.tag_bytes();
     let mut bytes = Vec::with_capacity(whole.min(64 << 10));
     from.take(whole as u64).read_to_end(&mut bytes)?;
     if bytes.len() < whole {
@@ -153,7 +153,7 @@ pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, seal: &mut Se
     if crc32fast::hash(body) != sum {
         return Err(WireError::Checksum);
     }
-    if !seal.is_next(body, tag) {
+    if !tags.is_next(body, tag) {
         return Err(WireError::Tag);
     }
     let (frame, rest) = postcard::take_from_bytes(body).map_err(|e| WireError::Decode(e.to_string()))?;
@@ -164,12 +164,12 @@ pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, seal: &mut Se
 }
 
 /// Drops the frame after its header as it arrives, without using memory for it.
-pub fn skip_body(from: &mut dyn Read, header: Header, seal: &mut Seal) -> Result<(), WireError> {
-    let whole = (header.len + seal.tag_bytes()) as u64;
+pub fn skip_body(from: &mut dyn Read, header: Header, tags: &mut FrameTags) -> Result<(), WireError> {
+    let whole = (header.len + tags.tag_bytes()) as u64;
     if io::copy(&mut from.take(whole), &mut io::sink())? < whole {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    seal.skip();
+    tags.skip();
     Ok(())
 }
 
@@ -197,9 +197,9 @@ mod tests {
         let bytes = [encode(&sample()).unwrap(), encode(&sample()).unwrap()].concat();
         let mut from = bytes.as_slice();
         let header = read_header(&mut from, 1 << 10).unwrap();
-        skip_body(&mut from, header, &mut Seal::default()).unwrap();
+        skip_body(&mut from, header, &mut FrameTags::default()).unwrap();
         assert_eq!(read_frame(&mut from, 1 << 10).unwrap(), sample());
-        assert!(skip_body(&mut &bytes[..3], header, &mut Seal::default()).is_err());
+        assert!(skip_body(&mut &bytes[..3], header, &mut FrameTags::default()).is_err());
     }
 
     #[test]
@@ -241,8 +241,8 @@ mod tests {
     fn a_frame_that_would_be_too_large_is_not_sent_and_costs_nothing_else() {
         let chunk = |len| Frame::SnapshotChunk { offset: 0, bytes: vec![0; len] };
         let mut bytes = b"before".to_vec();
-        let sent = encode_onto(&mut bytes, &chunk(FRAME_BYTES_MAX), &mut Seal::default());
+        let sent = encode_onto(&mut bytes, &chunk(FRAME_BYTES_MAX), &mut FrameTags::default());
         assert!(matches!(sent, Err(WireError::TooLarge { .. })) && bytes == b"before");
-        encode_onto(&mut bytes, &chunk(FRAME_BYTES_MAX - 8), &mut Seal::default()).unwrap();
+        encode_onto(&mut bytes, &chunk(FRAME_BYTES_MAX - 8), &mut FrameTags::default()).unwrap();
     }
 }

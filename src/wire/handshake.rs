@@ -4,14 +4,14 @@
 //! The secret itself never crosses the wire. The acceptor proves it first, over a nonce of the dialer: a process that
 //! has taken the port of a node that is down learns nothing and is not trusted. Then the dialer proves it, and only
 //! then does the acceptor send what it remembers of the dialer. The proof covers all bytes of the handshake, and every
-//! later frame has a tag (`seal.rs`), so that no third party can take over the connection.
+//! later frame has a tag (`authentication.rs`), so that no third party can take over the connection.
 //!
 //! The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
 //! may hold 4 KiB at most. A dialer with another cluster, protocol or secret is rejected with a reason of one sentence.
 //! Not here: what follows (`node/peer/acceptor.rs`).
 
-use super::codec::{WireError, read_frame, read_sealed, write_frame, write_sealed};
-use super::seal::{Key, Seals, Side, Transcript};
+use super::authentication::{ConnectionTags, Key, Side, Transcript};
+use super::codec::{WireError, read_frame, read_tagged, write_frame, write_tagged};
 use super::{Frame, Hello, PROTOCOL};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
@@ -63,7 +63,7 @@ pub struct HelloReply {
     pub remembered: Promise,
 }
 
-/// The dialer's side: returns the identity of the acceptor, and the seals of later frames. `intended`: the expected
+/// The dialer's side: returns the identity of the acceptor, and the tags of later frames. `intended`: the expected
 /// identity, if it is known.
 ///
 /// # Errors
@@ -74,7 +74,7 @@ pub fn dial(
     hello: Hello,
     intended: Option<Identity>,
     key: Option<&Key>,
-) -> Result<(HelloReply, Seals), WireError> {
+) -> Result<(HelloReply, ConnectionTags), WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let mut from = DeadlineReader::new(stream, deadline);
@@ -87,7 +87,7 @@ pub fn dial(
     let hello = Hello { protocol: PROTOCOL, opening: key.map(|_| opening(intended)).unwrap_or_default(), ..hello };
     let mut to = stream;
     write_frame(&mut to, &Frame::Hello(hello.clone()))?;
-    let mut seals = Seals::default();
+    let mut tags = ConnectionTags::default();
     let mut proved = None;
     if let Some(key) = key {
         let (who, cluster, proof) = match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
@@ -102,16 +102,16 @@ pub fn dial(
         }
         is_intended(intended, who, cluster)?;
         write_frame(&mut to, &Frame::DialerProof { proof: secrets.proof(Side::Dialer) })?;
-        seals = secrets.seals(Side::Dialer);
+        tags = secrets.tags(Side::Dialer);
         proved = Some((who, cluster));
     }
-    match read_sealed(&mut from, EARLY_FRAME_BYTES_MAX, &mut seals.incoming)? {
+    match read_tagged(&mut from, EARLY_FRAME_BYTES_MAX, &mut tags.incoming)? {
         Frame::Welcome { who, cluster, .. } if proved.is_some_and(|proved| proved != (who, cluster)) => {
             Err(WireError::Unexpected("change of the acceptor's name"))
         }
         Frame::Welcome { who, cluster, remembered } => {
             is_intended(intended, who, cluster)?;
-            Ok((HelloReply { who, cluster, remembered }, seals))
+            Ok((HelloReply { who, cluster, remembered }, tags))
         }
         Frame::Reject { why } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("frame before the welcome")),
@@ -130,12 +130,12 @@ fn is_intended(intended: Option<Identity>, who: Identity, cluster: Option<Uuid>)
 }
 
 /// Tells the other side why not; the error says the same here.
-fn reject<T>(mut to: &TcpStream, seals: &mut Seals, why: String) -> Result<T, WireError> {
-    write_sealed(&mut to, &Frame::Reject { why: why.clone() }, &mut seals.outgoing)?;
+fn reject<T>(mut to: &TcpStream, tags: &mut ConnectionTags, why: String) -> Result<T, WireError> {
+    write_tagged(&mut to, &Frame::Reject { why: why.clone() }, &mut tags.outgoing)?;
     Err(WireError::Rejected(why))
 }
 
-/// The acceptor's side: returns the hello of a dialer that was welcomed, and the seals of later frames; otherwise the
+/// The acceptor's side: returns the hello of a dialer that was welcomed, and the tags of later frames; otherwise the
 /// dialer was sent the reason. `remember` returns what this node remembers of the dialer; `None`: close the connection
 /// without an answer, and the dialer tries again.
 ///
@@ -147,7 +147,7 @@ pub fn accept(
     cluster: Option<Uuid>,
     key: Option<&Key>,
     remember: impl Fn(&Hello) -> Option<Promise>,
-) -> Result<(Hello, Seals), WireError> {
+) -> Result<(Hello, ConnectionTags), WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
     let nonce = *Uuid::new_v4().as_bytes();
@@ -158,34 +158,34 @@ pub fn accept(
         Frame::Hello(hello) => hello,
         _ => return Err(WireError::Unexpected("frame before the hello")),
     };
-    let mut seals = Seals::default();
+    let mut tags = ConnectionTags::default();
     if hello.protocol != PROTOCOL {
         let (ours, theirs) = (PROTOCOL, hello.protocol);
         let why = format!("peer protocol version {ours} here, {theirs} there: run the same version on all nodes");
-        return reject(stream, &mut seals, why);
+        return reject(stream, &mut tags, why);
     }
     if hello.opening.is_empty() != key.is_none() {
-        return reject(stream, &mut seals, OTHER_SECRET.to_string());
+        return reject(stream, &mut tags, OTHER_SECRET.to_string());
     }
     if let Some(key) = key {
         let secrets = Transcript { nonce, hello: &hello, who: me, cluster }.secrets(key);
         write_frame(&mut to, &Frame::AcceptorProof { who: me, cluster, proof: secrets.proof(Side::Acceptor) })?;
         match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::DialerProof { proof } if secrets.is_proof(Side::Dialer, &proof) => {}
-            Frame::DialerProof { .. } => return reject(stream, &mut seals, OTHER_SECRET.to_string()),
+            Frame::DialerProof { .. } => return reject(stream, &mut tags, OTHER_SECRET.to_string()),
             Frame::Reject { why } => return Err(WireError::Rejected(why)),
             _ => return Err(WireError::Unexpected("frame before the dialer's proof")),
         }
-        seals = secrets.seals(Side::Acceptor);
+        tags = secrets.tags(Side::Acceptor);
     }
     if let (Some(ours), Some(theirs)) = (cluster, hello.cluster)
         && ours != theirs
     {
-        return reject(stream, &mut seals, format!("this is cluster {ours}, not {theirs}"));
+        return reject(stream, &mut tags, format!("this is cluster {ours}, not {theirs}"));
     }
     let Some(remembered) = remember(&hello) else { return Err(WireError::Unexpected("purpose")) };
-    write_sealed(&mut to, &Frame::Welcome { who: me, cluster, remembered }, &mut seals.outgoing)?;
-    Ok((hello, seals))
+    write_tagged(&mut to, &Frame::Welcome { who: me, cluster, remembered }, &mut tags.outgoing)?;
+    Ok((hello, tags))
 }
 
 #[cfg(test)]
@@ -195,8 +195,8 @@ mod tests {
     use crate::wire::Purpose;
     use std::net::TcpListener;
 
-    type Dialed = Result<(HelloReply, Seals), WireError>;
-    type Accepted = Result<(Hello, Seals), WireError>;
+    type Dialed = Result<(HelloReply, ConnectionTags), WireError>;
+    type Accepted = Result<(Hello, ConnectionTags), WireError>;
 
     fn who(id: u64) -> Identity {
         Identity { id: NodeId(id), uuid: Uuid::from_u128(id as u128) }
@@ -245,13 +245,13 @@ mod tests {
             let ((welcomed, mut ours), (hello, mut theirs)) = (dialed.unwrap(), accepted.unwrap());
             assert_eq!((welcomed, hello.from), (HelloReply { who: who(2), cluster, remembered }, who(1)));
             let frame = Frame::Reject { why: "to and fro".into() };
-            for (seal, other) in
+            for (tags, other) in
                 [(&mut ours.outgoing, &mut theirs.incoming), (&mut theirs.outgoing, &mut ours.incoming)]
             {
                 let mut bytes = Vec::new();
-                write_sealed(&mut bytes, &frame, seal).unwrap();
-                assert_eq!(read_sealed(&mut bytes.as_slice(), 1 << 10, other).unwrap(), frame);
-                assert_eq!(read_sealed(&mut bytes.as_slice(), 1 << 10, other).is_err(), secret.is_some(), "once more");
+                write_tagged(&mut bytes, &frame, tags).unwrap();
+                assert_eq!(read_tagged(&mut bytes.as_slice(), 1 << 10, other).unwrap(), frame);
+                assert_eq!(read_tagged(&mut bytes.as_slice(), 1 << 10, other).is_err(), secret.is_some(), "once more");
             }
         }
     }

@@ -7,10 +7,10 @@
 //! nodes has two. `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
 //! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
+pub mod authentication;
 pub mod codec;
 pub mod handshake;
 pub mod heartbeat;
-pub mod seal;
 
 use crate::outcome::{Reason, UnknownReason};
 use crate::raft;
@@ -48,9 +48,10 @@ pub struct Hello {
 pub enum Purpose {
     /// Raft messages, gossip and forwarded commands, dialer to acceptor, for as long as both live.
     Peer,
-    /// Asks who leads. Answered by [`Frame::Whereabouts`], then closed.
+    /// Asks who leads. Answered by [`Frame::DiscoveryAnswer`], then closed.
     Ask,
-    /// Please make me a learner. Answered by [`Frame::Joined`] (leader), [`Frame::Whereabouts`] (others) or `Reject`.
+    /// Please make me a learner. Answered by [`Frame::Joined`] (leader), [`Frame::DiscoveryAnswer`] (others) or
+    /// `Reject`.
     Join {
         /// It is to serve clients, and never to vote or to run jobs.
         is_gateway: bool,
@@ -79,7 +80,7 @@ pub enum Frame {
     /// Acceptor declines, in a sentence for people.
     Reject { why: String },
     /// Answer to `Ask`.
-    Whereabouts(Whereabouts),
+    DiscoveryAnswer(DiscoveryAnswer),
     /// The newcomer is a learner of this cluster (or was a member already).
     Joined {
         cluster: Uuid,
@@ -184,7 +185,7 @@ impl Forwarded {
 
 /// What a node knows about its cluster, for any process that asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Whereabouts {
+pub struct DiscoveryAnswer {
     /// Its cluster; `None`: it looks for one itself.
     pub cluster: Option<Uuid>,
     /// Who answers.

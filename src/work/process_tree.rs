@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of threads of one process whose `/proc` files are tried.
 const THREADS_ASKED: usize = 64;
-/// Maximum number of processes of a family that are listed.
+/// Maximum number of processes of a tree that are listed.
 const MEMBERS_MAX: usize = 10_000;
 /// Stops scanning beyond this many open files.
 const OPEN_MAX: usize = 20_000;
@@ -30,12 +30,12 @@ const KILL_AGAIN: Duration = Duration::from_millis(1);
 
 /// The processes of one command: a process tree, and optionally all processes with a given home.
 #[derive(Clone, Debug)]
-pub struct Family {
+pub struct ProcessTree {
     /// Root of the process tree.
     pub pid: u32,
     /// Number of levels at the top of the tree that are not counted (wrapper programs).
-    pub outer: usize,
-    /// If given, all processes with this `HOME` in their environment belong to the family, too.
+    pub wrapper_levels: usize,
+    /// If given, all processes with this `HOME` in their environment belong to the tree, too.
     pub home: Option<PathBuf>,
 }
 
@@ -51,27 +51,27 @@ pub struct Usage {
     pub cpu_ms: u64,
 }
 
-/// Sizes of the files without a name (memory files and deleted files) that the processes of a family have open.
+/// Sizes of the files without a name (memory files and deleted files) that the processes of a tree have open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Nameless {
+pub struct UnlinkedFiles {
     /// Bytes of files in memory (`memfd_create`).
-    pub in_memory: u64,
+    pub memory_bytes: u64,
     /// Bytes of removed files on the given device.
-    pub on_device: u64,
+    pub device_bytes: u64,
 }
 
-/// Reads what the processes of a family use; stops if there are more than `most`. The processes are counted first,
+/// Reads what the processes of a tree use; stops if there are more than `most`. The processes are counted first,
 /// because reading one waits for forks in progress, and fast-forking processes may have ended before they are read.
 /// With a `namespace` they are counted there, and counted again if reading takes long.
-pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage {
+pub fn usage(tree: &ProcessTree, namespace: Option<&Namespace>, most: u64) -> Usage {
     let in_namespace = || namespace.and_then(|namespace| namespace.count(most));
     let mut usage = Usage::default();
     let members = match in_namespace() {
         Some(count) => {
             usage.processes = count;
-            if count > most { Vec::new() } else { members(family) }
+            if count > most { Vec::new() } else { members(tree) }
         }
-        None => counted_members(family, most, &mut usage.processes),
+        None => counted_members(tree, most, &mut usage.processes),
     };
     let mut counted = Instant::now();
     for pid in members {
@@ -88,16 +88,16 @@ pub fn usage(family: &Family, namespace: Option<&Namespace>, most: u64) -> Usage
     usage
 }
 
-/// Returns the processes of a family and adds the number of their threads to `count`. Stops once `count` exceeds
+/// Returns the processes of a tree and adds the number of their threads to `count`. Stops once `count` exceeds
 /// `most`.
-fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
+fn counted_members(tree: &ProcessTree, most: u64, count: &mut u64) -> Vec<u32> {
     let mut members = Vec::new();
     // Processes with the given home are found only by reading all processes, so their group is counted first.
-    if family.home.is_some() && is_group_beyond(family.pid, most.saturating_add(family.outer as u64)) {
+    if tree.home.is_some() && is_group_beyond(tree.pid, most.saturating_add(tree.wrapper_levels as u64)) {
         *count = most.saturating_add(1);
         return members;
     }
-    each(family, |pid| {
+    each(tree, |pid| {
         *count += threads(pid);
         members.push(pid);
         *count <= most
@@ -105,10 +105,10 @@ fn counted_members(family: &Family, most: u64, count: &mut u64) -> Vec<u32> {
     members
 }
 
-/// Returns the process ids of a family, the root of the tree first, at most [`MEMBERS_MAX`].
-pub fn members(family: &Family) -> Vec<u32> {
+/// Returns the process ids of a tree, the root of the tree first, at most [`MEMBERS_MAX`].
+pub fn members(tree: &ProcessTree) -> Vec<u32> {
     let mut members = Vec::new();
-    each(family, |pid| {
+    each(tree, |pid| {
         members.push(pid);
         members.len() < MEMBERS_MAX
     });
@@ -117,9 +117,9 @@ pub fn members(family: &Family) -> Vec<u32> {
 
 /// Returns the sizes of the files without a name that these processes have open. Deleted files count if they are on
 /// `device`.
-pub fn nameless(family: &Family, device: u64) -> Nameless {
-    let (mut found, mut seen, mut looked_at) = (Nameless::default(), BTreeSet::new(), 0);
-    each(family, |pid| {
+pub fn unlinked_files(tree: &ProcessTree, device: u64) -> UnlinkedFiles {
+    let (mut found, mut seen, mut looked_at) = (UnlinkedFiles::default(), BTreeSet::new(), 0);
+    each(tree, |pid| {
         let rows = of_a_living_thread(pid, "fd", |path| {
             let rows: Vec<_> = fs::read_dir(path).ok()?.flatten().take(OPEN_MAX).collect();
             (!rows.is_empty()).then_some(rows)
@@ -137,9 +137,9 @@ pub fn nameless(family: &Family, device: u64) -> Nameless {
                 continue;
             }
             if is_memory {
-                found.in_memory += it.blocks() * 512;
+                found.memory_bytes += it.blocks() * 512;
             } else if it.dev() == device {
-                found.on_device += it.blocks() * 512;
+                found.device_bytes += it.blocks() * 512;
             }
         }
         looked_at < OPEN_MAX
@@ -147,14 +147,14 @@ pub fn nameless(family: &Family, device: u64) -> Nameless {
     found
 }
 
-/// Calls `is_next` with each process of the family until it returns `false`.
-fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
-    let (mut level, mut seen) = (vec![family.pid], BTreeSet::new());
-    for _ in 0..family.outer {
+/// Calls `is_next` with each process of the tree until it returns `false`.
+fn each(tree: &ProcessTree, mut is_next: impl FnMut(u32) -> bool) {
+    let (mut level, mut seen) = (vec![tree.pid], BTreeSet::new());
+    for _ in 0..tree.wrapper_levels {
         seen.extend(&level);
         level = level.into_iter().flat_map(children).collect();
     }
-    let mut others = family.home.iter().flat_map(|home| at_home(move |its| its == home));
+    let mut others = tree.home.iter().flat_map(|home| all().filter(move |pid| has_home(*pid, |its| its == home)));
     while let Some(pid) = level.pop().or_else(|| others.next()) {
         if !seen.insert(pid) {
             continue;
@@ -167,25 +167,23 @@ fn each(family: &Family, mut is_next: impl FnMut(u32) -> bool) {
 }
 
 /// Returns the processes exactly `levels` levels below this one.
-pub fn below(pid: u32, levels: usize) -> Vec<u32> {
+pub fn descendants(pid: u32, levels: usize) -> Vec<u32> {
     (0..levels).fold(vec![pid], |level, _| level.into_iter().flat_map(children).collect())
 }
 
-/// Returns the processes with a matching `HOME`, as far as this process may read their environment.
-fn at_home(is_meant: impl Fn(&Path) -> bool) -> impl Iterator<Item = u32> {
-    all().filter(move |pid| {
-        let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let home = pairs.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"HOME="));
-        home.is_some_and(|home| is_meant(Path::new(OsStr::from_bytes(home))))
-    })
+/// Whether a process has a matching `HOME`; `false` if this process may not read its environment.
+pub fn has_home(pid: u32, is_meant: impl Fn(&Path) -> bool) -> bool {
+    let pairs = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let home = pairs.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"HOME="));
+    home.is_some_and(|home| is_meant(Path::new(OsStr::from_bytes(home))))
 }
 
-/// Kills all processes with a matching `HOME`, also those that they start in the meantime. Gives up after [`KILL_MAX`]
-/// with a warning.
-pub fn end_at_home(is_meant: impl Fn(&Path) -> bool) {
+/// Kills all matching processes, also those that they start in the meantime: the list of processes is read at once, and
+/// a process that was forked after that is only in the next one. Gives up after [`KILL_MAX`] with a warning.
+pub fn kill_all(is_meant: impl Fn(u32) -> bool) {
     let until = Instant::now() + KILL_MAX;
     loop {
-        let left: Vec<u32> = at_home(&is_meant).collect();
+        let left: Vec<u32> = all().filter(|pid| is_meant(*pid)).collect();
         if left.is_empty() {
             return;
         }

@@ -11,7 +11,7 @@
 
 use super::WorkError;
 use super::namespace::Namespace;
-use super::process_tree::{self, Family};
+use super::process_tree::{self, ProcessTree};
 use super::runtimes::{self, AvailableRuntime, LAUNCHER, Places};
 use super::sandbox::{self, Bounds, Sandbox};
 use super::scratch::{FILES_MAX, Scratch};
@@ -273,9 +273,9 @@ impl Attempt<'_> {
             threads: self.found.runtime.threads,
             scratch,
             before,
-            family: Family {
+            tree: ProcessTree {
                 pid: child.id(),
-                outer: self.sandbox.levels(),
+                wrapper_levels: self.sandbox.levels(),
                 home: (self.sandbox.kind() == SandboxKind::Limits).then(|| scratch.job()),
             },
             own: self.sandbox.own_processes(),
@@ -289,7 +289,7 @@ impl Attempt<'_> {
             kill_at: None,
             pace: CHECK_EVERY,
             memory_peak_kib: 0,
-            nameless_kib: 0,
+            memory_files_kib: 0,
             cpu_peak_ms: 0,
             output_left: limits.output_bytes,
             started_at: None,
@@ -407,8 +407,8 @@ struct Watch<'a> {
     scratch: &'a Scratch,
     /// Number of files and bytes in the folder when the command began.
     before: (u64, u64),
-    family: Family,
-    /// Number of processes of the family that belong to the sandbox itself.
+    tree: ProcessTree,
+    /// Number of processes of the tree that belong to the sandbox itself.
     own: usize,
     /// Pidfd of the sandbox's first process, once it was found. It is in another session, so killing the process group
     /// does not reach it.
@@ -425,7 +425,7 @@ struct Watch<'a> {
     /// When the command is killed: at once, or [`TERM_GRACE`] after `SIGTERM`.
     kill_at: Option<Instant>,
     memory_peak_kib: u64,
-    nameless_kib: u64,
+    memory_files_kib: u64,
     cpu_peak_ms: u64,
     output_left: u64,
     /// When the program was first seen to have begun. Output after that is the program's.
@@ -464,8 +464,8 @@ impl Watch<'_> {
                 if status.is_some() {
                     // Processes that it left running are killed.
                     self.kill_rest(&child);
-                    if let Some(its) = &self.family.home {
-                        process_tree::end_at_home(|home| home == its);
+                    if let Some(its) = &self.tree.home {
+                        process_tree::kill_all(|pid| process_tree::has_home(pid, |home| home == its));
                     }
                 }
             }
@@ -577,7 +577,7 @@ impl Watch<'_> {
 
     /// Sends `SIGTERM` to all processes of the program.
     fn ask_to_end(&self) {
-        for pid in process_tree::members(&self.family).into_iter().skip(self.own) {
+        for pid in process_tree::members(&self.tree).into_iter().skip(self.own) {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                 // An error means that it has ended meanwhile.
                 let _ = kill_process(pid, Signal::TERM);
@@ -615,7 +615,7 @@ impl Watch<'_> {
 
     /// Returns the process id of the sandbox's first process, if it exists.
     fn inner_pid(&self) -> Option<u32> {
-        process_tree::below(self.family.pid, self.family.outer).first().copied()
+        process_tree::descendants(self.tree.pid, self.tree.wrapper_levels).first().copied()
     }
 
     fn measure(&mut self) -> Option<JobOutcome> {
@@ -624,12 +624,12 @@ impl Watch<'_> {
             self.namespace = self.inner_pid().and_then(Namespace::of);
         }
         let processes_max = self.limits.processes + self.threads + self.own as u64;
-        let usage = process_tree::usage(&self.family, self.namespace.as_ref(), processes_max);
+        let usage = process_tree::usage(&self.tree, self.namespace.as_ref(), processes_max);
         let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
         if is_long_ago {
-            self.nameless_kib = process_tree::nameless(&self.family, 0).in_memory / 1024;
+            self.memory_files_kib = process_tree::unlinked_files(&self.tree, 0).memory_bytes / 1024;
         }
-        let memory_kib = usage.memory_kib + self.nameless_kib;
+        let memory_kib = usage.memory_kib + self.memory_files_kib;
         self.memory_peak_kib = self.memory_peak_kib.max(memory_kib);
         self.cpu_peak_ms = self.cpu_peak_ms.max(usage.cpu_ms);
         if memory_kib > self.limits.memory_mb << 10 {
@@ -641,7 +641,7 @@ impl Watch<'_> {
         if !self.scratch.is_quick() && !is_long_ago {
             return None;
         }
-        let is_over = self.has_too_many_files(Some(&self.family));
+        let is_over = self.has_too_many_files(Some(&self.tree));
         if is_long_ago {
             self.counted = Instant::now();
         }
@@ -649,7 +649,7 @@ impl Watch<'_> {
     }
 
     /// Whether the command's files exceed the limit. Files from before the command do not count; it may remove them.
-    fn has_too_many_files(&self, processes: Option<&Family>) -> bool {
+    fn has_too_many_files(&self, processes: Option<&ProcessTree>) -> bool {
         let Some((files, bytes)) = self.scratch.used(processes) else { return true };
         let (files_before, bytes_before) = self.before;
         files > files_before + FILES_MAX || bytes > bytes_before + (self.limits.files_mb << 20)

@@ -8,7 +8,7 @@
 //! killed node process are killed at the next start of the node.
 //! Not here: walks through folders (`untrusted_dir.rs`), which folder is bound where (`sandbox.rs`).
 
-use super::process_tree::{self, Family};
+use super::process_tree::{self, ProcessTree};
 use super::{syscall_filter, untrusted_dir};
 use std::fs;
 use std::io;
@@ -107,15 +107,15 @@ impl Scratch {
 
     /// Returns the number of files and bytes in the folder, including deleted files that `processes` have open.
     /// Returns `None` if there are too many files to count, or if they cannot be read.
-    pub fn used(&self, processes: Option<&Family>) -> Option<(u64, u64)> {
+    pub fn used(&self, processes: Option<&ProcessTree>) -> Option<(u64, u64)> {
         if self.is_mounted {
             let it = rustix::fs::statvfs(&self.path).ok()?;
             return Some((it.f_files - it.f_ffree, (it.f_blocks - it.f_bfree) * it.f_frsize));
         }
         let count = untrusted_dir::count(&self.path, FILES_MAX + MORE_FILES)?;
         let device = fs::metadata(&self.path).ok()?.dev();
-        let nameless = processes.map_or(0, |family| process_tree::nameless(family, device).on_device);
-        Some((count.files, count.bytes + nameless))
+        let unlinked = processes.map_or(0, |tree| process_tree::unlinked_files(tree, device).device_bytes);
+        Some((count.files, count.bytes + unlinked))
     }
 
     /// Returns the length of the longest file in bytes, including holes; `u64::MAX` if the files cannot be counted.
@@ -298,8 +298,7 @@ pub fn remove_old(path: &Path) {
 fn end_leftovers(jobs: &Path) {
     let below = format!("{}/", jobs.display());
     let own = fs::read_link("/proc/self/ns/mnt").ok();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in pids.filter_map(|row| row.file_name().to_str()?.parse::<i32>().ok()) {
+    process_tree::kill_all(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
         let program = line.split('\0').next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
@@ -309,14 +308,9 @@ fn end_leftovers(jobs: &Path) {
             let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
             other.is_some() && other != own && table.lines().any(|line| is_mounted_from(line, jobs))
         };
-        if (is_wrapper || is_sandboxed())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            // An error means that the process has ended meanwhile.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-    process_tree::end_at_home(|home| home != jobs && home.starts_with(jobs));
+        let has_home = || process_tree::has_home(pid, |home| home != jobs && home.starts_with(jobs));
+        is_wrapper || is_sandboxed() || has_home()
+    });
 }
 
 /// Whether a line of `mountinfo` belongs to the sandbox of a command with a folder below this one. Either the folder's

@@ -397,8 +397,8 @@ fn too_many_files_are_told() {
     assert_eq!(too.outcome, JobOutcome::FilesExceeded, "what lies in /tmp counts, also of one who is quick");
     let shared = shell("head -c 6000000 /dev/zero > /dev/shm/x; head -c 6000000 /dev/zero > y");
     assert_eq!(shared.outcome, JobOutcome::FilesExceeded, "what lies in /dev/shm counts");
-    let nameless = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep 60 & done; sleep 60";
-    assert_eq!(shell(nameless).outcome, JobOutcome::FilesExceeded, "removed files count as long as they are open");
+    let unlinked = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep 60 & done; sleep 60";
+    assert_eq!(shell(unlinked).outcome, JobOutcome::FilesExceeded, "removed files count as long as they are open");
     let empty = run(&Request { limits: PATIENT, ..request("shell", &fill_with_empty_files("/tmp")) }).unwrap();
     assert_eq!(empty.outcome, JobOutcome::FilesExceeded, "files without content count {empty:?}");
     let device = shell("echo x > /dev/x; echo y > /dev/shm/y && cat /dev/shm/y");

@@ -8,10 +8,10 @@ use phalanx::services::kv::Store;
 use phalanx::services::kv::{Batch, Op};
 use phalanx::services::sessions::Tag;
 use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
+use phalanx::wire::authentication::Key;
 use phalanx::wire::codec::{self, WireError};
 use phalanx::wire::heartbeat::{GossipRow, GossipTable, Pace};
-use phalanx::wire::seal::Key;
-use phalanx::wire::{Ask, Forwarded, Frame, Hello, PROTOCOL, Purpose, Whereabouts, handshake};
+use phalanx::wire::{Ask, DiscoveryAnswer, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -174,14 +174,14 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
             (number, Ask::Command { tag, command: command(), is_taken_enough: true }),
         ]),
         Frame::Forwarded(vec![(number, Forwarded::NotLeader)]),
-        Frame::Whereabouts(Whereabouts {
+        Frame::DiscoveryAnswer(DiscoveryAnswer {
             cluster: Some(cluster),
             id: Some(from.id),
             term: Term(term),
             leader: Some((from.id, addresses)),
             members: members.clone(),
             holder: Some(from.uuid),
-            ..Whereabouts::default()
+            ..DiscoveryAnswer::default()
         }),
         Frame::Joined { cluster, members, identities: vec![from] },
         Frame::SnapshotHead {
@@ -417,8 +417,8 @@ fn pretend(
             Purpose::Ask => {
                 let leader = Some((who.id, addresses));
                 let (cluster, term, id) = (Some(cluster), Term(1000), Some(who.id));
-                let answer = Whereabouts { cluster, id, term, leader, members, ..Whereabouts::default() };
-                codec::write_frame(&mut stream, &Frame::Whereabouts(answer))?;
+                let answer = DiscoveryAnswer { cluster, id, term, leader, members, ..DiscoveryAnswer::default() };
+                codec::write_frame(&mut stream, &Frame::DiscoveryAnswer(answer))?;
             }
             Purpose::Join { .. } => {
                 codec::write_frame(&mut stream, &Frame::Joined { cluster, members, identities: vec![who] })?;

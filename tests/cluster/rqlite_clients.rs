@@ -6,7 +6,7 @@
 //!
 //! No registry in reach has gorqlite, a library in Go: the requests of its own test suite are sent again as they were
 //! recorded (`gorqlite.txt`), and the answers must be those with which that suite has passed.
-//! Not here: how clients discover a cluster (`sql.rs`), the results of their own suites (docs/compatibility.md).
+//! Not here: how clients discover a cluster (`sql/requests.rs`), the results of their own suites (docs/compatibility.md).
 
 use crate::EXE;
 use phalanx::lab::web::Connection;

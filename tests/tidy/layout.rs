@@ -25,18 +25,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     // One of them runs the bare command of a job's sandbox, to compare.
     ("bench", &["lab", "client", "node", "work", "types", "settings", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
-    ("lab", &["client", "check", "node", "work", "raft", "types", "settings", "text"]),
+    ("lab", &["lock", "client", "check", "node", "work", "raft", "types", "settings", "text"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
-    ("sim", &["check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
+    ("sim", &["lock", "check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.
     ("client", &["types", "text", "address"]),
     // Judges see recorded histories only.
     ("check", &["types"]),
-    ("http", &["node", "outcome", "services", "raft", "types", "limits", "settings", "text", "time", "address"]),
-    ("resp", &["node", "outcome", "services", "raft", "types", "limits", "settings", "address"]),
+    (
+        "http",
+        &["lock", "node", "outcome", "services", "raft", "types", "limits", "settings", "text", "time", "address"],
+    ),
+    ("resp", &["lock", "node", "outcome", "services", "raft", "types", "limits", "settings", "address"]),
     (
         "node",
         &[
+            "lock",
             "cluster",
             "wire",
             "outcome",
@@ -64,13 +68,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     // An attempt takes a job's request and gives its end; which languages there are is a setting.
     ("work", &["services", "types", "limits", "settings"]),
     // The pure modules do not know each other: the log carries opaque bytes.
-    ("services", &["planted_bugs", "types", "limits"]),
+    ("services", &["lock", "planted_bugs", "types", "limits"]),
     ("raft", &["planted_bugs", "types", "limits"]),
     ("settings", &["types", "limits", "text", "address"]),
     ("types", &["limits"]),
     ("limits", &[]),
     ("text", &[]),
     ("address", &[]),
+    // Mutexes; a pure module may have some, because SQLite calls its functions from where it likes.
+    ("lock", &[]),
     // Durations and times as text; how far something is.
     ("time", &[]),
     ("progress", &[]),
@@ -199,6 +205,16 @@ fn threads_in_one_file(path: &str, code: &str) -> Vec<Fault> {
     naming(code, &["thread::spawn", "thread::Builder", "thread::scope"], "threads start in src/node/spawn.rs only")
 }
 
+fn mutexes_in_one_folder(path: &str, code: &str) -> Vec<Fault> {
+    if path.starts_with("src/lock/") {
+        return Vec::new();
+    }
+    let why = "crate::lock::Mutex is one whose order is checked in debug builds";
+    let is_mutex = |path: &str| ["Mutex", "MutexGuard", "RwLock"].contains(&path.split("::").next().unwrap_or(""));
+    let found = paths(code, "sync::").into_iter().filter(|(_, path)| is_mutex(path));
+    found.map(|(line, _)| fault(line, why)).collect()
+}
+
 fn no_unwrap(code: &str) -> Vec<Fault> {
     naming(code, &[".unwrap()", ".unwrap_err()"], "say why it cannot fail with expect(), or hand the error on")
 }
@@ -267,6 +283,11 @@ fn every_channel_is_bounded() {
 #[test]
 fn threads_start_in_one_file() {
     check_sources(threads_in_one_file);
+}
+
+#[test]
+fn the_order_of_all_mutexes_is_checked() {
+    check_sources(mutexes_in_one_folder);
 }
 
 #[test]
@@ -343,6 +364,14 @@ fn unbounded_channels_and_stray_threads_are_found() {
     assert_eq!(lines(bounded_channels("let (a, b) = crossbeam_channel::unbounded();\nlet c = bounded(3);")), [1]);
     assert_eq!(lines(threads_in_one_file("src/http/mod.rs", "\nstd::thread::spawn(|| {});")), [2]);
     assert_eq!(threads_in_one_file("src/node/spawn.rs", "std::thread::Builder::new()"), []);
+}
+
+#[test]
+fn mutexes_whose_order_is_not_checked_are_found() {
+    let bare = "use std::sync::{Arc, Condvar, Mutex};\nuse std::{io, sync::RwLock};\nlet x = std::sync::Mutex::new(1);";
+    assert_eq!(lines(mutexes_in_one_folder("src/http/mod.rs", bare)), [1, 2, 3]);
+    assert_eq!(mutexes_in_one_folder("src/lock/mod.rs", bare), []);
+    assert_eq!(mutexes_in_one_folder("src/http/mod.rs", "use crate::lock::Mutex;\nuse std::sync::Condvar;"), []);
 }
 
 #[test]

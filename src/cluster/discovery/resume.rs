@@ -5,7 +5,7 @@ use super::world::Decision;
 use crate::cluster::config_file::read;
 use crate::raft::Promise;
 use crate::types::{Identity, NodeId};
-use crate::wire::Whereabouts;
+use crate::wire::DiscoveryAnswer;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -67,22 +67,22 @@ impl Search<'_> {
     }
 
     /// Whether that node remembers a vote or an acknowledged entry that this node's disk has lost.
-    fn remembers_more(&self, there: &Whereabouts) -> bool {
+    fn remembers_more(&self, there: &DiscoveryAnswer) -> bool {
         there.remembered.is_possible_after(&self.seeker.kept) && self.seeker.kept.falls_short_of(&there.remembered)
     }
 
     /// Returns the leader if it answers itself and remembers more than this node's disk has, and if another voter
     /// reports the same or follows it in the same term. In a cluster of fewer than three voters, its own report is
     /// enough.
-    fn leader_that_remembers_more(&self, answers: &[Whereabouts]) -> Option<NodeId> {
-        let leads = |there: &Whereabouts| there.leader.as_ref().map(|(id, _)| *id);
-        let is_of_another = |there: &Whereabouts, leader: Identity| {
+    fn leader_that_remembers_more(&self, answers: &[DiscoveryAnswer]) -> Option<NodeId> {
+        let leads = |there: &DiscoveryAnswer| there.leader.as_ref().map(|(id, _)| *id);
+        let is_of_another = |there: &DiscoveryAnswer, leader: Identity| {
             let who = there.who.filter(|who| ![leader.id, self.seeker.me.id].contains(&who.id));
             // Who has proved the secret may have come after this folder's time.
             let has_secret = self.seeker.settings.cluster_secret.is_some();
             who.is_some_and(|who| has_secret || self.seeker.voters.get(&who.id) == Some(&who.uuid))
         };
-        let is_backed = |word: &Whereabouts, leader: Identity| {
+        let is_backed = |word: &DiscoveryAnswer, leader: Identity| {
             self.seeker.voters.len() < 3
                 || answers.iter().filter(|there| is_of_another(there, leader)).any(|there| {
                     self.remembers_more(there) || (leads(there) == Some(leader.id) && there.term == word.term)

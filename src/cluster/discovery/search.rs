@@ -4,7 +4,7 @@ use super::world::{AskError, Seeker, World};
 use crate::cluster::config_file::Projection;
 use crate::cluster::folders::{self, LOCAL_IDS};
 use crate::types::{Addresses, NodeId, Term};
-use crate::wire::Whereabouts;
+use crate::wire::DiscoveryAnswer;
 use log::debug;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -75,14 +75,14 @@ impl Search<'_> {
         let known = self.known_addresses(named);
         for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, ROUND_MAX)) {
             match answer {
-                Ok(Whereabouts { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
+                Ok(DiscoveryAnswer { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
                     survey.own.insert(address.clone());
                 }
-                Ok(Whereabouts { cluster: None, id, .. }) => {
+                Ok(DiscoveryAnswer { cluster: None, id, .. }) => {
                     survey.searching.extend(id);
                     survey.searching_at.insert(address.clone());
                 }
-                Ok(Whereabouts { cluster: Some(cluster), term, leader, members, .. }) => {
+                Ok(DiscoveryAnswer { cluster: Some(cluster), term, leader, members, .. }) => {
                     let best = survey.clusters.entry(cluster).or_default();
                     if let Some((id, addresses)) = leader
                         && best.as_ref().is_none_or(|(newest, ..)| term > *newest)

@@ -7,7 +7,7 @@ use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::store::{RealFiles, identity};
 use crate::types::{Identity, Index, Liveness, NodeId, Term};
-use crate::wire::Whereabouts;
+use crate::wire::DiscoveryAnswer;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
@@ -159,14 +159,14 @@ struct Door<'a> {
 }
 
 impl World for Door<'_> {
-    fn ask_all(&self, addresses: &[String], _: Duration) -> Vec<Result<Whereabouts, AskError>> {
+    fn ask_all(&self, addresses: &[String], _: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
         let at = self.net.at.lock().unwrap();
         let answer = |address: &String| match at.get(address) {
             None => Err(AskError::Refused),
             Some(At::Silent) => Err(AskError::Timeout),
             Some(At::Declining) => Err(AskError::Rejected("wrong cluster_secret".into())),
             Some(At::Unproved) => Err(AskError::Unproved("run rm -rf data".into())),
-            Some(At::Looking(id)) => Ok(Whereabouts { id: Some(*id), ..Whereabouts::default() }),
+            Some(At::Looking(id)) => Ok(DiscoveryAnswer { id: Some(*id), ..DiscoveryAnswer::default() }),
             Some(At::Member { cluster, leader, .. }) => {
                 let settings = Settings::default();
                 let leader = leader.map(|id| (id, settings.addresses(id)));
@@ -175,7 +175,7 @@ impl World for Door<'_> {
                 let term = Term(self.net.terms.lock().unwrap().get(&id).copied().unwrap_or(1));
                 let who = Some(who(id.0));
                 let (cluster, members) = (Some(*cluster), vec![]);
-                Ok(Whereabouts { cluster, id: None, term, members, holder: None, leader, remembered, who })
+                Ok(DiscoveryAnswer { cluster, id: None, term, members, holder: None, leader, remembered, who })
             }
         };
         addresses.iter().map(answer).collect()

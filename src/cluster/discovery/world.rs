@@ -3,7 +3,7 @@
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::Whereabouts;
+use crate::wire::DiscoveryAnswer;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,14 +64,14 @@ pub enum JoinAnswer {
         identities: Vec<Identity>,
     },
     /// The asked node does not lead (any more); it may know the leader.
-    Elsewhere(Whereabouts),
+    Elsewhere(DiscoveryAnswer),
 }
 
 /// The environment of discovery. The implementation bounds the duration of every call except `wait`.
 pub trait World {
     /// Asks all of these addresses, preferably in parallel; returns the answers in the same order. An address that has
     /// not answered within `patience` counts as silent.
-    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>>;
+    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<DiscoveryAnswer, AskError>>;
     /// Asks the leader at this address to add this node to its cluster.
     ///
     /// # Errors

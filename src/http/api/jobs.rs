@@ -7,7 +7,7 @@
 //! `job_json.rs`).
 
 use super::job_json::{shown_bytes, state_word, to_json, with_output, worker_of};
-use super::job_waiting;
+use super::job_wait_reason;
 use super::new_job::NewJob;
 use crate::http::outcome::{answered, refused, unexpected};
 use crate::http::protocol::error::ApiError;
@@ -132,8 +132,10 @@ fn refusal(server: &Server, why: &Refusal) -> ApiError {
 fn no_runtime(server: &Server, wanted: &str, there: &[String]) -> String {
     let workers = &server.host.status().status.jobs.workers;
     let instead = match there {
-        [] => job_waiting::what_there_is(wanted, workers),
-        there => [vec![format!("there are: {}", there.join(", "))], job_waiting::troubles(workers)].concat().join("; "),
+        [] => job_wait_reason::offered(wanted, workers),
+        there => {
+            [vec![format!("there are: {}", there.join(", "))], job_wait_reason::problems(workers)].concat().join("; ")
+        }
     };
     format!("no node has the runtime {wanted}; {instead}")
 }
@@ -147,7 +149,9 @@ fn why_it_waits(server: &Server, id: JobId) -> Option<String> {
 /// The same, of a job that the caller has just read.
 pub(crate) fn why_waiting(server: &Server, job: &Job) -> Option<String> {
     let is_queued = matches!(job.state, State::Queued);
-    is_queued.then(|| job_waiting::why(&job.request.language, &server.host.status().status.jobs.workers)).flatten()
+    is_queued
+        .then(|| job_wait_reason::reason(&job.request.language, &server.host.status().status.jobs.workers))
+        .flatten()
 }
 
 /// The job once it has ended; `None` if it has not by then, is already forgotten, or its client has disconnected.
@@ -315,7 +319,7 @@ pub(crate) fn runtimes(request: &Request) -> ApiResult {
             }
         }
     }
-    let troubles = job_waiting::troubles(&server.host.status().status.jobs.workers);
+    let troubles = job_wait_reason::problems(&server.host.status().status.jobs.workers);
     let rows: Vec<Json> = languages.into_iter().map(|(_, row)| row).collect();
     Ok(Response::json(200, &json!({"runtimes": rows, "workers": workers, "troubles": troubles})))
 }

@@ -1,7 +1,7 @@
 //! The JSON API of the node.
 //!
 //! The tour: `health.rs` has the state of the node, `members.rs` the membership; `kv.rs` and `locks.rs` are the
-//! key-value store; `jobs.rs`, `new_job.rs`, `job_json.rs`, `job_output.rs` and `job_waiting.rs` run programs.
+//! key-value store; `jobs.rs`, `new_job.rs`, `job_json.rs`, `job_output.rs` and `job_wait_reason.rs` run programs.
 //! Not here: which requests are allowed (`http/protocol/guard.rs`), the paths (`http/routes.rs`), the statuses of
 //! failures (`http/outcome.rs`).
 
@@ -13,5 +13,5 @@ pub(crate) mod locks;
 pub(crate) mod members;
 
 mod job_json;
-mod job_waiting;
+mod job_wait_reason;
 mod new_job;

@@ -168,7 +168,7 @@ fn time_for(bytes: u64) -> Duration {
 
 /// `POST /db/load`: a SQLite file replaces all tables; SQL text is executed, all or nothing.
 pub(crate) fn load(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
-    let Ok(_loading) = server.loading.try_lock() else {
+    let Some(_loading) = server.loading.try_take() else {
         return Upload::Unread(ApiError::refused(503, "another load is in progress on this node: try again later"));
     };
     let mut body = match conn.begin_body(head, limits::HTTP_LOAD_BYTES_MAX) {

@@ -1,12 +1,11 @@
 //! `/db/settings`: settings of the database that are the same on all nodes, because a command of the log changes them.
 
-use super::statements::seed;
+use super::statements::read;
 use crate::http::outcome::{done, failed, unexpected};
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::response::Response;
 use crate::http::protocol::{idempotency, params};
 use crate::http::request::{ApiResult, Request};
-use crate::node::SqlRead;
 use crate::services::sql::{Answer, Command, Outcome, ReadLevel, Statement, Value};
 use crate::types::Index;
 use serde::Deserialize;
@@ -55,20 +54,10 @@ pub(crate) fn change(request: &Request) -> ApiResult {
 
 /// The first row of a linearizable read; empty if there is none.
 fn first_row(request: &Request, sql: &str) -> Result<(Index, Vec<Value>), ApiError> {
-    let host = &request.server.host;
-    let read = SqlRead {
-        statements: vec![Statement::bare(sql)],
-        level: ReadLevel::Linearizable,
-        freshness: None,
-        seed: seed(),
-    };
-    let mut held = host.memory().reservation();
-    match done(host.sql_read(read, None, &mut held, request.deadline()))? {
-        (index, Answer::Results(outcomes)) => match outcomes.into_iter().next() {
-            Some(Outcome::Rows { values, .. }) => Ok((index, values.into_iter().next().unwrap_or_default())),
-            Some(Outcome::Failed(why)) => Err(failed(why)),
-            _ => Err(unexpected()),
-        },
+    let (index, outcomes) = read(request, vec![Statement::bare(sql)], ReadLevel::Linearizable)?;
+    match outcomes.into_iter().next() {
+        Some(Outcome::Rows { values, .. }) => Ok((index, values.into_iter().next().unwrap_or_default())),
+        Some(Outcome::Failed(why)) => Err(failed(why)),
         _ => Err(unexpected()),
     }
 }

@@ -94,12 +94,7 @@ impl QueryParams {
     }
 
     fn respond(&self, outcome: Outcome<(Index, Answer)>, times: Vec<Duration>) -> ApiResult {
-        let (index, answer) = done(outcome)?;
-        let outcomes = match answer {
-            Answer::Results(outcomes) => outcomes,
-            Answer::Refused(why) => return Err(failed(why)),
-            _ => return Err(unexpected()),
-        };
+        let (index, outcomes) = results(outcome)?;
         let body = Results {
             outcomes: &outcomes,
             style: self.style,
@@ -142,6 +137,26 @@ impl QueryParams {
         let outcome = server.host.sql_run(run, tag, self.has_timings.then_some(&mut times), self.deadline);
         self.respond(outcome, times)
     }
+}
+
+/// The results of statements that were executed.
+fn results(outcome: Outcome<(Index, Answer)>) -> Result<(Index, Vec<sql::Outcome>), ApiError> {
+    match done(outcome)? {
+        (index, Answer::Results(outcomes)) => Ok((index, outcomes)),
+        (_, Answer::Refused(why)) => Err(failed(why)),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Executes statements that only read, and whose results are small.
+pub(super) fn read(
+    request: &Request,
+    statements: Vec<Statement>,
+    level: ReadLevel,
+) -> Result<(Index, Vec<sql::Outcome>), ApiError> {
+    let host = &request.server.host;
+    let read = SqlRead { statements, level, freshness: None, seed: seed() };
+    results(host.sql_read(read, None, &mut host.memory().reservation(), request.deadline()))
 }
 
 /// The level of a read; linearizable unless the request names one.
@@ -217,10 +232,7 @@ pub(crate) fn query(request: &Request) -> ApiResult {
 pub(crate) fn check(request: &Request) -> ApiResult {
     let statements = asked(request)?;
     let plans = statements.iter().map(|one| Statement::bare(format!("EXPLAIN QUERY PLAN {}", one.sql))).collect();
-    let read = SqlRead { statements: plans, level: ReadLevel::None, freshness: None, seed: 0 };
-    let mut held = request.server.host.memory().reservation();
-    let (index, answer) = done(request.server.host.sql_read(read, None, &mut held, request.deadline()))?;
-    let Answer::Results(outcomes) = answer else { return Err(unexpected()) };
+    let (index, outcomes) = read(request, plans, ReadLevel::None)?;
     let result = |(statement, outcome): (&Statement, &sql::Outcome)| match outcome {
         sql::Outcome::Failed(why) => json!({"original": statement.sql, "error": why}),
         _ => json!({"original": statement.sql, "rewritten": statement.sql}),

@@ -9,6 +9,7 @@
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
 use crate::http::protocol::head::Head;
 use crate::http::server::Server;
+use crate::lock::lock;
 use crate::node::Published;
 use crate::node::views::status::{Health, JobsStatus, Liveness, MonitorFrame, Standing};
 use crate::raft::Role;
@@ -81,7 +82,7 @@ impl Page {
 
 /// The frame as a table, made once for all clients. It may stand in a comment.
 pub(crate) fn table(server: &Server, published: &Published) -> Arc<str> {
-    let mut newest = server.table.lock().expect("no holder of this lock panics");
+    let mut newest = lock(&server.table);
     if newest.0 != published.seq {
         // Two dashes and a bracket would end the comment, and texts of nodes are not trusted.
         let text = render(&published.frame).replace("--", "- ");

@@ -10,7 +10,7 @@
 //! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages
 //! mean (`node/threads/core/`, `node/threads/gossip.rs`).
 
-use super::join::{self, whereabouts};
+use super::join::{self, discovery_answer};
 use super::limits::{ConnectionEntry, ConnectionTable};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::node::accept::{self, Arrival};
@@ -23,9 +23,9 @@ use crate::node::spawn;
 use crate::raft::Refused;
 use crate::types::Identity;
 use crate::warn_seldom;
-use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_sealed};
+use crate::wire::authentication::{ConnectionTags, FrameTags};
+use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_tagged};
 use crate::wire::handshake::DeadlineReader;
-use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Frame, Hello, Purpose, handshake};
 use log::debug;
 use std::cell::Cell;
@@ -77,7 +77,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
 fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
     let _ = stream.set_nodelay(true);
     let key = shared.peer_key.as_ref();
-    let (hello, mut seals) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, |hello| {
+    let (hello, mut tags) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, |hello| {
         Some(shared.remembers(&hello.from))
     }) {
         Ok(accepted) => accepted,
@@ -95,24 +95,24 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
         Purpose::Peer | Purpose::Snapshot if hello.cluster != Some(shared.cluster) => {
             Err(WireError::Unexpected("peer without a cluster"))
         }
-        Purpose::Peer => serve_peer(shared, stream, hello, place, &mut seals.incoming),
-        Purpose::Ask => answer(stream, &mut seals, Frame::Whereabouts(whereabouts(shared, from.id))),
-        Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, stream, &hello, is_gateway)),
+        Purpose::Peer => serve_peer(shared, stream, hello, place, &mut tags.incoming),
+        Purpose::Ask => answer(stream, &mut tags, Frame::DiscoveryAnswer(discovery_answer(shared, from.id))),
+        Purpose::Join { is_gateway } => answer(stream, &mut tags, join::admit(shared, stream, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
             let why = "this node has no address of yours".to_string();
-            answer(stream, &mut seals, Frame::SnapshotDone { ok: false, why })
+            answer(stream, &mut tags, Frame::SnapshotDone { ok: false, why })
         }
-        Purpose::Snapshot => transfer::receive(shared, stream, &mut seals, from, place),
-        Purpose::State => rebuild::give(shared, stream, &mut seals, from, place),
+        Purpose::Snapshot => transfer::receive(shared, stream, &mut tags, from, place),
+        Purpose::State => rebuild::give(shared, stream, &mut tags, from, place),
     };
     if let Err(e) = ended {
         debug!("peer connection ended peer={} err={e}", from.id);
     }
 }
 
-fn answer(mut to: &TcpStream, seals: &mut Seals, frame: Frame) -> Result<(), WireError> {
-    write_sealed(&mut to, &frame, &mut seals.outgoing)
+fn answer(mut to: &TcpStream, tags: &mut ConnectionTags, frame: Frame) -> Result<(), WireError> {
+    write_tagged(&mut to, &frame, &mut tags.outgoing)
 }
 
 fn serve_peer(
@@ -120,12 +120,12 @@ fn serve_peer(
     stream: &TcpStream,
     hello: Hello,
     place: &ConnectionEntry,
-    seal: &mut Seal,
+    tags: &mut FrameTags,
 ) -> Result<(), WireError> {
     let from = hello.from;
     let is_proved = shared.peer_key.is_some();
     shared.inboxes.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
-    let Err(ended) = read_all(shared, stream, from, place, seal);
+    let Err(ended) = read_all(shared, stream, from, place, tags);
     // The end of a connection in a member's name means nothing while that member is heard over another connection.
     if !place.is_one_of_many(from, &Purpose::Peer) {
         shared.inboxes.to_core(CoreInput::PeerClosed(from));
@@ -139,11 +139,11 @@ fn read_all(
     stream: &TcpStream,
     from: Identity,
     place: &ConnectionEntry,
-    seal: &mut Seal,
+    tags: &mut FrameTags,
 ) -> Result<Infallible, WireError> {
     let early = match belongs(shared, from) {
         true => io::Cursor::default(),
-        false => wait_until_known(shared, stream, from, seal)?,
+        false => wait_until_known(shared, stream, from, tags)?,
     };
     if !place.recognize(from, &Purpose::Peer) {
         return Err(WireError::Unexpected("connection: all places are taken"));
@@ -152,7 +152,7 @@ fn read_all(
     let deadline = Cell::new(None);
     let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
     loop {
-        read_one(shared, &mut reader, &deadline, from, seal)?;
+        read_one(shared, &mut reader, &deadline, from, tags)?;
         place.touch();
     }
 }
@@ -162,7 +162,7 @@ fn wait_until_known(
     shared: &Shared,
     stream: &TcpStream,
     from: Identity,
-    seal: &mut Seal,
+    tags: &mut FrameTags,
 ) -> Result<io::Cursor<Vec<u8>>, WireError> {
     let begun = Instant::now();
     let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
@@ -177,7 +177,7 @@ fn wait_until_known(
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
-        skip_body(&mut reader, header, seal)?;
+        skip_body(&mut reader, header, tags)?;
         match begun.elapsed() < NEWCOMER_MAX {
             true => shared.count_stranger(),
             false => shared.refuse_frame(Refused::Stranger(from)),
@@ -210,21 +210,21 @@ fn read_one(
     reader: &mut dyn Read,
     deadline: &Cell<Option<Instant>>,
     from: Identity,
-    seal: &mut Seal,
+    tags: &mut FrameTags,
 ) -> Result<(), WireError> {
     let header = read_header(reader, FRAME_BYTES_MAX)?;
     if !belongs(shared, from) {
-        skip_body(reader, header, seal)?;
+        skip_body(reader, header, tags)?;
         shared.refuse_frame(Refused::Stranger(from));
         return Ok(());
     }
     let frame = if header.len <= SMALL_FRAME_BYTES {
-        read_body(reader, header, seal)?
+        read_body(reader, header, tags)?
     } else {
         let until = Instant::now() + FRAME_DEADLINE;
         let _held = shared.peer_frames.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
         deadline.set(Some(until));
-        let frame = read_body(reader, header, seal)?;
+        let frame = read_body(reader, header, tags)?;
         deadline.set(None);
         frame
     };

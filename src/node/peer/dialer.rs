@@ -9,19 +9,20 @@
 
 use crate::address;
 use crate::limits::SEND_INBOX_MAX;
+use crate::lock::{Mutex, lock};
+use crate::node::shared::Shared;
 use crate::node::shared::link::{Link, LinkInput, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
-use crate::node::shared::{Shared, lock};
 use crate::types::Identity;
+use crate::wire::authentication::{ConnectionTags, FrameTags};
 use crate::wire::codec::WireError;
 use crate::wire::handshake::{self, HelloReply};
-use crate::wire::seal::{Seal, Seals};
 use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for a connection to be made.
@@ -71,14 +72,14 @@ impl Dialer {
             // The next dial answers every check that was requested so far.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
-                Ok((stream, seal)) => {
+                Ok((stream, tags)) => {
                     if let Some(since) = down_since.take() {
                         info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
                     }
                     last_why.clear();
                     backoff = BACKOFF.0;
                     let stream = Arc::new(stream);
-                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), seal, ..Wire::default() };
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), tags, ..Wire::default() };
                     self.shared.inboxes.to_core(CoreInput::LinkUp(self.who.id));
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
@@ -124,8 +125,8 @@ impl Dialer {
         }
     }
 
-    fn connect(&self) -> Result<(TcpStream, Seal), WireError> {
-        let (stream, welcomed, seals) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
+    fn connect(&self) -> Result<(TcpStream, FrameTags), WireError> {
+        let (stream, welcomed, tags) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
         // Before the link is used: a vote from an outdated disk must not reach a node that remembers later promises.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
@@ -135,7 +136,7 @@ impl Dialer {
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok((stream, seals.outgoing))
+        Ok((stream, tags.outgoing))
     }
 
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
@@ -192,11 +193,11 @@ pub fn dial_as(
     address: &str,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(TcpStream, HelloReply, Seals), WireError> {
+) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
     let stream = address::connect(address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
-        Ok((welcomed, seals)) => Ok((stream, welcomed, seals)),
+        Ok((welcomed, tags)) => Ok((stream, welcomed, tags)),
         Err(WireError::Other { who, cluster }) => {
             // The same member with a replaced disk, or the member itself after another identity of its number: it
             // answers at a known address of this cluster.

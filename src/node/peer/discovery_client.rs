@@ -12,10 +12,10 @@ use crate::node::shared::Shared;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity};
-use crate::wire::codec::{WireError, read_sealed, write_sealed};
+use crate::wire::authentication::{ConnectionTags, Key};
+use crate::wire::codec::{WireError, read_tagged, write_tagged};
 use crate::wire::handshake::{self, DeadlineReader, HelloReply};
-use crate::wire::seal::{Key, Seals};
-use crate::wire::{Frame, Hello, PROTOCOL, Purpose, Whereabouts};
+use crate::wire::{DiscoveryAnswer, Frame, Hello, PROTOCOL, Purpose};
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -66,9 +66,9 @@ impl Asker {
     ///
     /// # Errors
     /// When no process listens there, the answer does not come in time, or the other side declines.
-    pub fn ask(&self, address: &str) -> Result<Whereabouts, WireError> {
-        let (welcomed, whereabouts) = self.who_is_at(address)?;
-        Ok(Whereabouts { remembered: welcomed.remembered, who: Some(welcomed.who), ..whereabouts })
+    pub fn ask(&self, address: &str) -> Result<DiscoveryAnswer, WireError> {
+        let (welcomed, answer) = self.who_is_at(address)?;
+        Ok(DiscoveryAnswer { remembered: welcomed.remembered, who: Some(welcomed.who), ..answer })
     }
 
     /// Asks a leader to make this node a learner.
@@ -76,11 +76,11 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
-        let (stream, _, mut seals) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
+        let (stream, _, mut tags) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
         let mut from = DeadlineReader::new(&stream, Instant::now() + self.join_timeout);
-        match read_sealed(&mut from, ANSWER_BYTES_MAX, &mut seals.incoming)? {
+        match read_tagged(&mut from, ANSWER_BYTES_MAX, &mut tags.incoming)? {
             Frame::Joined { cluster, members, identities } => Ok(JoinAnswer::Joined { cluster, members, identities }),
-            Frame::Whereabouts(whereabouts) => Ok(JoinAnswer::Elsewhere(whereabouts)),
+            Frame::DiscoveryAnswer(answer) => Ok(JoinAnswer::Elsewhere(answer)),
             Frame::Reject { why } => Err(WireError::Rejected(why)),
             _ => Err(WireError::Unexpected("answer to a join")),
         }
@@ -90,16 +90,16 @@ impl Asker {
     ///
     /// # Errors
     /// As [`Asker::ask`].
-    pub fn who_is_at(&self, address: &str) -> Result<(HelloReply, Whereabouts), WireError> {
-        let (stream, welcomed, mut seals) = self.dial(address, Purpose::Ask)?;
+    pub fn who_is_at(&self, address: &str) -> Result<(HelloReply, DiscoveryAnswer), WireError> {
+        let (stream, welcomed, mut tags) = self.dial(address, Purpose::Ask)?;
         let mut from = DeadlineReader::new(&stream, Instant::now() + HANDSHAKE_DEADLINE);
-        match read_sealed(&mut from, ANSWER_BYTES_MAX, &mut seals.incoming)? {
-            Frame::Whereabouts(whereabouts) => Ok((welcomed, whereabouts)),
+        match read_tagged(&mut from, ANSWER_BYTES_MAX, &mut tags.incoming)? {
+            Frame::DiscoveryAnswer(answer) => Ok((welcomed, answer)),
             _ => Err(WireError::Unexpected("answer to a question")),
         }
     }
 
-    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, Seals), WireError> {
+    fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
         let stream = address::connect(address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = Hello {
@@ -110,8 +110,8 @@ impl Asker {
             opening: Vec::new(),
             purpose,
         };
-        let (welcomed, seals) = handshake::dial(&stream, hello, None, self.key.as_ref())?;
-        Ok((stream, welcomed, seals))
+        let (welcomed, tags) = handshake::dial(&stream, hello, None, self.key.as_ref())?;
+        Ok((stream, welcomed, tags))
     }
 }
 
@@ -165,16 +165,18 @@ pub fn wake(listening: std::net::SocketAddr) {
 }
 
 fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
-    let (hello, mut seals) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
+    let (hello, mut tags) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
         // Members dial again and again, also once this node runs.
         matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
     })?;
     let mut to = stream;
     // A gateway never bootstraps a cluster, so no node needs to wait for it.
     let id = (!asker.is_gateway).then_some(asker.me.id);
-    let looking = Whereabouts { id, cluster: asker.cluster, ..Whereabouts::default() };
+    let looking = DiscoveryAnswer { id, cluster: asker.cluster, ..DiscoveryAnswer::default() };
     match hello.purpose {
-        Purpose::Ask | Purpose::Join { .. } => write_sealed(&mut to, &Frame::Whereabouts(looking), &mut seals.outgoing),
+        Purpose::Ask | Purpose::Join { .. } => {
+            write_tagged(&mut to, &Frame::DiscoveryAnswer(looking), &mut tags.outgoing)
+        }
         Purpose::Peer | Purpose::Snapshot | Purpose::State => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use super::discovery_client::Asker;
 use crate::cluster::discovery::{AskError, FrontOwner, JoinAnswer, World};
 use crate::node::process::front_port;
 use crate::node::spawn;
-use crate::wire::Whereabouts;
+use crate::wire::DiscoveryAnswer;
 use crate::wire::codec::WireError;
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::RefCell;
@@ -39,7 +39,7 @@ impl<'a> RealWorld<'a> {
 }
 
 impl World for RealWorld<'_> {
-    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<Whereabouts, AskError>> {
+    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
         let (to, answers) = bounded(addresses.len().max(1));
         for (place, address) in addresses.iter().cloned().enumerate() {
             let (to, asker) = (to.clone(), self.asker.clone());
@@ -52,7 +52,8 @@ impl World for RealWorld<'_> {
             }
         }
         drop(to);
-        let mut all: Vec<Result<Whereabouts, AskError>> = addresses.iter().map(|_| Err(AskError::Timeout)).collect();
+        let mut all: Vec<Result<DiscoveryAnswer, AskError>> =
+            addresses.iter().map(|_| Err(AskError::Timeout)).collect();
         let deadline = Instant::now() + patience;
         while let Ok((place, answer)) = answers.recv_deadline(deadline) {
             all[place] = answer;

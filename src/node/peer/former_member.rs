@@ -12,7 +12,7 @@ use super::discovery_client::{Asker, named_addresses};
 use crate::node::shared::Shared;
 use crate::outcome::Outsider;
 use crate::types::Identity;
-use crate::wire::Whereabouts;
+use crate::wire::DiscoveryAnswer;
 use log::warn;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -46,8 +46,8 @@ impl MembershipCheck {
         }
         self.asked = Some(Instant::now());
         // No leader just now: the state stays as it is.
-        if let Some(whereabouts) = ask_leader(shared, asker) {
-            let says = outsider(shared.me, whereabouts.holder);
+        if let Some(answer) = ask_leader(shared, asker) {
+            let says = outsider(shared.me, answer.holder);
             if says == self.said {
                 shared.set_outsider(says);
             }
@@ -73,7 +73,7 @@ fn outsider(me: Identity, holder: Option<Uuid>) -> Option<Outsider> {
 }
 
 /// What the leader of this node's cluster answers, if any node that can be reached leads or knows who does.
-fn ask_leader(shared: &Shared, asker: &Asker) -> Option<Whereabouts> {
+fn ask_leader(shared: &Shared, asker: &Asker) -> Option<DiscoveryAnswer> {
     let mut addresses = named_addresses(&shared.settings);
     addresses.extend(shared.known_addresses().into_iter().map(|(_, addresses)| addresses.peer));
     addresses.remove(&shared.settings.addresses(shared.me.id).peer);
@@ -82,12 +82,12 @@ fn ask_leader(shared: &Shared, asker: &Asker) -> Option<Whereabouts> {
         if shared.is_stopping() || !asked.insert(address.clone()) {
             continue;
         }
-        let Ok((there, whereabouts)) = asker.who_is_at(&address) else { continue };
+        let Ok((there, answer)) = asker.who_is_at(&address) else { continue };
         if there.cluster != Some(shared.cluster) {
             continue;
         }
-        match whereabouts.leader.clone() {
-            Some((leader, _)) if leader == there.who.id => return Some(whereabouts),
+        match answer.leader.clone() {
+            Some((leader, _)) if leader == there.who.id => return Some(answer),
             Some((_, at)) => _ = addresses.insert(at.peer),
             None => {}
         }

@@ -17,20 +17,20 @@ use crate::services::Replicated;
 use crate::services::directory::Command;
 use crate::services::directory::Directory;
 use crate::types::{Identity, NodeId};
-use crate::wire::{Frame, Hello, Whereabouts};
+use crate::wire::{DiscoveryAnswer, Frame, Hello};
 use log::info;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 /// What this node answers to a node that looks for a cluster, or for its place in one.
-pub fn whereabouts(shared: &Shared, asker: NodeId) -> Whereabouts {
+pub fn discovery_answer(shared: &Shared, asker: NodeId) -> DiscoveryAnswer {
     let view = shared.view();
     let members = shared.known_addresses();
     let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
     let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
     let holder = view.raft.membership.uuid_of(asker);
-    Whereabouts { cluster, id, term, leader, members, holder, remembered: Promise::default(), who: None }
+    DiscoveryAnswer { cluster, id, term, leader, members, holder, remembered: Promise::default(), who: None }
 }
 
 /// Whether a connection comes from another machine.
@@ -61,7 +61,7 @@ pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: boo
         return Frame::Reject { why };
     }
     if shared.view().raft.leader != Some(shared.me.id) {
-        return Frame::Whereabouts(whereabouts(shared, who.id));
+        return Frame::DiscoveryAnswer(discovery_answer(shared, who.id));
     }
     if who.id.0 == 0 || who.id.0 > NodeId::MAX {
         return Frame::Reject { why: format!("node ids are 1 to {}", NodeId::MAX) };

@@ -10,13 +10,13 @@
 //! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
 //! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
 
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::types::Identity;
 use crate::wire::Purpose;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 /// Connections of strangers. More: the oldest is closed.

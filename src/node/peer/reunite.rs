@@ -49,11 +49,11 @@ pub fn run(shared: &Arc<Shared>) {
             if shared.is_stopping() {
                 return;
             }
-            if let Ok((there, whereabouts)) = asker.who_is_at(&address)
+            if let Ok((there, answer)) = asker.who_is_at(&address)
                 && there.cluster == Some(shared.cluster)
                 && missing.contains(&there.who.id)
             {
-                let own = whereabouts.members.into_iter().find(|(id, _)| *id == there.who.id);
+                let own = answer.members.into_iter().find(|(id, _)| *id == there.who.id);
                 let own = own.map(|(_, addresses)| addresses).unwrap_or_default();
                 let addresses = Addresses { peer: address, ..own };
                 shared.inboxes.to_core(CoreInput::Found { who: there.who, addresses });

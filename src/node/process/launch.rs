@@ -6,15 +6,16 @@ use super::ports::{Ports, close};
 use super::sql_folder::SqlFolder;
 use super::stop;
 use crate::limits;
+use crate::lock::lock;
 use crate::node::handle::Handle;
 use crate::node::listener::Listener;
 use crate::node::peer::{acceptor, reunite};
 use crate::node::reports::status;
+use crate::node::shared::Shared;
 use crate::node::shared::inboxes::{self, Receivers};
 use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, WorkerInput};
 use crate::node::shared::state::Parts;
 use crate::node::shared::stopper::Stopper;
-use crate::node::shared::{Shared, lock};
 use crate::node::snapshots::checkpoints;
 use crate::node::spawn;
 use crate::node::sql::reader_pool::ReaderPool;
@@ -33,9 +34,9 @@ use crate::services::sql;
 use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::anchor::Anchor;
 use crate::store::identity::{FolderLock, StoredIdentity};
-use crate::store::{RealFiles, Store, StoreError, mark};
+use crate::store::{RealFiles, Store, StoreError, integrity_record};
 use crate::types::{Identity, Ticks};
-use crate::wire::seal::Key;
+use crate::wire::authentication::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;
@@ -176,7 +177,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         return Err(LaunchError::Voter(who.id.0));
     }
     let (inboxes, receivers) = inboxes::channels();
-    let mark = mark::load(&RealFiles, &dir, who.uuid)?;
+    let integrity_record = integrity_record::load(&RealFiles, &dir, who.uuid)?;
     let shared = Arc::new(Shared::new(Parts {
         settings,
         me: who,
@@ -190,7 +191,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         stopper,
         known: raft.known(),
         log_ms: registry.applied().at_ms,
-        mark,
+        integrity_record,
         view: raft.view(),
     }));
     let applied = registry.applied().index;

@@ -4,9 +4,8 @@
 //! what happens; a flood of them must not fill a disk or push what matters out of a terminal.
 //! Not here: queues that keep writers from waiting (`log_queue.rs`).
 
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use std::fmt;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Lines of one kind in one [`WINDOW`].

@@ -21,10 +21,10 @@ use crate::store::error::StoreError;
 use crate::store::identity::{self, FolderLock, StoredIdentity};
 use crate::store::inspect::{self, InspectedRecord};
 use crate::store::wal::record::Record;
-use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, mark};
+use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, integrity_record};
 use crate::types::{Identity, Index, Liveness, NodeId, Term};
+use crate::wire::authentication::Key;
 use crate::wire::codec::WireError;
-use crate::wire::seal::Key;
 use log::debug;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -143,7 +143,7 @@ impl Survivor {
         let (Some(end), Some(membership)) = (raft::end_of(&durable), raft::membership_of(&durable).cloned()) else {
             return Err(nothing());
         };
-        let is_corrupt = mark::load(&*files, &dir, me.uuid)?.is_some();
+        let is_corrupt = integrity_record::load(&*files, &dir, me.uuid)?.is_some();
         let copy = settings.data_dir.join(format!("node-{}.former-{}", id.0, short(cluster)));
         let settings = settings.clone();
         let survivor =

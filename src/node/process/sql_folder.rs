@@ -6,7 +6,7 @@
 //! Not here: what the file holds (`services/sql/`).
 
 use super::logging::{self, EXIT_DISK};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::node::spawn;
 use crate::node::views::statement_timings::StatementTimings;
 use crate::services::sql::{Files, LongRows};
@@ -16,8 +16,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A file up to this size is checked page by page at the start: some 0.2 s.

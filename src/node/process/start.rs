@@ -20,7 +20,7 @@ use crate::settings::Settings;
 use crate::store::identity::{self, FolderLock, StoredIdentity};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId};
-use crate::wire::seal::Key;
+use crate::wire::authentication::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
 use std::io;

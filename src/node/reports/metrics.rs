@@ -3,10 +3,11 @@
 //! Not here: the text format (`http/api/health.rs`).
 
 use crate::cluster::health::Health;
+use crate::lock::lock;
 use crate::node::process::log_queue;
 use crate::node::quota;
 use crate::node::shared::clock::now_ms;
-use crate::node::shared::{Shared, link, lock};
+use crate::node::shared::{Shared, link};
 use crate::node::views::latency::{CoarseRecorder, Recorder};
 use crate::raft::Role;
 use crate::services::chat::Chat;

@@ -7,8 +7,9 @@ use super::heartbeat::{own_row, standing};
 use crate::cluster::gossip::GossipRow;
 use crate::cluster::integrity::Difference;
 use crate::limits::SESSIONS_SHOWN_MAX;
+use crate::lock::lock;
+use crate::node::shared::Shared;
 use crate::node::shared::cluster_state::is_member_online;
-use crate::node::shared::{Shared, lock};
 use crate::node::views::frames::Published;
 use crate::node::views::status::{
     ClusterStatus, DifferenceRow, DigestRow, EventLine, IntegrityStatus, Liveness, MonitorFrame, NodeRow, NodeStatus,

@@ -3,11 +3,11 @@
 //!
 //! Not here: the published values (`state.rs`), the rules for health (`cluster/health.rs`).
 
-use super::lock::lock;
 use super::state::Shared;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::health::{self, HealthReport, Situation};
 use crate::cluster::integrity::Difference;
+use crate::lock::lock;
 use crate::node::quota;
 use crate::outcome::{NoLeader, Outsider};
 use crate::raft::{Membership, Promise, Role, View, quorum};

@@ -8,19 +8,19 @@
 //! while it waits for a socket, so `core` never waits for a peer.
 //! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core/`).
 
-use super::lock::lock;
 use crate::limits::LINK_BYTES_MAX;
+use crate::lock::{Mutex, lock};
 use crate::types::Identity;
 use crate::warn_seldom;
 use crate::wire::Frame;
+use crate::wire::authentication::FrameTags;
 use crate::wire::codec::encode_onto;
-use crate::wire::seal::Seal;
 use crossbeam_channel::Sender;
 use log::debug;
 use rustix::net::SendFlags;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// A turn that queues more than this writes in between.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -48,7 +48,7 @@ pub struct Wire {
     /// `None` while there is no connection.
     pub stream: Option<Arc<TcpStream>>,
     /// Tags of its frames, in the order of `rest`.
-    pub seal: Seal,
+    pub tags: FrameTags,
     /// Whole frames; a part of the first one may have been sent already.
     pub rest: Vec<u8>,
     /// `send-m` is writing what came before `rest`.
@@ -69,7 +69,7 @@ impl Link {
     /// A link without a thread, over which nothing is sent.
     #[cfg(test)]
     pub fn idle(who: Identity) -> Link {
-        Link { who, address: String::new(), wire: Arc::default(), inbox: crossbeam_channel::bounded(1).0 }
+        Link { who, address: String::new(), wire: Arc::new(Mutex::default()), inbox: crossbeam_channel::bounded(1).0 }
     }
 
     /// A link whose `send-m` thread reads the other end of `inbox` and keeps `wire` connected.
@@ -111,8 +111,8 @@ impl Link {
         if wire.stream.is_none() || wire.rest.len() > bytes_max {
             return false;
         }
-        let Wire { rest, seal, .. } = &mut *wire;
-        let queued = encode_onto(rest, frame, seal);
+        let Wire { rest, tags, .. } = &mut *wire;
+        let queued = encode_onto(rest, frame, tags);
         if let Err(e) = &queued {
             TOO_LARGE.fetch_add(1, Ordering::Relaxed);
             warn_seldom!("frame not sent peer={} err={e}", self.who.id);

@@ -1,8 +1,8 @@
 //! What the threads of a node share: their messages, and the newest published copies of what each owns.
 //!
 //! State has one owner; [`Shared`] holds small values behind short locks, and the sender of each thread's inbox. A lock
-//! here is held for a few loads or one clone, never across a wait. From the bottom: locks, clocks and inboxes
-//! (`lock.rs`, `clock.rs`, `inbox.rs`); budgets (`memory.rs`, `peer_frames.rs`, `reserved_slots.rs`); links to peers,
+//! here is held for a few loads or one clone, never across a wait. From the bottom: clocks and inboxes
+//! (`clock.rs`, `inbox.rs`); budgets (`memory.rs`, `peer_frames.rs`, `reserved_slots.rs`); links to peers,
 //! requests and the threads' messages (`link.rs`, `request.rs`, `messages.rs`, `inboxes.rs`); the switch that stops the
 //! process (`stopper.rs`); on top `state.rs`, and `cluster_state.rs` with what follows from it.
 //! Not here: the owners (`node/threads/`), the shapes of what is published (`node/views/`).
@@ -12,7 +12,6 @@ pub(crate) mod cluster_state;
 pub(crate) mod inbox;
 pub(crate) mod inboxes;
 pub(crate) mod link;
-pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod messages;
 pub(crate) mod peer_frames;
@@ -21,5 +20,4 @@ pub(crate) mod reserved_slots;
 pub(crate) mod state;
 pub(crate) mod stopper;
 
-pub use self::lock::{lock, wait_while};
 pub use self::state::Shared;

@@ -7,11 +7,11 @@
 //! [`FRAMES_BYTES_MAX`] bytes.
 //! Not here: how many connections there are (`node/peer/limits.rs`), the budget of clients (`memory.rs`).
 
-use super::lock::{lock, wait_while};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::lock::{Mutex, lock, wait_while};
 use crate::types::Identity;
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex};
+use std::sync::Condvar;
 use std::time::Instant;
 
 /// Bytes of large frames that are being received. Full: the next frame waits, and so does its sender.

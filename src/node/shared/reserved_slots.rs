@@ -10,11 +10,11 @@
 //! only answer still, one address has at most [`OF_ONE_MAX`] threads, and all together have at most [`THREADS_MAX`].
 //! Not here: what may be asked there (`http/routes.rs`), for how long (`http/protocol/conn.rs`).
 
-use super::lock;
 use crate::limits::RESERVED_CONNECTIONS;
+use crate::lock::{Mutex, lock};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Threads of one address: more than there are slots, so that threads that are about to end do not block a new client.
 const OF_ONE_MAX: usize = 2 * RESERVED_CONNECTIONS;

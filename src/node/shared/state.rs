@@ -5,7 +5,6 @@
 use super::clock::{mono_us, now_ms};
 use super::inboxes::Inboxes;
 use super::link::Link;
-use super::lock::lock;
 use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::peer_frames::PeerFrames;
@@ -14,6 +13,7 @@ use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
+use crate::lock::{Mutex, Permit, lock};
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
@@ -34,16 +34,16 @@ use crate::outcome::Outsider;
 use crate::raft::{Refused, Role, View};
 use crate::services::directory::{History, HistoryLine, Nodes};
 use crate::settings::Settings;
-use crate::store::mark::Mark;
+use crate::store::integrity_record::IntegrityRecord;
 use crate::store::{Snapshots, StoreError};
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::wire::authentication::Key;
 use crate::wire::heartbeat::JobReport;
-use crate::wire::seal::Key;
 use log::error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -159,7 +159,7 @@ pub struct Shared {
     /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
-    pub incoming_snapshot: Mutex<()>,
+    pub incoming_snapshot: Permit,
     /// Memory for large frames that peers are sending.
     pub peer_frames: PeerFrames,
     /// Members that this node has admitted and that were not heard yet.
@@ -208,7 +208,7 @@ pub struct Parts {
     /// Ends this process.
     pub stopper: Stopper,
     /// What an earlier process knew of this node's state.
-    pub mark: Option<Mark>,
+    pub integrity_record: Option<IntegrityRecord>,
     /// Raft as recovered.
     pub view: View,
     /// Identities whose frames are accepted at the start.
@@ -250,12 +250,12 @@ impl Shared {
             is_gateway: parts.is_gateway,
             sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
-            integrity: Integrity::new(parts.mark),
+            integrity: Integrity::new(parts.integrity_record),
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
             stopper: parts.stopper,
-            incoming_snapshot: Mutex::new(()),
+            incoming_snapshot: Permit::new(),
             peer_frames: PeerFrames::default(),
             newcomers: Mutex::default(),
             started: Instant::now(),

@@ -4,10 +4,10 @@
 //! way: what was acknowledged is on a quorum's disks.
 //! Not here: how the node stops then (`node/process/stop.rs`).
 
-use super::lock::lock;
+use crate::lock::{Mutex, lock};
 use crate::node::process::logging;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Exit code of a second Ctrl+C: as a shell reports an interrupt.
@@ -34,7 +34,7 @@ impl Stopper {
     /// The switch, and what the main thread waits on.
     pub fn new() -> (Stopper, Receiver<&'static str>) {
         let (first, wait) = bounded(1);
-        (Stopper { first, asked: Arc::default() }, wait)
+        (Stopper { first, asked: Arc::new(Mutex::default()) }, wait)
     }
 
     /// Begins an orderly stop; the second call ends the process at once. Another cause within [`SAME_EVENT_MAX`] is the

@@ -11,14 +11,15 @@
 
 use super::{rebuild, writer};
 use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, judge};
+use crate::lock::lock;
+use crate::node::shared::Shared;
 use crate::node::shared::cluster_state::is_member_online;
 use crate::node::shared::messages::CoreInput;
-use crate::node::shared::{Shared, lock};
 use crate::outcome::Reason;
 use crate::raft::{Membership, Role};
 use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
-use crate::store::mark::{self, Kind, Mark};
+use crate::store::integrity_record::{self, IntegrityRecord, Kind};
 use crate::types::{Identity, Index, NodeId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};
@@ -152,13 +153,13 @@ impl Checkpoints {
     }
 
     fn save(&self, found: Option<(Kind, &Difference)>) {
-        let mark = found.map(|(kind, difference)| Mark {
+        let record = found.map(|(kind, difference)| IntegrityRecord {
             uuid: self.shared.me.uuid,
             kind,
             index: difference.index,
             parts: difference.parts.clone(),
         });
-        self.shared.disk_or_exit(mark::save(&RealFiles, &self.shared.dir, mark.as_ref()));
+        self.shared.disk_or_exit(integrity_record::save(&RealFiles, &self.shared.dir, record.as_ref()));
     }
 
     /// Reports which nodes are corrupt, and which no longer are.

@@ -2,11 +2,11 @@
 //!
 //! Not here: when one is taken and what follows from it (`checkpoints.rs`), what is in it (`services/digests.rs`).
 
-use crate::node::shared::{Shared, lock};
+use crate::lock::{Mutex, lock};
+use crate::node::shared::Shared;
 use crate::services::Replicated;
 use crate::services::registry::Registry;
 use crate::services::sql::Database;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

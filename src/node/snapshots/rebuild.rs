@@ -14,8 +14,8 @@ use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::types::{Identity, Index};
-use crate::wire::codec::{WireError, read_sealed, write_sealed};
-use crate::wire::seal::{Seal, Seals};
+use crate::wire::authentication::{ConnectionTags, FrameTags};
+use crate::wire::codec::{WireError, read_tagged, write_tagged};
 use crate::wire::{Frame, Purpose};
 use crossbeam_channel::bounded;
 use log::info;
@@ -42,14 +42,14 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub fn give(
     shared: &Arc<Shared>,
     stream: &TcpStream,
-    seals: &mut Seals,
+    tags: &mut ConnectionTags,
     to: Identity,
     place: &ConnectionEntry,
 ) -> Result<(), WireError> {
-    let Seals { outgoing, incoming } = seals;
+    let ConnectionTags { outgoing, incoming } = tags;
     let mut out = stream;
-    let refuse = |mut out: &TcpStream, seal: &mut Seal, why: &str| {
-        write_sealed(&mut out, &Frame::Reject { why: why.to_string() }, seal)
+    let refuse = |mut out: &TcpStream, tags: &mut FrameTags, why: &str| {
+        write_tagged(&mut out, &Frame::Reject { why: why.to_string() }, tags)
     };
     if !shared.view().raft.membership.is_member(&to) {
         return refuse(out, outgoing, "only members may fetch the state");
@@ -67,9 +67,9 @@ pub fn give(
     let mut bytes = Count(0);
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
-    write_sealed(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
+    write_tagged(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
     let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), SavePace::begin());
-    let mut chunks = Chunks { stream, place, seal: outgoing, offset: 0, buffer, pace };
+    let mut chunks = Chunks { stream, place, tags: outgoing, offset: 0, buffer, pace };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);
@@ -82,7 +82,7 @@ pub fn give(
 struct Chunks<'a> {
     stream: &'a TcpStream,
     place: &'a ConnectionEntry,
-    seal: &'a mut Seal,
+    tags: &'a mut FrameTags,
     offset: u64,
     buffer: Vec<u8>,
     pace: SavePace,
@@ -97,7 +97,7 @@ impl Chunks<'_> {
         let len = bytes.len() as u64;
         let mut to = self.stream;
         let chunk = Frame::SnapshotChunk { offset: self.offset, bytes };
-        write_sealed(&mut to, &chunk, self.seal).map_err(io::Error::other)?;
+        write_tagged(&mut to, &chunk, self.tags).map_err(io::Error::other)?;
         self.offset += len;
         self.place.touch();
         self.pace.rest();
@@ -131,18 +131,18 @@ pub fn fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Inde
 }
 
 fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, WireError> {
-    let (mut socket, _, mut seals) = dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
+    let (mut socket, _, mut tags) = dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(HEAD_MAX))?;
-    let done = receive(shared, &socket, &mut seals.incoming);
+    let done = receive(shared, &socket, &mut tags.incoming);
     // The sender needs the answer for its log only.
-    let _ = write_sealed(&mut socket, &transfer::done_frame(&done), &mut seals.outgoing);
+    let _ = write_tagged(&mut socket, &transfer::done_frame(&done), &mut tags.outgoing);
     done
 }
 
-fn receive(shared: &Arc<Shared>, socket: &TcpStream, seal: &mut Seal) -> Result<Index, WireError> {
+fn receive(shared: &Arc<Shared>, socket: &TcpStream, tags: &mut FrameTags) -> Result<Index, WireError> {
     let mut reader = BufReader::with_capacity(64 << 10, socket);
-    let (meta, bytes) = match read_sealed(&mut reader, SNAPSHOT_FRAME_BYTES_MAX, seal)? {
+    let (meta, bytes) = match read_tagged(&mut reader, SNAPSHOT_FRAME_BYTES_MAX, tags)? {
         Frame::SnapshotHead { meta, bytes, .. } => (meta, bytes),
         Frame::Reject { why } => return Err(WireError::Rejected(why)),
         _ => return Err(WireError::Unexpected("frame before a state's head")),
@@ -150,10 +150,10 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, seal: &mut Seal) -> Result<
     socket.set_read_timeout(Some(STALL_MAX))?;
     let _one_at_a_time = shared
         .incoming_snapshot
-        .try_lock()
-        .map_err(|_| WireError::Rejected("a snapshot is being received".to_string()))?;
+        .try_take()
+        .ok_or_else(|| WireError::Rejected("a snapshot is being received".to_string()))?;
     let snapshots = shared.snapshots();
-    let meta = transfer::receive_chunks(&snapshots, (&meta, bytes), &mut reader, seal, || ())?;
+    let meta = transfer::receive_chunks(&snapshots, (&meta, bytes), &mut reader, tags, || ())?;
     let begun = Instant::now();
     loop {
         let (data, ready) = bounded(1);

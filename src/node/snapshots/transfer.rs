@@ -16,8 +16,8 @@ use crate::services::registry::checkpoint_command;
 use crate::store::{SnapshotReader, Snapshots};
 use crate::types::{Identity, Index, NodeId, Term};
 use crate::warn_seldom;
-use crate::wire::codec::{WireError, read_sealed, write_sealed};
-use crate::wire::seal::{Seal, Seals};
+use crate::wire::authentication::{ConnectionTags, FrameTags};
+use crate::wire::codec::{WireError, read_tagged, write_tagged};
 use crate::wire::{Frame, Purpose};
 use log::info;
 use std::io::{self, BufReader};
@@ -54,24 +54,24 @@ fn try_stream(
     term: Term,
 ) -> Result<u64, WireError> {
     let mut reader = newest_agreed(snapshots, |index| wait_until_agreed(shared, index))?;
-    let (mut socket, _, mut seals) = dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
+    let (mut socket, _, mut tags) = dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
     let bytes = reader.bytes();
     let head = Frame::SnapshotHead { term, meta: reader.meta().clone(), bytes };
-    write_sealed(&mut socket, &head, &mut seals.outgoing)?;
+    write_tagged(&mut socket, &head, &mut tags.outgoing)?;
     let mut offset = 0;
     while let Some(chunk) = reader.next_chunk().map_err(io::Error::other)? {
         let len = chunk.len() as u64;
-        write_sealed(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk }, &mut seals.outgoing)?;
+        write_tagged(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk }, &mut tags.outgoing)?;
         offset += len;
     }
-    await_done(&mut socket, &mut seals.incoming).map(|()| bytes)
+    await_done(&mut socket, &mut tags.incoming).map(|()| bytes)
 }
 
 /// Waits until the receiver reports that what was sent is in place there.
-pub(super) fn await_done(from: &mut dyn io::Read, seal: &mut Seal) -> Result<(), WireError> {
-    match read_sealed(from, SNAPSHOT_FRAME_BYTES_MAX, seal)? {
+pub(super) fn await_done(from: &mut dyn io::Read, tags: &mut FrameTags) -> Result<(), WireError> {
+    match read_tagged(from, SNAPSHOT_FRAME_BYTES_MAX, tags)? {
         Frame::SnapshotDone { ok: true, .. } => Ok(()),
         Frame::SnapshotDone { why, .. } => Err(WireError::Rejected(why)),
         _ => Err(WireError::Unexpected("answer to a snapshot")),
@@ -89,12 +89,12 @@ pub(super) fn receive_chunks(
     snapshots: &Snapshots,
     (meta, bytes): (&SnapshotMeta, u64),
     from: &mut dyn io::Read,
-    seal: &mut Seal,
+    tags: &mut FrameTags,
     on_chunk: impl Fn(),
 ) -> Result<SnapshotMeta, WireError> {
     let mut receiver = snapshots.receive(meta, bytes).map_err(io::Error::other)?;
     while receiver.received() < bytes {
-        let Frame::SnapshotChunk { offset, bytes } = read_sealed(from, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
+        let Frame::SnapshotChunk { offset, bytes } = read_tagged(from, SNAPSHOT_FRAME_BYTES_MAX, tags)? else {
             return Err(WireError::Unexpected("frame in the middle of a snapshot"));
         };
         receiver.chunk(offset, &bytes).map_err(io::Error::other)?;
@@ -161,32 +161,32 @@ fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeI
 pub fn receive(
     shared: &Arc<Shared>,
     stream: &TcpStream,
-    seals: &mut Seals,
+    tags: &mut ConnectionTags,
     from: Identity,
     place: &ConnectionEntry,
 ) -> Result<(), WireError> {
     stream.set_read_timeout(Some(STALL_MAX))?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
-    let received = take(shared, &mut reader, &mut seals.incoming, from, place);
+    let received = take(shared, &mut reader, &mut tags.incoming, from, place);
     let mut to = stream;
-    write_sealed(&mut to, &done_frame(&received), &mut seals.outgoing)
+    write_tagged(&mut to, &done_frame(&received), &mut tags.outgoing)
 }
 
 fn take(
     shared: &Arc<Shared>,
     from_wire: &mut dyn io::Read,
-    seal: &mut Seal,
+    tags: &mut FrameTags,
     from: Identity,
     place: &ConnectionEntry,
 ) -> Result<(), WireError> {
-    let Frame::SnapshotHead { term, meta, bytes } = read_sealed(from_wire, SNAPSHOT_FRAME_BYTES_MAX, seal)? else {
+    let Frame::SnapshotHead { term, meta, bytes } = read_tagged(from_wire, SNAPSHOT_FRAME_BYTES_MAX, tags)? else {
         return Err(WireError::Unexpected("frame before a snapshot's head"));
     };
     let _one_at_a_time = shared
         .incoming_snapshot
-        .try_lock()
-        .map_err(|_| WireError::Rejected("another snapshot is being received".to_string()))?;
-    let meta = receive_chunks(&shared.snapshots(), (&meta, bytes), from_wire, seal, || place.touch())?;
+        .try_take()
+        .ok_or_else(|| WireError::Rejected("another snapshot is being received".to_string()))?;
+    let meta = receive_chunks(&shared.snapshots(), (&meta, bytes), from_wire, tags, || place.touch())?;
     let (done, answer) = crossbeam_channel::bounded(1);
     shared.inboxes.to_core(CoreInput::SnapshotReceived { from, term, meta, done });
     match answer.recv_timeout(STALL_MAX) {

@@ -5,9 +5,10 @@
 //! that is not ready then waits when it applies the step, and is behind for that time.
 //! Not here: what a node does with these commands (`services/sql/loading.rs`).
 
+use crate::lock::lock;
 use crate::node::handle::Handle;
+use crate::node::shared::Shared;
 use crate::node::shared::cluster_state::is_member_online;
-use crate::node::shared::{Shared, lock};
 use crate::node::sql::handle::Sql;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::outcome::{Outcome, Reason};

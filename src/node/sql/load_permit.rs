@@ -3,8 +3,8 @@
 //!
 //! Not here: which requests are refused (`services/sql/budget/allowance.rs`).
 
-use crate::node::shared::{lock, wait_while};
-use std::sync::{Condvar, Mutex};
+use crate::lock::{Mutex, lock, wait_while};
+use std::sync::Condvar;
 use std::time::{Duration, Instant};
 
 /// One permit on this node, so that such requests do not take the log's time from each other.

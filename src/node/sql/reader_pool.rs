@@ -5,8 +5,8 @@
 
 use super::load_permit::LoadPermits;
 use crate::limits::{SQL_READERS_MAX, SQL_READS_BYTES_MAX};
+use crate::lock::{Mutex, lock, wait_while};
 use crate::node::shared::memory::resident_bytes;
-use crate::node::shared::{lock, wait_while};
 use crate::node::views::statement_timings::StatementTimings;
 use crate::outcome::Reason;
 use crate::services::sql::{Files, Reader};
@@ -14,7 +14,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 /// Readers beyond [`SQL_READERS_MAX`] for the checks of writes, each of which takes a moment.

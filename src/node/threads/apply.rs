@@ -9,12 +9,13 @@
 use super::large_reads::{self, LargeRead};
 use super::publish::{JobWaiter, JobWaiters, Publisher};
 use crate::limits::{APPEND_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::lock::{Mutex, lock};
 use crate::node::process::logging::{self, EXIT_DISK};
+use crate::node::shared::Shared;
 use crate::node::shared::clock::mono_us;
 use crate::node::shared::link::Link;
 use crate::node::shared::messages::ApplyJob;
 use crate::node::shared::request::{Answered, Question, ReplyTo};
-use crate::node::shared::{Shared, lock};
 use crate::node::snapshots::digest::{self, SlowDigest};
 use crate::node::snapshots::writer;
 use crate::node::spawn;
@@ -29,7 +30,7 @@ use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 struct Apply {
@@ -53,7 +54,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
         waiting: BTreeMap::new(),
         publisher: Publisher::default(),
         job_waiters: JobWaiters::default(),
-        slow_sql: Arc::default(),
+        slow_sql: Arc::new(Mutex::default()),
     };
     apply.publish();
     for job in inbox {

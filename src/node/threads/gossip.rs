@@ -6,11 +6,12 @@
 
 use crate::cluster::gossip::{Edge, GossipRow, GossipTable};
 use crate::cluster::log_clock::SkewNews;
+use crate::lock::{Mutex, lock};
 use crate::node::reports::heartbeat::own_row;
 use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
 use crate::node::shared::cluster_state::is_removed;
 use crate::node::shared::messages::{CoreInput, GossipInput};
-use crate::node::shared::{Shared, inbox, lock};
+use crate::node::shared::{Shared, inbox};
 use crate::node::views::events::Author;
 use crate::services::Replicated;
 use crate::services::directory::Command;
@@ -20,8 +21,8 @@ use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Time between two tries to register this node's addresses.
@@ -45,7 +46,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
         recording: Arc::new(AtomicBool::new(false)),
-        logged_error: Arc::default(),
+        logged_error: Arc::new(Mutex::default()),
         last_register: None,
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);

@@ -6,10 +6,9 @@
 //! (`static/`).
 
 use super::latency::{BUCKETS, Recorder, percentile_us};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::outcome::Outcome;
 use crate::wire::heartbeat::Pace;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 

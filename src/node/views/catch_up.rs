@@ -4,9 +4,8 @@
 //! this node has applied up to that index. The death of a leader is not a recovery: this node has missed nothing then.
 //! Not here: snapshots, which the thread that installs them reports (`node/threads/apply.rs`).
 
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::types::{Index, NodeId};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 

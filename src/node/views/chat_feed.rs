@@ -10,12 +10,12 @@
 //! written (`chat_lines.rs`).
 
 use super::chat_lines;
+use crate::lock::{Mutex, lock, wait_while};
 use crate::node::shared::messages::ChatInput;
-use crate::node::shared::{lock, wait_while};
 use crate::services::chat::{Chat, ConversationId};
 use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 /// Events in one run. More (after a snapshot from the leader): each reader asks the chat itself.

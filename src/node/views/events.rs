@@ -8,11 +8,11 @@
 
 use super::status::{EventLine, EventPage, EventPosition, Failover};
 use crate::limits::{EVENTS_MAX, HISTORY_MAX};
-use crate::node::shared::{lock, wait_while};
+use crate::lock::{Mutex, lock, wait_while};
 use crate::services::directory::HistoryLine;
 use crate::types::{NodeId, Term};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::Condvar;
 use std::time::Instant;
 use uuid::Uuid;
 

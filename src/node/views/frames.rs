@@ -3,8 +3,8 @@
 //! Not here: what is in a frame (`status.rs`), who builds it (`node/threads/monitor.rs`).
 
 use super::status::MonitorFrame;
-use crate::node::shared::{lock, wait_while};
-use std::sync::{Arc, Condvar, Mutex};
+use crate::lock::{Mutex, lock, wait_while};
+use std::sync::{Arc, Condvar};
 use std::time::Instant;
 
 /// The newest monitor frame, encoded once for all viewers.

@@ -10,13 +10,13 @@
 //! Not here: comparing and acting on it (`node/snapshots/checkpoints.rs`), the transfer (`node/snapshots/rebuild.rs`).
 
 use crate::cluster::integrity::{Difference, Findings, StateReport};
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::outcome::Reason;
 use crate::services::digests::StateDigest;
-use crate::store::mark::{Kind, Mark};
+use crate::store::integrity_record::{IntegrityRecord, Kind};
 use crate::types::Index;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Digests that are reported: of two checkpoints that others wait for, and of two more for late nodes.
@@ -53,11 +53,11 @@ struct State {
 }
 
 impl Integrity {
-    /// `mark`: what an earlier process knew.
-    pub fn new(mark: Option<Mark>) -> Integrity {
+    /// `record`: what an earlier process knew.
+    pub fn new(record: Option<IntegrityRecord>) -> Integrity {
         let found = |kind: Kind| {
-            let mark = mark.as_ref().filter(|mark| mark.kind == kind)?;
-            Some(Difference { index: mark.index, parts: mark.parts.clone() })
+            let record = record.as_ref().filter(|record| record.kind == kind)?;
+            Some(Difference { index: record.index, parts: record.parts.clone() })
         };
         let (corrupt, split) = (found(Kind::Corrupt), found(Kind::Split));
         Integrity {
@@ -255,9 +255,9 @@ mod tests {
         let why = integrity.no_reads().unwrap().to_string();
         assert!(why.starts_with("this node's key-value differs from the majority's at index 7"), "{why}");
         assert_eq!(integrity.no_writes(), None);
-        let mark = |kind| Mark { uuid: uuid::Uuid::nil(), kind, index: Index(7), parts: vec![2] };
-        assert!(Integrity::new(Some(mark(Kind::Corrupt))).no_reads().is_some());
-        let split = Integrity::new(Some(mark(Kind::Split)));
+        let record = |kind| IntegrityRecord { uuid: uuid::Uuid::nil(), kind, index: Index(7), parts: vec![2] };
+        assert!(Integrity::new(Some(record(Kind::Corrupt))).no_reads().is_some());
+        let split = Integrity::new(Some(record(Kind::Split)));
         assert!(split.no_reads().is_none() && split.no_writes().unwrap().to_string().starts_with("read-only: "));
     }
 }

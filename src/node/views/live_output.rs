@@ -5,11 +5,11 @@
 //! meanwhile.
 //! Not here: the programs (`work/`), sending output to clients (`http/api/job_output.rs`).
 
-use crate::node::shared::{lock, wait_while};
+use crate::lock::{Mutex, lock, wait_while};
 use crate::services::jobs::JobId;
 pub use crate::work::run::Stream;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar};
 use std::time::Instant;
 
 /// Bytes of one piece: each reader has one in memory while its client takes it.

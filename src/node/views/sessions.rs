@@ -3,11 +3,11 @@
 //! Not here: what a connection does (`http/`), the cap on threads (`node/handle.rs`).
 
 use super::status::Session;
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 struct Open {

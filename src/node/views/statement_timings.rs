@@ -4,9 +4,8 @@
 //! times are neither in the state nor in the log: they differ between nodes.
 //! Not here: reads, which are timed by their own thread (`node/sql/handle.rs`).
 
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 

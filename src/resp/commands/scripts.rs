@@ -5,10 +5,10 @@
 //! is loaded.
 //! Not here: what they do to a key (`services/kv/`), their arguments (`keys.rs`).
 
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex};
+use std::sync::LazyLock;
 
 /// Length of a script's name.
 pub const NAME_BYTES: usize = 40;

@@ -22,14 +22,15 @@ use super::storage::load::empty;
 use super::storage::open::{FLAGS, KEPT, memory};
 use super::storage::{digest, own_table};
 use super::writer::Writer;
+use crate::lock::{Mutex, lock};
 #[cfg(test)]
 use crate::planted_bugs::SqlBugs;
 use crate::services::{Replicated, Reply, Service};
 use crate::types::{Index, Stamp};
 use rusqlite::Connection;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Which snapshots are on the disk; set by the thread that writes them.
 #[derive(Debug, Default)]
@@ -491,7 +492,7 @@ impl Service for Database {
             State::Live(writer) => writer.generation(),
             State::Pinned(_) => u64::MAX,
         };
-        let mut known = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.fingerprint);
         if let Some((at, fingerprint)) = *known
             && at == generation
         {

@@ -3,10 +3,11 @@
 //! Not here: what a disk does with bytes (`disk.rs`).
 
 use super::disk::Disk;
+use crate::lock::{Mutex, MutexGuard, lock};
 use crate::store::{self, Files};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// The disk as the store sees it.
 #[derive(Clone)]
@@ -19,7 +20,7 @@ impl SimFiles {
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().expect("one run is one thread, and a panic ends the run")
+        lock(&self.0)
     }
 }
 

@@ -9,6 +9,7 @@ use super::services::{Registers, ServiceBugs};
 use super::worker::Worker;
 use crate::cluster::integrity::StateReport;
 use crate::cluster::log_clock::LogClock;
+use crate::lock::{Mutex, MutexGuard, lock};
 #[cfg(test)]
 use crate::planted_bugs::{RaftBugs, StoreBugs};
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
@@ -22,7 +23,7 @@ use crate::types::{Identity, Index, Term};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Mistakes that a host can make, for the simulator to find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,9 +200,9 @@ pub struct Host {
     /// What the process before that left: a power cut may bring it back.
     pub sql_older: Option<Vec<u8>>,
     /// An older copy of its disk, with the identity at that time.
-    pub image: Option<(Identity, Disk)>,
+    pub disk_copy: Option<(Identity, Disk)>,
     /// What its disk held before an older copy was put in its place, until it has started.
-    pub newest: Option<Disk>,
+    pub replaced_disk: Option<Disk>,
 }
 
 impl Host {
@@ -228,19 +229,19 @@ impl Host {
             is_left_out: false,
             sql_file: None,
             sql_older: None,
-            image: None,
-            newest: None,
+            disk_copy: None,
+            replaced_disk: None,
         }
     }
 
     /// Its disk.
-    pub fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
-        self.disk.lock().expect("one run is one thread, and a panic ends the run")
+    pub fn disk(&self) -> MutexGuard<'_, Disk> {
+        lock(&self.disk)
     }
 
     /// Replaces the content of its disk and returns the previous content. Faults of the device remain: they are not
     /// content.
-    pub fn exchange_disk(&self, mut content: Disk) -> Disk {
+    pub fn replace_disk(&self, mut content: Disk) -> Disk {
         let mut disk = self.disk();
         std::mem::swap(&mut disk.faults, &mut content.faults);
         std::mem::replace(&mut *disk, content)

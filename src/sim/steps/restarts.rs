@@ -56,7 +56,7 @@ impl World {
             return Ok(());
         }
         self.hosts[node].disk().faults.die_after = None;
-        if !self.compare_with_memory(node, &durable)? {
+        if !self.compare_with_remembered(node, &durable)? {
             return Ok(());
         }
         let identity = self.hosts[node].identity;
@@ -140,7 +140,7 @@ impl World {
     pub fn wipe(&mut self, node: usize) {
         let old = self.hosts[node].identity;
         self.hosts[node].disk().wipe();
-        (self.hosts[node].image, self.hosts[node].newest) = (None, None);
+        (self.hosts[node].disk_copy, self.hosts[node].replaced_disk) = (None, None);
         self.hosts[node].is_damaged = false;
         self.coverage.wipes += 1;
         if self.bugs.host.wiped_keeps_identity {
@@ -176,7 +176,7 @@ impl World {
             }
         }
         self.hosts[node].disk().end_process(death);
-        self.maybe_put_back(node);
+        self.maybe_restore_stale_disk(node);
         self.hosts[node].paused_until = 0;
         let lost = self.asleep.remove(&node).unwrap_or_default();
         for what in lost {

@@ -77,7 +77,7 @@ fn the_processes_of_a_sandbox_are_counted_in_one_look() {
     wait_until("all are there", Duration::from_secs(20), || scratch.job().join("ready").exists().then_some(()))
         .unwrap();
     assert!(Namespace::of(std::process::id()).is_none(), "this program is in no sandbox");
-    let first = process_tree::below(child.id(), sandbox.levels())[0];
+    let first = process_tree::descendants(child.id(), sandbox.levels())[0];
     let namespace = Namespace::of(first).expect("whoever started it may look into it");
     // The sandbox's first process, the shell, and the processes that the shell started.
     assert_eq!(namespace.count(1000), Some(7));

@@ -81,9 +81,9 @@ fn a_file_filler_is_stopped_without_a_sandbox() {
     assert_eq!(many.outcome, JobOutcome::FilesExceeded);
     let empty = shell(PATIENT, &fill_with_empty_files("$TMPDIR"));
     assert_eq!(empty.outcome, JobOutcome::FilesExceeded, "files without content count, also in its /tmp {empty:?}");
-    let nameless = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep $1 & done; sleep $1";
+    let unlinked = "for i in 1 2 3 4; do exec 9>f; rm f; head -c 7000000 /dev/zero >&9; sleep $1 & done; sleep $1";
     assert_eq!(
-        shell(LIMITS, nameless).outcome,
+        shell(LIMITS, unlinked).outcome,
         JobOutcome::FilesExceeded,
         "removed files count as long as they are open"
     );

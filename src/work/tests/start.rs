@@ -9,12 +9,13 @@ use crate::work::WorkError;
 use crate::work::run::{Attempt, start_patiently};
 use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::how_it_ended;
+use crate::work::{process_tree, scratch};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Number of threads of a desktop session.
 const OTHERS: usize = 400;
@@ -157,5 +158,35 @@ fn exit_codes_of_wrappers_are_not_mistaken_for_their_failure() {
     for code in [1, 124, 125, 126, 127] {
         let end = shell(&format!("echo 'bwrap: Creating new namespace failed' >&2; exit {code}"));
         finished(&end, code, "");
+    }
+}
+
+/// A node is killed while it starts a command, and starts again: wrapper processes that are just being forked must end,
+/// too. bubblewrap's inner process waits forever for an outer one that was killed before it wrote the user mappings,
+/// and with it anybody who reads the output of both.
+#[test]
+fn a_start_of_the_node_ends_sandboxes_that_are_being_set_up() {
+    let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 13);
+    let jobs = dir.path().join("jobs");
+    let below = format!("{}/", jobs.display());
+    let is_left = |pid: &String| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        text(&line).starts_with("bwrap\0") && text(&line).contains(&below)
+    };
+    for round in 0..15 {
+        scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
+        let scratch = Scratch::make(&jobs.join("1-1"), sandbox.user(slot), 1).unwrap();
+        let bounds = Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+        let mut command = sandbox.command(&["sleep", "60"].map(String::from), scratch.path(), &[], slot, &bounds);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // `timeout`, or the outer or the inner process of bubblewrap has begun.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while process_tree::descendants(child.id(), round % 3).is_empty() && Instant::now() < deadline {}
+        scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
+        assert!(!child.wait().unwrap().success(), "it was killed");
+        let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|row| row.file_name().into_string().ok());
+        let left: Vec<String> = pids.filter(is_left).collect();
+        std::mem::forget(scratch);
+        assert!(left.is_empty(), "round {round}: processes {left:?} go on");
     }
 }

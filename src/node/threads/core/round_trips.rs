@@ -3,12 +3,12 @@
 //! One heartbeat at a time is measured for each peer, so that a round of reads costs one comparison for a peer whose
 //! answer is still missing. Not here: what the figures are for (`node/reports/metrics.rs`).
 
-use crate::node::shared::lock;
+use crate::lock::{Mutex, lock};
 use crate::node::views::latency::CoarseRecorder;
 use crate::raft::{Body, Message};
 use crate::types::NodeId;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A heartbeat without an answer for so long is lost: the next one is measured instead.

@@ -5,11 +5,11 @@
 //!
 //! Not here: what a statement frees (`freed_space.rs`).
 
+use crate::lock::{Mutex, lock};
 use crate::services::sql::commands::ROW_BYTES_MAX;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 /// Length in bytes up to which a row has no pages of its own.
 pub const LONG_BYTES: i64 = 4_000;
@@ -52,7 +52,7 @@ impl LongRows {
     /// The file cannot be read in time.
     pub fn of(&self, conn: &Connection, root: i64, enough: u64) -> Result<(u64, u64)> {
         let at = self.written.load(Relaxed);
-        let tables = || self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = || lock(&self.tables);
         let known = tables().get(&root).copied();
         let bound = |found: TableScan| {
             let since = at.saturating_sub(found.at);

@@ -16,12 +16,13 @@
 
 use super::function_calls::refused;
 use super::hook_state::HookState;
+use crate::lock::{Mutex, MutexGuard, lock};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Result, params_from_iter};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Functions with modifiers, and the number of their first arguments that are not points in time.
 const WITH_MODIFIERS: &[(&str, usize)] =
@@ -244,7 +245,7 @@ impl Dates {
     }
 
     fn auxiliary(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.auxiliary.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.auxiliary)
     }
 }
 

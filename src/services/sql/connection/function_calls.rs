@@ -4,6 +4,7 @@
 //! Not here: the functions (`functions.rs`, `result_lengths.rs`, `dates.rs`).
 
 use super::hook_state::{HookState, Purpose};
+use crate::lock::{Mutex, MutexGuard, lock};
 use crate::services::sql::commands::{ROW_BYTES_MAX, STEPS_MAX};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
 use rusqlite::functions::Context;
@@ -11,8 +12,8 @@ use rusqlite::limits::Limit;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Error, Result, ffi, params_from_iter};
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Largest cost of one function call in a read, in steps: some seconds, during which the deadline is not checked.
 const READ_CALL_STEPS_MAX: u64 = STEPS_MAX / 4;
@@ -20,8 +21,14 @@ const READ_CALL_STEPS_MAX: u64 = STEPS_MAX / 4;
 pub const JSON: u32 = b'J' as u32;
 
 /// An auxiliary connection with SQLite's own functions, opened when it is first used.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct AuxiliaryConnection(Arc<Mutex<Option<Connection>>>);
+
+impl Default for AuxiliaryConnection {
+    fn default() -> AuxiliaryConnection {
+        AuxiliaryConnection(Arc::new(Mutex::default()))
+    }
+}
 
 impl AuxiliaryConnection {
     /// Runs a query and returns the value of its only row and column.
@@ -40,7 +47,7 @@ impl AuxiliaryConnection {
     }
 
     fn open(&self) -> Result<MutexGuard<'_, Option<Connection>>> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.0);
         if slot.is_none() {
             let conn = Connection::open_in_memory()?;
             // A longer value could not be used, and would only take memory.

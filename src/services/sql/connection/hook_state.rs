@@ -7,11 +7,12 @@
 //! Not here: the hooks (`configure.rs`, `authorizer.rs`, `functions.rs`).
 
 use super::files::Files;
+use crate::lock::{Mutex, MutexGuard, lock};
 use crate::services::sql::budget::fulltext_writes::{Definition, FulltextWrites};
 use crate::services::sql::budget::step_cost::{self, Cost, Price};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// Steps between two checks of the budget, the disk and the deadline; in that time a statement can write about ten
 /// megabytes.
@@ -169,8 +170,8 @@ impl HookState {
         self.asked.store(0, Relaxed);
         self.may_repeat.store(false, Relaxed);
         self.selects.store(false, Relaxed);
-        self.created_table.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.filled.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.created_table).take();
+        lock(&self.filled).clear();
         self.set_price(step_cost::PLAIN);
         *self.why() = None;
     }
@@ -178,7 +179,7 @@ impl HookState {
     /// Starts a transaction. `names`: the virtual tables, if the schema has changed since the previous transaction.
     /// Returns whether there are any.
     pub fn begin_transaction(&self, names: Option<Vec<String>>) -> bool {
-        let mut known = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.virtual_names);
         if let Some(names) = names {
             *known = names;
         }
@@ -192,7 +193,7 @@ impl HookState {
         if !self.has_virtual.load(Relaxed) {
             return;
         }
-        let names = self.virtual_names.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = lock(&self.virtual_names);
         let is_virtual =
             self.is_virtual_unsure.load(Relaxed) || names.iter().any(|name| name.eq_ignore_ascii_case(table));
         self.touches_virtual.fetch_or(is_virtual, Relaxed);
@@ -201,7 +202,7 @@ impl HookState {
     /// Records that the statement writes to this table. `inserts`: by an INSERT, of which a statement may have several.
     pub fn fills(&self, table: &str, inserts: bool) {
         if self.touches_virtual.load(Relaxed) {
-            let mut filled = self.filled.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut filled = lock(&self.filled);
             match filled.iter_mut().find(|(name, _)| name == table) {
                 Some((_, times)) => *times += u64::from(inserts),
                 None => filled.push((table.to_string(), 1)),
@@ -211,17 +212,17 @@ impl HookState {
 
     /// If the statement uses a virtual table: the tables that it writes to, and the number of INSERTs into each.
     pub fn filled(&self) -> Vec<(String, u64)> {
-        self.filled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.filled).clone()
     }
 
     /// Restores what was recorded when the statement was prepared, for a statement that is not prepared again.
     pub fn set_filled(&self, filled: &[(String, u64)]) {
-        *self.filled.lock().unwrap_or_else(PoisonError::into_inner) = filled.to_vec();
+        *lock(&self.filled) = filled.to_vec();
     }
 
     /// The full-text tables.
     pub fn fulltext(&self) -> MutexGuard<'_, FulltextWrites> {
-        self.fulltext.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.fulltext)
     }
 
     /// Charges for the work of a full-text table for the present statement.
@@ -244,9 +245,9 @@ impl HookState {
         let mut fulltext = None;
         if let Some(Schema { indexes, views, fulltext: found }) = schema {
             fulltext = Some(found);
-            *self.indexes.lock().unwrap_or_else(PoisonError::into_inner) = indexes;
-            *self.views.lock().unwrap_or_else(PoisonError::into_inner) = views;
-            self.costs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            *lock(&self.indexes) = indexes;
+            *lock(&self.views) = views;
+            lock(&self.costs).clear();
         }
         self.fulltext().begin(fulltext);
         self.is_schema_changed.store(false, Relaxed);
@@ -259,29 +260,29 @@ impl HookState {
 
     /// Whether there may be a view with that name.
     pub fn may_be_view(&self, name: &str) -> bool {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let views = lock(&self.views);
         self.is_schema_changed.load(Relaxed) || views.iter().any(|view| view.eq_ignore_ascii_case(name))
     }
 
     /// Records that the statement creates this table.
     pub fn set_created_table(&self, table: &str) {
-        *self.created_table.lock().unwrap_or_else(PoisonError::into_inner) = Some(table.to_string());
+        *lock(&self.created_table) = Some(table.to_string());
     }
 
     /// The table that the statement creates.
     pub fn created_table(&self) -> Option<String> {
-        self.created_table.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.created_table).clone()
     }
 
     /// The table that the statement has created from a SELECT.
     pub fn table_created_by_select(&self) -> Option<String> {
-        let created_table = self.created_table.lock().unwrap_or_else(PoisonError::into_inner);
+        let created_table = lock(&self.created_table);
         created_table.clone().filter(|_| self.selects.load(Relaxed))
     }
 
     /// The cached cost of a statement; `None` if it is unknown or the command has changed the schema.
     pub fn known_cost(&self, sql: &str) -> Option<Cost> {
-        let costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        let costs = lock(&self.costs);
         costs.get(sql).copied().filter(|_| !self.is_schema_changed.load(Relaxed))
     }
 
@@ -290,7 +291,7 @@ impl HookState {
         if self.is_schema_changed.load(Relaxed) || sql.len() > REMEMBERED_BYTES_MAX {
             return;
         }
-        let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut costs = lock(&self.costs);
         if costs.len() >= REMEMBERED_MAX {
             costs.clear();
         }
@@ -311,7 +312,7 @@ impl HookState {
 
     /// Charges for a row that a statement writes to a table, and for its index entries.
     pub fn charge_row(&self, table: &str) {
-        let indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        let indexes = lock(&self.indexes);
         let known = indexes.get(&table.to_ascii_lowercase()).copied().unwrap_or(0);
         drop(indexes);
         let count = if self.is_schema_changed.load(Relaxed) { known.max(INDEXES_UNKNOWN) } else { known };
@@ -407,7 +408,7 @@ impl HookState {
 
     fn why(&self) -> MutexGuard<'_, Option<String>> {
         // A panic of another thread cannot have left it half written.
-        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.why)
     }
 }
 

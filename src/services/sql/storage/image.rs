@@ -11,13 +11,14 @@
 
 use super::file_header::without_log;
 use super::own_table;
+use crate::lock::{Mutex, Permit, lock};
 use crate::services::snapshot_format::{bad, put_numbers, take_numbers};
 use crate::services::sql::connection::files::Files;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Result};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Largest database that is rebuilt for a backup, in bytes.
 const VACUUM_BYTES_MAX: i64 = 256 << 20;
@@ -79,16 +80,16 @@ impl PinnedImage {
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.source {
             Source::Memory(conn) => {
-                let mut conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut conn = lock(conn);
                 let image = conn.serialize(MAIN_DB).map_err(io::Error::other)?;
                 put_numbers(&mut &mut *out, [self.newest, image.len() as u64])?;
                 stream(&mut &image[..], out)
             }
             Source::File { conn, files, copy: slot } => {
-                let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut slot = lock(slot);
                 if slot.is_none() {
                     let path = files.temporary();
-                    let conn = conn.lock().unwrap_or_else(PoisonError::into_inner);
+                    let conn = lock(conn);
                     let made = copy_to_file(&conn, &path, files);
                     *slot = Some(path);
                     made.map_err(io::Error::other)?;
@@ -105,9 +106,7 @@ impl PinnedImage {
     /// Calls `ask` with a connection to the pinned content.
     pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> io::Result<T>) -> io::Result<T> {
         match &self.source {
-            Source::Memory(conn) | Source::File { conn, .. } => {
-                ask(&conn.lock().unwrap_or_else(PoisonError::into_inner))
-            }
+            Source::Memory(conn) | Source::File { conn, .. } => ask(&lock(conn)),
             Source::Failed(why) => Err(io::Error::other(why.clone())),
         }
     }
@@ -116,7 +115,7 @@ impl PinnedImage {
 impl Drop for PinnedImage {
     fn drop(&mut self) {
         if let Source::File { files, copy, .. } = &self.source
-            && let Some(path) = copy.lock().unwrap_or_else(PoisonError::into_inner).take()
+            && let Some(path) = lock(copy).take()
         {
             files.remove(&path);
         }
@@ -152,14 +151,14 @@ pub fn bare_image(files: &Arc<dyn Files>, is_vacuumed: bool, out: &mut dyn Write
 
 /// Rebuilds a copy without free pages, one at a time: SQLite needs twice its size on the disk meanwhile.
 fn vacuum(copy: &Connection) -> io::Result<()> {
-    static RUNNING: Mutex<()> = Mutex::new(());
+    static RUNNING: Permit = Permit::new();
     let number = |sql: &str| copy.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(io::Error::other);
     let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
     if bytes > VACUUM_BYTES_MAX {
         let why = format!("vacuum is for databases of up to {} MiB: run VACUUM on the backup", VACUUM_BYTES_MAX >> 20);
         return Err(io::Error::other(why));
     }
-    let Ok(_running) = RUNNING.try_lock() else {
+    let Some(_running) = RUNNING.try_take() else {
         return Err(io::Error::other("another backup is being vacuumed: try again later"));
     };
     copy.execute_batch("VACUUM").map_err(io::Error::other)

@@ -13,6 +13,7 @@ use super::file_header;
 use super::load::{self, Stop};
 use super::open::{FLAGS, KEPT, memory};
 use super::own_table::{self, Plan};
+use crate::lock::{Mutex, MutexGuard, lock, wait};
 use crate::services::sql::commands::{FILE_STEPS_MAX, FILE_STEPS_PER_BYTE};
 use crate::services::sql::connection::files::Files;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements, Purpose, Schema};
@@ -21,7 +22,7 @@ use crate::services::sql::errors::{BUDGET_EXCEEDED, Fatal, OTHER_FILE, Statement
 use rusqlite::{Connection, OpenFlags};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar};
 
 /// A database that can replace the present one.
 #[derive(Debug)]
@@ -70,8 +71,7 @@ struct State {
 
 impl Slot {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic of another thread ends the process, so the value is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -102,7 +102,7 @@ impl Preparing {
             if let Some(built) = state.built.take() {
                 return built;
             }
-            state = self.slot.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.slot.changed, state);
         }
     }
 }

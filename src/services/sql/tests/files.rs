@@ -1,6 +1,6 @@
 //! The database in a file: kept, set aside, rebuilt, and pinned while writes continue.
 //!
-//! Not here: the node around it (`tests/cluster/sql.rs`).
+//! Not here: the node around it (`tests/cluster/sql/loads.rs`).
 
 use super::script_runner::{Node, in_words, request};
 use crate::services::registry::Registry;

@@ -1,7 +1,8 @@
 //! Database files that are loaded: prepared outside of the log and put in place in one step, at whatever moment the
 //! node crashes.
 //!
-//! Not here: what a file may contain (`hostile.rs`, `determinism.rs`), who sends the commands (`tests/cluster/sql.rs`).
+//! Not here: what a file may contain (`hostile.rs`, `determinism.rs`), who sends the commands
+//! (`tests/cluster/sql/loads.rs`).
 
 use super::files::{Folder, folder, start};
 use super::script_runner::{Node, answer, in_words, request};

@@ -32,7 +32,7 @@ fn requests() -> (PendingRequests, tempfile::TempDir) {
         peer_key: None,
         dir: dir.path().to_path_buf(),
         inboxes: inboxes::channels().0,
-        mark: None,
+        integrity_record: None,
         is_gateway: false,
         snapshots: store.snapshots(),
         sql: None,

@@ -112,12 +112,12 @@ impl Secrets {
     }
 
     /// For the frames that `side` sends and takes from here on.
-    pub fn seals(&self, side: Side) -> Seals {
-        let seal = |side| {
+    pub fn tags(&self, side: Side) -> ConnectionTags {
+        let direction = |side| {
             let key: [u8; 32] = self.mac(b"frames", side).finalize().into_bytes().into();
-            Seal { keyed: Some(keyed(&key)), next: 0 }
+            FrameTags { keyed: Some(keyed(&key)), next: 0 }
         };
-        Seals { outgoing: seal(side), incoming: seal(side.other()) }
+        ConnectionTags { outgoing: direction(side), incoming: direction(side.other()) }
     }
 }
 
@@ -127,22 +127,22 @@ fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
 
 /// Both directions of a connection. The default has no tags: there is no secret.
 #[derive(Clone, Debug, Default)]
-pub struct Seals {
+pub struct ConnectionTags {
     /// For frames that this side sends.
-    pub outgoing: Seal,
+    pub outgoing: FrameTags,
     /// For frames that it takes.
-    pub incoming: Seal,
+    pub incoming: FrameTags,
 }
 
 /// One direction of a connection: the tag of each frame, in order.
 #[derive(Clone, Default)]
-pub struct Seal {
+pub struct FrameTags {
     keyed: Option<Hmac<Sha256>>,
     /// Frames before this one.
     next: u64,
 }
 
-impl Seal {
+impl FrameTags {
     /// Bytes after each frame.
     pub(super) fn tag_bytes(&self) -> usize {
         if self.keyed.is_some() { TAG_BYTES } else { 0 }
@@ -175,9 +175,9 @@ impl Seal {
     }
 }
 
-impl fmt::Debug for Seal {
+impl fmt::Debug for FrameTags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seal").field("has_tags", &self.keyed.is_some()).field("next", &self.next).finish()
+        f.debug_struct("FrameTags").field("has_tags", &self.keyed.is_some()).field("next", &self.next).finish()
     }
 }
 
@@ -199,11 +199,11 @@ mod tests {
         let secrets = secrets();
         let proof = secrets.proof(Side::Acceptor);
         assert!(secrets.is_proof(Side::Acceptor, &proof) && !secrets.is_proof(Side::Dialer, &proof));
-        let (mut dialer, acceptor) = (secrets.seals(Side::Dialer), secrets.seals(Side::Acceptor));
+        let (mut dialer, acceptor) = (secrets.tags(Side::Dialer), secrets.tags(Side::Acceptor));
         let (first, second) = (dialer.outgoing.tag(b"a").unwrap(), dialer.outgoing.tag(b"a").unwrap());
         let hear = |tags: &[&[u8]]| {
-            let mut seal = acceptor.incoming.clone();
-            tags.iter().all(|tag| seal.is_next(b"a", tag))
+            let mut incoming = acceptor.incoming.clone();
+            tags.iter().all(|tag| incoming.is_next(b"a", tag))
         };
         assert!(hear(&[&first, &second]));
         for tags in [&[&second[..]][..], &[&first, &first], &[&first[..15]], &[&[]], &[&[0; 16]]] {
@@ -220,6 +220,6 @@ mod tests {
     fn keys_do_not_show() {
         let key = Key::of("for the phalanx only");
         assert_eq!(format!("{key:?}"), "Key(********)");
-        assert!(!format!("{:?}", secrets().seals(Side::Dialer)).contains("Hmac"));
+        assert!(!format!("{:?}", secrets().tags(Side::Dialer)).contains("Hmac"));
     }
 }

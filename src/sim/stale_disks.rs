@@ -18,36 +18,36 @@ use crate::raft::{Durable, Promise};
 use crate::types::Identity;
 
 /// Time between two heartbeats that carry a promise, in ticks.
-const TELL_EVERY_TICKS: u64 = 8;
+const SEND_EVERY_TICKS: u64 = 8;
 
 impl World {
     /// A process has died: perhaps its disk is copied, perhaps an older copy is put in its place.
-    pub fn maybe_put_back(&mut self, node: usize) {
-        if self.plan.restores == 0.0 || self.in_liveness_phase || self.hosts[node].newest.is_some() {
+    pub fn maybe_restore_stale_disk(&mut self, node: usize) {
+        if self.plan.restores == 0.0 || self.in_liveness_phase || self.hosts[node].replaced_disk.is_some() {
             return;
         }
         let who = self.hosts[node].identity;
-        let is_due = self.image_rng.f64() < self.plan.restores;
-        let has_image = self.hosts[node].image.as_ref().is_some_and(|(of, _)| *of == who);
+        let is_due = self.stale_disk_rng.f64() < self.plan.restores;
+        let has_copy = self.hosts[node].disk_copy.as_ref().is_some_and(|(of, _)| *of == who);
         let is_sound = !self.hosts[node].is_damaged;
-        if has_image && is_due && is_sound && self.can_spare(|lost| *lost == who) {
+        if has_copy && is_due && is_sound && self.can_spare(|lost| *lost == who) {
             let host = &mut self.hosts[node];
-            let Some((_, image)) = host.image.take() else { return };
-            let newest = host.exchange_disk(image);
+            let Some((_, copy)) = host.disk_copy.take() else { return };
+            let newest = host.replace_disk(copy);
             // Until it has started, it is one that cannot be counted on.
-            (host.newest, host.is_damaged) = (Some(newest), true);
-            self.coverage.images_put_back += 1;
-            self.note(|_| format!("n{} is put back to an older disk", node + 1));
-        } else if is_sound && self.image_rng.bool() {
-            let image = self.hosts[node].disk().clone();
-            self.hosts[node].image = Some((who, image));
+            (host.replaced_disk, host.is_damaged) = (Some(newest), true);
+            self.coverage.stale_disks_restored += 1;
+            self.note(|_| format!("n{} is restored to an older copy of its disk", node + 1));
+        } else if is_sound && self.stale_disk_rng.bool() {
+            let copy = self.hosts[node].disk().clone();
+            self.hosts[node].disk_copy = Some((who, copy));
         }
     }
 
     /// Heartbeats report to the other nodes what a node has promised.
-    pub fn tell_promise(&mut self, node: usize) {
+    pub fn send_promise(&mut self, node: usize) {
         let host = &self.hosts[node];
-        if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
+        if !(self.now / host.tick_us).is_multiple_of(SEND_EVERY_TICKS) {
             return;
         }
         let who = host.identity;
@@ -70,15 +70,15 @@ impl World {
     }
 
     /// The result for a starting node. `false`: it does not continue with this disk under this identity.
-    pub fn compare_with_memory(&mut self, node: usize, durable: &Durable) -> CheckResult<bool> {
+    pub fn compare_with_remembered(&mut self, node: usize, durable: &Durable) -> CheckResult<bool> {
         let who = self.hosts[node].identity;
         let (kept, known) = (Promise::from(durable), self.remembered(&who));
         let is_short = kept.falls_short_of(&known);
-        let Some(newest) = self.hosts[node].newest.take() else {
+        let Some(newest) = self.hosts[node].replaced_disk.take() else {
             return match is_short && !self.hosts[node].is_damaged {
                 true => violation!(
                     "IdentityOnce",
-                    "n{} holds {kept:?}, others remember {known:?}, and its disk was not put back",
+                    "n{} holds {kept:?}, others remember {known:?}, and its disk was not restored",
                     node + 1
                 ),
                 false => Ok(true),
@@ -89,13 +89,13 @@ impl World {
                 return Ok(true);
             }
             self.note(|_| format!("n{} holds {kept:?}, others remember {known:?}: its disk is outdated", node + 1));
-            self.coverage.images_found_out += 1;
+            self.coverage.stale_disks_detected += 1;
             self.wipe(node);
         } else {
-            self.hosts[node].exchange_disk(newest);
+            self.hosts[node].replace_disk(newest);
             self.hosts[node].is_damaged = false;
         }
-        let delay = self.image_rng.u64(20_000..200_000);
+        let delay = self.stale_disk_rng.u64(20_000..200_000);
         self.start_at(node, self.now + delay);
         Ok(false)
     }

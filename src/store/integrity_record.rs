@@ -1,6 +1,6 @@
 //! `integrity.json` in a node's folder: records that the node's state is wrong, or that no majority has the same state.
 //!
-//! A node must not serve a corrupt state after a restart, so the mark is durable; it is removed once the state was
+//! A node must not serve a corrupt state after a restart, so the record is durable; it is removed once the state was
 //! replaced.
 //! Not here: the detection (`cluster/integrity.rs`), the reaction (`node/snapshots/checkpoints.rs`).
 
@@ -27,8 +27,8 @@ pub enum Kind {
 
 /// Content of `integrity.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    /// Uuid of the node; a mark with another uuid is about a discarded state.
+pub struct IntegrityRecord {
+    /// Uuid of the node; a record with another uuid is about a discarded state.
     pub uuid: Uuid,
     /// What was detected.
     pub kind: Kind,
@@ -38,31 +38,31 @@ pub struct Mark {
     pub parts: Vec<u8>,
 }
 
-/// Reads the mark of this identity. A file that cannot be parsed counts as [`Kind::Corrupt`].
+/// Reads the record of this identity. A file that cannot be parsed counts as [`Kind::Corrupt`].
 ///
 /// # Errors
 /// Returns an error if the file cannot be read.
-pub fn load(files: &dyn Files, dir: &Path, uuid: Uuid) -> Result<Option<Mark>, StoreError> {
+pub fn load(files: &dyn Files, dir: &Path, uuid: Uuid) -> Result<Option<IntegrityRecord>, StoreError> {
     let path = dir.join(FILE_NAME);
     let bytes = match files.read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io("read", &path, e)),
     };
-    let unread = || Mark { uuid, kind: Kind::Corrupt, index: Index(0), parts: Vec::new() };
-    let mark: Mark = serde_json::from_slice(&bytes).unwrap_or_else(|_| unread());
-    Ok(Some(mark).filter(|mark| mark.uuid == uuid))
+    let unread = || IntegrityRecord { uuid, kind: Kind::Corrupt, index: Index(0), parts: Vec::new() };
+    let record: IntegrityRecord = serde_json::from_slice(&bytes).unwrap_or_else(|_| unread());
+    Ok(Some(record).filter(|record| record.uuid == uuid))
 }
 
-/// Writes the mark durably; `None` removes it.
+/// Writes the record durably; `None` removes it.
 ///
 /// # Errors
 /// Returns the disk's error.
-pub fn save(files: &dyn Files, dir: &Path, mark: Option<&Mark>) -> Result<(), StoreError> {
+pub fn save(files: &dyn Files, dir: &Path, record: Option<&IntegrityRecord>) -> Result<(), StoreError> {
     let (path, temporary) = (dir.join(FILE_NAME), dir.join(TEMPORARY_NAME));
-    match mark {
-        Some(mark) => {
-            let mut bytes = serde_json::to_vec_pretty(mark).expect("a mark is plain data");
+    match record {
+        Some(record) => {
+            let mut bytes = serde_json::to_vec_pretty(record).expect("a record is plain data");
             bytes.push(b'\n');
             let mut file = files.create(&temporary).map_err(|e| StoreError::io("create", &temporary, e))?;
             file.write_at(0, &bytes).map_err(|e| StoreError::io("write to", &temporary, e))?;
@@ -83,16 +83,16 @@ mod tests {
     use crate::store::RealFiles;
 
     #[test]
-    fn a_mark_is_read_back_until_it_is_removed_and_only_by_its_own_identity() {
+    fn a_record_is_read_back_until_it_is_removed_and_only_by_its_own_identity() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), None);
-        let mark = Mark { uuid: one, kind: Kind::Corrupt, index: Index(7), parts: vec![2, 4] };
-        save(&RealFiles, dir.path(), Some(&mark)).unwrap();
-        assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), Some(mark));
+        let record = IntegrityRecord { uuid: one, kind: Kind::Corrupt, index: Index(7), parts: vec![2, 4] };
+        save(&RealFiles, dir.path(), Some(&record)).unwrap();
+        assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), Some(record));
         assert_eq!(load(&RealFiles, dir.path(), other).unwrap(), None);
         std::fs::write(dir.path().join(FILE_NAME), b"{").unwrap();
-        assert_eq!(load(&RealFiles, dir.path(), one).unwrap().map(|mark| mark.kind), Some(Kind::Corrupt));
+        assert_eq!(load(&RealFiles, dir.path(), one).unwrap().map(|record| record.kind), Some(Kind::Corrupt));
         save(&RealFiles, dir.path(), None).unwrap();
         save(&RealFiles, dir.path(), None).unwrap();
         assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), None);
