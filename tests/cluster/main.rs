@@ -10,6 +10,7 @@ mod console;
 mod disk;
 mod failover;
 mod front;
+mod hosts;
 mod integrity;
 mod jobs;
 mod kv;
