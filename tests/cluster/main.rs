@@ -15,6 +15,7 @@ mod integrity;
 mod jobs;
 mod kv;
 mod memory;
+mod odd_hosts;
 mod partition;
 mod peer_port;
 mod readme;

@@ -88,7 +88,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
         }
     };
     let from = hello.from;
-    let is_short = matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. });
+    let is_short = matches!(hello.purpose, Purpose::Ask | Purpose::Claim { .. } | Purpose::Join { .. });
     let has_place = is_short || !belongs(shared, from) || place.recognize(from, &hello.purpose);
     let ended = match hello.purpose {
         _ if !has_place => Err(WireError::Unexpected("connection: all places are taken")),
@@ -96,7 +96,10 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
             Err(WireError::Unexpected("peer without a cluster"))
         }
         Purpose::Peer => serve_peer(shared, stream, hello, place, &mut seals.incoming),
-        Purpose::Ask => answer(stream, &mut seals, Frame::Whereabouts(whereabouts(shared, from.id))),
+        // A node in a cluster grants no claim.
+        Purpose::Ask | Purpose::Claim { .. } => {
+            answer(stream, &mut seals, Frame::Whereabouts(whereabouts(shared, from.id)))
+        }
         Purpose::Join { is_gateway } => answer(stream, &mut seals, join::admit(shared, stream, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));

@@ -1,9 +1,9 @@
 //! Hosts of their own: each a network namespace with an address and folders of its own, all at one switch.
 //!
-//! [`is_apart`] runs a test again within a network and a process namespace of its own, so the machine sees nothing of it,
-//! several tests run at once, and the kernel removes everything when the test ends, however it ends. [`Hosts`] makes a
-//! network namespace for each host and the switch (`switch.py`), which cuts, delays and loses what the test wants. The
-//! test itself is at port 0 of the switch and reaches each node at its address. It needs root on Linux, `ip` and Python.
+//! [`is_apart`] runs a test again within a network and a process namespace of its own, so the machine sees nothing of
+//! it, several tests run at once, and the kernel removes everything when the test ends, however it ends. [`Hosts`] makes
+//! a network namespace for each host and the switch (`switch.py`), which cuts, delays and loses what the test wants. The
+//! test itself is at port 0 of the switch and reaches each node at its address. It needs root on Linux, `ip`, Python.
 
 use crate::EXE;
 use phalanx::lab::process::Process;
@@ -20,8 +20,8 @@ const APART: &str = "LAB_HOSTS_APART";
 pub const TEST: u64 = 0;
 const SWITCH_WITHIN: Duration = Duration::from_secs(20);
 
-/// Whether this process has namespaces of its own. If not, the test (its name with its module) has been run in a process
-/// that has, or there is a line that says what is missing.
+/// Whether this process has namespaces of its own. If not, the test (its name with its module) has been run in a
+/// process that has, or there is a line that says what is missing.
 pub fn is_apart(test: &str) -> bool {
     if std::env::var_os(APART).is_some() {
         return true;

@@ -2,11 +2,12 @@
 
 usage: switch.py SEED PID...     Host N is the network of the N-th process; port 0 is in the network of this one.
 
-Host N has the address 10.77.0.N and the MAC 02:00:00:00:00:NN, port 0 has 10.77.0.254. Each line of standard input is a
-JSON object and is answered by the line "done": {"from": [1], "to": [2, 3], "loss": 0.3, "delay_ms": 20, "jitter_ms": 5}.
-It replaces what applied to frames in that direction. TAP devices offer no offloads, so each frame is a whole packet with
-its checksum. The devices end with this process, and this process with its standard input. A switch of our own, as not
-every kernel has the scheduler netem.
+Host N has the address 10.77.0.N and the MAC 02:00:00:00:00:NN, port 0 has 10.77.0.254. Each line of standard input
+is a JSON object and is answered by the line "done":
+    {"from": [1], "to": [2, 3], "loss": 0.3, "delay_ms": 20, "jitter_ms": 5}
+It replaces what applied to frames in that direction. TAP devices offer no offloads, so each frame is a whole packet
+with its checksum. The devices end with this process, and this process with its standard input. A switch of our own, as
+not every kernel has the scheduler netem.
 """
 import fcntl
 import heapq
