@@ -165,6 +165,8 @@ pub enum Frame {
     /// The acceptor cannot talk to this dialer. `cluster`: the one that its data belongs to, `None` for a node without
     /// data. Versions before 16 send `Reject`.
     Differs { what: Difference, cluster: Option<Uuid> },
+    /// What `config.json` of every host is to contain: the text of the newest version, from the leader.
+    ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// A request of a client that its node forwards to the leader.

@@ -20,6 +20,7 @@ use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
 use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
+use crate::node::threads::config_writer;
 use crate::raft::Refused;
 use crate::types::Identity;
 use crate::warn_seldom;
@@ -252,6 +253,7 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
             shared.inboxes.to_core(CoreInput::Remembered { by: from, promise, compared: None })
         }
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
+        Frame::ConfigFile(text) => config_writer::hear(shared, from.id, &text),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
         Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
         Frame::Published { channel, message } => publish(shared, channel, message),

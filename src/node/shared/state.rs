@@ -10,6 +10,7 @@ use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::peer_frames::PeerFrames;
 use super::stopper::Stopper;
+use crate::cluster::config_file::Projection;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
@@ -156,6 +157,8 @@ pub struct Shared {
     is_disk_low: AtomicBool,
     /// What the leader reports about this node, if it is not a member (`node/peer/former_member.rs`).
     outsider: Mutex<Option<Outsider>>,
+    /// The newest version of `config.json` that this node knows.
+    pub config_file: Mutex<Option<Arc<Projection>>>,
     /// Addresses in `peers` at which a node cannot join, and why (`node/peer/odd_peers.rs`).
     odd_peers: Mutex<BTreeMap<String, String>>,
     /// Ends this process.
@@ -256,6 +259,7 @@ impl Shared {
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
+            config_file: Mutex::default(),
             odd_peers: Mutex::default(),
             stopper: parts.stopper,
             incoming_snapshot: Mutex::new(()),

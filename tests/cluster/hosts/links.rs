@@ -2,10 +2,11 @@
 
 use super::{Hosts, Link, TEST, is_apart};
 use phalanx::lab::Result;
+use phalanx::lab::process::Process;
 use serde_json::json;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Sends back each datagram.
@@ -37,7 +38,8 @@ fn links_are_cut_delayed_and_lossy_as_told() -> Result<()> {
     assert_eq!(connect(1), Err(ErrorKind::TimedOut));
     hosts.heal()?;
 
-    let mut echo = hosts.command(1, "python3").args(["-c", ECHO]).stdin(Stdio::null()).spawn().unwrap();
+    let log = hosts.cluster.dir().join("echo.log");
+    let echo = Process::start(hosts.command(1, "python3").args(["-c", ECHO]), &log)?;
     hosts.cluster.wait_until("the echo listens", Duration::from_secs(10), || {
         let socket = UdpSocket::bind("10.77.0.254:0").ok()?;
         socket.set_read_timeout(Some(Duration::from_millis(100))).ok()?;
@@ -56,8 +58,7 @@ fn links_are_cut_delayed_and_lossy_as_told() -> Result<()> {
             returned += 1;
         }
     }
-    echo.kill().unwrap();
-    echo.wait().unwrap();
+    drop(echo);
     assert!((620..=780).contains(&returned), "{returned} of 1000 came back at a loss of 30 %");
 
     drop(hosts);

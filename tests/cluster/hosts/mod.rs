@@ -1,9 +1,10 @@
 //! Hosts of their own: each a network namespace with an address and folders of its own, all at one switch.
 //!
 //! [`is_apart`] runs a test again within a network and a process namespace of its own, so the machine sees nothing of
-//! it, several tests run at once, and the kernel removes everything when the test ends, however it ends. [`Hosts`] makes
-//! a network namespace for each host and the switch (`switch.py`), which cuts, delays and loses what the test wants. The
-//! test itself is at port 0 of the switch and reaches each node at its address. It needs root on Linux, `ip`, Python.
+//! it, several tests run at once, and the kernel removes everything when the test ends, however it ends. [`Hosts`]
+//! makes a network namespace for each host and the switch (`switch.py`), which cuts, delays and loses what the test
+//! wants. The test itself is at port 0 of the switch and reaches each node at its address. It needs root on Linux, `ip`
+//! and Python.
 
 use crate::EXE;
 use phalanx::lab::process::Process;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 
+mod config_files;
 mod links;
 
 /// Set in the process that runs a test within namespaces of its own.

@@ -2,6 +2,7 @@
 //! cluster, whoever differs does not keep it waiting, and there are never two.
 
 use super::*;
+use crate::lab::poll;
 use crate::wire::Difference;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -149,7 +150,7 @@ impl World for Host<'_> {
 
     fn bootstrap(&self, cluster: Uuid) -> Result<(), String> {
         self.hosts.bootstraps_begun.fetch_add(1, Ordering::Relaxed);
-        std::thread::sleep(self.hosts.bootstrap_takes);
+        poll::pause(self.hosts.bootstrap_takes);
         if self.process.is_stopped.load(Ordering::Relaxed) {
             return Err("killed".into());
         }
@@ -163,7 +164,7 @@ impl World for Host<'_> {
     }
 
     fn wait(&self, time: Duration) -> bool {
-        std::thread::sleep(time);
+        poll::pause(time);
         Instant::now() < self.until && !self.process.is_stopped.load(Ordering::Relaxed)
     }
 }
@@ -223,9 +224,8 @@ fn corrected_meanwhile(bugs: DiscoveryBugs) -> Vec<u64> {
         for id in 1..=5 {
             scope.spawn(move || hosts.search(id, until));
         }
-        while hosts.bootstraps_begun.load(Ordering::Relaxed) == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let has_begun = || (hosts.bootstraps_begun.load(Ordering::Relaxed) > 0).then_some(());
+        poll::wait_until("host 4 bootstraps", Duration::from_secs(5), has_begun).unwrap();
         hosts.start_again(5, 1);
         scope.spawn(move || hosts.search(5, until));
     });
@@ -253,7 +253,7 @@ fn broken_rules(runs: u64) -> Vec<String> {
                 scope.spawn(move || hosts.search(id, until));
             }
             for _ in 0..rng.u64(0..6) {
-                std::thread::sleep(Duration::from_millis(rng.u64(0..40)));
+                poll::pause(Duration::from_millis(rng.u64(0..40)));
                 let id = rng.u64(1..=5);
                 // One that is in a cluster keeps its data.
                 if hosts.process(id).cluster.lock().unwrap().is_none() {
