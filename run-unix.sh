@@ -839,7 +839,7 @@ delete_data() {
       rm -rf "$folder" || die 1 "cannot delete $folder. Nothing was started."
     fi
   done
-  rm -f "$config_path" "$config_path.lock"
+  rm -f "$config_path" "$config_path.lock" "$config_path.contact.lock"
 }
 
 main() {

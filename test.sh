@@ -16,6 +16,7 @@ need curl curl
 need tmux tmux
 need shellcheck shellcheck
 need setsid util-linux
+need ip iproute2
 need redis-server redis-server
 need redis-cli redis-tools
 need redis-benchmark redis-tools

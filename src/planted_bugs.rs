@@ -50,6 +50,16 @@ pub struct RaftBugs {
     pub terms_wrap: bool,
 }
 
+/// Bugs of discovery. All are off by default.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiscoveryBugs {
+    /// Hosts that have answered need not agree: a minority of `peers` bootstraps.
+    pub minority_bootstraps: bool,
+    /// The right to bootstrap is not claimed from the others.
+    pub claims_nothing: bool,
+}
+
 /// Bugs of the disk format and of recovery. All are off by default.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

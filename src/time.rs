@@ -22,6 +22,12 @@ pub fn time_of_day(at_ms: u64) -> String {
     at.strftime("%H:%M:%S%.3f").to_string()
 }
 
+/// A moment in milliseconds since 1970 in RFC 3339, in UTC: `2026-11-30T12:04:07Z`.
+pub fn rfc3339(at_ms: u64) -> String {
+    let at = i64::try_from(at_ms / 1000).ok().and_then(|at_s| Timestamp::from_second(at_s).ok());
+    at.unwrap_or(Timestamp::MAX).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +56,8 @@ mod tests {
     #[test]
     fn the_time_of_day_has_milliseconds() {
         assert_eq!(time_of_day(86_400_000 + 43_447_123), "12:04:07.123");
+        assert_eq!(rfc3339(1_796_040_247_123), "2026-11-30T12:04:07Z");
+        assert!(rfc3339(u64::MAX).starts_with("9999-"));
         assert_eq!([time_of_day(0), time_of_day(u64::MAX)], ["00:00:00.000", "14:25:51.615"]);
     }
 }

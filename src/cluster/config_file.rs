@@ -1,14 +1,14 @@
 //! `config.json`: the cluster's state for users, scripts and nodes that look for the cluster. It is derived from the
 //! replicated state and never authoritative.
 //!
-//! The leader writes it, on change and at most once a second, under the exclusive lock of `config.json.lock`: temporary
-//! file, sync, rename. So a reader, with or without the lock, sees a complete file. Before it writes, a writer reads
-//! the present file: one of another cluster is an error that names both; one that is ahead in (term, version) is kept,
-//! so a deposed leader overwrites nothing; one that was edited to something invalid is renamed and rewritten.
+//! It is written under the exclusive lock of `config.json.lock`: temporary file, sync, rename. So a reader, with or
+//! without the lock, sees a complete file. Before it writes, a writer reads the present file: one of another cluster is
+//! an error that names both; one that is ahead in (term, version) is kept, so a deposed leader overwrites nothing; one
+//! that was edited to something invalid is renamed and rewritten.
 //!
 //! The lock is taken by trying and waiting, not by blocking in the system: a frozen holder must not block the leader.
 //! The caller provides the waiting (`wait` returns false when the node stops).
-//! Not here: how a new node uses the file (`discovery/`), when the leader writes (`node/`; `Keeper` helps).
+//! Not here: how a new node uses the file (`discovery/`), who writes it and when (`config_keeper.rs`).
 
 use crate::address;
 use crate::store::{self, files::open_regular};
@@ -32,10 +32,7 @@ const LOCK_TRIES: u32 = 500;
 const LINKS_MAX: usize = 40;
 /// Maximum number of bytes that are read; 100 nodes need a thirtieth of it. A longer file is truncated, and so is not
 /// valid JSON.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Minimum time between two writes of one [`Keeper`].
-const WRITE_EVERY_MS: u64 = 1000;
-
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Content of `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Projection {
@@ -59,6 +56,10 @@ pub struct ClusterInfo {
     pub leader: Option<String>,
     /// Number of listed nodes.
     pub node_number: usize,
+    /// The moment (RFC 3339, UTC) since when no node that uses this file has had a leader: what the file says may be
+    /// out of date since then. Not in a file that is kept up to date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_since: Option<String>,
 }
 
 /// One node.
@@ -158,6 +159,7 @@ impl Projection {
             term,
             leader: leader.map(name_of),
             node_number: nodes.len(),
+            stale_since: None,
         };
         Projection { cluster_info, nodes }
     }
@@ -169,10 +171,38 @@ impl Projection {
         nodes.into_iter().map(|(_, node)| node.addresses().peer).collect()
     }
 
+    /// Parses the content of a file.
+    ///
+    /// # Errors
+    /// Returns the parser's message.
+    pub fn parse(text: &[u8]) -> Result<Projection, String> {
+        serde_json::from_slice(text).map_err(|e| e.to_string())
+    }
+
+    /// The content of the file.
+    pub fn to_text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("a projection holds nothing that JSON cannot");
+        text.push(b'\n');
+        text
+    }
+
+    /// Whether it is of a newer leader, or a newer version of the same.
+    pub fn is_newer_than(&self, other: &Projection) -> bool {
+        let version = |it: &Projection| (it.cluster_info.term, it.cluster_info.last_version);
+        version(self) > version(other)
+    }
+
     /// Whether everything but the version is equal.
-    fn has_same_content(&self, other: &Projection) -> bool {
+    pub(super) fn has_same_content(&self, other: &Projection) -> bool {
         let (a, b) = (&self.cluster_info, &other.cluster_info);
         self.nodes == other.nodes && (a.id, a.term, &a.leader) == (b.id, b.term, &b.leader)
+    }
+}
+
+impl Written {
+    /// The file was not changed, as it has this content.
+    pub(super) fn not(newer: &Projection) -> Written {
+        Written::NotWritten { term: newer.cluster_info.term, version: newer.cluster_info.last_version }
     }
 }
 
@@ -200,7 +230,7 @@ fn by_id<S: Serializer>(nodes: &BTreeMap<String, NodeInfo>, serializer: S) -> Re
     map.end()
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -273,27 +303,28 @@ impl Lock {
         Ok(aside)
     }
 
-    /// Writes the file unless it has a newer term or version.
+    /// Writes the file unless it has this content already, or a newer term or version.
     ///
     /// # Errors
     /// Returns [`ConfigFileError::OtherCluster`], or an error if a system call fails.
     pub fn write(&self, projection: &Projection) -> Result<Written, ConfigFileError> {
-        let ours = &projection.cluster_info;
-        if let Some(Projection { cluster_info: theirs, .. }) = self.read()? {
-            if theirs.id != ours.id {
-                let path = self.config.clone();
-                return Err(ConfigFileError::OtherCluster { path, ours: ours.id, theirs: theirs.id });
+        if let Some(found) = self.read()? {
+            let (ours, theirs) = (projection.cluster_info.id, found.cluster_info.id);
+            if theirs != ours {
+                return Err(ConfigFileError::OtherCluster { path: self.config.clone(), ours, theirs });
             }
-            if (theirs.term, theirs.last_version) > (ours.term, ours.last_version) {
-                return Ok(Written::NotWritten { term: theirs.term, version: theirs.last_version });
+            if found == *projection {
+                return Ok(Written::Yes);
+            }
+            if found.is_newer_than(projection) {
+                return Ok(Written::not(&found));
             }
         }
         // One name is enough: the process that holds the lock is the only writer. A leftover file is removed, and so is
         // a link at this path: only a file that this process has created is written to.
         let temporary = beside(&self.config, ".tmp");
         let failed = |what, source| ConfigFileError::Io { what, path: temporary.clone(), source };
-        let mut text = serde_json::to_vec_pretty(projection).expect("a projection holds nothing that JSON cannot");
-        text.push(b'\n');
+        let text = projection.to_text();
         match fs::remove_file(&temporary) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", e)),
             _ => {}
@@ -319,7 +350,7 @@ impl Lock {
 }
 
 /// Returns the file to which a link at `path` points, or `path` itself. Stops after [`LINKS_MAX`] links.
-fn target(path: &Path) -> PathBuf {
+pub(super) fn target(path: &Path) -> PathBuf {
     let mut path = path.to_path_buf();
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
@@ -350,8 +381,8 @@ pub fn read(path: &Path) -> Result<Option<Projection>, ConfigFileError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(ConfigFileError::Io { what: "read", path: path.to_path_buf(), source }),
     }
-    let parsed = serde_json::from_slice(&text);
-    parsed.map(Some).map_err(|e| ConfigFileError::Mangled { path: path.to_path_buf(), why: e.to_string() })
+    let parsed = Projection::parse(&text);
+    parsed.map(Some).map_err(|why| ConfigFileError::Mangled { path: path.to_path_buf(), why })
 }
 
 /// Takes the lock and writes the file unless it has a newer term or version.
@@ -366,50 +397,6 @@ pub fn write(
     Lock::take(path, wait)?.write(projection)
 }
 
-/// The leader's record of its last write: decides when the next write is due, and its version.
-#[derive(Debug, Default)]
-pub struct Keeper {
-    last: Option<Projection>,
-    tried_ms: Option<u64>,
-}
-
-impl Keeper {
-    /// To be called several times a second while this node leads, with the present state (its version is filled in
-    /// here). Writes the file after a change, at most once a second, and also repairs a file that was changed or
-    /// removed. Returns `None` if no write was due.
-    ///
-    /// # Errors
-    /// Returns the errors of [`write`]; a later call tries again, after at least a second.
-    pub fn keep(
-        &mut self,
-        now_ms: u64,
-        path: &Path,
-        mut projection: Projection,
-        wait: &dyn Fn(Duration) -> bool,
-    ) -> Option<Result<Written, ConfigFileError>> {
-        if self.tried_ms.is_some_and(|at| now_ms.saturating_sub(at) < WRITE_EVERY_MS) {
-            return None;
-        }
-        let is_news = !self.last.as_ref().is_some_and(|last| last.has_same_content(&projection));
-        let is_intact = || read(path).ok().flatten() == self.last;
-        if !is_news && is_intact() {
-            self.tried_ms = Some(now_ms);
-            return None;
-        }
-        self.tried_ms = Some(now_ms);
-        let before = self.last.as_ref().map(|last| &last.cluster_info);
-        let on_disk = read(path).ok().flatten().map(|found| found.cluster_info);
-        let term = projection.cluster_info.term;
-        let highest = before.into_iter().chain(on_disk.as_ref()).filter(|info| info.term == term);
-        projection.cluster_info.last_version = highest.map(|info| info.last_version).max().unwrap_or(0) + 1;
-        let result = write(path, &projection, wait);
-        if let Ok(Written::Yes) = result {
-            self.last = Some(projection);
-        }
-        Some(result)
-    }
-}
-
 #[cfg(test)]
 #[path = "tests/config_file.rs"]
-mod tests;
+pub(super) mod tests;

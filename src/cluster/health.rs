@@ -2,7 +2,7 @@
 //!
 //! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is
 //! reachable. `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full,
-//! a voter is missing, or the loss of one voter would stop it. `healthy`: every known member is online and the cluster
+//! a voter is missing, a node in `peers` cannot join, or the loss of one voter would stop it. `healthy`: every known member is online and the cluster
 //! can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
 //! voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
@@ -47,6 +47,8 @@ pub struct Situation {
     pub disk_low: BTreeSet<NodeId>,
     /// Nodes with a state that differs from the majority's.
     pub corrupt: BTreeSet<NodeId>,
+    /// Addresses in `peers` at which a node cannot join, with the reason.
+    pub odd_peers: BTreeMap<String, String>,
     /// If no majority has the same state: a message with what to do.
     pub split: Option<String>,
     /// On the leader: whether a quorum has answered recently. `None` on other nodes.
@@ -145,6 +147,7 @@ pub fn assess(situation: &Situation) -> HealthReport {
             _ => format!("{reachable} of {voters} voters are online"),
         });
     }
+    reasons.extend(situation.odd_peers.iter().map(|(peer, why)| format!("{peer} in peers cannot join: {why}")));
     reasons.extend(situation.quotas.iter().cloned());
     let health = match (is_serving, reasons.is_empty()) {
         (false, _) => Health::Unavailable,
@@ -277,6 +280,9 @@ mod tests {
 
     #[test]
     fn a_leader_without_answers_does_not_serve() {
+        let odd_peers = BTreeMap::from([("10.0.0.5:5705".to_string(), "cluster_secret differs".to_string())]);
+        let odd = assess(&Situation { odd_peers, ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!(odd.line(), "degraded: 10.0.0.5:5705 in peers cannot join: cluster_secret differs");
         let quotas = vec!["quota_kv_mb is reached".to_string()];
         let full = assess(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
         assert_eq!(full.line(), "degraded: quota_kv_mb is reached");

@@ -1,7 +1,7 @@
 //! Discovery, failure detection, placement of clients and health of the cluster.
 //!
 //! The tour: `discovery/` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
-//! for it; `config_file.rs` writes the shared `config.json`; `gossip.rs` exchanges heartbeats and finds failed nodes;
+//! for it; `config_file.rs` writes `config.json`, `config_keeper.rs` decides when; `gossip.rs` exchanges heartbeats and finds failed nodes;
 //! `dispatch.rs` picks the worker for a client; `autopilot.rs` decides which nodes should vote, `worker_liveness.rs`
 //! which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes with a wrong state;
 //! `health.rs` determines how safe the cluster is; `log_clock.rs` keeps log time, and compares the clocks of the nodes.
@@ -11,6 +11,7 @@
 
 pub(crate) mod autopilot;
 pub(crate) mod config_file;
+pub(crate) mod config_keeper;
 pub(crate) mod discovery;
 pub(crate) mod dispatch;
 pub(crate) mod folders;

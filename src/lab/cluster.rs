@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -30,6 +31,15 @@ const TAIL_LINES: usize = 40;
 /// Time for processes to start, elect and catch up on a loaded machine.
 pub const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 
+/// A host of its own for one node: it shares no file with other hosts, and is reached at an address of its own.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its IP address.
+    pub address: String,
+    /// What precedes the command line of a node so that it runs there: `nsenter --net=...`; empty if nothing does.
+    pub enter: Vec<String>,
+}
+
 /// Node processes, their folder and their ports.
 #[derive(Debug)]
 pub struct Cluster {
@@ -37,6 +47,7 @@ pub struct Cluster {
     dir: Folder,
     block: Block,
     nodes: BTreeMap<u64, Process>,
+    hosts: BTreeMap<u64, Host>,
     frozen: BTreeSet<u64>,
     envs: Vec<(String, String)>,
     /// Nodes started from now on continue when this program ends.
@@ -81,6 +92,7 @@ impl Cluster {
             dir,
             block,
             nodes: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             frozen: BTreeSet::new(),
             envs: Vec::new(),
             outlives_us: false,
@@ -109,7 +121,13 @@ impl Cluster {
         std::fs::write(&path, text).map_err(LabError::io(format!("write {}", path.display())))
     }
 
-    /// Its folder: `settings.json`, `config.json`, `data/`, `node-N.log`.
+    /// Gives node `id` a host of its own, before it is started. Its `peers` are the nodes of all other such hosts.
+    pub fn place(&mut self, id: u64, host: Host) {
+        self.hosts.insert(id, host);
+    }
+
+    /// Its folder: `settings.json`, `node-N.log`, and of the nodes on this host `config.json` and `data/`; of a node with a
+    /// host of its own they are in `host-N/`.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -117,13 +135,27 @@ impl Cluster {
     pub fn settings_path(&self) -> PathBuf {
         self.dir.path().join("settings.json")
     }
-    /// `config.json`.
+    /// `config.json` of this host.
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("config.json")
     }
-    /// Holds `node-N`.
+    /// `config.json` that node `id` uses.
+    pub fn config_path_of(&self, id: u64) -> PathBuf {
+        match self.hosts.contains_key(&id) {
+            true => self.host_dir(id).join("config.json"),
+            false => self.config_path(),
+        }
+    }
+    fn host_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(format!("host-{id}"))
+    }
+    /// Holds `node-N` of the nodes on this host.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+    fn node_dir(&self, id: u64) -> PathBuf {
+        let data = if self.hosts.contains_key(&id) { self.host_dir(id).join("data") } else { self.data_dir() };
+        data.join(format!("node-{id}"))
     }
     /// The output file of a node.
     pub fn log_path(&self, id: u64) -> PathBuf {
@@ -135,17 +167,21 @@ impl Cluster {
     }
     /// `host:port` of a node's HTTP server.
     pub fn http(&self, id: u64) -> String {
-        format!("127.0.0.1:{}", u64::from(self.block.http_base()) + id)
+        self.at(id, self.block.http_base())
     }
     /// `host:port` of a node's Redis server.
     pub fn kv(&self, id: u64) -> String {
-        format!("127.0.0.1:{}", u64::from(self.block.kv_base()) + id)
+        self.at(id, self.block.kv_base())
     }
     /// `host:port` of a node's peer port.
     pub fn peer(&self, id: u64) -> String {
-        format!("127.0.0.1:{}", u64::from(self.block.peer_base()) + id)
+        self.at(id, self.block.peer_base())
     }
-    /// `host:port` of the front door.
+    fn at(&self, id: u64, base: u16) -> String {
+        let host = self.hosts.get(&id).map_or("127.0.0.1", |host| &host.address);
+        format!("{host}:{}", u64::from(base) + id)
+    }
+    /// `host:port` of the front door of this host.
     pub fn front(&self) -> String {
         format!("127.0.0.1:{}", self.block.front())
     }
@@ -167,7 +203,7 @@ impl Cluster {
         if id > ports::NODES_MAX || self.is_running(id) {
             return Err(LabError::Answer(format!("node {id} runs already or has no ports")));
         }
-        let mut command = Command::new(&self.exe);
+        let mut command = self.command(id);
         command.args(["node", "--id", &id.to_string(), "--settings"]).arg(self.settings_path());
         if !self.outlives_us {
             command.arg("--until-eof");
@@ -177,6 +213,18 @@ impl Cluster {
         self.frozen.remove(&id);
         self.nodes.insert(id, process);
         Ok(())
+    }
+
+    /// The program on the host of node `id`, with the settings of that host.
+    fn command(&self, id: u64) -> Command {
+        let Some(host) = self.hosts.get(&id) else { return Command::new(&self.exe) };
+        let words = host.enter.iter().map(OsStr::new).chain([self.exe.as_os_str()]).collect::<Vec<_>>();
+        let mut command = Command::new(words[0]);
+        let peers: Vec<String> = self.hosts.keys().filter(|it| **it != id).map(|it| self.peer(*it)).collect();
+        command.args(&words[1..]).env("PHALANX_HOST", &host.address).env("PHALANX_PEERS", peers.join(","));
+        command.env("PHALANX_CONFIG_FILE_PATH", self.config_path_of(id));
+        command.env("PHALANX_DATA_DIR", self.host_dir(id).join("data"));
+        command
     }
 
     /// The process of node `id`, alive or dead.
@@ -294,7 +342,7 @@ impl Cluster {
         if self.is_running(id) {
             return Err(LabError::Answer(format!("node {id} runs: stop it before its folder is removed")));
         }
-        let folder = self.data_dir().join(format!("node-{id}"));
+        let folder = self.node_dir(id);
         scratch::unmount_below(&folder);
         std::fs::remove_dir_all(&folder).map_err(LabError::io(format!("remove {}", folder.display())))
     }

@@ -20,7 +20,7 @@ pub mod process;
 pub mod terminal;
 pub mod web;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Host};
 pub use poll::wait_until;
 
 use std::io;

@@ -5,8 +5,8 @@
 //! from outside: one that would be too large is an error, too.
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
-use super::Frame;
 use super::authentication::FrameTags;
+use super::{Difference, Frame};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Identity;
 use std::io::{self, Read, Write};
@@ -45,6 +45,14 @@ pub enum WireError {
     /// process.
     #[error("rejected, unproved: {0}")]
     Unproved(String),
+    /// The two nodes cannot be in one cluster. Nothing of it is proved.
+    #[error("{}", .what.in_words())]
+    Differs {
+        /// What differs.
+        what: Difference,
+        /// The cluster that the other node's data belongs to, as it says.
+        cluster: Option<Uuid>,
+    },
     /// Another node answers than the one that was called. If there is a secret, that node has proved that it knows it.
     #[error("rejected: {who:?} answers")]
     Other {

@@ -12,7 +12,7 @@
 
 use super::authentication::{ConnectionTags, Key, Side, Transcript};
 use super::codec::{WireError, read_frame, read_tagged, write_frame, write_tagged};
-use super::{Frame, Hello, PROTOCOL};
+use super::{Difference, Frame, Hello, PROTOCOL};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
 use crate::types::Identity;
@@ -24,8 +24,8 @@ use uuid::Uuid;
 /// Frames before the handshake is over.
 const EARLY_FRAME_BYTES_MAX: usize = 4 << 10;
 
-/// Also said by a dialer to an acceptor that does not prove the secret.
-const OTHER_SECRET: &str = "cluster_secret differs: set the same one on all nodes";
+/// Older versions read a [`Frame::Reject`] and no [`Frame::Differs`].
+const DIFFERS_SINCE: u32 = 16;
 
 /// A stream whose reads share one deadline.
 pub struct DeadlineReader<'a> {
@@ -68,7 +68,7 @@ pub struct HelloReply {
 ///
 /// # Errors
 /// When the acceptor declines, does not prove the secret, or is not the intended one. A rejection before its proof is
-/// [`WireError::Unproved`].
+/// [`WireError::Unproved`] or [`WireError::Differs`].
 pub fn dial(
     stream: &TcpStream,
     hello: Hello,
@@ -93,12 +93,13 @@ pub fn dial(
         let (who, cluster, proof) = match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::AcceptorProof { who, cluster, proof } => (who, cluster, proof),
             Frame::Reject { why } => return Err(early(why)),
+            Frame::Differs { what, cluster } => return Err(WireError::Differs { what, cluster }),
             _ => return Err(WireError::Unexpected("frame before the acceptor's proof")),
         };
         let secrets = Transcript { nonce, hello: &hello, who, cluster }.secrets(key);
         if !secrets.is_proof(Side::Acceptor, &proof) {
-            write_frame(&mut to, &Frame::Reject { why: OTHER_SECRET.to_string() })?;
-            return Err(WireError::Unproved(OTHER_SECRET.to_string()));
+            write_frame(&mut to, &Frame::Reject { why: Difference::Secret.in_words() })?;
+            return Err(WireError::Differs { what: Difference::Secret, cluster });
         }
         is_intended(intended, who, cluster)?;
         write_frame(&mut to, &Frame::DialerProof { proof: secrets.proof(Side::Dialer) })?;
@@ -114,6 +115,7 @@ pub fn dial(
             Ok((HelloReply { who, cluster, remembered }, tags))
         }
         Frame::Reject { why } => Err(WireError::Rejected(why)),
+        Frame::Differs { what, cluster } => Err(WireError::Differs { what, cluster }),
         _ => Err(WireError::Unexpected("frame before the welcome")),
     }
 }
@@ -160,19 +162,23 @@ pub fn accept(
     };
     let mut tags = ConnectionTags::default();
     if hello.protocol != PROTOCOL {
-        let (ours, theirs) = (PROTOCOL, hello.protocol);
-        let why = format!("peer protocol version {ours} here, {theirs} there: run the same version on all nodes");
-        return reject(stream, &mut tags, why);
+        let why = Difference::Protocol(hello.protocol).in_words();
+        if hello.protocol < DIFFERS_SINCE {
+            return reject(stream, &mut tags, why);
+        }
+        write_frame(&mut to, &Frame::Differs { what: Difference::Protocol(PROTOCOL), cluster })?;
+        return Err(WireError::Rejected(why));
     }
     if hello.opening.is_empty() != key.is_none() {
-        return reject(stream, &mut tags, OTHER_SECRET.to_string());
+        write_frame(&mut to, &Frame::Differs { what: Difference::Secret, cluster })?;
+        return Err(WireError::Rejected(Difference::Secret.in_words()));
     }
     if let Some(key) = key {
         let secrets = Transcript { nonce, hello: &hello, who: me, cluster }.secrets(key);
         write_frame(&mut to, &Frame::AcceptorProof { who: me, cluster, proof: secrets.proof(Side::Acceptor) })?;
         match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::DialerProof { proof } if secrets.is_proof(Side::Dialer, &proof) => {}
-            Frame::DialerProof { .. } => return reject(stream, &mut tags, OTHER_SECRET.to_string()),
+            Frame::DialerProof { .. } => return reject(stream, &mut tags, Difference::Secret.in_words()),
             Frame::Reject { why } => return Err(WireError::Rejected(why)),
             _ => return Err(WireError::Unexpected("frame before the dialer's proof")),
         }
@@ -258,16 +264,12 @@ mod tests {
 
     #[test]
     fn a_wrong_or_missing_secret_is_refused() {
+        let there = Some(Uuid::from_u128(7));
         for (ours, theirs) in [(Some("a"), Some("b")), (None, Some("b")), (Some("a"), None)] {
-            let (dialed, accepted) = shake((None, ours), (None, theirs));
+            let (dialed, accepted) = shake((None, ours), (there, theirs));
             let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
             assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
-            // A side that has a secret does not trust a peer that has not proved it.
-            let why = match (&dialed, ours) {
-                (WireError::Unproved(why), Some(_)) | (WireError::Rejected(why), None) => why,
-                _ => panic!("{dialed}"),
-            };
-            assert!(why.contains("cluster_secret"), "{dialed}");
+            assert!(matches!(&dialed, WireError::Differs { what: Difference::Secret, cluster } if *cluster == there));
         }
     }
 
@@ -324,7 +326,7 @@ mod tests {
                 Frame::Hello(hello) => Frame::Hello(change(hello)),
                 other => other,
             });
-            assert!(matches!(dialed, Err(WireError::Unproved(_))) && accepted.is_err());
+            assert!(matches!(dialed, Err(WireError::Differs { .. })) && accepted.is_err());
         }
         // In another's name, or with a challenge of its own.
         let (dialed, accepted) = relayed(Some(who(3)), |_, frame| match frame {
@@ -350,6 +352,22 @@ mod tests {
         let (address, _) = listen(None, None);
         let dialed = dial(&TcpStream::connect(address).unwrap(), hello(None), Some(who(3)), None);
         assert!(matches!(dialed, Err(WireError::Other { .. })), "without a secret it is told as well");
+    }
+
+    #[test]
+    fn another_version_is_told_what_it_can_read() {
+        for (protocol, secret) in [(PROTOCOL + 1, None), (PROTOCOL + 1, Some("s")), (15, None)] {
+            let (address, accepting) = listen(None, secret);
+            let mut stream = TcpStream::connect(address).unwrap();
+            assert!(matches!(read_frame(&mut stream, 1 << 10).unwrap(), Frame::Challenge { .. }));
+            write_frame(&mut stream, &Frame::Hello(Hello { protocol, ..hello(None) })).unwrap();
+            match read_frame(&mut stream, 1 << 10).unwrap() {
+                Frame::Differs { what: Difference::Protocol(PROTOCOL), cluster: None } => assert!(protocol > 15),
+                Frame::Reject { why } => assert!(protocol == 15 && why.contains("run the same version"), "{why}"),
+                other => panic!("{other:?}"),
+            }
+            assert!(matches!(accepting.join().unwrap().0, Err(WireError::Rejected(why)) if why.contains("version")));
+        }
     }
 
     /// A process that has taken the port of a member, and knows no secret.

@@ -22,7 +22,41 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
 /// statements would differ. Nodes of other versions are rejected with a sentence.
-pub const PROTOCOL: u32 = 15;
+pub const PROTOCOL: u32 = 16;
+
+/// Maximum number of characters of another node's `cluster_name` that are shown: as many as the setting may have.
+const NAME_CHARS_MAX: usize = 64;
+
+/// Why two nodes cannot be in one cluster: what the other node's settings or version must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Difference {
+    /// Of the setting `cluster_secret`: another one, or none on one side.
+    Secret,
+    /// Of [`PROTOCOL`]; holds the other node's.
+    Protocol(u32),
+    /// Of the setting `cluster_name`; holds the other node's.
+    Name(String),
+}
+
+impl Difference {
+    /// Of the cluster's name, which is `theirs`; no longer than a name can be.
+    pub fn name(theirs: &str) -> Difference {
+        Difference::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
+    }
+
+    /// The difference and its cure, in words for people on this node.
+    pub fn in_words(&self) -> String {
+        match self {
+            Difference::Secret => "cluster_secret differs: set the same one on all nodes".to_string(),
+            Difference::Protocol(theirs) => {
+                format!("peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes")
+            }
+            Difference::Name(theirs) => {
+                format!("cluster_name is {theirs:?} there: set the same one on all nodes")
+            }
+        }
+    }
+}
 
 /// First word of a dialer, after the challenge. Its form never changes, so that every version can read which one the
 /// other is.
@@ -61,6 +95,9 @@ pub enum Purpose {
     /// Please give me your state as it is now: the acceptor sends what a `Snapshot` connection carries, and the dialer
     /// answers with [`Frame::SnapshotDone`]; or `Reject`.
     State,
+    /// Please let me bootstrap the cluster that you look for, too. Answered by [`Frame::DiscoveryAnswer`], which names this
+    /// claim if it is granted.
+    Claim { claim: Uuid },
 }
 
 /// Everything that crosses the peer port.
@@ -126,6 +163,11 @@ pub enum Frame {
     AskScan { cursor: u64 },
     /// Answer to `AskScan`: the key after which that scan continues, if it is known.
     Scan { cursor: u64, position: Option<serde_bytes::ByteBuf> },
+    /// The acceptor cannot talk to this dialer. `cluster`: the one that its data belongs to, `None` for a node without
+    /// data. Versions before 16 send `Reject`.
+    Differs { what: Difference, cluster: Option<Uuid> },
+    /// What `config.json` of every host is to contain: the text of the newest version, from the leader.
+    ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// A request of a client that its node forwards to the leader.
@@ -196,6 +238,10 @@ pub struct DiscoveryAnswer {
     pub leader: Option<(NodeId, Addresses)>,
     /// Every member it knows.
     pub members: Vec<(NodeId, Addresses)>,
+    /// Setting `cluster_name`.
+    pub name: String,
+    /// While it looks for a cluster: the claim to bootstrap one that it makes or has granted.
+    pub claim: Option<Uuid>,
     /// Which uuid has the asker's number in the newest membership that it knows.
     pub holder: Option<Uuid>,
     /// What it remembers of the asker, from its welcome.

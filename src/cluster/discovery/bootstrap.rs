@@ -1,13 +1,19 @@
 //! A new node where no cluster was found: whether it is its turn to create one, and that no other one may still exist.
+//!
+//! Over several hosts a majority of `peers` must agree. Two majorities of one list have a node in common, and a node
+//! agrees with one of them at most, as to agree is to have the same secret, version and cluster name.
 
 use super::error::DiscoveryError;
-use super::search::{Search, Survey};
+use super::search::{ROUND_MAX, Search, Survey};
 use super::world::Decision;
 use crate::address;
 use crate::cluster::config_file::{ConfigFileError, Lock, Projection};
 use crate::cluster::folders::{self, Traces};
+use crate::planted_bugs::is_planted;
+use crate::raft::quorum;
 use crate::types::{Liveness, Term};
-use log::{info, warn};
+use crate::wire::DiscoveryAnswer;
+use log::{debug, info, warn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -16,7 +22,47 @@ use uuid::Uuid;
 /// A `config.json` younger than this never counts as stale, because its node may not answer yet.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
+/// What the nodes in `peers` answered, without this one.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    /// Addresses of those that look for the same cluster.
+    agreeing: Vec<String>,
+    /// Those that cannot be in one cluster with this node, and have no data.
+    differing: Vec<String>,
+    /// The same of those that have data.
+    holding: Vec<String>,
+    missing: Vec<String>,
+}
+
+impl Hosts {
+    /// This node and all others.
+    fn count(&self) -> usize {
+        1 + self.agreeing.len() + self.differing.len() + self.unsettled().len()
+    }
+
+    /// Those that may have the data of an earlier cluster.
+    pub(super) fn unsettled(&self) -> Vec<&String> {
+        self.missing.iter().chain(&self.holding).collect()
+    }
+}
+
 impl Search<'_> {
+    pub(super) fn hosts(&self, survey: &Survey) -> Hosts {
+        let own = self.seeker.settings.addresses(self.seeker.me.id).peer;
+        let listed: BTreeSet<&String> = self.seeker.settings.peers.iter().collect();
+        let mut hosts = Hosts::default();
+        for peer in listed.into_iter().filter(|peer| **peer != own && !survey.own.contains(*peer)) {
+            let kind = match survey.differing.get(peer) {
+                Some((_, Some(_))) => &mut hosts.holding,
+                Some((_, None)) => &mut hosts.differing,
+                None if survey.searching_at.contains(peer) => &mut hosts.agreeing,
+                None => &mut hosts.missing,
+            };
+            kind.push(peer.clone());
+        }
+        hosts
+    }
+
     /// A node that could not lead must not bootstrap, or the cluster would have no leader. Logs the reason.
     pub(super) fn may_bootstrap(&mut self) -> bool {
         if let Some(why) = self.seeker.no_bootstrap.clone() {
@@ -48,20 +94,73 @@ impl Search<'_> {
             return false;
         }
         let ahead = survey.searching.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
-        let own = self.seeker.settings.addresses(self.seeker.me.id).peer;
-        let hosts: BTreeSet<&String> =
-            self.seeker.settings.peers.iter().filter(|peer| **peer != own && !survey.own.contains(*peer)).collect();
-        if !hosts.is_empty() {
-            let missing: Vec<&str> =
-                hosts.iter().filter(|peer| !survey.searching_at.contains(**peer)).map(|peer| peer.as_str()).collect();
-            if !missing.is_empty() {
-                let line = "a new cluster is created only when all `peers` answer, because one that does not may hold \
-                    the data of an earlier cluster: start it, or remove it from peers";
-                self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {line}", missing.join(", ")));
+        if self.hosts(survey).count() == 1 {
+            // Whatever listens on this host may say that it differs: with a secret, that is not heeded.
+            let differing = survey.differing.values().filter(|(_, cluster)| cluster.is_none()).count();
+            let is_outnumbered = self.seeker.settings.cluster_secret.is_none() && differing > survey.searching.len();
+            if is_outnumbered {
+                self.say_too_few(survey.searching.len() + 1, survey.searching.len() + 1 + differing);
             }
-            return missing.is_empty() && ahead == 0;
+            return turns >= ahead && !is_outnumbered;
         }
-        turns >= ahead
+        self.may_claim(survey) && ahead == 0
+    }
+
+    /// Whether the answers of the other hosts allow a bootstrap (D5). Logs why not.
+    fn may_claim(&mut self, survey: &Survey) -> bool {
+        let hosts = self.hosts(survey);
+        let advice = "a new cluster is created only when all `peers` answer, because one that does not may hold the \
+            data of an earlier cluster: start it, or remove it from peers";
+        if !hosts.missing.is_empty() {
+            self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {advice}", hosts.missing.join(", ")));
+            return false;
+        }
+        if !hosts.holding.is_empty() {
+            let line = "has data of a cluster, and a new one is not created beside it: correct the difference, or \
+                remove the data there if it is of no use";
+            self.say(log::Level::Warn, "peers", format!("{} {line}", hosts.holding.join(", ")));
+            return false;
+        }
+        let (agree, count) = (1 + hosts.agreeing.len(), hosts.count());
+        if agree < quorum(count) && !is_planted!(self.seeker, minority_bootstraps) {
+            self.say_too_few(agree, count);
+            return false;
+        }
+        // Another one is about to bootstrap: its claim ends, or its cluster answers.
+        survey.claims.is_empty()
+    }
+
+    fn say_too_few(&mut self, agree: usize, count: usize) {
+        let needed = quorum(count);
+        let line = format!(
+            "no new cluster is created: {agree} of {count} nodes agree on cluster_secret, cluster_name and version, \
+             {needed} needed; see the nodes named above"
+        );
+        self.say(log::Level::Warn, "peers", line);
+    }
+
+    /// Over several hosts, bootstraps with the grants of all nodes that agree (D5).
+    pub(super) fn try_bootstrap_as_granted(&mut self, survey: &Survey) -> Result<Option<Decision>, DiscoveryError> {
+        let agreeing = self.hosts(survey).agreeing;
+        if agreeing.is_empty() || is_planted!(self.seeker, claims_nothing) {
+            return self.try_bootstrap(survey);
+        }
+        let Some(claim) = self.world.claims().begin() else { return Ok(None) };
+        let answers = self.world.claim_all(&agreeing, claim, ROUND_MAX);
+        let is_granted = |answer: &Result<_, _>| matches!(answer, Ok(DiscoveryAnswer { cluster: None, claim: Some(it), .. }) if *it == claim);
+        let granted = answers.iter().filter(|answer| is_granted(answer)).count();
+        let decision = match granted == agreeing.len() {
+            true => self.try_bootstrap(survey),
+            false => {
+                debug!("claimed the bootstrap granted={granted} asked={}", agreeing.len());
+                Ok(None)
+            }
+        };
+        // After a bootstrap it stands until this node answers as a member.
+        if !matches!(decision, Ok(Some(_))) {
+            self.world.claims().give_up();
+        }
+        decision
     }
 
     /// Bootstraps a cluster under the lock, unless one exists or may exist.

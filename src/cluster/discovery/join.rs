@@ -34,7 +34,8 @@ impl Search<'_> {
         }
         self.front_rounds += 1;
         // A node that rejects this one may belong to that cluster: its reason must be resolved first.
-        let may_be_declining = survey.rejected.is_some() && survey.clusters.is_empty();
+        let is_declining = survey.rejected.is_some() || !survey.differing.is_empty();
+        let may_be_declining = is_declining && survey.clusters.is_empty();
         if self.front_rounds < FRONT_ROUNDS || may_be_declining {
             return Ok(false);
         }

@@ -4,21 +4,25 @@
 //! number of times, and joins the leader that answers. If no node is in a cluster, the nodes that look take turns,
 //! highest id first. A node whose turn it is takes the lock of `config.json`, reads it again, and bootstraps only if no
 //! other node has meanwhile. So the lock decides; the turns only make the highest id the likely one. With `peers`
-//! (other hosts, no shared file) a node bootstraps only when all of them are looking, too, and none has a higher id: a
-//! node that does not answer may have the data of an earlier cluster.
+//! (other hosts, no shared file) a node bootstraps only when all of them answer, a majority looks for the same cluster
+//! and grants it the right to (`claims.rs`), and none of these has a higher id. A host that does not answer may have the
+//! data of an earlier cluster; one that answers and has none, but another secret, version or cluster name, does not keep
+//! the majority waiting.
 //!
 //! Invariants: D1 a cluster is created under the exclusive lock alone, and not while `config.json` or a data folder
 //! names another cluster that may still exist. D2 `config.json` is written before the node's own data, and the lock is
 //! held until both are: a crash in between leaves a file without data, which the next new node renames with a warning.
 //! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 no node
-//! joins or bootstraps a cluster beside another one that uses this host's front port.
+//! joins or bootstraps a cluster beside another one that uses this host's front port. D5 with `peers`, a node bootstraps
+//! only with the grants of all nodes that agree with it, and only if they are a majority of the listed ones.
 //!
 //! The tour: `world.rs` has what discovery is given and may do, `error.rs` why it fails; `search.rs` asks the other
 //! nodes, `resume.rs` compares a node's log with what they remember, `join.rs` and `bootstrap.rs` find out whether a new
-//! node may do either; this file goes through the rounds.
+//! node may do either, `claims.rs` keeps the right to bootstrap over several hosts; this file goes through the rounds.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 mod bootstrap;
+mod claims;
 mod error;
 mod join;
 mod resume;
@@ -27,6 +31,7 @@ mod search;
 mod tests;
 mod world;
 
+pub use claims::{Claims, Grant};
 pub use error::DiscoveryError;
 pub use world::{AskError, Decision, FrontOwner, JoinAnswer, Seeker, World};
 
@@ -80,6 +85,7 @@ impl Search<'_> {
             // Checked before the other nodes are asked: a cluster that uses the front port now then also answers them.
             let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
             let survey = self.survey(named.as_ref());
+            self.allow_grants(&survey);
             let is_front_taken = front.is_some();
             let may_join = match front {
                 Some(owner) => self.judge_front(owner, &survey, named.as_ref())?,
@@ -92,7 +98,7 @@ impl Search<'_> {
                 && round >= settings.connection_attempts
                 && self.is_my_turn(&survey, named.as_ref(), round - settings.connection_attempts)
                 && self.may_bootstrap()
-                && let Some(decision) = self.try_bootstrap(&survey)?
+                && let Some(decision) = self.try_bootstrap_as_granted(&survey)?
             {
                 return Ok(decision);
             }

@@ -1,10 +1,11 @@
 //! One node's search: it asks the addresses that it knows, and logs what it finds.
 
+use super::claims::{Found, Grant};
 use super::world::{AskError, Seeker, World};
 use crate::cluster::config_file::Projection;
 use crate::cluster::folders::{self, LOCAL_IDS};
 use crate::types::{Addresses, NodeId, Term};
-use crate::wire::DiscoveryAnswer;
+use crate::wire::{Difference, DiscoveryAnswer};
 use log::debug;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 /// Time between rounds of a long search.
 pub(super) const LONG_ROUND: Duration = Duration::from_millis(1000);
 /// Maximum wait for the answers of a round; an address that has not answered by then counts as silent.
-const ROUND_MAX: Duration = Duration::from_millis(600);
+pub(super) const ROUND_MAX: Duration = Duration::from_millis(600);
 /// Maximum number of characters of another process's message in a log line.
 const QUOTED_CHARS_MAX: usize = 300;
 
@@ -43,6 +44,10 @@ pub(super) struct Survey {
     pub own: BTreeSet<String>,
     /// Addresses that did not answer in time.
     pub silent: BTreeSet<String>,
+    /// Addresses of nodes that cannot be in one cluster with this one: why, and the cluster that their data belongs to.
+    pub differing: BTreeMap<String, (Difference, Option<Uuid>)>,
+    /// Claims that other nodes make or have granted.
+    pub claims: BTreeSet<Uuid>,
     /// Message about a node that refused the request, with its reason.
     pub rejected: Option<String>,
     /// Whether a node that may be in a cluster refused the request.
@@ -73,14 +78,25 @@ impl Search<'_> {
         let addresses = self.addresses(named);
         let mut survey = Survey { asked: addresses.len(), ..Survey::default() };
         let known = self.known_addresses(named);
+        let has_secret = self.seeker.settings.cluster_secret.is_some();
+        let may_be_member = |address: &String| self.seeker.settings.peers.is_empty() || known.contains(address);
+        let granted = self.world.claims().granted();
         for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, ROUND_MAX)) {
+            if let Some(grant) = granted.as_ref().filter(|grant| has_given_up(grant, address, &answer)) {
+                self.world.claims().end(grant);
+            }
             match answer {
                 Ok(DiscoveryAnswer { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
                     survey.own.insert(address.clone());
                 }
-                Ok(DiscoveryAnswer { cluster: None, id, .. }) => {
+                // A member of this node's own cluster may have another name for it already.
+                Ok(there) if self.is_named_differently(&there) => {
+                    survey.differing.insert(address.clone(), (Difference::name(&there.name), there.cluster));
+                }
+                Ok(DiscoveryAnswer { cluster: None, id, claim, .. }) => {
                     survey.searching.extend(id);
                     survey.searching_at.insert(address.clone());
+                    survey.claims.extend(claim);
                 }
                 Ok(DiscoveryAnswer { cluster: Some(cluster), term, leader, members, .. }) => {
                     let best = survey.clusters.entry(cluster).or_default();
@@ -97,11 +113,10 @@ impl Search<'_> {
                 }
                 Err(AskError::Rejected(why)) => {
                     // If `peers` names all initial nodes, another process that listens on this host is none of them.
-                    survey.is_declined |= self.seeker.settings.peers.is_empty() || known.contains(address);
-                    let is_proved = self.seeker.settings.cluster_secret.is_some();
+                    survey.is_declined |= may_be_member(address);
                     let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
                                  before you follow any advice";
-                    let doubt = if is_proved { "" } else { doubt };
+                    let doubt = if has_secret { "" } else { doubt };
                     survey.rejected =
                         Some(format!("the node at {address} does not talk to this one: {}{doubt}", quoted(&why)));
                 }
@@ -113,9 +128,26 @@ impl Search<'_> {
                         Some(format!("what listens at {address} declines, unproved: {}; {doubt}", quoted(&why)));
                     survey.silent.insert(address.clone());
                 }
+                Err(AskError::Differs { what, cluster }) => {
+                    match has_secret {
+                        true => _ = survey.silent.insert(address.clone()),
+                        // One that has data is assumed to be in a cluster.
+                        false => survey.is_declined |= cluster.is_some() && may_be_member(address),
+                    }
+                    survey.differing.insert(address.clone(), (what, cluster));
+                }
                 Err(AskError::Refused) => {}
                 Err(AskError::Failed(why)) => debug!("asked {address} err=\"{why}\""),
             }
+        }
+        if !survey.differing.is_empty() {
+            let all = survey.differing.iter().map(|(address, (what, _))| format!("{address}: {}", what.in_words()));
+            let all = all.collect::<Vec<_>>().join("; ");
+            self.say(
+                log::Level::Warn,
+                "differing",
+                format!("nodes that cannot be in one cluster with this one: {all}"),
+            );
         }
         if let Some(line) = &survey.rejected {
             self.say(log::Level::Warn, "rejected", line.clone());
@@ -133,12 +165,33 @@ impl Search<'_> {
         survey
     }
 
+    fn is_named_differently(&self, there: &DiscoveryAnswer) -> bool {
+        let is_ours = self.seeker.cluster.is_some() && self.seeker.cluster == there.cluster;
+        !is_ours && there.name != self.seeker.settings.cluster_name
+    }
+
+    /// Tells the thread that answers other nodes what it may grant after this round (C3).
+    pub(super) fn allow_grants(&self, survey: &Survey) {
+        let is_clear = survey.clusters.is_empty() && !survey.is_declined && self.hosts(survey).unsettled().is_empty();
+        let found = Found { searching: survey.searching.clone(), claims: survey.claims.clone() };
+        self.world.claims().set_found(is_clear.then_some(found));
+    }
+
     /// Logs a line unless it equals the last one about its topic.
     pub(super) fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
         if self.logged.get(topic) != Some(&line) {
             log::log!(level, "{line}");
             self.logged.insert(topic, line);
         }
+    }
+}
+
+/// Whether the holder of a grant answers, at this address, that it no longer claims the right (C2).
+fn has_given_up(grant: &Grant, address: &String, answer: &Result<DiscoveryAnswer, AskError>) -> bool {
+    match answer {
+        Ok(there) if there.id == Some(grant.to) || *address == grant.address => there.claim != Some(grant.claim),
+        Err(AskError::Differs { .. }) => *address == grant.address,
+        _ => false,
     }
 }
 

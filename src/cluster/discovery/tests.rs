@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::cluster::config_file::{self, ConfigFileError, Lock};
+use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::store::{RealFiles, identity};
@@ -14,6 +15,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 use tempfile::TempDir;
 use uuid::Uuid;
+
+mod hosts;
 
 const CLUSTER: Uuid = Uuid::from_u128(7);
 const OTHER: Uuid = Uuid::from_u128(8);
@@ -137,13 +140,18 @@ impl Net {
         let kept = Promise { term: Term(has_log.into()), index: Index(100), ..Promise::default() };
         let known = vec![address(24), address(23)];
         let voters = self.voters.lock().unwrap().clone();
-        let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_bootstrap: None, settings };
-        discover(&seeker, &Door { net: self, me: me.id, until, bootstrap_fails: false })
+        let (no_bootstrap, bugs) = (None, DiscoveryBugs::default());
+        let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_bootstrap, settings, bugs };
+        discover(&seeker, &Door { net: self, me: me.id, until, bootstrap_fails: false, claims: Claims::default() })
     }
 }
 
 fn who(id: u64) -> Identity {
     Identity { id: NodeId(id), uuid: Uuid::from_u128(u128::from(id)) }
+}
+
+fn name() -> String {
+    Settings::default().cluster_name
 }
 
 fn address(id: u64) -> String {
@@ -156,6 +164,7 @@ struct Door<'a> {
     me: NodeId,
     until: Instant,
     bootstrap_fails: bool,
+    claims: Claims,
 }
 
 impl World for Door<'_> {
@@ -166,7 +175,7 @@ impl World for Door<'_> {
             Some(At::Silent) => Err(AskError::Timeout),
             Some(At::Declining) => Err(AskError::Rejected("wrong cluster_secret".into())),
             Some(At::Unproved) => Err(AskError::Unproved("run rm -rf data".into())),
-            Some(At::Looking(id)) => Ok(DiscoveryAnswer { id: Some(*id), ..DiscoveryAnswer::default() }),
+            Some(At::Looking(id)) => Ok(DiscoveryAnswer { id: Some(*id), name: name(), ..DiscoveryAnswer::default() }),
             Some(At::Member { cluster, leader, .. }) => {
                 let settings = Settings::default();
                 let leader = leader.map(|id| (id, settings.addresses(id)));
@@ -175,10 +184,30 @@ impl World for Door<'_> {
                 let term = Term(self.net.terms.lock().unwrap().get(&id).copied().unwrap_or(1));
                 let who = Some(who(id.0));
                 let (cluster, members) = (Some(*cluster), vec![]);
-                Ok(DiscoveryAnswer { cluster, id: None, term, members, holder: None, leader, remembered, who })
+                let name = name();
+                Ok(DiscoveryAnswer {
+                    cluster,
+                    term,
+                    members,
+                    leader,
+                    remembered,
+                    who,
+                    name,
+                    ..DiscoveryAnswer::default()
+                })
             }
         };
         addresses.iter().map(answer).collect()
+    }
+
+    /// Every node here grants what it is asked for.
+    fn claim_all(&self, addresses: &[String], claim: Uuid, _: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
+        let granted = DiscoveryAnswer { claim: Some(claim), ..DiscoveryAnswer::default() };
+        addresses.iter().map(|_| Ok(granted.clone())).collect()
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     fn join(&self, address: &str, _: Uuid) -> Result<JoinAnswer, AskError> {
@@ -357,6 +386,7 @@ fn newcomer(me: Identity, settings: &Settings) -> Seeker<'_> {
         known: Vec::new(),
         no_bootstrap: None,
         settings,
+        bugs: DiscoveryBugs::default(),
     }
 }
 
@@ -367,7 +397,8 @@ fn a_bootstrap_that_dies_in_between_leaves_nothing_that_binds() {
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let seeker = newcomer(me, &settings);
     let until = Instant::now() + Duration::from_secs(5);
-    let failed = discover(&seeker, &Door { net: &net, me: me.id, until, bootstrap_fails: true });
+    let door = Door { net: &net, me: me.id, until, bootstrap_fails: true, claims: Claims::default() };
+    let failed = discover(&seeker, &door);
     assert!(matches!(failed, Err(DiscoveryError::Bootstrap(_))));
     let left = net.named().unwrap();
     // Not before the file has aged: its writer might be slow rather than dead.
@@ -586,7 +617,7 @@ fn a_node_without_room_to_lead_leaves_the_bootstrap_to_others() {
     let until = Instant::now() + Duration::from_millis(400);
     let no_bootstrap = Some("no room".to_string());
     let seeker = Seeker { no_bootstrap, ..newcomer(me, &settings) };
-    let door = Door { net: &net, me: me.id, until, bootstrap_fails: false };
+    let door = Door { net: &net, me: me.id, until, bootstrap_fails: false, claims: Claims::default() };
     assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);
     assert!(matches!(net.search(2, 5_000).unwrap(), Decision::Bootstrapped { .. }));

@@ -1,9 +1,12 @@
 //! What discovery is given: the node that starts, and what it may do; and its result.
 
+use super::claims::Claims;
+#[cfg(test)]
+use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::DiscoveryAnswer;
+use crate::wire::{Difference, DiscoveryAnswer};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +32,9 @@ pub struct Seeker<'a> {
     pub no_bootstrap: Option<String>,
     /// The node's settings.
     pub settings: &'a Settings,
+    /// Known mistakes that a test switches on.
+    #[cfg(test)]
+    pub bugs: DiscoveryBugs,
 }
 
 /// Why a request to another node failed.
@@ -46,6 +52,14 @@ pub enum AskError {
     /// The request was refused by a process that has not proved to know this node's secret; it may be any program.
     #[error("unproved: {0}")]
     Unproved(String),
+    /// The node there cannot be in one cluster with this one. Nothing of it is proved.
+    #[error("{}", .what.in_words())]
+    Differs {
+        /// What differs.
+        what: Difference,
+        /// The cluster that its data belongs to, as it says.
+        cluster: Option<Uuid>,
+    },
     /// Any other failure: not a Phalanx node, a broken connection.
     #[error("{0}")]
     Failed(String),
@@ -72,6 +86,15 @@ pub trait World {
     /// Asks all of these addresses, preferably in parallel; returns the answers in the same order. An address that has
     /// not answered within `patience` counts as silent.
     fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<DiscoveryAnswer, AskError>>;
+    /// Claims the right to bootstrap from all of these addresses; an answer names this claim if it is granted.
+    fn claim_all(
+        &self,
+        addresses: &[String],
+        claim: Uuid,
+        patience: Duration,
+    ) -> Vec<Result<DiscoveryAnswer, AskError>>;
+    /// What this node claims and has granted to nodes that ask.
+    fn claims(&self) -> &Claims;
     /// Asks the leader at this address to add this node to its cluster.
     ///
     /// # Errors

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const CLUSTER: Uuid = Uuid::from_u128(7);
 
-fn no_wait(_: Duration) -> bool {
+pub(in crate::cluster) fn no_wait(_: Duration) -> bool {
     std::thread::yield_now();
     true
 }
 
 /// `nodes` nodes; the load of each is `version`, so that torn or mixed contents show.
-fn projection(term: u64, version: u64, nodes: u64) -> Projection {
+pub(in crate::cluster) fn projection(term: u64, version: u64, nodes: u64) -> Projection {
     let settings = Settings::default();
     let rows: Vec<(NodeId, Addresses)> = (1..=nodes).map(|n| (NodeId(n), settings.addresses(NodeId(n)))).collect();
     let rows = rows.iter().map(|(id, addresses)| (*id, addresses, Liveness::Online, version));
@@ -79,31 +79,6 @@ fn a_lock_that_is_held_is_busy_not_for_ever() {
     assert!(matches!(write(&path, &projection(1, 1, 1), &|_| false), Err(ConfigFileError::Busy { .. })));
     drop(held);
     assert!(Lock::take(&path, &no_wait).is_ok());
-}
-
-#[test]
-fn the_keeper_writes_on_change_and_at_most_once_a_second() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("config.json");
-    let mut keeper = Keeper::default();
-    let version = || read(&path).unwrap().unwrap().cluster_info.last_version;
-    let mut keep = |now_ms, projection| keeper.keep(now_ms, &path, projection, &no_wait).map(Result::unwrap);
-    assert_eq!(keep(0, projection(1, 0, 1)), Some(Written::Yes));
-    assert_eq!(keep(500, projection(1, 0, 2)), None, "too early");
-    assert_eq!(keep(1000, projection(1, 0, 2)), Some(Written::Yes));
-    assert_eq!(version(), 2);
-    assert_eq!(keep(2000, projection(1, 0, 2)), None, "nothing new");
-    fs::write(&path, "oops").unwrap();
-    assert_eq!(keep(3000, projection(1, 0, 2)), Some(Written::Yes), "repaired");
-    fs::remove_file(&path).unwrap();
-    assert_eq!(keep(4000, projection(1, 0, 2)), Some(Written::Yes), "restored");
-    assert_eq!(version(), 4);
-    // Another leader took over, and this one does not know yet.
-    write(&path, &projection(2, 1, 2), &no_wait).unwrap();
-    assert_eq!(keep(5000, projection(1, 0, 3)), Some(Written::NotWritten { term: Term(2), version: 1 }));
-    // When it leads again, in a newer term, versions restart.
-    assert_eq!(keep(6000, projection(3, 0, 3)), Some(Written::Yes));
-    assert_eq!(version(), 1);
 }
 
 /// Two writers, four readers in a tight loop, two of them under the lock: each read parses, is one writer's whole

@@ -20,6 +20,7 @@ use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
 use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
+use crate::node::threads::config_writer;
 use crate::raft::Refused;
 use crate::types::Identity;
 use crate::warn_seldom;
@@ -88,7 +89,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
         }
     };
     let from = hello.from;
-    let is_short = matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. });
+    let is_short = matches!(hello.purpose, Purpose::Ask | Purpose::Claim { .. } | Purpose::Join { .. });
     let has_place = is_short || !belongs(shared, from) || place.recognize(from, &hello.purpose);
     let ended = match hello.purpose {
         _ if !has_place => Err(WireError::Unexpected("connection: all places are taken")),
@@ -96,7 +97,10 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
             Err(WireError::Unexpected("peer without a cluster"))
         }
         Purpose::Peer => serve_peer(shared, stream, hello, place, &mut tags.incoming),
-        Purpose::Ask => answer(stream, &mut tags, Frame::DiscoveryAnswer(discovery_answer(shared, from.id))),
+        // A node in a cluster grants no claim.
+        Purpose::Ask | Purpose::Claim { .. } => {
+            answer(stream, &mut tags, Frame::DiscoveryAnswer(discovery_answer(shared, from.id)))
+        }
         Purpose::Join { is_gateway } => answer(stream, &mut tags, join::admit(shared, stream, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::Stranger(from));
@@ -249,6 +253,7 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
             shared.inboxes.to_core(CoreInput::Remembered { by: from, promise, compared: None })
         }
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
+        Frame::ConfigFile(text) => config_writer::hear(shared, from.id, &text),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
         Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
         Frame::Published { channel, message } => publish(shared, channel, message),

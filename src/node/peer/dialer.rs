@@ -114,6 +114,9 @@ impl Dialer {
                             self.address, self.who.id
                         );
                     }
+                    WireError::Differs { .. } => {
+                        warn!("peer rejects us, unproved: at {} peer={} err={last_why:?}", self.address, self.who.id);
+                    }
                     _ => info!("peer down peer={} err={last_why:?}", self.who.id),
                 }
             }

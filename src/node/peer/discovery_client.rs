@@ -5,7 +5,7 @@
 
 use crate::address;
 use crate::cluster::config_file;
-use crate::cluster::discovery::JoinAnswer;
+use crate::cluster::discovery::{Claims, Grant, JoinAnswer};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::node::listener::Listener;
 use crate::node::shared::Shared;
@@ -38,6 +38,8 @@ pub struct Asker {
     pub addresses: Addresses,
     /// It serves clients, and neither votes nor runs jobs.
     pub is_gateway: bool,
+    /// Setting `cluster_name`.
+    pub name: String,
     /// Made of the setting `cluster_secret`.
     pub key: Option<Key>,
     /// Longest wait for the leader to make us a learner.
@@ -57,6 +59,7 @@ impl Asker {
             cluster,
             addresses: settings.addresses(me.id),
             is_gateway,
+            name: settings.cluster_name.clone(),
             key,
             join_timeout: Duration::from_millis(settings.request_timeout_ms),
         }
@@ -91,12 +94,24 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`].
     pub fn who_is_at(&self, address: &str) -> Result<(HelloReply, DiscoveryAnswer), WireError> {
-        let (stream, welcomed, mut tags) = self.dial(address, Purpose::Ask)?;
+        self.exchange(address, Purpose::Ask)
+    }
+
+    fn exchange(&self, address: &str, purpose: Purpose) -> Result<(HelloReply, DiscoveryAnswer), WireError> {
+        let (stream, welcomed, mut tags) = self.dial(address, purpose)?;
         let mut from = DeadlineReader::new(&stream, Instant::now() + HANDSHAKE_DEADLINE);
         match read_tagged(&mut from, ANSWER_BYTES_MAX, &mut tags.incoming)? {
             Frame::DiscoveryAnswer(answer) => Ok((welcomed, answer)),
             _ => Err(WireError::Unexpected("answer to a question")),
         }
+    }
+
+    /// Claims the right to bootstrap; returns what the node there knows, with this claim if it grants it.
+    ///
+    /// # Errors
+    /// As [`Asker::ask`].
+    pub fn claim(&self, address: &str, claim: Uuid) -> Result<DiscoveryAnswer, WireError> {
+        Ok(self.exchange(address, Purpose::Claim { claim })?.1)
     }
 
     fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
@@ -127,7 +142,7 @@ impl DiscoveryResponder {
     ///
     /// # Errors
     /// When the listener cannot be shared or no thread can be had.
-    pub fn start(listener: &Listener, asker: Asker) -> std::io::Result<DiscoveryResponder> {
+    pub fn start(listener: &Listener, asker: Asker, claims: Arc<Claims>) -> std::io::Result<DiscoveryResponder> {
         let port = listener.address()?;
         let listener = listener.try_clone()?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -138,7 +153,7 @@ impl DiscoveryResponder {
                     return;
                 }
                 // One at a time: each answer has the handshake's deadline.
-                let _ = answer(&stream, &asker);
+                let _ = answer(&stream, &asker, &claims);
             }
         })?;
         Ok(DiscoveryResponder { is_over, port, thread: Some(thread) })
@@ -164,17 +179,23 @@ pub fn wake(listening: std::net::SocketAddr) {
     let _ = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
 }
 
-fn answer(stream: &TcpStream, asker: &Asker) -> Result<(), WireError> {
+fn answer(stream: &TcpStream, asker: &Asker, claims: &Claims) -> Result<(), WireError> {
     let (hello, mut tags) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
         // Members dial again and again, also once this node runs.
-        matches!(hello.purpose, Purpose::Ask | Purpose::Join { .. }).then(Promise::default)
+        matches!(hello.purpose, Purpose::Ask | Purpose::Claim { .. } | Purpose::Join { .. }).then(Promise::default)
     })?;
     let mut to = stream;
     // A gateway never bootstraps a cluster, so no node needs to wait for it.
     let id = (!asker.is_gateway).then_some(asker.me.id);
-    let looking = DiscoveryAnswer { id, cluster: asker.cluster, ..DiscoveryAnswer::default() };
+    if let Purpose::Claim { claim } = hello.purpose {
+        // The answer names the claim if it is granted. A node with data waits for its own cluster.
+        let _ = asker.cluster.is_none()
+            && claims.grant(Grant { to: hello.from.id, address: hello.addresses.peer.clone(), claim });
+    }
+    let (name, claim) = (asker.name.clone(), claims.current());
+    let looking = DiscoveryAnswer { id, cluster: asker.cluster, name, claim, ..DiscoveryAnswer::default() };
     match hello.purpose {
-        Purpose::Ask | Purpose::Join { .. } => {
+        Purpose::Ask | Purpose::Claim { .. } | Purpose::Join { .. } => {
             write_tagged(&mut to, &Frame::DiscoveryAnswer(looking), &mut tags.outgoing)
         }
         Purpose::Peer | Purpose::Snapshot | Purpose::State => Ok(()),

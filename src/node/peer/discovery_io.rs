@@ -3,7 +3,7 @@
 //! Not here: the decisions (`cluster/discovery/`), the protocol (`discovery_client.rs`).
 
 use super::discovery_client::Asker;
-use crate::cluster::discovery::{AskError, FrontOwner, JoinAnswer, World};
+use crate::cluster::discovery::{AskError, Claims, FrontOwner, JoinAnswer, World};
 use crate::node::process::front_port;
 use crate::node::spawn;
 use crate::wire::DiscoveryAnswer;
@@ -11,6 +11,7 @@ use crate::wire::codec::WireError;
 use crossbeam_channel::{Receiver, bounded};
 use std::cell::RefCell;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ type Bootstrap<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
 /// Sockets, clock and disk for a node that looks for its cluster.
 pub struct RealWorld<'a> {
     asker: Asker,
+    claims: Arc<Claims>,
     /// `host:port` of the front door.
     front: String,
     stop_asked: &'a Receiver<&'static str>,
@@ -30,22 +32,27 @@ impl<'a> RealWorld<'a> {
     /// `bootstrap` writes the initial state.
     pub fn new(
         asker: Asker,
+        claims: Arc<Claims>,
         front: String,
         stop_asked: &'a Receiver<&'static str>,
         bootstrap: impl FnMut(Uuid) -> Result<(), String> + 'a,
     ) -> RealWorld<'a> {
-        RealWorld { asker, front, stop_asked, bootstrap: RefCell::new(Box::new(bootstrap)) }
+        RealWorld { asker, claims, front, stop_asked, bootstrap: RefCell::new(Box::new(bootstrap)) }
     }
-}
 
-impl World for RealWorld<'_> {
-    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
+    /// Asks all addresses at the same time; returns the answers in the same order.
+    fn all(
+        &self,
+        addresses: &[String],
+        patience: Duration,
+        question: impl Fn(&Asker, &str) -> Result<DiscoveryAnswer, WireError> + Clone + Send + 'static,
+    ) -> Vec<Result<DiscoveryAnswer, AskError>> {
         let (to, answers) = bounded(addresses.len().max(1));
         for (place, address) in addresses.iter().cloned().enumerate() {
-            let (to, asker) = (to.clone(), self.asker.clone());
+            let (to, asker, question) = (to.clone(), self.asker.clone(), question.clone());
             // Not joined: a thread that hangs ends at its own deadline.
             let started = spawn::spawn("ask", move || {
-                let _ = to.send((place, asker.ask(&address).map_err(to_ask_error)));
+                let _ = to.send((place, question(&asker, &address).map_err(to_ask_error)));
             });
             if let Err(e) = started {
                 log::warn!("cannot start a thread for discovery err={e}");
@@ -59,6 +66,25 @@ impl World for RealWorld<'_> {
             all[place] = answer;
         }
         all
+    }
+}
+
+impl World for RealWorld<'_> {
+    fn ask_all(&self, addresses: &[String], patience: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
+        self.all(addresses, patience, Asker::ask)
+    }
+
+    fn claim_all(
+        &self,
+        addresses: &[String],
+        claim: Uuid,
+        patience: Duration,
+    ) -> Vec<Result<DiscoveryAnswer, AskError>> {
+        self.all(addresses, patience, move |asker, address| asker.claim(address, claim))
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     fn join(&self, address: &str, cluster: Uuid) -> Result<JoinAnswer, AskError> {
@@ -94,6 +120,7 @@ fn to_ask_error(e: WireError) -> AskError {
         }
         WireError::Rejected(why) => AskError::Rejected(why),
         WireError::Unproved(why) => AskError::Unproved(why),
+        WireError::Differs { what, cluster } => AskError::Differs { what, cluster },
         other => AskError::Failed(other.to_string()),
     }
 }

@@ -30,7 +30,9 @@ pub fn discovery_answer(shared: &Shared, asker: NodeId) -> DiscoveryAnswer {
     let leader = view.raft.leader.and_then(|id| members.iter().find(|(m, _)| *m == id).cloned());
     let (cluster, id, term) = (Some(shared.cluster), Some(shared.me.id), view.raft.term);
     let holder = view.raft.membership.uuid_of(asker);
-    DiscoveryAnswer { cluster, id, term, leader, members, holder, remembered: Promise::default(), who: None }
+    let name = shared.settings.cluster_name.clone();
+    let (remembered, who, claim) = (Promise::default(), None, None);
+    DiscoveryAnswer { cluster, id, term, leader, members, holder, name, claim, remembered, who }
 }
 
 /// Whether a connection comes from another machine.

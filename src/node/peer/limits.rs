@@ -149,7 +149,7 @@ fn of(purpose: &Purpose) -> u8 {
     match purpose {
         Purpose::Peer => 0,
         Purpose::Snapshot => 1,
-        Purpose::Ask | Purpose::Join { .. } | Purpose::State => 2,
+        Purpose::Ask | Purpose::Join { .. } | Purpose::State | Purpose::Claim { .. } => 2,
     }
 }
 

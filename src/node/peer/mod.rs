@@ -8,4 +8,5 @@ pub(crate) mod former_member;
 pub(crate) mod join;
 pub(crate) mod limits;
 pub(crate) mod newcomers;
+pub(crate) mod odd_peers;
 pub(crate) mod reunite;

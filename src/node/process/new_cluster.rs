@@ -226,6 +226,9 @@ impl Survivor {
                 Err(WireError::Rejected(why) | WireError::Unproved(why)) => {
                     return Err(RecoverError::Declines { address, why });
                 }
+                Err(e @ WireError::Differs { .. }) => {
+                    return Err(RecoverError::Declines { address, why: e.to_string() });
+                }
                 Err(_) => {}
             }
         }

@@ -10,7 +10,7 @@ use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
 use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
 use super::{front_port, logging, open, renew};
-use crate::cluster::discovery::{Decision, DiscoveryError, Seeker, discover};
+use crate::cluster::discovery::{Claims, Decision, DiscoveryError, Seeker, discover};
 use crate::node::peer::discovery_client::{Asker, DiscoveryResponder};
 use crate::node::peer::discovery_io::RealWorld;
 use crate::node::shared::stopper::Stopper;
@@ -262,9 +262,22 @@ impl Search<'_> {
         };
         let kept = raft::Promise::from(durable);
         let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();
-        let seeker = Seeker { me: identity, cluster, kept, has_log, voters, known, no_bootstrap, settings };
-        let responder = DiscoveryResponder::start(&ports.peer, asker.clone()).map_err(StartError::Thread)?;
-        let world = RealWorld::new(asker, settings.local_front_door(), stop_asked, |cluster| {
+        let seeker = Seeker {
+            me: identity,
+            cluster,
+            kept,
+            has_log,
+            voters,
+            known,
+            no_bootstrap,
+            settings,
+            #[cfg(test)]
+            bugs: Default::default(),
+        };
+        let claims = Arc::new(Claims::default());
+        let responder = DiscoveryResponder::start(&ports.peer, asker.clone(), Arc::clone(&claims));
+        let responder = responder.map_err(StartError::Thread)?;
+        let world = RealWorld::new(asker, claims, settings.local_front_door(), stop_asked, |cluster| {
             bootstrap(files, dir, me, store, cluster)
         });
         let decision = discover(&seeker, &world)?;

@@ -9,6 +9,7 @@ use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::peer_frames::PeerFrames;
 use super::stopper::Stopper;
+use crate::cluster::config_file::Projection;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
@@ -156,6 +157,10 @@ pub struct Shared {
     is_disk_low: AtomicBool,
     /// What the leader reports about this node, if it is not a member (`node/peer/former_member.rs`).
     outsider: Mutex<Option<Outsider>>,
+    /// The newest version of `config.json` that this node knows.
+    pub config_file: Mutex<Option<Arc<Projection>>>,
+    /// Addresses in `peers` at which a node cannot join, and why (`node/peer/odd_peers.rs`).
+    odd_peers: Mutex<BTreeMap<String, String>>,
     /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
@@ -254,6 +259,8 @@ impl Shared {
             recovery: Recovery::new(parts.view.last_index > Index(0)),
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
+            config_file: Mutex::default(),
+            odd_peers: Mutex::default(),
             stopper: parts.stopper,
             incoming_snapshot: Permit::new(),
             peer_frames: PeerFrames::default(),
@@ -506,6 +513,21 @@ impl Shared {
         if before != outsider {
             self.inboxes.poke_monitor();
         }
+    }
+
+    /// Addresses in `peers` at which a node cannot join, and why.
+    pub fn odd_peers(&self) -> BTreeMap<String, String> {
+        lock(&self.odd_peers).clone()
+    }
+
+    /// Returns those of before.
+    pub fn set_odd_peers(&self, odd: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let is_new = *lock(&self.odd_peers) != odd;
+        let before = std::mem::replace(&mut *lock(&self.odd_peers), odd);
+        if is_new {
+            self.inboxes.poke_monitor();
+        }
+        before
     }
 
     /// Snapshot files of this node.

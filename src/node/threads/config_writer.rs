@@ -1,21 +1,31 @@
-//! The `config` thread: while this node leads, keeps `config.json` up to date.
+//! The `config` thread: keeps the `config.json` that this node uses up to date, and, while this node leads, tells all
+//! nodes what it is to contain.
 //!
 //! A separate thread, because the file's lock may be held by a process that is frozen, and nothing else may wait for
 //! it.
-//! Not here: the file's format, lock and rules (`cluster/config_file.rs`).
+//! Not here: the file's format and lock (`cluster/config_file.rs`), when it is written (`cluster/config_keeper.rs`).
 
-use crate::cluster::config_file::{ConfigFileError, Keeper, Projection, Written};
+use crate::cluster::config_file::{ConfigFileError, FILE_BYTES_MAX, Projection, Written, read};
+use crate::cluster::config_keeper::{Author, Contact, Keeper};
+use crate::lock::lock;
 use crate::node::reports::status::status;
 use crate::node::shared::Shared;
 use crate::raft::Role;
-use crate::types::Addresses;
-use log::{info, warn};
+use crate::time;
+use crate::types::{Addresses, NodeId};
+use crate::wire::Frame;
+use log::{debug, info, warn};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Time between two checks whether something must be written.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The leader sends the newest version again after this time for each node, and after a second at least: a frame may be
+/// lost with its connection, and a new node has none.
+const SEND_AGAIN_MS: (u64, u64) = (50, 1000);
+/// Unsent bytes of a link beyond which nothing is added: it is sent again.
+const LINK_BYTES_MAX: usize = 1 << 20;
 
 /// A node that has led for so many election timeouts beside a file of a newer leader is not a deposed leader: a deposed
 /// one would have heard of the newer leader, or lost its quorum.
@@ -23,7 +33,8 @@ const LEADS_AFTER_TIMEOUTS: u32 = 3;
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>) {
-    let mut keeper = Keeper::default();
+    let path = &shared.settings.config_file_path;
+    let (mut announcer, mut keeper, mut contact) = (Announcer::default(), Keeper::default(), Contact::default());
     let election_timeout = Duration::from_millis(shared.settings.election_timeout_ms);
     let mut report = Report::new(election_timeout * LEADS_AFTER_TIMEOUTS);
     let wait = |pause: Duration| {
@@ -31,21 +42,91 @@ pub fn run(shared: &Arc<Shared>) {
         !shared.is_stopped()
     };
     while wait(LOOK_EVERY) {
-        let view = shared.view();
-        if view.raft.role != Role::Leader || !view.raft.has_committed_own_term {
-            // Another leader may write the file now, so what this node wrote last is out of date.
-            keeper = Keeper::default();
-            report.no_leader();
-            continue;
+        let (view, now_ms) = (shared.view(), shared.now_ms());
+        let leads = view.raft.role == Role::Leader;
+        let is_author = leads && view.raft.has_committed_own_term && view.raft.has_quorum;
+        if is_author {
+            announcer.author_version(shared, path);
+        } else {
+            // Another leader may have gone on since.
+            announcer = Announcer::default();
         }
-        let path = &shared.settings.config_file_path;
-        // `None`: nothing was due, so it is unknown whether the last problem persists.
-        let Some(outcome) = keeper.keep(shared.now_ms(), path, projection(shared), &wait) else { continue };
-        match report.edge(Instant::now(), path, outcome) {
+        let is_in_contact = is_author || (!leads && view.raft.leader.is_some());
+        let out_of_contact_since = contact.observe(now_ms, path, is_in_contact);
+        let newest = lock(&shared.config_file).clone();
+        if let Some(since_ms) = out_of_contact_since {
+            let (known, since) = ((shared.cluster, newest.as_deref()), time::rfc3339(since_ms));
+            if let Err(e) = contact.mark_stale(now_ms, path, known, &since, &wait) {
+                debug!("config.json is not marked as stale err=\"{e}\"");
+            }
+        }
+        let (true, Some(newest)) = (is_in_contact, newest) else {
+            report.out_of_contact();
+            continue;
+        };
+        // `None`: it is unknown whether the last problem persists.
+        let outcome = keeper.keep(now_ms, path, &newest, &wait);
+        if is_author {
+            announcer.maybe_send(shared, &newest);
+        }
+        match outcome.and_then(|outcome| report.edge(Instant::now(), path, outcome)) {
             Some(problem) if problem.is_empty() => info!("config.json is written again"),
             Some(problem) => warn!("config.json is not written: {problem}"),
             None => {}
         }
+    }
+}
+
+/// A frame of another node: what the file is to contain, if that node leads.
+pub fn hear(shared: &Shared, from: NodeId, text: &[u8]) {
+    let raft = &shared.view().raft;
+    // A leader that this node does not follow (yet) sends it again.
+    if raft.leader != Some(from) || text.len() as u64 > FILE_BYTES_MAX {
+        return;
+    }
+    let is_ours = |heard: &Projection| heard.cluster_info.term == raft.term && heard.cluster_info.id == shared.cluster;
+    let Some(heard) = Projection::parse(text).ok().filter(is_ours) else { return };
+    let mut newest = lock(&shared.config_file);
+    if newest.as_ref().is_none_or(|newest| heard.is_newer_than(newest)) {
+        *newest = Some(Arc::new(heard));
+    }
+}
+
+/// The leader's part.
+#[derive(Default)]
+struct Announcer {
+    author: Author,
+    /// What was sent last, and when.
+    sent: Option<(Arc<Projection>, u64)>,
+}
+
+impl Announcer {
+    /// Makes a new version after a change.
+    fn author_version(&mut self, shared: &Shared, path: &Path) {
+        let now_ms = shared.now_ms();
+        if !self.author.is_due(now_ms) {
+            return;
+        }
+        let on_disk = read(path).ok().flatten().map(|found| found.cluster_info);
+        if let Some(new) = self.author.revise(now_ms, projection(shared), on_disk.as_ref()) {
+            *lock(&shared.config_file) = Some(new);
+        }
+    }
+
+    /// Sends a new version to all nodes, and the present one again now and then.
+    fn maybe_send(&mut self, shared: &Shared, newest: &Arc<Projection>) {
+        let now_ms = shared.now_ms();
+        let again_ms = (newest.nodes.len() as u64 * SEND_AGAIN_MS.0).max(SEND_AGAIN_MS.1);
+        let is_sent =
+            |(sent, at): &(Arc<Projection>, u64)| Arc::ptr_eq(sent, newest) && now_ms.saturating_sub(*at) < again_ms;
+        if self.sent.as_ref().is_some_and(is_sent) {
+            return;
+        }
+        let frame = Frame::ConfigFile(newest.to_text());
+        for link in shared.links().values() {
+            link.try_send(&frame, LINK_BYTES_MAX);
+        }
+        self.sent = Some((Arc::clone(newest), now_ms));
     }
 }
 
@@ -64,8 +145,8 @@ impl Report {
         Report { last_problem: String::new(), ahead: None, ahead_min: (ahead_min, 3) }
     }
 
-    /// This node does not lead.
-    fn no_leader(&mut self) {
+    /// This node does not know whether it would be right.
+    fn out_of_contact(&mut self) {
         self.ahead = None;
     }
 
@@ -139,7 +220,7 @@ mod tests {
         assert_eq!(report.edge(at(0), path, ahead()), None, "thawed: it will step down");
         // Frozen for a minute, twice: time passes, and it has not looked.
         assert_eq!(report.edge(at(60), path, ahead()), None);
-        report.no_leader();
+        report.out_of_contact();
         assert_eq!(report.edge(at(120), path, ahead()), None);
         assert_eq!(report.edge(at(121), path, ahead()), None);
         assert_eq!(report.edge(at(122), path, ahead()), None, "not for long enough");

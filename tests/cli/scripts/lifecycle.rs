@@ -222,7 +222,9 @@ fn clean_removes_all_that_was_made_and_no_other_file() {
     assert_eq!(cleaned.status.code(), Some(0), "{}", said(&cleaned));
     let left: Vec<_> = std::fs::read_dir(&data).unwrap().flatten().map(|row| row.file_name()).collect();
     assert_eq!(left, ["notes"], "{}", said(&cleaned));
-    assert!(!runner.dir.path().join("config.json").exists() && !runner.dir.path().join("config.json.lock").exists());
+    for name in ["config.json", "config.json.lock", "config.json.contact.lock"] {
+        assert!(!runner.dir.path().join(name).exists(), "{name} is left");
+    }
     assert!(TcpListener::bind(runner.front()).is_ok(), "the node was stopped");
     std::fs::remove_file(own).unwrap();
     assert_eq!(run(&runner, &["clean"]).status.code(), Some(0));

@@ -1,20 +1,19 @@
 //! PendingRequests without the core thread.
 
 use super::*;
+use crate::lock::{Mutex, lock};
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::inboxes;
 use crate::node::shared::link::Wire;
-use crate::node::shared::lock::lock;
 use crate::node::shared::state::Parts;
 use crate::raft::{Raft, bootstrap_state};
 use crate::settings::Settings;
 use crate::store::{Options, RealFiles, Store};
 use crate::types::Identity;
+use crate::wire::authentication::FrameTags;
 use crate::wire::codec::encode_onto;
-use crate::wire::seal::Seal;
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Mutex;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -214,9 +213,9 @@ fn a_former_leader_does_not_deny_what_it_has_logged() {
     requests.hold_forwarded(&link, ask(2));
     requests.bounce_forwarded();
     let mut expected = Vec::new();
-    let mut seal = Seal::default();
+    let mut tags = FrameTags::default();
     for (number, answer) in [(1, Forwarded::Unknown { why: UnknownReason::LeaderLost }), (2, Forwarded::NotLeader)] {
-        encode_onto(&mut expected, &Frame::Forwarded(vec![(number, answer)]), &mut seal).unwrap();
+        encode_onto(&mut expected, &Frame::Forwarded(vec![(number, answer)]), &mut tags).unwrap();
     }
     assert_eq!(lock(&wire).rest, expected);
 }

@@ -1,0 +1,95 @@
+//! The hosts themselves: what is cut, delayed and lost is, and nothing of them stays.
+
+use super::{Hosts, Link, TEST, is_apart};
+use phalanx::lab::Result;
+use phalanx::lab::process::Process;
+use serde_json::json;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Sends back each datagram.
+const ECHO: &str = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 7))\n\
+                    while True: s.sendto(*s.recvfrom(2000))";
+
+#[test]
+fn links_are_cut_delayed_and_lossy_as_told() -> Result<()> {
+    if !is_apart("hosts::links::links_are_cut_delayed_and_lossy_as_told") {
+        return Ok(());
+    }
+    let mut hosts = Hosts::prepare(2, &json!({}))?;
+    let at = |id: u64| SocketAddr::from(([10, 77, 0, id as u8], 7));
+    let connect =
+        |id: u64| TcpStream::connect_timeout(&at(id), Duration::from_secs(1)).map(|_| ()).map_err(|e| e.kind());
+    assert_eq!(connect(1), Err(ErrorKind::ConnectionRefused), "it is there, and nothing listens");
+    hosts.link(&[TEST], &[1], Link { delay_ms: 60, ..Link::WHOLE })?;
+    hosts.link(&[1], &[TEST], Link { delay_ms: 100, jitter_ms: 20, ..Link::WHOLE })?;
+    let begun = Instant::now();
+    assert_eq!(connect(1), Err(ErrorKind::ConnectionRefused));
+    assert!(begun.elapsed() >= Duration::from_millis(160), "{:?}", begun.elapsed());
+    hosts.heal()?;
+    // One way is enough.
+    hosts.link(&[1], &[TEST], Link::CUT)?;
+    assert_eq!(connect(1), Err(ErrorKind::TimedOut));
+    assert_eq!(connect(2), Err(ErrorKind::ConnectionRefused), "the other host is not concerned");
+    hosts.heal()?;
+    hosts.vanish(1)?;
+    assert_eq!(connect(1), Err(ErrorKind::TimedOut));
+    hosts.heal()?;
+
+    let log = hosts.cluster.dir().join("echo.log");
+    let echo = Process::start(hosts.command(1, "python3").args(["-c", ECHO]), &log)?;
+    hosts.cluster.wait_until("the echo listens", Duration::from_secs(10), || {
+        let socket = UdpSocket::bind("10.77.0.254:0").ok()?;
+        socket.set_read_timeout(Some(Duration::from_millis(100))).ok()?;
+        socket.send_to(b"?", at(1)).ok()?;
+        socket.recv(&mut [0; 9]).ok()
+    })?;
+    hosts.link(&[TEST], &[1], Link { loss: 0.3, ..Link::WHOLE })?;
+    let socket = UdpSocket::bind("10.77.0.254:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut returned = 0;
+    for _ in 0..20 {
+        for _ in 0..50 {
+            socket.send_to(b"!", at(1)).unwrap();
+        }
+        while socket.recv(&mut [0; 9]).is_ok() {
+            returned += 1;
+        }
+    }
+    drop(echo);
+    assert!((620..=780).contains(&returned), "{returned} of 1000 came back at a loss of 30 %");
+
+    drop(hosts);
+    let links = Command::new("ip").args(["-o", "link"]).output().unwrap();
+    let links = String::from_utf8(links.stdout).unwrap();
+    assert!(links.lines().all(|line| line.contains(": lo:")), "{links}");
+    Ok(())
+}
+
+#[test]
+fn five_hosts_found_one_cluster_and_go_on_without_a_leader_that_vanished() -> Result<()> {
+    if !is_apart("hosts::links::five_hosts_found_one_cluster_and_go_on_without_a_leader_that_vanished") {
+        return Ok(());
+    }
+    let mut hosts = Hosts::ready(5, &json!({}))?;
+    hosts.cluster.put("before", "x")?;
+    let old = hosts.cluster.settle()?;
+    hosts.vanish(old)?;
+    let new = hosts.cluster.wait_other_leader(old)?;
+    hosts.cluster.put("meanwhile", "y")?;
+    hosts.heal()?;
+    hosts.cluster.settle()?;
+    // Cut off from the other hosts alone, a node still answers the test.
+    let others: Vec<u64> = hosts.ids().into_iter().filter(|id| *id != new).collect();
+    hosts.cut(&[new], &others)?;
+    hosts.cluster.wait_other_leader(new)?;
+    hosts.cluster.wait_explained("node says that it has no quorum", Duration::from_secs(10), || {
+        let status = hosts.cluster.status(new).map_err(|e| e.to_string())?;
+        if status.cluster.has_quorum { Err(format!("{:?}", status.cluster)) } else { Ok(()) }
+    })?;
+    hosts.heal()?;
+    hosts.cluster.settle()?;
+    Ok(())
+}
