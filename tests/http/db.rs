@@ -112,6 +112,35 @@ fn a_host_that_refuses_or_does_not_know_is_told_apart() {
     assert_eq!((answer.status, &answer.json()["error"]), (400, &json!("statement 2: no such table: b")));
 }
 
+/// The log gets statements that any client may send, in place of rows of the schema and of shadow tables.
+#[test]
+fn virtual_tables_of_a_dump_are_rewritten_before_the_log() {
+    let served = door();
+    let load = |sql: &str| served.ask("POST", "/db/load", "Content-Type: application/octet-stream\r\n", sql);
+    let row = "INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)VALUES('table','f','f',0,'CREATE VIRTUAL TABLE f USING ";
+    let dump = format!("{row}fts5(a)');INSERT INTO f_content VALUES(7,'x');COMMIT;");
+    *served.host.sql_answer.lock().unwrap() = Answer::Done;
+    assert_eq!(load(&dump).status, 200);
+    let sent = match served.host.sql_commands.lock().unwrap().pop() {
+        Some((_, Command::LoadDump { sql, .. })) => sql,
+        other => panic!("{other:?}"),
+    };
+    let lines: Vec<&str> = sent.trim().lines().collect();
+    let expected = ["CREATE VIRTUAL TABLE f USING fts5(a);", "INSERT INTO \"f\"(rowid,\"a\") VALUES(7,'x');COMMIT;"];
+    assert_eq!(lines, expected);
+    *served.host.sql_answer.lock().unwrap() = Answer::Refused("statement 2: too long".to_string());
+    let answer = load(&dump);
+    let why = answer.json()["error"].as_str().unwrap().to_string();
+    assert!(answer.status == 400 && why.starts_with("statement 2: too long (statements are counted"), "{why}");
+    served.host.sql_commands.lock().unwrap().clear();
+    let answer = load(&format!("{row}fts4(a)');"));
+    assert!(
+        answer.status == 400 && answer.json()["error"].as_str().unwrap().contains("fts4, which is not available"),
+        "{answer:?}"
+    );
+    assert!(served.host.sql_commands.lock().unwrap().is_empty(), "it was refused before the log");
+}
+
 #[test]
 fn a_backup_leaves_in_chunks_and_ends() {
     let served = door();

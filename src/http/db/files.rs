@@ -20,12 +20,13 @@ use crate::limits;
 use crate::node::{Backup, BackupForm, SentFile};
 use crate::outcome::Outcome;
 use crate::services::sql::commands::{RUN_BYTES_MAX, STAGE_BYTES_MAX};
-use crate::services::sql::{Answer, Command, ReadLevel};
+use crate::services::sql::{Answer, Command, ReadLevel, rewritten_dump};
 use crate::types::Index;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,9 @@ const WHOLE_GRACE: Duration = Duration::from_secs(600);
 const WHOLE_RATE_MIN: u64 = 64 << 10;
 /// Longest time for putting a loaded file in place, once it has arrived.
 const PLACE_TIME_MAX: Duration = Duration::from_secs(1800);
+/// Added to the reason if a dump was refused whose virtual tables were written as statements.
+const REWRITTEN: &str = "statements are counted as they run here, with those that recreate virtual tables at the end; \
+    a file of this dump may be larger: sqlite3 new.sqlite < dump.sql";
 /// The first bytes of a database file.
 const FILE_MARK: &[u8] = b"SQLite format 3\0";
 
@@ -203,12 +207,17 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
     }
     let tag = idempotency::tag(head, body)?;
     let sql = std::str::from_utf8(body)
-        .map_err(|_| ApiError::refused(400, "the body is neither a SQLite file nor SQL text in UTF-8"))?
-        .to_string();
+        .map_err(|_| ApiError::refused(400, "the body is neither a SQLite file nor SQL text in UTF-8"))?;
     if sql.trim().is_empty() {
         return Err(ApiError::refused(400, "nothing to load: send a SQLite file or SQL text"));
     }
-    loaded(server.host.sql_write(&Command::LoadDump { sql, seed: seed() }, tag, server.deadline()))
+    let script = rewritten_dump(sql).map_err(failed)?;
+    let is_rewritten = matches!(script, Cow::Owned(_));
+    let command = Command::LoadDump { sql: script.into_owned(), seed: seed() };
+    match server.host.sql_write(&command, tag, server.deadline()) {
+        Outcome::Done((_, Answer::Refused(why))) if is_rewritten => Err(failed(format!("{why} ({REWRITTEN})"))),
+        outcome => loaded(outcome),
+    }
 }
 
 /// Sends a file through the log as it arrives. Until the last step no table has changed.

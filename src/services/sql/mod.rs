@@ -2,7 +2,8 @@
 //!
 //! From the top: `database.rs` is the service, in memory or in a node's file. `apply.rs` runs the commands of an entry,
 //! `loading.rs` those that load a database; both use the connection and the transactions of `writer.rs`. `reader.rs`
-//! reads outside of the log, and `read_only.rs` decides which statements may. `statement.rs` runs one statement,
+//! reads outside of the log, and `read_only.rs` decides which statements may. `dump_rewrite/` turns virtual tables in
+//! dumps of sqlite3 into statements, before the log. `statement.rs` runs one statement,
 //! `integrity.rs` checks its effects. `budget/` limits what a statement may do, `connection/` configures a connection,
 //! `storage/` handles the database as a whole: its file, images, dumps, digests. At the bottom, `errors.rs` classifies
 //! failures, `answer_limit.rs` limits the size of an answer, `tokens.rs` splits SQL into tokens, and `commands.rs`
@@ -16,6 +17,7 @@ pub(crate) mod budget;
 pub mod commands;
 pub(crate) mod connection;
 mod database;
+mod dump_rewrite;
 mod errors;
 mod integrity;
 mod loading;
@@ -34,6 +36,7 @@ pub use self::budget::long_rows::LongRows;
 pub use self::commands::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};
 pub use self::connection::check_build;
 pub use self::connection::files::Files;
+pub use self::dump_rewrite::rewritten as rewritten_dump;
 pub use self::read_only::all_read;
 pub use self::storage::checkpoint::Checkpointer;
 pub use self::storage::image::bare_image;

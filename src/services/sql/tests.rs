@@ -16,7 +16,7 @@ mod hostile;
 mod lengths;
 mod loads;
 mod own_table;
-mod script_runner;
+pub(super) mod script_runner;
 
 #[test]
 fn scripts() {

@@ -44,6 +44,9 @@ const JOINED_BYTES_MAX: usize = 160 << 20;
 /// In those tiers: largest product of the number of instructions of a program and the length of a value in bytes.
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
+/// The reason of `suits`, which SQLite gives for nothing.
+const CONNECTED: &str = "";
+
 /// Runs `attempt` in one tier after another until no value is too long for it. `longest`: length of a value that
 /// certainly occurs. The outer error: an internal statement failed.
 pub fn run_in_tiers<T>(
@@ -53,6 +56,10 @@ pub fn run_in_tiers<T>(
     mut attempt: impl FnMut(usize) -> std::result::Result<T, StatementError>,
 ) -> Result<std::result::Result<T, StatementError>> {
     own(conn, hooks, "SAVEPOINT s")?;
+    if !hooks.charge_instances() {
+        own(conn, hooks, "RELEASE s")?;
+        return Ok(Err(StatementError::BudgetExceeded));
+    }
     hooks.touches_virtual.store(false, Relaxed);
     hooks.is_connecting.store(true, Relaxed);
     let mut tier = tier_of(longest);
@@ -69,10 +76,15 @@ pub fn run_in_tiers<T>(
                 own(conn, hooks, "RELEASE s")?;
                 return Ok(Ok(done));
             }
-            Err(StatementError::TooLong(_))
+            Err(StatementError::TooLong(why))
                 if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.swap(false, Relaxed) =>
             {
-                undo(conn, hooks)?;
+                if why == CONNECTED {
+                    // Nothing has run, and undoing nothing is not free: see `undo`.
+                    hooks.fulltext().begin(None);
+                } else {
+                    undo(conn, hooks)?;
+                }
                 tier = tier.max(LOWEST_OF_VIRTUAL);
             }
             // SQLite reports a definition that is too long for this tier as corruption.
@@ -110,7 +122,7 @@ pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T
 /// The statement uses a virtual table and was prepared for the first time.
 pub fn suits(hooks: &HookState, tier: usize) -> std::result::Result<(), StatementError> {
     if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.load(Relaxed) {
-        return Err(StatementError::TooLong(String::new()));
+        return Err(StatementError::TooLong(CONNECTED.to_string()));
     }
     set_cost(hooks, tier);
     Ok(())
@@ -189,8 +201,12 @@ pub fn is_high(tier: usize) -> bool {
     tier >= SHORT_FROM
 }
 
+/// Undoes what the statement has done. If the transaction has changed the schema, SQLite forgets the schema, and with it
+/// the instance of each virtual table; the transaction keeps those that were written to, and informs each of every
+/// savepoint.
 fn undo(conn: &Connection, hooks: &HookState) -> Result<()> {
     own(conn, hooks, "ROLLBACK TO s")?;
+    hooks.leaves_instances();
     hooks.fulltext().begin(None);
     // If the schema was rolled back as well, it is read again now, where nothing is too long.
     let _own = InternalStatements::begin(hooks);

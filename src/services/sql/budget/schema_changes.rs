@@ -20,7 +20,7 @@ const OBJECTS_MAX: u64 = 2_000;
 const BYTES_MAX: u64 = 1 << 20;
 /// Virtual tables among them: SQLite informs each of them of every savepoint, and they may read from one another, ever
 /// more deeply nested.
-const VIRTUAL_MAX: u64 = 32;
+pub const VIRTUAL_MAX: u64 = 32;
 /// The cost of any change, and the cost for each existing object.
 const CHANGE_STEPS: u64 = 150_000;
 const STEPS_PER_OBJECT: u64 = 300;

@@ -29,6 +29,9 @@ const INDEX_STEPS: u64 = 5_000;
 /// Smallest number of indexes assumed for a table if the command has changed the schema.
 const INDEXES_UNKNOWN: i64 = 2;
 
+/// Steps for informing an instance of a virtual table of the savepoints of a statement.
+const INSTANCE_STEPS: u64 = 1_500;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -74,6 +77,10 @@ pub struct HookState {
     pub is_connecting: AtomicBool,
     /// Virtual tables may have been created, dropped or renamed since the transaction began.
     is_virtual_unsure: AtomicBool,
+    /// The transaction has changed the schema: SQLite reads it again after each statement that is undone.
+    is_schema_reread: AtomicBool,
+    /// Upper bound of the instances of virtual tables that the transaction keeps although the schema was read again.
+    instances: AtomicU64,
     /// Names of the virtual tables at the beginning of the transaction.
     virtual_names: Mutex<Vec<String>>,
     /// If the statement uses a virtual table: the tables that it writes to, and the number of INSERTs into each.
@@ -185,7 +192,25 @@ impl HookState {
         }
         self.has_virtual.store(!known.is_empty(), Relaxed);
         self.is_virtual_unsure.store(false, Relaxed);
+        self.is_schema_reread.store(false, Relaxed);
+        self.instances.store(0, Relaxed);
         !known.is_empty()
+    }
+
+    /// Charges a statement for the instances of virtual tables; false if the budget is exceeded.
+    pub fn charge_instances(&self) -> bool {
+        match self.instances.load(Relaxed) {
+            0 => true,
+            count => self.charge(count.saturating_mul(INSTANCE_STEPS)),
+        }
+    }
+
+    /// Records that a statement was undone: the virtual tables that it writes to may have left instances behind.
+    pub fn leaves_instances(&self) {
+        if self.is_schema_reread.load(Relaxed) && self.touches_virtual.load(Relaxed) {
+            let written = self.filled.lock().unwrap_or_else(PoisonError::into_inner).len();
+            self.instances.fetch_add(written.max(1) as u64, Relaxed);
+        }
     }
 
     /// Records that the statement uses this table.
@@ -306,6 +331,7 @@ impl HookState {
     /// Records that the statement changes the schema.
     pub fn changes_schema(&self) {
         self.is_schema_changed.store(true, Relaxed);
+        self.is_schema_reread.store(true, Relaxed);
         self.is_defining.store(true, Relaxed);
         self.may_repeat.store(true, Relaxed);
     }

@@ -3,10 +3,13 @@
 //! The tool writes statistics, and it writes a virtual table as a row of the schema table, followed by its shadow
 //! tables as if they were tables of their own. A script is cut here into such lines and plain statements.
 //!
-//! Not here: executing them (`load_text.rs`).
+//! Not here: executing them (`load_text.rs`), virtual tables (`services/sql/dump_rewrite/`).
 
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::tokens::{is_word, parts, words};
+
+/// Names of the schema table that dumps use.
+pub const SCHEMA_TABLES: [&str; 2] = ["sqlite_schema", "sqlite_master"];
 
 /// A piece of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub enum Piece<'a> {
 /// Cuts a script into pieces, in order.
 pub fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut parts = parts(sql);
-    let mut context = Context::default();
+    let mut bodies = TriggerBodies::default();
     // The piece that follows the plain statements before it.
     let mut next: Option<Piece<'_>> = None;
     let mut begin = 0;
@@ -41,7 +44,8 @@ pub fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
             };
             let before = &sql[first..begin];
             begin += part.len();
-            if let Some(piece) = context.special(part) {
+            let is_in_trigger = bodies.contain(part);
+            if let Some(piece) = special(part).filter(|_| !is_in_trigger) {
                 if before.is_empty() {
                     return Some(piece);
                 }
@@ -52,42 +56,51 @@ pub fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// What is known from the pieces so far.
+/// Tells which parts of a script are within a trigger: the statements of its body are parts as well.
 #[derive(Default)]
-struct Context {
-    /// The statements of a trigger are parts as well.
-    is_in_trigger: bool,
+pub struct TriggerBodies {
+    is_in: bool,
 }
 
-impl Context {
-    fn special(&mut self, part: &str) -> Option<Piece<'static>> {
+impl TriggerBodies {
+    /// Whether the next part belongs to the body of a trigger, or ends it. Called with each part of a script, in order.
+    pub fn contain(&mut self, part: &str) -> bool {
         let mut words = words(part);
-        let first = words.next()?.to_ascii_lowercase();
-        if self.is_in_trigger {
-            self.is_in_trigger = first != b"end";
-            return None;
+        let Some(first) = words.next() else { return self.is_in };
+        if self.is_in {
+            self.is_in = !first.eq_ignore_ascii_case(b"end");
+            return true;
         }
-        match first.as_slice() {
-            b"create" => {
-                let is_temporary = |word: &&[u8]| [&b"temp"[..], b"temporary"].contains(&&*word.to_ascii_lowercase());
-                let kind = words.find(|word| !is_temporary(word))?;
-                self.is_in_trigger = kind.eq_ignore_ascii_case(b"trigger");
-                None
-            }
-            b"analyze" => Some(Piece::PassedOver),
-            b"pragma" => pragma(part),
-            b"insert" => insertion(part),
-            _ => None,
+        if first.eq_ignore_ascii_case(b"create") {
+            let is_temporary =
+                |word: &[u8]| [&b"temp"[..], b"temporary"].iter().any(|temporary| word.eq_ignore_ascii_case(temporary));
+            let kind = words.find(|word| !is_temporary(word));
+            self.is_in = kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"trigger"));
         }
+        false
+    }
+}
+
+fn special(part: &str) -> Option<Piece<'static>> {
+    match words(part).next()?.to_ascii_lowercase().as_slice() {
+        b"analyze" => Some(Piece::PassedOver),
+        b"pragma" => pragma(part),
+        b"insert" => insertion(part),
+        _ => None,
     }
 }
 
 fn insertion(part: &str) -> Option<Piece<'static>> {
-    let name = name_after(part, &["insert", "into"])?.to_ascii_lowercase();
-    if name.starts_with("sqlite_stat") {
+    let (name, _) = name_after(part, &["insert", "into"])?;
+    if name.to_ascii_lowercase().starts_with("sqlite_stat") {
         return Some(Piece::PassedOver);
     }
-    ["sqlite_schema", "sqlite_master"].contains(&name.as_str()).then_some(Piece::SchemaRow)
+    is_schema_table(&name).then_some(Piece::SchemaRow)
+}
+
+/// Whether this is a name of the schema table that dumps use.
+pub fn is_schema_table(name: &str) -> bool {
+    SCHEMA_TABLES.iter().any(|one| one.eq_ignore_ascii_case(name))
 }
 
 fn pragma(part: &str) -> Option<Piece<'static>> {
@@ -100,39 +113,43 @@ fn pragma(part: &str) -> Option<Piece<'static>> {
     }
 }
 
-/// The name that follows these words at the beginning of a statement, without quotes.
-fn name_after(part: &str, expected: &[&str]) -> Option<String> {
+/// The name that follows these words at the beginning of a statement, without quotes, and what follows it.
+pub fn name_after<'a>(part: &'a str, expected: &[&str]) -> Option<(String, &'a str)> {
     let mut all = words(part);
     let mut end = 0;
     for one in expected {
         let word = all.next().filter(|word| word.eq_ignore_ascii_case(one.as_bytes()))?;
         end = word.as_ptr().addr() - part.as_ptr().addr() + word.len();
     }
-    let rest = part[end..].trim_start();
-    let quote = rest.chars().next()?;
-    let close = match quote {
-        '"' | '\'' | '`' => quote,
-        '[' => ']',
-        _ => {
-            let len = rest.bytes().position(|byte| !is_word(byte)).unwrap_or(rest.len());
-            return (len > 0).then(|| rest[..len].to_string());
-        }
-    };
-    unquoted(rest, close)
+    leading_name(&part[end..])
 }
 
-/// The text between the quote at the beginning and the closing one, which is doubled within.
-fn unquoted(text: &str, close: char) -> Option<String> {
+/// The name at the beginning of a text, without quotes, and what follows it.
+pub fn leading_name(text: &str) -> Option<(String, &str)> {
+    let text = text.trim_start();
+    let close = match text.chars().next()? {
+        quote @ ('"' | '\'' | '`') => quote,
+        '[' => ']',
+        _ => {
+            let len = text.bytes().position(|byte| !is_word(byte)).unwrap_or(text.len());
+            return (len > 0).then(|| (text[..len].to_string(), &text[len..]));
+        }
+    };
+    unquoted(text, close)
+}
+
+/// The text between the quote at the beginning and the closing one, which is doubled within, and what follows.
+fn unquoted(text: &str, close: char) -> Option<(String, &str)> {
     let mut name = String::new();
-    let mut chars = text.chars().skip(1).peekable();
-    while let Some(char) = chars.next() {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, char)) = chars.next() {
         if char != close {
             name.push(char);
-        } else if close != ']' && chars.peek() == Some(&close) {
+        } else if close != ']' && chars.peek().is_some_and(|(_, next)| *next == close) {
             chars.next();
             name.push(close);
         } else {
-            return Some(name);
+            return Some((name, &text[at + 1..]));
         }
     }
     None

@@ -3,7 +3,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod digest;
 pub(crate) mod dump;
-mod dump_lines;
+pub(crate) mod dump_lines;
 mod file_header;
 pub(crate) mod image;
 pub(crate) mod load;

@@ -574,3 +574,26 @@ fn ordinary_texts_are_indexed() {
     let said = last(&mut node, &["INSERT INTO f(f) VALUES('delete-all')"]);
     assert!(said.starts_with("changed"), "{said}");
 }
+
+/// After a change of the schema SQLite keeps an instance of a virtual table for each statement on it that is undone,
+/// and informs all instances of each savepoint.
+#[test]
+fn instances_of_virtual_tables_that_undone_statements_leave_are_paid_for() {
+    let insert = "INSERT INTO f(rowid, a) VALUES(1, 'a')";
+    let many = |first: &str, statement: &str| {
+        let mut all = vec![first];
+        all.extend([statement; 700]);
+        request(&all, Kind::Execute, 1)
+    };
+    let is = |outcome: &Outcome, part: &str| matches!(outcome, Outcome::Failed(why) if why.contains(part));
+    let table = "CREATE VIRTUAL TABLE f USING fts5(a)";
+    let mut node = Node::default();
+    node.execute(&[table, insert]);
+    let failed = node.run(2_000, many("CREATE TABLE t(a)", insert));
+    assert!(failed.iter().any(|outcome| is(outcome, "too many steps")), "{:?}", failed.last());
+    // There are none as long as the schema does not change, or nothing is undone.
+    let failed = node.run(4_000, many(insert, insert));
+    assert!(failed.iter().all(|outcome| is(outcome, "constraint failed")), "{:?}", failed.last());
+    let done = Node::default().run(0, many(table, "INSERT INTO f VALUES('a')"));
+    assert!(done.iter().all(|outcome| matches!(outcome, Outcome::Changed { .. })), "{:?}", done.last());
+}

@@ -2,16 +2,17 @@
 //!
 //! `execute`, `request` and `strong` take statements as quoted words, send them through the log and print the outcome
 //! of each; `query` reads. `transaction=true` makes them one transaction; other words with a value are parameters:
-//! `1=..` by position, a name by name. `wait MS` advances log time, `load SQL` loads a dump, `dump` prints one,
-//! `foreign_keys on` has foreign keys enforced,
-//! `snapshot` takes a snapshot, `crash` kills the process and starts it from the snapshot, the log and the file, `wipe`
-//! does the same without the file.
+//! `1=..` by position, a name by name. `wait MS` advances log time, `load SQL` loads a dump as an endpoint does, `dump`
+//! prints one, `foreign_keys on` has foreign keys enforced, `snapshot` takes a snapshot, `crash` kills the process and
+//! starts it from the snapshot, the log and the file, `wipe` does the same without the file.
 
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::registry::{Registry, encode_batch};
 use crate::services::sessions::Tag;
-use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Params, Query, Run, Statement, Value};
+use crate::services::sql::{
+    Answer, Command, Database, Kind, Outcome, Params, Query, Run, Statement, Value, rewritten_dump,
+};
 use crate::types::Index;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -213,7 +214,10 @@ impl goldenscript::Runner for ScriptRunner {
                 Ok(String::new())
             }
             "load" => {
-                let sql = words.join("\n");
+                let sql = match rewritten_dump(&words.join("\n")) {
+                    Ok(sql) => sql.into_owned(),
+                    Err(why) => return Ok(format!("refused before the log: {why}\n")),
+                };
                 let reply = self.node.entry(self.at_ms, &[Command::LoadDump { sql, seed }]).pop().ok_or("no reply")?;
                 Ok(format!("{:?}\n", answer(reply)))
             }
