@@ -8,7 +8,6 @@
 //! Not here: what an operation does (`state.rs`), its form in a protocol (`resp/`, `http/`).
 
 use super::op_error::OpError;
-use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
 
@@ -38,8 +37,8 @@ pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 }
 /// Steps of examining one key, in addition to those of the pattern.
 pub const LOOK_STEPS: u64 = 50;
 /// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and the
-/// zeros before a part that is written. A quota is checked before the entry, and may be exceeded by so much. Lower in
-/// tests.
+/// zeros before a part that is written. How many they are is known only when the entry is applied, so a quota may be
+/// exceeded by so much (`growth.rs`).
 pub const ENTRY_GROWTH_MAX: usize = 8 << 20;
 
 /// When a written key expires.
@@ -271,30 +270,6 @@ pub struct Batch {
     pub watched: Vec<(Bytes, u64)>,
     /// The operations in order.
     pub ops: Vec<Op>,
-}
-
-/// Returns how a command changes the memory of the store.
-pub fn growth(command: &[u8]) -> Growth {
-    let adds = |op: &Op| {
-        matches!(
-            op,
-            Op::Set { .. }
-                | Op::Put { .. }
-                | Op::MSet(_)
-                | Op::MSetNx(_)
-                | Op::IncrBy { .. }
-                | Op::IncrByFloat { .. }
-                | Op::Append { .. }
-                | Op::SetRange { .. }
-                | Op::Rename { .. }
-                | Op::Copy { .. }
-                | Op::LockAcquire { .. }
-        )
-    };
-    match postcard::from_bytes::<Batch>(command) {
-        Ok(batch) if batch.ops.iter().any(adds) => Growth::Adds,
-        _ => Growth::Nothing,
-    }
 }
 
 impl Batch {

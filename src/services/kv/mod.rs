@@ -12,6 +12,7 @@ mod budget;
 pub(crate) mod commands;
 pub(crate) mod float;
 pub(crate) mod glob;
+mod growth;
 mod key;
 mod locks;
 mod op_error;
@@ -26,5 +27,6 @@ mod table;
 mod tests;
 
 pub use self::commands::{Batch, BatchReply, Bytes, Condition, ExpireIf, Expiry, Op, Value};
+pub use self::growth::Growth;
 pub use self::op_error::OpError;
 pub use self::state::Store;

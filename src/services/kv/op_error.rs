@@ -72,7 +72,7 @@ impl OpError {
             OpError::FloatOverflow => "ERR increment would produce NaN or Infinity",
             OpError::NoSuchKey => "ERR no such key",
             OpError::EntryGrowth => {
-                "ERR COPY and the padding of SETRANGE in current transactions exceed the limit of 64 MiB: \
+                "ERR COPY and the padding of SETRANGE in current transactions exceed the limit of 8 MiB: \
                  send fewer of them at once"
             }
             OpError::Other(text) => text,

@@ -93,8 +93,8 @@ impl Portion {
     }
 }
 
-/// Approximate memory of a key in addition to its bytes and its value, in bytes: its places in the two trees.
-const KEY_BYTES_BESIDE: usize = 128;
+/// Approximate memory of a key or lock in addition to its bytes and its value, in bytes: its places in the two trees.
+pub const KEY_BYTES_BESIDE: usize = 128;
 
 fn bytes_of(key: &[u8], slot: &Slot) -> usize {
     key.len() + slot.value.len() + KEY_BYTES_BESIDE

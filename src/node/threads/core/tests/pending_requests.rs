@@ -13,9 +13,12 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 const SOON: Duration = Duration::from_secs(30);
 
 fn requests() -> (PendingRequests, tempfile::TempDir) {
+    requests_with(Settings::default())
+}
+
+fn requests_with(settings: Settings) -> (PendingRequests, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-    let settings = Settings::default();
     let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
     let raft = Raft::new(crate::node::process::launch::raft_config(&settings, me), bootstrap_state(me));
     let parts = Parts {
@@ -246,5 +249,45 @@ fn small_commands_wait_for_few_large_ones_and_clients_keep_their_order() {
     }
     let rest: Vec<u8> = (20..24).flat_map(|index| next_entry(&mut requests, &mut tokens, index)).collect();
     assert_eq!(rest, b"PpQq");
+    assert!(requests.is_idle());
+}
+
+/// Commands of 30 bytes that each made the store larger by megabytes were checked against what was applied alone.
+#[test]
+fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
+    use crate::services::{Replicated, kv};
+    let (mut requests, _dir) = requests_with(Settings { quota_kv_mb: 16, ..Settings::default() });
+    let (key, mut tokens) = (|name: &str| kv::Bytes::from(name.as_bytes()), 0);
+    let copy = kv::Op::Copy { from: key("a"), to: key("b"), replace: true };
+    let hold = |requests: &mut PendingRequests, op: kv::Op, reply: ReplyTo| {
+        let command = kv::Store::encode_command(&kv::Batch { watched: Vec::new(), ops: vec![op] });
+        let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
+        requests.hold(Request { operation, deadline: Instant::now() + SOON, reply });
+    };
+    let used = |requests: &PendingRequests, mb: u64| {
+        requests.shared.set_sizes(crate::node::quota::Sizes { kv_bytes: mb << 20, ..Default::default() });
+    };
+    used(&requests, 10);
+    for index in 1..4 {
+        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
+        let token = propose(&mut requests, &mut tokens).expect("nothing is before it");
+        requests.on_answer(token, appended(index, 1));
+        requests.take_waiting(Index(index), Term(1));
+        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
+        hold(&mut requests, kv::Op::Del(vec![key("of the same source")]), ReplyTo::Nobody);
+        assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, true));
+        hold(&mut requests, kv::Op::Del(vec![key("of another")]), ReplyTo::Local(bounded(1).0));
+        let token = propose(&mut requests, &mut tokens).expect("the one that adds nothing");
+        assert_eq!(requests.asked[&token].len(), 1);
+        requests.on_answer(token, Answer::Refused(Refusal::NotLeader));
+        requests.shared.set_applied(Index(index));
+        let token = propose(&mut requests, &mut tokens).expect("all is applied");
+        assert_eq!((requests.asked[&token].len(), requests.has_postponed()), (2, false));
+        requests.on_answer(token, Answer::Refused(Refusal::Busy));
+        requests.later.clear();
+    }
+    used(&requests, 17);
+    hold(&mut requests, copy, ReplyTo::Nobody);
+    assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, false), "it is refused");
     assert!(requests.is_idle());
 }
