@@ -22,10 +22,12 @@ const RANDOM_DEPTH_MAX: usize = 64;
 /// Returns about how many bytes are copied or examined to answer an operation; stops counting beyond `most`.
 pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     let table = store.table();
+    // All of them may lie where keys are searched, and are passed over.
+    let over = (table.rows() - table.len()) * LOOK_BYTES;
     let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
     match op {
         Op::Get(key) | Op::Read(key) | Op::GetRange { key, .. } => value(key),
-        Op::RandomKey(_) => RANDOM_DEPTH_MAX * LOOK_BYTES,
+        Op::RandomKey(_) => over + RANDOM_DEPTH_MAX * LOOK_BYTES,
         Op::MGet(keys) => cost_within(keys.iter().map(value), most),
         Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
         Op::Keys(pattern) => {
@@ -35,11 +37,11 @@ pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
         Op::Scan { after, glob, count } => {
             let keys = table.with_prefix(b"", after.as_ref().map(|after| after.as_slice()));
             let count = usize::try_from(*count).unwrap_or(usize::MAX).max(1);
-            cost_within(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most)
+            over.saturating_add(cost_within(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most))
         }
         Op::Range { limit, .. } => {
             let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.rows());
-            RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + LOOK_BYTES))
+            over + RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + LOOK_BYTES))
         }
         _ => LOOK_BYTES,
     }

@@ -161,6 +161,26 @@ fn run(store: &mut Store, index: u64, at_ms: u64, ops: Vec<Op>) -> Vec<Value> {
     values
 }
 
+/// A search passes over them, also if it returns one key.
+#[test]
+fn expired_keys_that_are_not_removed_yet_count_in_the_cost_of_a_search() {
+    let mut store = Store::default();
+    let ops = (0..2000_u32).map(|n| set(&n.to_be_bytes(), super::Expiry::In(100))).collect();
+    run(&mut store, 1, 1_000, ops);
+    let searches = || {
+        let scan = Op::Scan { after: None, glob: None, count: 1 };
+        [Op::RandomKey(7), scan, Op::Range { prefix: bytes(b""), after: None, limit: 1 }]
+    };
+    let costs = |store: &Store| {
+        searches().map(|op| store.read_cost(&postcard::to_stdvec(&one(op)).unwrap(), usize::MAX))
+    };
+    let before = costs(&store);
+    store.expire(stamp(2, 1_100));
+    for (before, after) in before.into_iter().zip(costs(&store)) {
+        assert!(before < 5_000 && after > 100_000, "{before} before, {after} after");
+    }
+}
+
 #[test]
 fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
     let mut store = Store::default();
