@@ -8,7 +8,7 @@
 //! Not here: what commands mean (`commands/`), the order of replies (`outbox.rs`).
 
 use super::clients::Clients;
-use super::commands::context::{Context, Translated};
+use super::commands::store::context::{Context, Translated};
 use super::commands::{self, Control, Handler, Spec, WORD_BYTES_SHOWN};
 use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};

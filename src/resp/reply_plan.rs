@@ -2,7 +2,7 @@
 //!
 //! Most values are written as they are; a command with another reply in Redis has its own shape. Replies that do not
 //! need the store (an error, PING) are part of the plan of their batch, so that they keep their place.
-//! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
+//! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/store/`).
 
 use super::protocol::lines;
 use super::protocol::reply::{self, Proto};

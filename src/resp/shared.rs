@@ -1,6 +1,6 @@
 //! What all connections of the Redis server share. Not here: the list of connections (`clients.rs`).
 
-use super::commands::scripts::Loaded;
+use super::commands::store::scripts::Loaded;
 use crate::node::Handle;
 use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};

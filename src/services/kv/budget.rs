@@ -6,10 +6,10 @@
 
 use super::commands::{Bytes, LOOK_STEPS, Value};
 use super::glob;
-use super::key::Key;
 use super::op_error::OpError;
-use super::stored::Stored;
-use super::table::Slot;
+use super::state::key::Key;
+use super::state::stored::Stored;
+use super::state::table::Slot;
 
 /// Result of one operation; an `Err` is sent as [`Value::Error`].
 pub type Answer = Result<Value, OpError>;

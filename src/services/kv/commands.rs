@@ -5,7 +5,7 @@
 //! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
 //!
 //! Invariant: an operation is self-contained: it depends on no connection state, clock or local setting.
-//! Not here: what an operation does (`state.rs`), its form in a protocol (`resp/`, `http/`).
+//! Not here: what an operation does (`state/`), its form in a protocol (`resp/`, `http/`).
 
 use super::op_error::OpError;
 use serde::{Deserialize, Serialize};

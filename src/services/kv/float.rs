@@ -5,7 +5,7 @@
 //! are rounded, and rounding is to nearest, ties to even. A `f64` would print other digits (53 bits).
 //! Differences to Redis, so that no number takes long: a text has at most [`TEXT_BYTES_MAX`] bytes; numbers from 1e309
 //! on are infinite (Redis: 1e4932); hexadecimal numbers are refused.
-//! Not here: the operation (`state.rs`).
+//! Not here: the operation (`state/`).
 
 use std::cmp::Ordering;
 

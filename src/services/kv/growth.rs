@@ -6,7 +6,7 @@
 
 use super::commands::{Batch, Bytes, ENTRY_GROWTH_MAX, Op, VALUE_BYTES_MAX};
 use super::float;
-use super::table::KEY_BYTES_BESIDE;
+use super::state::table::KEY_BYTES_BESIDE;
 
 /// Upper bounds of the bytes that a command adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

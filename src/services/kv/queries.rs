@@ -1,14 +1,14 @@
 //! Operations that only read, in a log entry or without one.
 //!
-//! Not here: operations that change something or need log time (`service.rs`, `state.rs`).
+//! Not here: operations that change something or need log time (`service.rs`, `state/`).
 
 use super::budget::{Answer, Budget};
 use super::commands::{Bytes, Op, RANGE_BYTES_MAX, Value, int};
 use super::glob;
-use super::key::Key;
 use super::op_error::OpError;
+use super::state::key::Key;
+use super::state::stored::Stored;
 use super::state::{Store, number};
-use super::stored::Stored;
 use crate::services::cost_within;
 use crate::types::Stamp;
 

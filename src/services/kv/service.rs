@@ -5,7 +5,7 @@
 //! before an entry's commands, all keys and locks that are due at the entry's time expire, so a key expires at the same
 //! index on every node. Part of them is removed then, the rest with later entries. An idle cluster has no entries, so
 //! the leader proposes empty ones at [`Service::next_expiry_ms`], until all expired keys are removed.
-//! Not here: what an operation changes (`state.rs`), exactly once (`services/sessions.rs`).
+//! Not here: what an operation changes (`state/`), exactly once (`services/sessions.rs`).
 
 use super::budget::{Answer, Budget};
 use super::commands::{
@@ -13,8 +13,8 @@ use super::commands::{
     READ_STEPS_MAX, RUN_REPLY_BYTES_MAX, Value, fits, int,
 };
 use super::op_error::OpError;
+use super::state::table::Portion;
 use super::state::{Store, Used};
-use super::table::Portion;
 use super::{queries, snapshot};
 use crate::services::{Replicated, Reply, Service, cost_within};
 use crate::types::Stamp;

@@ -171,9 +171,8 @@ fn expired_keys_that_are_not_removed_yet_count_in_the_cost_of_a_search() {
         let scan = Op::Scan { after: None, glob: None, count: 1 };
         [Op::RandomKey(7), scan, Op::Range { prefix: bytes(b""), after: None, limit: 1 }]
     };
-    let costs = |store: &Store| {
-        searches().map(|op| store.read_cost(&postcard::to_stdvec(&one(op)).unwrap(), usize::MAX))
-    };
+    let costs =
+        |store: &Store| searches().map(|op| store.read_cost(&postcard::to_stdvec(&one(op)).unwrap(), usize::MAX));
     let before = costs(&store);
     store.expire(stamp(2, 1_100));
     for (before, after) in before.into_iter().zip(costs(&store)) {

@@ -6,7 +6,7 @@
 //! expired lock is free immediately, and is removed with this entry or a later one.
 //!
 //! Invariants: L1 `due` has exactly one row for each lock. L2 the caller never uses a token twice.
-//! Not here: keys that clients use as locks (`state.rs`, redis-py's scripts).
+//! Not here: keys that clients use as locks (`state/`, redis-py's scripts).
 
 use super::stored::Shared;
 use super::table::{KEY_BYTES_BESIDE, Portion};

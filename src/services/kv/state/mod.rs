@@ -2,17 +2,25 @@
 //!
 //! Invariants: K1 `revision` increases with every write and every acquired lock, also within one entry, so no value is
 //! used twice. K2 no operation sees a key or lock that is expired at the log time of the newest entry.
+//! `table.rs` has the keys with their times to live, `stored.rs` their values, `key.rs` their names, `locks.rs` the locks
+//! with their fencing tokens, `removed.rs` the revisions of removals.
 //! Not here: the operations of a command (`service.rs`), operations that only read (`queries.rs`), the format of the
 //! snapshot (`snapshot.rs`).
 
+pub(super) mod key;
+pub(super) mod locks;
+pub(super) mod removed;
+pub(super) mod stored;
+pub(super) mod table;
+
+use self::locks::{Lock, Locks};
+use self::removed::Removed;
+use self::stored::Stored;
+use self::table::{Slot, Table};
 use super::budget::{Answer, Budget};
 use super::commands::{ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, Value, fits, int};
 use super::float::Float;
-use super::locks::{Lock, Locks};
 use super::op_error::OpError;
-use super::removed::Removed;
-use super::stored::Stored;
-use super::table::{Slot, Table};
 use crate::types::Stamp;
 
 /// Maximum length of a 64-bit number in decimal, with its sign. A longer value is not parsed.

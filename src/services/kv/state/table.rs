@@ -9,7 +9,7 @@
 //! Invariants: T1 `due` has exactly one row for each key with a time to live. T2 a key is over when its expiry is at or
 //! before the log time of the newest entry; then only iterators and the snapshot include it. T3 the caller never puts a
 //! key that is already expired.
-//! Not here: revisions and conditions (`state.rs`).
+//! Not here: revisions and conditions (`state/`).
 
 use super::key::Key;
 use super::stored::Stored;
