@@ -32,7 +32,7 @@ pub struct Shared {
 #[allow(missing_docs)]
 pub struct Counts {
     pub accepted: AtomicU64,
-    pub turned_away: AtomicU64,
+    pub rejected: AtomicU64,
     pub commands: AtomicU64,
     pub protocol_errors: AtomicU64,
 }

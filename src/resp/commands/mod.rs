@@ -1,8 +1,8 @@
 //! The commands of the Redis server: what there is, and what each does.
 //!
-//! The tour: `table.rs` has a row for each command, `spec.rs` says what the columns mean. Commands on keys are translated
-//! to operations of the store (`store/`). The server answers the others itself: `connection.rs`, `client.rs`,
-//! `server.rs`, `info.rs`, `command.rs`, `pubsub.rs`.
+//! The tour: `table.rs` has a row for each command, `spec.rs` says what the columns mean. Commands on keys are
+//! translated to operations of the store (`store/`). The server answers the others itself: `connection.rs`,
+//! `client.rs`, `server.rs`, `info.rs`, `command.rs`, `pubsub.rs`.
 //! Not here: what an operation of the store does (`services/kv/`), transactions (`resp/dispatch.rs`).
 
 mod client;

@@ -18,7 +18,7 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// Maximum reply size in bytes of a batch that goes through the log: the reply must fit into one frame between nodes,
 /// and the session table keeps it until the client has received it. An operation that would exceed it fails with
 /// [`OpError::ReplyTooLarge`] and changes nothing.
-pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
+pub const BATCH_REPLY_BYTES_MAX: usize = 8 << 20;
 /// Maximum reply size in bytes of a batch that only reads, which the node that the client is connected to answers.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
 /// Maximum bytes of keys and values in one page of a range, so that a page of large values does not take long.
@@ -27,18 +27,18 @@ pub const RANGE_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of keys named in one request, in all its operations and including watched keys. Each key that is
 /// written or removed takes about two microseconds on every node, while other requests wait. Endpoints refuse requests
 /// with more.
-pub const RUN_KEYS_MAX: usize = 100_000;
+pub const BATCH_KEYS_MAX: usize = 100_000;
 /// Maximum number of steps that searching through keys (KEYS, SCAN, ranges) may take in all batches of one log entry,
 /// while other requests wait. A step is one comparison of a pattern byte, a few nanoseconds; examining a key takes
-/// [`LOOK_STEPS`]. Lower in tests.
+/// [`EXAMINE_STEPS`]. Lower in tests.
 pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
 /// The same for a batch that only reads, which does not go through the log.
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
 /// Steps of examining one key, in addition to those of the pattern.
-pub const LOOK_STEPS: u64 = 50;
-/// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and the
-/// zeros before a part that is written. How many they are is known only when the entry is applied, so a quota may be
-/// exceeded by so much (`growth.rs`).
+pub const EXAMINE_STEPS: u64 = 50;
+/// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and
+/// the zeros before a part that is written. How many they are is known only when the entry is applied, so a quota may
+/// be exceeded by so much (`growth.rs`).
 pub const ENTRY_GROWTH_MAX: usize = 8 << 20;
 
 /// When a written key expires.

@@ -6,7 +6,7 @@
 
 use super::commands::{Batch, Bytes, ENTRY_GROWTH_MAX, Op, VALUE_BYTES_MAX};
 use super::float;
-use super::state::table::KEY_BYTES_BESIDE;
+use super::state::table::KEY_OVERHEAD_BYTES;
 
 /// Upper bounds of the bytes that a command adds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Growth {
 }
 
 fn of_op(op: &Op) -> (usize, usize) {
-    let row = |key: &Bytes, value: usize| key.len() + value + KEY_BYTES_BESIDE;
+    let row = |key: &Bytes, value: usize| key.len() + value + KEY_OVERHEAD_BYTES;
     match op {
         Op::Set { key, value, .. } | Op::Put { key, value, .. } | Op::Append { key, value } => {
             (row(key, value.len()), 0)

@@ -19,7 +19,7 @@ pub enum OpError {
     Overflow,
     /// The time to live of a lock is 0.
     NoTime,
-    /// The reply exceeds [`super::commands::RUN_REPLY_BYTES_MAX`] or [`super::commands::READ_REPLY_BYTES_MAX`].
+    /// The reply exceeds [`super::commands::BATCH_REPLY_BYTES_MAX`] or [`super::commands::READ_REPLY_BYTES_MAX`].
     ReplyTooLarge,
     /// The search exceeds [`super::commands::ENTRY_STEPS_MAX`].
     EntrySteps,

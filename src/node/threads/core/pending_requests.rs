@@ -182,8 +182,8 @@ impl PendingRequests {
                     ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
                     continue;
                 }
-                Ask::Command { tag, command, is_taken_enough } => {
-                    let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
+                Ask::Command { tag, command, is_accepted_enough } => {
+                    let ack = if is_accepted_enough { Ack::Accepted } else { Ack::Applied };
                     Operation::Command { tag: Some(tag), command, ack }
                 }
                 Ask::Change(change) => Operation::Change(change),
@@ -436,7 +436,7 @@ impl PendingRequests {
                 }
                 for held in &mut taken {
                     held.was_sent = true;
-                    if let Operation::Command { ack: Ack::Taken, .. } = held.request.operation {
+                    if let Operation::Command { ack: Ack::Accepted, .. } = held.request.operation {
                         held.request.reply.answer(Outcome::Done((index, Reply::Ok(Vec::new()))));
                     }
                 }
@@ -657,7 +657,7 @@ fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
 fn ask_of(operation: &Operation) -> (Ask, usize) {
     match operation {
         Operation::Command { tag: Some(tag), command, ack } => (
-            Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken },
+            Ask::Command { tag: *tag, command: command.clone(), is_accepted_enough: *ack == Ack::Accepted },
             command.len() + TAG_BYTES,
         ),
         Operation::Change(change) => (Ask::Change(change.clone()), 64),

@@ -1,4 +1,5 @@
-//! Commands on keys, whatever their values: translates a request to one operation of the store, or to an error of Redis.
+//! Commands on keys, whatever their values: translates a request to one operation of the store, or to an error of
+//! Redis.
 //!
 //! Not here: what an operation does (`services/kv/`), the form of its reply (`resp/reply_plan.rs`), times to live
 //! (`expiry.rs`), values (`strings.rs`).

@@ -2,8 +2,8 @@
 //!
 //! Invariants: K1 `revision` increases with every write and every acquired lock, also within one entry, so no value is
 //! used twice. K2 no operation sees a key or lock that is expired at the log time of the newest entry.
-//! `table.rs` has the keys with their times to live, `stored.rs` their values, `key.rs` their names, `locks.rs` the locks
-//! with their fencing tokens, `removed.rs` the revisions of removals.
+//! Below it, `table.rs` has the keys with their times to live, `stored.rs` their values, `key.rs` their names, `locks.rs` the locks with their
+//! fencing tokens, `removed.rs` the revisions of removals.
 //! Not here: the operations of a command (`service.rs`), operations that only read (`queries.rs`), the format of the
 //! snapshot (`snapshot.rs`).
 
@@ -121,8 +121,8 @@ impl Store {
         self.table.check();
         self.locks.check();
         assert!(
-            self.table.iter().all(|(_, slot)| self.table.is_over(slot) == is_over(at, slot.expires_ms())),
-            "K2: what is over at {at:?}"
+            self.table.iter().all(|(_, slot)| self.table.is_expired(slot) == is_expired(at, slot.expires_ms())),
+            "K2: what has expired at {at:?}"
         );
         let newest = self.table.iter().map(|(_, slot)| slot.revision).chain(self.locks.iter().map(|(_, l)| l.token));
         assert!(newest.max().unwrap_or(0) <= self.revision, "K1: a revision beyond {}", self.revision);
@@ -142,7 +142,7 @@ impl Store {
         Some(slot)
     }
 
-    fn draw(&mut self) -> u64 {
+    fn next_revision(&mut self) -> u64 {
         self.revision += 1;
         self.revision
     }
@@ -177,12 +177,12 @@ impl Store {
     }
 
     pub(super) fn write(&mut self, at: Stamp, key: &[u8], value: Stored, expiry: Expiry) -> u64 {
-        let revision = self.draw();
+        let revision = self.next_revision();
         let expires_ms = match expiry {
             Expiry::Keep => self.table.get(key).and_then(Slot::expires_ms),
             new => time_of(at, new),
         };
-        if is_over(at, expires_ms) {
+        if is_expired(at, expires_ms) {
             self.remove(key);
         } else {
             self.table.put(key, value, revision, expires_ms);
@@ -270,7 +270,7 @@ impl Store {
             return Ok(done(false));
         }
         let slot = self.remove(from).expect("it is there");
-        let (revision, expires_ms) = (self.draw(), slot.expires_ms());
+        let (revision, expires_ms) = (self.next_revision(), slot.expires_ms());
         self.table.put(to, slot.value, revision, expires_ms);
         Ok(done(true))
     }
@@ -286,7 +286,7 @@ impl Store {
         budget.grow(slot.value.len())?;
         // Not shared with the original: a later write of one would have to copy the bytes then.
         let (value, expires_ms) = (Stored::from(slot.value.to_vec().as_slice()), slot.expires_ms());
-        let revision = self.draw();
+        let revision = self.next_revision();
         self.table.put(to, value, revision, expires_ms);
         Ok(int(1))
     }
@@ -308,10 +308,10 @@ impl Store {
         if !is_met {
             return int(0);
         }
-        if is_over(at, new) {
+        if is_expired(at, new) {
             self.remove(key);
         } else {
-            let revision = self.draw();
+            let revision = self.next_revision();
             self.table.set_expiry(key, revision, new);
         }
         int(1)
@@ -327,7 +327,7 @@ impl Store {
         if self.locks.get(name, at.at_ms).is_some() {
             return Ok(Value::Nil);
         }
-        let token = self.draw();
+        let token = self.next_revision();
         self.locks.put(name, Lock { token, expires_ms: at.at_ms.saturating_add(ttl_ms) });
         Ok(int(token))
     }
@@ -361,7 +361,7 @@ fn time_of(at: Stamp, expiry: Expiry) -> Option<u64> {
     }
 }
 
-fn is_over(at: Stamp, expires_ms: Option<u64>) -> bool {
+fn is_expired(at: Stamp, expires_ms: Option<u64>) -> bool {
     expires_ms.is_some_and(|expires_ms| expires_ms <= at.at_ms)
 }
 

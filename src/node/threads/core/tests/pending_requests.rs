@@ -125,7 +125,7 @@ fn commands_keep_their_order_when_they_come_back() {
 #[test]
 fn a_write_that_need_only_be_taken_is_answered_by_the_leaders_log() {
     let (mut requests, _dir) = requests();
-    let answer = command(&mut requests, SOON, Ack::Taken);
+    let answer = command(&mut requests, SOON, Ack::Accepted);
     let token = propose(&mut requests, &mut 0).unwrap();
     requests.on_answer(token, appended(3, 1));
     assert_eq!(answer.try_recv(), Ok(Outcome::Done((Index(3), Reply::Ok(Vec::new())))));
@@ -181,7 +181,7 @@ fn a_forwarded_command_that_no_door_takes_is_refused_where_it_arrives() {
     let link = Link::idle(Identity { id: NodeId(2), uuid: Uuid::from_u128(2) });
     let command = |len| {
         let tag = Tag { origin: Uuid::from_u128(2), number: 1, done_below: 1 };
-        vec![(1, Ask::Command { tag, command: vec![9; len], is_taken_enough: false })]
+        vec![(1, Ask::Command { tag, command: vec![9; len], is_accepted_enough: false })]
     };
     requests.hold_forwarded(&link, command(COMMAND_BYTES_MAX + 1));
     assert!(requests.is_idle());
@@ -195,7 +195,8 @@ fn many_short_commands_make_no_entry_that_is_too_large() {
     let (mut requests, _dir) = requests();
     let link = Link::idle(Identity { id: NodeId(2), uuid: Uuid::from_u128(2) });
     let tag = |number| Tag { origin: Uuid::from_u128(u128::MAX), number, done_below: u64::MAX };
-    let ask = |number| (number, Ask::Command { tag: tag(u64::MAX - number), command: vec![9], is_taken_enough: false });
+    let ask =
+        |number| (number, Ask::Command { tag: tag(u64::MAX - number), command: vec![9], is_accepted_enough: false });
     requests.hold_forwarded(&link, (0..100_000).map(ask).collect());
     let Some(Input::Propose { command, .. }) = requests.next_input(&mut 0) else { panic!("nothing proposed") };
     assert!((1 << 19..=APPEND_BYTES_MAX + 1024).contains(&command.len()), "an entry of {} bytes", command.len());
