@@ -198,31 +198,27 @@ pub const ABSENT: u64 = 1 << 63;
 impl Op {
     /// Whether the operation must go through the log, because it changes something or needs log time.
     pub fn needs_log(&self) -> bool {
-        use Op::{
-            Count, CountExpiring, Encoding, Exists, ExpireTime, Get, GetRange, Keys, LockInfo, MGet, Marks,
-            MemoryUsage, RandomKey, Range, Read, Revisions, Scan, StrLen, Type,
-        };
         !matches!(
             self,
-            Get(_)
-                | GetRange { .. }
-                | ExpireTime(_)
-                | RandomKey(_)
-                | Encoding(_)
-                | MemoryUsage(_)
-                | CountExpiring
-                | MGet(_)
-                | Read(_)
-                | Exists(_)
-                | StrLen(_)
-                | Type(_)
-                | Revisions(_)
-                | Marks(_)
-                | Count
-                | Keys(_)
-                | Scan { .. }
-                | Range { .. }
-                | LockInfo(_)
+            Op::Get(_)
+                | Op::GetRange { .. }
+                | Op::MGet(_)
+                | Op::Read(_)
+                | Op::Exists(_)
+                | Op::StrLen(_)
+                | Op::Type(_)
+                | Op::ExpireTime(_)
+                | Op::Encoding(_)
+                | Op::MemoryUsage(_)
+                | Op::Revisions(_)
+                | Op::Marks(_)
+                | Op::Count
+                | Op::CountExpiring
+                | Op::Keys(_)
+                | Op::Scan { .. }
+                | Op::Range { .. }
+                | Op::RandomKey(_)
+                | Op::LockInfo(_)
         )
     }
 

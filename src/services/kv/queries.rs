@@ -87,7 +87,7 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         }),
         Op::Encoding(key) => Ok(table.get(key).map_or(Value::Nil, |slot| encoding(&slot.value))),
         Op::MemoryUsage(key) => Ok(table.bytes_of(key).map_or(Value::Nil, int)),
-        Op::CountExpiring => Ok(int(store.count_expiring())),
+        Op::CountExpiring => Ok(int(table.expiring())),
         Op::RandomKey(draw) => random_key(store, *draw, budget),
         Op::Type(key) => Ok(Value::Text(if table.get(key).is_some() { "string" } else { "none" }.to_string())),
         Op::Revisions(keys) => {

@@ -10,7 +10,7 @@
 use super::budget::{Answer, Budget};
 use super::commands::{
     BATCH_REPLY_BYTES_MAX, Batch, BatchReply, Condition, ENTRY_GROWTH_MAX, ENTRY_STEPS_MAX, ExpireIf, Expiry, Op,
-    READ_REPLY_BYTES_MAX, READ_STEPS_MAX, Value, fits, int,
+    READ_REPLY_BYTES_MAX, READ_STEPS_MAX, Value, int,
 };
 use super::op_error::OpError;
 use super::state::table::Portion;
@@ -143,25 +143,8 @@ impl Store {
             Op::Put { key, value, condition, expiry } => {
                 Ok(self.write_if(at, &key, &value, &condition, expiry)?.map_or(Value::Nil, int))
             }
-            Op::MSet(pairs) => {
-                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
-                    return Err(OpError::TooLarge);
-                }
-                for (key, value) in &pairs {
-                    self.write(at, key, value.as_slice().into(), Expiry::Never);
-                }
-                Ok(Value::Ok)
-            }
-            Op::MSetNx(pairs) => {
-                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
-                    return Err(OpError::TooLarge);
-                }
-                let is_met = pairs.iter().all(|(key, _)| self.holds(key, &Condition::Absent));
-                for (key, value) in pairs.iter().filter(|_| is_met) {
-                    self.write(at, key, value.as_slice().into(), Expiry::Never);
-                }
-                Ok(int(u8::from(is_met)))
-            }
+            Op::MSet(pairs) => self.write_all(at, &pairs, &Condition::Always).map(|_| Value::Ok),
+            Op::MSetNx(pairs) => self.write_all(at, &pairs, &Condition::Absent).map(|is_met| int(u8::from(is_met))),
             Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.remove(key).is_some()).count())),
             Op::DelIf { key, condition } => Ok(match self.holds(&key, &condition) {
                 true => int(u8::from(self.remove(&key).is_some())),

@@ -2,8 +2,8 @@
 //!
 //! Invariants: K1 `revision` increases with every write and every acquired lock, also within one entry, so no value is
 //! used twice. K2 no operation sees a key or lock that is expired at the log time of the newest entry.
-//! Below it, `table.rs` has the keys with their times to live, `stored.rs` their values, `key.rs` their names, `locks.rs` the locks with their
-//! fencing tokens, `removed.rs` the revisions of removals.
+//! Below it, `table.rs` has the keys with their times to live, `stored.rs` their values, `key.rs` their names, `locks.rs`
+//! the locks with their fencing tokens, `removed.rs` the revisions of removals.
 //! Not here: the operations of a command (`service.rs`), operations that only read (`queries.rs`), the format of the
 //! snapshot (`snapshot.rs`).
 
@@ -95,11 +95,6 @@ impl Store {
         self.table.get(key).map_or(0, |slot| slot.revision)
     }
 
-    /// Number of keys with a time to live.
-    pub fn count_expiring(&self) -> usize {
-        self.table.expiring()
-    }
-
     /// Number of keys.
     pub fn count(&self) -> usize {
         self.table.len()
@@ -174,6 +169,23 @@ impl Store {
             return Err(OpError::TooLarge);
         }
         Ok(self.holds(key, condition).then(|| self.write(at, key, value.into(), expiry)))
+    }
+
+    /// Writes several keys if the condition holds for each; returns whether it does.
+    pub(super) fn write_all(
+        &mut self,
+        at: Stamp,
+        pairs: &[(Bytes, Bytes)],
+        condition: &Condition,
+    ) -> Result<bool, OpError> {
+        if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
+            return Err(OpError::TooLarge);
+        }
+        let is_met = pairs.iter().all(|(key, _)| self.holds(key, condition));
+        for (key, value) in pairs.iter().filter(|_| is_met) {
+            self.write(at, key, value.as_slice().into(), Expiry::Never);
+        }
+        Ok(is_met)
     }
 
     pub(super) fn write(&mut self, at: Stamp, key: &[u8], value: Stored, expiry: Expiry) -> u64 {
