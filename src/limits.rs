@@ -140,14 +140,14 @@ pub const RESP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
 pub const RESP_WORDS_MAX: usize = 1 << 20;
 /// A plain line, or the line before a word. Longer: protocol error, as in Redis.
 pub const RESP_LINE_BYTES_MAX: usize = 64 << 10;
-/// Bytes of commands that a pipelining client gets into one run. More: the next run.
-pub const RESP_RUN_BYTES_MAX: usize = 1 << 20;
-/// Operations of one run: a run is carried out in one go, and others wait meanwhile. More: the next run.
-pub const RESP_RUN_OPS_MAX: usize = 1024;
-/// Runs of one connection that are not answered yet. More: it is not read from.
-pub const RESP_RUNS_MAX: usize = 1024;
-/// Bytes of such runs and of what their reads may come to. More: it is not read from.
-pub const RESP_RUNS_BYTES_MAX: usize = 32 << 20;
+/// Bytes of commands that a pipelining client gets into one batch. More: the next batch.
+pub const RESP_BATCH_BYTES_MAX: usize = 1 << 20;
+/// Operations of one batch, which is executed as a whole while others wait. More: the next batch.
+pub const RESP_BATCH_OPS_MAX: usize = 1024;
+/// Batches of one connection that are not answered yet. More: it is not read from.
+pub const RESP_BATCHES_MAX: usize = 1024;
+/// Bytes of such batches and of what their reads may come to. More: it is not read from.
+pub const RESP_BATCHES_BYTES_MAX: usize = 32 << 20;
 /// Bytes of replies that one client has not taken yet. More: it is not read from.
 pub const RESP_UNSENT_BYTES_MAX: usize = 32 << 20;
 /// Inbox of `resp-drain`, in clients that read slowly, each once. Full: the connection is closed.
@@ -156,13 +156,15 @@ pub const RESP_DRAIN_INBOX_MAX: usize = 4096;
 pub const RESP_CURSORS_MAX: usize = 4096;
 /// Time in which another node must tell the position of its cursor. Later: that scan starts again.
 pub const SCAN_ANSWER_DEADLINE: Duration = Duration::from_secs(1);
-/// Bytes of requests in which a client counts as busy sending, each [`RESP_WRITE_DEADLINE`]: it need not read meanwhile.
+/// Bytes of requests in which a client counts as busy sending, each [`RESP_WRITE_DEADLINE`]: it need not read
+/// meanwhile.
 pub const RESP_SENDING_BYTES_MIN: usize = 64 << 10;
 /// Channels and patterns to which one connection subscribes. More: refused.
 pub const RESP_SUBSCRIPTIONS_MAX: usize = 10_000;
 /// A pattern of PSUBSCRIBE: each message is compared with all patterns. Longer: refused.
 pub const RESP_PATTERN_BYTES_MAX: usize = 1 << 10;
-/// Bytes that wait for one peer's socket beyond which messages of PUBLISH to it are dropped: heartbeats wait behind them.
+/// Bytes that wait for one peer's socket beyond which messages of PUBLISH to it are dropped: heartbeats wait behind
+/// them.
 pub const PUBLISHED_BYTES_MAX: usize = 1 << 20;
 /// Inbox of `pubsub`, in messages of other nodes. Full: dropped.
 pub const PUBSUB_INBOX_MAX: usize = 4096;

@@ -87,7 +87,7 @@ impl Drop for Listed {
 
 /// Tells a client that there is no room, without waiting for it.
 fn turn_away(shared: &Shared, stream: &TcpStream, why: &str) {
-    shared.counts.turned_away.fetch_add(1, Relaxed);
+    shared.counts.rejected.fetch_add(1, Relaxed);
     log::debug!("redis client rejected: {why}");
     let mut text = Vec::new();
     reply::error(&mut text, "ERR max number of clients reached");

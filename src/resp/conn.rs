@@ -11,14 +11,14 @@ use super::protocol::parse::Owned;
 use super::protocol::reply::{self, Proto};
 use super::reply_plan::{Plan, Shape, error_text};
 use super::shared::Shared;
-use crate::limits::{RESP_RUN_BYTES_MAX, RESP_RUN_OPS_MAX};
+use crate::limits::{RESP_BATCH_BYTES_MAX, RESP_BATCH_OPS_MAX};
 use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation, SubscriptionKind};
 use crate::outcome::Outcome;
 use crate::outcome::codes::FAILED;
 use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::kv::Store;
-use crate::services::kv::commands::RUN_REPLY_BYTES_MAX;
+use crate::services::kv::commands::BATCH_REPLY_BYTES_MAX;
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub struct Conn {
     pub(crate) is_eventual: bool,
     /// Whether the last write was acknowledged in eventual mode, before it was committed. After a change to strong mode
     /// the next read goes through the log, so that it sees that write.
-    has_taken: bool,
+    has_uncommitted: bool,
     /// The connection is closed after the present reply: CLIENT KILL.
     pub(crate) must_close: bool,
     pub(crate) multi: Option<Multi>,
@@ -75,12 +75,12 @@ pub struct Conn {
     pub(crate) subscribed: BTreeSet<(SubscriptionKind, Vec<u8>)>,
     pub(crate) subscribed_bytes: usize,
     /// The batch that is being gathered, how its answer will be written, and how large it is.
-    pub(crate) run: Batch,
+    pub(crate) batch: Batch,
     pub(crate) plan: Plan,
-    run_bytes: usize,
-    run_reads: usize,
-    run_needs_log: bool,
-    run_looks_through: bool,
+    batch_bytes: usize,
+    batch_reads: usize,
+    batch_needs_log: bool,
+    batch_looks_through: bool,
     /// Replies that precede those of the batch.
     pub(crate) written: Vec<u8>,
     /// Clock of this turn, in milliseconds since 1970.
@@ -102,19 +102,19 @@ impl Conn {
             has_greeted: false,
             is_known,
             is_eventual: false,
-            has_taken: false,
+            has_uncommitted: false,
             must_close: false,
             multi: None,
             watched: Vec::new(),
             watched_bytes: 0,
             subscribed: BTreeSet::new(),
             subscribed_bytes: 0,
-            run: Batch::default(),
+            batch: Batch::default(),
             plan: Plan::default(),
-            run_bytes: 0,
-            run_reads: 0,
-            run_needs_log: false,
-            run_looks_through: false,
+            batch_bytes: 0,
+            batch_reads: 0,
+            batch_needs_log: false,
+            batch_looks_through: false,
             written: Vec::new(),
             now_ms: 0,
             memory,
@@ -134,33 +134,33 @@ impl Conn {
         }
         // All replies of a batch must fit into one answer. Their sizes are unknown, so all values are assumed to be
         // large.
-        let reads = self.run_reads + values_read(&op);
-        let is_full = self.run.ops.len() >= RESP_RUN_OPS_MAX
-            || self.run_bytes + bytes > RESP_RUN_BYTES_MAX
-            || reads * self.shared.value_bytes() > RUN_REPLY_BYTES_MAX;
+        let reads = self.batch_reads + values_read(&op);
+        let is_full = self.batch.ops.len() >= RESP_BATCH_OPS_MAX
+            || self.batch_bytes + bytes > RESP_BATCH_BYTES_MAX
+            || reads * self.shared.value_bytes() > BATCH_REPLY_BYTES_MAX;
         // In eventual mode reads do not wait for writes. An operation that examines many keys does not go through the
         // log.
-        let is_apart = self.is_eventual && needs_log != self.run_needs_log
-            || op.looks_through() && self.run_needs_log
-            || needs_log && self.run_looks_through;
+        let is_apart = self.is_eventual && needs_log != self.batch_needs_log
+            || op.looks_through() && self.batch_needs_log
+            || needs_log && self.batch_looks_through;
         if is_full || is_apart {
             self.submit();
         }
-        if self.run.ops.is_empty() {
+        if self.batch.ops.is_empty() {
             (self.plan.proto, self.plan.is_line) = (self.proto, self.is_line);
-            (self.run_needs_log, self.run_looks_through) = (false, false);
+            (self.batch_needs_log, self.batch_looks_through) = (false, false);
         }
-        self.run_needs_log |= needs_log;
-        self.run_looks_through |= op.looks_through();
-        self.run_bytes += bytes;
-        self.run_reads += values_read(&op);
-        self.run.ops.push(op);
+        self.batch_needs_log |= needs_log;
+        self.batch_looks_through |= op.looks_through();
+        self.batch_bytes += bytes;
+        self.batch_reads += values_read(&op);
+        self.batch.ops.push(op);
         self.plan.push(shape);
     }
 
     /// A reply of this server itself, after all earlier replies.
     pub(crate) fn reply(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        if self.run.ops.is_empty() && !self.is_line {
+        if self.batch.ops.is_empty() && !self.is_line {
             write(&mut self.written);
             self.send_if_much();
         } else {
@@ -171,14 +171,14 @@ impl Conn {
     }
 
     pub(crate) fn reply_written(&mut self, out: Vec<u8>) {
-        if self.run.ops.is_empty() {
+        if self.batch.ops.is_empty() {
             match self.is_line {
                 true => lines::write(&out, &mut self.written),
                 false => self.written.extend_from_slice(&out),
             }
             self.send_if_much();
         } else {
-            self.run_bytes += out.len();
+            self.batch_bytes += out.len();
             self.plan.push(Shape::Written(out));
         }
     }
@@ -202,48 +202,48 @@ impl Conn {
 
     /// Submits the batch.
     pub(crate) fn submit(&mut self) {
-        if self.run.ops.is_empty() {
+        if self.batch.ops.is_empty() {
             return;
         }
-        let (run, plan) = (std::mem::take(&mut self.run), std::mem::take(&mut self.plan));
-        let needs_log = self.run_needs_log;
-        let mut ops = self.submit_batch(run, plan, needs_log);
+        let (batch, plan) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.plan));
+        let needs_log = self.batch_needs_log;
+        let mut ops = self.submit_batch(batch, plan, needs_log);
         // The list's memory is used again.
         ops.clear();
-        self.run.ops = ops;
-        (self.run_bytes, self.run_reads) = (0, 0);
+        self.batch.ops = ops;
+        (self.batch_bytes, self.batch_reads) = (0, 0);
     }
 
     /// Submits a batch; returns its operations.
-    pub(crate) fn submit_batch(&mut self, run: Batch, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
+    pub(crate) fn submit_batch(&mut self, batch: Batch, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
         if !self.client.wait_room() {
-            return run.ops;
+            return batch.ops;
         }
         self.client.push_written(&mut self.written);
         let is_certain = |op: &Op| op.certain_reply() == Some(Value::Ok);
-        plan.is_taken = self.is_eventual && !plan.is_exec && needs_log && run.ops.iter().all(is_certain);
-        self.has_taken |= plan.is_taken;
+        plan.is_accepted = self.is_eventual && !plan.is_exec && needs_log && batch.ops.iter().all(is_certain);
+        self.has_uncommitted |= plan.is_accepted;
         if !self.is_eventual {
-            needs_log |= std::mem::take(&mut self.has_taken);
+            needs_log |= std::mem::take(&mut self.has_uncommitted);
         }
-        let ack = if plan.is_taken { Ack::Taken } else { Ack::Applied };
-        let bytes = Store::encode_command(&run);
+        let ack = if plan.is_accepted { Ack::Accepted } else { Ack::Applied };
+        let bytes = Store::encode_command(&batch);
         // The possible size of the replies counts, too: a client that does not read must not fill the memory.
-        let replies = run.ops.iter().map(values_read).sum::<usize>() * self.shared.value_bytes();
-        let size = Size { commands: run.ops.len(), command: bytes.len(), replies };
-        if !self.is_eventual && !needs_log && run.ops.iter().any(Op::looks_through) {
+        let replies = batch.ops.iter().map(values_read).sum::<usize>() * self.shared.value_bytes();
+        let size = Size { commands: batch.ops.len(), command: bytes.len(), replies };
+        if !self.is_eventual && !needs_log && batch.ops.iter().any(Op::looks_through) {
             // It must see earlier writes, so it waits until they are answered; in the log it would delay others.
             self.client.wait_logged();
         }
-        let Some((way, place)) = self.client.push_run(plan, needs_log, self.is_eventual, size) else {
-            return run.ops;
+        let Some((path, place)) = self.client.push_batch(plan, needs_log, self.is_eventual, size) else {
+            return batch.ops;
         };
-        let work = match way {
+        let work = match path {
             RequestPath::Log => Operation::Command { tag: None, command: bytes, ack },
             RequestPath::Query => Operation::Query { query: bytes, level: self.level() },
         };
         self.shared.handle.submit(work, Instant::now() + self.timeout(), Box::new(place));
-        run.ops
+        batch.ops
     }
 
     fn level(&self) -> Level {
@@ -261,9 +261,9 @@ impl Conn {
     pub(crate) fn ask(&mut self, ops: Vec<Op>, level: Level) -> Result<Vec<Value>, String> {
         self.flush();
         self.client.wait_answered();
-        let run = Batch { watched: Vec::new(), ops };
+        let batch = Batch { watched: Vec::new(), ops };
         let answered: Answered =
-            self.shared.handle.query(Store::encode_command(&run), level, Instant::now() + self.timeout());
+            self.shared.handle.query(Store::encode_command(&batch), level, Instant::now() + self.timeout());
         match answered {
             Outcome::Done((_, Reply::Ok(bytes))) => match BatchReply::decode(&bytes) {
                 Some(BatchReply::Values(values)) => Ok(values),
@@ -276,12 +276,12 @@ impl Conn {
     }
 
     /// Executes a transaction and waits for its answer, after all earlier commands.
-    pub(crate) fn execute(&mut self, run: &Batch) -> Answered {
+    pub(crate) fn execute(&mut self, batch: &Batch) -> Answered {
         self.flush();
         self.client.wait_answered();
         let deadline = Instant::now() + self.timeout();
-        let bytes = Store::encode_command(run);
-        match run.needs_log() || !run.watched.is_empty() {
+        let bytes = Store::encode_command(batch);
+        match batch.needs_log() || !batch.watched.is_empty() {
             true => {
                 self.shared.handle.ask(Operation::Command { tag: None, command: bytes, ack: Ack::Applied }, deadline)
             }

@@ -8,7 +8,7 @@
 //! Not here: what commands mean (`commands/`), the order of replies (`outbox.rs`).
 
 use super::clients::Clients;
-use super::commands::context::{Context, Translated};
+use super::commands::store::context::{Context, Translated};
 use super::commands::{self, Control, Handler, Spec, WORD_BYTES_SHOWN};
 use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};
@@ -22,7 +22,7 @@ use crate::limits::RESP_WRITE_DEADLINE;
 use crate::node::shared::clock::now_ms;
 use crate::node::{Addressing, Connections};
 use crate::outcome::Reason;
-use crate::services::kv::commands::RUN_KEYS_MAX;
+use crate::services::kv::commands::BATCH_KEYS_MAX;
 use crate::warn_seldom;
 use std::io::Read;
 use std::net::Shutdown;
@@ -184,7 +184,7 @@ impl Conn {
 
     fn on_key(&mut self, spec: &'static Spec, request: &Request) {
         match self.translate(spec, request) {
-            Ok((op, _)) if op.keys_named() > RUN_KEYS_MAX => {
+            Ok((op, _)) if op.keys_named() > BATCH_KEYS_MAX => {
                 self.reply(|out| reply::error(out, &too_many_keys(op.keys_named())));
             }
             Ok((op, shape)) => self.gather(op, shape, request.words().map(<[u8]>::len).sum()),

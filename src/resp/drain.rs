@@ -1,8 +1,9 @@
 //! The `resp-drain` thread: sends replies to clients that read slowly, so that no other thread has to wait for them.
 //!
-//! A client must read its pending output at a minimum rate: each piece (all of it, or the first `PIECE_BYTES` if it
-//! is more) has one deadline in total. A byte now and then does not keep a connection alive. A client that is still sending
-//! a pipeline need not read meanwhile: its replies are kept, within the limits of a connection and the memory budget.
+//! A client must read its pending output at a minimum rate: each piece (all of it, or the first `PIECE_BYTES` if it is
+//! more) has one deadline in total. A byte now and then does not keep a connection alive. A client that is still
+//! sending a pipeline need not read meanwhile: its replies are kept, within the limits of a connection and the memory
+//! budget.
 //! Not here: sending to clients that read everything at once (`outbox.rs`).
 
 use super::clients::Clients;

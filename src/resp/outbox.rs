@@ -1,14 +1,14 @@
 //! The output of one connection: replies in the order of their commands, whichever thread produces them and whenever.
 //!
-//! Each run, and each reply that this endpoint makes itself, has a place in a queue. The thread that fills the first
+//! Each batch, and each reply that this endpoint makes itself, has a place in a queue. The thread that fills the first
 //! place writes everything that is ready into one buffer and sends it without waiting: waking the connection's own
 //! thread would cost more than the send. What the socket does not accept is left to `resp-drain` (`drain.rs`), which
 //! may wait.
 //!
 //! Invariants: O1 a reply leaves after all replies to earlier commands. O2 no thread holds the lock while waiting for a
-//! socket, so `apply` and `core` never wait for a client. O3 a connection whose run was dropped without an answer (the
-//! node stops) is closed: its client must not mistake the next reply for that one. O4 everything in the queue and the
-//! buffer is counted in the memory budget.
+//! socket, so `apply` and `core` never wait for a client. O3 a connection whose batch was dropped without an answer
+//! (the node stops) is closed: its client must not mistake the next reply for that one. O4 everything in the queue and
+//! the buffer is counted in the memory budget.
 //! Not here: how a reply is written (`reply_plan.rs`), when a connection must wait (`conn.rs` calls
 //! [`Client::wait_room`]).
 
@@ -17,7 +17,7 @@ use super::protocol::lines;
 use super::protocol::reply::{self, Proto};
 use super::reply_plan::Plan;
 use super::shared::Shared;
-use crate::limits::{RESP_RUNS_BYTES_MAX, RESP_RUNS_MAX, RESP_UNSENT_BYTES_MAX};
+use crate::limits::{RESP_BATCHES_BYTES_MAX, RESP_BATCHES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::lock::{Mutex, MutexGuard, lock, wait_timeout};
 use crate::node::{Answered, Reservation, Subscriber, Waiter};
 use crate::outcome::{Outcome, Reason};
@@ -36,7 +36,7 @@ const BUFFER_BYTES_KEPT: usize = 16 << 10;
 /// How often a waiting connection checks its condition, which may depend on the time.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
-/// How a batch is executed, which decides when later batches of the connection may use the other way.
+/// How a batch is executed, which decides when later batches of the connection may use the other path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestPath {
     /// Through the log.
@@ -45,7 +45,7 @@ pub enum RequestPath {
     Query,
 }
 
-/// How large a run is.
+/// How large a batch is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     pub commands: usize,
@@ -58,8 +58,8 @@ pub struct Size {
 /// One place in the order of replies.
 #[derive(Debug)]
 enum QueuedReply {
-    /// A run: how to write its reply, how large the run is, and its answer once it has arrived.
-    Run { plan: Plan, way: RequestPath, size: Size, answered: Option<Answered> },
+    /// A batch: how to write its reply, how large the batch is, and its answer once it has arrived.
+    Batch { plan: Plan, path: RequestPath, size: Size, answered: Option<Answered> },
     /// A reply that is already written.
     Written(Vec<u8>),
 }
@@ -73,10 +73,10 @@ struct Outbox {
     memory: Reservation,
     /// Number of the first slot.
     first: u64,
-    /// Unanswered runs, by way, and their bytes.
-    log_runs: usize,
-    query_runs: usize,
-    runs_bytes: usize,
+    /// Unanswered batches, by path, and their bytes.
+    log_batches: usize,
+    query_batches: usize,
+    batches_bytes: usize,
     /// Ready to be sent; the part before `sent` has been sent.
     out: Vec<u8>,
     sent: usize,
@@ -96,9 +96,9 @@ impl Outbox {
             slots_bytes: 0,
             memory,
             first: 0,
-            log_runs: 0,
-            query_runs: 0,
-            runs_bytes: 0,
+            log_batches: 0,
+            query_batches: 0,
+            batches_bytes: 0,
             out: Vec::new(),
             sent: 0,
             is_draining: false,
@@ -228,11 +228,11 @@ impl Client {
         bytes.clear();
     }
 
-    /// Makes a place for the reply to a run; returns the way that the run must go, and the receiver of its answer. A
-    /// run that only reads goes through the log while writes of this connection are on their way there, so that a
+    /// Makes a place for the reply to a batch; returns the path that the batch takes, and the receiver of its answer.
+    /// A batch that only reads goes through the log while writes of this connection are on their way there, so that a
     /// client sees its own writes; a write waits until earlier reads are answered, so that they do not see it. Neither
     /// holds in eventual mode. `None`: the memory budget has no room for it; its place already holds that refusal.
-    pub fn push_run(
+    pub fn push_batch(
         self: &Arc<Client>,
         plan: Plan,
         needs_log: bool,
@@ -241,46 +241,46 @@ impl Client {
     ) -> Option<(RequestPath, PendingReply)> {
         let mut outbox = self.lock();
         if needs_log && !is_eventual {
-            outbox = self.wait_until(outbox, |outbox| outbox.query_runs == 0);
+            outbox = self.wait_until(outbox, |outbox| outbox.query_batches == 0);
         }
-        let way =
-            if needs_log || (!is_eventual && outbox.log_runs > 0) { RequestPath::Log } else { RequestPath::Query };
+        let path =
+            if needs_log || (!is_eventual && outbox.log_batches > 0) { RequestPath::Log } else { RequestPath::Query };
         let number = outbox.first + outbox.slots.len() as u64;
         let is_full = !outbox.has_room(size.command);
-        outbox.slots.push_back(QueuedReply::Run { plan, way, size, answered: None });
+        outbox.slots.push_back(QueuedReply::Batch { plan, path, size, answered: None });
         outbox.slots_bytes += size.command;
-        outbox.runs_bytes += size.command + size.replies;
-        match way {
-            RequestPath::Log => outbox.log_runs += 1,
-            RequestPath::Query => outbox.query_runs += 1,
+        outbox.batches_bytes += size.command + size.replies;
+        match path {
+            RequestPath::Log => outbox.log_batches += 1,
+            RequestPath::Query => outbox.query_batches += 1,
         }
         if is_full {
             self.fill_locked(outbox, number, Outcome::Refused(Reason::Memory));
             return None;
         }
         let (client, commands, since) = (Arc::clone(self), size.commands as u64, Instant::now());
-        Some((way, PendingReply { client, number, commands, since, is_filled: false }))
+        Some((path, PendingReply { client, number, commands, since, is_filled: false }))
     }
 
     /// Waits while too much of this connection is in progress; its client then waits for the socket. `false`: it is
     /// closed.
     pub fn wait_room(&self) -> bool {
         let has_room = |outbox: &Outbox| {
-            outbox.slots.len() < RESP_RUNS_MAX
-                && outbox.runs_bytes < RESP_RUNS_BYTES_MAX
+            outbox.slots.len() < RESP_BATCHES_MAX
+                && outbox.batches_bytes < RESP_BATCHES_BYTES_MAX
                 && outbox.out.len() - outbox.sent < RESP_UNSENT_BYTES_MAX
         };
         !self.wait_until(self.lock(), has_room).is_closed
     }
 
-    /// Waits until all runs are answered.
+    /// Waits until all batches are answered.
     pub fn wait_answered(&self) {
         drop(self.wait_until(self.lock(), |outbox| outbox.slots.is_empty()));
     }
 
-    /// Waits until no run of this connection is in progress through the log.
+    /// Waits until no batch of this connection is in progress through the log.
     pub fn wait_logged(&self) {
-        drop(self.wait_until(self.lock(), |outbox| outbox.log_runs == 0));
+        drop(self.wait_until(self.lock(), |outbox| outbox.log_batches == 0));
     }
 
     /// Waits until everything has been sent, until the deadline at most.
@@ -308,26 +308,26 @@ impl Client {
 
     fn fill_locked(&self, mut outbox: MutexGuard<'_, Outbox>, number: u64, mut answer: Answered) {
         let place = (number - outbox.first) as usize;
-        let Some(QueuedReply::Run { way, size, .. }) = outbox.slots.get(place) else {
+        let Some(QueuedReply::Batch { path, size, .. }) = outbox.slots.get(place) else {
             unreachable!("place {number} of client {} is not a batch", self.id)
         };
-        let (way, size) = (*way, *size);
-        match way {
-            RequestPath::Log => outbox.log_runs -= 1,
-            RequestPath::Query => outbox.query_runs -= 1,
+        let (path, size) = (*path, *size);
+        match path {
+            RequestPath::Log => outbox.log_batches -= 1,
+            RequestPath::Query => outbox.query_batches -= 1,
         }
-        outbox.runs_bytes -= size.command + size.replies;
+        outbox.batches_bytes -= size.command + size.replies;
         outbox.slots_bytes -= size.command;
         // A read can be repeated, so without memory for its answer it is refused. A client that is also slow to read
         // its earlier replies is disconnected: further reads for it would be wasted.
-        if way == RequestPath::Query && !outbox.has_room(bytes_of(&answer)) {
+        if path == RequestPath::Query && !outbox.has_room(bytes_of(&answer)) {
             answer = Outcome::Refused(Reason::Memory);
             if outbox.is_draining {
                 self.close_locked(&mut outbox);
             }
         }
         outbox.slots_bytes += bytes_of(&answer);
-        if let Some(QueuedReply::Run { answered, .. }) = outbox.slots.get_mut(place) {
+        if let Some(QueuedReply::Batch { answered, .. }) = outbox.slots.get_mut(place) {
             *answered = Some(answer);
         }
         if place == 0 {
@@ -356,13 +356,13 @@ impl Client {
 
     /// Moves the replies at the head of the queue that are ready into the buffer.
     fn write_ready(&self, outbox: &mut Outbox) {
-        while let Some(QueuedReply::Written(_) | QueuedReply::Run { answered: Some(_), .. }) = outbox.slots.front() {
+        while let Some(QueuedReply::Written(_) | QueuedReply::Batch { answered: Some(_), .. }) = outbox.slots.front() {
             match outbox.slots.pop_front() {
                 Some(QueuedReply::Written(bytes)) => {
                     outbox.slots_bytes -= bytes.len();
                     outbox.out.extend_from_slice(&bytes);
                 }
-                Some(QueuedReply::Run { plan, answered: Some(answered), .. }) => {
+                Some(QueuedReply::Batch { plan, answered: Some(answered), .. }) => {
                     let bytes = bytes_of(&answered);
                     outbox.slots_bytes -= bytes;
                     if bytes > BUFFER_BYTES_KEPT {
@@ -479,12 +479,12 @@ impl Subscriber for Client {
     }
 }
 
-/// The place of one run's reply; receives its answer.
+/// The place of one batch's reply; receives its answer.
 #[derive(Debug)]
 pub struct PendingReply {
     client: Arc<Client>,
     number: u64,
-    /// How many commands the run holds, and since when it waits: the node counts both.
+    /// How many commands the batch holds, and since when it waits: the node counts both.
     commands: u64,
     since: Instant,
     is_filled: bool,

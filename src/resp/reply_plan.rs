@@ -2,7 +2,7 @@
 //!
 //! Most values are written as they are; a command with another reply in Redis has its own shape. Replies that do not
 //! need the store (an error, PING) are part of the plan of their batch, so that they keep their place.
-//! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/keys.rs`).
+//! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/store/`).
 
 use super::protocol::lines;
 use super::protocol::reply::{self, Proto};
@@ -30,7 +30,7 @@ pub enum Shape {
     Written(Vec<u8>),
 }
 
-/// How the answer to one run is written.
+/// How the answer to one batch is written.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Protocol version when the commands arrived.
@@ -44,7 +44,7 @@ pub struct Plan {
     /// One EXEC: all replies in one array, or nothing if it was aborted.
     pub is_exec: bool,
     /// Acknowledged before it is applied: the replies are known, all `OK`.
-    pub is_taken: bool,
+    pub is_accepted: bool,
 }
 
 impl Plan {
@@ -72,7 +72,7 @@ impl Plan {
             return largest;
         }
         let failure = match answered {
-            Outcome::Done(_) if self.is_taken => return self.write_values(Values::Certain, cursors, out),
+            Outcome::Done(_) if self.is_accepted => return self.write_values(Values::Certain, cursors, out),
             Outcome::Done((_, Reply::Ok(bytes))) => match BatchReplyRef::decode(bytes) {
                 Some(BatchReplyRef::Values(values)) => {
                     return self.write_values(Values::Given(values.into_iter()), cursors, out);
@@ -237,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_acknowledged_without_an_answer() {
-        let taken = Plan { is_taken: true, ..plan(&[Shape::Plain, Shape::Plain]) };
-        assert_eq!(written(taken, &Outcome::Done((Index(0), Reply::Ok(Vec::new())))), "+OK\r\n+OK\r\n");
+    fn what_is_accepted_is_acknowledged_without_an_answer() {
+        let accepted = Plan { is_accepted: true, ..plan(&[Shape::Plain, Shape::Plain]) };
+        assert_eq!(written(accepted, &Outcome::Done((Index(0), Reply::Ok(Vec::new())))), "+OK\r\n+OK\r\n");
     }
 }

@@ -1,6 +1,6 @@
 //! What all connections of the Redis server share. Not here: the list of connections (`clients.rs`).
 
-use super::commands::scripts::Loaded;
+use super::commands::store::scripts::Loaded;
 use crate::node::Handle;
 use crossbeam_channel::Sender;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -32,7 +32,7 @@ pub struct Shared {
 #[allow(missing_docs)]
 pub struct Counts {
     pub accepted: AtomicU64,
-    pub turned_away: AtomicU64,
+    pub rejected: AtomicU64,
     pub commands: AtomicU64,
     pub protocol_errors: AtomicU64,
 }

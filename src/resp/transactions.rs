@@ -11,7 +11,7 @@ use crate::limits::RESP_REQUEST_BYTES_MAX;
 use crate::node::Level;
 use crate::outcome::{Outcome, Reason};
 use crate::services::Reply;
-use crate::services::kv::commands::{BatchReplyRef, RUN_KEYS_MAX};
+use crate::services::kv::commands::{BATCH_KEYS_MAX, BatchReplyRef};
 use crate::services::kv::{Batch, BatchReply, Bytes, Op, Value};
 
 /// Memory of a watched key beside its bytes: two numbers and the allocator's overhead, in a list with twice the
@@ -39,7 +39,7 @@ impl Conn {
         self.reply(|out| reply::simple(out, "QUEUED"));
     }
 
-    /// Runs the transaction: one run, one entry of the log.
+    /// Executes the transaction: one batch, one entry of the log.
     pub(super) fn exec(&mut self) {
         let Some(multi) = self.multi.take() else {
             return self.reply(|out| reply::error(out, "ERR EXEC without MULTI"));
@@ -51,7 +51,7 @@ impl Conn {
             return self.reply(|out| reply::error(out, why));
         }
         self.submit();
-        let mut run = Batch { watched, ops: Vec::with_capacity(multi.queued.len()) };
+        let mut batch = Batch { watched, ops: Vec::with_capacity(multi.queued.len()) };
         let mut plan = Plan { proto: self.proto, is_exec: true, ..Plan::default() };
         let mut publications = Vec::new();
         for owned in &multi.queued {
@@ -65,7 +65,7 @@ impl Conn {
                 Handler::Control(_) => unreachable!("{} is never queued", spec.name),
                 Handler::Store(_) => match self.translate(spec, &request) {
                     Ok((op, shape)) => {
-                        run.ops.push(op);
+                        batch.ops.push(op);
                         plan.push(shape);
                         continue;
                     }
@@ -74,20 +74,20 @@ impl Conn {
             }
             plan.push(Shape::Written(out));
         }
-        if run.keys_named() > RUN_KEYS_MAX {
-            return self.reply(|out| reply::error(out, &too_many_keys(run.keys_named())));
+        if batch.keys_named() > BATCH_KEYS_MAX {
+            return self.reply(|out| reply::error(out, &too_many_keys(batch.keys_named())));
         }
-        let is_empty = run.ops.is_empty() && run.watched.is_empty();
+        let is_empty = batch.ops.is_empty() && batch.watched.is_empty();
         if !is_empty && publications.is_empty() {
             // Watched keys are compared when the entry is applied, so that no other write can come between.
-            let needs_log = run.needs_log() || !run.watched.is_empty();
+            let needs_log = batch.needs_log() || !batch.watched.is_empty();
             plan.is_line = self.is_line;
-            self.submit_batch(run, plan, needs_log);
+            self.submit_batch(batch, plan, needs_log);
             return;
         }
         let answered = match is_empty {
             true => Outcome::Done((crate::types::Index(0), Reply::Ok(BatchReply::Values(Vec::new()).encode()))),
-            false => self.execute(&run),
+            false => self.execute(&batch),
         };
         if let Outcome::Done((_, Reply::Ok(bytes))) = &answered
             && let Some(BatchReplyRef::Values(_)) = BatchReplyRef::decode(bytes)
@@ -139,5 +139,5 @@ impl Conn {
 
 /// For a request that would delay others.
 pub(super) fn too_many_keys(keys: usize) -> String {
-    format!("ERR a request or transaction may name at most {RUN_KEYS_MAX} keys, this one names {keys}: split it")
+    format!("ERR a request or transaction may name at most {BATCH_KEYS_MAX} keys, this one names {keys}: split it")
 }

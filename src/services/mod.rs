@@ -23,7 +23,7 @@ pub mod sessions;
 mod snapshot_format;
 pub mod sql;
 
-pub use self::service::{Growth, Replicated, Reply, Service};
+pub use self::service::{Replicated, Reply, Service};
 
 /// Adds up costs; stops as soon as the sum exceeds `most`.
 fn cost_within(costs: impl Iterator<Item = usize>, most: usize) -> usize {

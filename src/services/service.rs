@@ -16,19 +16,6 @@ pub enum Reply {
     Failed(String),
 }
 
-/// How a command changes the memory or disk space of its service, as far as is known before it is applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Growth {
-    /// The space does not grow.
-    Nothing,
-    /// The command frees space, but SQL triggers that it fires may take more than that.
-    MayAdd,
-    /// The space may grow by about the size of the command.
-    Adds,
-    /// The whole state is replaced by one of this many bytes.
-    Replaces(u64),
-}
-
 /// One replicated state machine.
 pub trait Service: Send {
     /// Runs one command. The result must depend on the state, `at` and `command` alone.

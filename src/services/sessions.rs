@@ -11,7 +11,7 @@
 //!
 //! The size of the table is bounded: an origin that is a node has one reply for each command that it still waits for,
 //! and accepts no more commands than its endpoints have memory for; an origin that is an `Idempotency-Key` has one; a
-//! reply has at most [`super::kv::commands::RUN_REPLY_BYTES_MAX`] bytes. With more than [`ORIGINS_MAX`] origins, those
+//! reply has at most [`super::kv::commands::BATCH_REPLY_BYTES_MAX`] bytes. With more than [`ORIGINS_MAX`] origins, those
 //! that were idle for [`IDLE_CROWDED_MS`] are forgotten, which is still longer than any request timeout.
 //!
 //! Invariants: S1 an (origin, number) is recorded at most once. S2 `floor` never decreases. S3 `silent` has one row for

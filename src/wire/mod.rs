@@ -181,7 +181,7 @@ pub enum Ask {
         #[serde(with = "serde_bytes")]
         command: Vec<u8>,
         /// Answer when it is in the leader's log, without waiting for a quorum.
-        is_taken_enough: bool,
+        is_accepted_enough: bool,
     },
     /// Change the membership by one step.
     Change(raft::Change),

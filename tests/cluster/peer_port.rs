@@ -169,7 +169,7 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
         Frame::Forward(vec![
             (number, Ask::Change(Change::Remove(to.id))),
             (number, Ask::Transfer(Some(NodeId(number)))),
-            (number, Ask::Command { tag, command: command(), is_taken_enough: true }),
+            (number, Ask::Command { tag, command: command(), is_accepted_enough: true }),
         ]),
         Frame::Forwarded(vec![(number, Forwarded::NotLeader)]),
         Frame::DiscoveryAnswer(DiscoveryAnswer {
@@ -523,7 +523,7 @@ fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
     handshake::dial(&stream, hello, None, None).unwrap();
     let tag = Tag { origin: Uuid::from_u128(7), number: 1, done_below: 1 };
     let command = vec![200; (16 << 20) - 64];
-    let ask = Ask::Command { tag, command, is_taken_enough: false };
+    let ask = Ask::Command { tag, command, is_accepted_enough: false };
     codec::write_frame(&mut &stream, &Frame::Forward(vec![(u64::MAX, ask)])).unwrap();
     // What follows on the connection was read after it.
     codec::write_frame(&mut &stream, &Frame::SnapshotDone { ok: true, why: String::new() }).unwrap();

@@ -13,7 +13,7 @@
 //! Invariants: L1 the time to live counts from before the request that acquired or renewed the lock was sent, so this
 //! side always gives up first. L2 a lock that is not lost is released on every exit but a crash. L3 it is released only
 //! when no process is left in the command's process group.
-//! Not here: locks themselves (`services/kv/locks.rs`), HTTP (`http/api/locks.rs`), the process group
+//! Not here: locks themselves (`services/kv/state/locks.rs`), HTTP (`http/api/locks.rs`), the process group
 //! (`process_group.rs`).
 
 pub(crate) mod guardian;

@@ -179,7 +179,7 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
         matches!(&op, Op::Put { condition: Condition::Always, .. } | Op::DelIf { condition: Condition::Always, .. });
     let ack = match (request.level()?, is_certain) {
         (Level::Linearizable, _) => Ack::Applied,
-        (Level::Eventual, true) => Ack::Taken,
+        (Level::Eventual, true) => Ack::Accepted,
         (Level::Eventual, false) => {
             return Err(ApiError::refused(
                 400,
@@ -191,7 +191,7 @@ fn change(request: &Request, key: Bytes, op: Op, done: impl Fn(&Value) -> Option
     let command = Store::encode_command(&Batch { watched: Vec::new(), ops });
     let work = Operation::Command { tag, command, ack };
     let (index, bytes) = answered(request.server.host.ask(work, request.deadline()))?;
-    if ack == Ack::Taken {
+    if ack == Ack::Accepted {
         return Ok(Response::json(202, &json!({"index": null, "taken_at": index})).at(index));
     }
     let values = values(&bytes)?;

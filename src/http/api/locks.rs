@@ -2,7 +2,7 @@
 //!
 //! A token is a number that grows with every lock that is acquired: a resource that remembers the highest token it has
 //! seen can reject a holder that has not noticed that its lock has expired. Names are escaped like keys.
-//! Not here: how log time advances (`services/kv/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
+//! Not here: how log time advances (`services/kv/state/locks.rs`), renewing while a command runs (`cli/lock/mod.rs`).
 
 use super::kv;
 use crate::http::outcome::{answered, unexpected};

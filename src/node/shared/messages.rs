@@ -42,6 +42,8 @@ pub enum CoreInput {
     Answers(Identity),
     /// The directory changed.
     Directory(Arc<Nodes>),
+    /// The services have applied the entries that [`ApplyJob::Notify`] waited for.
+    Applied,
     /// Everything up to this job is synced, and its promises were sent.
     Synced(u64),
     /// The services' snapshot at this index is on disk.
@@ -99,6 +101,8 @@ pub enum ApplyJob {
     Entries { run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta> },
     /// Queries for a state that has applied `at_least`.
     Queries { at_least: Index, queries: Vec<Question> },
+    /// Send [`CoreInput::Applied`] once what was sent before is applied.
+    Notify,
     /// Replace the services' state by a snapshot, once the disk has it.
     Install { meta: SnapshotMeta, data: Receiver<SnapshotReader> },
     /// Give a copy of the state as it is at this index.

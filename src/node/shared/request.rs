@@ -31,7 +31,7 @@ pub enum Ack {
     /// When a quorum has it and it is applied; the answer is the service's reply.
     Applied,
     /// When the leader has appended it to its log, before a quorum has it; the answer is an empty reply.
-    Taken,
+    Accepted,
 }
 
 /// What a client requests.

@@ -14,7 +14,7 @@ use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
 use crate::node::shared::clock::mono_us;
 use crate::node::shared::link::Link;
-use crate::node::shared::messages::ApplyJob;
+use crate::node::shared::messages::{ApplyJob, CoreInput};
 use crate::node::shared::request::{Answered, Question, ReplyTo};
 use crate::node::snapshots::digest::{self, SlowDigest};
 use crate::node::snapshots::writer;
@@ -61,6 +61,7 @@ pub fn run(shared: &Arc<Shared>, registry: Registry, large_reads: Sender<LargeRe
         match job {
             ApplyJob::Entries { run, snapshot_meta } => apply.entries(run, snapshot_meta),
             ApplyJob::Queries { at_least, queries } => apply.queries(at_least, queries),
+            ApplyJob::Notify => apply.shared.inboxes.to_core(CoreInput::Applied),
             ApplyJob::Install { meta, data } => {
                 let Ok(snapshot) = data.recv() else { return };
                 apply.install(&meta, snapshot);

@@ -3,7 +3,7 @@
 //! [`Publisher::publish`] is the place for a service that shows more than replies to queries.
 //! Not here: the views themselves (`node/views/`), when they are published (`apply.rs`).
 
-use crate::node::quota::{LOOK_EVERY_MS, Sizes};
+use crate::node::quota::Sizes;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::request::{Answered, ReplyTo};
@@ -25,9 +25,14 @@ pub struct Publisher {
     history: Option<u64>,
     jobs: Option<u64>,
     chat: Option<u64>,
-    /// When the database is next asked for its size, in milliseconds since the start.
-    sizes_due_ms: u64,
+    /// Index of the database's newest entry.
+    sql: Option<u64>,
+    /// When the database is next searched for triggers, in milliseconds since the start.
+    triggers_due_ms: u64,
 }
+
+/// How often the database is searched for triggers, which takes longer the more tables it has.
+const TRIGGERS_EVERY_MS: u64 = 50;
 
 impl Publisher {
     /// Publishes what differs from what was published last.
@@ -59,15 +64,14 @@ impl Publisher {
 
     /// What quotas are compared with.
     fn publish_sizes(&mut self, registry: &Registry, shared: &Shared) {
-        let known = shared.sizes();
-        // Close to the quota the size is read after each change: the change may have freed space, and the next write is
-        // refused or accepted by this size.
-        let is_close = known.sql_bytes.saturating_mul(10) >= (shared.settings.quota_db_mb << 20).saturating_mul(9);
-        let is_due = is_close || shared.uptime_ms() >= self.sizes_due_ms;
+        let (sql, known) = (registry.sql(), shared.sizes());
+        let is_due = shared.uptime_ms() >= self.triggers_due_ms;
         if is_due {
-            self.sizes_due_ms = shared.uptime_ms() + LOOK_EVERY_MS;
+            self.triggers_due_ms = shared.uptime_ms() + TRIGGERS_EVERY_MS;
         }
-        shared.set_sizes(Sizes::of(registry, (!is_due).then_some(known)));
+        let sql_bytes = if is_new(&mut self.sql, sql.newest()) { sql.used_bytes() } else { known.sql_bytes };
+        let has_triggers = if is_due { sql.has_triggers() } else { known.has_triggers };
+        shared.set_sizes(Sizes::of(registry, sql_bytes, has_triggers));
     }
 }
 

@@ -1,6 +1,6 @@
 //! CLIENT: the connections, as their clients describe themselves, and closing them.
 
-use super::context::{SYNTAX, text};
+use super::store::context::{SYNTAX, text};
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
 use crate::resp::protocol::parse::{Request, integer, is};

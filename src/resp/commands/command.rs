@@ -1,7 +1,7 @@
 //! COMMAND: what the table says, in the form of Redis.
 
-use super::context::SYNTAX;
 use super::spec::{Spec, takes};
+use super::store::context::SYNTAX;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto};

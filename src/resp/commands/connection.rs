@@ -6,8 +6,8 @@
 //! Not here: transactions (`resp/conn.rs`), information about the node (`server.rs`).
 
 use super::client::{BAD_NAME, is_name};
-use super::context::{SYNTAX, text};
-use super::scripts;
+use super::store::context::{SYNTAX, text};
+use super::store::scripts;
 use crate::node::Addressing;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, integer, is};

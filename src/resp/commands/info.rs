@@ -82,7 +82,7 @@ fn section_of(conn: &mut Conn, section: &str, status: &Status) -> Vec<(&'static 
         "stats" => vec![
             ("total_connections_received", shared.counts.accepted.load(Relaxed).to_string()),
             ("total_commands_processed", shared.counts.commands.load(Relaxed).to_string()),
-            ("rejected_connections", shared.counts.turned_away.load(Relaxed).to_string()),
+            ("rejected_connections", shared.counts.rejected.load(Relaxed).to_string()),
         ],
         "replication" => vec![
             ("role", text("master")),

@@ -2,7 +2,7 @@
 //!
 //! Every node accepts every command, so to a Redis client each looks like a single master; its state in the cluster is
 //! in fields and commands that Redis does not have.
-//! Not here: INFO (`info.rs`), the connection's own state (`connection.rs`), keys (`keys.rs`).
+//! Not here: INFO (`info.rs`), the connection's own state (`connection.rs`), keys (`store/keys.rs`).
 
 use super::connection::{REDIS_VERSION, matching};
 use crate::address;

@@ -2,7 +2,7 @@
 //!
 //! Not here: the table (`table.rs`).
 
-use super::context::{Context, Translated};
+use super::store::context::{Context, Translated};
 use crate::node::SubscriptionKind;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is};

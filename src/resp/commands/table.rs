@@ -4,7 +4,8 @@
 //! Not here: what the columns are (`spec.rs`), what the commands do.
 
 use super::spec::{ALL_KEYS, Control, Handler, NO_KEYS, ONE_KEY, PAIRS, SUB_KEY, Spec, TWO_KEYS, spec};
-use super::{client, command, connection, expiry, info, keys, locks, pubsub, server, strings};
+use super::store::{expiry, keys, locks, strings};
+use super::{client, command, connection, info, pubsub, server};
 use crate::node::SubscriptionKind;
 
 /// Longest name of a command.

@@ -1,8 +1,9 @@
 //! Words of requests as operations of the store, and as Redis' refusals.
 
-use super::context::{Context, SYNTAX, Translated};
-use super::keys::SCAN_COUNT_MAX;
-use super::{Handler, find, scripts};
+use super::store::context::{Context, SYNTAX, Translated};
+use super::store::keys::SCAN_COUNT_MAX;
+use super::store::scripts;
+use super::{Handler, find};
 use crate::resp::protocol::parse::Parser;
 use crate::resp::reply_plan::Shape;
 use crate::services::kv::{Bytes, Condition, ExpireIf, Expiry, Op, OpError};

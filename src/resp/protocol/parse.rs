@@ -6,7 +6,7 @@
 //!
 //! Invariants: P1 nothing is ever allocated from a length that a client declares: memory grows with the bytes that
 //! came. P2 after a fault the connection ends, because the start of the next request is unknown.
-//! Not here: what words mean (`resp/commands/mod.rs`, `resp/commands/keys.rs`), reading from a socket (`resp/conn.rs`).
+//! Not here: what words mean (`resp/commands/`), reading from a socket (`resp/conn.rs`).
 
 use crate::limits::{RESP_LINE_BYTES_MAX, RESP_REQUEST_BYTES_MAX, RESP_UNKNOWN_BYTES_MAX, RESP_WORDS_MAX};
 

@@ -3,8 +3,8 @@
 //! `fuzz/` (cargo-fuzz) gives [`check`] bytes of its own, guided by coverage; the tests draw theirs here.
 
 use super::parse::{Fault, Parser};
-use crate::resp::commands::context::Context;
-use crate::resp::commands::scripts::Loaded;
+use crate::resp::commands::store::context::Context;
+use crate::resp::commands::store::scripts::Loaded;
 use crate::resp::commands::{self, Handler, TABLE};
 
 /// Requests of all kinds, with some bytes broken.

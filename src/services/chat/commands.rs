@@ -5,7 +5,6 @@
 //! position can be sent the events it missed. A *number* counts the messages of one conversation, from 1.
 //! Not here: what a command changes (`state.rs`), JSON (`http/chat/`).
 
-use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 
 /// Number of an account, from 1; never reused.
@@ -211,12 +210,12 @@ pub enum Command {
     },
 }
 
-/// See [`Growth`]; and, for a command that adds a message, the sender's log-in.
-pub fn growth(command: &[u8]) -> (Growth, Option<TokenHash>) {
+/// Whether a command adds to the chat; and, if it adds a message, the sender's log-in.
+pub fn growth(command: &[u8]) -> (bool, Option<TokenHash>) {
     match postcard::from_bytes(command) {
-        Ok(Command::Send { token, .. } | Command::Post { token, .. }) => (Growth::Adds, Some(token)),
-        Ok(Command::Create { .. } | Command::MakeRoom { .. } | Command::Direct { .. }) => (Growth::Adds, None),
-        _ => (Growth::Nothing, None),
+        Ok(Command::Send { token, .. } | Command::Post { token, .. }) => (true, Some(token)),
+        Ok(Command::Create { .. } | Command::MakeRoom { .. } | Command::Direct { .. }) => (true, None),
+        _ => (false, None),
     }
 }
 

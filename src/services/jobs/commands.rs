@@ -5,7 +5,6 @@
 //! and no decision depends on them.
 //! Not here: what a command changes (`state.rs`), its form in a protocol (`http/`, `cli/`).
 
-use crate::services::Growth;
 use crate::types::{Identity, NodeId};
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
@@ -283,11 +282,11 @@ impl Command {
     }
 }
 
-/// Returns how a command changes the memory of the jobs.
-pub fn growth(command: &[u8]) -> Growth {
+/// Returns the bytes of the job that a command submits; `None`: it submits none.
+pub fn submitted_bytes(command: &[u8]) -> Option<usize> {
     match postcard::from_bytes(command) {
-        Ok(Command::Submit(_)) => Growth::Adds,
-        _ => Growth::Nothing,
+        Ok(Command::Submit(request)) => Some(request.bytes()),
+        _ => None,
     }
 }
 

@@ -1,15 +1,15 @@
 //! The remaining budget of one command or query: bytes of its reply, steps of its searches, bytes of its copies.
 //!
-//! It protects the node from a client that requests or copies the largest value a thousand times, or uses a pattern that
-//! takes minutes: such operations fail. They fail at the same byte and step on every node.
+//! It protects the node from a client that requests or copies the largest value a thousand times, or uses a pattern
+//! that takes minutes: such operations fail. They fail at the same byte and step on every node.
 //! Not here: the size of the budget (`commands.rs`).
 
-use super::commands::{Bytes, LOOK_STEPS, Value};
+use super::commands::{Bytes, EXAMINE_STEPS, Value};
 use super::glob;
-use super::key::Key;
 use super::op_error::OpError;
-use super::stored::Stored;
-use super::table::Slot;
+use super::state::key::Key;
+use super::state::stored::Stored;
+use super::state::table::Slot;
 
 /// Result of one operation; an `Err` is sent as [`Value::Error`].
 pub type Answer = Result<Value, OpError>;
@@ -24,7 +24,7 @@ pub struct Budget {
     /// Remaining steps of searching through keys.
     pub steps: u64,
     /// The error when no steps are left.
-    pub steps_used: OpError,
+    pub out_of_steps: OpError,
     /// Remaining bytes that may be added beyond what the batch contains.
     pub growth: usize,
 }
@@ -56,13 +56,13 @@ impl Budget {
     /// Deducts the steps of examining one key; returns whether it matches the pattern.
     ///
     /// # Errors
-    /// Returns `steps_used` if too few steps are left.
-    pub fn look(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, OpError> {
-        let steps = self.steps.checked_sub(LOOK_STEPS).ok_or_else(|| self.steps_used.clone())?;
+    /// Returns `out_of_steps` if too few steps are left.
+    pub fn examine(&mut self, key: &Key, pattern: Option<&Bytes>) -> Result<bool, OpError> {
+        let steps = self.steps.checked_sub(EXAMINE_STEPS).ok_or_else(|| self.out_of_steps.clone())?;
         self.steps = steps;
         pattern
             .map_or(Some(true), |pattern| glob::matches(pattern, key, &mut self.steps))
-            .ok_or_else(|| self.steps_used.clone())
+            .ok_or_else(|| self.out_of_steps.clone())
     }
 
     pub fn stored(&mut self, value: &Stored) -> Answer {

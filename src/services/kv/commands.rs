@@ -5,10 +5,9 @@
 //! Times to live are relative to log time, or absolute on the clock that log time follows (milliseconds since 1970).
 //!
 //! Invariant: an operation is self-contained: it depends on no connection state, clock or local setting.
-//! Not here: what an operation does (`state.rs`), its form in a protocol (`resp/`, `http/`).
+//! Not here: what an operation does (`state/`), its form in a protocol (`resp/`, `http/`).
 
 use super::op_error::OpError;
-use crate::services::Growth;
 use serde::{Deserialize, Serialize};
 pub use serde_bytes::ByteBuf as Bytes;
 
@@ -19,7 +18,7 @@ pub const VALUE_BYTES_MAX: usize = 4 << 20;
 /// Maximum reply size in bytes of a batch that goes through the log: the reply must fit into one frame between nodes,
 /// and the session table keeps it until the client has received it. An operation that would exceed it fails with
 /// [`OpError::ReplyTooLarge`] and changes nothing.
-pub const RUN_REPLY_BYTES_MAX: usize = 8 << 20;
+pub const BATCH_REPLY_BYTES_MAX: usize = 8 << 20;
 /// Maximum reply size in bytes of a batch that only reads, which the node that the client is connected to answers.
 pub const READ_REPLY_BYTES_MAX: usize = 64 << 20;
 /// Maximum bytes of keys and values in one page of a range, so that a page of large values does not take long.
@@ -28,18 +27,18 @@ pub const RANGE_BYTES_MAX: usize = 1 << 20;
 /// Maximum number of keys named in one request, in all its operations and including watched keys. Each key that is
 /// written or removed takes about two microseconds on every node, while other requests wait. Endpoints refuse requests
 /// with more.
-pub const RUN_KEYS_MAX: usize = 100_000;
+pub const BATCH_KEYS_MAX: usize = 100_000;
 /// Maximum number of steps that searching through keys (KEYS, SCAN, ranges) may take in all batches of one log entry,
 /// while other requests wait. A step is one comparison of a pattern byte, a few nanoseconds; examining a key takes
-/// [`LOOK_STEPS`]. Lower in tests.
+/// [`EXAMINE_STEPS`]. Lower in tests.
 pub const ENTRY_STEPS_MAX: u64 = if cfg!(test) { 1_000_000 } else { 50_000_000 };
 /// The same for a batch that only reads, which does not go through the log.
 pub const READ_STEPS_MAX: u64 = if cfg!(test) { 6_000_000 } else { 300_000_000 };
 /// Steps of examining one key, in addition to those of the pattern.
-pub const LOOK_STEPS: u64 = 50;
-/// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and the
-/// zeros before a part that is written. A quota is checked before the entry, and may be exceeded by so much. Lower in
-/// tests.
+pub const EXAMINE_STEPS: u64 = 50;
+/// Maximum number of bytes that all batches of one log entry may add beyond what they contain: copies of values, and
+/// the zeros before a part that is written. How many they are is known only when the entry is applied, so a quota may
+/// be exceeded by so much (`growth.rs`).
 pub const ENTRY_GROWTH_MAX: usize = 8 << 20;
 
 /// When a written key expires.
@@ -199,31 +198,27 @@ pub const ABSENT: u64 = 1 << 63;
 impl Op {
     /// Whether the operation must go through the log, because it changes something or needs log time.
     pub fn needs_log(&self) -> bool {
-        use Op::{
-            Count, CountExpiring, Encoding, Exists, ExpireTime, Get, GetRange, Keys, LockInfo, MGet, Marks,
-            MemoryUsage, RandomKey, Range, Read, Revisions, Scan, StrLen, Type,
-        };
         !matches!(
             self,
-            Get(_)
-                | GetRange { .. }
-                | ExpireTime(_)
-                | RandomKey(_)
-                | Encoding(_)
-                | MemoryUsage(_)
-                | CountExpiring
-                | MGet(_)
-                | Read(_)
-                | Exists(_)
-                | StrLen(_)
-                | Type(_)
-                | Revisions(_)
-                | Marks(_)
-                | Count
-                | Keys(_)
-                | Scan { .. }
-                | Range { .. }
-                | LockInfo(_)
+            Op::Get(_)
+                | Op::GetRange { .. }
+                | Op::MGet(_)
+                | Op::Read(_)
+                | Op::Exists(_)
+                | Op::StrLen(_)
+                | Op::Type(_)
+                | Op::ExpireTime(_)
+                | Op::Encoding(_)
+                | Op::MemoryUsage(_)
+                | Op::Revisions(_)
+                | Op::Marks(_)
+                | Op::Count
+                | Op::CountExpiring
+                | Op::Keys(_)
+                | Op::Scan { .. }
+                | Op::Range { .. }
+                | Op::RandomKey(_)
+                | Op::LockInfo(_)
         )
     }
 
@@ -271,30 +266,6 @@ pub struct Batch {
     pub watched: Vec<(Bytes, u64)>,
     /// The operations in order.
     pub ops: Vec<Op>,
-}
-
-/// Returns how a command changes the memory of the store.
-pub fn growth(command: &[u8]) -> Growth {
-    let adds = |op: &Op| {
-        matches!(
-            op,
-            Op::Set { .. }
-                | Op::Put { .. }
-                | Op::MSet(_)
-                | Op::MSetNx(_)
-                | Op::IncrBy { .. }
-                | Op::IncrByFloat { .. }
-                | Op::Append { .. }
-                | Op::SetRange { .. }
-                | Op::Rename { .. }
-                | Op::Copy { .. }
-                | Op::LockAcquire { .. }
-        )
-    };
-    match postcard::from_bytes::<Batch>(command) {
-        Ok(batch) if batch.ops.iter().any(adds) => Growth::Adds,
-        _ => Growth::Nothing,
-    }
 }
 
 impl Batch {

@@ -5,7 +5,7 @@
 //! are rounded, and rounding is to nearest, ties to even. A `f64` would print other digits (53 bits).
 //! Differences to Redis, so that no number takes long: a text has at most [`TEXT_BYTES_MAX`] bytes; numbers from 1e309
 //! on are infinite (Redis: 1e4932); hexadecimal numbers are refused.
-//! Not here: the operation (`state.rs`).
+//! Not here: the operation (`state/`).
 
 use std::cmp::Ordering;
 
@@ -13,6 +13,8 @@ use std::cmp::Ordering;
 const TEXT_BYTES_MAX: usize = 512;
 /// Digits before the point of the largest number.
 const INTEGER_DIGITS_MAX: i64 = 309;
+/// Maximum length of a printed sum: it may have one more digit than its parts, and a sign.
+pub const PRINTED_BYTES_MAX: usize = INTEGER_DIGITS_MAX as usize + 2;
 /// A number with so many zeros after the point does not change any sum that is printed.
 const ZEROS_MAX: i64 = 340;
 /// Beyond so many zeros Redis refuses a number, because it is too small for a `long double`.

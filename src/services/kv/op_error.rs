@@ -19,7 +19,7 @@ pub enum OpError {
     Overflow,
     /// The time to live of a lock is 0.
     NoTime,
-    /// The reply exceeds [`super::commands::RUN_REPLY_BYTES_MAX`] or [`super::commands::READ_REPLY_BYTES_MAX`].
+    /// The reply exceeds [`super::commands::BATCH_REPLY_BYTES_MAX`] or [`super::commands::READ_REPLY_BYTES_MAX`].
     ReplyTooLarge,
     /// The search exceeds [`super::commands::ENTRY_STEPS_MAX`].
     EntrySteps,
@@ -72,7 +72,7 @@ impl OpError {
             OpError::FloatOverflow => "ERR increment would produce NaN or Infinity",
             OpError::NoSuchKey => "ERR no such key",
             OpError::EntryGrowth => {
-                "ERR COPY and the padding of SETRANGE in current transactions exceed the limit of 64 MiB: \
+                "ERR COPY and the padding of SETRANGE in current transactions exceed the limit of 8 MiB: \
                  send fewer of them at once"
             }
             OpError::Other(text) => text,

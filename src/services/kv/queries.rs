@@ -1,19 +1,19 @@
 //! Operations that only read, in a log entry or without one.
 //!
-//! Not here: operations that change something or need log time (`service.rs`, `state.rs`).
+//! Not here: operations that change something or need log time (`service.rs`, `state/`).
 
 use super::budget::{Answer, Budget};
 use super::commands::{Bytes, Op, RANGE_BYTES_MAX, Value, int};
 use super::glob;
-use super::key::Key;
 use super::op_error::OpError;
+use super::state::key::Key;
+use super::state::stored::Stored;
 use super::state::{Store, number};
-use super::stored::Stored;
 use crate::services::cost_within;
 use crate::types::Stamp;
 
 /// Read cost of examining one key, in bytes.
-const LOOK_BYTES: usize = 64;
+const EXAMINE_BYTES: usize = 64;
 /// Longest value that Redis stores together with its object.
 const EMBEDDED_BYTES_MAX: usize = 44;
 /// Places at which RANDOMKEY chooses a byte; keys that differ further behind are chosen by their order.
@@ -22,33 +22,35 @@ const RANDOM_DEPTH_MAX: usize = 64;
 /// Returns about how many bytes are copied or examined to answer an operation; stops counting beyond `most`.
 pub fn cost(store: &Store, op: &Op, most: usize) -> usize {
     let table = store.table();
-    let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + LOOK_BYTES;
+    // All of them may lie where keys are searched, and searches pass over them.
+    let expired = (table.rows() - table.len()) * EXAMINE_BYTES;
+    let value = |key: &Bytes| table.get(key).map_or(0, |slot| slot.value.len()) + EXAMINE_BYTES;
     match op {
         Op::Get(key) | Op::Read(key) | Op::GetRange { key, .. } => value(key),
-        Op::RandomKey(_) => RANDOM_DEPTH_MAX * LOOK_BYTES,
+        Op::RandomKey(_) => expired + RANDOM_DEPTH_MAX * EXAMINE_BYTES,
         Op::MGet(keys) => cost_within(keys.iter().map(value), most),
-        Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * LOOK_BYTES,
+        Op::Exists(keys) | Op::Revisions(keys) | Op::Marks(keys) => keys.len() * EXAMINE_BYTES,
         Op::Keys(pattern) => {
             let keys = table.with_prefix(glob::literal_prefix(pattern), None);
-            cost_within(keys.map(|(key, _)| look_cost(key, Some(pattern))), most)
+            cost_within(keys.map(|(key, _)| examine_cost(key, Some(pattern))), most)
         }
         Op::Scan { after, glob, count } => {
             let keys = table.with_prefix(b"", after.as_ref().map(|after| after.as_slice()));
             let count = usize::try_from(*count).unwrap_or(usize::MAX).max(1);
-            cost_within(keys.take(count).map(|(key, _)| look_cost(key, glob.as_ref())), most)
+            expired.saturating_add(cost_within(keys.take(count).map(|(key, _)| examine_cost(key, glob.as_ref())), most))
         }
         Op::Range { limit, .. } => {
             let rows = usize::try_from(*limit).unwrap_or(usize::MAX).min(table.rows());
-            RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + LOOK_BYTES))
+            expired + RANGE_BYTES_MAX.min(rows.saturating_mul(table.largest_value() + EXAMINE_BYTES))
         }
-        _ => LOOK_BYTES,
+        _ => EXAMINE_BYTES,
     }
 }
 
 /// Returns the read cost of examining one key. A pattern costs at most its length for each byte of the key.
-fn look_cost(key: &Key, pattern: Option<&Bytes>) -> usize {
+fn examine_cost(key: &Key, pattern: Option<&Bytes>) -> usize {
     let steps = pattern.map_or(0, |pattern| pattern.len().saturating_mul(key.len() + 1));
-    steps.saturating_add(key.len() + LOOK_BYTES)
+    steps.saturating_add(key.len() + EXAMINE_BYTES)
 }
 
 /// Answers an operation that does not have to go through the log.
@@ -85,7 +87,7 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         }),
         Op::Encoding(key) => Ok(table.get(key).map_or(Value::Nil, |slot| encoding(&slot.value))),
         Op::MemoryUsage(key) => Ok(table.bytes_of(key).map_or(Value::Nil, int)),
-        Op::CountExpiring => Ok(int(store.count_expiring())),
+        Op::CountExpiring => Ok(int(table.expiring())),
         Op::RandomKey(draw) => random_key(store, *draw, budget),
         Op::Type(key) => Ok(Value::Text(if table.get(key).is_some() { "string" } else { "none" }.to_string())),
         Op::Revisions(keys) => {
@@ -106,7 +108,7 @@ pub fn answer(store: &Store, at: Stamp, op: &Op, budget: &mut Budget) -> Answer 
         Op::Keys(pattern) => {
             let mut found = Vec::new();
             for (key, slot) in table.with_prefix(glob::literal_prefix(pattern), None) {
-                if budget.look(key, Some(pattern))? && !table.is_over(slot) {
+                if budget.examine(key, Some(pattern))? && !table.is_expired(slot) {
                     found.push(budget.bytes(key)?);
                 }
             }
@@ -153,7 +155,7 @@ fn random_key(store: &Store, mut draw: u64, budget: &mut Budget) -> Answer {
         if first == last {
             break;
         }
-        budget.look(first, None)?;
+        budget.examine(first, None)?;
         let shared = first.iter().zip(last.iter()).take_while(|(a, b)| a == b).count();
         // 0: the key that ends here, if there is one.
         let byte_at = |key: &Key| key.get(shared).map_or(0, |byte| u64::from(*byte) + 1);
@@ -176,8 +178,8 @@ fn random_key(store: &Store, mut draw: u64, budget: &mut Budget) -> Answer {
         return budget.bytes(first);
     }
     for (key, slot) in table.with_prefix(b"", Some(first)).chain(table.with_prefix(b"", None)) {
-        budget.look(key, None)?;
-        if !table.is_over(slot) {
+        budget.examine(key, None)?;
+        if !table.is_expired(slot) {
             return budget.bytes(key);
         }
     }
@@ -189,14 +191,14 @@ fn scan(store: &Store, after: Option<&Bytes>, glob: Option<&Bytes>, count: u64, 
     let mut rows = table.with_prefix(b"", after.map(|after| after.as_slice())).peekable();
     let (mut found, mut last, mut looked) = (Vec::new(), None, 0);
     while let Some((key, slot)) = rows.peek().filter(|_| looked < count.max(1)) {
-        match budget.look(key, glob) {
-            Ok(true) if !table.is_over(slot) => found.push(budget.bytes(key)?),
+        match budget.examine(key, glob) {
+            Ok(true) if !table.is_expired(slot) => found.push(budget.bytes(key)?),
             Ok(_) => {}
             // The page ends here, and the next one continues.
             Err(_) if last.is_some() => break,
             Err(why) => return Err(why),
         }
-        looked += u64::from(!table.is_over(slot));
+        looked += u64::from(!table.is_expired(slot));
         last = Some(*key);
         rows.next();
     }
@@ -214,8 +216,8 @@ fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budge
         if rows.len() as u64 >= limit {
             break;
         }
-        budget.look(key, None)?;
-        if table.is_over(slot) {
+        budget.examine(key, None)?;
+        if table.is_expired(slot) {
             continue;
         }
         bytes += key.len() + slot.value.len();

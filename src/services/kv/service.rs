@@ -5,16 +5,16 @@
 //! before an entry's commands, all keys and locks that are due at the entry's time expire, so a key expires at the same
 //! index on every node. Part of them is removed then, the rest with later entries. An idle cluster has no entries, so
 //! the leader proposes empty ones at [`Service::next_expiry_ms`], until all expired keys are removed.
-//! Not here: what an operation changes (`state.rs`), exactly once (`services/sessions.rs`).
+//! Not here: what an operation changes (`state/`), exactly once (`services/sessions.rs`).
 
 use super::budget::{Answer, Budget};
 use super::commands::{
-    Batch, BatchReply, Condition, ENTRY_GROWTH_MAX, ENTRY_STEPS_MAX, ExpireIf, Expiry, Op, READ_REPLY_BYTES_MAX,
-    READ_STEPS_MAX, RUN_REPLY_BYTES_MAX, Value, fits, int,
+    BATCH_REPLY_BYTES_MAX, Batch, BatchReply, Condition, ENTRY_GROWTH_MAX, ENTRY_STEPS_MAX, ExpireIf, Expiry, Op,
+    READ_REPLY_BYTES_MAX, READ_STEPS_MAX, Value, int,
 };
 use super::op_error::OpError;
+use super::state::table::Portion;
 use super::state::{Store, Used};
-use super::table::Portion;
 use super::{queries, snapshot};
 use crate::services::{Replicated, Reply, Service, cost_within};
 use crate::types::Stamp;
@@ -31,7 +31,7 @@ impl Service for Store {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
         match postcard::from_bytes::<Batch>(command) {
             Ok(batch) => Reply::Ok(self.run(at, batch).encode()),
-            Err(_) => Reply::Failed("not a run of operations".to_string()),
+            Err(_) => Reply::Failed("not a batch of operations".to_string()),
         }
     }
 
@@ -55,7 +55,7 @@ impl Service for Store {
     fn query(&self, at: Stamp, query: &[u8]) -> Reply {
         match postcard::from_bytes::<Batch>(query) {
             Ok(batch) => self.answer(at, &batch),
-            Err(_) => Reply::Failed("not a run of operations".to_string()),
+            Err(_) => Reply::Failed("not a batch of operations".to_string()),
         }
     }
 
@@ -91,10 +91,10 @@ impl Store {
         }
         let steps = ENTRY_STEPS_MAX.saturating_sub(self.used.steps);
         let growth = ENTRY_GROWTH_MAX.saturating_sub(self.used.growth);
-        let mut budget = Budget { bytes: RUN_REPLY_BYTES_MAX, steps, steps_used: OpError::EntrySteps, growth };
+        let mut budget = Budget { bytes: BATCH_REPLY_BYTES_MAX, steps, out_of_steps: OpError::EntrySteps, growth };
         let values = batch.ops.into_iter().map(|op| {
             let answer = match op.needs_log() {
-                true => self.carry_out(at, op, &mut budget),
+                true => self.execute(at, op, &mut budget),
                 false => queries::answer(self, at, &op, &mut budget),
             };
             answer.unwrap_or_else(Value::Error)
@@ -113,7 +113,7 @@ impl Store {
             return Some(BatchReply::Aborted);
         }
         let (bytes, steps) = (READ_REPLY_BYTES_MAX, READ_STEPS_MAX);
-        let mut budget = Budget { bytes, steps, steps_used: OpError::ReadSteps, growth: 0 };
+        let mut budget = Budget { bytes, steps, out_of_steps: OpError::ReadSteps, growth: 0 };
         let answers = batch.ops.iter().map(|op| queries::answer(self, at, op, &mut budget));
         Some(BatchReply::Values(answers.map(|answer| answer.unwrap_or_else(Value::Error)).collect()))
     }
@@ -122,11 +122,11 @@ impl Store {
     pub fn answer(&self, at: Stamp, batch: &Batch) -> Reply {
         match self.ask(at, batch) {
             Some(ran) => Reply::Ok(ran.encode()),
-            None => Reply::Failed("this run must go through the log".to_string()),
+            None => Reply::Failed("this batch must go through the log".to_string()),
         }
     }
 
-    fn carry_out(&mut self, at: Stamp, op: Op, budget: &mut Budget) -> Answer {
+    fn execute(&mut self, at: Stamp, op: Op, budget: &mut Budget) -> Answer {
         match op {
             Op::Ttl(key) => Ok(match self.table.get(&key) {
                 None => Value::Int(-2),
@@ -143,25 +143,8 @@ impl Store {
             Op::Put { key, value, condition, expiry } => {
                 Ok(self.write_if(at, &key, &value, &condition, expiry)?.map_or(Value::Nil, int))
             }
-            Op::MSet(pairs) => {
-                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
-                    return Err(OpError::TooLarge);
-                }
-                for (key, value) in &pairs {
-                    self.write(at, key, value.as_slice().into(), Expiry::Never);
-                }
-                Ok(Value::Ok)
-            }
-            Op::MSetNx(pairs) => {
-                if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
-                    return Err(OpError::TooLarge);
-                }
-                let is_met = pairs.iter().all(|(key, _)| self.holds(key, &Condition::Absent));
-                for (key, value) in pairs.iter().filter(|_| is_met) {
-                    self.write(at, key, value.as_slice().into(), Expiry::Never);
-                }
-                Ok(int(u8::from(is_met)))
-            }
+            Op::MSet(pairs) => self.write_all(at, &pairs, &Condition::Always).map(|_| Value::Ok),
+            Op::MSetNx(pairs) => self.write_all(at, &pairs, &Condition::Absent).map(|is_met| int(u8::from(is_met))),
             Op::Del(keys) => Ok(int(keys.iter().filter(|key| self.remove(key).is_some()).count())),
             Op::DelIf { key, condition } => Ok(match self.holds(&key, &condition) {
                 true => int(u8::from(self.remove(&key).is_some())),

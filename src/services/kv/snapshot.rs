@@ -9,10 +9,10 @@
 //! Not here: the framing and its version (`services/snapshot_format.rs`).
 
 use super::commands::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use super::locks::{Lock, Locks};
-use super::removed::Removed;
 use super::state::Store;
-use super::table::Table;
+use super::state::locks::{Lock, Locks};
+use super::state::removed::Removed;
+use super::state::table::Table;
 use crate::services::snapshot_format::{put_numbers, take_numbers};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 

@@ -78,7 +78,7 @@ fn a_restored_store_knows_how_large_its_values_may_be() {
 }
 
 #[test]
-fn a_run_cannot_answer_more_than_the_log_can_carry() {
+fn a_batch_cannot_answer_more_than_the_log_can_carry() {
     let mut store = Store::default();
     let value = vec![b'x'; super::commands::VALUE_BYTES_MAX];
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), value.into())])));
@@ -161,8 +161,27 @@ fn run(store: &mut Store, index: u64, at_ms: u64, ops: Vec<Op>) -> Vec<Value> {
     values
 }
 
+/// A search passes over them, also if it returns one key.
 #[test]
-fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
+fn expired_keys_that_are_not_removed_yet_count_in_the_cost_of_a_search() {
+    let mut store = Store::default();
+    let ops = (0..2000_u32).map(|n| set(&n.to_be_bytes(), super::Expiry::In(100))).collect();
+    run(&mut store, 1, 1_000, ops);
+    let searches = || {
+        let scan = Op::Scan { after: None, glob: None, count: 1 };
+        [Op::RandomKey(7), scan, Op::Range { prefix: bytes(b""), after: None, limit: 1 }]
+    };
+    let costs =
+        |store: &Store| searches().map(|op| store.read_cost(&postcard::to_stdvec(&one(op)).unwrap(), usize::MAX));
+    let before = costs(&store);
+    store.expire(stamp(2, 1_100));
+    for (before, after) in before.into_iter().zip(costs(&store)) {
+        assert!(before < 5_000 && after > 100_000, "{before} before, {after} after");
+    }
+}
+
+#[test]
+fn what_has_expired_is_removed_in_portions_and_looks_absent_before() {
     let mut store = Store::default();
     let names: Vec<Vec<u8>> = (0..9).map(|n| format!("k{n}").into_bytes()).collect();
     let mut ops: Vec<Op> = names.iter().map(|name| set(name, super::Expiry::In(100))).collect();
@@ -229,7 +248,7 @@ fn what_is_over_is_removed_in_portions_and_looks_absent_before() {
     for store in [&mut store, &mut copy] {
         let values = run(store, 2, 1_100, ops.clone());
         assert_eq!(values[..4], [Value::Int(0), Value::Int(3), Value::Int(2), Value::Int(0)]);
-        assert!(matches!(values[4], Value::Int(_)), "a lock that is over is free");
+        assert!(matches!(values[4], Value::Int(_)), "a lock that has expired is free");
         let mut index = 3;
         while store.next_expiry_ms() == Some(1_100) {
             store.expire(stamp(index, 1_100));

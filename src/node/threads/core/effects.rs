@@ -5,6 +5,7 @@
 use super::leadership_events;
 use super::state::Core;
 use crate::node::process::renew;
+use crate::node::quota::Unapplied;
 use crate::node::shared::messages::{ApplyJob, DiskJob};
 use crate::node::shared::request::ReplyTo;
 use crate::node::snapshots::transfer;
@@ -91,6 +92,10 @@ impl Core {
             Event::Following { leader, .. } => self.requests.on_leader(*leader),
             Event::BecameLeader { .. } => {
                 self.membership_index = self.raft.last_index();
+                let applied = self.shared.applied();
+                let entries = self.raft.entries(applied.next(), self.raft.last_index());
+                let unapplied = Unapplied::inherited(applied, self.raft.view().snapshot_index, entries);
+                self.requests.become_leader(unapplied);
                 self.requests.on_leader(self.shared.me.id);
                 self.declare_lost_workers();
             }

@@ -12,7 +12,7 @@
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
-use crate::node::quota;
+use crate::node::quota::{Added, Admission, Check, Unapplied};
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
@@ -85,6 +85,11 @@ pub struct PendingRequests {
     asked: BTreeMap<Token, Vec<PendingRequest>>,
     /// In the log, not applied yet.
     waiting: BTreeMap<Index, Appended>,
+    /// What the leader's log may add to the use of quotas, and the newest batch while raft has not answered.
+    unapplied: Unapplied,
+    proposed: Option<(Token, Added)>,
+    /// The last batch did not contain commands that wait until more is applied.
+    has_postponed: bool,
     /// At the leader, by number.
     forwarded: BTreeMap<u64, (NodeId, PendingRequest)>,
     /// Leadership transfers in progress.
@@ -109,6 +114,9 @@ impl PendingRequests {
             postponed: Vec::new(),
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            unapplied: Unapplied::default(),
+            proposed: None,
+            has_postponed: false,
             forwarded: BTreeMap::new(),
             transfers: Vec::new(),
             last_expire: Instant::now(),
@@ -132,6 +140,16 @@ impl PendingRequests {
     /// Whether the next turn would begin a batch of commands or a round of reads.
     pub fn has_ready(&self) -> bool {
         !self.queries.is_empty() || (!self.commands.is_empty() && self.waiting.len() < BATCHES_IN_FLIGHT)
+    }
+
+    /// Whether commands wait until more of the log is applied, because of a quota.
+    pub fn has_postponed(&self) -> bool {
+        self.has_postponed
+    }
+
+    /// This node leads, with these entries in its log.
+    pub fn become_leader(&mut self, unapplied: Unapplied) {
+        self.unapplied = unapplied;
     }
 
     /// Takes a request in.
@@ -164,8 +182,8 @@ impl PendingRequests {
                     ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
                     continue;
                 }
-                Ask::Command { tag, command, is_taken_enough } => {
-                    let ack = if is_taken_enough { Ack::Taken } else { Ack::Applied };
+                Ask::Command { tag, command, is_accepted_enough } => {
+                    let ack = if is_accepted_enough { Ack::Accepted } else { Ack::Applied };
                     Operation::Command { tag: Some(tag), command, ack }
                 }
                 Ask::Change(change) => Operation::Change(change),
@@ -242,6 +260,7 @@ impl PendingRequests {
             count += 1;
         }
         if count == 0 {
+            self.has_postponed = false;
             return None;
         }
         let small = self.overtaking();
@@ -256,44 +275,75 @@ impl PendingRequests {
             self.commands = rest;
             next
         };
-        let (settings, sizes) = (&self.shared.settings, self.shared.sizes());
-        let written_by = |token: &TokenHash| self.shared.chat.newest().bytes_of(token) as u64;
-        let (mut taken, mut over) = (Vec::with_capacity(next.len()), Vec::new());
-        for held in next {
-            match quota::check(settings, &sizes, command_of(&held).1, written_by) {
-                Ok(()) => taken.push(held),
-                Err(why) => over.push((held, why)),
-            }
-        }
-        for (held, why) in over {
-            self.refuse(held, why);
-        }
+        let (taken, added) = self.within_quotas(next);
         if taken.is_empty() {
             return None;
         }
         let batch = encode_batch(self.shared.stamp_ms(), taken.iter().map(command_of)).into();
         self.asked.insert(token, taken);
+        self.proposed = Some((token, added));
         Some(batch)
     }
 
+    /// The commands that quotas admit to the next entry, and what they may add. Of the others, some are refused, some
+    /// wait at the front of the queue.
+    fn within_quotas(&mut self, next: Vec<PendingRequest>) -> (Vec<PendingRequest>, Added) {
+        let shared = Arc::clone(&self.shared);
+        let written_by = |token: &TokenHash| shared.chat.newest().bytes_of(token) as u64;
+        // The index first: the sizes include what is applied up to it.
+        let unapplied = self.unapplied.after(shared.applied());
+        let sizes = shared.sizes();
+        let mut check = Check::new(&shared.settings, &sizes, unapplied);
+        let (mut taken, mut postponed, mut left_behind) = (Vec::with_capacity(next.len()), Vec::new(), BTreeSet::new());
+        for held in next {
+            let source = self.source_of(&held);
+            if source.is_some_and(|source| left_behind.contains(&source)) {
+                postponed.push(held);
+                continue;
+            }
+            match check.admit(command_of(&held).1, written_by) {
+                Admission::Admitted => taken.push(held),
+                Admission::Refused(why) => self.refuse(held, why),
+                Admission::Postponed => {
+                    left_behind.extend(source);
+                    postponed.push(held);
+                }
+            }
+        }
+        self.has_postponed = !postponed.is_empty();
+        for held in postponed.into_iter().rev() {
+            self.commands.push_front(held);
+        }
+        (taken, check.added())
+    }
+
+    /// The client whose commands keep their order: this node's pipelined connections, or another node. `None`: a thread
+    /// that waits for an answer.
+    fn source_of(&self, held: &PendingRequest) -> Option<NodeId> {
+        match &held.request.reply {
+            ReplyTo::Local(_) => None,
+            ReplyTo::Peer(link, _) => Some(link.who.id),
+            ReplyTo::Callback(_) | ReplyTo::Nobody => Some(self.shared.me.id),
+        }
+    }
+
     /// Positions of the small commands that are taken first, every other time when a large one is the oldest: so a
-    /// small one waits for two large entries at most, and a large one for one small entry. A thread that waits for an
+    /// small one waits for two large entries at most, and a large one for one small entry; never while commands wait
+    /// because of a quota, which might wait forever then. A thread that waits for an
     /// answer has no other command here, so its command may overtake any other. Commands of this node's pipelined
     /// connections, and those that one other node has forwarded, keep their order: it is not known which of them belong
     /// to one client.
     fn overtaking(&self) -> BTreeSet<usize> {
         let size = |held: &PendingRequest| command_of(held).1.len() + TAG_BYTES;
         let (mut taken, mut bytes, mut left_behind) = (BTreeSet::new(), 0, BTreeSet::new());
-        if self.has_overtaken || self.commands.front().is_none_or(|oldest| size(oldest) <= SMALL_COMMAND_BYTES) {
+        if self.has_overtaken
+            || self.has_postponed
+            || self.commands.front().is_none_or(|oldest| size(oldest) <= SMALL_COMMAND_BYTES)
+        {
             return taken;
         }
         for (at, held) in self.commands.iter().enumerate() {
-            let source = match &held.request.reply {
-                ReplyTo::Local(_) => None,
-                ReplyTo::Peer(link, _) => Some(link.who.id),
-                ReplyTo::Callback(_) | ReplyTo::Nobody => Some(self.shared.me.id),
-            };
-            let size = size(held);
+            let (source, size) = (self.source_of(held), size(held));
             let is_behind = source.is_some_and(|source| left_behind.contains(&source));
             if is_behind || size > SMALL_COMMAND_BYTES || bytes + size > APPEND_BYTES_MAX {
                 left_behind.extend(source);
@@ -378,9 +428,12 @@ impl PendingRequests {
         let mut taken = self.asked.remove(&token)?;
         match answer {
             Answer::Appended { index, term } => {
+                if let Some((_, added)) = self.proposed.take_if(|(proposed, _)| *proposed == token) {
+                    self.unapplied.push(index, added);
+                }
                 for held in &mut taken {
                     held.was_sent = true;
-                    if let Operation::Command { ack: Ack::Taken, .. } = held.request.operation {
+                    if let Operation::Command { ack: Ack::Accepted, .. } = held.request.operation {
                         held.request.reply.answer(Outcome::Done((index, Reply::Ok(Vec::new()))));
                     }
                 }
@@ -605,7 +658,7 @@ fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
 fn ask_of(operation: &Operation) -> (Ask, usize) {
     match operation {
         Operation::Command { tag: Some(tag), command, ack } => (
-            Ask::Command { tag: *tag, command: command.clone(), is_taken_enough: *ack == Ack::Taken },
+            Ask::Command { tag: *tag, command: command.clone(), is_accepted_enough: *ack == Ack::Accepted },
             command.len() + TAG_BYTES,
         ),
         Operation::Change(change) => (Ask::Change(change.clone()), 64),

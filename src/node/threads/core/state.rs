@@ -38,6 +38,8 @@ pub struct Core {
     pub(super) requests: PendingRequests,
     /// Highest index handed to `apply`.
     pub(super) sent_to_apply: Index,
+    /// `apply` was asked to say when it has applied that.
+    pub(super) is_notified: bool,
     pub(super) next_token: u64,
     pub(super) autopilot_token: Option<Token>,
     pub(super) autopilot_logged: Option<Change>,
@@ -78,6 +80,7 @@ impl Core {
             strangers: BTreeMap::new(),
             claimed: BTreeMap::new(),
             sent_to_apply: applied,
+            is_notified: false,
             next_token: 0,
             autopilot_token: None,
             autopilot_logged: None,

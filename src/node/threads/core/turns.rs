@@ -176,6 +176,7 @@ impl Core {
                 }
             }
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
+            CoreInput::Applied => self.is_notified = false,
             CoreInput::Synced(seq) => self.step(Input::Synced { seq }),
             CoreInput::SnapshotSaved(index) => self.step(Input::SnapshotSaved { index }),
             CoreInput::SnapshotReceived { from, term, meta, done } => {
@@ -234,6 +235,10 @@ impl Core {
                     if self.raft.role() != Role::Leader {
                         break;
                     }
+                }
+                if self.requests.has_postponed() && !self.is_notified && self.shared.applied() < self.sent_to_apply {
+                    self.is_notified = true;
+                    self.apply.push(ApplyJob::Notify);
                 }
             }
             (_, Some(leader)) => {

@@ -114,7 +114,7 @@ impl Session {
     fn execute(&mut self, watched: Vec<(Bytes, u64)>, ops: Vec<Op>) -> BatchReply {
         let run = Batch { watched, ops };
         if run.needs_log() {
-            return self.entry(Some(&run)).expect("a run has an answer");
+            return self.entry(Some(&run)).expect("a batch has an answer");
         }
         let now = stamp(self.index, self.at_ms);
         let reply = self.store.query(now, &encode(&run));

@@ -18,9 +18,12 @@ use std::net::{TcpListener, TcpStream};
 const SOON: Duration = Duration::from_secs(30);
 
 fn requests() -> (PendingRequests, tempfile::TempDir) {
+    requests_with(Settings::default())
+}
+
+fn requests_with(settings: Settings) -> (PendingRequests, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-    let settings = Settings::default();
     let (store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
     let raft = Raft::new(crate::node::process::launch::raft_config(&settings, me), bootstrap_state(me));
     let parts = Parts {
@@ -127,7 +130,7 @@ fn commands_keep_their_order_when_they_come_back() {
 #[test]
 fn a_write_that_need_only_be_taken_is_answered_by_the_leaders_log() {
     let (mut requests, _dir) = requests();
-    let answer = command(&mut requests, SOON, Ack::Taken);
+    let answer = command(&mut requests, SOON, Ack::Accepted);
     let token = propose(&mut requests, &mut 0).unwrap();
     requests.on_answer(token, appended(3, 1));
     assert_eq!(answer.try_recv(), Ok(Outcome::Done((Index(3), Reply::Ok(Vec::new())))));
@@ -183,7 +186,7 @@ fn a_forwarded_command_that_no_door_takes_is_refused_where_it_arrives() {
     let link = Link::idle(Identity { id: NodeId(2), uuid: Uuid::from_u128(2) });
     let command = |len| {
         let tag = Tag { origin: Uuid::from_u128(2), number: 1, done_below: 1 };
-        vec![(1, Ask::Command { tag, command: vec![9; len], is_taken_enough: false })]
+        vec![(1, Ask::Command { tag, command: vec![9; len], is_accepted_enough: false })]
     };
     requests.hold_forwarded(&link, command(COMMAND_BYTES_MAX + 1));
     assert!(requests.is_idle());
@@ -226,7 +229,8 @@ fn many_short_commands_make_no_entry_that_is_too_large() {
     let (mut requests, _dir) = requests();
     let link = Link::idle(Identity { id: NodeId(2), uuid: Uuid::from_u128(2) });
     let tag = |number| Tag { origin: Uuid::from_u128(u128::MAX), number, done_below: u64::MAX };
-    let ask = |number| (number, Ask::Command { tag: tag(u64::MAX - number), command: vec![9], is_taken_enough: false });
+    let ask =
+        |number| (number, Ask::Command { tag: tag(u64::MAX - number), command: vec![9], is_accepted_enough: false });
     requests.hold_forwarded(&link, (0..100_000).map(ask).collect());
     let Some(Input::Propose { command, .. }) = requests.next_input(&mut 0) else { panic!("nothing proposed") };
     assert!((1 << 19..=APPEND_BYTES_MAX + 1024).contains(&command.len()), "an entry of {} bytes", command.len());
@@ -280,5 +284,45 @@ fn small_commands_wait_for_few_large_ones_and_clients_keep_their_order() {
     }
     let rest: Vec<u8> = (20..24).flat_map(|index| next_entry(&mut requests, &mut tokens, index)).collect();
     assert_eq!(rest, b"PpQq");
+    assert!(requests.is_idle());
+}
+
+/// Commands of 30 bytes that each made the store larger by megabytes were checked against what was applied alone.
+#[test]
+fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
+    use crate::services::{Replicated, kv};
+    let (mut requests, _dir) = requests_with(Settings { quota_kv_mb: 16, ..Settings::default() });
+    let (key, mut tokens) = (|name: &str| kv::Bytes::from(name.as_bytes()), 0);
+    let copy = kv::Op::Copy { from: key("a"), to: key("b"), replace: true };
+    let hold = |requests: &mut PendingRequests, op: kv::Op, reply: ReplyTo| {
+        let command = kv::Store::encode_command(&kv::Batch { watched: Vec::new(), ops: vec![op] });
+        let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
+        requests.hold(Request { operation, deadline: Instant::now() + SOON, reply });
+    };
+    let used = |requests: &PendingRequests, mb: u64| {
+        requests.shared.set_sizes(crate::node::quota::Sizes { kv_bytes: mb << 20, ..Default::default() });
+    };
+    used(&requests, 10);
+    for index in 1..4 {
+        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
+        let token = propose(&mut requests, &mut tokens).expect("nothing is before it");
+        requests.on_answer(token, appended(index, 1));
+        requests.take_waiting(Index(index), Term(1));
+        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
+        hold(&mut requests, kv::Op::Del(vec![key("of the same source")]), ReplyTo::Nobody);
+        assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, true));
+        hold(&mut requests, kv::Op::Del(vec![key("of another")]), ReplyTo::Local(bounded(1).0));
+        let token = propose(&mut requests, &mut tokens).expect("the one that adds nothing");
+        assert_eq!(requests.asked[&token].len(), 1);
+        requests.on_answer(token, Answer::Refused(Refusal::NotLeader));
+        requests.shared.set_applied(Index(index));
+        let token = propose(&mut requests, &mut tokens).expect("all is applied");
+        assert_eq!((requests.asked[&token].len(), requests.has_postponed()), (2, false));
+        requests.on_answer(token, Answer::Refused(Refusal::Busy));
+        requests.later.clear();
+    }
+    used(&requests, 17);
+    hold(&mut requests, copy, ReplyTo::Nobody);
+    assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, false), "it is refused");
     assert!(requests.is_idle());
 }

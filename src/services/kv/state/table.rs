@@ -4,12 +4,12 @@
 //! the few nodes on its path. Values and long keys are shared bytes, so copying a node copies pointers and short keys.
 //!
 //! A million keys may expire at the same time, and removing them takes seconds. So an entry removes only a [`Portion`]
-//! of them; the others are expired ("over"): operations do not see them, and later entries remove them.
+//! of them; the others are expired: operations do not see them, and later entries remove them.
 //!
-//! Invariants: T1 `due` has exactly one row for each key with a time to live. T2 a key is over when its expiry is at or
+//! Invariants: T1 `due` has exactly one row for each key with a time to live. T2 a key has expired when its expiry is at or
 //! before the log time of the newest entry; then only iterators and the snapshot include it. T3 the caller never puts a
 //! key that is already expired.
-//! Not here: revisions and conditions (`state.rs`).
+//! Not here: revisions and conditions (`state/`).
 
 use super::key::Key;
 use super::stored::Stored;
@@ -48,12 +48,12 @@ struct Derived {
     largest: usize,
     /// Log time of the newest entry.
     now_ms: u64,
-    /// Number of keys that are over and not removed yet.
-    over: usize,
+    /// Number of keys that have expired and are not removed yet.
+    expired: usize,
 }
 
 impl Derived {
-    fn is_over(&self, slot: &Slot) -> bool {
+    fn is_expired(&self, slot: &Slot) -> bool {
         slot.expires_ms().is_some_and(|at_ms| at_ms <= self.now_ms)
     }
 }
@@ -93,11 +93,11 @@ impl Portion {
     }
 }
 
-/// Approximate memory of a key in addition to its bytes and its value, in bytes: its places in the two trees.
-const KEY_BYTES_BESIDE: usize = 128;
+/// Approximate memory of a key or lock in addition to its bytes and its value, in bytes: its places in the two trees.
+pub const KEY_OVERHEAD_BYTES: usize = 128;
 
 fn bytes_of(key: &[u8], slot: &Slot) -> usize {
-    key.len() + slot.value.len() + KEY_BYTES_BESIDE
+    key.len() + slot.value.len() + KEY_OVERHEAD_BYTES
 }
 
 /// All keys.
@@ -105,28 +105,28 @@ fn bytes_of(key: &[u8], slot: &Slot) -> usize {
 pub struct Table {
     derived: Derived,
     keys: OrdMap<Key, Slot>,
-    /// Memory of all keys and values, including [`KEY_BYTES_BESIDE`] for each.
+    /// Memory of all keys and values, including [`KEY_OVERHEAD_BYTES`] for each.
     bytes: usize,
     due: OrdSet<(NonZeroU64, Key)>,
 }
 
 impl Table {
-    /// Returns the number of keys that are not over.
+    /// Returns the number of keys that have not expired.
     pub fn len(&self) -> usize {
-        self.keys.len() - self.derived.over
+        self.keys.len() - self.derived.expired
     }
 
-    /// Returns the number of keys with a time to live that are not over.
+    /// Returns the number of keys with a time to live that have not expired.
     pub fn expiring(&self) -> usize {
-        self.due.len() - self.derived.over
+        self.due.len() - self.derived.expired
     }
 
-    /// Returns the approximate memory of one key in bytes, unless it is over.
+    /// Returns the approximate memory of one key in bytes, unless it has expired.
     pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
         self.get(key).map(|slot| bytes_of(key, slot))
     }
 
-    /// Returns the number of keys, including those that are over and not removed yet.
+    /// Returns the number of keys, including those that have expired and not removed yet.
     pub fn rows(&self) -> usize {
         self.keys.len()
     }
@@ -141,14 +141,14 @@ impl Table {
         self.derived.largest
     }
 
-    /// Returns the slot of a key, unless it is over.
+    /// Returns the slot of a key, unless it has expired.
     pub fn get(&self, key: &[u8]) -> Option<&Slot> {
-        self.keys.get(key).filter(|slot| !self.is_over(slot))
+        self.keys.get(key).filter(|slot| !self.is_expired(slot))
     }
 
-    /// Whether a slot is over (T2).
-    pub fn is_over(&self, slot: &Slot) -> bool {
-        self.derived.is_over(slot)
+    /// Whether a slot has expired (T2).
+    pub fn is_expired(&self, slot: &Slot) -> bool {
+        self.derived.is_expired(slot)
     }
 
     /// Writes a key.
@@ -163,14 +163,14 @@ impl Table {
         };
         if let Some(old) = &before {
             self.bytes -= bytes_of(key, old);
-            self.derived.over -= usize::from(self.is_over(old));
+            self.derived.expired -= usize::from(self.is_expired(old));
         }
         self.move_due(key, before.and_then(|old| old.expires_ms), at);
     }
 
     /// Appends to a key's value and keeps its time to live; returns `false` if there is no such key.
     pub fn append(&mut self, key: &[u8], more: &[u8], revision: u64) -> bool {
-        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return false };
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_expired(slot)) else { return false };
         slot.revision = revision;
         slot.value.append(more);
         self.bytes += more.len();
@@ -180,7 +180,7 @@ impl Table {
 
     /// Overwrites a key's value from byte `offset` on, padded with zeros, and keeps its time to live.
     pub fn overwrite(&mut self, key: &[u8], offset: usize, part: &[u8], revision: u64) {
-        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return };
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_expired(slot)) else { return };
         slot.revision = revision;
         self.bytes -= slot.value.len();
         slot.value.overwrite(offset, part);
@@ -190,7 +190,7 @@ impl Table {
 
     /// Changes a key's expiry (`None`: never), with a new revision.
     pub fn set_expiry(&mut self, key: &[u8], revision: u64, expires_ms: Option<u64>) {
-        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_over(slot)) else { return };
+        let Some(slot) = self.keys.get_mut(key).filter(|slot| !self.derived.is_expired(slot)) else { return };
         slot.revision = revision;
         let at = expires_ms.and_then(NonZeroU64::new);
         let before = std::mem::replace(&mut slot.expires_ms, at);
@@ -200,7 +200,7 @@ impl Table {
     /// Removes a key and returns its slot.
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let slot = self.keys.remove(key)?;
-        if self.is_over(&slot) {
+        if self.is_expired(&slot) {
             // `expire` removes it later.
             self.keys.insert(key.into(), slot);
             return None;
@@ -216,7 +216,7 @@ impl Table {
         *self = Table { derived, ..Table::default() };
     }
 
-    /// Advances log time; returns the keys that are over now. The caller must consume the whole iterator, because each
+    /// Advances log time; returns the keys that have expired now. The caller must consume the whole iterator, because each
     /// key is counted as it is returned.
     pub fn move_to(&mut self, now_ms: u64) -> impl Iterator<Item = &[u8]> {
         let before_ms = self.derived.now_ms;
@@ -224,23 +224,23 @@ impl Table {
         let (from, to) = (before_ms, self.derived.now_ms);
         let is_any = from < to && self.next_expiry_ms().is_some_and(|at_ms| at_ms <= to);
         let first = |ms: u64| (NonZeroU64::MIN.saturating_add(ms), Key::from(&b""[..]));
-        let over = &mut self.derived.over;
+        let expired = &mut self.derived.expired;
         let rows = is_any.then(|| self.due.range(first(from)..first(to)));
         rows.into_iter().flatten().map(|(_, key)| {
-            *over += 1;
+            *expired += 1;
             &**key
         })
     }
 
-    /// Removes keys that are over, within the limit of one entry.
+    /// Removes keys that have expired, within the limit of one entry.
     pub fn expire(&mut self, portion: &mut Portion) {
-        while self.derived.over > 0 && portion.has_more() {
-            let (_, key) = self.due.remove_min().expect("what is over has a row");
+        while self.derived.expired > 0 && portion.has_more() {
+            let (_, key) = self.due.remove_min().expect("what has expired has a row");
             portion.take(&key);
             let slot = self.keys.remove(&*key);
             let slot = slot.unwrap_or_else(|| panic!("a key that is due does not exist: {key:?}"));
             self.bytes -= bytes_of(&key, &slot);
-            self.derived.over -= 1;
+            self.derived.expired -= 1;
         }
     }
 
@@ -249,12 +249,12 @@ impl Table {
         self.due.get_min().map(|(at_ms, _)| at_ms.get())
     }
 
-    /// Returns the keys in order, including those that are over and not removed yet.
+    /// Returns the keys in order, including those that have expired and not removed yet.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Slot)> {
         self.keys.iter()
     }
 
-    /// Returns the keys with this prefix after `after`, in order, including those that are over and not removed yet.
+    /// Returns the keys with this prefix after `after`, in order, including those that have expired and not removed yet.
     pub fn with_prefix<'a>(
         &'a self,
         prefix: &'a [u8],
@@ -267,7 +267,7 @@ impl Table {
         self.keys.range::<_, [u8]>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    /// Returns the first key with this prefix that is not below `from`, and the last one, also if they are over.
+    /// Returns the first key with this prefix that is not below `from`, and the last one, also if they have expired.
     pub fn ends(&self, prefix: &[u8], from: &[u8]) -> Option<(&Key, &Key)> {
         let mut after = prefix.to_vec();
         while after.pop_if(|last| *last == u8::MAX).is_some() {}
@@ -307,8 +307,8 @@ impl Table {
         let rows: OrdSet<(NonZeroU64, Key)> = rows.collect();
         let bytes: usize = self.keys.iter().map(|(key, slot)| bytes_of(key, slot)).sum();
         assert_eq!(bytes, self.bytes, "bytes of all keys");
-        let over = self.keys.values().filter(|slot| self.is_over(slot)).count();
-        assert_eq!(over, self.derived.over, "T2: keys that are over");
+        let expired = self.keys.values().filter(|slot| self.is_expired(slot)).count();
+        assert_eq!(expired, self.derived.expired, "T2: keys that have expired");
         assert!(rows == self.due, "T1: times to live and their order differ: {rows:?}, {:?}", self.due);
     }
 }

@@ -1,10 +1,11 @@
-//! Commands on keys, whatever their values: translates a request to one operation of the store, or to an error of Redis.
+//! Commands on keys, whatever their values: translates a request to one operation of the store, or to an error of
+//! Redis.
 //!
 //! Not here: what an operation does (`services/kv/`), the form of its reply (`resp/reply_plan.rs`), times to live
 //! (`expiry.rs`), values (`strings.rs`).
 
-use super::connection::database;
 use super::context::{Context, SYNTAX, Translated, bytes, error_reply, number, plain, rest};
+use crate::resp::commands::connection::database;
 use crate::resp::protocol::parse::{Request, is};
 use crate::resp::protocol::reply;
 use crate::resp::reply_plan::Shape;

@@ -117,7 +117,7 @@ impl Loaded {
 
 #[cfg(test)]
 mod tests {
-    use crate::resp::commands::scripts::*;
+    use crate::resp::commands::store::scripts::*;
 
     #[test]
     fn names_are_those_that_redis_py_computes() {

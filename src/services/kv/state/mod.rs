@@ -2,17 +2,25 @@
 //!
 //! Invariants: K1 `revision` increases with every write and every acquired lock, also within one entry, so no value is
 //! used twice. K2 no operation sees a key or lock that is expired at the log time of the newest entry.
+//! Below it, `table.rs` has the keys with their times to live, `stored.rs` their values, `key.rs` their names, `locks.rs`
+//! the locks with their fencing tokens, `removed.rs` the revisions of removals.
 //! Not here: the operations of a command (`service.rs`), operations that only read (`queries.rs`), the format of the
 //! snapshot (`snapshot.rs`).
 
+pub(super) mod key;
+pub(super) mod locks;
+pub(super) mod removed;
+pub(super) mod stored;
+pub(super) mod table;
+
+use self::locks::{Lock, Locks};
+use self::removed::Removed;
+use self::stored::Stored;
+use self::table::{Slot, Table};
 use super::budget::{Answer, Budget};
 use super::commands::{ABSENT, Bytes, Condition, ExpireIf, Expiry, KEY_BYTES_MAX, Value, fits, int};
 use super::float::Float;
-use super::locks::{Lock, Locks};
 use super::op_error::OpError;
-use super::removed::Removed;
-use super::stored::Stored;
-use super::table::{Slot, Table};
 use crate::types::Stamp;
 
 /// Maximum length of a 64-bit number in decimal, with its sign. A longer value is not parsed.
@@ -87,11 +95,6 @@ impl Store {
         self.table.get(key).map_or(0, |slot| slot.revision)
     }
 
-    /// Number of keys with a time to live.
-    pub fn count_expiring(&self) -> usize {
-        self.table.expiring()
-    }
-
     /// Number of keys.
     pub fn count(&self) -> usize {
         self.table.len()
@@ -113,8 +116,8 @@ impl Store {
         self.table.check();
         self.locks.check();
         assert!(
-            self.table.iter().all(|(_, slot)| self.table.is_over(slot) == is_over(at, slot.expires_ms())),
-            "K2: what is over at {at:?}"
+            self.table.iter().all(|(_, slot)| self.table.is_expired(slot) == is_expired(at, slot.expires_ms())),
+            "K2: what has expired at {at:?}"
         );
         let newest = self.table.iter().map(|(_, slot)| slot.revision).chain(self.locks.iter().map(|(_, l)| l.token));
         assert!(newest.max().unwrap_or(0) <= self.revision, "K1: a revision beyond {}", self.revision);
@@ -134,7 +137,7 @@ impl Store {
         Some(slot)
     }
 
-    fn draw(&mut self) -> u64 {
+    fn next_revision(&mut self) -> u64 {
         self.revision += 1;
         self.revision
     }
@@ -168,13 +171,30 @@ impl Store {
         Ok(self.holds(key, condition).then(|| self.write(at, key, value.into(), expiry)))
     }
 
+    /// Writes several keys if the condition holds for each; returns whether it does.
+    pub(super) fn write_all(
+        &mut self,
+        at: Stamp,
+        pairs: &[(Bytes, Bytes)],
+        condition: &Condition,
+    ) -> Result<bool, OpError> {
+        if !pairs.iter().all(|(key, value)| fits(key, value.len())) {
+            return Err(OpError::TooLarge);
+        }
+        let is_met = pairs.iter().all(|(key, _)| self.holds(key, condition));
+        for (key, value) in pairs.iter().filter(|_| is_met) {
+            self.write(at, key, value.as_slice().into(), Expiry::Never);
+        }
+        Ok(is_met)
+    }
+
     pub(super) fn write(&mut self, at: Stamp, key: &[u8], value: Stored, expiry: Expiry) -> u64 {
-        let revision = self.draw();
+        let revision = self.next_revision();
         let expires_ms = match expiry {
             Expiry::Keep => self.table.get(key).and_then(Slot::expires_ms),
             new => time_of(at, new),
         };
-        if is_over(at, expires_ms) {
+        if is_expired(at, expires_ms) {
             self.remove(key);
         } else {
             self.table.put(key, value, revision, expires_ms);
@@ -262,7 +282,7 @@ impl Store {
             return Ok(done(false));
         }
         let slot = self.remove(from).expect("it is there");
-        let (revision, expires_ms) = (self.draw(), slot.expires_ms());
+        let (revision, expires_ms) = (self.next_revision(), slot.expires_ms());
         self.table.put(to, slot.value, revision, expires_ms);
         Ok(done(true))
     }
@@ -278,7 +298,7 @@ impl Store {
         budget.grow(slot.value.len())?;
         // Not shared with the original: a later write of one would have to copy the bytes then.
         let (value, expires_ms) = (Stored::from(slot.value.to_vec().as_slice()), slot.expires_ms());
-        let revision = self.draw();
+        let revision = self.next_revision();
         self.table.put(to, value, revision, expires_ms);
         Ok(int(1))
     }
@@ -300,10 +320,10 @@ impl Store {
         if !is_met {
             return int(0);
         }
-        if is_over(at, new) {
+        if is_expired(at, new) {
             self.remove(key);
         } else {
-            let revision = self.draw();
+            let revision = self.next_revision();
             self.table.set_expiry(key, revision, new);
         }
         int(1)
@@ -319,7 +339,7 @@ impl Store {
         if self.locks.get(name, at.at_ms).is_some() {
             return Ok(Value::Nil);
         }
-        let token = self.draw();
+        let token = self.next_revision();
         self.locks.put(name, Lock { token, expires_ms: at.at_ms.saturating_add(ttl_ms) });
         Ok(int(token))
     }
@@ -353,7 +373,7 @@ fn time_of(at: Stamp, expiry: Expiry) -> Option<u64> {
     }
 }
 
-fn is_over(at: Stamp, expires_ms: Option<u64>) -> bool {
+fn is_expired(at: Stamp, expires_ms: Option<u64>) -> bool {
     expires_ms.is_some_and(|expires_ms| expires_ms <= at.at_ms)
 }
 

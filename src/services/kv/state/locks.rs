@@ -6,10 +6,10 @@
 //! expired lock is free immediately, and is removed with this entry or a later one.
 //!
 //! Invariants: L1 `due` has exactly one row for each lock. L2 the caller never uses a token twice.
-//! Not here: keys that clients use as locks (`state.rs`, redis-py's scripts).
+//! Not here: keys that clients use as locks (`state/`, redis-py's scripts).
 
 use super::stored::Shared;
-use super::table::Portion;
+use super::table::{KEY_OVERHEAD_BYTES, Portion};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 
@@ -22,14 +22,11 @@ pub struct Lock {
     pub expires_ms: u64,
 }
 
-/// Approximate memory of a lock in addition to its name, in bytes.
-const LOCK_BYTES_BESIDE: usize = 128;
-
 /// All locks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locks {
     held: OrdMap<Shared, Lock>,
-    /// Memory of all locks, including [`LOCK_BYTES_BESIDE`] for each.
+    /// Memory of all locks, including [`KEY_OVERHEAD_BYTES`] for each.
     bytes: usize,
     due: OrdSet<(u64, Shared)>,
 }
@@ -55,7 +52,7 @@ impl Locks {
         let name: Shared = name.into();
         match self.held.insert(Arc::clone(&name), lock) {
             Some(before) => drop(self.due.remove(&(before.expires_ms, Arc::clone(&name)))),
-            None => self.bytes += name.len() + LOCK_BYTES_BESIDE,
+            None => self.bytes += name.len() + KEY_OVERHEAD_BYTES,
         }
         self.due.insert((lock.expires_ms, name));
     }
@@ -63,7 +60,7 @@ impl Locks {
     /// Frees a lock.
     pub fn remove(&mut self, name: &[u8]) {
         if let Some((name, lock)) = self.held.remove_with_key(name) {
-            self.bytes -= name.len() + LOCK_BYTES_BESIDE;
+            self.bytes -= name.len() + KEY_OVERHEAD_BYTES;
             self.due.remove(&(lock.expires_ms, name));
         }
     }
@@ -73,7 +70,7 @@ impl Locks {
         while self.next_expiry_ms().is_some_and(|at_ms| at_ms <= now_ms) && portion.has_more() {
             let (_, name) = self.due.remove_min().expect("its first row was just seen");
             portion.take(&name);
-            self.bytes -= name.len() + LOCK_BYTES_BESIDE;
+            self.bytes -= name.len() + KEY_OVERHEAD_BYTES;
             self.held.remove(&name);
         }
     }
@@ -93,7 +90,7 @@ impl Locks {
     pub fn check(&self) {
         let rows: OrdSet<(u64, Shared)> =
             self.held.iter().map(|(name, lock)| (lock.expires_ms, Arc::clone(name))).collect();
-        let bytes: usize = self.held.keys().map(|name| name.len() + LOCK_BYTES_BESIDE).sum();
+        let bytes: usize = self.held.keys().map(|name| name.len() + KEY_OVERHEAD_BYTES).sum();
         assert_eq!(bytes, self.bytes, "bytes of all locks");
         assert!(rows == self.due, "L1: locks and their order differ: {rows:?}, {:?}", self.due);
     }
