@@ -84,6 +84,11 @@ if ! PYTHONPATH=target/celery python3 -c 'import celery, redis' 2>/dev/null; the
     || say "test.sh: could not install celery with pip; the test of celery says that it is skipped"
 fi
 
+if ! NODE_PATH=target/redis-clients/node_modules node -e "require('ioredis')" 2>/dev/null; then
+  npm install --silent --no-audit --no-fund --prefix target/redis-clients ioredis@6.0.0 >/dev/null 2>&1 \
+    || say "test.sh: could not install ioredis with npm; its test says that it is skipped"
+fi
+
 # Tools that read the OpenAPI document and the dashboard, in folders that nobody else looks into.
 if ! PYTHONPATH=target/openapi-python-client python3 -c 'import openapi_python_client' 2>/dev/null; then
   python3 -m pip install --quiet --target target/openapi-python-client openapi-python-client==0.29.1 >/dev/null 2>&1 \

@@ -15,7 +15,7 @@ impl Clients {
         lock(&self.0).insert(client.id, client);
     }
 
-    /// Its thread has ended, or never started.
+    /// Its thread has ended or never started, or it was killed.
     pub fn remove(&self, id: u64) {
         lock(&self.0).remove(&id);
     }

@@ -140,13 +140,13 @@ impl Conn {
         match (&mut self.multi, spec.handler) {
             (None, Handler::Store(_)) if !spec.asks_help(request) => self.on_key(spec, request),
             (None, Handler::Store(_) | Handler::Server(_) | Handler::Table(_)) => {
-                self.note(spec);
+                self.note(spec, request);
                 let mut out = Vec::new();
                 self.run_own(spec, request, &mut out);
                 self.reply_written(out);
             }
             (None, Handler::Publish) => {
-                self.note(spec);
+                self.note(spec, request);
                 self.publish(request);
             }
             (Some(_), Handler::Store(_) | Handler::Server(_) | Handler::Table(_) | Handler::Publish) => {
@@ -157,7 +157,7 @@ impl Conn {
                 return self.refuse(&format!("ERR {name} is not allowed in a transaction"));
             }
             (_, Handler::Control(control)) => {
-                self.note(spec);
+                self.note(spec, request);
                 return self.on_control(control, request);
             }
         }
@@ -177,9 +177,9 @@ impl Conn {
     }
 
     /// For CLIENT LIST.
-    fn note(&mut self, spec: &'static Spec) {
+    fn note(&mut self, spec: &'static Spec, request: &Request) {
         let mut profile = self.client.profile();
-        (profile.active, profile.command) = (Instant::now(), spec.name);
+        (profile.active, profile.command) = (Instant::now(), spec.full_name(request));
     }
 
     fn on_key(&mut self, spec: &'static Spec, request: &Request) {

@@ -27,8 +27,8 @@ pub struct Profile {
     /// Channels and patterns that it subscribes to.
     pub channels: usize,
     pub patterns: usize,
-    /// Its last command that this endpoint handled itself.
-    pub command: &'static str,
+    /// Its last command that this endpoint handled itself, with the subcommand: `client|list`.
+    pub command: String,
 }
 
 impl Profile {
@@ -45,7 +45,7 @@ impl Profile {
             watch: 0,
             channels: 0,
             patterns: 0,
-            command: "NULL",
+            command: "NULL".to_string(),
         }
     }
 

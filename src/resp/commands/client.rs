@@ -119,6 +119,8 @@ fn kill(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
             conn.must_close = true;
         } else if is_meant {
             client.close();
+            // Its thread ends a moment later; CLIENT LIST no longer shows it.
+            conn.clients.remove(client.id);
         }
         killed += i64::from(is_meant);
     }

@@ -7,7 +7,7 @@ use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto};
 use crate::services::kv::glob;
 
-/// Steps of comparing a pattern with the name of a command.
+/// Steps of comparing a pattern with the names of all commands; beyond, it matches none.
 const PATTERN_STEPS_MAX: u64 = 1 << 20;
 
 /// `COMMAND`: the table, in the form of Redis.
@@ -73,32 +73,34 @@ fn write_docs<'a>(out: &mut Vec<u8>, proto: Proto, specs: impl ExactSizeIterator
 }
 
 fn list(table: &[Spec], request: &Request, out: &mut Vec<u8>) {
-    let matches = |spec: &&Spec| match (request.word(3), request.word(4)) {
-        (kind, _) if is(kind, "module") => Some(false),
-        (kind, value) if is(kind, "aclcat") => {
-            let value = value.to_ascii_lowercase();
-            Some(categories(spec).iter().any(|category| category.as_bytes()[1..] == value))
-        }
-        (kind, value) if is(kind, "pattern") => {
-            glob::matches(&value.to_ascii_lowercase(), spec.name.as_bytes(), &mut PATTERN_STEPS_MAX.clone())
-        }
-        _ => None,
-    };
-    let found: Option<Vec<&Spec>> = match request.len() {
-        2 => Some(table.iter().collect()),
+    let mut named: Vec<(&Spec, String)> = table.iter().flat_map(with_subcommands).collect();
+    match request.len() {
+        2 => {}
         5 if is(request.word(2), "filterby") => {
-            let each = table.iter().map(|spec| matches(&spec).map(|is_so| is_so.then_some(spec)));
-            each.collect::<Option<Vec<_>>>().map(|found| found.into_iter().flatten().collect())
+            let value = request.word(4).to_ascii_lowercase();
+            match request.word(3) {
+                kind if is(kind, "module") => named.clear(),
+                kind if is(kind, "aclcat") => {
+                    named.retain(|(spec, _)| categories(spec).iter().any(|category| category.as_bytes()[1..] == value));
+                }
+                kind if is(kind, "pattern") => {
+                    let mut steps = PATTERN_STEPS_MAX;
+                    named.retain(|(_, name)| glob::matches(&value, name.as_bytes(), &mut steps) == Some(true));
+                }
+                _ => return reply::error(out, SYNTAX),
+            }
         }
-        _ => None,
-    };
-    match found {
-        Some(found) => {
-            reply::array(out, found.len());
-            found.iter().for_each(|spec| reply::bulk(out, spec.name.as_bytes()));
-        }
-        None => reply::error(out, SYNTAX),
+        _ => return reply::error(out, SYNTAX),
     }
+    reply::array(out, named.len());
+    named.iter().for_each(|(_, name)| reply::bulk(out, name.as_bytes()));
+}
+
+/// A command by its name and by those of its subcommands, as in `client|list`.
+fn with_subcommands(spec: &Spec) -> impl Iterator<Item = (&Spec, String)> {
+    let help = (!spec.subs.is_empty()).then_some("help");
+    let subs = spec.subs.iter().map(|(sub, ..)| *sub).chain(help).map(|sub| format!("{}|{sub}", spec.name));
+    std::iter::once(spec.name.to_string()).chain(subs).map(move |name| (spec, name))
 }
 
 fn get_keys(spec: Option<&Spec>, request: &Request, out: &mut Vec<u8>) {
@@ -130,7 +132,17 @@ fn get_keys(spec: Option<&Spec>, request: &Request, out: &mut Vec<u8>) {
 
 /// Categories of access control, as Redis names them.
 fn categories(spec: &Spec) -> Vec<&'static str> {
+    let group = match spec.group {
+        "string" => "@string",
+        "generic" => "@keyspace",
+        "connection" => "@connection",
+        "transactions" => "@transaction",
+        "pubsub" => "@pubsub",
+        "scripting" => "@scripting",
+        _ => "",
+    };
     let kind = if spec.has_flag("write") { "@write" } else { "@read" };
+    let kind = if spec.keys.0 > 0 { kind } else { "" };
     let speed = if spec.has_flag("fast") { "@fast" } else { "@slow" };
-    if spec.keys.0 > 0 { vec![kind, speed] } else { vec![speed] }
+    [kind, group, speed].into_iter().filter(|category| !category.is_empty()).collect()
 }

@@ -47,8 +47,10 @@ pub(crate) fn config(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         ("port", port.to_string()),
         ("proto-max-bulk-len", RESP_REQUEST_BYTES_MAX.to_string()),
         ("replica-read-only", text("no")),
+        ("replicaof", text("")),
         ("save", text("")),
         ("slave-read-only", text("no")),
+        ("slaveof", text("")),
         ("tcp-keepalive", text("300")),
         ("timeout", text("0")),
     ];

@@ -45,6 +45,11 @@ pub struct Request<'a> {
 /// Commands of a plain line whose third word is a value, which goes on to the end of the line.
 const VALUE_LINES: [&str; 5] = ["append", "getset", "publish", "set", "setnx"];
 
+/// Words before that value.
+const VALUE_AT: usize = 2;
+
+const UNBALANCED: &str = "unbalanced quotes in request";
+
 /// Whether a word of a request is this name, ignoring case.
 pub(crate) fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
@@ -239,56 +244,52 @@ impl Parser {
         let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
         self.plain.clear();
         let is_line = self.begins_plain == Some(true);
-        let value = if is_line { value_line(line) } else { None };
-        if !split_words(line, &mut self.plain, &mut self.spans) {
+        // As Redis reads the line as a C string, a zero byte ends its words.
+        let text = line.split(|byte| *byte == 0).next().unwrap_or(line);
+        let Some(rest) = split_words(text, VALUE_AT, &mut self.plain, &mut self.spans) else {
+            return fault(UNBALANCED);
+        };
+        let value = line[text.len() - rest.len()..].trim_ascii();
+        let value = Some(value).filter(|value| is_line && !value.is_empty() && self.begins_value_line());
+        let split = self.plain.len();
+        if split_words(rest, usize::MAX, &mut self.plain, &mut self.spans).is_none() {
             // An apostrophe in a value is no quote.
-            let Some((command, key, value)) = value else { return fault("unbalanced quotes in request") };
-            self.plain.clear();
-            self.spans.clear();
-            for word in [command, key, value] {
-                let from = self.plain.len() as u32;
-                self.plain.extend_from_slice(word);
-                self.spans.push(Span { from, to: self.plain.len() as u32 });
-            }
+            let Some(value) = value else { return fault(UNBALANCED) };
+            self.plain.truncate(split);
+            self.spans.truncate(VALUE_AT);
+            self.plain.extend_from_slice(value);
+            self.spans.push(Span { from: split as u32, to: self.plain.len() as u32 });
         }
         self.is_done = true;
-        let value = value.map(|(_, _, value)| value);
         Ok(Some((Request { bytes: &self.plain, spans: &self.spans, is_line, value }, end + 1)))
+    }
+
+    /// Whether the words before a value are those of one of [`VALUE_LINES`].
+    fn begins_value_line(&self) -> bool {
+        let Some(Span { from, to }) = self.spans.first().filter(|_| self.spans.len() == VALUE_AT) else { return false };
+        VALUE_LINES.iter().any(|name| is(&self.plain[*from as usize..*to as usize], name))
     }
 }
 
-/// The command, the key and the value of a line that begins with one of [`VALUE_LINES`], as they were sent.
-fn value_line(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let word = |line: &[u8]| line.split(|byte| byte.is_ascii_whitespace()).next().map_or(0, <[u8]>::len);
-    let line = line.trim_ascii();
-    let (command, rest) = line.split_at(word(line));
-    let rest = rest.trim_ascii_start();
-    let (key, value) = rest.split_at(word(rest));
-    let value = value.trim_ascii_start();
-    let is_one = VALUE_LINES.iter().any(|name| is(command, name));
-    (is_one && !value.is_empty()).then_some((command, key, value))
-}
-
-/// Splits a plain line as redis-cli and Redis do: words are separated by blanks; in double quotes `\n`, `\x41` and the
-/// like are escapes, in single quotes only `\'` is. `false`: a quote is not closed, or its closing quote is not
-/// followed by a blank.
-fn split_words(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> bool {
+/// Splits a plain line as redis-cli and Redis do, up to this number of words, and returns what follows them: words are
+/// separated by blanks; in double quotes `\n`, `\x41` and the like are escapes, in single quotes only `\'` is. `None`: a
+/// quote is not closed, or its closing quote is not followed by a blank.
+fn split_words<'a>(line: &'a [u8], count: usize, bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> Option<&'a [u8]> {
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
-    // As Redis reads the line as a C string, a zero byte ends it.
-    let line = line.split(|byte| *byte == 0).next().unwrap_or(line);
     let mut rest = line;
+    let mut found = 0;
     loop {
         let blanks = rest.iter().take_while(|byte| is_blank(byte)).count();
         rest = &rest[blanks..];
-        if rest.is_empty() {
-            return true;
+        if rest.is_empty() || found == count {
+            return Some(rest);
         }
         let from = bytes.len() as u32;
         let mut quote = None;
         loop {
             let used = match (quote, rest) {
                 (None, []) => 0,
-                (Some(_), []) => return false,
+                (Some(_), []) => return None,
                 (Some(b'"'), [b'\\', b'x', high, low, ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                     bytes.push(hex(*high) << 4 | hex(*low));
                     4
@@ -311,7 +312,7 @@ fn split_words(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> bool 
                 (Some(open), [byte, after @ ..]) if open == *byte => {
                     // A closing quote must be followed by a blank or the end.
                     if after.first().is_some_and(|byte| !is_blank(byte)) {
-                        return false;
+                        return None;
                     }
                     rest = after;
                     0
@@ -332,6 +333,7 @@ fn split_words(line: &[u8], bytes: &mut Vec<u8>, spans: &mut Vec<Span>) -> bool 
             rest = &rest[used..];
         }
         spans.push(Span { from, to: bytes.len() as u32 });
+        found += 1;
     }
 }
 

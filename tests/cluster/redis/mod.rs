@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod failover;
 mod pubsub;
+mod retries;
 mod server;
 
 use phalanx::lab::poll;

@@ -624,6 +624,8 @@ fn info_tells_the_truth_and_clients_can_be_closed() -> Result<()> {
     let mut victim = Peer::tcp(&cluster.kv(1));
     let id = victim.ask("CLIENT ID").int();
     assert_eq!(peer.ask(&format!("CLIENT KILL ID {id}")), Reply::Int(1));
+    let listed = peer.ask("CLIENT LIST").text();
+    assert!(!listed.contains(&format!("id={id} ")) && listed.contains(" cmd=client|list "), "{listed}");
     victim.send(b"PING\r\n").and_then(|()| victim.reply()).expect_err("it is closed");
     let own = peer.ask("CLIENT ID").int();
     assert_eq!(peer.ask(&format!("CLIENT KILL ID {own}")), Reply::Int(0), "SKIPME is yes by default");

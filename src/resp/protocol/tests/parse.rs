@@ -92,8 +92,24 @@ fn the_value_of_a_plain_line_goes_on_to_its_end() {
     assert_eq!(value("PING", "set k it's"), (words(&["set", "k", "it's"]), true, some("it's")));
     assert_eq!(value("PING", "SET k it's \"a"), (words(&["SET", "k", "it's \"a"]), true, some("it's \"a")));
     assert_eq!(value("PING", "SET k 'a b'"), (words(&["SET", "k", "a b"]), true, some("'a b'")));
+    // The key is read as in Redis, whatever follows.
+    assert_eq!(value("PING", "SET \"a b\" it's"), (words(&["SET", "a b", "it's"]), true, some("it's")));
+    let two = words(&["SET", "a b", "c", "d"]);
+    assert_eq!(value("PING", "SET \"a b\"  c d"), (two, true, some("c d")));
+    assert_eq!(value("PING", "SET k a b\0c"), (words(&["SET", "k", "a", "b"]), true, some("a b\0c")));
     assert_eq!(value("PING", "GET k"), (words(&["GET", "k"]), true, None));
     assert_eq!(value("*0", "SET msg hello big world"), (split, false, None), "a connection that began with *");
+}
+
+#[test]
+fn an_open_quote_before_the_value_is_a_fault() {
+    for bad in [r#"SET """key""" value"#, r#"SET "key value"#, r#"SET k" value"#] {
+        assert_eq!(
+            fault_of(format!("{bad}\r\n").as_bytes()),
+            "ERR Protocol error: unbalanced quotes in request",
+            "{bad}"
+        );
+    }
 }
 
 #[test]
