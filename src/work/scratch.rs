@@ -11,7 +11,7 @@
 use super::process_tree::{self, ProcessTree};
 use super::{syscall_filter, untrusted_dir};
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -39,6 +39,8 @@ const MORE_MB: u64 = 16;
 const MORE_FILES: u64 = 1000;
 /// Parent of the attempts' folders if the users of the slots have no access to the node's own folder.
 const RUN: &str = "/run/phalanx-jobs";
+/// How often a folder that others remove meanwhile is created before that is an error.
+const HOLD_TRIES: u32 = 100;
 /// The wrapper programs around a command, by which leftover processes of a killed node are recognized.
 const WRAPPERS: [&str; 8] = ["sh", "bash", "setpriv", "chrt", "nice", "timeout", "prlimit", "bwrap"];
 
@@ -247,15 +249,26 @@ fn make(jobs: &Path) -> io::Result<()> {
 /// # Errors
 /// Returns the system's error if the folder cannot be created, opened or locked.
 pub fn hold(jobs: &Path) -> io::Result<fs::File> {
+    let mut tries = 0;
     loop {
-        make(jobs)?;
-        let folder = fs::File::open(jobs)?;
-        fs2::FileExt::lock_shared(&folder)?;
-        // Another node that starts may have removed it before it was locked.
-        if fs::metadata(jobs).is_ok_and(|it| folder.metadata().is_ok_and(|held| held.ino() == it.ino())) {
-            return Ok(folder);
+        tries += 1;
+        // Another node that starts may remove it, or its empty parent, before it is locked.
+        match make(jobs).and_then(|()| fs::File::open(jobs)) {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) && tries < HOLD_TRIES => {}
+            Err(e) => return Err(e),
+            Ok(folder) => {
+                fs2::FileExt::lock_shared(&folder)?;
+                if is_at(&folder, jobs) {
+                    return Ok(folder);
+                }
+            }
         }
     }
+}
+
+/// Whether a path still leads to the folder that was opened.
+fn is_at(folder: &fs::File, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|it| folder.metadata().is_ok_and(|held| held.ino() == it.ino()))
 }
 
 /// Removes the folders below `/run` that no running node has locked. A node that was killed cannot remove its own
@@ -276,7 +289,8 @@ pub(crate) fn remove_abandoned_below(run: &Path) {
     let rows = fs::read_dir(run).into_iter().flatten().flatten().map(|row| row.path());
     for path in rows.filter(|path| is_own_folder(path)) {
         let Ok(folder) = fs::File::open(&path) else { continue };
-        if fs2::FileExt::try_lock_exclusive(&folder).is_ok() {
+        // Another node may have removed the folder after it was opened here, and its owner have made another one.
+        if fs2::FileExt::try_lock_exclusive(&folder).is_ok() && is_at(&folder, &path) {
             unmount_below(&path);
             remove_old(&path);
         }

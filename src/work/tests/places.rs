@@ -5,6 +5,7 @@
 //! most containers.
 
 use super::{LIMITS, again, found, request, text};
+use crate::node::spawn;
 use crate::services::jobs::{End, JobOutcome};
 use crate::settings::SandboxKind;
 use crate::work::run::Attempt;
@@ -13,7 +14,9 @@ use crate::work::scratch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// The capability to mount, as a bit of a process's capability set.
 const SYS_ADMIN: u64 = 1 << 21;
@@ -138,6 +141,43 @@ fn folders_of_nodes_that_are_gone_are_removed() {
     scratch::remove_abandoned_below(&run);
     assert!(!run.exists(), "nothing stays");
     scratch::remove_abandoned_below(&run);
+}
+
+/// Nodes that start at the same time remove folders that nobody has locked, and their parent if it is empty: one that
+/// another node is about to lock as well, but never one that it has locked.
+#[test]
+fn a_folder_stays_while_other_nodes_remove_abandoned_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let begin = |_| {
+        let (run, is_over) = (run.clone(), Arc::clone(&is_over));
+        let remove = move || {
+            while !is_over.load(Ordering::Relaxed) {
+                scratch::remove_abandoned_below(&run);
+            }
+        };
+        spawn::spawn("other", remove).unwrap()
+    };
+    let others: Vec<_> = (0..3).map(begin).collect();
+    let jobs = run.join("jobs");
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut wrong = Vec::new();
+    while Instant::now() < until {
+        match scratch::hold(&jobs) {
+            Err(e) => wrong.push(e.to_string()),
+            Ok(_held) => {
+                let soon = Instant::now() + Duration::from_millis(1);
+                while jobs.is_dir() && Instant::now() < soon {}
+                if !jobs.is_dir() {
+                    wrong.push("it was removed".into());
+                }
+            }
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    others.into_iter().for_each(|other| other.join().unwrap());
+    assert!(wrong.is_empty(), "{} times: {}", wrong.len(), wrong[0]);
 }
 
 /// Root in a container usually may not mount: then files are counted by walking through the folders, and `/run` is not
