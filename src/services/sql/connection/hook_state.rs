@@ -208,7 +208,7 @@ impl HookState {
     /// Records that a statement was undone: the virtual tables that it writes to may have left instances behind.
     pub fn leaves_instances(&self) {
         if self.is_schema_reread.load(Relaxed) && self.touches_virtual.load(Relaxed) {
-            let written = self.filled.lock().unwrap_or_else(PoisonError::into_inner).len();
+            let written = lock(&self.filled).len();
             self.instances.fetch_add(written.max(1) as u64, Relaxed);
         }
     }

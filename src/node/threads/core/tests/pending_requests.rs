@@ -206,7 +206,7 @@ fn a_former_leader_does_not_deny_what_it_has_logged() {
     let link = Link::new(peer, String::new(), Arc::clone(&wire), bounded(1).0);
     let ask = |number| {
         let tag = Tag { origin: Uuid::from_u128(2), number, done_below: 1 };
-        vec![(number, Ask::Command { tag, command: vec![9], is_taken_enough: false })]
+        vec![(number, Ask::Command { tag, command: vec![9], is_accepted_enough: false })]
     };
     requests.hold_forwarded(&link, ask(1));
     let token = propose(&mut requests, &mut 0).unwrap();
