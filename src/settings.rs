@@ -87,8 +87,12 @@ settings! {
     discovery_interval_ms: u64 = 250, Rule::Number(10, 60_000);
     /// Time between two heartbeats of a leader.
     heartbeat_ms: u64 = 50, Rule::Number(TICK_MS, 10_000);
-    /// A follower that hears no leader for this long campaigns.
+    /// A follower that hears no leader for this long campaigns, until it has measured the network for ten seconds.
     election_timeout_ms: u64 = 400, Rule::Number(3 * TICK_MS, 60_000);
+    /// The shortest time after which it campaigns where a leader is heard regularly.
+    election_timeout_min_ms: u64 = 200, Rule::Number(3 * TICK_MS, 60_000);
+    /// The longest time after which it campaigns where a leader is heard irregularly.
+    election_timeout_max_ms: u64 = 5000, Rule::Number(3 * TICK_MS, 60_000);
     /// Time between two gossip tables.
     gossip_ms: u64 = 200, Rule::Number(10, 60_000);
     /// A node whose gossip counter does not grow for this long counts as failed.

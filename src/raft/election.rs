@@ -5,18 +5,19 @@
 //! order the candidacies: each live voter of higher id that is not the lost leader adds `rank_delay_ticks`, and a
 //! random part keeps timers out of step. The order never becomes a veto: a candidate with a fresh log gets the vote.
 //!
-//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was
-//! heard within an election timeout and its link is up (unless that leader asked for the campaign). E3 only voters
+//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader is
+//! not silent for longer than it was while alive and its link is up (unless that leader asked for the campaign). E3 only voters
 //! campaign (and those whose leaving is not known to be committed, and learners without which no node can win), and
 //! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
-//! Not here: what a leader does once elected (`raft/replication/leader.rs`), leadership transfer (`transfer.rs`).
+//! Not here: what a leader does once elected (`raft/replication/leader.rs`), leadership transfer (`transfer.rs`), how
+//! long a timeout is (`timeouts.rs`).
 
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;
 use super::state::{Cx, Raft, State};
 use super::{Body, Event, LossCause, Message, TERM_MAX};
 use crate::planted_bugs::is_planted;
-use crate::types::{Identity, Index, NodeId, Term};
+use crate::types::{Identity, Index, NodeId, Term, Ticks};
 
 /// Campaigns that a node with a nearly full disk leaves out: some three election timeouts.
 const LOW_DISK_PATIENCE: u64 = 4;
@@ -31,6 +32,7 @@ impl Raft {
         self.resend_forwarded(cx);
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             if let Some(leader) = self.leader {
+                self.silent_leader = self.heard_at.map(|at| (leader.id, at));
                 self.lost.insert(leader.id);
                 self.forget_leader(cx, LossCause::Timeout);
             }
@@ -74,7 +76,8 @@ impl Raft {
     }
 
     /// The link to a peer is up (again): it may have missed what was asked or sent.
-    pub(crate) fn on_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+    pub(crate) fn on_link_up(&mut self, cx: &mut Cx<'_>, peer: NodeId, round_trip: Ticks) {
+        self.on_round_trip(peer, round_trip);
         self.lost.remove(&peer);
         match self.state {
             State::Leader(_) => self.on_leader_link_up(cx, peer),
@@ -92,9 +95,9 @@ impl Raft {
         // every time.
         let mut delay = cx.rng.u64(0..=self.attempts.min(8));
         if self.config.highest_id_first {
-            delay += self.rank() * self.config.rank_delay_ticks.0;
+            delay += self.rank() * self.rank_ticks();
         } else {
-            delay += cx.rng.u64(0..=self.config.rank_delay_ticks.0 * self.membership().voters.len() as u64);
+            delay += cx.rng.u64(0..=self.rank_ticks() * self.membership().voters.len() as u64);
         }
         if delay == 0 && matches!(self.state, State::Follower) {
             self.attempts += 1;
@@ -180,7 +183,7 @@ impl Raft {
         if is_free && is_follower && is_fresh {
             self.hard.vote = Some(from);
             self.voted_at = Some(self.now);
-            self.draw_deadline(cx);
+            self.draw_deadline(cx, self.answer_ticks());
             envelope.send(cx, from, Body::VoteReply { is_granted: true });
         } else {
             envelope.send(cx, from, Body::VoteReply { is_granted: false });
@@ -269,13 +272,13 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return true;
         }
-        let is_recent = self.heard_at.is_some_and(|at| self.now - at < self.config.election_timeout_ticks.0);
+        let is_recent = self.heard_at.is_some_and(|at| self.now - at < self.silence_ticks());
         is_recent && self.leader.is_some_and(|leader| !self.lost.contains(&leader.id))
     }
 
     /// Whether this node has just voted for another candidate than `from` and should see what becomes of it.
     fn is_waiting_for_another(&self, from: &Identity) -> bool {
-        let grace = self.config.election_timeout_ticks.0 / 4;
+        let grace = self.round_trip_ticks().max(self.config.election_timeout_ticks.0 / 4);
         self.leader.is_none()
             && self.voted_at.is_some_and(|at| self.now - at < grace)
             && self.hard.vote.is_some_and(|vote| vote != *from && !self.lost.contains(&vote.id))
@@ -316,7 +319,7 @@ impl Raft {
     /// but holds a promotion of this node that ours does not. If too few others vote, only this node can win. Its own
     /// vote does not count.
     fn is_needed_learner(&self) -> bool {
-        let is_recent = |at: u64| self.now - at < self.config.election_timeout_ticks.0;
+        let is_recent = |at: u64| self.now - at < self.answer_ticks();
         self.membership().is_member(&self.config.me) && self.stale_candidate_at.is_some_and(is_recent)
     }
 
@@ -338,21 +341,22 @@ impl Raft {
 
     /// Random part of a timer: small beside the rank's delay, larger after each failed campaign.
     fn jitter(&self, cx: &mut Cx<'_>) -> u64 {
-        let timeout = self.config.election_timeout_ticks.0;
-        let span = if self.config.highest_id_first { self.config.rank_delay_ticks.0.max(1) } else { timeout };
+        let timeout = self.answer_ticks();
+        let span = if self.config.highest_id_first { self.rank_ticks().max(1) } else { self.silence_ticks() };
         cx.rng.u64(0..=span + self.attempts.min(8) * timeout / 8)
     }
 
-    /// Timer after a word from the leader or a vote given away: a whole election timeout and more.
-    pub(crate) fn draw_deadline(&mut self, cx: &mut Cx<'_>) {
-        let delay = self.config.election_timeout_ticks.0 + self.rank() * self.config.rank_delay_ticks.0;
+    /// Timer after a word from the leader or a vote given away: `ticks` and more.
+    pub(crate) fn draw_deadline(&mut self, cx: &mut Cx<'_>, ticks: u64) {
+        let delay = ticks + self.rank() * self.rank_ticks();
         self.deadline = Some(self.now + delay + self.jitter(cx));
     }
 
     /// Timer after a campaign began: shorter at first, because there is no leader meanwhile.
     fn draw_retry(&mut self, cx: &mut Cx<'_>) {
-        let base = (self.config.election_timeout_ticks.0 / 4).max(2) << self.attempts.saturating_sub(1).min(2);
-        let delay = base + self.rank() * self.config.rank_delay_ticks.0;
+        let least = (self.config.election_timeout_ticks.0 / 4).max(2).max(self.round_trip_ticks() * 3 / 2);
+        let base = least << self.attempts.saturating_sub(1).min(2);
+        let delay = base + self.rank() * self.rank_ticks();
         self.deadline = Some(self.now + delay + self.jitter(cx));
     }
 
@@ -361,7 +365,7 @@ impl Raft {
         if self.is_voter() && self.membership().voters.len() == 1 {
             self.deadline = Some(self.now + 1);
         } else {
-            self.draw_deadline(cx);
+            self.draw_deadline(cx, self.silence_ticks());
         }
     }
 }

@@ -101,7 +101,7 @@ impl Raft {
         let (now, next_index) = (self.now, self.log.last_index().next());
         let (since, membership) = self.log.membership();
         let me = self.config.me;
-        let until = now + 4 * self.config.election_timeout_ticks.0;
+        let until = now + 4 * self.answer_ticks();
         let State::Leader(lead) = &mut self.state else { return };
         for (id, progress) in &mut lead.peers {
             if membership.uuid_of(*id) == Some(progress.who.uuid) {

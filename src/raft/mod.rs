@@ -29,6 +29,7 @@ mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod transfer;
 mod view;
 
@@ -134,8 +135,13 @@ pub struct Config {
     pub me: Identity,
     /// Between two heartbeats of a leader.
     pub heartbeat_ticks: Ticks,
-    /// Without a word from the leader for this long, a follower campaigns (plus its rank's delay and a random part).
+    /// Without a word from the leader for this long, a follower campaigns (plus its rank's delay and a random part),
+    /// until it has measured how regularly the leader is heard.
     pub election_timeout_ticks: Ticks,
+    /// The shortest such time on a network where the leader is heard regularly; above the other one it has no effect.
+    pub election_timeout_min_ticks: Ticks,
+    /// The longest such time, where the leader is heard irregularly; below the first one it has no effect.
+    pub election_timeout_max_ticks: Ticks,
     /// Campaign delay per live voter of higher id, so that the highest id goes first.
     pub rank_delay_ticks: Ticks,
     /// Whether campaign delays follow ids at all (`leader_preference`: `highest-id`, or `none`: only the random part).
@@ -169,8 +175,8 @@ pub enum Input {
     Message(Message),
     /// The host confirms an identity that the membership here may not name yet (`guard.rs` says when it may).
     Introduce(Identity),
-    /// The connection to a peer is up (again).
-    LinkUp(NodeId),
+    /// The connection to a peer is up (again); a question and its answer took this long.
+    LinkUp { peer: NodeId, round_trip: Ticks },
     /// The connection to a peer broke *and* reconnecting was refused: its process is gone.
     LinkLost(NodeId),
     /// Append this command, if leader.

@@ -24,7 +24,7 @@ impl Raft {
             Input::Tick => self.on_tick(cx),
             Input::Message(message) => self.on_message(cx, message),
             Input::Introduce(who) => self.on_introduce(who),
-            Input::LinkUp(peer) => self.on_link_up(cx, peer),
+            Input::LinkUp { peer, round_trip } => self.on_link_up(cx, peer, round_trip),
             Input::LinkLost(peer) => self.on_link_lost(cx, peer),
             Input::Propose { token, command } => self.on_propose(cx, token, command),
             Input::Read { token } => self.on_read(cx, token),
@@ -70,7 +70,7 @@ impl Raft {
         if is_answer(&message.body) && !self.is_expected(&message.from) {
             return;
         }
-        self.lost.remove(&message.from.id);
+        self.on_life_sign(message.from.id);
         if message.term > self.hard.term && !self.on_newer_term(cx, &message) {
             return;
         }
@@ -159,7 +159,7 @@ impl Raft {
         }
         self.state = State::Follower;
         if was_leader {
-            self.draw_deadline(cx);
+            self.draw_deadline(cx, self.silence_ticks());
         }
     }
 

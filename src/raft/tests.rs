@@ -90,6 +90,14 @@ impl World {
                 if let Some(ticks) = keys.get("heartbeat") {
                     self.config.heartbeat_ticks = Ticks(ticks.parse()?);
                 }
+                for (key, ticks) in [
+                    ("shortest", &mut self.config.election_timeout_min_ticks),
+                    ("longest", &mut self.config.election_timeout_max_ticks),
+                ] {
+                    if let Some(value) = keys.get(key) {
+                        *ticks = Ticks(value.parse()?);
+                    }
+                }
                 self.config.highest_id_first = keys.get("ids").is_none_or(|value| value == "true");
                 let voters = (1..=count).map(|id| (NodeId(id), identity(id, 0).uuid)).collect();
                 let payload = Payload::Membership(Arc::new(Membership { voters, learners: BTreeMap::new() }));
@@ -172,7 +180,9 @@ impl World {
             "heal" => self.cut.clear(),
             "link-lost" | "link-up" => {
                 let (at, of) = (node(words, 0)?, node(words, 1)?);
-                self.step(at, if name == "link-up" { Input::LinkUp(of) } else { Input::LinkLost(of) });
+                let round_trip = Ticks(keys.get("round-trip").map_or(Ok(0), |ticks| ticks.parse())?);
+                let up = Input::LinkUp { peer: of, round_trip };
+                self.step(at, if name == "link-up" { up } else { Input::LinkLost(of) });
                 self.deliver();
             }
             "hold" if words == ["snapshot"] => self.hold_snapshots = true,

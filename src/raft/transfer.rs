@@ -180,7 +180,8 @@ impl Raft {
 
     /// Starts a leadership transfer.
     fn begin_transfer(&mut self, cx: &mut Cx<'_>, to: Identity) {
-        let until = self.now + self.config.election_timeout_ticks.0;
+        // The rest of the log, the request to campaign, the campaign, and its end: three round trips.
+        let until = self.now + self.answer_ticks() + self.round_trip_ticks();
         let State::Leader(lead) = &mut self.state else { return };
         lead.transfer = Some(Transfer { to, until, sent_at: None });
         cx.fx.events.push(Event::TransferStarted { to: to.id });

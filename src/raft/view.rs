@@ -9,7 +9,7 @@ use crate::types::{Index, NodeId, Term, Ticks};
 impl Raft {
     /// A look from outside.
     pub fn view(&self) -> View {
-        let timeout = self.config.election_timeout_ticks.0;
+        let timeout = self.answer_ticks();
         let (transfer_to, peers) = match &self.state {
             State::Leader(lead) => {
                 let row = |progress: &super::state::progress::Progress| PeerView {

@@ -7,6 +7,7 @@
 use super::environment::plan::{self, Broken};
 use super::planted_bugs as planted;
 use super::*;
+use crate::types::Ticks;
 
 /// Seeds of each of the two sweeps, which run side by side.
 const SEEDS: u64 = 1_000;
@@ -65,7 +66,7 @@ fn seeds_that_once_failed_pass() {
 }
 
 /// The tunings of single tests, for `replay`.
-const TUNINGS: [Tuning; 4] = [IDLE_WITH_HUNG_DISK, WRITES_TO_HUNG_DISK, WORKER_WITH_HUNG_DISK, DIFFERENCES];
+const TUNINGS: [Tuning; 5] = [IDLE_WITH_HUNG_DISK, WRITES_TO_HUNG_DISK, WORKER_WITH_HUNG_DISK, SLOW_LINKS, DIFFERENCES];
 
 /// Five voters that nothing happens to, and no client.
 fn quiet(plan: &mut Plan) {
@@ -101,7 +102,7 @@ const WRITES_TO_HUNG_DISK: Tuning = Tuning {
     change: |plan, rng| {
         (IDLE_WITH_HUNG_DISK.change)(plan, rng);
         (plan.clients, plan.reads, plan.think_us) = (1, 0.0, 100_000);
-        plan.disk_stall_ticks = crate::types::Ticks(u64::MAX / 2);
+        plan.disk_stall_ticks = Ticks(u64::MAX / 2);
     },
 };
 
@@ -115,6 +116,32 @@ fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
     }
 }
 
+/// Five nodes on five continents, and a client.
+const SLOW_LINKS: Tuning = Tuning {
+    name: "slow-links",
+    change: |plan, rng| {
+        quiet(plan);
+        (tuning::WITHOUT_JOBS.change)(plan, rng);
+        plan.net.delay_us = (290_000, 310_000);
+        (plan.heartbeat_ticks, plan.election_timeout_ticks) = (Ticks(10), Ticks(80));
+        (plan.election_timeout_min_ticks, plan.election_timeout_max_ticks) = (Ticks(40), Ticks(1_000));
+        (plan.rank_delay_ticks, plan.disk_stall_ticks) = (Ticks(4), Ticks(400));
+        (plan.clients, plan.think_us, plan.deadline_us) = (1, 100_000, 5_000_000);
+        plan.fault_us = 60_000_000;
+    },
+};
+
+/// 300 ms one way: the first leader is elected by its second campaign, and stays.
+#[test]
+fn slow_links_elect_a_leader_and_keep_it() {
+    let options = Options { tuning: Some(SLOW_LINKS), ..Options::default() };
+    for seed in 0..20 {
+        let report = run(seed, &options).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("seed {seed}: {} elections", report.coverage.elections);
+        assert!(report.coverage.elections <= 2, "seed {seed}: {} leaders", report.coverage.elections);
+    }
+}
+
 /// What seed 807516 was about: a worker whose disk hangs lacks the last entry, and its patience ends long after all
 /// else has settled.
 const WORKER_WITH_HUNG_DISK: Tuning = Tuning {
@@ -122,7 +149,7 @@ const WORKER_WITH_HUNG_DISK: Tuning = Tuning {
     change: |plan, rng| {
         quiet(plan);
         let mut jobs = plan::JobsPlan::draw(rng, plan);
-        jobs.fail_after_ticks = crate::types::Ticks(6 * plan.election_us() / plan::TICK_US);
+        jobs.fail_after_ticks = Ticks(6 * plan.election_us() / plan::TICK_US);
         (jobs.ready_us, jobs.again_us) = (1_000, 3_000);
         plan.jobs = Some(jobs);
         plan.broken = Some(vec![None, Some(Broken::HungDisk), Some(Broken::Down)]);

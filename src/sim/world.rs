@@ -21,7 +21,7 @@ use super::violation::{CheckResult, Hash, Violation, violation};
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
 use crate::services::jobs::JobId;
 use crate::store::error::StoreError;
-use crate::types::{Identity, Index, NodeId, Term};
+use crate::types::{Identity, Index, NodeId, Term, Ticks};
 use fastrand::Rng;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -378,7 +378,10 @@ impl World {
             }
             SimEvent::Link { node, life, about, is_up } => self.if_alive(node, life, |w| {
                 let id = NodeId(about as u64 + 1);
-                w.step(node, if is_up { Input::LinkUp(id) } else { Input::LinkLost(id) })?;
+                let (least, most) = w.plan.net.delay_us;
+                let round_trip = Ticks(w.rng.u64(2 * least..=2 * most) / TICK_US);
+                let up = Input::LinkUp { peer: id, round_trip };
+                w.step(node, if is_up { up } else { Input::LinkLost(id) })?;
                 w.note_link(node, about, is_up)
             }),
             SimEvent::Fault { at } => self.on_fault(at),

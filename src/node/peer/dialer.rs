@@ -72,7 +72,7 @@ impl Dialer {
             // The next dial answers every check that was requested so far.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
-                Ok((stream, tags)) => {
+                Ok((stream, tags, round_trip)) => {
                     if let Some(since) = down_since.take() {
                         info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
                     }
@@ -80,7 +80,7 @@ impl Dialer {
                     backoff = BACKOFF.0;
                     let stream = Arc::new(stream);
                     *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), tags, ..Wire::default() };
-                    self.shared.inboxes.to_core(CoreInput::LinkUp(self.who.id));
+                    self.shared.inboxes.to_core(CoreInput::LinkUp { peer: self.who.id, round_trip });
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
                     let _ = stream.shutdown(Shutdown::Both);
@@ -128,8 +128,9 @@ impl Dialer {
         }
     }
 
-    fn connect(&self) -> Result<(TcpStream, FrameTags), WireError> {
-        let (stream, welcomed, tags) = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
+    fn connect(&self) -> Result<(TcpStream, FrameTags, Duration), WireError> {
+        let dialed = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
+        let Dialed { stream, welcomed, tags, round_trip } = dialed;
         // Before the link is used: a vote from an outdated disk must not reach a node that remembers later promises.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
@@ -139,7 +140,7 @@ impl Dialer {
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        Ok((stream, tags.outgoing))
+        Ok((stream, tags.outgoing, round_trip))
     }
 
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
@@ -186,6 +187,15 @@ fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     }
 }
 
+/// A connection to a peer that has proved who it is.
+pub struct Dialed {
+    pub stream: TcpStream,
+    pub welcomed: HelloReply,
+    pub tags: ConnectionTags,
+    /// How long it took to make the connection: the time of one question and its answer.
+    pub round_trip: Duration,
+}
+
 /// Dials a node of this cluster, and verifies its identity.
 ///
 /// # Errors
@@ -196,11 +206,13 @@ pub fn dial_as(
     address: &str,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
+) -> Result<Dialed, WireError> {
+    let begun = Instant::now();
     let stream = address::connect(address, timeout)?;
+    let round_trip = begun.elapsed();
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
-        Ok((welcomed, tags)) => Ok((stream, welcomed, tags)),
+        Ok((welcomed, tags)) => Ok(Dialed { stream, welcomed, tags, round_trip }),
         Err(WireError::Other { who, cluster }) => {
             // The same member with a replaced disk, or the member itself after another identity of its number: it
             // answers at a known address of this cluster.

@@ -280,6 +280,8 @@ pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
         me,
         heartbeat_ticks: settings.heartbeat_ticks(),
         election_timeout_ticks: settings.election_timeout_ticks(),
+        election_timeout_min_ticks: to_ticks(settings.election_timeout_min_ms),
+        election_timeout_max_ticks: to_ticks(settings.election_timeout_max_ms),
         rank_delay_ticks: rank_delay(settings),
         highest_id_first: settings.leader_preference == LeaderPreference::HighestId,
         preempt: settings.preempt,

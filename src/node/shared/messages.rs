@@ -17,15 +17,15 @@ use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::Sandbox;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// For `core`.
 #[derive(Debug)]
 pub enum CoreInput {
     /// A message from a peer, its sender verified.
     Raft(Message),
-    /// There is an outgoing connection to the peer.
-    LinkUp(NodeId),
+    /// There is an outgoing connection to the peer; a question and its answer took this long.
+    LinkUp { peer: NodeId, round_trip: Duration },
     /// The peer's process is gone: its connection broke and dialing again was refused.
     LinkLost(NodeId),
     /// The peer's connection to us ended.

@@ -9,7 +9,7 @@
 use super::transfer;
 use super::writer::{Count, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
-use crate::node::peer::dialer;
+use crate::node::peer::dialer::{self, Dialed};
 use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
@@ -131,7 +131,8 @@ pub fn fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Inde
 }
 
 fn try_fetch(shared: &Arc<Shared>, from: Identity, address: &str) -> Result<Index, WireError> {
-    let (mut socket, _, mut tags) = dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
+    let Dialed { stream: mut socket, mut tags, .. } =
+        dialer::dial_as(shared, from, address, Purpose::State, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(HEAD_MAX))?;
     let done = receive(shared, &socket, &mut tags.incoming);

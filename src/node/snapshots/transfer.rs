@@ -7,7 +7,7 @@
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
-use crate::node::peer::dialer;
+use crate::node::peer::dialer::{self, Dialed};
 use crate::node::peer::limits::ConnectionEntry;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
@@ -54,7 +54,8 @@ fn try_stream(
     term: Term,
 ) -> Result<u64, WireError> {
     let mut reader = newest_agreed(snapshots, |index| wait_until_agreed(shared, index))?;
-    let (mut socket, _, mut tags) = dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
+    let Dialed { stream: mut socket, mut tags, .. } =
+        dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
     let bytes = reader.bytes();

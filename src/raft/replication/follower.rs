@@ -29,11 +29,12 @@ impl Raft {
             self.leader = Some(from);
             cx.fx.events.push(Event::Following { term: self.hard.term, leader: from.id });
         }
+        self.on_leader_heard();
         self.heard_at = Some(self.now);
         self.voted_at = None;
         self.attempts = 0;
         self.deferred.clear();
-        self.draw_deadline(cx);
+        self.draw_deadline(cx, self.silence_ticks());
         true
     }
 

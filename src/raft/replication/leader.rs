@@ -120,8 +120,8 @@ impl Raft {
     /// Heartbeats to all, and another try for whatever seems lost.
     fn on_heartbeat_due(&mut self, cx: &mut Cx<'_>) {
         let (envelope, now) = (self.envelope(), self.now);
+        let stuck_ticks = (2 * self.config.heartbeat_ticks.0).max(self.answer_ticks() / 2);
         let State::Leader(lead) = &mut self.state else { return };
-        let stuck_ticks = (2 * self.config.heartbeat_ticks.0).max(self.config.election_timeout_ticks.0 / 2);
         lead.peers.retain(|_, progress| !progress.has_left(now));
         let feeder = Feeder { envelope, log: &self.log, commit: self.commit, now, config: &self.config };
         let is_read_waiting = lead.reads.is_under_way();
@@ -230,7 +230,7 @@ impl Raft {
 
     /// Whether this very member answered within the last election timeout.
     pub(crate) fn is_active(&self, lead: &Leadership, who: &Identity) -> bool {
-        let timeout = self.config.election_timeout_ticks.0;
+        let timeout = self.answer_ticks();
         lead.peers
             .get(&who.id)
             .is_some_and(|peer| peer.who == *who && !peer.has_forgotten && peer.is_active(self.now, timeout))

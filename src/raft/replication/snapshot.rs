@@ -70,11 +70,12 @@ impl Raft {
 
     /// The host has streamed a snapshot to a follower, or could not.
     pub(crate) fn on_snapshot_sent(&mut self, cx: &mut Cx<'_>, to: NodeId, ok: bool) {
+        let until = self.now + self.answer_ticks();
         let State::Leader(lead) = &mut self.state else { return };
         let Some(progress) = lead.peers.get_mut(&to).filter(|progress| progress.mode == Mode::Snapshot) else { return };
         progress.become_probe();
         // Either way no second one follows at once: it needs time to be put in place, or the reason to pass.
-        progress.no_snapshot_before = self.now + self.config.election_timeout_ticks.0;
+        progress.no_snapshot_before = until;
         if ok {
             progress.next_index = progress.next_index.max(self.log.snapshot_index().next());
             self.feed_one(cx, to);

@@ -12,12 +12,14 @@ pub(crate) mod membership;
 pub(crate) mod progress;
 pub(crate) mod promise;
 pub(crate) mod reads;
+pub(crate) mod recent;
 
 use self::campaign::Campaign;
 use self::disk::Disk;
 use self::leadership::Leadership;
 use self::log::Log;
 use self::reads::Forwarded;
+use self::recent::RecentMax;
 use super::{Answer, Body, Config, Durable, Effects, HardState, Membership, Message, Refusal, Role, SnapshotMeta};
 use crate::types::{Identity, Index, NodeId, Term};
 use fastrand::Rng;
@@ -49,6 +51,12 @@ pub struct Raft {
     pub(crate) now: u64,
     /// Tick of the leader's last word, while it counts as alive.
     pub(crate) heard_at: Option<u64>,
+    /// Times between two words of a leader that was alive, in ticks.
+    pub(crate) silences: RecentMax,
+    /// A leader that counts as gone because it fell silent, with the tick of its last word.
+    pub(crate) silent_leader: Option<(NodeId, u64)>,
+    /// Ticks for a question to a peer and its answer.
+    pub(crate) round_trips: BTreeMap<NodeId, RecentMax>,
     /// Tick at which this node gave its vote to another.
     pub(crate) voted_at: Option<u64>,
     /// Tick at which a candidate with an older log than ours last asked for our vote.
@@ -122,6 +130,9 @@ impl Raft {
             leader: None,
             now: 0,
             heard_at: None,
+            silences: RecentMax::default(),
+            silent_leader: None,
+            round_trips: BTreeMap::new(),
             voted_at: None,
             stale_candidate_at: None,
             deadline: None,

@@ -13,6 +13,8 @@ pub(crate) fn config(id: u64) -> Config {
         me: identity(id, 0),
         heartbeat_ticks: Ticks(4),
         election_timeout_ticks: Ticks(20),
+        election_timeout_min_ticks: Ticks(20),
+        election_timeout_max_ticks: Ticks(20),
         rank_delay_ticks: Ticks(2),
         highest_id_first: true,
         preempt: false,

@@ -55,6 +55,8 @@ fn config() -> Config {
         me: identity(0, 0),
         heartbeat_ticks: Ticks(5),
         election_timeout_ticks: Ticks(20),
+        election_timeout_min_ticks: Ticks(20),
+        election_timeout_max_ticks: Ticks(20),
         rank_delay_ticks: Ticks(3),
         highest_id_first: true,
         preempt: false,

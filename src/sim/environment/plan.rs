@@ -131,6 +131,10 @@ pub struct Plan {
     /// As above.
     pub election_timeout_ticks: Ticks,
     /// As above.
+    pub election_timeout_min_ticks: Ticks,
+    /// As above.
+    pub election_timeout_max_ticks: Ticks,
+    /// As above.
     pub rank_delay_ticks: Ticks,
     /// As above.
     pub highest_id_first: bool,
@@ -288,6 +292,8 @@ impl Plan {
             spares,
             heartbeat_ticks: Ticks(rng.u64(1..=(election / 4).max(1))),
             election_timeout_ticks: Ticks(election),
+            election_timeout_min_ticks: Ticks(election.div_ceil(rng.u64(1..=2))),
+            election_timeout_max_ticks: Ticks(election * *pick(rng, &[1, 2, 4])),
             rank_delay_ticks: Ticks(rng.u64(0..=(election / 4))),
             highest_id_first: rng.bool(),
             preempt: rng.u8(0..4) == 0,
@@ -334,9 +340,11 @@ impl Plan {
         self.voters + self.spares
     }
 
-    /// One election timeout of a right clock, in microseconds, with the delays that rank and chance add.
+    /// The longest election timeout of a right clock, in microseconds, with the delays that rank and chance add.
     pub fn election_us(&self) -> u64 {
-        (self.election_timeout_ticks.0 * 2 + self.rank_delay_ticks.0 * self.nodes() as u64) * TICK_US
+        let round_trip = 2 * self.net.delay_us.1 / TICK_US;
+        let rank_delay = self.rank_delay_ticks.0.max(round_trip * 3 / 2);
+        (self.election_timeout_max_ticks.0 * 2 + 2 * round_trip + rank_delay * self.nodes() as u64) * TICK_US
     }
 }
 

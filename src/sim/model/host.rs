@@ -271,6 +271,8 @@ impl Host {
             me: self.identity,
             heartbeat_ticks: plan.heartbeat_ticks,
             election_timeout_ticks: plan.election_timeout_ticks,
+            election_timeout_min_ticks: plan.election_timeout_min_ticks,
+            election_timeout_max_ticks: plan.election_timeout_max_ticks,
             rank_delay_ticks: plan.rank_delay_ticks,
             highest_id_first: plan.highest_id_first,
             preempt: plan.preempt,

@@ -8,7 +8,7 @@ use crate::node::shared::inbox;
 use crate::node::shared::messages::{ApplyJob, CoreInput};
 use crate::node::shared::request::{Level, Operation, Request};
 use crate::raft::{Body, Input, Role, Token};
-use crate::types::Index;
+use crate::types::{Index, Ticks};
 use crate::warn_seldom;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::info;
@@ -124,9 +124,11 @@ impl Core {
                     self.shared.recovery.heard(committed, self.shared.applied(), silence);
                 }
             }
-            CoreInput::LinkUp(id) => {
+            CoreInput::LinkUp { peer: id, round_trip } => {
+                // Less than a tick is nothing that a timer could wait for.
+                let round_trip = Ticks(round_trip.as_millis() as u64 / TICK_MS);
                 self.worker_liveness.mark_reachable(id);
-                self.step(Input::LinkUp(id));
+                self.step(Input::LinkUp { peer: id, round_trip });
                 self.requests.on_link_up(id);
             }
             CoreInput::LinkLost(id) => {

@@ -1,0 +1,82 @@
+//! How long a node waits, from what it has measured: the time between two words of the leader, and round trips.
+//!
+//! A leader that is gone is noticed as soon as its silence is long *for this network*: three times the longest time
+//! between two of its words in the last minutes, within the bounds of the configuration. So a quiet network finds a
+//! dead leader fast, and delays, losses and busy machines that have been seen depose no leader that is alive. A
+//! campaign, and whatever else needs an answer, also waits for the round trips that it takes to a quorum.
+//!
+//! Nothing here decides whether a promise holds: reads are confirmed by a round of heartbeats, never by time. Too short
+//! a timeout costs an election, too long a one costs time without a leader.
+//!
+//! Invariants: T1 each timeout is at least `election_timeout_min_ticks`; those that do not depend on round trips are at
+//! most `election_timeout_max_ticks`.
+//! Not here: who campaigns (`election.rs`), how the host measures round trips (`node/peer/dialer.rs`).
+
+use super::state::Raft;
+use super::state::membership::quorum;
+use super::state::recent::is_first_span;
+use crate::types::{NodeId, Ticks};
+
+/// A silence this many times as long as the longest one in which the leader was alive counts as its end.
+const SILENCES: u64 = 3;
+
+impl Raft {
+    /// How long a follower hears nothing until its leader counts as gone. A process that has just started has measured
+    /// little: until then, at least the configured timeout.
+    pub(crate) fn silence_ticks(&self) -> u64 {
+        let config = &self.config;
+        let configured = config.election_timeout_ticks.0;
+        let least = config.election_timeout_min_ticks.0.min(configured);
+        let most = config.election_timeout_max_ticks.0.max(configured);
+        let measured = (SILENCES * self.silences.get(self.now)).clamp(least, most);
+        if is_first_span(self.now) { measured.max(configured) } else { measured }
+    }
+
+    /// How long a leader goes without answers of a quorum until it steps down, and other questions wait for an answer:
+    /// the configured timeout and more.
+    pub(crate) fn answer_ticks(&self) -> u64 {
+        self.config.election_timeout_ticks.0.max(self.silence_ticks()) + 2 * self.round_trip_ticks()
+    }
+
+    /// Between the campaigns of two nodes, so that the first has won before the second asks. A campaign takes two round
+    /// trips, and its second question reaches the others after one and a half.
+    pub(crate) fn rank_ticks(&self) -> u64 {
+        self.config.rank_delay_ticks.0.max(self.round_trip_ticks() * 3 / 2)
+    }
+
+    /// A peer's connection was made, which took this long.
+    pub(crate) fn on_round_trip(&mut self, peer: NodeId, ticks: Ticks) {
+        let ticks = ticks.0.min(self.config.election_timeout_max_ticks.0);
+        self.round_trips.entry(peer).or_default().add(self.now, ticks);
+    }
+
+    /// The leader spoke.
+    pub(crate) fn on_leader_heard(&mut self) {
+        if let Some(at) = self.heard_at {
+            self.silences.add(self.now, self.now - at);
+        }
+    }
+
+    /// A peer is alive. If it is a leader whose silence was taken for its end a moment ago, the timeout was too short; a
+    /// silence of twice the timeout was not: somebody froze its process, or it was cut off.
+    pub(crate) fn on_life_sign(&mut self, peer: NodeId) {
+        self.lost.remove(&peer);
+        if let Some((_, at)) = self.silent_leader.take_if(|(leader, _)| *leader == peer)
+            && self.now - at <= 2 * self.silence_ticks()
+        {
+            self.silences.add(self.now, self.now - at);
+        }
+    }
+
+    /// Ticks until a quorum can have answered a question, this node among them: of the round trips to the voters, the
+    /// largest that is needed. Unknown ones count as none.
+    pub(crate) fn round_trip_ticks(&self) -> u64 {
+        let voters = &self.membership().voters;
+        let others = voters.keys().filter(|id| **id != self.config.me.id);
+        let mut known: Vec<u64> =
+            others.map(|id| self.round_trips.get(id).map_or(0, |recent| recent.get(self.now))).collect();
+        known.sort_unstable();
+        let needed = quorum(voters.len()).saturating_sub(usize::from(self.is_voter()));
+        needed.checked_sub(1).and_then(|at| known.get(at).copied()).unwrap_or(0)
+    }
+}
