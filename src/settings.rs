@@ -85,6 +85,8 @@ settings! {
     connection_attempts: u32 = 3, Rule::Number(1, 100);
     /// Time between two such rounds.
     discovery_interval_ms: u64 = 250, Rule::Number(10, 60_000);
+    /// Longest wait for the answers of such a round, on a network that is slow.
+    discovery_timeout_ms: u64 = 5000, Rule::Number(100, 60_000);
     /// Time between two heartbeats of a leader.
     heartbeat_ms: u64 = 50, Rule::Number(TICK_MS, 10_000);
     /// A follower that hears no leader for this long campaigns, until it has measured the network for ten seconds.

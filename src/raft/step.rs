@@ -70,7 +70,7 @@ impl Raft {
         if is_answer(&message.body) && !self.is_expected(&message.from) {
             return;
         }
-        self.on_life_sign(message.from.id);
+        self.on_life_sign(&message);
         if message.term > self.hard.term && !self.on_newer_term(cx, &message) {
             return;
         }

@@ -15,6 +15,7 @@
 use super::state::Raft;
 use super::state::membership::quorum;
 use super::state::recent::is_first_span;
+use super::{Body, Message};
 use crate::types::{NodeId, Ticks};
 
 /// A silence this many times as long as the longest one in which the leader was alive counts as its end.
@@ -35,7 +36,9 @@ impl Raft {
     /// How long a leader goes without answers of a quorum until it steps down, and other questions wait for an answer:
     /// the configured timeout and more.
     pub(crate) fn answer_ticks(&self) -> u64 {
-        self.config.election_timeout_ticks.0.max(self.silence_ticks()) + 2 * self.round_trip_ticks()
+        let most = self.config.election_timeout_max_ticks.0;
+        let measured = self.silence_ticks().max((SILENCES * self.answers.get(self.now)).min(most));
+        self.config.election_timeout_ticks.0.max(measured) + 2 * self.round_trip_ticks()
     }
 
     /// Between the campaigns of two nodes, so that the first has won before the second asks. A campaign takes two round
@@ -57,14 +60,26 @@ impl Raft {
         }
     }
 
-    /// A peer is alive. If it is a leader whose silence was taken for its end a moment ago, the timeout was too short; a
-    /// silence of twice the timeout was not: somebody froze its process, or it was cut off.
-    pub(crate) fn on_life_sign(&mut self, peer: NodeId) {
+    /// A peer is alive. If it is a leader whose silence was taken for its end, and it still leads or was silent for at most
+    /// twice the timeout, the timeout was too short. Otherwise it has been replaced in time: somebody froze its process,
+    /// or it was cut off.
+    pub(crate) fn on_life_sign(&mut self, message: &Message) {
+        let peer = message.from.id;
         self.lost.remove(&peer);
-        if let Some((_, at)) = self.silent_leader.take_if(|(leader, _)| *leader == peer)
-            && self.now - at <= 2 * self.silence_ticks()
-        {
-            self.silences.add(self.now, self.now - at);
+        let Some((_, at)) = self.silent_leader.filter(|(leader, _)| *leader == peer) else { return };
+        let is_word = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
+        let silence = self.now - at;
+        if (is_word && message.term == self.hard.term) || silence <= 2 * self.silence_ticks() {
+            self.silences.add(self.now, silence);
+            self.silent_leader = None;
+        }
+    }
+
+    /// A follower answered its leader, which had not heard it for so many ticks. One that was away for more than twice the
+    /// time that an answer is waited for was frozen, cut off or gone.
+    pub(crate) fn on_answer_after(&mut self, ticks: u64) {
+        if ticks <= 2 * self.answer_ticks() {
+            self.answers.add(self.now, ticks);
         }
     }
 

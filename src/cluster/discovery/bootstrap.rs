@@ -4,7 +4,7 @@
 //! agrees with one of them at most, as to agree is to have the same secret, version and cluster name.
 
 use super::error::DiscoveryError;
-use super::search::{ROUND_MAX, Search, Survey};
+use super::search::{Search, Survey};
 use super::world::Decision;
 use crate::address;
 use crate::cluster::config_file::{ConfigFileError, Lock, Projection};
@@ -146,7 +146,7 @@ impl Search<'_> {
             return self.try_bootstrap(survey);
         }
         let Some(claim) = self.world.claims().begin() else { return Ok(None) };
-        let answers = self.world.claim_all(&agreeing, claim, ROUND_MAX);
+        let answers = self.world.claim_all(&agreeing, claim, self.patience);
         let is_granted = |answer: &Result<_, _>| matches!(answer, Ok(DiscoveryAnswer { cluster: None, claim: Some(it), .. }) if *it == claim);
         let granted = answers.iter().filter(|answer| is_granted(answer)).count();
         let decision = match granted == agreeing.len() {

@@ -67,7 +67,8 @@ pub fn discover(seeker: &Seeker, world: &dyn World) -> Result<Decision, Discover
         }
     }
     let (heard_of, logged) = (BTreeSet::new(), BTreeMap::new());
-    let mut search = Search { seeker, world, heard_of, logged, joins_refused: 0, front_rounds: 0 };
+    let mut search =
+        Search { seeker, world, heard_of, logged, joins_refused: 0, front_rounds: 0, patience: Duration::ZERO };
     match (seeker.cluster, seeker.has_log) {
         (Some(ours), true) => Ok(search.resume(ours)),
         _ => search.run(),
@@ -84,6 +85,7 @@ impl Search<'_> {
             let named = read(&settings.config_file_path).ok().flatten();
             // Checked before the other nodes are asked: a cluster that uses the front port now then also answers them.
             let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
+            self.patience = self.patience_of(round);
             let survey = self.survey(named.as_ref());
             self.allow_grants(&survey);
             let is_front_taken = front.is_some();

@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 /// Time between rounds of a long search.
 pub(super) const LONG_ROUND: Duration = Duration::from_millis(1000);
-/// Maximum wait for the answers of a round; an address that has not answered by then counts as silent.
-pub(super) const ROUND_MAX: Duration = Duration::from_millis(600);
+/// Wait for the answers of the first rounds; an address that has not answered by then counts as silent.
+const PATIENCE_MIN: Duration = Duration::from_millis(600);
 /// Maximum number of characters of another process's message in a log line.
 const QUOTED_CHARS_MAX: usize = 300;
 
@@ -29,6 +29,8 @@ pub(super) struct Search<'a> {
     pub joins_refused: u32,
     /// Number of consecutive rounds in which the front port was used by a cluster that answered at no known address.
     pub front_rounds: u32,
+    /// How long this round waits for answers.
+    pub patience: Duration,
 }
 
 /// The answers of one round.
@@ -81,7 +83,7 @@ impl Search<'_> {
         let has_secret = self.seeker.settings.cluster_secret.is_some();
         let may_be_member = |address: &String| self.seeker.settings.peers.is_empty() || known.contains(address);
         let granted = self.world.claims().granted();
-        for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, ROUND_MAX)) {
+        for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, self.patience)) {
             if let Some(grant) = granted.as_ref().filter(|grant| has_given_up(grant, address, &answer)) {
                 self.world.claims().end(grant);
             }
@@ -175,6 +177,14 @@ impl Search<'_> {
         let is_clear = survey.clusters.is_empty() && !survey.is_declined && self.hosts(survey).unsettled().is_empty();
         let found = Found { searching: survey.searching.clone(), claims: survey.claims.clone() };
         self.world.claims().set_found(is_clear.then_some(found));
+    }
+
+    /// The wait for answers in a round: longer after each round beyond those after which a cluster may be created, up to
+    /// `discovery_timeout_ms`. So a slow network is waited for, and a fast one finds its leader before.
+    pub(super) fn patience_of(&self, round: u32) -> Duration {
+        let settings = self.seeker.settings;
+        let doublings = round.saturating_sub(settings.connection_attempts).min(8);
+        (PATIENCE_MIN * (1 << doublings)).min(Duration::from_millis(settings.discovery_timeout_ms))
     }
 
     /// Logs a line unless it equals the last one about its topic.

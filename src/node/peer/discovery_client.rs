@@ -23,8 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
+/// Longest wait for a connection to this node itself.
+const WAKE_TIMEOUT: Duration = Duration::from_millis(300);
+/// Questions that are answered at the same time; further ones wait.
+const ANSWERS_MAX: usize = 16;
 /// Largest answer to a question.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -42,6 +44,8 @@ pub struct Asker {
     pub name: String,
     /// Made of the setting `cluster_secret`.
     pub key: Option<Key>,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
     /// Longest wait for the leader to make us a learner.
     pub join_timeout: Duration,
 }
@@ -61,6 +65,7 @@ impl Asker {
             is_gateway,
             name: settings.cluster_name.clone(),
             key,
+            connect_timeout: Duration::from_millis(settings.discovery_timeout_ms),
             join_timeout: Duration::from_millis(settings.request_timeout_ms),
         }
     }
@@ -115,7 +120,7 @@ impl Asker {
     }
 
     fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
-        let stream = address::connect(address, CONNECT_TIMEOUT)?;
+        let stream = address::connect(address, self.connect_timeout)?;
         stream.set_nodelay(true)?;
         let hello = Hello {
             protocol: PROTOCOL,
@@ -148,12 +153,23 @@ impl DiscoveryResponder {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let thread = crate::node::spawn::spawn("lookout", move || {
+            let mut answers: Vec<std::thread::JoinHandle<()>> = Vec::new();
             while let Ok((stream, _)) = listener.accept() {
                 if over.load(Ordering::Acquire) {
-                    return;
+                    break;
                 }
-                // One at a time: each answer has the handshake's deadline.
-                let _ = answer(&stream, &asker, &claims);
+                // On a slow network a handshake takes seconds. Each has its deadline.
+                answers.retain(|thread| !thread.is_finished());
+                let (asker, claims) = (asker.clone(), Arc::clone(&claims));
+                let work = move || _ = answer(&stream, &asker, &claims);
+                match answers.len() < ANSWERS_MAX {
+                    true => answers.extend(crate::node::spawn::spawn("answer", work)),
+                    false => work(),
+                }
+            }
+            // Later, this node answers as a member: nothing of what it said before may come after that.
+            for thread in answers {
+                let _ = thread.join();
             }
         })?;
         Ok(DiscoveryResponder { is_over, port, thread: Some(thread) })
@@ -176,7 +192,7 @@ pub fn wake(listening: std::net::SocketAddr) {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    let _ = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+    let _ = TcpStream::connect_timeout(&address, WAKE_TIMEOUT);
 }
 
 fn answer(stream: &TcpStream, asker: &Asker, claims: &Claims) -> Result<(), WireError> {

@@ -27,6 +27,7 @@ impl Raft {
         if self.leader != Some(from) {
             self.refuse_forwarded(cx);
             self.leader = Some(from);
+            self.silent_leader = None;
             cx.fx.events.push(Event::Following { term: self.hard.term, leader: from.id });
         }
         self.on_leader_heard();

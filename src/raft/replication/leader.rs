@@ -159,7 +159,10 @@ impl Raft {
         let (now, last_index) = (self.now, self.log.last_index());
         let State::Leader(lead) = &mut self.state else { return };
         let Some(progress) = lead.peers.get_mut(&from.id) else { return };
-        progress.heard_at = now;
+        let silence = now - std::mem::replace(&mut progress.heard_at, now);
+        self.on_answer_after(silence);
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(progress) = lead.peers.get_mut(&from.id) else { return };
         if progress.session != session && !is_planted!(self.config, count_earlier_session) {
             return;
         }
@@ -208,11 +211,12 @@ impl Raft {
     pub(crate) fn on_heartbeat_reply(&mut self, cx: &mut Cx<'_>, from: Identity, round: u64) {
         let State::Leader(lead) = &mut self.state else { return };
         let Some(progress) = lead.peers.get_mut(&from.id) else { return };
-        progress.heard_at = self.now;
+        let silence = self.now - std::mem::replace(&mut progress.heard_at, self.now);
         // A round that was never sent confirms nothing.
         if round <= lead.reads.round {
             progress.round = progress.round.max(round);
         }
+        self.on_answer_after(silence);
         self.maybe_confirm_reads(cx);
         self.feed_one(cx, from.id);
     }

@@ -55,6 +55,8 @@ pub struct Raft {
     pub(crate) silences: RecentMax,
     /// A leader that counts as gone because it fell silent, with the tick of its last word.
     pub(crate) silent_leader: Option<(NodeId, u64)>,
+    /// Times between two answers of one follower, while this node leads, in ticks.
+    pub(crate) answers: RecentMax,
     /// Ticks for a question to a peer and its answer.
     pub(crate) round_trips: BTreeMap<NodeId, RecentMax>,
     /// Tick at which this node gave its vote to another.
@@ -132,6 +134,7 @@ impl Raft {
             heard_at: None,
             silences: RecentMax::default(),
             silent_leader: None,
+            answers: RecentMax::default(),
             round_trips: BTreeMap::new(),
             voted_at: None,
             stale_candidate_at: None,

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod config_files;
 mod links;
+mod slow_links;
 
 /// Set in the process that runs a test within namespaces of its own.
 const APART: &str = "LAB_HOSTS_APART";
