@@ -271,9 +271,12 @@ fn without_a_majority_nothing_is_written_until_one_is_chosen() -> Result<()> {
     }
     cluster.wait_until("there is a leader", PATIENCE, || cluster.leader())?;
     assert_eq!(put(&cluster, 1, "k", "w"), 503, "a restart makes nobody right");
-    // What it says to do: the leader's data is right, the other comes back with it.
-    let leader = cluster.wait_leader()?;
-    let other = 3 - leader;
+    // What it says to do: the leader's data is right, the other comes back with it. The one that was altered must not lead:
+    // what the log says would contradict it again.
+    cluster.wait_explained("the one with the right data leads", PATIENCE, || {
+        let moved = cluster.post(leader, "/v1/leader/transfer", &json!({"to": leader})).map_err(|e| e.to_string())?;
+        if cluster.wait_leader().ok() == Some(leader) { Ok(()) } else { Err(moved.text().to_string()) }
+    })?;
     let removed = cluster.post(leader, &format!("/v1/members/{other}"), &json!({"action": "remove"}))?;
     assert_eq!(removed.status, 200, "{}", removed.text());
     cluster.kill(other)?;

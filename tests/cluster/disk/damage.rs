@@ -16,8 +16,9 @@ fn no_empty_or_half_file_makes_a_node_panic_or_lose_what_it_has() -> Result<()> 
     let table = json!(["CREATE TABLE t (a)", "INSERT INTO t VALUES(1)"]);
     assert_eq!(cluster.post(leader, "/db/execute", &table)?.status, 200);
     write(&cluster, "note", 20);
+    let own = folder(&cluster, victim);
     let has_snapshot = || {
-        let files = files_below(&folder(&cluster, victim), &folder(&cluster, victim));
+        let files = files_below(&own, &own);
         files.iter().any(|file| file.extension().is_some_and(|kind| kind == "snap")).then_some(())
     };
     cluster.wait_until("there is a snapshot", Duration::from_secs(10), has_snapshot)?;
@@ -36,6 +37,7 @@ fn no_empty_or_half_file_makes_a_node_panic_or_lose_what_it_has() -> Result<()> 
             let is_ready =
                 || web::get(&cluster.http(victim), "/readyz", Duration::from_secs(1)).ok().filter(|r| r.status == 200);
             cluster.wait_until("it works again", Duration::from_secs(20), is_ready)?;
+            cluster.wait_until("it has saved a snapshot, or received one", Duration::from_secs(20), has_snapshot)?;
             let uuid = cluster.status(victim)?.node.uuid;
             cluster.kill(victim)?;
             std::fs::remove_dir_all(&copy).unwrap();
