@@ -60,7 +60,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Discovery asks over the peer protocol; autopilot and health read what the core shows.
     (
         "cluster",
-        &["wire", "outcome", "store", "services", "raft", "planted_bugs", "types", "limits", "settings", "address"],
+        &[
+            "lock",
+            "wire",
+            "outcome",
+            "store",
+            "services",
+            "raft",
+            "planted_bugs",
+            "types",
+            "limits",
+            "settings",
+            "address",
+        ],
     ),
     // Frames carry what others own: raft messages, service replies, and reasons.
     ("wire", &["outcome", "services", "raft", "types", "limits"]),
