@@ -1,6 +1,7 @@
 //! What is in the way of a start is named, and nothing is left behind; hosts and arguments of every kind.
 
 use super::{ScriptRunner, WITHIN, is_alive, said};
+use phalanx::lab::poll::wait_explained;
 use phalanx::lab::{wait_until, web};
 use std::net::TcpListener;
 
@@ -59,8 +60,11 @@ fn every_kind_of_host_works_in_the_scripts() {
             assert!(text.lines().any(|line| line.contains(what) && line.contains(&url)), "{host} {what} {url}: {text}");
         }
         let told = format!("\"ip\": \"{}\"", shown.trim_matches(['[', ']']));
-        let config = std::fs::read_to_string(runner.dir.path().join("config.json")).unwrap();
-        assert_eq!(config.matches(&told).count(), 2, "{host} {told}: {config}");
+        let names_both = || {
+            let config = std::fs::read_to_string(runner.dir.path().join("config.json")).unwrap();
+            if config.matches(&told).count() == 2 { Ok(()) } else { Err(format!("{host} {told}: {config}")) }
+        };
+        wait_explained("config.json names both nodes", WITHIN, names_both).unwrap();
         // The front door of this host, and where it sends a client.
         let front = format!("{shown}:{}", runner.block.front());
         let redirect = web::get(&front, "/x", WITHIN).unwrap();
