@@ -340,8 +340,14 @@ impl Plan {
         self.voters + self.spares
     }
 
-    /// The longest election timeout of a right clock, in microseconds, with the delays that rank and chance add.
+    /// One election timeout of a right clock, in microseconds, with the delays that rank and chance add, on a network
+    /// that is as fast as it can be.
     pub fn election_us(&self) -> u64 {
+        (self.election_timeout_ticks.0 * 2 + self.rank_delay_ticks.0 * self.nodes() as u64) * TICK_US
+    }
+
+    /// The longest one that what a node has measured can lead to.
+    pub fn longest_election_us(&self) -> u64 {
         let round_trip = 2 * self.net.delay_us.1 / TICK_US;
         let rank_delay = self.rank_delay_ticks.0.max(round_trip * 3 / 2);
         (self.election_timeout_max_ticks.0 * 2 + 2 * round_trip + rank_delay * self.nodes() as u64) * TICK_US

@@ -124,9 +124,9 @@ impl World {
 
     /// Checks whether progress has returned, and for how long.
     pub fn on_look(&mut self) -> CheckResult {
-        let timeout = self.plan.election_us();
+        let (usual, timeout) = (self.plan.election_us(), self.plan.longest_election_us());
         let since = self.now - self.liveness.began;
-        self.after(timeout / 4, SimEvent::Look);
+        self.after(usual / 4, SimEvent::Look);
         // Recovery and the first messages need additional time.
         let slack = timeout * 2;
         let leader = self.settled_leader();
@@ -134,7 +134,7 @@ impl World {
             return violation!("Progress", "no leader ten election timeouts after the faults stopped{}", self.census());
         }
         if !self.liveness.clients_stopped {
-            if leader.is_some() && since > timeout * 4 {
+            if leader.is_some() && since > usual * 4 {
                 self.liveness.clients_stopped = true;
                 self.liveness.stopped_at = self.now;
             }
@@ -178,7 +178,7 @@ impl World {
                         return Ok(());
                     }
                     return violation!("Progress", "{missing}, without faults{}", self.census());
-                } else if self.now - *at > timeout * 4 {
+                } else if self.now - *at > usual * 4 {
                     self.coverage.commits += self.raft_checker.committed_len();
                     self.coverage.truncations += self.raft_checker.truncations;
                     self.is_over = true;
