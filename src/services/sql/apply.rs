@@ -23,7 +23,6 @@ use super::errors::{BUDGET_EXCEEDED, Fatal, StatementError};
 use super::integrity::settle;
 use super::statement::Executor;
 use super::storage::own_table;
-use super::tokens::longest_literal;
 use super::writer::{Entry, Writer};
 use crate::services::Reply;
 use crate::types::Stamp;
@@ -100,6 +99,10 @@ impl Writer {
 
     /// Runs a command; if SQLite rolled back the transaction, runs the earlier commands in it again.
     fn run_and_settle(&mut self, at: Stamp, command: Command, entry: &mut Entry) -> Result<Answer, Fatal> {
+        // What an earlier command did to the schema must not make this one more expensive.
+        if self.hooks.rereads_schema() && !self.conn.is_autocommit() {
+            self.commit(entry)?;
+        }
         if self.conn.is_autocommit() {
             self.begin()?;
         }
@@ -173,7 +176,7 @@ impl Writer {
         self.on_statement(run.seed);
         for (number, statement) in run.statements.iter().take(count).enumerate() {
             let before = self.conn.total_changes();
-            let longest = statement.longest().max(longest_literal(&statement.sql));
+            let longest = length_tiers::longest(&self.hooks, statement);
             let done = length_tiers::run_in_tiers(&self.conn, &self.hooks, longest, |tier| {
                 let mut left = limit.left();
                 let (conn, hooks) = (&self.conn, &*self.hooks);

@@ -105,7 +105,7 @@ impl Executor<'_, '_> {
         hooks.set_price(step_cost::PLAIN);
         match tier {
             Some(tier) => {
-                length_tiers::suits(hooks, tier)?;
+                length_tiers::suits(hooks, tier, 0)?;
                 fits(conn, hooks, &statement.sql, statement.params.bytes(), tier)?;
                 // The answer is stored with the log entry, so it must be the same on every node.
                 let columns: Vec<String> = prepared.column_names().map(str::to_string).collect();

@@ -16,6 +16,31 @@ pub fn longest_literal(sql: &str) -> usize {
     bytes.max().unwrap_or(0)
 }
 
+/// Approximate length in bytes of the longest row of an `INSERT ... VALUES`; 0 for other statements. `parameters`: bytes
+/// of all parameters, counted if there is one row.
+pub fn longest_row(sql: &str, parameters: usize) -> usize {
+    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
+    if !words(sql).next().is_some_and(|word| is(word, "insert") || is(word, "replace")) {
+        return 0;
+    }
+    let (mut depth, mut rows, mut row, mut longest) = (0_usize, 0, 0, 0);
+    for token in tokens(sql).skip_while(|token| !is(token, "values")) {
+        match token {
+            b"(" => {
+                (rows, row) = if depth == 0 { (rows + 1, 0) } else { (rows, row) };
+                depth += 1;
+            }
+            b")" => depth = depth.saturating_sub(1),
+            _ if depth == 0 => {}
+            token if token[0] == b'\'' => row += token.len(),
+            token if is_word(token[0]) => row += token.len().min(8) + 1,
+            _ => {}
+        }
+        longest = row.max(longest);
+    }
+    if rows == 1 { longest + parameters } else { longest }
+}
+
 /// A statement without leading blanks, comments and semicolons.
 pub fn from_first_word(sql: &str) -> &str {
     words(sql).next().map_or("", |word| &sql[word.as_ptr().addr() - sql.as_ptr().addr()..])
@@ -129,6 +154,19 @@ pub fn is_word(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_of_values_is_about_as_long_as_its_literals() {
+        for (sql, expected) in [
+            ("INSERT INTO t(abc, def) VALUES('12345', x'1234')", 115),
+            ("insert into t values(1, 'it''s'), (replace('1234567', 'a', 'b'), 2)", 25),
+            ("REPLACE INTO t VALUES(?, '1234')", 106),
+            ("INSERT INTO t SELECT a FROM u WHERE a IN ('1234567', '1234567')", 0),
+            ("DELETE FROM t WHERE a IN (SELECT * FROM (VALUES('1234567')))", 0),
+        ] {
+            assert_eq!(longest_row(sql, 100), expected, "{sql}");
+        }
+    }
 
     #[test]
     fn a_script_is_cut_at_semicolons_outside_of_strings_and_comments() {

@@ -4,7 +4,7 @@
 //! statements do work that grows with the square of what is stored, in steps that are not counted.
 //! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
 
-use super::fulltext_writes::definitions;
+use super::length_tiers::definitions;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
 use rusqlite::{Connection, OptionalExtension, Result};
@@ -27,7 +27,13 @@ pub type Settings = BTreeMap<String, Option<String>>;
 pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
     let filled = hooks.filled();
     let _own = InternalStatements::begin(hooks);
-    filled.into_iter().map(|(table, _)| refused(conn, &table).map(|found| (table, found))).collect()
+    // Any table may have the name that such a table has, and be large.
+    let is_fulltext = |name: &str| hooks.fulltext().has(name);
+    filled
+        .into_iter()
+        .filter(|(table, _)| is_fulltext(table))
+        .map(|(table, _)| refused(conn, &table).map(|found| (table, found)))
+        .collect()
 }
 
 /// The settings of a table that statements may not change; `None` if none of them is set, or it is not a full-text
@@ -36,11 +42,11 @@ pub fn settings(conn: &Connection, hooks: &HookState) -> Result<Settings> {
 /// # Errors
 /// SQLite's error.
 fn refused(conn: &Connection, table: &str) -> Result<Option<String>> {
-    let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?1 || '_config' COLLATE NOCASE)";
-    if !conn.prepare_cached(find)?.query_row([table], |row| row.get::<_, bool>(0))? {
+    let config = format!("{table}_config");
+    if !conn.table_exists(Some("main"), config.as_str())? {
         return Ok(None);
     }
-    let config = format!("{table}_config").replace('"', "\"\"");
+    let config = config.replace('"', "\"\"");
     let select = format!(
         "SELECT group_concat(k || '=' || quote(v)) FROM main.\"{config}\" \
          WHERE k IN ({REFUSED}) OR (k = 'rank' AND v NOT LIKE 'bm25(%')"
@@ -82,10 +88,9 @@ pub fn keep(conn: &Connection, hooks: &HookState, before: &Settings) -> std::res
 /// # Errors
 /// They are not.
 pub fn check_tokenizer(conn: &Connection, hooks: &HookState) -> std::result::Result<(), StatementError> {
-    let own = InternalStatements::begin(hooks);
-    let on_error = |error: rusqlite::Error| classify(hooks, &error);
     let Some(name) = hooks.created_table() else { return Ok(()) };
-    let found = definitions(conn).map_err(on_error)?;
+    let found = definitions(conn, hooks)?;
+    let own = InternalStatements::begin(hooks);
     if !found.keys().any(|other| other.eq_ignore_ascii_case(&name)) {
         return Ok(());
     }

@@ -156,6 +156,11 @@ impl FulltextWrites {
         }
     }
 
+    /// Whether this is one of them.
+    pub fn has(&self, table: &str) -> bool {
+        self.tables.contains_key(table)
+    }
+
     /// The full-text tables among the tables in `filled`.
     ///
     /// # Errors

@@ -11,14 +11,17 @@
 //! Not here: counting steps (`services/sql/connection/hook_state.rs`), the message of a failure
 //! (`services/sql/statement.rs`).
 
+use super::fulltext_writes::Definition;
 use super::long_rows::LONG_BYTES;
 use super::{fulltext_tokens, fulltext_writes, step_cost};
-use crate::services::sql::commands::ROW_BYTES_MAX;
+use crate::services::sql::commands::{ROW_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
 use crate::services::sql::errors::{StatementError, classify};
+use crate::services::sql::tokens::{longest_literal, longest_row, words};
 use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -45,7 +48,23 @@ const JOINED_BYTES_MAX: usize = 160 << 20;
 const PROGRAM_BYTES_MAX: usize = 1 << 30;
 
 /// The reason of `suits`, which SQLite gives for nothing.
-const CONNECTED: &str = "";
+const NOT_RUN: &str = "";
+/// Bytes of a row of the schema table besides the definition: mostly names.
+const SCHEMA_ROW_BYTES: usize = 128;
+
+/// Length of the longest value that the statement certainly has. Where undoing is expensive, also of a row that it
+/// probably writes.
+pub fn longest(hooks: &HookState, statement: &Statement) -> usize {
+    let sql = &statement.sql;
+    let longest = longest_literal(sql).max(statement.longest());
+    if words(sql).next().is_some_and(|word| word.eq_ignore_ascii_case(b"create")) {
+        longest.max(sql.len() + SCHEMA_ROW_BYTES)
+    } else if hooks.rereads_schema() {
+        longest.max(longest_row(sql, statement.params.bytes()))
+    } else {
+        longest
+    }
+}
 
 /// Runs `attempt` in one tier after another until no value is too long for it. `longest`: length of a value that
 /// certainly occurs. The outer error: an internal statement failed.
@@ -56,14 +75,18 @@ pub fn run_in_tiers<T>(
     mut attempt: impl FnMut(usize) -> std::result::Result<T, StatementError>,
 ) -> Result<std::result::Result<T, StatementError>> {
     own(conn, hooks, "SAVEPOINT s")?;
-    if !hooks.charge_instances() {
-        own(conn, hooks, "RELEASE s")?;
-        return Ok(Err(StatementError::BudgetExceeded));
-    }
+    hooks.charge_instances();
+    // Before its own change.
+    let reread_steps = hooks.reread_steps.load(Relaxed);
     hooks.touches_virtual.store(false, Relaxed);
     hooks.is_connecting.store(true, Relaxed);
     let mut tier = tier_of(longest);
     loop {
+        // Here nothing needs to be undone. A statement that failed may have used up the budget by being undone.
+        if hooks.is_over_budget() {
+            own(conn, hooks, "RELEASE s")?;
+            return Ok(Err(StatementError::BudgetExceeded));
+        }
         set_tier(conn, hooks, Some(tier))?;
         let done = attempt(tier);
         set_tier(conn, hooks, None)?;
@@ -76,26 +99,29 @@ pub fn run_in_tiers<T>(
                 own(conn, hooks, "RELEASE s")?;
                 return Ok(Ok(done));
             }
-            Err(StatementError::TooLong(why))
+            // Undoing nothing is not free: see `undo`.
+            Err(StatementError::TooLong(why)) if why == NOT_RUN => {
+                hooks.fulltext().begin(None);
+                tier = tier.max(tier_of(usize::try_from(hooks.longest_known.load(Relaxed)).unwrap_or(usize::MAX)));
+                if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.swap(false, Relaxed) {
+                    tier = tier.max(LOWEST_OF_VIRTUAL);
+                }
+            }
+            Err(StatementError::TooLong(_))
                 if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.swap(false, Relaxed) =>
             {
-                if why == CONNECTED {
-                    // Nothing has run, and undoing nothing is not free: see `undo`.
-                    hooks.fulltext().begin(None);
-                } else {
-                    undo(conn, hooks)?;
-                }
+                undo(conn, hooks, reread_steps)?;
                 tier = tier.max(LOWEST_OF_VIRTUAL);
             }
             // SQLite reports a definition that is too long for this tier as corruption.
             Err(StatementError::TooLong(_) | StatementError::Fatal { is_damaged: true, .. })
                 if tier + 1 < TIER_BYTES.len() =>
             {
-                undo(conn, hooks)?;
+                undo(conn, hooks, reread_steps)?;
                 tier = (tier + 1).max(if hooks.touches_virtual.load(Relaxed) { LOWEST_OF_VIRTUAL } else { 0 });
             }
             Err(error) => {
-                undo(conn, hooks)?;
+                undo(conn, hooks, reread_steps)?;
                 own(conn, hooks, "RELEASE s")?;
                 return Ok(Err(error));
             }
@@ -116,13 +142,15 @@ pub fn at_any_length<T>(conn: &Connection, tier: usize, work: impl FnOnce() -> T
 
 /// Sets the cost of a prepared statement, whose use of virtual tables is now known. A virtual table that is used for
 /// the first time in a transaction prepares statements of its own meanwhile, which look like parts of this statement:
-/// so this statement must be prepared once more.
+/// so this statement must be prepared once more. `longest`: see [`longest`].
 ///
 /// # Errors
-/// The statement uses a virtual table and was prepared for the first time.
-pub fn suits(hooks: &HookState, tier: usize) -> std::result::Result<(), StatementError> {
-    if hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.load(Relaxed) {
-        return Err(StatementError::TooLong(CONNECTED.to_string()));
+/// The statement needs a higher tier, or uses a virtual table and was prepared for the first time.
+pub fn suits(hooks: &HookState, tier: usize, longest: usize) -> std::result::Result<(), StatementError> {
+    let is_connecting = hooks.touches_virtual.load(Relaxed) && hooks.is_connecting.load(Relaxed);
+    if is_connecting || tier_of(longest) > tier {
+        hooks.longest_known.store(longest as u64, Relaxed);
+        return Err(StatementError::TooLong(NOT_RUN.to_string()));
     }
     set_cost(hooks, tier);
     Ok(())
@@ -203,8 +231,10 @@ pub fn is_high(tier: usize) -> bool {
 
 /// Undoes what the statement has done. If the transaction has changed the schema, SQLite forgets the schema, and with it
 /// the instance of each virtual table; the transaction keeps those that were written to, and informs each of every
-/// savepoint.
-fn undo(conn: &Connection, hooks: &HookState) -> Result<()> {
+/// savepoint. `reread_steps`: the price of reading the schema again, if an earlier statement has changed it.
+fn undo(conn: &Connection, hooks: &HookState, reread_steps: u64) -> Result<()> {
+    hooks.charge(reread_steps);
+    hooks.is_fulltext_unsure.fetch_or(hooks.rereads_schema(), Relaxed);
     own(conn, hooks, "ROLLBACK TO s")?;
     hooks.leaves_instances();
     hooks.fulltext().begin(None);
@@ -246,12 +276,27 @@ pub fn fulltext_written(
     }
     let filled = hooks.filled();
     if hooks.is_schema_changed() && !filled.is_empty() {
-        let own = InternalStatements::begin(hooks);
-        let found = fulltext_writes::definitions(conn).map_err(|error| classify(hooks, &error))?;
-        drop(own);
-        hooks.fulltext().begin(Some(found));
+        // A statement that changes the schema has not done so yet.
+        let is_unsure = hooks.is_fulltext_unsure.swap(hooks.is_defining.load(Relaxed), Relaxed);
+        let found = if is_unsure { Some(definitions(conn, hooks)?) } else { None };
+        hooks.fulltext().begin(found);
     }
     hooks.fulltext().written(&filled).map(Some).map_err(StatementError::Failed)
+}
+
+/// The full-text tables, for a statement that pays for finding them.
+///
+/// # Errors
+/// The budget is exceeded, or SQLite's error.
+pub fn definitions(
+    conn: &Connection,
+    hooks: &HookState,
+) -> std::result::Result<BTreeMap<String, Definition>, StatementError> {
+    if !hooks.charge_definitions() {
+        return Err(StatementError::BudgetExceeded);
+    }
+    let _own = InternalStatements::begin(hooks);
+    fulltext_writes::definitions(conn).map_err(|error| classify(hooks, &error))
 }
 
 /// Changes the tier; `None`: for internal statements.

@@ -2,7 +2,8 @@
 //!
 //! SQLite processes the whole schema within single steps, which step counting does not see: it searches the schema for
 //! each new definition, and ALTER TABLE parses all of it, several times. So a statement that changes the schema is
-//! charged for the schema's size before it runs.
+//! charged for the schema's size before it runs. From then on SQLite reads the whole schema again after each rollback to
+//! a savepoint in the same transaction: each statement that is undone is charged for that.
 //!
 //! Invariant: D1 the charge follows from the statement and the schema alone: it is the same on every node.
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
@@ -24,6 +25,9 @@ pub const VIRTUAL_MAX: u64 = 32;
 /// The cost of any change, and the cost for each existing object.
 const CHANGE_STEPS: u64 = 150_000;
 const STEPS_PER_OBJECT: u64 = 300;
+/// The cost of reading the schema again: for each object, and for each byte of the definitions.
+const READ_STEPS_PER_OBJECT: u64 = 5_000;
+const READ_STEPS_PER_BYTE: u64 = 125;
 /// The cost of a comma in a statement, which may separate two columns, and of the square of their number.
 const STEPS_PER_COMMA: u64 = 3_000;
 /// The cost of ALTER TABLE: a fixed part, and parts for each object of the schema, for each comma in the definitions,
@@ -54,12 +58,14 @@ struct Size {
     /// Bytes that are moved if a new name is written in every place that may refer to the old one; known for ALTER
     /// TABLE alone.
     moved: u64,
+    /// Length of the longest definition that belongs to the altered table; known for ALTER TABLE alone.
+    longest: u64,
 }
 
 /// Charges for a statement that changes the schema.
 ///
 /// # Errors
-/// The budget is exceeded, or the schema has reached its size limit.
+/// The budget is exceeded, the schema has reached its size limit, or the statement needs a higher tier.
 pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> Result<(), StatementError> {
     let mut verbs = words(sql).map(<[u8]>::to_ascii_lowercase);
     let verb = verbs.next().unwrap_or_default();
@@ -67,14 +73,20 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
     let size = size(conn, hooks, tier, altered).map_err(|error| classify(hooks, &error))?;
     let Size { objects, bytes, virtual_tables, .. } = size;
     let own_bytes = sql.len() as u64;
+    if altered.is_some() {
+        // The statement writes these definitions.
+        length_tiers::suits(hooks, tier, usize::try_from(size.longest + own_bytes).unwrap_or(usize::MAX))?;
+    }
     let commas = sql.bytes().filter(|byte| *byte == b',').count() as u64;
     let mut steps = CHANGE_STEPS + objects * STEPS_PER_OBJECT + commas * STEPS_PER_COMMA + commas * commas;
+    let mut parsed = 0;
     if verb == b"alter" {
         // A new name is written wherever the old one occurs.
         let touched = bytes + objects * own_bytes;
         let renames = verbs.any(|word| word == b"rename" || word == b"drop");
         let Alter { once, object, comma, byte } = if renames { RENAME } else { ADD };
-        steps += once + objects * object + size.commas * comma + touched * byte;
+        parsed = objects * object + size.commas * comma + touched * byte;
+        steps += once + parsed;
         if renames {
             steps = steps.saturating_add(size.moved / MOVED_PER_STEP);
         }
@@ -89,6 +101,10 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
     {
         return Err(StatementError::Failed(why));
     }
+    let reread_steps = (objects + 1) * READ_STEPS_PER_OBJECT + (bytes + own_bytes) * READ_STEPS_PER_BYTE;
+    // One reading is paid for in advance, because whatever ends the command may roll it back.
+    let paid = hooks.reread_steps.load(Relaxed);
+    steps = steps.saturating_add(reread_steps.saturating_sub(paid.max(parsed)));
     if !hooks.charge(steps) {
         return Err(StatementError::BudgetExceeded);
     }
@@ -99,6 +115,7 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
              {objects} and {bytes}: drop some of them first"
         )));
     }
+    hooks.reread_steps.store(reread_steps.max(paid), Relaxed);
     Ok(())
 }
 
@@ -106,14 +123,15 @@ fn size(conn: &Connection, hooks: &HookState, tier: usize, altered: Option<&str>
     let _own = InternalStatements::begin(hooks);
     let select = match altered {
         None => {
-            "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), 0.0, 0.0 FROM main.sqlite_schema"
+            "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), 0.0, 0.0, 0 FROM main.sqlite_schema"
         }
         // SQLite moves the rest of a definition for each place where it writes the new name. The statement is at least
         // as long as that name.
         Some(_) => {
             "SELECT count(*), total(octet_length(sql)), count(*) FILTER (WHERE type = 'table' AND rootpage = 0), \
-             total(octet_length(sql) - octet_length(replace(sql, ',', ''))), total(places * (octet_length(sql) + places * ?1) / 2) \
-             FROM (SELECT sql, type, rootpage, CASE WHEN ?2 THEN octet_length(sql) / 2.0 ELSE \
+             total(octet_length(sql) - octet_length(replace(sql, ',', ''))), total(places * (octet_length(sql) + places * ?1) / 2), \
+             ifnull(max(octet_length(sql)) FILTER (WHERE ?2 OR lower(tbl_name) IN (SELECT value FROM json_each(?3))), 0) \
+             FROM (SELECT sql, type, rootpage, tbl_name, CASE WHEN ?2 THEN octet_length(sql) / 2.0 ELSE \
              (SELECT total((octet_length(sql) - octet_length(replace(lower(sql), value, ''))) / octet_length(value)) FROM json_each(?3)) \
              END AS places FROM main.sqlite_schema)"
         }
@@ -136,6 +154,7 @@ fn size(conn: &Connection, hooks: &HookState, tier: usize, altered: Option<&str>
             virtual_tables: whole(2)?,
             commas: number(3)?,
             moved: number(4)?,
+            longest: whole(5)?,
         })
     })?
 }

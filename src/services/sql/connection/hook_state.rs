@@ -32,6 +32,9 @@ const INDEXES_UNKNOWN: i64 = 2;
 /// Steps for informing an instance of a virtual table of the savepoints of a statement.
 const INSTANCE_STEPS: u64 = 1_500;
 
+/// How often the definitions of virtual tables can be read in the time in which SQLite reads the schema.
+const READINGS_PER_REREAD: u64 = 10;
+
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -77,8 +80,13 @@ pub struct HookState {
     pub is_connecting: AtomicBool,
     /// Virtual tables may have been created, dropped or renamed since the transaction began.
     is_virtual_unsure: AtomicBool,
-    /// The transaction has changed the schema: SQLite reads it again after each statement that is undone.
-    is_schema_reread: AtomicBool,
+    /// Steps for reading the schema, if the transaction has changed it: SQLite reads it again after each rollback to a
+    /// savepoint. Otherwise 0.
+    pub reread_steps: AtomicU64,
+    /// The full-text tables may be others than those in `fulltext`.
+    pub is_fulltext_unsure: AtomicBool,
+    /// Length of the longest value that the statement is known to have, if it needs a higher tier.
+    pub longest_known: AtomicU64,
     /// Upper bound of the instances of virtual tables that the transaction keeps although the schema was read again.
     instances: AtomicU64,
     /// Names of the virtual tables at the beginning of the transaction.
@@ -192,22 +200,19 @@ impl HookState {
         }
         self.has_virtual.store(!known.is_empty(), Relaxed);
         self.is_virtual_unsure.store(false, Relaxed);
-        self.is_schema_reread.store(false, Relaxed);
+        self.reread_steps.store(0, Relaxed);
         self.instances.store(0, Relaxed);
         !known.is_empty()
     }
 
-    /// Charges a statement for the instances of virtual tables; false if the budget is exceeded.
-    pub fn charge_instances(&self) -> bool {
-        match self.instances.load(Relaxed) {
-            0 => true,
-            count => self.charge(count.saturating_mul(INSTANCE_STEPS)),
-        }
+    /// Charges a statement for the instances of virtual tables.
+    pub fn charge_instances(&self) {
+        self.charge(self.instances.load(Relaxed).saturating_mul(INSTANCE_STEPS));
     }
 
     /// Records that a statement was undone: the virtual tables that it writes to may have left instances behind.
     pub fn leaves_instances(&self) {
-        if self.is_schema_reread.load(Relaxed) && self.touches_virtual.load(Relaxed) {
+        if self.rereads_schema() && self.touches_virtual.load(Relaxed) {
             let written = lock(&self.filled).len();
             self.instances.fetch_add(written.max(1) as u64, Relaxed);
         }
@@ -331,9 +336,19 @@ impl HookState {
     /// Records that the statement changes the schema.
     pub fn changes_schema(&self) {
         self.is_schema_changed.store(true, Relaxed);
-        self.is_schema_reread.store(true, Relaxed);
+        self.is_fulltext_unsure.store(true, Relaxed);
         self.is_defining.store(true, Relaxed);
         self.may_repeat.store(true, Relaxed);
+    }
+
+    /// Whether the transaction has changed the schema.
+    pub fn rereads_schema(&self) -> bool {
+        self.reread_steps.load(Relaxed) > 0
+    }
+
+    /// Charges for finding the full-text tables in the schema. False if the budget is exceeded.
+    pub fn charge_definitions(&self) -> bool {
+        self.charge(self.reread_steps.load(Relaxed) / READINGS_PER_REREAD)
     }
 
     /// Charges for a row that a statement writes to a table, and for its index entries.

@@ -132,7 +132,8 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
     let others = schema::others(other).map_err(theirs)?;
     let define = |sql: &str| {
         let statement = Statement::bare(sql);
-        let done = length_tiers::run_in_tiers(conn, hooks, 0, |tier| {
+        let longest = length_tiers::longest(hooks, &statement);
+        let done = length_tiers::run_in_tiers(conn, hooks, longest, |tier| {
             let mut limit = AnswerLimit::new(0, 0);
             Executor { conn, hooks, kind: Kind::Execute, limit: &mut limit }.run(&statement, Some(tier))
         });

@@ -13,7 +13,7 @@ use crate::services::sql::budget::fulltext_writes;
 use crate::services::sql::budget::length_tiers;
 use crate::services::sql::budget::step_cost;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
-use crate::services::sql::commands::{Kind, Params};
+use crate::services::sql::commands::{Kind, Params, Statement};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
@@ -171,9 +171,11 @@ impl Script<'_> {
             if hooks.passes_over.load(Relaxed) {
                 return Ok(true);
             }
-            length_tiers::suits(hooks, tier)?;
             let text =
                 length_tiers::at_any_length(conn, tier, || one.expanded_sql()).map_err(on_error)?.unwrap_or_default();
+            let bare = Statement::bare(text);
+            length_tiers::suits(hooks, tier, length_tiers::longest(hooks, &bare))?;
+            let text = bare.sql;
             statement::fits(conn, hooks, &text, 0, tier)?;
             let mut executor = Executor { conn, hooks, kind: Kind::Execute, limit: &mut AnswerLimit::new(0, 0) };
             match fulltext_writes::with_named_tokenizer(&text) {

@@ -597,3 +597,99 @@ fn instances_of_virtual_tables_that_undone_statements_leave_are_paid_for() {
     let done = Node::default().run(0, many(table, "INSERT INTO f VALUES('a')"));
     assert!(done.iter().all(|outcome| matches!(outcome, Outcome::Changed { .. })), "{:?}", done.last());
 }
+
+/// Once a request has changed the schema, SQLite reads all of it again after each statement that is undone.
+#[test]
+fn statements_undone_after_a_schema_change_pay_for_the_schema() {
+    let mut node = Node::default();
+    for part in 0..10 {
+        let tables: Vec<String> = (0..100).map(|n| format!("CREATE TABLE t{part}_{n}(a, b)")).collect();
+        let done = node.execute(&tables.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(done.iter().all(|outcome| matches!(outcome, Outcome::Changed { .. })), "{:?}", done.last());
+    }
+    node.execute(&["CREATE UNIQUE INDEX i ON t0_0(a)", "INSERT INTO t0_0 VALUES(1, 1)"]);
+    let failing = "INSERT INTO t0_0 VALUES(1, 1)";
+    let long = format!("UPDATE t0_0 SET b = hex(zeroblob({}))", 100_000);
+    let run = |node: &mut Node, first: &str, statement: &str, is_transaction: bool| {
+        let all: Vec<&str> = [first].into_iter().chain(std::iter::repeat_n(statement, 1_000)).collect();
+        let now_ms = 1_000_000 + 1_000 * node.log.len() as u64;
+        let outcomes = node.run(now_ms, Run { is_transaction, ..request(&all, Kind::Execute, 1) });
+        outcomes.iter().take_while(|outcome| !in_words(outcome).contains("not executed")).count()
+    };
+    // The schema stays as it is: nothing is read again.
+    assert_eq!(run(&mut node, failing, failing, false), 1_001);
+    let executed = run(&mut node, "CREATE TABLE new1(a)", failing, false);
+    assert!((5..100).contains(&executed), "{executed}");
+    // A statement that starts again with longer values is undone each time.
+    let executed = run(&mut node, "CREATE TABLE new2(a)", &long, false);
+    assert!((2..20).contains(&executed), "{executed}");
+    // The next request of the same entry does not pay for it.
+    let cheap = request(&[failing; 100], Kind::Execute, 1);
+    let change = request(&["CREATE TABLE new3(a)"], Kind::Execute, 1);
+    let now_ms = 1_000_000 + 1_000 * node.log.len() as u64;
+    let answers = node.entry(now_ms, &[Command::Run(change), Command::Run(cheap)]);
+    let Answer::Results(outcomes) = answer(answers[1].clone()) else { panic!("{answers:?}") };
+    assert!(outcomes.iter().all(|outcome| in_words(outcome).contains("UNIQUE")), "{:?}", outcomes.last());
+    // A schema change is paid for before it is made: with little left it waits, and nothing is read.
+    let much = "INSERT INTO t0_1(b) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) \
+        SELECT max(x) FROM c";
+    let much = Command::Run(request(&[much], Kind::Execute, 1));
+    let change = Command::Run(request(&["CREATE TABLE new4(a)", failing], Kind::Execute, 1));
+    let answers = node.entry(now_ms + 1_000, &[much, change]);
+    assert!(matches!(answer(answers[1].clone()), Answer::Busy { .. }), "{answers:?}");
+    let before = node.registry.digests();
+    node.start_from(None);
+    assert_eq!(node.registry.digests(), before, "from the log");
+    node.crash();
+    assert_eq!(node.registry.digests(), before, "after a crash");
+}
+
+/// Long rows of a dump are not written in vain, although it changes the schema: that would read the schema each time.
+#[test]
+fn a_dump_with_many_tables_and_long_rows_is_loaded() {
+    let columns = (0..30).map(|n| format!("column_{n}")).collect::<Vec<_>>().join(", ");
+    let mut sql = "BEGIN TRANSACTION;\n".to_string();
+    for table in 0..60 {
+        sql += &format!("CREATE TABLE IF NOT EXISTS \"table {table}\" ({columns});\n");
+        for row in 0..10 {
+            let value = |n: usize| format!("'{}'", "it''s".repeat((n * 7 + row) % 15));
+            let values = (0..30).map(value).collect::<Vec<_>>().join(",");
+            sql += &format!("INSERT INTO \"table {table}\" VALUES({values});\n");
+        }
+    }
+    sql += "COMMIT;\n";
+    for load in [Command::Load { sql: sql.clone(), seed: 1 }, Command::LoadDump { sql: sql.clone(), seed: 1 }] {
+        let mut node = Node::default();
+        let said = answer(node.entry(1_000, &[load]).pop().unwrap());
+        assert_eq!(said, Answer::Done);
+        assert_eq!(in_words(&node.read("SELECT count(*) FROM \"table 59\"")), "[count(*):integer]\n  10");
+    }
+}
+
+/// The full-text tables are looked for again only after a change, but then also if it is in the same request or undone.
+#[test]
+fn full_text_tables_are_known_in_the_request_that_creates_them() {
+    let words = (0..150_000).map(|n| format!("w{n:x}")).collect::<Vec<_>>().join(" ");
+    let much = format!("INSERT INTO g VALUES('{words}')");
+    let (f, g) = ("CREATE VIRTUAL TABLE f USING fts5(a)", "CREATE VIRTUAL TABLE g USING fts5(a)");
+    let insert = "INSERT INTO f VALUES('a')";
+    let taken = "CREATE VIRTUAL TABLE f USING rtree(id, a, b)";
+    for statements in [vec![f, insert, g, &much], vec![f, g, insert, taken, &much]] {
+        let mut node = Node::default();
+        assert_eq!(verdict(node.execute(&statements).last().unwrap()), "refused");
+    }
+}
+
+/// Tables of users may be called as those that belong to full-text tables.
+#[test]
+fn a_table_of_settings_belongs_to_a_full_text_table() {
+    let done = Node::default().execute(&[
+        "CREATE VIRTUAL TABLE f USING fts5(a)",
+        "INSERT INTO f VALUES('a')",
+        "CREATE TABLE t(a)",
+        "CREATE TABLE t_config(k, v)",
+        "CREATE TRIGGER i AFTER INSERT ON t BEGIN INSERT INTO t_config VALUES('pgsz', new.a); END",
+        "INSERT INTO t SELECT a FROM f",
+    ]);
+    assert_eq!(in_words(done.last().unwrap()), "changed 1, last id 1");
+}
