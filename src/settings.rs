@@ -94,7 +94,7 @@ settings! {
     /// The shortest time after which it campaigns where a leader is heard regularly.
     election_timeout_min_ms: u64 = 200, Rule::Number(3 * TICK_MS, 60_000);
     /// The longest time after which it campaigns where a leader is heard irregularly.
-    election_timeout_max_ms: u64 = 5000, Rule::Number(3 * TICK_MS, 60_000);
+    election_timeout_max_ms: u64 = 2000, Rule::Number(3 * TICK_MS, 60_000);
     /// Time between two gossip tables.
     gossip_ms: u64 = 200, Rule::Number(10, 60_000);
     /// A node whose gossip counter does not grow for this long counts as failed.

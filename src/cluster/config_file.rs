@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
+/// Largest version: the next one can be counted, and a reader of JSON that has floating-point numbers only knows it.
+const VERSION_MAX: u64 = 1 << 53;
 /// Time between two tries for the lock; short, because a holder keeps it only for one small write.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// Number of tries (about a second) after which the lock counts as busy.
@@ -176,7 +178,11 @@ impl Projection {
     /// # Errors
     /// Returns the parser's message.
     pub fn parse(text: &[u8]) -> Result<Projection, String> {
-        serde_json::from_slice(text).map_err(|e| e.to_string())
+        let parsed: Projection = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        match parsed.cluster_info.last_version <= VERSION_MAX {
+            true => Ok(parsed),
+            false => Err(format!("last_version is beyond {VERSION_MAX}")),
+        }
     }
 
     /// The content of the file.

@@ -32,7 +32,7 @@ impl Raft {
         self.resend_forwarded(cx);
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             if let Some(leader) = self.leader {
-                self.silent_leader = self.heard_at.map(|at| (leader.id, at));
+                self.silent_leader = self.heard_at.map(|at| (leader.id, self.hard.term, at));
                 self.lost.insert(leader.id);
                 self.forget_leader(cx, LossCause::Timeout);
             }

@@ -1,9 +1,9 @@
 //! How long a node waits, from what it has measured: the time between two words of the leader, and round trips.
 //!
-//! A leader that is gone is noticed as soon as its silence is long *for this network*: three times the longest time
-//! between two of its words in the last minutes, within the bounds of the configuration. So a quiet network finds a
-//! dead leader fast, and delays, losses and busy machines that have been seen depose no leader that is alive. A
-//! campaign, and whatever else needs an answer, also waits for the round trips that it takes to a quorum.
+//! A leader that is gone is noticed as soon as its silence is long *for this network*: half as long again as the longest
+//! time between two of its words in the last minutes, and two heartbeats, within the bounds of the configuration. So a
+//! quiet network finds a dead leader fast, and delays, losses and busy machines that have been seen depose no leader
+//! that is alive. A larger factor would let a few pauses of a process drive the timeout to its bound. A campaign, and whatever else needs an answer, also waits for the round trips that it takes to a quorum.
 //!
 //! Nothing here decides whether a promise holds: reads are confirmed by a round of heartbeats, never by time. Too short
 //! a timeout costs an election, too long a one costs time without a leader.
@@ -18,9 +18,6 @@ use super::state::recent::is_first_span;
 use super::{Body, Message};
 use crate::types::{NodeId, Ticks};
 
-/// A silence this many times as long as the longest one in which the leader was alive counts as its end.
-const SILENCES: u64 = 3;
-
 impl Raft {
     /// How long a follower hears nothing until its leader counts as gone. A process that has just started has measured
     /// little: until then, at least the configured timeout.
@@ -29,7 +26,7 @@ impl Raft {
         let configured = config.election_timeout_ticks.0;
         let least = config.election_timeout_min_ticks.0.min(configured);
         let most = config.election_timeout_max_ticks.0.max(configured);
-        let measured = (SILENCES * self.silences.get(self.now)).clamp(least, most);
+        let measured = self.beyond(self.silences.get(self.now)).clamp(least, most);
         if is_first_span(self.now) { measured.max(configured) } else { measured }
     }
 
@@ -37,8 +34,13 @@ impl Raft {
     /// the configured timeout and more.
     pub(crate) fn answer_ticks(&self) -> u64 {
         let most = self.config.election_timeout_max_ticks.0;
-        let measured = self.silence_ticks().max((SILENCES * self.answers.get(self.now)).min(most));
+        let measured = self.silence_ticks().max(self.beyond(self.answers.get(self.now)).min(most));
         self.config.election_timeout_ticks.0.max(measured) + 2 * self.round_trip_ticks()
+    }
+
+    /// A time that counts as longer than what has been measured: half as long again, and two heartbeats.
+    fn beyond(&self, longest: u64) -> u64 {
+        longest + longest / 2 + 2 * self.config.heartbeat_ticks.0
     }
 
     /// Between the campaigns of two nodes, so that the first has won before the second asks. A campaign takes two round
@@ -60,17 +62,15 @@ impl Raft {
         }
     }
 
-    /// A peer is alive. If it is a leader whose silence was taken for its end, and it still leads or was silent for at most
-    /// twice the timeout, the timeout was too short. Otherwise it has been replaced in time: somebody froze its process,
-    /// or it was cut off.
+    /// A peer is alive. If it is a leader whose silence was taken for its end, and it still leads, the timeout was too
+    /// short. One that was replaced in time was frozen or cut off, which says nothing of the network.
     pub(crate) fn on_life_sign(&mut self, message: &Message) {
         let peer = message.from.id;
         self.lost.remove(&peer);
-        let Some((_, at)) = self.silent_leader.filter(|(leader, _)| *leader == peer) else { return };
+        let Some((_, term, at)) = self.silent_leader.filter(|(leader, ..)| *leader == peer) else { return };
         let is_word = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. });
-        let silence = self.now - at;
-        if (is_word && message.term == self.hard.term) || silence <= 2 * self.silence_ticks() {
-            self.silences.add(self.now, silence);
+        if is_word && message.term == term && term == self.hard.term {
+            self.silences.add(self.now, self.now - at);
             self.silent_leader = None;
         }
     }

@@ -60,7 +60,10 @@ fn a_deposed_leader_overwrites_nothing() {
 fn a_mangled_file_is_set_aside_and_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.json");
-    for mangled in ["", "{", "[]", "{\"cluster_info\": {}}", "\u{0}\u{0}\u{0}"] {
+    let text = String::from_utf8(projection(1, 1, 1).to_text()).unwrap();
+    let beyond = text.replace("\"last_version\": 1", &format!("\"last_version\": {}", u64::MAX));
+    assert_ne!(beyond, text);
+    for mangled in ["", "{", "[]", "{\"cluster_info\": {}}", "\u{0}\u{0}\u{0}", &beyond] {
         fs::write(&path, mangled).unwrap();
         assert!(matches!(read(&path), Err(ConfigFileError::Mangled { .. })), "{mangled:?}");
         assert_eq!(write(&path, &projection(1, 1, 1), &no_wait).unwrap(), Written::Yes);

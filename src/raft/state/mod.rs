@@ -53,8 +53,8 @@ pub struct Raft {
     pub(crate) heard_at: Option<u64>,
     /// Times between two words of a leader that was alive, in ticks.
     pub(crate) silences: RecentMax,
-    /// A leader that counts as gone because it fell silent, with the tick of its last word.
-    pub(crate) silent_leader: Option<(NodeId, u64)>,
+    /// A leader that counts as gone because it fell silent, with its term and the tick of its last word.
+    pub(crate) silent_leader: Option<(NodeId, Term, u64)>,
     /// Times between two answers of one follower, while this node leads, in ticks.
     pub(crate) answers: RecentMax,
     /// Ticks for a question to a peer and its answer.

@@ -2,8 +2,9 @@
 //!
 //! A dump of sqlite3 has lines that only the tool itself can execute (`dump_lines.rs`). Statistics are passed over. Rows
 //! of the schema table, with which it defines virtual tables, are refused: they would need rows in shadow tables that
-//! nothing checks. An endpoint replaces them before the log (`services/sql/dump_rewrite/`). `PRAGMA foreign_keys = OFF` counts until the end of the script or `ON`: such a dump switches them off,
-//! because a table may precede the one that it refers to. A script in a log of before knows none of this.
+//! nothing checks. An endpoint replaces them before the log (`services/sql/dump_rewrite/`). `PRAGMA foreign_keys = OFF`
+//! counts until the end of the script or `ON`: such a dump switches them off, because a table may precede the one that
+//! it refers to. A script in a log of before knows none of this.
 //!
 //! Not here: savepoints and the handling of a refusal (`services/sql/loading.rs`), database files (`load.rs`).
 
@@ -141,7 +142,9 @@ impl Script<'_> {
 
     /// Runs all statements of a text.
     fn statements(&mut self, sql: &str) -> Result<(), StatementError> {
-        let mut batch = Batch::new(self.conn, sql);
+        // Of a text without a zero byte at its end, SQLite would copy all that is left for each statement.
+        let text = [sql, "\0"].concat();
+        let mut batch = Batch::new(self.conn, &text);
         while self.statement(&mut batch)? {}
         Ok(())
     }
