@@ -45,7 +45,6 @@
   }
 
   const pause = (ms) => new Promise((done) => setTimeout(done, ms));
-  const shown = () => new Promise((done) => document.addEventListener("visibilitychange", done, { once: true }));
   const draftKey = (id) => `chat-draft-${me.account}-${id}`;
   const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
   const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -248,13 +247,26 @@
       controller.signal.removeEventListener("abort", stop);
       if (!isMine()) return;
       if (isResting) {
-        await Promise.race([pause(REST_MS), shown()]);
+        await rest();
         continue;
       }
       lost(at);
       nextNode(at);
       await pause(RETRY_MS);
     }
+  }
+
+  /** Ends when the tab is shown, or after a while. */
+  function rest() {
+    return new Promise((done) => {
+      const end = () => {
+        clearTimeout(timer);
+        document.removeEventListener("visibilitychange", end);
+        done();
+      };
+      const timer = setTimeout(end, REST_MS);
+      document.addEventListener("visibilitychange", end);
+    });
   }
 
   let lostNode = null;

@@ -3,7 +3,8 @@
 //! A leader that is gone is noticed as soon as its silence is long *for this network*: half as long again as the longest
 //! time between two of its words in the last minutes, and two heartbeats, within the bounds of the configuration. So a
 //! quiet network finds a dead leader fast, and delays, losses and busy machines that have been seen depose no leader
-//! that is alive. A larger factor would let a few pauses of a process drive the timeout to its bound. A campaign, and whatever else needs an answer, also waits for the round trips that it takes to a quorum.
+//! that is alive. A larger factor would let a few pauses of a process drive the timeout to its bound. A campaign, and
+//! whatever else needs an answer, also waits for the round trips that it takes to a quorum.
 //!
 //! Nothing here decides whether a promise holds: reads are confirmed by a round of heartbeats, never by time. Too short
 //! a timeout costs an election, too long a one costs time without a leader.
@@ -52,7 +53,10 @@ impl Raft {
     /// A peer's connection was made, which took this long.
     pub(crate) fn on_round_trip(&mut self, peer: NodeId, ticks: Ticks) {
         let ticks = ticks.0.min(self.config.election_timeout_max_ticks.0);
-        self.round_trips.entry(peer).or_default().add(self.now, ticks);
+        // Unknown counts as none: where all are short, there is no list to look through for each message.
+        if ticks > 0 || self.round_trips.contains_key(&peer) {
+            self.round_trips.entry(peer).or_default().add(self.now, ticks);
+        }
     }
 
     /// The leader spoke.
@@ -75,8 +79,8 @@ impl Raft {
         }
     }
 
-    /// A follower answered its leader, which had not heard it for so many ticks. One that was away for more than twice the
-    /// time that an answer is waited for was frozen, cut off or gone.
+    /// A follower answered its leader, which had not heard it for so many ticks. One that was away for more than twice
+    /// the time that an answer is waited for was frozen, cut off or gone.
     pub(crate) fn on_answer_after(&mut self, ticks: u64) {
         if ticks <= 2 * self.answer_ticks() {
             self.answers.add(self.now, ticks);
@@ -86,6 +90,9 @@ impl Raft {
     /// Ticks until a quorum can have answered a question, this node among them: of the round trips to the voters, the
     /// largest that is needed. Unknown ones count as none.
     pub(crate) fn round_trip_ticks(&self) -> u64 {
+        if self.round_trips.is_empty() {
+            return 0;
+        }
         let voters = &self.membership().voters;
         let others = voters.keys().filter(|id| **id != self.config.me.id);
         let mut known: Vec<u64> =
