@@ -3,6 +3,7 @@
 //! Not here: what follows from a step of raft (`effects.rs`).
 
 use super::state::Core;
+use super::ticks::TickClock;
 use crate::limits::TICK_MS;
 use crate::node::shared::inbox;
 use crate::node::shared::messages::{ApplyJob, CoreInput};
@@ -19,8 +20,6 @@ use std::time::{Duration, Instant};
 const INPUTS_PER_TURN: usize = 1024;
 /// How often `core` lets others run first before it begins a batch or a round of reads.
 const GATHER_YIELDS: u32 = 4;
-/// A process that was frozen for longer than this does not make up for the ticks it missed.
-const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 /// The most ticks that a quiet node sleeps at a time: the interval of heartbeats at the default settings.
 const QUIET_TICKS_MAX: u64 = 10;
 /// Time between two checks of the autopilot and two publications of an otherwise unchanged view.
@@ -32,26 +31,24 @@ const PUBLISH_GAP: Duration = Duration::from_millis(20);
 impl Core {
     /// Body of the thread.
     pub fn run(mut self, inbox: &Receiver<CoreInput>) {
-        let tick = Duration::from_millis(TICK_MS);
-        let mut next_tick = Instant::now() + tick;
+        let mut clock = TickClock::new(Instant::now());
         loop {
             let skip = self.ticks_to_skip();
             let wait = if skip > 0 { inbox::park } else { Receiver::recv_deadline };
-            let first = match wait(inbox, next_tick + tick * skip) {
+            let first = match wait(inbox, clock.wake_at(skip)) {
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            for _ in 0..clock.due_before_inputs(skip, Instant::now()) {
+                self.step(Input::Tick);
+            }
             if self.take_all(first.into_iter().chain(inbox.try_iter())).is_break() || self.gather(inbox).is_break() {
                 return self.flush_links();
             }
             let now = Instant::now();
-            if now > next_tick + CATCH_UP_MAX {
-                next_tick = now;
-            }
-            while next_tick <= now {
+            for _ in 0..clock.due_after_inputs(now) {
                 self.step(Input::Tick);
-                next_tick += tick;
             }
             self.propose_or_forward(now);
             if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING {
