@@ -22,7 +22,7 @@
 
 mod address;
 pub mod bench;
-mod check;
+pub mod check;
 pub mod cli;
 pub mod client;
 mod cluster;

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 mod config_files;
 mod links;
+mod random_faults;
+mod recorded_clients;
 mod slow_links;
 
 /// Set in the process that runs a test within namespaces of its own.
