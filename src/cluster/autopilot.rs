@@ -9,7 +9,7 @@
 //! demotion leaves at least `voters_min` voters. A4 there are never more than `voters_max` voters, except one extra
 //! while a dead voter that A3 protects is being replaced.
 //!
-//! Gateways serve clients and are never promoted.
+//! Gateways serve clients and are never promoted. Neither are nodes that stop (`departures.rs`).
 //!
 //! An even number of voters is accepted. Four voters tolerate no more simultaneous failures than three, but when one
 //! fails, it is demoted and three live voters remain, which tolerate another failure.
@@ -36,6 +36,8 @@ pub struct Rules {
     pub dead_after: Ticks,
     /// Gateways, which are never promoted.
     pub gateways: BTreeSet<NodeId>,
+    /// Nodes that stop, which are not promoted meanwhile.
+    pub leaving: BTreeSet<NodeId>,
 }
 
 impl From<&Settings> for Rules {
@@ -45,6 +47,7 @@ impl From<&Settings> for Rules {
             voters_max: settings.voters_max as usize,
             dead_after: settings.dead_after_ticks(),
             gateways: BTreeSet::new(),
+            leaving: BTreeSet::new(),
         }
     }
 }
@@ -71,7 +74,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     let ready = view
         .peers
         .iter()
-        .filter(|peer| !rules.gateways.contains(&peer.who.id))
+        .filter(|peer| !rules.gateways.contains(&peer.who.id) && !rules.leaving.contains(&peer.who.id))
         .filter(|peer| membership.learners.get(&peer.who.id) == Some(&peer.who.uuid) && has_caught_up(peer, view))
         .map(|peer| peer.who.id)
         .max();

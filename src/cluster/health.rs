@@ -140,6 +140,13 @@ pub fn assess(situation: &Situation) -> HealthReport {
             situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
         reasons.extend(waiting.map(|(id, _)| format!("node {} is not a voter yet", id.0)));
     }
+    reasons.extend(without_vote(&voteless(situation)));
+    if let (1, Some((only, false))) = (voters, situation.voters.first()) {
+        reasons.push(format!(
+            "node {0} has the only vote: start it (phalanx node --id {0}), or, if its folder is lost, see phalanx recover",
+            only.0
+        ));
+    }
     if is_serving && spare == 0 {
         reasons.push(match (voters, reachable) {
             (1, _) => "a single node cannot lose any".into(),
@@ -158,6 +165,23 @@ pub fn assess(situation: &Situation) -> HealthReport {
     let may_fail = spare.min(roomy.len().saturating_sub(1));
     let failure_tolerance = if is_serving { may_fail as u32 } else { 0 };
     HealthReport { health, reasons, failure_tolerance, has_quorum }
+}
+
+/// Returns the learners that are offline and will have a vote when they are back: they gave it back when they stopped, or
+/// were dead for long. None if there are as many voters as there should be.
+fn voteless(situation: &Situation) -> Vec<NodeId> {
+    let is_short = !situation.voters.is_empty() && situation.voters.len() < situation.voters_max as usize;
+    let offline = situation.learners.iter().filter(|(id, is_online)| !is_online && !situation.gateways.contains(id));
+    offline.filter(|_| is_short).map(|(id, _)| *id).collect()
+}
+
+/// The same in words.
+fn without_vote(nodes: &[NodeId]) -> Option<String> {
+    let texts: Vec<String> = nodes.iter().map(|id| id.0.to_string()).collect();
+    match texts.split_last()? {
+        (only, []) => Some(format!("node {only} has no vote until it is back")),
+        (last, first) => Some(format!("nodes {} and {last} have no vote until they are back", first.join(", "))),
+    }
 }
 
 /// Returns the voters that are reachable and have enough disk space to lead and accept writes.
@@ -205,7 +229,7 @@ mod tests {
     #[test]
     fn a_table_of_situations() {
         type Case = (u64, &'static [i64], &'static [i64], &'static str, u32);
-        let cases: [Case; 12] = [
+        let cases: [Case; 15] = [
             (5, &[1, 2, 3, 4, 5], &[], "healthy: can lose 2 more", 2),
             (5, &[1, 2, 3, 4, 5], &[6], "healthy: can lose 2 more", 2),
             (3, &[1, 2, 3], &[], "healthy: can lose 1 more", 1),
@@ -219,8 +243,32 @@ mod tests {
               3 of 5 voters are online",
                 0,
             ),
-            (3, &[1, 2, 3], &[4, -5], "degraded: node 5 is offline; node 4 is not a voter yet", 1),
+            (
+                3,
+                &[1, 2, 3],
+                &[4, -5],
+                "degraded: node 5 is offline; node 4 is not a voter yet; node 5 has no vote until it is back",
+                1,
+            ),
+            (5, &[1, 2, 3, 4, 5], &[-6], "degraded: node 6 is offline", 2),
             (1, &[1], &[], "degraded: a single node cannot lose any", 0),
+            (
+                5,
+                &[5],
+                &[-1, -2, -3],
+                "degraded: node 1 is offline; node 2 is offline; node 3 is offline; nodes 1, 2 and 3 have no vote until \
+                 they are back; a single node cannot lose any",
+                0,
+            ),
+            (
+                0,
+                &[-5],
+                &[1, 2],
+                "unavailable: 0 of 1 voters reachable, 1 needed; no leader is known; node 5 is offline; node 1 is not a \
+                 voter yet; node 2 is not a voter yet; node 5 has the only vote: start it (phalanx node --id 5), or, if \
+                 its folder is lost, see phalanx recover",
+                0,
+            ),
             (2, &[1, 2], &[], "degraded: two voters cannot lose any", 0),
             (0, &[1, 2, 3], &[], "unavailable: no leader is known", 0),
             (

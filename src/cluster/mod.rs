@@ -2,8 +2,8 @@
 //!
 //! The tour: `discovery/` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
 //! for it; `config_file.rs` writes `config.json`, `config_keeper.rs` decides when; `gossip.rs` exchanges heartbeats and finds failed nodes;
-//! `dispatch.rs` picks the worker for a client; `autopilot.rs` decides which nodes should vote, `worker_liveness.rs`
-//! which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes with a wrong state;
+//! `dispatch.rs` picks the worker for a client; `autopilot.rs` decides which nodes should vote, `departures.rs` which
+//! voters that stop give their vote back, `worker_liveness.rs` which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes with a wrong state;
 //! `health.rs` determines how safe the cluster is; `log_clock.rs` keeps log time, and compares the clocks of the nodes.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, randomness, waiting and requests to other nodes
@@ -12,6 +12,7 @@
 pub(crate) mod autopilot;
 pub(crate) mod config_file;
 pub(crate) mod config_keeper;
+pub(crate) mod departures;
 pub(crate) mod discovery;
 pub(crate) mod dispatch;
 pub(crate) mod folders;

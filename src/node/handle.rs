@@ -25,7 +25,7 @@ use super::views::sessions::SessionGuard;
 use super::views::status::{EventPage, EventPosition, IntegrityStatus, NodeRuntimes};
 use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
 use crate::lock::lock;
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{NoLeader, Outcome, Reason};
 use crate::services::jobs::{Job, JobId};
 use crate::services::registry::checkpoint_command;
 use crate::settings::Settings;
@@ -147,7 +147,10 @@ impl Handle {
             }
             Operation::Command { .. } => integrity.no_writes(),
             Operation::Query { .. } => integrity.no_reads(),
-            Operation::Change(_) | Operation::Transfer(_) => None,
+            // No member hears it, so it would wait for nothing.
+            Operation::Change(_) | Operation::Transfer(_) => {
+                self.shared.outsider().map(|why| Reason::NoLeader(NoLeader::Outsider(why, self.shared.me)))
+            }
         }
     }
 }

@@ -52,7 +52,20 @@ pub trait Coded: Display {
 impl Coded for Reason {
     fn codes(&self) -> Codes {
         match self {
-            Reason::Raft(Refusal::BadChange | Refusal::Unsafe | Refusal::BadTarget | Refusal::NotCaughtUp)
+            Reason::Raft(
+                Refusal::NotAMember(_)
+                | Refusal::VoterAlready(_)
+                | Refusal::LearnerAlready(_)
+                | Refusal::MemberAlready(_)
+                | Refusal::NumberTaken(_)
+                | Refusal::OnlyVoter(_)
+                | Refusal::Unsafe { .. }
+                | Refusal::LearnerCannotLead(_)
+                | Refusal::Silent(_)
+                | Refusal::Stops(_)
+                | Refusal::NoOtherVoter
+                | Refusal::NotCaughtUp,
+            )
             | Reason::Gateway(_) => failed(409),
             Reason::TooLarge { .. } => failed(413),
             Reason::Quota { .. } | Reason::TriggersBeyondQuota { .. } => NO_ROOM,

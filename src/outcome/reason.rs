@@ -24,8 +24,8 @@ pub enum Reason {
     /// Raft on the leader declined it.
     #[error("{0}")]
     Raft(Refusal),
-    /// Only members that may vote are promoted.
-    #[error("{}: node {} is a gateway, which cannot vote", Refusal::BadChange, .0.0)]
+    /// Only members that may vote are promoted, or lead.
+    #[error("node {} is a gateway, which cannot vote", .0.0)]
     Gateway(NodeId),
     /// Another node than the one that was to lead does.
     #[error("node {} took the leadership", .0.0)]
@@ -103,6 +103,13 @@ pub enum NoLeader {
     /// Too few voters are online.
     #[error("no quorum: {reachable} of {voters} voters reachable, {needed} needed")]
     NoQuorum { reachable: u64, voters: u64, needed: u64 },
+    /// The only voter is offline: the others have given their votes back, or have none yet.
+    #[error(
+        "no quorum: node {n}, which has the only vote, is offline: start it (phalanx node --id {n}), or, if its folder is \
+         lost, see phalanx recover",
+        n = .0.0
+    )]
+    OnlyVoterOffline(NodeId),
     /// There should be one.
     #[error("no leader answered in time; an election may be under way: try again")]
     NotInTime,

@@ -39,12 +39,22 @@ fn no_quorum() -> NoLeader {
     NoLeader::NoQuorum { reachable: 2, voters: 5, needed: 3 }
 }
 
+fn node_3() -> Identity {
+    Identity { id: NodeId(3), uuid: Uuid::nil() }
+}
+
+fn loses_quorum() -> Refusal {
+    Refusal::Unsafe { voters: 4, live: 2, needed: 3 }
+}
+
 fn reasons() -> Vec<Reason> {
     let difference = || Difference { index: Index(7), parts: vec![2] };
-    let removed = NoLeader::Outsider(Outsider::Removed, Identity { id: NodeId(3), uuid: Uuid::nil() });
+    let removed = NoLeader::Outsider(Outsider::Removed, node_3());
+    let only = NoLeader::OnlyVoterOffline(NodeId(4));
     check_rows! { Reason:
         Reason::NoLeader(NoLeader::Outsider(..)) => Reason::NoLeader(removed), UNAVAILABLE;
         Reason::NoLeader(NoLeader::NoQuorum { .. }) => Reason::NoLeader(no_quorum()), UNAVAILABLE;
+        Reason::NoLeader(NoLeader::OnlyVoterOffline(_)) => Reason::NoLeader(only), UNAVAILABLE;
         Reason::NoLeader(NoLeader::NotInTime) => Reason::NoLeader(NoLeader::NotInTime), UNAVAILABLE;
         Reason::Raft(Refusal::NotLeader) => Reason::Raft(Refusal::NotLeader), UNAVAILABLE;
         Reason::Raft(Refusal::LeadershipTransfer) => Reason::Raft(Refusal::LeadershipTransfer), UNAVAILABLE;
@@ -53,9 +63,17 @@ fn reasons() -> Vec<Reason> {
         Reason::Raft(Refusal::TermNotCommitted) => Reason::Raft(Refusal::TermNotCommitted), UNAVAILABLE;
         Reason::Raft(Refusal::ChangeInFlight) => Reason::Raft(Refusal::ChangeInFlight), UNAVAILABLE;
         Reason::Raft(Refusal::NotCaughtUp) => Reason::Raft(Refusal::NotCaughtUp), CONFLICT;
-        Reason::Raft(Refusal::BadChange) => Reason::Raft(Refusal::BadChange), CONFLICT;
-        Reason::Raft(Refusal::Unsafe) => Reason::Raft(Refusal::Unsafe), CONFLICT;
-        Reason::Raft(Refusal::BadTarget) => Reason::Raft(Refusal::BadTarget), CONFLICT;
+        Reason::Raft(Refusal::NotAMember(_)) => Reason::Raft(Refusal::NotAMember(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::VoterAlready(_)) => Reason::Raft(Refusal::VoterAlready(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::LearnerAlready(_)) => Reason::Raft(Refusal::LearnerAlready(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::MemberAlready(_)) => Reason::Raft(Refusal::MemberAlready(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::NumberTaken(_)) => Reason::Raft(Refusal::NumberTaken(node_3())), CONFLICT;
+        Reason::Raft(Refusal::OnlyVoter(_)) => Reason::Raft(Refusal::OnlyVoter(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::Unsafe { .. }) => Reason::Raft(loses_quorum()), CONFLICT;
+        Reason::Raft(Refusal::LearnerCannotLead(_)) => Reason::Raft(Refusal::LearnerCannotLead(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::Silent(_)) => Reason::Raft(Refusal::Silent(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::Stops(_)) => Reason::Raft(Refusal::Stops(NodeId(4))), CONFLICT;
+        Reason::Raft(Refusal::NoOtherVoter) => Reason::Raft(Refusal::NoOtherVoter), CONFLICT;
         Reason::Gateway(_) => Reason::Gateway(NodeId(4)), CONFLICT;
         Reason::OtherLeads(_) => Reason::OtherLeads(NodeId(4)), UNAVAILABLE;
         Reason::NotTakenOver(_) => Reason::NotTakenOver(NodeId(4)), UNAVAILABLE;
@@ -161,9 +179,15 @@ fn reasons_have_their_texts() {
     let difference = || Difference { index: Index(7), parts: vec![2, 4] };
     for (text, wanted) in [
         (Reason::NoLeader(no_quorum()).to_string(), "no quorum: 2 of 5 voters reachable, 3 needed"),
+        (Reason::Gateway(NodeId(4)).to_string(), "node 4 is a gateway, which cannot vote"),
         (
-            Reason::Gateway(NodeId(4)).to_string(),
-            "the change does not apply to the current membership: node 4 is a gateway, which cannot vote",
+            Reason::Raft(loses_quorum()).to_string(),
+            "the change would lose the quorum: of the 4 voters that it leaves, 2 answer and 3 are needed",
+        ),
+        (
+            Reason::NoLeader(NoLeader::OnlyVoterOffline(NodeId(4))).to_string(),
+            "no quorum: node 4, which has the only vote, is offline: start it (phalanx node --id 4), or, if its folder is \
+             lost, see phalanx recover",
         ),
         (
             Reason::Quota { quota: QuotaName::Keys, used: 3 << 19, most: 1 << 20 }.to_string(),

@@ -56,7 +56,7 @@ impl Raft {
                     progress.become_probe();
                     progress.is_probing = true;
                 }
-                return;
+                return self.abort_transfer_to(cx, peer);
             }
             State::Follower | State::Candidate(_) => {}
         }

@@ -13,7 +13,7 @@ use super::state::progress::{Mode, Progress};
 use super::state::{Cx, Raft, State, refuse};
 use super::{Answer, Change, Membership, Payload, Refusal, Token};
 use crate::planted_bugs::is_planted;
-use crate::types::Identity;
+use crate::types::{Identity, NodeId};
 use std::sync::Arc;
 
 impl Raft {
@@ -48,26 +48,31 @@ impl Raft {
         let mut next = (**current).clone();
         match change {
             Change::AddLearner(who) => {
-                if next.uuid_of(who.id).is_some() {
-                    return Err(Refusal::BadChange);
+                match next.uuid_of(who.id) {
+                    Some(uuid) if uuid == who.uuid => return Err(Refusal::MemberAlready(who.id)),
+                    Some(uuid) => return Err(Refusal::NumberTaken(Identity { id: who.id, uuid })),
+                    None => {}
                 }
                 next.learners.insert(who.id, who.uuid);
             }
             Change::Promote(id) => {
-                let uuid = next.learners.remove(&id).ok_or(Refusal::BadChange)?;
+                let uuid = next.learners.remove(&id).ok_or_else(|| inapplicable(current, id))?;
+                if !self.answers(&Identity { id, uuid }) {
+                    return Err(Refusal::Silent(id));
+                }
                 if !self.has_caught_up(&Identity { id, uuid }) {
                     return Err(Refusal::NotCaughtUp);
                 }
                 next.voters.insert(id, uuid);
             }
             Change::Demote(id) => {
-                let uuid = next.voters.remove(&id).ok_or(Refusal::BadChange)?;
+                let uuid = next.voters.remove(&id).ok_or_else(|| inapplicable(current, id))?;
                 next.learners.insert(id, uuid);
             }
             Change::Remove(id) => {
                 let was_learner = next.learners.remove(&id).is_some();
                 if !was_learner && next.voters.remove(&id).is_none() {
-                    return Err(Refusal::BadChange);
+                    return Err(inapplicable(current, id));
                 }
             }
         }
@@ -80,11 +85,23 @@ impl Raft {
     /// Refuses a membership in which the voters that answer now are fewer than a quorum.
     fn check_live_majority(&self, next: &Membership) -> Result<(), Refusal> {
         let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
+        if next.voters.is_empty() {
+            return Err(Refusal::OnlyVoter(self.config.me.id));
+        }
         let live = next.voters.iter().filter(|(id, uuid)| {
             let who = Identity { id: **id, uuid: **uuid };
             who == self.config.me || (self.is_active(lead, &who) && !self.lost.contains(id))
         });
-        if live.count() < quorum(next.voters.len()) { Err(Refusal::Unsafe) } else { Ok(()) }
+        let (voters, live, needed) = (next.voters.len(), live.count(), quorum(next.voters.len()));
+        if live >= needed {
+            return Ok(());
+        }
+        Err(Refusal::Unsafe { voters: voters as u64, live: live as u64, needed: needed as u64 })
+    }
+
+    /// Whether a member answers this leader.
+    fn answers(&self, who: &Identity) -> bool {
+        matches!(&self.state, State::Leader(lead) if self.is_active(lead, who) && !self.lost.contains(&who.id))
     }
 
     /// Whether a learner holds what was committed a heartbeat ago, and answers.
@@ -122,5 +139,16 @@ impl Raft {
                 }
             }
         }
+    }
+}
+
+/// Why a change of this node's standing does not apply.
+fn inapplicable(current: &Membership, id: NodeId) -> Refusal {
+    if current.voters.contains_key(&id) {
+        Refusal::VoterAlready(id)
+    } else if current.learners.contains_key(&id) {
+        Refusal::LearnerAlready(id)
+    } else {
+        Refusal::NotAMember(id)
     }
 }

@@ -15,7 +15,7 @@
 use crate::planted_bugs::RaftBugs;
 use crate::types::{Identity, Index, NodeId, Term, Ticks};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -200,6 +200,8 @@ pub enum Input {
     /// The disk is (`true`) or is no longer below its reserve: refuse new commands, transfer leadership, never
     /// campaign.
     DiskLow(bool),
+    /// These nodes stop, as they have said: no leadership transfer goes to them.
+    Leaving(BTreeSet<NodeId>),
 }
 
 /// Between nodes.
@@ -344,15 +346,41 @@ pub enum Refusal {
     /// The learner is too far behind to vote.
     #[error("the learner has not caught up yet")]
     NotCaughtUp,
-    /// The change does not fit the membership: what it removes is missing, or what it adds exists.
-    #[error("the change does not apply to the current membership")]
-    BadChange,
-    /// The last voter cannot leave, nor may live voters lose their majority.
-    #[error("the change would lose the quorum")]
-    Unsafe,
-    /// The named node cannot lead.
-    #[error("the named node is not a live voter")]
-    BadTarget,
+    /// Nothing can be changed about a node that is not a member, and it cannot lead.
+    #[error("node {} is not a member", .0.0)]
+    NotAMember(NodeId),
+    /// It is to become what it is.
+    #[error("node {} is a voter already", .0.0)]
+    VoterAlready(NodeId),
+    /// It is to become what it is.
+    #[error("node {} is a learner already", .0.0)]
+    LearnerAlready(NodeId),
+    /// It is to become a member, and this identity is one.
+    #[error("node {} is a member already", .0.0)]
+    MemberAlready(NodeId),
+    /// It is to become a member, and another identity has its number.
+    #[error("node {} is a member already, with the uuid {}: remove that one first", .0.id.0, .0.uuid)]
+    NumberTaken(Identity),
+    /// A cluster without voters could never commit an entry again.
+    #[error("node {} is the only voter: promote another node first", .0.0)]
+    OnlyVoter(NodeId),
+    /// Live voters must not lose their majority.
+    #[error(
+        "the change would lose the quorum: of the {voters} voters that it leaves, {live} answer and {needed} are needed"
+    )]
+    Unsafe { voters: u64, live: u64, needed: u64 },
+    /// Only voters lead.
+    #[error("node {} is a learner, and only a voter can lead", .0.0)]
+    LearnerCannotLead(NodeId),
+    /// It could not take over.
+    #[error("node {} does not answer the leader", .0.0)]
+    Silent(NodeId),
+    /// It could take over, for a moment.
+    #[error("node {} stops", .0.0)]
+    Stops(NodeId),
+    /// No voter can take over.
+    #[error("no other voter can lead: each is silent or stops")]
+    NoOtherVoter,
 }
 
 /// What a person may want to know.

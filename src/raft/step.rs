@@ -36,6 +36,7 @@ impl Raft {
             Input::SnapshotReceived { from, term, meta } => self.on_snapshot_received(cx, from, term, meta),
             Input::SnapshotSent { to, ok } => self.on_snapshot_sent(cx, to, ok),
             Input::DiskLow(is_low) => self.on_disk_low(cx, is_low),
+            Input::Leaving(nodes) => self.on_leaving(cx, nodes),
         }
         let (index, newest) = self.log.membership();
         if *newest != membership {

@@ -12,8 +12,8 @@
 //!   hang|ok|low|roomy`
 //! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`,
 //!   `pass [KIND [COUNT]]` (those held now), `replay` (release, and keep copies)
-//! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `lead N`, `snapshot N`, `ship FROM
-//!   TO`, `plant NAME`
+//! - `propose [N] X`, `read [N]`, `add|promote|demote|remove N`, `transfer [N]`, `leaving [N ...]` (nodes that
+//!   stop, told to the leader), `lead N`, `snapshot N`, `ship FROM TO`, `plant NAME`
 //!
 //! `kill` alone does not tell the others: `kill N noticed=true` also breaks their links.
 
@@ -245,6 +245,10 @@ impl World {
             "transfer" => {
                 let to = words.first().map(|_| node(words, 0)).transpose()?;
                 (leader()?, Input::Transfer { token, to })
+            }
+            "leaving" => {
+                let nodes = (0..words.len()).map(|at| node(words, at)).collect::<Result<_, _>>()?;
+                (leader()?, Input::Leaving(nodes))
             }
             "lead" => (node(words, 0)?, Input::Lead),
             "ship" => {

@@ -15,6 +15,7 @@ use super::state::{Cx, Raft, State, refuse};
 use super::{Answer, Body, Event, LossCause, Refusal, Token};
 use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, NodeId};
+use std::collections::BTreeSet;
 
 /// Election timeouts between two tries of a leader with a nearly full disk to find one that has room.
 const MAKE_WAY_TIMEOUTS: u64 = 75;
@@ -40,7 +41,37 @@ impl Raft {
                 cx.fx.answers.push((token, Answer::TransferStarted { to: who.id }));
                 self.begin_transfer(cx, who);
             }
-            None => refuse(cx, token, Refusal::BadTarget),
+            None => refuse(cx, token, self.why_not(to)),
+        }
+    }
+
+    /// Why this node cannot get the leadership (`None`: why no node can).
+    fn why_not(&self, to: Option<NodeId>) -> Refusal {
+        let membership = self.membership();
+        match to {
+            None => Refusal::NoOtherVoter,
+            Some(id) if membership.learners.contains_key(&id) => Refusal::LearnerCannotLead(id),
+            Some(id) if !membership.voters.contains_key(&id) => Refusal::NotAMember(id),
+            Some(id) if self.leaving.contains(&id) => Refusal::Stops(id),
+            Some(id) => Refusal::Silent(id),
+        }
+    }
+
+    /// These nodes stop: if one of them was to take over, another may.
+    pub(crate) fn on_leaving(&mut self, cx: &mut Cx<'_>, nodes: BTreeSet<NodeId>) {
+        self.leaving = nodes;
+        if let State::Leader(lead) = &self.state
+            && let Some(transfer) = lead.transfer.as_ref().filter(|transfer| self.leaving.contains(&transfer.to.id))
+        {
+            self.abort_transfer_to(cx, transfer.to.id);
+        }
+    }
+
+    /// The process of this peer is gone, or about to be: it will not take over.
+    pub(crate) fn abort_transfer_to(&mut self, cx: &mut Cx<'_>, peer: NodeId) {
+        let State::Leader(lead) = &mut self.state else { return };
+        if lead.transfer.take_if(|transfer| transfer.to.id == peer).is_some() {
+            cx.fx.events.push(Event::TransferAborted { to: peer });
         }
     }
 
@@ -157,16 +188,18 @@ impl Raft {
         }
     }
 
-    /// Live voters that could lead, and whether each has caught up.
+    /// Live voters that could lead and do not stop, and whether each has caught up.
     fn candidates(&self, lead: &Leadership) -> Vec<(Identity, bool)> {
         let voters = self.membership().voters.iter().map(|(id, uuid)| Identity { id: *id, uuid: *uuid });
         let live =
             voters.filter(|who| *who != self.config.me && self.is_active(lead, who) && !self.lost.contains(&who.id));
-        live.map(|who| {
-            let progress = &lead.peers[&who.id];
-            (who, progress.mode == Mode::Stream && progress.match_index >= self.commit)
-        })
-        .collect()
+        let staying = live.filter(|who| !self.leaving.contains(&who.id));
+        staying
+            .map(|who| {
+                let progress = &lead.peers[&who.id];
+                (who, progress.mode == Mode::Stream && progress.match_index >= self.commit)
+            })
+            .collect()
     }
 
     /// Of the live voters the highest id that has caught up, else the one that is least behind.

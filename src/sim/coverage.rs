@@ -52,6 +52,10 @@ coverage! {
     changes_asked,
     /// Of those, changes that the autopilot chose.
     autopilot,
+    /// Nodes that said that they stop.
+    goodbyes,
+    /// Votes that they gave back.
+    votes_given_back,
     /// Disks that were refused because they were damaged.
     refused_damage,
     /// Disks lost, each a new identity.

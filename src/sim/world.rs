@@ -71,6 +71,12 @@ pub enum SimEvent {
     Link { node: usize, life: u64, about: usize, is_up: bool },
     /// Strike with a fault, and again later.
     Fault { at: usize },
+    /// Nodes stop in order.
+    Departures,
+    /// A node says that it stops.
+    Goodbye { node: usize, life: u64 },
+    /// It ends.
+    Depart { node: usize, life: u64 },
     /// Mend the network.
     Mend,
     /// A disk is well again.
@@ -169,6 +175,10 @@ impl World {
         let mut strangers = Rng::with_seed(seed.rotate_left(48));
         plan.hostile = *pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
         plan.has_secret = strangers.bool();
+        // Likewise for nodes that stop in order.
+        let mut departing = Rng::with_seed(seed.rotate_left(24));
+        let often = departing.u64(6..=20) * plan.election_us();
+        plan.departures_us = (departing.u8(0..5) == 0).then_some(often);
         tune(&mut plan, &mut rng);
         let nodes = plan.nodes();
         let mut world = World {
@@ -222,6 +232,9 @@ impl World {
             world.at(TICK_US, SimEvent::Hostile);
         }
         world.at(TICK_US * 40, SimEvent::Driver);
+        if world.plan.departures_us.is_some() {
+            world.at(TICK_US * 60, SimEvent::Departures);
+        }
         world.at(world.plan.fault_us, SimEvent::LivenessPhase);
         if let Some(at) = world.plan.alter_us {
             world.at(at, SimEvent::Alter);
@@ -382,6 +395,9 @@ impl World {
                 let round_trip = Ticks(w.rng.u64(2 * least..=2 * most) / TICK_US);
                 let up = Input::LinkUp { peer: id, round_trip };
                 w.step(node, if is_up { up } else { Input::LinkLost(id) })?;
+                if is_up && w.plan.departures_us.is_some() {
+                    w.on_return(node, about)?;
+                }
                 w.note_link(node, about, is_up)
             }),
             SimEvent::Fault { at } => self.on_fault(at),
@@ -398,6 +414,12 @@ impl World {
                 w.crash(node, CrashKind::Killed, down_us);
                 Ok(())
             }),
+            SimEvent::Departures => match self.plan.departures_us {
+                Some(mean_us) => self.on_departures(mean_us),
+                None => Ok(()),
+            },
+            SimEvent::Goodbye { node, life } => self.if_alive(node, life, |w| w.on_goodbye(node)),
+            SimEvent::Depart { node, life } => self.if_alive(node, life, |w| w.on_depart(node)),
             SimEvent::Wake { client } => self.on_wake(client),
             SimEvent::Request { client, attempt, node } => self.on_request(client, attempt, node),
             SimEvent::Reply { client, attempt, result } => self.on_reply(client, attempt, result),

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
 /// statements would differ. Nodes of other versions are rejected with a sentence.
-pub const PROTOCOL: u32 = 16;
+pub const PROTOCOL: u32 = 17;
 
 /// Maximum number of characters of another node's `cluster_name` that are shown: as many as the setting may have.
 const NAME_CHARS_MAX: usize = 64;
@@ -168,6 +168,8 @@ pub enum Frame {
     Differs { what: Difference, cluster: Option<Uuid> },
     /// What `config.json` of every host is to contain: the text of the newest version, from the leader.
     ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The sender stops, and gives its vote back.
+    Goodbye,
 }
 
 /// A request of a client that its node forwards to the leader.

@@ -95,7 +95,7 @@ fn outcomes_become_statuses() {
     }
     for (outcome, status, word) in [
         (Outcome::Refused(Reason::NoLeader(NoLeader::NotInTime)), 503, "refused"),
-        (Outcome::Refused(Reason::Raft(Refusal::BadTarget)), 409, "refused"),
+        (Outcome::Refused(Reason::Raft(Refusal::NoOtherVoter)), 409, "refused"),
         (Outcome::Unknown(UnknownReason::LeaderLost), 504, "unknown"),
     ] {
         *served.host.refusal.lock().unwrap() = Some(outcome);

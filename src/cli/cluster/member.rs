@@ -45,7 +45,7 @@ enum MemberCommand {
         /// Id of the node
         node: u64,
     },
-    /// Make a voter a learner
+    /// Make a voter a learner; while it runs and there are fewer than voters_max voters, it is promoted again
     Demote {
         /// Id of the node
         node: u64,

@@ -254,6 +254,7 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
         }
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::ConfigFile(text) => config_writer::hear(shared, from.id, &text),
+        Frame::Goodbye => shared.inboxes.to_core(CoreInput::Goodbye(from)),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
         Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
         Frame::Published { channel, message } => publish(shared, channel, message),

@@ -3,6 +3,8 @@
 //! receives neither appends nor gossip, and would campaign endlessly. After a long time without a leader it therefore
 //! asks which node leads, and asks that leader which identity has its number.
 //!
+//! A node that waits for the only voter says so.
+//!
 //! Only the leader's own answer counts, twice in a row: a node that is behind may know an older membership, and a
 //! leader that has lost its quorum one that is never committed.
 //! Not here: the text for users (`cluster/health.rs`), what a front door of such a node does
@@ -10,7 +12,7 @@
 
 use super::discovery_client::{Asker, named_addresses};
 use crate::node::shared::Shared;
-use crate::outcome::Outsider;
+use crate::outcome::{NoLeader, Outsider};
 use crate::types::Identity;
 use crate::wire::DiscoveryAnswer;
 use log::warn;
@@ -20,6 +22,8 @@ use uuid::Uuid;
 
 /// A member hears from the leader within a few election timeouts.
 const LEADERLESS_MIN: Duration = Duration::from_secs(8);
+/// Other nodes that start at the same time are there by then.
+const WAIT_LOGGED_AFTER: Duration = Duration::from_secs(3);
 /// Time between two rounds of questions.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
@@ -31,6 +35,8 @@ pub struct MembershipCheck {
     /// What the leader said the last time.
     said: Option<Outsider>,
     logged: Option<Outsider>,
+    /// The only voter is offline, which was logged.
+    is_wait_logged: bool,
 }
 
 impl MembershipCheck {
@@ -41,6 +47,9 @@ impl MembershipCheck {
             return shared.set_outsider(None);
         }
         let since = *self.leaderless_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= WAIT_LOGGED_AFTER && !self.is_wait_logged {
+            self.log_wait(shared);
+        }
         if since.elapsed() < LEADERLESS_MIN || self.asked.is_some_and(|at| at.elapsed() < ASK_EVERY) {
             return;
         }
@@ -60,6 +69,16 @@ impl MembershipCheck {
             shared.event("failure", Some(shared.me.id), text);
         }
         self.logged = outsider;
+    }
+
+    /// Says for which node this one waits, if no other can help.
+    fn log_wait(&mut self, shared: &Shared) {
+        let why = shared.why_no_leader();
+        if let NoLeader::OnlyVoterOffline(id) = why {
+            self.is_wait_logged = true;
+            warn!("{why}");
+            shared.event("failure", Some(id), why.to_string());
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::ports::{Ports, close};
 use super::sql_folder::SqlFolder;
-use super::stop;
+use super::{renew, stop};
 use crate::limits;
 use crate::lock::lock;
 use crate::node::handle::Handle;
@@ -308,7 +308,11 @@ impl Running {
         let inboxes = &shared.inboxes;
         info!("stopping: {why}");
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
-        // First, while there is a leader: so its jobs continue on other nodes.
+        let is_outdated = why == renew::OUTDATED;
+        if !is_outdated {
+            stop::say_goodbye(shared);
+        }
+        // While there is a leader: so its jobs continue on other nodes.
         let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
         stop::transfer_leadership(shared);
         shared.begin_stop();
@@ -317,6 +321,9 @@ impl Running {
         close(&resp);
         close(&front);
         stop::drain_clients(shared);
+        if !is_outdated {
+            stop::give_vote_back(shared);
+        }
         shared.finish_stop();
         close(&peer);
         let _ = inboxes.gossip.try_send(GossipInput::Stop);

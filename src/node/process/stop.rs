@@ -1,22 +1,50 @@
-//! The stop of a node: refuse clients, transfer leadership, send the last answers, sync, join, within five seconds.
+//! The stop of a node: say goodbye, transfer leadership, refuse clients, send the last answers, give the vote back where
+//! the others need it, sync, join, within five seconds.
 //!
-//! Not here: how a stop is requested (`node/shared/stopper.rs`), what each thread does at its end.
+//! Not here: how a stop is requested (`node/shared/stopper.rs`), what each thread does at its end, what the others make
+//! of a goodbye (`cluster/departures.rs`).
 
+use crate::cluster::departures;
 use crate::node::shared::Shared;
+use crate::node::shared::messages::CoreInput;
 use crate::node::shared::request::{Operation, transferred_to};
 use crate::raft::Role;
+use crate::types::NodeId;
+use crate::wire::Frame;
 use log::{info, warn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Longest wait for `core` to take an input.
+const CORE_MAX: Duration = Duration::from_millis(200);
 /// Longest wait for a successor.
 const TRANSFER_MAX: Duration = Duration::from_millis(1500);
 /// Longest wait for client connections to end.
 const CLIENTS_MAX: Duration = Duration::from_millis(1500);
+/// Longest wait until this node is a learner, from the end of its last client.
+const DEMOTION_MAX: Duration = Duration::from_millis(1200);
+/// Longest wait of the only voter until a learner that is there has a vote.
+const PROMOTION_MAX: Duration = Duration::from_millis(1000);
+/// Time between two goodbyes: the first may have met a leader that is gone by now.
+const GOODBYE_EVERY: Duration = Duration::from_millis(200);
+/// Time between two looks at what is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Transfers leadership to the best live voter, if this node leads.
+/// Tells all nodes that this one stops.
+pub fn say_goodbye(shared: &Shared) {
+    let _ = shared.inboxes.core.send_timeout(CoreInput::Goodbye(shared.me), CORE_MAX);
+    for link in shared.links().values() {
+        link.send(&Frame::Goodbye);
+    }
+}
+
+/// Transfers leadership to the best live voter that does not stop as well, if this node leads.
 pub fn transfer_leadership(shared: &Shared) {
-    if shared.view().raft.role != Role::Leader || shared.view().raft.membership.voters.len() < 2 {
+    if shared.view().raft.role != Role::Leader {
+        return;
+    }
+    await_other_voter(shared);
+    if !does_a_voter_stay(shared) {
         return;
     }
     let deadline = Instant::now() + TRANSFER_MAX;
@@ -25,8 +53,58 @@ pub fn transfer_leadership(shared: &Shared) {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
             info!("leadership transferred to={to}");
         }
+        Err(_) if !does_a_voter_stay(shared) => info!("leadership not transferred: all voters stop"),
         Err(why) => warn!("leadership not transferred err={why:?}"),
     }
+}
+
+fn does_a_voter_stay(shared: &Shared) -> bool {
+    let view = shared.view();
+    let is_staying = |id: &NodeId| *id != shared.me.id && !view.leaving.contains(id);
+    view.raft.membership.voters.keys().any(is_staying)
+}
+
+/// The only voter waits until the autopilot has promoted a learner that answers, if there is one: otherwise nobody
+/// could lead.
+fn await_other_voter(shared: &Shared) {
+    let deadline = Instant::now() + PROMOTION_MAX;
+    let gateways = shared.directory().gateways.clone();
+    while Instant::now() < deadline {
+        let view = shared.view();
+        let can_vote = |id: NodeId| !gateways.contains(&id) && !view.leaving.contains(&id) && is_linked(shared, id);
+        let has_learner = view.raft.membership.learners.keys().any(|id| can_vote(*id));
+        if view.raft.membership.voters.len() > 1 || !has_learner {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Waits until this voter is a learner, if the nodes that stay have no quorum without it until then.
+pub fn give_vote_back(shared: &Shared) {
+    let (begun, mut said) = (Instant::now(), Instant::now());
+    let is_needed = || {
+        let view = shared.view();
+        let is_staying = |id: NodeId| !view.leaving.contains(&id) && is_linked(shared, id);
+        departures::is_needed_until_demoted(&view.raft.membership, &shared.me, is_staying)
+    };
+    while begun.elapsed() < DEMOTION_MAX {
+        if !is_needed() {
+            return;
+        }
+        if said.elapsed() >= GOODBYE_EVERY {
+            // It may have got the leadership meanwhile.
+            transfer_leadership(shared);
+            say_goodbye(shared);
+            said = Instant::now();
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    warn!("no leader has taken this node's vote back in {} ms", begun.elapsed().as_millis());
+}
+
+fn is_linked(shared: &Shared, id: NodeId) -> bool {
+    shared.links().get(&id).is_some_and(|link| link.is_up())
 }
 
 /// Waits until the client connections are closed.

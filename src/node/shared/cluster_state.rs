@@ -125,6 +125,7 @@ impl Shared {
         let reachable = voters.keys().filter(|id| self.is_online(**id)).count();
         let needed = quorum(voters.len());
         match reachable < needed {
+            true if voters.len() == 1 => NoLeader::OnlyVoterOffline(*voters.keys().next().expect("one")),
             true => {
                 NoLeader::NoQuorum { reachable: reachable as u64, voters: voters.len() as u64, needed: needed as u64 }
             }

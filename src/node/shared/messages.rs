@@ -70,6 +70,8 @@ pub enum CoreInput {
     },
     /// Whether this node's state is known to be wrong.
     Corrupt(bool),
+    /// This node stops, or that one.
+    Goodbye(Identity),
     /// Console command `L`.
     Lead,
     /// Whether less than the reserve is free on the disk.

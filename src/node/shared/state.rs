@@ -57,6 +57,8 @@ pub struct CoreView {
     pub raft: View,
     /// Identities whose frames are accepted: see `raft/guard.rs`.
     pub known: BTreeSet<Identity>,
+    /// Nodes that stop.
+    pub leaving: BTreeSet<NodeId>,
 }
 
 /// Figures for `/metrics` that belong to no thread.
@@ -267,7 +269,7 @@ impl Shared {
             newcomers: Mutex::default(),
             started: Instant::now(),
             started_ms,
-            view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known })),
+            view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known, leaving: BTreeSet::new() })),
             directory: Mutex::default(),
             history: Mutex::default(),
             jobs: Mutex::default(),

@@ -70,6 +70,8 @@ pub struct Raft {
     /// Peers with a process that counts as gone: the link broke and reconnecting was refused, or they led and fell
     /// silent.
     pub(crate) lost: BTreeSet<NodeId>,
+    /// Nodes that stop.
+    pub(crate) leaving: BTreeSet<NodeId>,
     /// Pre-votes refused because the leader seemed alive, with their tick: asked again when its link breaks.
     pub(crate) deferred: Vec<(u64, Message)>,
     /// Reads that wait for the leader's answer.
@@ -141,6 +143,7 @@ impl Raft {
             deadline: None,
             attempts: 0,
             lost: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             deferred: Vec::new(),
             forwarded: Forwarded::default(),
             is_disk_low: false,

@@ -188,6 +188,8 @@ pub struct Plan {
     pub has_autopilot: bool,
     /// Jobs, if this seed has any.
     pub jobs: Option<JobsPlan>,
+    /// Mean time between two times that nodes stop in order, in microseconds; `None`: they never do.
+    pub departures_us: Option<u64>,
     /// Part of clients' operations that are about the database; 0: it is never opened.
     pub sql: f64,
     /// Part of clients' operations that are chat commands.
@@ -320,6 +322,7 @@ impl Plan {
             link_signals: rng.u8(0..4) > 0,
             replaces_voters: rng.bool(),
             has_autopilot: rng.u8(0..3) == 0,
+            departures_us: None,
             jobs: None,
             sql: 0.0,
             talk: 0.0,

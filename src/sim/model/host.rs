@@ -7,6 +7,7 @@
 
 use super::services::{Registers, ServiceBugs};
 use super::worker::Worker;
+use crate::cluster::departures::Departures;
 use crate::cluster::integrity::StateReport;
 use crate::cluster::log_clock::LogClock;
 use crate::lock::{Mutex, MutexGuard, lock};
@@ -203,6 +204,8 @@ pub struct Host {
     pub disk_copy: Option<(Identity, Disk)>,
     /// What its disk held before an older copy was put in its place, until it has started.
     pub replaced_disk: Option<Disk>,
+    /// The goodbyes that its process has heard.
+    pub departures: Departures,
 }
 
 impl Host {
@@ -231,6 +234,7 @@ impl Host {
             sql_older: None,
             disk_copy: None,
             replaced_disk: None,
+            departures: Departures::default(),
         }
     }
 

@@ -242,9 +242,19 @@ impl World {
         let Some(leader) = self.newest_leader() else { return Ok(()) };
         let Some(process) = self.hosts[leader].process.as_ref() else { return Ok(()) };
         let view = process.raft.view();
+        let now_ms = self.now / 1000;
+        match self.hosts[leader].departures.decide(&view, now_ms) {
+            Some(change) if self.leaves_well_majority(&view.membership, &change) => {
+                self.coverage.votes_given_back += 1;
+                return self.change(leader, change);
+            }
+            _ => {}
+        }
         if self.plan.has_autopilot {
+            let leaving = self.hosts[leader].departures.leaving(now_ms);
             let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
-            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways: Default::default() };
+            let gateways = Default::default();
+            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways, leaving };
             match autopilot::decide(&view, &rules) {
                 // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
                 // to.

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod clients;
+pub(crate) mod departures;
 pub(crate) mod effects;
 pub(crate) mod faults;
 pub(crate) mod liveness;

@@ -83,6 +83,7 @@ impl World {
         self.client_checker.on_restart(process.applied, process.service.digest())?;
         let host = &mut self.hosts[node];
         host.process = Some(process);
+        host.departures = Default::default();
         let life = host.life;
         let tick_us = host.tick_us;
         let phase = self.rng.u64(0..tick_us);

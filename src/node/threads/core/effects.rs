@@ -10,7 +10,7 @@ use crate::node::shared::messages::{ApplyJob, DiskJob};
 use crate::node::shared::request::ReplyTo;
 use crate::node::snapshots::transfer;
 use crate::node::spawn;
-use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, SnapshotMeta, Token};
+use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, SnapshotMeta, StepDownCause, Token};
 use crate::services::registry::checkpoint_command;
 use crate::store::SnapshotReader;
 use crate::types::{Identity, Index};
@@ -98,6 +98,9 @@ impl Core {
                 self.requests.become_leader(unapplied);
                 self.requests.on_leader(self.shared.me.id);
                 self.declare_lost_workers();
+            }
+            Event::SteppedDown { cause: StepDownCause::NoQuorum | StepDownCause::DiskStalled, .. } => {
+                self.requests.on_stepped_down();
             }
             Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
             Event::LeaderForgot { leader, index } => renew::refuse_leader(&self.shared, *leader, *index),

@@ -1,4 +1,4 @@
-//! What only a leader does beside replication: membership changes by the autopilot, jobs of lost workers, and reminders
+//! What only a leader does beside replication: membership changes by the autopilot and for nodes that stop, jobs of lost workers, and reminders
 //! to peers that have lost what they acknowledged.
 //!
 //! Not here: the rules (`cluster/autopilot.rs`, `cluster/worker_liveness.rs`).
@@ -12,6 +12,7 @@ use crate::services::Replicated;
 use crate::services::jobs;
 use crate::services::jobs::JobTable;
 use crate::settings::to_ticks;
+use crate::types::{Identity, NodeId};
 use crate::wire::Frame;
 use log::info;
 
@@ -29,9 +30,12 @@ impl Core {
         }
         let view = self.raft.view();
         let gateways = self.shared.directory().gateways.clone();
-        let rules = autopilot::Rules { gateways, ..autopilot::Rules::from(&self.shared.settings) };
+        let now_ms = self.shared.uptime_ms();
+        let leaving = self.departures.leaving(now_ms);
+        let rules = autopilot::Rules { gateways, leaving, ..autopilot::Rules::from(&self.shared.settings) };
         let overdue = || self.shared.overdue_newcomer(&view).map(Change::Remove);
-        let decision = autopilot::decide(&view, &rules).or_else(overdue);
+        let departed = self.departures.decide(&view, now_ms);
+        let decision = departed.or_else(|| autopilot::decide(&view, &rules)).or_else(overdue);
         if decision.is_none() {
             self.autopilot_logged = None;
         }
@@ -46,6 +50,32 @@ impl Core {
             }
             self.step(Input::Change { token, change });
             self.autopilot_token = None;
+        }
+    }
+
+    /// A node stops, perhaps this one. Where this node leads now or later, that one becomes a learner.
+    pub(super) fn on_goodbye(&mut self, who: Identity) {
+        let now_ms = self.shared.uptime_ms();
+        let is_news = !self.departures.leaving(now_ms).contains(&who.id);
+        self.departures.on_goodbye(who, now_ms);
+        if is_news && who != self.shared.me {
+            info!("node {} stops", who.id.0);
+        }
+        self.update_leaving();
+    }
+
+    /// A node has connected.
+    pub(super) fn on_return(&mut self, id: NodeId) {
+        self.departures.on_return(id);
+        self.update_leaving();
+    }
+
+    /// Tells raft and the other threads which nodes stop, if that has changed.
+    pub(super) fn update_leaving(&mut self) {
+        let leaving = self.departures.leaving(self.shared.uptime_ms());
+        if leaving != self.shared.view().leaving {
+            self.step(Input::Leaving(leaving));
+            self.publish();
         }
     }
 

@@ -36,6 +36,9 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 /// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
 const CLOCK_AGAIN: Duration = Duration::from_millis(500);
 
+/// For so long an election may be under way, and what is known about other nodes may be old.
+const ELECTION_MAX: Duration = Duration::from_secs(1);
+
 /// Bytes that a tag adds to a command at most, in an entry and in a frame.
 const TAG_BYTES: usize = 48;
 
@@ -54,6 +57,8 @@ struct PendingRequest {
     /// Whether an earlier attempt was sent to a log that may still contain it: from then on a refusal does not mean
     /// that it is not applied.
     may_be_logged: bool,
+    /// Why the leader, this node, has not done it yet.
+    delayed_by: Option<Refusal>,
 }
 
 /// The requests of one entry that is in the log.
@@ -97,6 +102,7 @@ pub struct PendingRequests {
     last_expire: Instant,
     /// The newest empty batch: for which expiry it was proposed, when, and `Shared::left_at` at that time.
     clocked: Option<(u64, Instant, Option<Index>)>,
+    leaderless_since: Option<Instant>,
 }
 
 impl PendingRequests {
@@ -121,6 +127,7 @@ impl PendingRequests {
             transfers: Vec::new(),
             last_expire: Instant::now(),
             clocked: None,
+            leaderless_since: None,
         }
     }
 
@@ -161,7 +168,7 @@ impl PendingRequests {
             let done_below = self.open.first().copied().unwrap_or(number);
             *tag = Some(Tag { origin: self.origin, number, done_below });
         }
-        self.put(PendingRequest { number, request, was_sent: false, may_be_logged: false });
+        self.put(PendingRequest { number, request, was_sent: false, may_be_logged: false, delayed_by: None });
     }
 
     /// Takes in a command of this node itself, whose reply is not needed.
@@ -231,7 +238,9 @@ impl PendingRequests {
         }
         let mut held = self.others.pop_front()?;
         let input = match &held.request.operation {
-            Operation::Change(raft::Change::Promote(id)) if self.shared.directory().gateways.contains(id) => {
+            Operation::Change(raft::Change::Promote(id)) | Operation::Transfer(Some(id))
+                if self.shared.directory().gateways.contains(id) =>
+            {
                 let why = Reason::Gateway(*id);
                 held.request.reply.answer(Outcome::Refused(why));
                 return self.next_input(next_token);
@@ -460,14 +469,24 @@ impl PendingRequests {
     fn on_refusal(&mut self, why: Refusal, taken: Vec<PendingRequest>) {
         match why {
             Refusal::NotLeader | Refusal::LeadershipTransfer | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
-                self.later.extend(taken);
+                let delayed_by = Some(why).filter(|why| *why != Refusal::NotLeader);
+                let delayed = |held| PendingRequest { delayed_by, ..held };
+                self.later.extend(taken.into_iter().map(delayed));
             }
             Refusal::Busy
             | Refusal::DiskLow
             | Refusal::NotCaughtUp
-            | Refusal::BadChange
-            | Refusal::Unsafe
-            | Refusal::BadTarget => {
+            | Refusal::NotAMember(_)
+            | Refusal::VoterAlready(_)
+            | Refusal::LearnerAlready(_)
+            | Refusal::MemberAlready(_)
+            | Refusal::NumberTaken(_)
+            | Refusal::OnlyVoter(_)
+            | Refusal::Unsafe { .. }
+            | Refusal::LearnerCannotLead(_)
+            | Refusal::Silent(_)
+            | Refusal::Stops(_)
+            | Refusal::NoOtherVoter => {
                 let reason = match self.shared.integrity.corrupt() {
                     Some(corrupt) if why == Refusal::DiskLow => Reason::LeaderCorrupt(corrupt),
                     _ => Reason::Raft(why),
@@ -561,6 +580,33 @@ impl PendingRequests {
         for (_, held) in std::mem::take(&mut self.transfers) {
             self.finish(held, Outcome::Refused(Reason::NotTakenOver(to)));
         }
+    }
+
+    /// This node no longer leads, for want of a quorum or a disk: nobody takes over at its request.
+    pub fn on_stepped_down(&mut self) {
+        for (to, held) in std::mem::take(&mut self.transfers) {
+            self.finish(held, Outcome::Refused(Reason::NotTakenOver(to)));
+        }
+    }
+
+    /// There is no leader. Membership changes and leadership transfers are refused once it is known that there will be
+    /// none: commands wait, since their clients can do nothing else.
+    pub fn on_no_leader(&mut self, now: Instant) {
+        let since = *self.leaderless_since.get_or_insert(now);
+        if self.others.is_empty() || now.duration_since(since) < ELECTION_MAX {
+            return;
+        }
+        let why = self.shared.why_no_leader();
+        if why != NoLeader::NotInTime {
+            for held in std::mem::take(&mut self.others) {
+                self.refuse(held, Reason::NoLeader(why));
+            }
+        }
+    }
+
+    /// There is a leader.
+    pub fn on_some_leader(&mut self) {
+        self.leaderless_since = None;
     }
 
     /// A snapshot replaced the entries up to `index`: it is no longer known whether ours were among them.
@@ -669,6 +715,9 @@ fn ask_of(operation: &Operation) -> (Ask, usize) {
 
 fn too_late(held: &PendingRequest, why: NoLeader) -> Answered {
     match (&held.request.operation, held.was_sent || held.may_be_logged) {
+        (Operation::Change(_) | Operation::Transfer(_), false) if held.delayed_by.is_some() => {
+            Outcome::Refused(held.delayed_by.map_or(Reason::NoLeader(why), Reason::Raft))
+        }
         (Operation::Query { .. }, _) | (_, false) => Outcome::Refused(Reason::NoLeader(why)),
         (_, true) => Outcome::Unknown(UnknownReason::TooLate(why)),
     }

@@ -6,6 +6,7 @@ use super::leadership_events::LossHints;
 use super::outbox::Outbox;
 use super::pending_requests::PendingRequests;
 use super::round_trips::RoundTrips;
+use crate::cluster::departures::Departures;
 use crate::cluster::worker_liveness::WorkerLiveness;
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
@@ -60,6 +61,8 @@ pub struct Core {
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     pub(super) snapshot_schedule: SnapshotSchedule,
     pub(super) round_trips: RoundTrips,
+    /// Nodes that stop, this one among them.
+    pub(super) departures: Departures,
 }
 
 impl Core {
@@ -96,6 +99,7 @@ impl Core {
             is_corrupt: false,
             snapshot_schedule,
             round_trips: RoundTrips::default(),
+            departures: Departures::default(),
             shared,
         };
         if core.shared.integrity.is_corrupt() {
@@ -110,6 +114,7 @@ impl Core {
     pub(super) fn publish(&mut self) {
         self.is_view_stale = false;
         self.last_publish = Instant::now();
-        self.shared.set_view(CoreView { raft: self.raft.view(), known: self.raft.known() });
+        let leaving = self.departures.leaving(self.shared.uptime_ms());
+        self.shared.set_view(CoreView { raft: self.raft.view(), known: self.raft.known(), leaving });
     }
 }

@@ -54,6 +54,7 @@ impl Core {
             if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING {
                 self.last_housekeeping = now;
                 self.update_links();
+                self.update_leaving();
                 self.consult_autopilot();
                 self.declare_lost_workers();
                 self.remind_peers_of_lost_promises();
@@ -125,6 +126,7 @@ impl Core {
                 // Less than a tick is nothing that a timer could wait for.
                 let round_trip = Ticks(round_trip.as_millis() as u64 / TICK_MS);
                 self.worker_liveness.mark_reachable(id);
+                self.on_return(id);
                 self.step(Input::LinkUp { peer: id, round_trip });
                 self.requests.on_link_up(id);
             }
@@ -148,6 +150,7 @@ impl Core {
                 }
             }
             CoreInput::Met { who, addresses, is_proved } => {
+                self.on_return(who.id);
                 if is_proved {
                     self.introduce(who);
                 }
@@ -201,6 +204,7 @@ impl Core {
                 None => warn_seldom!("forwarded request without a way back peer={}", from.id),
             },
             CoreInput::Forwarded(answers) => self.requests.on_forwarded(answers),
+            CoreInput::Goodbye(who) => self.on_goodbye(who),
             CoreInput::Lead => self.step(Input::Lead),
             CoreInput::CopyState { reply } => {
                 if let Some(meta) = self.raft.snapshot_meta(self.sent_to_apply) {
@@ -227,6 +231,9 @@ impl Core {
         let view = (self.raft.role(), self.raft.leader());
         self.requests.on_log_end(self.raft.last_index());
         self.requests.expire(now);
+        if view.1.is_some() {
+            self.requests.on_some_leader();
+        }
         match view {
             (Role::Leader, _) => {
                 while let Some(input) = self.requests.next_input(&mut self.next_token) {
@@ -250,7 +257,10 @@ impl Core {
                     self.step(input);
                 }
             }
-            (_, None) => self.requests.bounce_forwarded(),
+            (_, None) => {
+                self.requests.bounce_forwarded();
+                self.requests.on_no_leader(now);
+            }
         }
     }
 }

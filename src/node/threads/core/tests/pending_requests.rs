@@ -326,3 +326,51 @@ fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
     assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, false), "it is refused");
     assert!(requests.is_idle());
 }
+
+fn change(requests: &mut PendingRequests, within: Duration) -> Receiver<Answered> {
+    let (reply, answer) = bounded(1);
+    let operation = Operation::Change(raft::Change::Demote(NodeId(2)));
+    requests.hold(Request { operation, deadline: Instant::now() + within, reply: ReplyTo::Local(reply) });
+    answer
+}
+
+#[test]
+fn a_change_that_waited_for_another_to_its_deadline_says_so() {
+    let (mut requests, _dir) = requests();
+    let answer = change(&mut requests, SOON);
+    let Some(Input::Change { token, .. }) = requests.next_input(&mut 0) else { panic!("it is the only request") };
+    requests.on_answer(token, Answer::Refused(Refusal::ChangeInFlight));
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "it waits");
+    requests.expire(Instant::now() + SOON + EXPIRE_EVERY);
+    let delayed = Outcome::Refused(Reason::Raft(Refusal::ChangeInFlight));
+    assert_eq!(answer.try_recv(), Ok(delayed));
+}
+
+#[test]
+fn without_a_leader_a_change_waits_for_an_election_and_no_longer() {
+    let (mut requests, _dir) = requests();
+    // This node is the only voter, and online: an election is all that is missing.
+    let (start, answer) = (Instant::now(), change(&mut requests, SOON));
+    requests.on_no_leader(start);
+    requests.on_no_leader(start + ELECTION_MAX * 2);
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty));
+    requests.shared.set_outsider(Some(crate::outcome::Outsider::Removed));
+    requests.on_some_leader();
+    requests.on_no_leader(start + ELECTION_MAX * 3);
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "a leader has just gone");
+    requests.on_no_leader(start + ELECTION_MAX * 4);
+    assert!(matches!(answer.try_recv(), Ok(Outcome::Refused(Reason::NoLeader(NoLeader::Outsider(..))))));
+    assert!(requests.is_idle());
+}
+
+#[test]
+fn a_transfer_of_a_leader_that_lost_its_quorum_has_failed() {
+    let (mut requests, _dir) = requests();
+    let (reply, answer) = bounded(1);
+    let operation = Operation::Transfer(Some(NodeId(2)));
+    requests.hold(Request { operation, deadline: Instant::now() + SOON, reply: ReplyTo::Local(reply) });
+    let Some(Input::Transfer { token, .. }) = requests.next_input(&mut 0) else { panic!("it is the only request") };
+    requests.on_answer(token, Answer::TransferStarted { to: NodeId(2) });
+    requests.on_stepped_down();
+    assert_eq!(answer.try_recv(), Ok(Outcome::Refused(Reason::NotTakenOver(NodeId(2)))));
+}
