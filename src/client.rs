@@ -113,16 +113,22 @@ pub struct Client {
     pub within: Option<Duration>,
     /// Pause before the next node is tried.
     pub pause: Duration,
-    /// Bearer token, sent with each request.
+    /// Token of a chat user, sent with each request.
     pub token: Option<String>,
+    /// The setting `client_password` of the cluster, sent with each request.
+    pub password: Option<String>,
 }
 
 /// A clone starts with the same node, on a connection of its own.
 impl Clone for Client {
     fn clone(&self) -> Client {
-        let Client { addresses, at, connection: _, patience, within, pause, token } = self;
-        let (addresses, token) = (addresses.clone(), token.clone());
-        Client { addresses, at: *at, connection: None, patience: *patience, within: *within, pause: *pause, token }
+        Client {
+            addresses: self.addresses.clone(),
+            connection: None,
+            token: self.token.clone(),
+            password: self.password.clone(),
+            ..*self
+        }
     }
 }
 
@@ -172,6 +178,7 @@ impl Client {
             within: Some(Duration::from_secs(20)),
             pause: Duration::from_millis(20),
             token: None,
+            password: None,
         }
     }
 
@@ -299,7 +306,7 @@ impl Client {
             None => false,
         };
         let connection = match Connection::open(self.address(), self.patience.min(CONNECT_MAX)) {
-            Ok(connection) => connection,
+            Ok(connection) => connection.with_password(self.password.as_deref()),
             Err(e) if broke => return AttemptResult::Lost(in_words(&e)),
             Err(e) => return AttemptResult::NotSent(in_words(&e)),
         };
@@ -322,7 +329,7 @@ impl Client {
     fn headers(&self, request: &Request) -> String {
         let mut headers = String::new();
         if let Some(token) = &self.token {
-            headers += &format!("Authorization: Bearer {token}\r\n");
+            headers += &format!("X-Phalanx-Chat-Token: {token}\r\n");
         }
         if let Some(key) = &request.key {
             headers += &format!("Idempotency-Key: {key}\r\n");

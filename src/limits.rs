@@ -64,6 +64,8 @@ pub const HTTP_HEADERS_MAX: usize = 100;
 pub const HTTP_BODY_BYTES_MAX: usize = 8 << 20;
 /// A database that is to be loaded: it is forwarded in pieces, one file at a time.
 pub const HTTP_LOAD_BYTES_MAX: usize = 1 << 30;
+/// The form of a log-in, from a client that is not known yet. More: 413.
+pub const HTTP_LOGIN_BYTES_MAX: usize = 8 << 10;
 /// Total time for a head to arrive, whatever the pace of its bytes.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes a second that a body, a response or a piece of a stream moves at least, on average over a window. Slower: 408,
@@ -125,9 +127,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 16 << 20;
 /// One request of the Redis protocol, as sent. A longer one is a protocol error; what is left of [`COMMAND_BYTES_MAX`]
 /// is for the form in which it is forwarded.
 pub const RESP_REQUEST_BYTES_MAX: usize = COMMAND_BYTES_MAX - (64 << 10);
-/// The same from a client that has not named the secret yet.
+/// The same from a client that has not named the password yet.
 pub const RESP_UNKNOWN_BYTES_MAX: usize = 16 << 10;
-/// Time in which a client of the Redis port must have named the secret, if there is one. Later: the connection is
+/// Time in which a client of the Redis port must have named the password, if there is one. Later: the connection is
 /// closed.
 pub const RESP_AUTH_DEADLINE: Duration = Duration::from_secs(10);
 /// Time in which its first request must be whole. Long enough for a person who types; later: the connection is closed.

@@ -18,7 +18,7 @@ pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 use crate::address;
 use crate::limits::TICK_MS;
 use crate::types::{Addresses, NodeId, Ticks};
-use rules::{PORT_BASE_MAX, Rule};
+use rules::{MASK, PORT_BASE_MAX, Rule, is_secret};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
@@ -26,8 +26,6 @@ use std::path::PathBuf;
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "settings.json";
-/// Length in characters from which a randomly drawn `cluster_secret` cannot be guessed.
-const SECRET_CHARS_GOOD: usize = 16;
 
 /// Who is preferred as leader among those whose log is fresh enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +146,11 @@ settings! {
     /// Languages that jobs may be written in.
     runtimes: Vec<Runtime> = runtimes::known(), Rule::Runtimes;
     /// Shared by all nodes; proves on the peer port that a node belongs here. Needed beyond loopback.
-    cluster_secret: Option<String> = None, Rule::Secret(6, 256);
+    cluster_secret: Option<String> = None, Rule::Secret(256);
+    /// What clients must present on the HTTP and Redis ports. Needed beyond loopback.
+    client_password: Option<String> = None, Rule::Password(8, 256);
+    /// Whether health checks and metrics are answered without it.
+    health_open: bool = true, Rule::Switch;
 }
 
 /// Ports of one node.
@@ -167,11 +169,11 @@ impl Ports {
 }
 
 impl Settings {
-    /// Each key with its value in the order of the documentation; the secret is masked.
+    /// Each key with its value in the order of the documentation; secrets are masked.
     pub fn shown(&self) -> Vec<(&'static str, Value)> {
         let mut all = self.to_map();
-        if self.cluster_secret.is_some() {
-            all.insert("cluster_secret".into(), Value::from("********"));
+        for (_, value) in all.iter_mut().filter(|(key, value)| is_secret(key) && !value.is_null()) {
+            *value = Value::from(MASK);
         }
         KEYS.iter().map(|(key, _)| (*key, all.remove(*key).unwrap_or(Value::Null))).collect()
     }
@@ -245,18 +247,6 @@ impl Settings {
         to_ticks(self.election_timeout_ms)
     }
 
-    /// A warning if the secret is too short. A client of a node's peer port gets data that guesses can be verified with
-    /// (`wire/authentication.rs`).
-    fn short_secret(&self) -> Option<String> {
-        let len = self.cluster_secret.as_ref()?.chars().count();
-        (len < SECRET_CHARS_GOOD).then(|| {
-            format!(
-                "cluster_secret has only {len} characters and can be guessed: use at least {SECRET_CHARS_GOOD} random \
-                 characters"
-            )
-        })
-    }
-
     /// `dead_after_ms` in ticks.
     pub fn dead_after_ticks(&self) -> Ticks {
         to_ticks(self.dead_after_ms)
@@ -323,7 +313,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let env = env.map(|value| ("PHALANX_CLUSTER_SECRET".to_string(), value.to_string()));
-            Settings::load(Some(&path), env, &[]).unwrap().1.exposed_secret()
+            Settings::load(Some(&path), env, &[]).unwrap().1.exposed("cluster_secret")
         };
         const WITH: &str = r#"{"cluster_secret": "abracadabra-abracadabra"}"#;
         for mode in [0o644, 0o640, 0o604] {
@@ -337,26 +327,47 @@ mod tests {
     }
 
     #[test]
-    fn a_short_secret_is_warned_of() {
-        let said = |secret: Option<&str>| {
-            Settings { cluster_secret: secret.map(String::from), ..Settings::default() }.short_secret()
-        };
-        assert_eq!((said(None), said(Some("abracadabra-abra"))), (None, None));
-        let warning = said(Some("abracadabra-abr")).unwrap();
-        assert!(warning.contains("15 characters") && !warning.contains("abra"), "{warning}");
+    fn a_short_secret_is_refused_with_the_cure() {
+        for short in ["abracadabra-abracada", "0123456789abcdef0123456789abcde", "abr"] {
+            let faults = load(&format!(r#"{{"cluster_secret": "{short}"}}"#), &[], &[]).unwrap_err();
+            let text = faults[0].to_string();
+            assert!(faults.len() == 1 && text.contains("too short to hold 128 random bits"), "{text}");
+            assert!(text.contains("`phalanx secret new`") && text.contains("on all of them"), "{text}");
+            assert!(!text.contains("abra") && !text.contains("0123"), "{text}");
+        }
+        let (settings, _) = load("{}", &[("PHALANX_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef")], &[]).unwrap();
+        assert!(settings.cluster_secret.is_some());
+    }
+
+    #[test]
+    fn the_password_of_clients_is_another_secret() {
+        const SECRET: &str = "abracadabra-abracadabra";
+        let of = |password: &str| format!(r#"{{"cluster_secret": "{SECRET}", "client_password": "{password}"}}"#);
+        let text = load(&of(SECRET), &[], &[]).unwrap_err()[0].to_string();
+        assert!(text.contains("client_password = ********") && text.contains("another value"), "{text}");
+        let text = load(&of("short"), &[], &[]).unwrap_err()[0].to_string();
+        assert!(text.contains("8 to 256 characters") && !text.contains("short"), "{text}");
+        let (settings, _) = load(&of("open sesame"), &[], &[]).unwrap();
+        assert!(settings.health_open && settings.client_password.as_deref() == Some("open sesame"));
+        let shown = format!("{:?}", settings.shown());
+        assert!(!shown.contains("sesame") && !shown.contains("abracadabra"), "{shown}");
+        let (settings, _) = load("{}", &[("PHALANX_CLIENT_PASSWORD", "")], &[]).unwrap();
+        assert_eq!(settings.client_password, None);
     }
 
     #[test]
     fn a_secret_on_the_command_line_is_refused() {
-        for key in ["cluster_secret", "cluster-secret"] {
+        for key in ["cluster_secret", "cluster-secret", "client_password"] {
+            let variable = format!("PHALANX_{}", key.replace('-', "_").to_ascii_uppercase());
             let faults = load("{}", &[], &[(key, "abracadabra-abracadabra")]).unwrap_err();
             let text = faults.iter().map(SettingsError::to_string).collect::<Vec<_>>().join("\n");
-            assert!(text.contains("the command line is visible") && text.contains("PHALANX_CLUSTER_SECRET"), "{text}");
+            assert!(text.contains("the command line is visible") && text.contains(&variable), "{text}");
             assert!(text.contains("settings file") && text.contains("chmod 600"), "{text}");
             assert!(!text.contains("abracadabra"), "{text}");
         }
         // An empty text does not count as a secret.
-        let (settings, _) = load(r#"{"cluster_secret": "hush hush"}"#, &[], &[("cluster_secret", "")]).unwrap();
+        let (settings, _) =
+            load(r#"{"cluster_secret": "hush hush hush hush hush"}"#, &[], &[("cluster_secret", "")]).unwrap();
         assert_eq!(settings.cluster_secret, None);
         let misspelt = load("{}", &[], &[("cluster_secrets", "abracadabra-abracadabra")]).unwrap_err();
         assert!(!misspelt[0].to_string().contains("abracadabra"), "{}", misspelt[0]);
@@ -436,7 +447,7 @@ mod tests {
             ("peers", "not allowed"),
             ("leader_preference", "not allowed"),
             ("service_port", "wrong type"),
-            ("cluster_secret", "not allowed"),
+            ("cluster_secret", "too short to hold 128 random bits, so it can be guessed"),
             ("host", "does not fit the other settings"),
         ];
         for (key, why) in expected {
@@ -460,12 +471,22 @@ mod tests {
         assert_eq!(key_of(r#"{"gossip_ms": 1500}"#), "fail_after_ms");
         assert_eq!(key_of(r#"{"voters_min": 5, "voters_max": 3}"#), "voters_max");
         assert_eq!(key_of(r#"{"kv_port_base": 5700}"#), "leader_port_base");
-        assert_eq!(key_of(r#"{"host": "0.0.0.0"}"#), "host");
-        assert_eq!(key_of(r#"{"host": "0.0.0.0", "cluster_secret": "open sesame", "peers": ["b:5701"]}"#), "host");
-        assert!(load(r#"{"host": "10.1.2.3", "cluster_secret": "open sesame"}"#, &[], &[]).is_ok());
+        const BOTH: &str = r#""cluster_secret": "abracadabra-abracadabra", "client_password": "open sesame""#;
+        let (secret, password) = BOTH.split_once(", ").unwrap();
+        for (given, missing) in [
+            ("", "once cluster_secret and client_password is"),
+            (secret, "once client_password is"),
+            (password, "once cluster_secret is"),
+        ] {
+            let comma = if given.is_empty() { "" } else { ", " };
+            let fault = load(&format!(r#"{{"host": "0.0.0.0"{comma}{given}}}"#), &[], &[]).unwrap_err()[0].to_string();
+            assert!(fault.contains("host = ") && fault.contains(missing), "{fault}");
+        }
+        assert_eq!(key_of(&format!(r#"{{"host": "0.0.0.0", {BOTH}, "peers": ["b:5701"]}}"#)), "host");
+        assert!(load(&format!(r#"{{"host": "10.1.2.3", {BOTH}}}"#), &[], &[]).is_ok());
         assert!(load(r#"{"host": "127.0.0"}"#, &[], &[]).is_err());
         assert!(load(r#"{"host": "::1"}"#, &[], &[]).is_ok());
-        let everywhere = r#"{"host": "::", "cluster_secret": "open sesame", "peers": ["b:5701"]"#;
+        let everywhere = format!(r#"{{"host": "::", {BOTH}, "peers": ["b:5701"]"#);
         assert!(load(&format!("{everywhere}, \"advertise_host\": \"a.example\"}}"), &[], &[]).is_ok());
     }
 

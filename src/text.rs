@@ -5,6 +5,8 @@
 //! All of them are shown by their code point. U+200D (which joins emoji) and the characters of all scripts are kept.
 //! Not here: the output itself (`cli/term.rs`, `node/process/logging.rs`).
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fmt::Write;
 
 /// Text that programs on Windows have saved in UTF-16.
@@ -60,6 +62,11 @@ fn shown(text: &str, is_kept: fn(char) -> bool) -> String {
         written.expect("a String takes all");
     }
     out
+}
+
+/// Value of `Authorization` that presents the setting `client_password` to a node, which reads no user name.
+pub fn basic_credentials(password: &str) -> String {
+    format!("Basic {}", BASE64.encode(format!("default:{password}")))
 }
 
 /// Escapes bytes that arrive in pieces, as [`plain_lines`]; bytes that are not UTF-8 are shown as `\xff`.

@@ -33,10 +33,12 @@
   let home = null; // the node that the page came from: the only one that takes changes from it
   let homeLostAt = null; // when that one was lost, until it is back
   let frontPort = 0;
+  let access = null; // what this page presents to nodes where a password is set: a browser sends cookies to its own host only
   let drawJobs = null;
   let box = null;
   const history = new Map(); // node id -> its commands a second, once a second, for the last minute
   const HISTORY = 60;
+  let mustLogIn = false; // a node has refused this page's session
   let sampledAt = 0; // by the clock of the node that sends the frames
   let sampledCommit = 0;
   let commitRate = 0; // entries a second
@@ -47,6 +49,9 @@
     document.currentScript?.remove();
     home = me.node;
     frontPort = me.front_port;
+    access = me.access;
+    $("logout").hidden = access === null;
+    $("logout").addEventListener("click", logOut);
     for (const node of me.nodes) addresses.set(node.id, reached(node));
     source = { node: me.node, session: me.session, controller: null };
     const page = { $, set, make, plural, span, when, pause, lines };
@@ -54,6 +59,7 @@
     page.home = () => home;
     page.isHomeHere = () => homeLostAt === null;
     page.followed = () => (source ? source.node : null);
+    page.withAccess = withAccess;
     box = runBox(page);
     drawJobs = jobsSection({ ...page, jobLink: box.jobLink });
     heardAt = performance.now();
@@ -79,11 +85,20 @@
     if (tabs && source && source.tab === undefined) tabs.postMessage({ ...tab, isLeaving });
   });
 
+  /** The headers of a request, with the session of this page where a password is set. */
+  const withAccess = (headers = {}) => (access === null ? headers : { ...headers, Authorization: `Bearer ${access}` });
+
+  async function logOut() {
+    // The cookie is gone for all tabs; what is open here is left by the reload.
+    await fetch("/logout", { method: "POST", headers: withAccess({ "Content-Type": "application/json" }) }).catch(() => null);
+    location.reload();
+  }
+
   /** Learns at once that the node behind the page is gone. */
   async function watch(page) {
     let isHeld = false;
     try {
-      const answer = await fetch("/v1/hold", { cache: "no-store" });
+      const answer = await fetch("/v1/hold", { headers: withAccess(), cache: "no-store" });
       isHeld = answer.ok;
       const reader = answer.body.getReader();
       while (!(await reader.read()).done);
@@ -194,7 +209,9 @@
         pump(found);
         return;
       }
-      notice(`no node answers: the last data came from node ${lost.node}; trying again`, true);
+      if (mustLogIn) notice("this session has ended, or the password was changed: reload the page and log in again", true);
+      else notice(`no node answers: the last data came from node ${lost.node}; trying again`, true);
+      mustLogIn = false;
       await pause(RETRY_MS);
     }
   }
@@ -261,7 +278,8 @@
     const timer = setTimeout(() => controller.abort(), ATTEMPT_MS);
     try {
       const url = `${addresses.get(node)}/v1/stream`;
-      const answer = await fetch(url, { signal: controller.signal, cache: "no-store", credentials: "omit" });
+      const answer = await fetch(url, { headers: withAccess(), signal: controller.signal, cache: "no-store", credentials: "omit" });
+      if (answer.status === 401) mustLogIn = true;
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       const frames = lines(answer.body.getReader());
       const first = await frames.next();

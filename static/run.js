@@ -6,7 +6,7 @@
 // Not here: workers and results (jobs.js), whom the page follows (app.js).
 "use strict";
 
-const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, followed }) => {
+const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, followed, withAccess }) => {
   const ANSWER_MS = 15_000; // Longest wait for an answer; a node gives up its own wait long before.
   const GIVE_UP_MS = 30_000; // Nodes are asked for so long, one after another.
   const SILENCE_MS = 8000; // A stream of output says something every 2 s, if only an empty line.
@@ -131,7 +131,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
   /** What a node said, or why not in plain words: `{said}` or `{why, status}`. */
   async function ask(method, path, body) {
     // Under one key it is done once, whoever sends it again: this page to another node, or a browser by itself.
-    const headers = { "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") };
+    const headers = withAccess({ "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") });
     if (body) headers["Content-Type"] = "application/json";
     const until = performance.now() + GIVE_UP_MS;
     for (;;) {
@@ -239,7 +239,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     heard();
     try {
       const path = `/v1/jobs/${wanted.id}/output?follow&format=ndjson`;
-      const answer = await fetch(at(asked(), path), { signal: controller.signal, cache: "no-store" });
+      const answer = await fetch(at(asked(), path), { headers: withAccess(), signal: controller.signal, cache: "no-store" });
       if (!answer.ok) {
         const { why, status } = await fault(answer);
         if (job !== wanted) return;

@@ -162,7 +162,7 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Finding
 fn open(address: &str, token: &str) -> Result<Reader> {
     let opened = (|| {
         let mut connection = Connection::open(address, PATIENCE)?;
-        connection.send_bytes("GET", "/v1/chat/stream", &format!("Authorization: Bearer {token}\r\n"), None)?;
+        connection.send_bytes("GET", "/v1/chat/stream", &format!("X-Phalanx-Chat-Token: {token}\r\n"), None)?;
         let head = connection.head(Instant::now() + PATIENCE)?;
         if head.status != 200 {
             return Err(std::io::Error::other(format!("status {}", head.status)));

@@ -73,6 +73,9 @@ pub struct LoadArgs {
     /// Measure running servers instead, at these ports
     #[arg(long = "endpoint", value_delimiter = ',', value_name = "HOST:PORT")]
     pub endpoints: Vec<String>,
+    /// What these servers require: the setting `client_password`, never an argument.
+    #[arg(skip)]
+    pub password: Option<String>,
 }
 
 fn parse_seconds(text: &str) -> std::result::Result<Duration, String> {
@@ -215,13 +218,16 @@ pub fn run(exe: &Path, verb: CommandKind, options: &Options, progress: &Progress
     let random = std::iter::repeat_with(|| fastrand::alphanumeric() as u8);
     let value: Vec<u8> = random.take(options.value_bytes as usize).collect();
     let load = options.common.load(addresses, options.pipeline as usize, options.keys);
+    let password = options.common.password.as_deref();
     // Reads find every key, and ZooKeeper writes only to nodes that exist.
     if verb == CommandKind::Get || options.server == Server::Zookeeper {
         progress.begin_counted(&format!("writing {} keys", options.keys), options.keys);
         let load = Load { clients: FILL_CLIENTS, pipeline: FILL_PIPELINE, ..load.clone() };
         let speak = || -> Box<dyn Dialect> {
             match options.server {
-                Server::Redis => Box::new(Redis::new(CommandKind::Set, value.clone(), false, None)),
+                Server::Redis => {
+                    Box::new(Redis::new(CommandKind::Set, value.clone(), false, None).with_password(password))
+                }
                 Server::Etcd => Box::new(Etcd::new(CommandKind::Set, value.clone())),
                 Server::Zookeeper => Box::new(ZooKeeper::new(Task::Create, value.clone())),
             }
@@ -240,7 +246,8 @@ pub fn run(exe: &Path, verb: CommandKind, options: &Options, progress: &Progress
         let speak = || -> Box<dyn Dialect> {
             match (options.server, verb) {
                 (Server::Redis, verb) => {
-                    Box::new(Redis::new(verb, value.clone(), mode == Mode::Eventual, options.wait))
+                    let is_eventual = mode == Mode::Eventual;
+                    Box::new(Redis::new(verb, value.clone(), is_eventual, options.wait).with_password(password))
                 }
                 (Server::Etcd, verb) => Box::new(Etcd::new(verb, value.clone())),
                 (Server::Zookeeper, CommandKind::Set) => Box::new(ZooKeeper::new(Task::Write, value.clone())),

@@ -56,21 +56,32 @@ pub struct Redis {
     wait: Option<u32>,
     /// Commands of this batch whose replies are due; the reply to `WAIT` comes after them.
     due: usize,
+    password: Option<String>,
 }
 
 impl Redis {
     /// `is_eventual` asks Phalanx for its eventual mode; `wait` sends `WAIT n 0` after each run, for Redis itself.
     pub fn new(verb: CommandKind, value: Vec<u8>, is_eventual: bool, wait: Option<u32>) -> Redis {
-        Redis { verb, value, is_eventual, wait, due: 0 }
+        Redis { verb, value, is_eventual, wait, due: 0, password: None }
+    }
+
+    /// Authenticates first.
+    pub fn with_password(mut self, password: Option<&str>) -> Redis {
+        self.password = password.map(str::to_string);
+        self
     }
 }
 
 impl Dialect for Redis {
     fn hello(&mut self) -> (Vec<u8>, usize) {
-        match self.is_eventual {
-            true => (b"*2\r\n$11\r\nCONSISTENCY\r\n$8\r\neventual\r\n".to_vec(), 1),
-            false => (Vec::new(), 0),
+        let mut out = Vec::new();
+        if let Some(password) = &self.password {
+            out.extend(format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n", password.len()).into_bytes());
         }
+        if self.is_eventual {
+            out.extend_from_slice(b"*2\r\n$11\r\nCONSISTENCY\r\n$8\r\neventual\r\n");
+        }
+        (out, usize::from(self.password.is_some()) + usize::from(self.is_eventual))
     }
 
     fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
@@ -126,6 +137,15 @@ impl Dialect for Redis {
 #[cfg(test)]
 mod tests {
     use crate::bench::protocols::*;
+
+    #[test]
+    fn a_password_comes_before_everything_else() {
+        let mut redis = Redis::new(CommandKind::Get, Vec::new(), true, None).with_password(Some("open sesame"));
+        let (bytes, replies) = redis.hello();
+        assert_eq!(replies, 2);
+        assert!(bytes.starts_with(b"*2\r\n$4\r\nAUTH\r\n$11\r\nopen sesame\r\n*2\r\n$11\r\nCONSISTENCY"));
+        assert_eq!(Redis::new(CommandKind::Get, Vec::new(), false, None).with_password(None).hello(), (Vec::new(), 0));
+    }
 
     #[test]
     fn replies_are_cut_at_every_byte() {

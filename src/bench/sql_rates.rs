@@ -11,6 +11,7 @@ use super::protocols::{Dialect, ServerReply};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result, web};
 use crate::progress::Progress;
+use crate::text::basic_credentials;
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -50,20 +51,21 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Rat
     let addresses = options.common.servers(&mut own, exe, Cluster::http, progress)?;
     let value: String = std::iter::repeat_with(fastrand::alphanumeric).take(options.value_bytes as usize).collect();
     progress.begin_counted(&format!("filling in {} rows", options.rows), options.rows);
-    prepare(&addresses[0], options.rows, &value, progress)?;
+    let password = options.common.password.as_deref();
+    prepare(&addresses[0], password, options.rows, &value, progress)?;
     let load = options.common.load(addresses, 1, options.rows);
     let (clients, span) = (options.common.clients, options.common.span);
     progress.begin_timed(&format!("inserts: {clients} clients for {} s", span.as_secs_f64()), span);
-    let inserts = load::run(&load, &|| Box::new(Database::inserting(&value)))?;
+    let inserts = load::run(&load, &|| Box::new(Database::inserting(&value).with_password(password)))?;
     progress.begin_timed(&format!("queries: {clients} clients for {} s", span.as_secs_f64()), span);
-    let queries = load::run(&load, &|| Box::new(Database::querying(&options.level)))?;
+    let queries = load::run(&load, &|| Box::new(Database::querying(&options.level).with_password(password)))?;
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", options.level), &queries)])
 }
 
 /// Drops and creates both tables: one that grows, and one of `rows` rows to be read.
-fn prepare(address: &str, rows: u64, value: &str, progress: &Progress) -> Result<()> {
+fn prepare(address: &str, password: Option<&str>, rows: u64, value: &str, progress: &Progress) -> Result<()> {
     let execute = |statements: serde_json::Value| -> Result<()> {
-        let answer = web::ask(address, "POST", "/db/execute", Some(&statements), PATIENCE)
+        let answer = web::ask_with(password, address, "POST", "/db/execute", Some(&statements), PATIENCE)
             .map_err(LabError::io(format!("ask {address}")))?;
         match answer.status == 200 && !answer.text().contains("\"error\"") {
             true => Ok(()),
@@ -95,6 +97,8 @@ struct Database {
     before: String,
     after: String,
     is_keyed: bool,
+    /// A header line, or nothing.
+    authorization: String,
     /// A part of the body of each successful answer.
     wanted: &'static str,
 }
@@ -106,6 +110,7 @@ impl Database {
             before: format!(r#"[["INSERT INTO bench_grown(value) VALUES(?)","{value}"]]"#),
             after: String::new(),
             is_keyed: false,
+            authorization: String::new(),
             wanted: "\"rows_affected\":1",
         }
     }
@@ -116,8 +121,14 @@ impl Database {
             before: r#"[["SELECT value FROM bench_read WHERE id = ?","#.into(),
             after: "]]".into(),
             is_keyed: true,
+            authorization: String::new(),
             wanted: "\"values\":[[",
         }
+    }
+
+    fn with_password(self, password: Option<&str>) -> Database {
+        let authorization = password.map(|it| format!("Authorization: {}\r\n", basic_credentials(it)));
+        Database { authorization: authorization.unwrap_or_default(), ..self }
     }
 }
 
@@ -128,12 +139,12 @@ impl Dialect for Database {
 
     fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
         let key = if self.is_keyed { key.to_string() } else { String::new() };
-        let (target, before, after) = (&self.target, &self.before, &self.after);
+        let Database { target, before, after, authorization, .. } = self;
         let length = before.len() + key.len() + after.len();
         write!(
             out,
-            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n\
-             {before}{key}{after}"
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{before}{key}{after}"
         )
         .expect("a Vec takes every write");
     }

@@ -93,6 +93,14 @@ pub fn endpoints(args: &ClientArgs) -> Result<Vec<String>, Fault> {
     endpoints_in(args, &settings_of(args)?)
 }
 
+/// The password that the cluster requires, from the settings of the arguments.
+///
+/// # Errors
+/// Invalid settings.
+pub fn password(args: &ClientArgs) -> Result<Option<String>, Fault> {
+    Ok(settings_of(args)?.client_password)
+}
+
 fn settings_of(args: &ClientArgs) -> Result<Settings, Fault> {
     match settings(args.settings.as_deref()) {
         // With --endpoints, the settings file of the current folder is not needed and its faults do not matter.
@@ -121,10 +129,23 @@ impl ClusterClient {
                 let message = format!("--timeout {seconds}: out of range");
                 return Err(Fault::new(code::USAGE, message, "give 0.001 to 3600 seconds"));
             }
-            return Ok(ClusterClient::to(endpoints, Duration::from_secs_f64(seconds)));
+            let client = ClusterClient::to(endpoints, Duration::from_secs_f64(seconds));
+            return Ok(client.with_password(settings.client_password));
         }
         let change_timeout = Duration::from_millis(settings.request_timeout_ms) + ANSWER_TIMEOUT;
-        Ok(ClusterClient { change_timeout, ..ClusterClient::to(endpoints, QUERY_TIMEOUT) })
+        let client = ClusterClient { change_timeout, ..ClusterClient::to(endpoints, QUERY_TIMEOUT) };
+        Ok(client.with_password(settings.client_password))
+    }
+
+    /// Presents this password to the nodes.
+    pub fn with_password(self, password: Option<String>) -> ClusterClient {
+        self.asks.borrow_mut().password = password;
+        self
+    }
+
+    /// The password that it presents.
+    pub fn password(&self) -> Option<String> {
+        self.asks.borrow().password.clone()
     }
 
     /// A client of these addresses, each `host:port`.
@@ -151,7 +172,7 @@ impl ClusterClient {
 
     /// A client of this address alone, with the same timeouts.
     pub fn only(&self, endpoint: &str) -> ClusterClient {
-        let only = ClusterClient::to(vec![endpoint.to_string()], self.query_timeout);
+        let only = ClusterClient::to(vec![endpoint.to_string()], self.query_timeout).with_password(self.password());
         ClusterClient { change_timeout: self.change_timeout, ..only }
     }
 
@@ -188,7 +209,8 @@ impl ClusterClient {
         for _ in 0..asks.addresses().len() {
             let endpoint = asks.address().to_string();
             // A node may wait for a leader before it answers.
-            match Lines::get(&endpoint, path, self.change_timeout, read_timeout) {
+            let password = asks.password.as_deref();
+            match Lines::get(&endpoint, path, password, self.change_timeout, read_timeout) {
                 Ok((200, lines)) => return Ok(lines),
                 Ok((status @ 500.., _)) => {
                     refusal = Some(declined(&endpoint, status, &format!("HTTP status {status}")));
@@ -270,6 +292,7 @@ fn declined(from: &str, status: u16, said: &str) -> Fault {
     let next = match (exit, status) {
         (code::UNKNOWN, _) => "the change may or may not be applied: check with phalanx status and phalanx events",
         (code::UNREACHABLE, _) => "phalanx status shows the reason; try again when the cluster is healthy",
+        (_, 401) => "set client_password in the settings file or PHALANX_CLIENT_PASSWORD to the cluster's password",
         (_, 404 | 405) => "check that the address is a node of the same version",
         _ => "nothing was changed; phalanx status shows the current state",
     };

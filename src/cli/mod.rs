@@ -5,7 +5,7 @@
 //!   `term.rs` writes to terminals and pipes.
 //! - `cluster/` asks a running cluster about itself and changes it: status, events, leader, members, digests.
 //! - `kv.rs`, `job.rs`, `lock/`, `sql/` and `chat/` use its services.
-//! - `local/` works on this machine only: a node, its settings, its log, recovery of a lost majority, shell
+//! - `local/` works on this machine only: a node, its settings and secrets, its log, recovery of a lost majority, shell
 //!   completions, manual pages.
 //! - `lab/` starts clusters of its own: bench, demo, dev, sim.
 //!
@@ -66,6 +66,8 @@ enum Command {
     Recover(local::recover::RecoverArgs),
     /// Show and validate settings
     Config(local::config::ConfigArgs),
+    /// Make a random secret for the settings
+    Secret(local::secret::SecretArgs),
     /// Print or verify a node's Raft log on disk
     Log(local::log::LogArgs),
     /// Measure performance on this machine
@@ -105,6 +107,7 @@ pub fn run() -> u8 {
         Command::Lock(args) => lock::run(&args),
         Command::Recover(args) => local::recover::run(&args),
         Command::Config(args) => local::config::run(&args),
+        Command::Secret(args) => local::secret::run(&args),
         Command::Bench(args) => lab::bench::run(&args),
         Command::Dev(args) => lab::dev::run(&args),
         Command::Demo(args) => lab::demo::run(&args),

@@ -173,7 +173,8 @@ impl Chat {
     /// Follows events after a position, or from now on.
     pub fn follow(&self, after: Option<u64>) -> Follower {
         let token = self.client.token.clone().unwrap_or_default();
-        Follower { at: self.client.at, ..Follower::new(self.client.addresses().to_vec(), token, after) }
+        let follower = Follower::new(self.client.addresses().to_vec(), token, after);
+        Follower { at: self.client.at, password: self.client.password.clone(), ..follower }
     }
 }
 
@@ -195,6 +196,8 @@ pub struct Follower {
     addresses: Vec<String>,
     at: usize,
     token: String,
+    /// The setting `client_password` of the cluster.
+    pub password: Option<String>,
     position: Option<u64>,
     connection: Option<Connection>,
     heard_at: Instant,
@@ -212,6 +215,7 @@ impl Follower {
             addresses,
             at: 0,
             token,
+            password: None,
             position: after,
             connection: None,
             heard_at: Instant::now(),
@@ -261,8 +265,9 @@ impl Follower {
     fn open(&mut self, deadline: Instant) -> Result<bool, ClientError> {
         let until = (Instant::now() + self.patience).min(deadline.max(Instant::now() + Duration::from_millis(50)));
         let after = self.position.map_or(String::new(), |position| format!("?after={position}"));
-        let headers = format!("Authorization: Bearer {}\r\n", self.token);
-        let opened = Connection::open(self.address(), self.patience).and_then(|mut connection| {
+        let headers = format!("X-Phalanx-Chat-Token: {}\r\n", self.token);
+        let opened = Connection::open(self.address(), self.patience).and_then(|connection| {
+            let mut connection = connection.with_password(self.password.as_deref());
             connection.send_bytes("GET", &format!("/v1/chat/stream{after}"), &headers, None)?;
             let head = connection.head(until)?;
             Ok((connection, head))

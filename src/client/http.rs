@@ -4,7 +4,9 @@
 //! Not here: which node is asked, and retries (`client.rs`), the server (`http/`).
 
 use crate::address;
+use crate::text::basic_credentials;
 use serde_json::Value;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -15,14 +17,21 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const ANSWER_BYTES_MAX: usize = 2 << 30;
 
 /// One connection to a node.
-#[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
     host: String,
+    /// A header line that presents the password, or nothing.
+    authorization: String,
     /// Bytes read and not yet used.
     spare: Vec<u8>,
     /// Longest time that the server may read nothing while a request is sent.
     pub write_within: Duration,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("host", &self.host).finish_non_exhaustive()
+    }
 }
 
 /// An answer.
@@ -65,7 +74,15 @@ impl Connection {
     pub fn open(address: &str, within: Duration) -> io::Result<Connection> {
         let stream = address::connect(address, within)?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, host: address.to_string(), spare: Vec::new(), write_within: Duration::from_secs(5) })
+        let (host, authorization, spare) = (address.to_string(), String::new(), Vec::new());
+        Ok(Connection { stream, host, authorization, spare, write_within: Duration::from_secs(5) })
+    }
+
+    /// Presents the setting `client_password` with each request.
+    pub fn with_password(mut self, password: Option<&str>) -> Connection {
+        self.authorization =
+            password.map(|it| format!("Authorization: {}\r\n", basic_credentials(it))).unwrap_or_default();
+        self
     }
 
     /// The socket.
@@ -101,7 +118,8 @@ impl Connection {
     /// Those of the socket.
     pub fn send_bytes(&mut self, method: &str, path: &str, headers: &str, body: Option<&[u8]>) -> io::Result<()> {
         let length = body.map_or(String::new(), |body| format!("Content-Length: {}\r\n", body.len()));
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n{headers}{length}\r\n", self.host);
+        let Connection { host, authorization, .. } = &*self;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}{headers}{length}\r\n");
         self.stream.set_write_timeout(Some(self.write_within))?;
         self.stream.write_all(&[head.as_bytes(), body.unwrap_or_default()].concat())
     }

@@ -73,7 +73,7 @@ fn a_message_has_one_id_and_one_key_on_every_try() {
     assert_eq!((key_of(&heard[0]), key_of(&heard[0])), (key_of(&heard[1]), key_of(&heard[2])));
     let body = |request: &str| request.split("\r\n\r\n").nth(1).unwrap().to_string();
     assert!(body(&heard[0]).contains("client_id") && body(&heard[0]) == body(&heard[2]), "{heard:?}");
-    assert!(heard[2].contains("Authorization: Bearer t0ken\r\n"));
+    assert!(heard[2].contains("X-Phalanx-Chat-Token: t0ken\r\n"));
 }
 
 #[test]

@@ -2,17 +2,21 @@
 //!
 //! Every node listens here, so redirects continue while a leader is elected or a node dies. `cluster/dispatch.rs`
 //! decides which node is least loaded, and counts the clients that were just redirected to it. The redirector itself
-//! answers one question, which cluster it belongs to: nodes of two clusters may have been given the same port.
+//! answers one question, which cluster it belongs to: nodes of two clusters may have been given the same port, and ask
+//! before they share any password. For everything else it requires the password as a node does, and a person logs in here
+//! as there.
 //! Not here: asking that question (`node/process/front_port.rs`).
 
 use super::acceptor;
+use super::access;
+use super::pages::login;
 use super::protocol::conn::Conn;
 use super::protocol::deadlines::Deadlines;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::head::{Framing, Head};
 use super::protocol::response::Response;
-use super::request::ApiResult;
+use super::request::{ApiResult, Upload};
 use super::routes;
 use super::server::Server;
 use crate::address;
@@ -35,9 +39,29 @@ pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
 /// One client's connection to the redirector. It does not count as load: another connection will serve the client.
 fn serve_connection(server: &Arc<Server>, conn: Conn) {
     acceptor::serve_requests(server, conn, false, |client, head| {
-        let response = answer(server, client, &head).unwrap_or_else(|error| error.into_response(server.leader()));
-        Some((response, head.framing == Framing::Empty))
+        let (result, is_body_read) = match log_in(server, client, &head) {
+            None => (answer(server, client, &head), head.framing == Framing::Empty),
+            Some(Upload::Read(result)) => (result, true),
+            Some(Upload::Unread(error)) => (Err(error), false),
+            Some(Upload::Gone) => return None,
+        };
+        Some((result.unwrap_or_else(|error| error.into_response(server.leader())), is_body_read))
     });
+}
+
+/// The form of the log-in page; `None`: it is another request.
+fn log_in(server: &Server, client: &mut Conn, head: &Head) -> Option<Upload> {
+    let route = routes::find(head.path())?.route(head.method?)?;
+    let is_required = server.host.access().is_required();
+    if !is_required || head.path() != login::LOGIN_PATH {
+        return None;
+    }
+    let checked = guard::check_host(&*server.host, head)
+        .and_then(|()| guard::check(&*server.host, head, route.audience, route.media));
+    Some(match checked {
+        Ok(()) => login::log_in(server, client, head),
+        Err(error) => Upload::Unread(error),
+    })
 }
 
 fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
@@ -51,14 +75,21 @@ fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
         return Ok(Response::json(200, &json!({"cluster": cluster.id, "name": cluster.name})));
     }
     // A request that the node would refuse is not counted as sent to it.
-    if let Some(route) = path.and_then(|path| path.route(method)) {
+    let route = path.and_then(|path| path.route(method));
+    if let Some(route) = route {
         guard::check(&*server.host, head, route.audience, None)?;
+    }
+    if !route.is_some_and(|route| route.is_open(server.host.settings()))
+        && let Err(why) = access::check(server, client, head)
+    {
+        return login::denied(server, head, why);
     }
     match server.host.dispatch() {
         // The target is visible ASCII (parse.rs, P1), so it cannot start another header.
         Some((worker, address)) => {
             let address = match server.host_for(head, client) {
                 Some(by) => address::as_seen_by(&by, &address),
+                None if server.host.access().is_required() => under_same_name(&head.host, address),
                 None => address,
             };
             Ok(Response::text(307, format!("redirecting to node {}: http://{address}/\n", worker.0))
@@ -66,5 +97,35 @@ fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
                 .with("X-Phalanx-Node", worker.0.to_string()))
         }
         None => Err(ApiError::refused(503, "no node is available; try again in a moment").with_leader()),
+    }
+}
+
+/// The address of a node on loopback, by the name of loopback that the client uses: browsers separate cookies by name, so
+/// whoever has logged in at `localhost` has no session at `127.0.0.1`.
+fn under_same_name(host: &str, address: String) -> String {
+    match (address::split(host), address::split(&address)) {
+        (Some((name, _)), Some((node, Some(port)))) if address::is_loopback(name) && address::is_loopback(node) => {
+            address::join(name, port)
+        }
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_at_one_name_of_loopback_goes_on_there() {
+        for (host, address, expected) in [
+            ("localhost:8080", "127.0.0.1:6701", "localhost:6701"),
+            ("[::1]:8080", "127.0.0.1:6701", "[::1]:6701"),
+            ("127.0.0.1:8080", "127.0.0.1:6701", "127.0.0.1:6701"),
+            ("localhost:8080", "10.0.0.1:6701", "10.0.0.1:6701"),
+            ("phalanx.example", "127.0.0.1:6701", "127.0.0.1:6701"),
+            ("", "127.0.0.1:6701", "127.0.0.1:6701"),
+        ] {
+            assert_eq!(under_same_name(host, address.to_string()), expected, "{host}");
+        }
     }
 }

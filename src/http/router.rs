@@ -1,11 +1,13 @@
 //! From a request head to its handler: the checks before a handler is called, and how its result becomes a response.
 //!
-//! The checks in order: known method, our `Host` (but for probes), a known path, an allowed method, a caller who may change things,
-//! known parameters, a body within bounds.
+//! The checks in order: known method, our `Host` (but for probes), a caller whose page may ask, the password, a known path,
+//! an allowed method, known parameters, a body within bounds. A preflight request has no password.
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};
+use super::access;
 use super::db::rqlite_status;
+use super::pages::login;
 use super::pages::monitor_stream::HOLD_PATH;
 use super::protocol::body::Body;
 use super::protocol::conn::Conn;
@@ -86,6 +88,12 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
     let (route, args) = match check(server, conn, &head) {
         Ok(Checked::Route(route, args)) => (route, args),
         Ok(Checked::Options(response)) => return early(Ok(response)),
+        Ok(Checked::Denied(route, result)) => {
+            // A page of another node must be able to read why.
+            let has_cors = route.is_some_and(|route| route.has_cors);
+            let headers = if has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
+            return Some(Answered { result, is_body_read: has_no_body, headers, route });
+        }
         Err(error) => return early(Err(error)),
     };
     let mut headers = if route.has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
@@ -160,6 +168,8 @@ enum Checked<'a> {
     Route(&'static Route, (&'a str, &'a str)),
     /// The answer to OPTIONS.
     Options(Response),
+    /// The answer to a client without the password.
+    Denied(Option<&'static Route>, ApiResult),
 }
 
 fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>, ApiError> {
@@ -168,21 +178,29 @@ fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>
     if !found.as_ref().is_some_and(Path::has_any_host) {
         guard::check_host(&*server.host, head)?;
     }
-    let path = found.ok_or_else(|| ApiError::refused(404, "no such path"))?;
-    if method == Method::Options {
+    if let Some(path) = found.as_ref().filter(|_| method == Method::Options) {
         // A preflight request has an origin; without one it is a health check, such as HAProxy's.
         let is_preflight = path.has_preflight() && head.origin.is_some();
         let allowed = || Ok(Response::empty(204).with("Allow", path.allow()));
-        return Ok(Checked::Options(if is_preflight { preflight(server, head, &path) } else { allowed() }?));
+        return Ok(Checked::Options(if is_preflight { preflight(server, head, path) } else { allowed() }?));
     }
-    let Some(route) = path.route(method) else {
+    let route = found.as_ref().and_then(|path| path.route(method));
+    if let Some(route) = route {
+        let media = route.media.filter(|_| method != Method::Delete || head.framing != Framing::Empty);
+        guard::check(&*server.host, head, route.audience, media)?;
+    }
+    if !route.is_some_and(|route| route.is_open(server.host.settings()))
+        && let Err(why) = access::check(server, conn, head)
+    {
+        return Ok(Checked::Denied(route, login::denied(server, head, why)));
+    }
+    let path = found.ok_or_else(|| ApiError::refused(404, "no such path"))?;
+    let Some(route) = route else {
         return Err(match path.post_hint().filter(|_| method == Method::Post) {
             Some(hint) => ApiError::refused(404, hint),
             None => ApiError::refused(405, "method not allowed for this path").with("Allow", path.allow()),
         });
     };
-    let media = route.media.filter(|_| method != Method::Delete || head.framing != Framing::Empty);
-    guard::check(&*server.host, head, route.audience, media)?;
     if conn.slot() == Slot::Reserved && !route.is_vital {
         return Err(ApiError::refused(503, "all connections are in use (setting connections_max)"));
     }
@@ -198,6 +216,6 @@ fn preflight(server: &Server, head: &Head, path: &Path) -> ApiResult {
     response.headers.extend(guard::cors_headers(&*server.host, head));
     Ok(response
         .with("Access-Control-Allow-Methods", path.allow())
-        .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key")
+        .with("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, X-Phalanx-Chat-Token")
         .with("Access-Control-Max-Age", "600"))
 }

@@ -8,7 +8,7 @@
 use super::api::{health, job_output, jobs, kv, locks, members};
 use super::chat::{self, accounts, conversations};
 use super::db::{files, rqlite_status, settings, statements};
-use super::pages::{chat_page, monitor_stream, static_files};
+use super::pages::{chat_page, login, monitor_stream, static_files};
 use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
 use super::protocol::guard;
@@ -17,6 +17,7 @@ use super::protocol::head::{Head, Method};
 use super::request::{ApiResult, Request, Stream, Upload};
 use super::request_times::RouteName;
 use super::server::Server;
+use crate::settings::Settings;
 
 /// Parameter names, in groups.
 type Names = &'static [&'static [&'static str]];
@@ -36,6 +37,8 @@ pub(crate) struct Route {
     pub media: Option<&'static str>,
     /// The pages that may request it.
     pub audience: Audience,
+    /// Who may use it without the password.
+    pub openness: Openness,
     /// It is served under any `Host`: probes and scrapers use whatever name or address they know.
     pub has_any_host: bool,
     /// Pages of the cluster's other nodes may read the response.
@@ -50,6 +53,17 @@ pub(crate) struct Route {
     pub session_kind: Option<&'static str>,
     /// Hint for a client that sends POST to a path without it.
     pub post_hint: Option<&'static str>,
+}
+
+/// Whether a route needs the setting `client_password` where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Openness {
+    /// It needs the password.
+    Closed,
+    /// It needs the password unless `health_open` is set.
+    Health,
+    /// It never does.
+    Open,
 }
 
 /// A function that answers a request.
@@ -73,6 +87,7 @@ impl Route {
             is_rqlite: false,
             media,
             audience: Audience::Node,
+            openness: Openness::Closed,
             has_any_host: false,
             has_cors: false,
             has_preflight: false,
@@ -94,8 +109,15 @@ impl Route {
         self
     }
 
-    const fn under_any_host(mut self) -> Route {
+    /// For probes and scrapers.
+    const fn health(mut self) -> Route {
         self.has_any_host = true;
+        self.openness = Openness::Health;
+        self
+    }
+
+    const fn without_password(mut self) -> Route {
+        self.openness = Openness::Open;
         self
     }
 
@@ -134,6 +156,15 @@ impl Route {
     const fn post_hint(mut self, hint: &'static str) -> Route {
         self.post_hint = Some(hint);
         self
+    }
+
+    /// Whether it is answered without the password.
+    pub(crate) fn is_open(&self, settings: &Settings) -> bool {
+        match self.openness {
+            Openness::Closed => false,
+            Openness::Health => settings.health_open,
+            Openness::Open => true,
+        }
     }
 
     pub(crate) fn known_params(&self) -> impl Iterator<Item = &'static str> {
@@ -179,7 +210,6 @@ const fn delete(path: &'static str, handler: fn(&Request) -> ApiResult) -> Route
     Route::new(Method::Delete, path, Handler::Respond(handler), Some(guard::JSON))
 }
 
-const CLUSTER: Audience = Audience::Cluster;
 const WINDOW: Audience = Audience::Window;
 const ANYONE: Audience = Audience::Anyone;
 
@@ -220,7 +250,7 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/jobs", jobs::submit).params(&[&["wait"]]).for_cluster_pages(),
     stream("/v1/jobs/{id}/output", job_output::output)
         .params(&[&["follow", "format", "stream", "attempt"]])
-        .open_to(CLUSTER),
+        .for_cluster_pages(),
     get("/v1/jobs/{id}", jobs::show).params(&[&["wait", "level"]]),
     delete("/v1/jobs/{id}", jobs::cancel).for_cluster_pages(),
     get("/v1/runtimes", jobs::runtimes),
@@ -248,7 +278,7 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/chat/conversations/{id}/read", conversations::mark).for_cluster_pages(),
     stream("/v1/chat/stream", chat::stream::open).session("chat").params(&[&["after"]]).for_cluster_pages(),
     get("/v1/status", health::status).open_to(ANYONE).vital(),
-    stream("/v1/stream", monitor_stream::frames).session("stream").params(&[&["since"]]).open_to(CLUSTER),
+    stream("/v1/stream", monitor_stream::frames).session("stream").params(&[&["since"]]).for_cluster_pages(),
     stream("/v1/watch", monitor_stream::watch).session("stream"),
     stream(monitor_stream::HOLD_PATH, monitor_stream::hold),
     get("/v1/events", health::events).params(&[&["since", "incarnation", "wait"]]).open_to(WINDOW),
@@ -261,13 +291,15 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/digests", members::digests),
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
-    get("/livez", health::live).open_to(ANYONE).vital().under_any_host(),
+    get("/livez", health::live).open_to(ANYONE).vital().health(),
     get("/readyz", health::ready)
         .params(&[&["verbose", "noleader", "sync", "timeout"]])
         .open_to(ANYONE)
         .vital()
-        .under_any_host(),
-    get("/metrics", health::metrics).open_to(ANYONE).vital().under_any_host(),
+        .health(),
+    get("/metrics", health::metrics).open_to(ANYONE).vital().health(),
+    Route::new(Method::Post, login::LOGIN_PATH, Handler::Upload(login::log_in), Some(login::FORM)).without_password(),
+    post("/logout", login::log_out),
     stream("/", monitor_stream::page).session("monitor").open_to(WINDOW),
     get("/chat", chat_page::page).open_to(WINDOW),
     get("/static/{name}", static_files::file).open_to(ANYONE).without_cors(),
@@ -416,6 +448,16 @@ mod tests {
         let status = find("/v1/status").unwrap();
         assert!(status.route(Method::Head).is_some() && status.route(Method::Post).is_none());
         assert!(status.route(Method::Options).is_none() && status.route(Method::Other).is_none());
+    }
+
+    #[test]
+    fn few_routes_are_open_without_the_password() {
+        let open = |health_open| {
+            let settings = Settings { health_open, ..Settings::default() };
+            ROUTES.iter().filter(|route| route.is_open(&settings)).map(|route| route.path).collect::<Vec<_>>()
+        };
+        assert_eq!(open(true), ["/livez", "/readyz", "/metrics", "/login"]);
+        assert_eq!(open(false), ["/login"]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Time for one node to answer a query of the lab; a frozen one costs this much.
 const ASK_WITHIN: Duration = Duration::from_millis(700);
+/// The password of clients in the environment.
+const CLIENT_PASSWORD: &str = "PHALANX_CLIENT_PASSWORD";
 /// Log lines per node that a failure prints.
 const TAIL_LINES: usize = 40;
 /// Time for processes to start, elect and catch up on a loaded machine.
@@ -50,6 +52,8 @@ pub struct Cluster {
     hosts: BTreeMap<u64, Host>,
     frozen: BTreeSet<u64>,
     envs: Vec<(String, String)>,
+    /// Setting of its nodes.
+    client_password: Option<String>,
     /// Nodes started from now on continue when this program ends.
     pub outlives_us: bool,
     has_failed: Cell<bool>,
@@ -95,6 +99,7 @@ impl Cluster {
             hosts: BTreeMap::new(),
             frozen: BTreeSet::new(),
             envs: Vec::new(),
+            client_password: overrides["client_password"].as_str().map(str::to_string),
             outlives_us: false,
             has_failed: Cell::new(false),
             keep: false,
@@ -192,6 +197,9 @@ impl Cluster {
 
     /// Sets an environment variable for nodes started from now on.
     pub fn set_env(&mut self, name: &str, value: &str) {
+        if name == CLIENT_PASSWORD {
+            self.client_password = (!value.is_empty()).then(|| value.to_string());
+        }
         self.envs.push((name.into(), value.into()));
     }
 
@@ -208,6 +216,8 @@ impl Cluster {
         if !self.outlives_us {
             command.arg("--until-eof");
         }
+        // What the user of this program has set is for another cluster.
+        command.env_remove(CLIENT_PASSWORD);
         command.args(more).envs(self.envs.iter().map(|(name, value)| (name, value))).current_dir(self.dir.path());
         let process = Process::start(&mut command, &self.log_path(id))?;
         self.frozen.remove(&id);
@@ -453,7 +463,9 @@ impl Cluster {
     /// # Errors
     /// No answer in time.
     pub fn get(&self, id: u64, path: &str) -> Result<Response> {
-        web::get(&self.http(id), path, ASK_WITHIN).map_err(LabError::io(format!("GET {path} from node {id}")))
+        let password = self.client_password.as_deref();
+        web::ask_with(password, &self.http(id), "GET", path, None, ASK_WITHIN)
+            .map_err(LabError::io(format!("GET {path} from node {id}")))
     }
 
     /// `POST` JSON to a node.
@@ -461,13 +473,14 @@ impl Cluster {
     /// # Errors
     /// No answer in time.
     pub fn post(&self, id: u64, path: &str, body: &Value) -> Result<Response> {
-        let answer = web::ask(&self.http(id), "POST", path, Some(body), Duration::from_secs(10));
+        let (password, within) = (self.client_password.as_deref(), Duration::from_secs(10));
+        let answer = web::ask_with(password, &self.http(id), "POST", path, Some(body), within);
         answer.map_err(LabError::io(format!("POST {path} to node {id}")))
     }
 
     /// A client that knows every node.
     pub fn keys(&self) -> KeyClient {
-        KeyClient::new(self.addresses())
+        KeyClient::new(self.addresses()).with_password(self.client_password.clone())
     }
 
     /// Writes one key through any node that accepts it.

@@ -18,13 +18,28 @@ pub fn get(address: &str, path: &str, within: Duration) -> io::Result<Response> 
     ask(address, "GET", path, None, within)
 }
 
+/// As [`ask`], with the setting `client_password` of the cluster.
+///
+/// # Errors
+/// As [`Connection::ask`].
+pub fn ask_with(
+    password: Option<&str>,
+    address: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    within: Duration,
+) -> io::Result<Response> {
+    let deadline = Instant::now() + within;
+    Connection::open(address, within)?.with_password(password).ask(method, path, body, deadline)
+}
+
 /// One request on a connection of its own.
 ///
 /// # Errors
 /// As [`Connection::ask`].
 pub fn ask(address: &str, method: &str, path: &str, body: Option<&Value>, within: Duration) -> io::Result<Response> {
-    let deadline = Instant::now() + within;
-    Connection::open(address, within)?.ask(method, path, body, deadline)
+    ask_with(None, address, method, path, body, within)
 }
 
 /// How long one node may take before the next is asked.
@@ -46,6 +61,12 @@ impl KeyClient {
         let mut keys = KeyClient { client };
         keys.go_to_random();
         keys
+    }
+
+    /// Presents the setting `client_password` to the nodes.
+    pub fn with_password(mut self, password: Option<String>) -> KeyClient {
+        self.client.password = password;
+        self
     }
 
     /// Continues with a random node.

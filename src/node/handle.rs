@@ -4,6 +4,7 @@
 //! frame, the event ring, the gossip log) is read without asking any thread.
 //! Not here: what the methods promise (`interface.rs`), the threads behind them (`mod.rs`), HTTP (`http/`).
 
+use super::client_access::ClientAccess;
 use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
@@ -177,6 +178,10 @@ impl Addressing for Handle {
 }
 
 impl Connections for Handle {
+    fn access(&self) -> &ClientAccess {
+        &self.shared.access
+    }
+
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard {
         SessionGuard::open(Arc::clone(&self.shared.sessions), kind, peer)
     }

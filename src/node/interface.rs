@@ -2,6 +2,7 @@
 //!
 //! The database's are beside it (`sql/handle.rs`, `sql/load.rs`). Not here: what the methods do (`handle.rs`).
 
+use super::client_access::ClientAccess;
 use super::reports::metrics::Metric;
 use super::shared::memory::MemoryBudget;
 use super::shared::request::{Answered, Level, Operation, transferred_to};
@@ -30,8 +31,10 @@ pub trait Addressing {
     fn dispatch(&self) -> Option<(NodeId, String)>;
 }
 
-/// Slots, memory and threads of client connections.
+/// Slots, memory, threads and access of client connections.
 pub trait Connections {
+    /// What clients need before they are answered.
+    fn access(&self) -> &ClientAccess;
     /// Registers a client connection.
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard;
     /// Bytes that connections may hold.

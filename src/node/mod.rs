@@ -6,7 +6,7 @@
 //! - `views/` are the values that threads publish: events, jobs, chat, sessions, integrity, the status, the newest
 //!   frame.
 //! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
-//!   [`shared::Shared`]. `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that
+//!   [`shared::Shared`]. `client_access.rs` checks clients' passwords; `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that
 //!   read the database, `pubsub.rs` the channels of PUBLISH, `scan_cursors.rs` the positions of SCANs.
 //! - `reports/` builds the heartbeat row, the status and the metrics from it.
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
@@ -23,6 +23,7 @@
 //! point down only.
 
 pub(crate) mod accept;
+pub(crate) mod client_access;
 pub(crate) mod handle;
 pub(crate) mod interface;
 pub(crate) mod listener;
@@ -39,6 +40,7 @@ pub(crate) mod sql;
 pub(crate) mod threads;
 pub mod views;
 
+pub use self::client_access::{ClientAccess, PasswordCheck};
 pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};

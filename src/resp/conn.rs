@@ -59,7 +59,7 @@ pub struct Conn {
     pub(crate) is_line: bool,
     /// The client has sent HELLO: it reads RESP, whatever the connection began with.
     pub(crate) has_greeted: bool,
-    /// Whether the client is authenticated: it has sent the cluster's secret, or none is configured.
+    /// Whether the client is authenticated: it has sent `client_password`, or none is configured.
     pub(crate) is_known: bool,
     /// Reads are local, and writes are acknowledged when the leader has appended them.
     pub(crate) is_eventual: bool,
@@ -91,7 +91,7 @@ pub struct Conn {
 
 impl Conn {
     pub(crate) fn new(shared: Arc<Shared>, clients: Arc<Clients>, client: Arc<Client>) -> Conn {
-        let is_known = shared.handle.settings().cluster_secret.is_none();
+        let is_known = !shared.handle.access().is_required();
         let memory = shared.handle.memory().reservation();
         Conn {
             shared,

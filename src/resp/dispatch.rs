@@ -19,8 +19,8 @@ use super::reply_plan;
 use super::shared::Shared;
 use super::transactions::too_many_keys;
 use crate::limits::RESP_WRITE_DEADLINE;
+use crate::node::Connections;
 use crate::node::shared::clock::now_ms;
-use crate::node::{Addressing, Connections};
 use crate::outcome::Reason;
 use crate::services::kv::commands::BATCH_KEYS_MAX;
 use crate::warn_seldom;
@@ -233,7 +233,7 @@ impl Conn {
                 self.forget_subscriptions();
                 self.proto = Proto::Two;
                 self.is_eventual = false;
-                self.is_known = self.shared.handle.settings().cluster_secret.is_none();
+                self.is_known = !self.shared.handle.access().is_required();
                 let mut profile = self.client.profile();
                 profile.name.clear();
                 profile.resp = 2;

@@ -33,7 +33,7 @@ pub(crate) struct Input {
     /// When the request that is arriving began.
     begun: Option<Instant>,
     timeout: Option<Duration>,
-    /// When a client that has not sent the secret, or has not sent any request yet, is disconnected.
+    /// When a client that has not sent the password, or has not sent any request yet, is disconnected.
     admission: Option<Instant>,
     memory: Reservation,
 }

@@ -3,7 +3,7 @@
 //! Not here: what one key may hold (`rules.rs`).
 
 use super::injected;
-use super::rules::{Raw, Rule};
+use super::rules::{MASK, Raw, Rule, is_secret};
 use super::{DEFAULT_FILE, KEYS, Settings};
 use crate::address;
 use crate::text::{plain, without_byte_order_mark};
@@ -77,10 +77,10 @@ impl Sources {
     /// All warnings about settings that are valid.
     pub fn warnings(&self, settings: &Settings) -> Vec<String> {
         let renamed = self.renamed.iter().map(|(former, name)| format!("the setting {former} is now called {name}"));
-        // A file may name the key without a value.
-        let exposed = settings.cluster_secret.as_ref().and_then(|_| self.exposed_secret());
-        let rest = exposed.into_iter().chain(settings.short_secret()).chain(renamed);
-        self.ignored_variables().into_iter().chain(rest).collect()
+        // A file may name a key without a value.
+        let secrets = [("cluster_secret", &settings.cluster_secret), ("client_password", &settings.client_password)];
+        let exposed = secrets.into_iter().filter_map(|(key, value)| value.as_ref().and_then(|_| self.exposed(key)));
+        self.ignored_variables().into_iter().chain(exposed).chain(renamed).collect()
     }
 
     /// A warning of environment variables that were ignored: Kubernetes makes them for a service.
@@ -94,16 +94,14 @@ impl Sources {
         })
     }
 
-    /// A warning if other users of this machine can read the secret.
-    pub(super) fn exposed_secret(&self) -> Option<String> {
-        match self.of("cluster_secret") {
+    /// A warning if other users of this machine can read a secret.
+    pub(super) fn exposed(&self, key: &str) -> Option<String> {
+        match self.of(key) {
             Source::File(path) => {
                 let mode = std::fs::metadata(&path).ok()?.permissions().mode() & 0o777;
                 (mode & 0o044 != 0).then(|| {
                     let path = path.display();
-                    format!(
-                        "{path} contains cluster_secret, but other users can read it (mode {mode:o}): chmod 600 {path}"
-                    )
+                    format!("{path} contains {key}, but other users can read it (mode {mode:o}): chmod 600 {path}")
                 })
             }
             // A flag is refused; only its user can read the environment of a process.
@@ -215,7 +213,9 @@ impl Gather {
         self.sources.renamed.extend(renamed.copied());
         match rule.check(&raw) {
             Err(why) => self.fault(&source, key, raw.shown(key), why, rule.allowed()),
-            Ok(Value::String(_)) if matches!((rule, &source), (Rule::Secret(..), Source::Flag(_))) => {
+            Ok(Value::String(_))
+                if matches!((rule, &source), (Rule::Secret(..) | Rule::Password(..), Source::Flag(_))) =>
+            {
                 let why = "the command line is visible to all users of this machine (ps)";
                 let allowed = format!(
                     "{name} in a settings file that only its owner can read (chmod 600), or in the environment as \
@@ -291,8 +291,17 @@ impl Gather {
         self.relate(bases.iter().collect::<BTreeSet<_>>().len() == 3, "leader_port_base", s, || {
             "a value other than service_port_base and kv_port_base".into()
         });
-        self.relate(s.is_loopback() || s.cluster_secret.is_some(), "host", s, || {
-            "a loopback address, or any address once cluster_secret is set".into()
+        let missing = [("cluster_secret", &s.cluster_secret), ("client_password", &s.client_password)];
+        let missing: Vec<&str> = missing.iter().filter_map(|(key, value)| value.is_none().then_some(*key)).collect();
+        self.relate(s.is_loopback() || missing.is_empty(), "host", s, || {
+            format!(
+                "a loopback address, or any address once {} is set (`phalanx secret new` prints a value; use another one \
+                 for each): everybody who reaches a port could use it",
+                missing.join(" and ")
+            )
+        });
+        self.relate(s.client_password.is_none() || s.client_password != s.cluster_secret, "client_password", s, || {
+            "another value than that of cluster_secret, which clients must not know".into()
         });
         let is_told = !address::is_unspecified(&s.host) || s.advertise_host.is_some();
         self.relate(s.peers.is_empty() || is_told, "host", s, || {
@@ -308,7 +317,10 @@ impl Gather {
         if holds || self.faults.iter().any(|fault| fault.key == key) {
             return;
         }
-        let value = settings.to_map().remove(key).unwrap_or(Value::Null).to_string();
+        let value = match is_secret(key) {
+            true => MASK.to_string(),
+            false => settings.to_map().remove(key).unwrap_or(Value::Null).to_string(),
+        };
         let source = self.sources.of(key);
         self.fault(&source, key, value, "does not fit the other settings", allowed());
     }

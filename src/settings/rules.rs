@@ -11,6 +11,10 @@ use std::net::IpAddr;
 /// Highest value of a port base: it leaves room for every node id.
 pub(crate) const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
+/// Random bits that a `cluster_secret` must have room for: whoever connects to a peer port can compare guesses with the
+/// proof that it is sent (`wire/authentication.rs`), as fast as its machines allow.
+const SECRET_BITS: f64 = 128.0;
+
 /// Longest list of hosts.
 const LISTED_MAX: usize = 1000;
 
@@ -27,7 +31,10 @@ pub(crate) enum Rule {
     Peers,
     File,
     Choice(&'static [&'static str]),
-    Secret(usize, usize),
+    /// A password of clients.
+    Password(usize, usize),
+    /// The secret of the nodes: it must have room for [`SECRET_BITS`] random bits.
+    Secret(usize),
     Runtimes,
 }
 
@@ -43,11 +50,37 @@ impl Raw {
     pub(crate) fn shown(&self, key: &str) -> String {
         match self {
             // Also if the key is misspelt.
-            _ if key.contains("secret") => "********".into(),
+            _ if is_secret(key) => MASK.into(),
             Raw::Json(value) => value.to_string(),
             Raw::Typed(text) => format!("{text:?}"),
         }
     }
+}
+
+/// Shown in place of a secret.
+pub(crate) const MASK: &str = "********";
+
+/// Whether the value of a key must not be shown, also if the key is misspelt.
+pub(crate) fn is_secret(key: &str) -> bool {
+    key.contains("secret") || key.contains("password")
+}
+
+/// The most random bits that a text of these characters can hold: as many as if it had been drawn from the smallest
+/// common alphabet that has them all. Whether it was drawn at random cannot be seen.
+fn bits_at_most(text: &str) -> f64 {
+    let all = |is_one: fn(char) -> bool| text.chars().all(is_one);
+    let has = |is_one: fn(char) -> bool, size: u32| if text.chars().any(is_one) { size } else { 0 };
+    let is_lower_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let is_upper_hex = |c: char| matches!(c, '0'..='9' | 'A'..='F');
+    let size = if !all(|c| c.is_ascii_digit()) && (all(is_lower_hex) || all(is_upper_hex)) {
+        16
+    } else {
+        has(|c| c.is_ascii_digit(), 10)
+            + has(|c| c.is_ascii_lowercase(), 26)
+            + has(|c| c.is_ascii_uppercase(), 26)
+            + has(|c| !c.is_ascii_alphanumeric(), 32)
+    };
+    text.chars().count() as f64 * f64::from(size.max(1)).log2()
 }
 
 fn is_host(host: &str) -> bool {
@@ -99,7 +132,14 @@ impl Rule {
             Rule::Peers => "a list of host:port (typed: separated by commas)".into(),
             Rule::File => "a path".into(),
             Rule::Choice(words) => words.join(" or "),
-            Rule::Secret(least, most) => format!("null or text of {least} to {most} characters"),
+            Rule::Password(least, most) => {
+                format!("null or text of {least} to {most} characters without control characters")
+            }
+            Rule::Secret(most) => format!(
+                "null, or text with room for 128 random bits (at least 22 letters and digits, or 32 hexadecimal digits; at \
+                 most {most} characters), as `phalanx secret new` prints it; to change it, stop all nodes, and set the same \
+                 new one on all of them"
+            ),
             Rule::Runtimes => {
                 "a list of objects with language, file_name, probe, run and, if needed, home, compile, reserves_mb, \
                  threads; each language once (docs/operations.md, Jobs)"
@@ -124,8 +164,12 @@ impl Rule {
                 None => false,
             },
             (Rule::Switch, Value::Bool(_))
-            | (Rule::Secret(..) | Rule::NumberOrNull(..) | Rule::HostOrNull, Value::Null) => true,
-            (Rule::Text(least, most) | Rule::Secret(least, most), Value::String(text)) => is_text(text, least, most),
+            | (Rule::Secret(..) | Rule::Password(..) | Rule::NumberOrNull(..) | Rule::HostOrNull, Value::Null) => true,
+            (Rule::Secret(most), Value::String(text)) if is_text(text, 1, most) && bits_at_most(text) < SECRET_BITS => {
+                return Err("too short to hold 128 random bits, so it can be guessed");
+            }
+            (Rule::Text(least, most) | Rule::Password(least, most), Value::String(text)) => is_text(text, least, most),
+            (Rule::Secret(most), Value::String(text)) => is_text(text, 1, most),
             (Rule::Host, Value::String(text)) => is_host(text),
             (Rule::HostOrNull, Value::String(text)) => is_reachable(text),
             (Rule::File, Value::String(text)) => is_text(text, 1, 4096),
@@ -157,7 +201,7 @@ impl Rule {
                     .and_then(|n| u64::try_from(n).map_err(|_| "out of range"))?,
             ),
             Rule::Switch => Value::from(text.trim().parse::<bool>().map_err(|_| "wrong type")?),
-            Rule::Secret(..) if text.is_empty() => Value::Null,
+            Rule::Secret(..) | Rule::Password(..) if text.is_empty() => Value::Null,
             Rule::Runtimes => read_json(text)?,
             Rule::Peers | Rule::HttpHosts => match serde_json::from_str::<Vec<String>>(text) {
                 Ok(all) => all.into_iter().collect(),
@@ -171,4 +215,30 @@ impl Rule {
 
 fn read_json(text: &str) -> Result<Value, &'static str> {
     serde_json::from_str(text).map_err(|_| "wrong type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_must_have_room_for_128_bits() {
+        for (text, is_long_enough) in [
+            (&"7".repeat(38)[..], false),
+            (&"7".repeat(39), true),
+            (&"0a".repeat(15), false),
+            (&"0a".repeat(16), true),
+            (&"0A".repeat(16), true),
+            (&"x".repeat(27), false),
+            (&"x".repeat(28), true),
+            (&"x7".repeat(12), false),
+            ("x7x7x7x7x7x7x7x7x7x7x7x7x", true),
+            ("0aZ0aZ0aZ0aZ0aZ0aZ0aZ", false),
+            ("0aZ0aZ0aZ0aZ0aZ0aZ0aZ0", true),
+            ("-aZ0aZ0aZ0aZ0aZ0aZ0a", true),
+            ("", false),
+        ] {
+            assert_eq!(bits_at_most(text) >= SECRET_BITS, is_long_enough, "{text}: {}", bits_at_most(text));
+        }
+    }
 }

@@ -217,8 +217,59 @@ mod tests {
     }
 
     #[test]
+    fn the_proof_covers_everything_that_was_said() {
+        let from = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
+        let (addresses, opening, purpose) = (Addresses::default(), vec![1; 16], Purpose::Peer);
+        let hello = Hello { protocol: PROTOCOL, cluster: None, from, addresses, opening, purpose };
+        let base = || Transcript { nonce: [7; 16], hello: &hello, who: from, cluster: None };
+        let key = Key([3; 32]);
+        let proofs = |transcript: Transcript, key: &Key| {
+            let secrets = transcript.secrets(key);
+            [secrets.proof(Side::Dialer), secrets.proof(Side::Acceptor)]
+        };
+        let cluster = Some(Uuid::from_u128(9));
+        let other = Identity { uuid: Uuid::from_u128(2), ..from };
+        let at = |addresses: Addresses| Hello { addresses, ..hello.clone() };
+        let none = Addresses::default;
+        let hellos = [
+            Hello { protocol: PROTOCOL + 1, ..hello.clone() },
+            Hello { cluster, ..hello.clone() },
+            Hello { from: Identity { id: NodeId(2), ..from }, ..hello.clone() },
+            Hello { from: other, ..hello.clone() },
+            at(Addresses { peer: "a:1".into(), ..none() }),
+            at(Addresses { http: "a:1".into(), ..none() }),
+            at(Addresses { kv: "a:1".into(), ..none() }),
+            Hello { opening: vec![2; 16], ..hello.clone() },
+            Hello { purpose: Purpose::Ask, ..hello.clone() },
+            Hello { purpose: Purpose::Join { is_gateway: false }, ..hello.clone() },
+            Hello { purpose: Purpose::Join { is_gateway: true }, ..hello.clone() },
+        ];
+        let mut all: Vec<[u8; 32]> = proofs(base(), &key).to_vec();
+        all.extend(hellos.iter().flat_map(|hello| proofs(Transcript { hello, ..base() }, &key)));
+        all.extend(proofs(Transcript { nonce: [8; 16], ..base() }, &key));
+        all.extend(proofs(Transcript { who: Identity { id: NodeId(2), ..from }, ..base() }, &key));
+        all.extend(proofs(Transcript { who: other, ..base() }, &key));
+        all.extend(proofs(Transcript { cluster, ..base() }, &key));
+        all.extend(proofs(base(), &Key([4; 32])));
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count, "two of the proofs are equal");
+    }
+
+    #[test]
+    fn a_key_is_slow_to_make() {
+        // As OWASP recommends for passwords: 19 MiB and two passes.
+        let params = argon2::Params::new(19 << 10, 2, 1, Some(32)).unwrap();
+        let slow = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        let mut expected = [0; 32];
+        slow.hash_password_into(b"for the phalanx and nobody else", SALT, &mut expected).unwrap();
+        assert_eq!(Key::of("for the phalanx and nobody else").0, expected);
+    }
+
+    #[test]
     fn keys_do_not_show() {
-        let key = Key::of("for the phalanx only");
+        let key = Key::of("for the phalanx and nobody else");
         assert_eq!(format!("{key:?}"), "Key(********)");
         assert!(!format!("{:?}", secrets().tags(Side::Dialer)).contains("Hmac"));
     }

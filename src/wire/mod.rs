@@ -11,6 +11,8 @@ pub mod authentication;
 pub mod codec;
 pub mod handshake;
 pub mod heartbeat;
+#[cfg(test)]
+mod tests;
 
 use crate::outcome::{Reason, UnknownReason};
 use crate::raft;

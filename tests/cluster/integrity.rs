@@ -18,7 +18,7 @@ const PARTS: [&str; 6] = ["key-value", "sql", "directory", "jobs", "chat", "sess
 
 /// With a secret: states that are given away go in frames with tags.
 fn lab(n: u64) -> Result<Cluster> {
-    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     for id in 1..=n {
         cluster.spawn(id, &["--lab"])?;
     }
@@ -208,7 +208,7 @@ fn a_node_that_is_marked_serves_no_reads_after_a_restart_until_it_has_healed() -
         assert!(is_refused, "{path}: {} {}", answer.status, answer.text());
     }
     let mut redis = Peer::tcp(&cluster.kv(1));
-    assert_eq!(redis.call(&[b"AUTH", b"for the phalanx only"]), Reply::Simple("OK".into()));
+    assert_eq!(redis.call(&[b"AUTH", b"for the phalanx and nobody else"]), Reply::Simple("OK".into()));
     assert_eq!(redis.ask("CONSISTENCY eventual"), Reply::Simple("OK".into()));
     let refused = redis.ask("GET k");
     assert!(matches!(&refused, Reply::Error(why) if why.starts_with("CLUSTERDOWN ")), "{refused:?}");

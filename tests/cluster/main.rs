@@ -3,6 +3,7 @@
 //! Each module is one concern; [`clients`] and [`redis`] hold the clients that several of them need.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
+mod access;
 mod chat;
 mod clients;
 mod config;

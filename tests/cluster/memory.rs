@@ -38,9 +38,9 @@ fn call(cluster: &Cluster, to: u64, from: Identity) -> TcpStream {
 /// all the same, though it comes from the same address.
 #[test]
 fn silent_clients_keep_no_health_check_out() -> Result<()> {
-    let settings = json!({"connections_max": 16, "cluster_secret": "open sesame"});
+    let settings = json!({"connections_max": 16, "client_password": "open sesame"});
     let cluster = Cluster::ready(EXE, 1, &settings)?;
-    // All 16 and the 64 beyond them, and some more; Redis clients say nothing before they have named the secret.
+    // All 16 and the 64 beyond them, and some more; Redis clients say nothing before they have named the password.
     for address in [cluster.http(1), cluster.kv(1)] {
         let silent: Vec<TcpStream> = (0..16 + 64 + 16).map(|_| TcpStream::connect(&address).unwrap()).collect();
         for _ in 0..20 {

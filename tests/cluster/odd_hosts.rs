@@ -12,7 +12,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The setting in the environment: the command line is visible to all.
 const SECRET: &str = "PHALANX_CLUSTER_SECRET";
-const RIGHT_SECRET: &str = "for the phalanx only";
+const RIGHT_SECRET: &str = "for the phalanx and nobody else";
 
 /// Hosts 1 to 5, each with an address of this machine's loopback and folders of its own.
 fn prepare() -> Result<Cluster> {

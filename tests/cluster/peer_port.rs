@@ -57,7 +57,7 @@ fn threads(cluster: &mut Cluster) -> Option<usize> {
 
 #[test]
 fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     cluster.put("before", "x")?;
     let pid = cluster.process(1)?.pid();
     let threads_before = threads(&mut cluster);
@@ -365,7 +365,7 @@ fn tells_of_another_clock(cluster: &Cluster, leader: u64, hello: Hello) -> Resul
 
 #[test]
 fn a_node_with_another_secret_does_not_join() -> Result<()> {
-    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     std::fs::set_permissions(cluster.settings_path(), PermissionsExt::from_mode(0o644)).unwrap();
     for id in 1..=3 {
         cluster.spawn(id, &[])?;
@@ -391,7 +391,8 @@ fn beyond_loopback_a_node_wants_a_secret() -> Result<()> {
     let mut cluster = Cluster::start(EXE, 1, &json!({"host": "0.0.0.0"}))?;
     let ended = cluster.process(1)?.wait(Duration::from_secs(5))?;
     assert_eq!(ended.code(), Some(2), "{}", cluster.log(1));
-    assert!(cluster.log(1).contains("cluster_secret"), "{}", cluster.log(1));
+    let log = cluster.log(1);
+    assert!(log.contains("cluster_secret and client_password") && log.contains("`phalanx secret new`"), "{log}");
     Ok(())
 }
 
@@ -447,7 +448,7 @@ fn pretend(
 /// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up for it.
 #[test]
 fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     cluster.put("before", "x")?;
     let leader = cluster.settle()?;
     let statuses = cluster.statuses();
@@ -482,8 +483,11 @@ fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result
 /// A log's beginning is gone: the newcomer is sent a snapshot, in frames with tags.
 #[test]
 fn a_snapshot_goes_between_nodes_that_share_a_secret() -> Result<()> {
-    let mut cluster =
-        Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx only", "snapshot_every_entries": 50}))?;
+    let mut cluster = Cluster::ready(
+        EXE,
+        3,
+        &json!({"cluster_secret": "for the phalanx and nobody else", "snapshot_every_entries": 50}),
+    )?;
     let leader = cluster.settle()?;
     let away = leader % 3 + 1;
     cluster.kill(away)?;

@@ -13,11 +13,13 @@ use phalanx::lab::web::Connection;
 use phalanx::lab::{Cluster, Result};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const PASSWORD: &str = "open-sesame";
 
 fn cluster() -> Result<Cluster> {
     Cluster::ready(EXE, 3, &json!({"jobs_enabled": false}))
@@ -31,10 +33,35 @@ fn interpreter(name: &str) -> Command {
     command
 }
 
+/// Whether a command of the interpreter succeeds, as it does if the script's libraries are installed.
+fn has(name: &str, probe: [&str; 2]) -> bool {
+    let has_all = interpreter(name).args(probe).output().is_ok_and(|output| output.status.success());
+    if !has_all {
+        eprintln!("skipped: {name} {probe:?} fails; ./test.sh installs what is missing where it can");
+    }
+    has_all
+}
+
+fn path_of(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/rqlite_clients").join(script)
+}
+
+/// Runs a script that presents the password of its cluster.
+fn run_with_password(name: &str, probe: [&str; 2], script: &str) -> Result<()> {
+    if !has(name, probe) {
+        return Ok(());
+    }
+    let cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": false, "client_password": PASSWORD}))?;
+    let ports = (1..=3).map(|id| cluster.http(id).rsplit_once(':').unwrap().1.to_string());
+    let output = interpreter(name).arg(path_of(script)).arg(PASSWORD).args(ports).output().unwrap();
+    let (said, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "done\n", "{script}: {why}");
+    Ok(())
+}
+
 /// Runs a script; `probe` is a command of the interpreter that succeeds if the script's libraries are installed.
 fn run(name: &str, probe: [&str; 2], script: &str) -> Result<()> {
-    if !interpreter(name).args(probe).output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: {name} {probe:?} fails; ./test.sh installs what is missing where it can");
+    if !has(name, probe) {
         return Ok(());
     }
     let mut cluster = cluster()?;
@@ -42,9 +69,8 @@ fn run(name: &str, probe: [&str; 2], script: &str) -> Result<()> {
     let mut ids: Vec<u64> = (1..=3).collect();
     ids.sort_by_key(|id| *id == leader);
     let ports = ids.iter().map(|id| cluster.http(*id).rsplit_once(':').unwrap().1.to_string());
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/rqlite_clients").join(script);
     let mut command = interpreter(name);
-    command.arg(path).args(ports).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(path_of(script)).args(ports).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut said = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
@@ -74,6 +100,16 @@ fn rqdb() -> Result<()> {
 #[test]
 fn sqlalchemy_and_alembic() -> Result<()> {
     run("python3", ["-c", "import sqlalchemy_rqlite, alembic"], "sqlalchemy_client.py")
+}
+
+#[test]
+fn pyrqlite_presents_a_password() -> Result<()> {
+    run_with_password("python3", ["-c", "import pyrqlite"], "password.py")
+}
+
+#[test]
+fn rqlite_js_presents_a_password() -> Result<()> {
+    run_with_password("node", ["-e", "require('rqlite-js')"], "password.js")
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn a_node_whose_limits_are_too_low_says_so_at_once() -> Result<()> {
 /// Three hosts that know each other by `peers` alone are moved: all come back at other addresses at once, with whole disks.
 #[test]
 fn hosts_that_all_have_new_addresses_find_each_other() -> Result<()> {
-    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx only"}))?;
+    let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     let host = |id: u64, net: u8| format!("127.0.{net}.{id}");
     let at = |cluster: &Cluster, id: u64, net: u8, of: fn(&Cluster, u64) -> String| {
         of(cluster, id).replace("127.0.0.1", &host(id, net))

@@ -236,7 +236,7 @@ fn pages_and_lists_of_a_server_on_every_address_fit_the_client() {
 }
 
 /// An address of this machine that is not loopback, if it has a network.
-fn own_address() -> Option<IpAddr> {
+pub fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Nothing is sent: this only chooses a route.
     socket.connect("192.0.2.1:9").ok()?;
@@ -247,10 +247,11 @@ fn own_address() -> Option<IpAddr> {
 #[test]
 fn a_cluster_on_every_address_gives_each_client_one_that_fits() {
     let Some(ip) = own_address() else { return eprintln!("skipped: this machine has no address but loopback") };
-    const SECRET: &str = "abracadabra-abracadabra";
-    let cluster = Cluster::ready(EXE, 2, &json!({"host": "0.0.0.0", "cluster_secret": SECRET})).unwrap();
+    const PASSWORD: &str = "open-sesame";
+    let settings = json!({"host": "0.0.0.0", "cluster_secret": "abracadabra-abracadabra", "client_password": PASSWORD});
+    let cluster = Cluster::ready(EXE, 2, &settings).unwrap();
     let here = |address: String| address.replace("127.0.0.1", &ip.to_string());
-    let get = |address: &str, path: &str| web::get(address, path, WITHIN).unwrap();
+    let get = |address: &str, path: &str| web::ask_with(Some(PASSWORD), address, "GET", path, None, WITHIN).unwrap();
     let same = |address: String| address;
     let ways: [&dyn Fn(String) -> String; 2] = [&same, &here];
     for seen in ways {
@@ -263,11 +264,15 @@ fn a_cluster_on_every_address_gives_each_client_one_that_fits() {
         assert_eq!(status["nodes"][0]["http"], nodes[0].as_str());
         let leader = status["cluster"]["leader"].as_u64().unwrap();
         let mut redis = TcpStream::connect(seen(cluster.kv(1))).unwrap();
-        redis.write_all(format!("AUTH {SECRET}\r\nLEADER\r\nQUIT\r\n").as_bytes()).unwrap();
+        redis.write_all(format!("AUTH {PASSWORD}\r\nLEADER\r\nQUIT\r\n").as_bytes()).unwrap();
         let mut said = String::new();
         redis.read_to_string(&mut said).unwrap();
         assert!(said.contains(&seen(cluster.kv(leader))), "{said}");
     }
-    let config = std::fs::read_to_string(cluster.config_path()).unwrap();
-    assert_eq!(config.matches("\"ip\": \"127.0.0.1\"").count(), 2, "{config}");
+    cluster
+        .wait_explained("config.json has both nodes, on loopback", WITHIN, || {
+            let config = std::fs::read_to_string(cluster.config_path()).unwrap();
+            if config.matches("\"ip\": \"127.0.0.1\"").count() == 2 { Ok(()) } else { Err(config) }
+        })
+        .unwrap();
 }

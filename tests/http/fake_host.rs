@@ -5,8 +5,9 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, Backup, BackupForm, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation, Output,
-    Published, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching, gauge,
+    Addressing, Backup, BackupForm, ClientAccess, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation,
+    Output, Published, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching,
+    gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -34,6 +35,7 @@ pub struct FakeHost {
     published: Mutex<Arc<Published>>,
     changed: Condvar,
     pub settings: Settings,
+    access: ClientAccess,
     pub sessions: Arc<Sessions>,
     pub worker: Mutex<Option<(NodeId, String)>>,
     pub addresses: Mutex<Vec<(NodeId, String)>>,
@@ -65,6 +67,7 @@ impl FakeHost {
             addresses: Mutex::new(frame.status.nodes.iter().map(|row| (row.id, row.http.clone())).collect()),
             published: Mutex::new(publish(frame)),
             changed: Condvar::new(),
+            access: ClientAccess::new(settings.client_password.as_deref()),
             settings,
             sessions: Arc::default(),
             worker: Mutex::new(Some((NodeId(2), "127.0.0.1:6702".to_owned()))),
@@ -127,6 +130,9 @@ impl Addressing for FakeHost {
 }
 
 impl Connections for FakeHost {
+    fn access(&self) -> &ClientAccess {
+        &self.access
+    }
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard {
         SessionGuard::open(Arc::clone(&self.sessions), kind, peer)
     }

@@ -2,9 +2,11 @@
 //! ([`openapi`]) and what a person sees of it in a browser ([`browser`]), also with real nodes.
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
+mod access;
 mod addresses;
 mod api;
 mod browser;
+mod browser_login;
 mod db;
 mod descriptors;
 mod fake_host;

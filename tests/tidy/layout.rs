@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Demonstrations and measurements drive clusters of the lab.
     ("demo", &["lab", "client", "check", "node", "types", "settings"]),
     // One of them runs the bare command of a job's sandbox, to compare.
-    ("bench", &["lab", "client", "node", "work", "types", "settings", "progress"]),
+    ("bench", &["lab", "client", "node", "work", "types", "settings", "text", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
     ("lab", &["lock", "client", "check", "node", "work", "raft", "types", "settings", "text"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.

@@ -27,7 +27,9 @@ pub(crate) struct ChatOptions {
 pub(crate) fn fault(why: cluster::ClientError) -> Fault {
     match &why {
         cluster::ClientError::Refused { status: 401, .. } => {
-            Fault::new(code::FAILED, why, "log in with: phalanx chat login NAME")
+            let next = "log in with: phalanx chat login NAME; if the cluster has a client_password, set it in the settings file \
+                        or as PHALANX_CLIENT_PASSWORD";
+            Fault::new(code::FAILED, why, next)
         }
         cluster::ClientError::Refused { .. } => Fault::new(code::FAILED, why, ""),
         cluster::ClientError::Unknown(_) => {
@@ -98,6 +100,7 @@ impl Drop for Keep {
 /// A client that is not logged in.
 fn stranger(options: &ChatOptions) -> Result<Chat, Fault> {
     let mut chat = Chat::new(client::endpoints(&options.client)?);
+    chat.client.password = client::password(&options.client)?;
     if let Some(seconds) = options.client.timeout {
         chat.client.within = Some(Duration::from_secs_f64(seconds.clamp(0.001, 3600.0)));
     }

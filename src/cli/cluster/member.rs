@@ -96,7 +96,8 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
         Some(row) => row.http,
         None => client::settings(args.settings.as_deref())?.local_addresses(NodeId(node)).http,
     };
-    let asked = ClusterClient::to(vec![at.clone()], Duration::from_secs(2)).get::<Status>("/v1/status");
+    let client = ClusterClient::to(vec![at.clone()], Duration::from_secs(2)).with_password(client::password(args)?);
+    let asked = client.get::<Status>("/v1/status");
     let next = format!("start it (phalanx node --id {node}), or give its uuid with --uuid");
     match asked {
         Ok(answer) if answer.value.node.id.0 == node => Ok(answer.value.node.uuid),

@@ -7,6 +7,7 @@ use super::{lab_fault, own_program};
 use crate::bench::kv_rates::{LoadArgs, Rate};
 use crate::bench::protocols::CommandKind;
 use crate::bench::{chat_rates, failover, job_rates, kv_rates, large_store, sql_rates};
+use crate::cli::client;
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::LabError;
@@ -90,6 +91,15 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     Ok(())
 }
 
+/// With the password that the setting has for running servers. Nodes of its own have none.
+fn with_password(common: &LoadArgs) -> Result<LoadArgs, Fault> {
+    let mut common = common.clone();
+    if !common.endpoints.is_empty() {
+        common.password = client::settings(None)?.client_password;
+    }
+    Ok(common)
+}
+
 fn keys(
     exe: &Path,
     verb: CommandKind,
@@ -97,6 +107,7 @@ fn keys(
     progress: &Progress,
     is_json: bool,
 ) -> Result<(), Fault> {
+    let options = &kv_rates::Options { common: with_password(&options.common)?, ..options.clone() };
     let common = &options.common;
     let next = "check that these servers use the Redis protocol; use --mode strong for servers other than Phalanx";
     let rates = kv_rates::run(exe, verb, options, progress).map_err(|e| load_fault(common, e, next))?;
@@ -113,6 +124,7 @@ fn keys(
 }
 
 fn sql(exe: &Path, options: &sql_rates::Options, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let options = &sql_rates::Options { common: with_password(&options.common)?, ..options.clone() };
     let common = &options.common;
     let next = "give HTTP addresses of nodes, for example --endpoint 127.0.0.1:6701";
     let rates = sql_rates::run(exe, options, progress).map_err(|e| load_fault(common, e, next))?;

@@ -272,7 +272,7 @@ impl Stage {
 
     fn client(&self) -> ClusterClient {
         let all = self.nodes.keys().map(|id| self.settings.local_addresses(NodeId(*id)).http).collect();
-        ClusterClient::to(all, Duration::from_millis(500))
+        ClusterClient::to(all, Duration::from_millis(500)).with_password(self.settings.client_password.clone())
     }
 
     fn leader(&self) -> Option<u64> {

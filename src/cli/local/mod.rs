@@ -1,4 +1,4 @@
-//! Commands that work on this machine only: a node, its settings and its data folder.
+//! Commands that work on this machine only: a node, its settings and secrets, and its data folder.
 
 pub(crate) mod allocator;
 pub(crate) mod completions;
@@ -7,3 +7,4 @@ pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod recover;
+pub(crate) mod secret;

@@ -91,7 +91,7 @@ fn await_runner(tell: &Sender<Event>) {
 }
 
 fn renew(mut lease: Lease, tell: &Sender<Event>) {
-    let client = ClusterClient::to(lease.endpoints.clone(), lease.patience);
+    let client = ClusterClient::to(lease.endpoints.clone(), lease.patience).with_password(lease.password.clone());
     let mut next = lease.renew_at();
     loop {
         std::thread::sleep(next.saturating_sub(since_boot()));

@@ -13,6 +13,8 @@ pub const GRACE_MAX: Duration = Duration::from_secs(5);
 pub struct Lease {
     /// Addresses of the nodes.
     pub endpoints: Vec<String>,
+    /// What the nodes require (`client_password`); it reaches the guardian on its standard input.
+    pub password: Option<String>,
     /// Longest wait for one response.
     pub patience: Duration,
     /// Path of the lock over HTTP.

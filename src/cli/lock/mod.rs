@@ -115,6 +115,7 @@ fn run_command(
     let patient = ClusterClient::new(client)?;
     let lease = Lease {
         endpoints: patient.endpoints(),
+        password: patient.password(),
         // A renewal that hangs must leave time for others.
         patience: Duration::from_secs_f64(client.timeout.unwrap_or(3.0)).min(ttl / 3),
         path: format!("/v1/lock/{}", percent_encode(name.as_bytes())),
@@ -187,7 +188,8 @@ struct Lock {
 
 impl Lock {
     fn new(lease: Lease, signals: Receiver<signals::Signal>) -> Lock {
-        Lock { client: ClusterClient::to(lease.endpoints.clone(), lease.patience), lease, signals }
+        let client = ClusterClient::to(lease.endpoints.clone(), lease.patience).with_password(lease.password.clone());
+        Lock { client, lease, signals }
     }
 
     /// Tries until the lock is held or the deadline has passed; `None`: no deadline.

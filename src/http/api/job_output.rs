@@ -268,7 +268,10 @@ impl Follower<'_> {
         let Some((_, address)) = addresses.into_iter().find(|(id, _)| *id == worker) else { return Ok(()) };
         let follow = if self.params.is_followed { "follow&" } else { "" };
         let path = format!("/v1/jobs/{}/output?{follow}attempt={attempt}&format=ndjson", self.params.id);
-        let Ok((200, mut lines)) = Lines::get(&address, &path, 2 * CONNECT_TIMEOUT, LOOK_EVERY) else { return Ok(()) };
+        let password = self.server.host.settings().client_password.as_deref();
+        let Ok((200, mut lines)) = Lines::get(&address, &path, password, 2 * CONNECT_TIMEOUT, LOOK_EVERY) else {
+            return Ok(());
+        };
         let mut skip = self.shown.bytes;
         loop {
             let line = match lines.next() {

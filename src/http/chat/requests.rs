@@ -20,15 +20,16 @@ use serde::de::DeserializeOwned;
 /// Value of `WWW-Authenticate` where a token is missing or no longer valid.
 const AUTHENTICATE: &str = "Bearer realm=\"chat\"";
 
-/// The hash of the token of a request.
+/// The hash of the token of a request. It has a header of its own; `Authorization` is for the password of the cluster,
+/// and accepted for the token where there is no such password.
 pub(crate) fn token(head: &Head) -> Result<TokenHash, ApiError> {
-    let given = head.authorization.as_deref().and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
+    let bearer = || {
+        let (scheme, token) = head.authorization.as_deref()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    match given {
+    };
+    match head.chat_token.as_deref().or_else(bearer) {
         Some(token) if !token.is_empty() => Ok(hash_token(token)),
-        _ => Err(ApiError::refused(401, "not logged in: the request needs the header Authorization: Bearer TOKEN")
+        _ => Err(ApiError::refused(401, "not logged in: the request needs the header X-Phalanx-Chat-Token: TOKEN")
             .with("WWW-Authenticate", AUTHENTICATE)),
     }
 }

@@ -5,6 +5,7 @@
 //! nonce, and allows connections to nodes of the cluster only. Not here: what the page does (`static/chat.js`).
 
 use super::static_files::{CHAT_PAGE, CHAT_SCRIPT, CHAT_STYLE, fill, nodes_json, policy, with_page_headers};
+use crate::http::access;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
 use serde_json::json;
@@ -14,7 +15,10 @@ pub(crate) fn page(request: &Request) -> ApiResult {
     let host = &request.server.host;
     let addresses = host.http_addresses();
     let (nodes, front_port) = (nodes_json(&addresses), host.settings().service_port);
-    let hello = json!({"node": host.identity().id, "nodes": nodes, "front_port": front_port});
+    let hello = json!({
+        "node": host.identity().id, "nodes": nodes, "front_port": front_port,
+        "access": access::new_session(request.server),
+    });
     let hello = hello.to_string().replace('<', "\\u003c");
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     let html = fill(

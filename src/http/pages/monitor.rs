@@ -7,6 +7,7 @@
 //! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
 
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
+use crate::http::access;
 use crate::http::protocol::head::Head;
 use crate::http::server::Server;
 use crate::lock::lock;
@@ -38,8 +39,12 @@ impl Page {
         let addresses = server.host.http_addresses();
         let nodes = nodes_json(&addresses);
         let front_port = server.host.settings().service_port;
-        let hello =
-            json!({"node": server.host.identity().id, "session": session_id, "nodes": nodes, "front_port": front_port});
+        // For nodes of other hosts, to which the browser sends no cookie.
+        let access = access::new_session(server);
+        let hello = json!({
+            "node": server.host.identity().id, "session": session_id, "nodes": nodes, "front_port": front_port,
+            "access": access,
+        });
         let hello = hello.to_string().replace('<', "\\u003c");
         if is_browser {
             let nonce = uuid::Uuid::new_v4().simple().to_string();

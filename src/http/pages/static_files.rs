@@ -30,6 +30,9 @@ pub(crate) const CHAT_STYLE: &str = include_str!("../../../static/chat.css");
 /// Its script.
 pub(crate) const CHAT_SCRIPT: &str = include_str!("../../../static/chat.js");
 
+/// The log-in page with its placeholders; `login.rs` fills them.
+pub(crate) const LOGIN_PAGE: &str = include_str!("../../../static/login.html");
+
 /// The description of all paths, see `http/routes.rs`.
 pub(crate) const OPENAPI: &str = include_str!("../../../static/openapi.json");
 
@@ -98,6 +101,15 @@ pub(crate) fn with_page_headers(response: Response, policy: String) -> Response 
 /// A policy that allows only scripts and styles with this nonce, and connections to this node, under the name `host` by
 /// which its client came, and to the hosts of the others, on any port: nodes may join while the page is open.
 pub(crate) fn policy(addresses: &[(NodeId, String)], host: &str, nonce: &str) -> String {
+    format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; \
+         connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        reachable_hosts(addresses, host)
+    )
+}
+
+/// This node's host as its client names it, and the hosts of all nodes, on any port, as sources of a policy.
+pub(crate) fn reachable_hosts(addresses: &[(NodeId, String)], host: &str) -> String {
     let mut hosts = BTreeSet::from(["http://127.0.0.1:*".to_owned(), "http://localhost:*".to_owned()]);
     for address in addresses.iter().map(|(_, address)| address.as_str()).chain([host]) {
         match address::split(address) {
@@ -107,10 +119,5 @@ pub(crate) fn policy(addresses: &[(NodeId, String)], host: &str, nonce: &str) ->
             None => false,
         };
     }
-    let hosts: Vec<_> = hosts.into_iter().collect();
-    format!(
-        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; \
-         connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hosts.join(" ")
-    )
+    hosts.into_iter().collect::<Vec<_>>().join(" ")
 }

@@ -20,7 +20,7 @@
 //! names and origins, and a listed origin is one of our pages. `X-Forwarded-Host` and `-Proto` are not read: a page under
 //! a rebound name could send them too, and what is listed has its scheme.
 //!
-//! Not here: secrets; beyond loopback the node refuses to start without one (`settings.rs`). Which operation has which
+//! Not here: the password of clients (`http/access.rs`). Which operation has which
 //! audience (`http/routes.rs`).
 
 use super::error::ApiError;
@@ -108,8 +108,8 @@ pub const JSON: &str = "application/json";
 pub enum Audience {
     /// The node's own pages.
     Node,
-    /// Pages of the cluster's other nodes and front doors: there are no cookies, and the chat identifies its user by a
-    /// token.
+    /// Pages of the cluster's other nodes and front doors. No cookie is read from them that they could not read
+    /// themselves: the chat identifies its user by a token, and so does a page of another host itself.
     Cluster,
     /// Any site may open it in a window, by a link, but cannot read it.
     Window,

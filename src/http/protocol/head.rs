@@ -88,6 +88,9 @@ pub struct Head {
     pub if_none_match: Option<String>,
     pub idempotency_key: Option<String>,
     pub authorization: Option<String>,
+    pub cookie: Option<String>,
+    /// `X-Phalanx-Chat-Token`: the log-in of a chat user.
+    pub chat_token: Option<String>,
 }
 
 impl Head {
@@ -111,6 +114,7 @@ impl Head {
 pub fn too_large(body_bytes_max: usize) -> &'static str {
     match body_bytes_max {
         limits::HTTP_LOAD_BYTES_MAX => "body larger than 1 GiB",
+        limits::HTTP_LOGIN_BYTES_MAX => "body larger than 8 KiB",
         _ => "body larger than 8 MiB",
     }
 }

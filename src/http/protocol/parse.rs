@@ -96,6 +96,8 @@ impl Fields {
             ("accept", &mut self.head.accept),
             ("if-none-match", &mut self.head.if_none_match),
             ("authorization", &mut self.head.authorization),
+            ("cookie", &mut self.head.cookie),
+            ("x-phalanx-chat-token", &mut self.head.chat_token),
         ];
         if let Some((_, field)) = plain.into_iter().find(|(other, _)| is(other)) {
             *field = Some(text());

@@ -104,6 +104,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             "Messages of PUBLISH that another node or a pattern did not get",
             shared.channels.dropped(),
         ),
+        counter("phalanx_wrong_passwords_total", "Wrong client passwords", shared.access.wrong_total()),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", counters.syncs.count()),

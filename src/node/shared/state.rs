@@ -15,6 +15,7 @@ use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
 use crate::cluster::log_clock::{LogClock, Skews};
 use crate::lock::{Mutex, Permit, lock};
+use crate::node::client_access::ClientAccess;
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
@@ -133,6 +134,8 @@ pub struct Shared {
     pub activity: Activity,
     /// Bytes that connections may hold.
     pub memory: Arc<MemoryBudget>,
+    /// Who may use its endpoints.
+    pub access: ClientAccess,
     /// How many clients wait for a key to change.
     pub watchers: AtomicUsize,
     /// Output of the jobs that run here.
@@ -233,6 +236,7 @@ impl Shared {
             dispatch: Mutex::new(Dispatch::new(parts.me.id)),
             lags: Mutex::default(),
             memory: MemoryBudget::of_setting(parts.settings.memory_budget_mb),
+            access: ClientAccess::new(parts.settings.client_password.as_deref()),
             settings: parts.settings,
             me: parts.me,
             cluster: parts.cluster,

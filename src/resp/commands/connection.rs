@@ -1,18 +1,19 @@
 //! Commands about the connection itself: authentication, the client's name, the protocol version, the consistency of
 //! reads.
 //!
-//! If `cluster_secret` is set, it is also the password of the Redis port, on every address: a client must send it with
-//! AUTH or HELLO first. Without a secret the node listens on loopback only.
+//! If `client_password` is set, a client must send it with AUTH or HELLO first, on every address. Without one the node
+//! listens on loopback only. The secret of the nodes, `cluster_secret`, is no password of clients.
 //! Not here: transactions (`resp/conn.rs`), information about the node (`server.rs`).
 
 use super::client::{BAD_NAME, is_name};
 use super::store::context::{SYNTAX, text};
 use super::store::scripts;
-use crate::node::Addressing;
+use crate::node::{Connections, PasswordCheck};
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, integer, is};
 use crate::resp::protocol::reply::{self, Proto, wrong_number};
 use crate::services::kv::{OpError, glob};
+use std::time::Instant;
 
 /// The Redis release that this server behaves like: some clients depend on it.
 pub const REDIS_VERSION: &str = "7.0.15";
@@ -79,31 +80,35 @@ pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>)
 
 // ---- authentication ----
 
-/// Compares in constant time.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let differing = one.iter().zip(other).fold(0, |sum, (a, b)| sum | (a ^ b));
-    one.len() == other.len() && differing == 0
+/// Notes that user and password are right, or returns the error. As in Redis, any password is right for the default user
+/// until one is set.
+fn authenticate(conn: &mut Conn, user: &[u8], password: &[u8]) -> Result<(), String> {
+    if user != b"default" {
+        return Err(WRONG_PASSWORD.to_string());
+    }
+    let from = conn.client.profile().peer.ip();
+    match conn.shared.handle.access().check(from, "Redis", password, Instant::now()) {
+        PasswordCheck::Right => {
+            conn.is_known = true;
+            Ok(())
+        }
+        PasswordCheck::Wrong => Err(WRONG_PASSWORD.to_string()),
+        PasswordCheck::MustWait(wait) => {
+            Err(format!("ERR too many wrong passwords from this address: try again in {} ms", wait.as_millis().max(1)))
+        }
+    }
 }
 
-/// Whether user and password are right; notes it if so.
-fn authenticate(conn: &mut Conn, user: &[u8], password: &[u8]) -> bool {
-    let is_right = match &conn.shared.handle.settings().cluster_secret {
-        Some(secret) => is_same(password, secret.as_bytes()),
-        // As in Redis, where the default user has no password until one is set.
-        None => true,
-    };
-    let is_right = is_right && user == b"default";
-    conn.is_known |= is_right;
-    is_right
-}
-
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// Clients look for the first word; the rest names the setting for those who send the secret of the nodes, which earlier
+/// versions took.
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled. The password is the setting client_password, and no \
+     longer cluster_secret.";
 
 pub(crate) fn auth(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let (user, password) = match request.len() {
-        2 if conn.shared.handle.settings().cluster_secret.is_none() => {
+        2 if !conn.shared.handle.access().is_required() => {
             let why = "ERR AUTH <password> called without any password configured for the default user. \
-                Are you sure your configuration is correct?";
+                Are you sure your configuration is correct? (setting client_password)";
             return reply::error(out, why);
         }
         2 => (&b"default"[..], request.word(1)),
@@ -111,8 +116,8 @@ pub(crate) fn auth(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         _ => return reply::error(out, SYNTAX),
     };
     match authenticate(conn, user, password) {
-        true => reply::ok(out),
-        false => reply::error(out, WRONG_PASSWORD),
+        Ok(()) => reply::ok(out),
+        Err(why) => reply::error(out, &why),
     }
 }
 
@@ -148,9 +153,9 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         at += 1;
     }
     if let Some((user, password)) = login
-        && !authenticate(conn, user, password)
+        && let Err(why) = authenticate(conn, user, password)
     {
-        return reply::error(out, WRONG_PASSWORD);
+        return reply::error(out, &why);
     }
     if !conn.is_known {
         let why = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \

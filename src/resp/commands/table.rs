@@ -32,7 +32,7 @@ pub static TABLE: &[Spec] = &[
     spec("append", 3, "write denyoom fast", ONE_KEY, "string", "2.0.0", Handler::Store(strings::append),
         "Append to a value"),
     spec("auth", -2, "noscript loading stale fast no_auth", NO_KEYS, "connection", "1.0.0",
-        Handler::Server(connection::auth), "Authenticate with the cluster secret"),
+        Handler::Server(connection::auth), "Authenticate with the client password"),
     spec("cas", 4, "write denyoom fast", ONE_KEY, "string", "7.0.0", Handler::Store(strings::cas),
         "Set a key if it has the old value given: returns 1, else 0; keeps its time to live"),
     spec("client", -2, "noscript loading stale", NO_KEYS, "connection", "2.4.0", Handler::Server(client::client),

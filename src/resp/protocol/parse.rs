@@ -133,7 +133,7 @@ pub struct Parser {
 impl Parser {
     /// Looks for a whole request at the beginning of `input`, which holds the same bytes as at the last call and maybe
     /// more, until a request is found: then the caller has removed that one. Returns the request and its length in the
-    /// input. `is_known`: the client has sent the secret, or none is set; other clients may send small requests only.
+    /// input. `is_known`: the client has sent the password, or none is set; other clients may send small requests only.
     ///
     /// # Errors
     /// The input is not a valid request: the caller sends the fault and closes.

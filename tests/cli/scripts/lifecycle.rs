@@ -10,6 +10,25 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 #[test]
+fn a_cluster_with_a_password_is_started_and_looked_at() {
+    const PASSWORD: &str = "open sesame";
+    let mut runner = ScriptRunner::new();
+    runner.set("PHALANX_CLIENT_PASSWORD", PASSWORD);
+    let started = runner.run(&["start", "--nodes", "3", "--terminal", "none"]);
+    assert_eq!(started.status.code(), Some(0), "{}", said(&started));
+    assert!(
+        said(&started).contains("Phalanx is up") && !said(&started).contains("Not all online yet"),
+        "{}",
+        said(&started)
+    );
+    assert!(!said(&started).contains(PASSWORD), "{}", said(&started));
+    assert_eq!(web::get(&runner.front(), "/", WITHIN).unwrap().status, 401);
+    let status = runner.run(&["status"]);
+    assert!(said(&status).contains("healthy: "), "{}", said(&status));
+    runner.stop();
+}
+
+#[test]
 fn background_processes_start_stop_and_start_again() {
     let mut runner = ScriptRunner::new();
     let started = runner.run(&["start", "--terminal", "none"]);

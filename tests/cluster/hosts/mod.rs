@@ -64,6 +64,9 @@ pub struct Link {
     pub jitter_ms: u32,
 }
 
+/// What clients of all hosts present.
+pub const CLIENT_PASSWORD: &str = "for clients of the phalanx";
+
 impl Link {
     pub const CUT: Link = Link { loss: 1.0, delay_ms: 0, jitter_ms: 0 };
     pub const WHOLE: Link = Link { loss: 0.0, delay_ms: 0, jitter_ms: 0 };
@@ -81,7 +84,8 @@ pub struct Hosts {
 impl Hosts {
     /// Makes `n` hosts without nodes. `settings`: of all nodes.
     pub fn prepare(n: u64, settings: &Value) -> Result<Hosts> {
-        let mut all = json!({"cluster_secret": "for the phalanx only"});
+        // Both are needed beyond loopback.
+        let mut all = json!({"cluster_secret": "for the phalanx and nobody else", "client_password": CLIENT_PASSWORD});
         all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let mut cluster = Cluster::prepare(EXE, &all)?;
         let mut keepers = Vec::new();

@@ -5,7 +5,7 @@
 //! choose another one than the test's. Not here: what the clients record and its check (`recorded_clients.rs`).
 
 use super::recorded_clients::Recorders;
-use super::{Hosts, Link, is_apart};
+use super::{CLIENT_PASSWORD, Hosts, Link, is_apart};
 use crate::EXE;
 use crate::clients::Onlooker;
 use fastrand::Rng;
@@ -118,7 +118,9 @@ fn inflict(hosts: &mut Hosts, fault: Fault, rng: &mut Rng, span: Duration) -> Re
 /// All nodes hold the same state.
 fn assert_equal_states(hosts: &Hosts) -> Result<()> {
     hosts.cluster.wait_explained("all nodes hold the same state", HEALTHY_WITHIN, || {
-        let check = Command::new(EXE).args(["check", "digest", "-e", &hosts.cluster.http(1)]).output();
+        let mut command = Command::new(EXE);
+        command.env("PHALANX_CLIENT_PASSWORD", CLIENT_PASSWORD);
+        let check = command.args(["check", "digest", "-e", &hosts.cluster.http(1)]).output();
         let check = check.map_err(|e| e.to_string())?;
         let said = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
         if check.status.success() { Ok(()) } else { Err(said) }

@@ -3,6 +3,7 @@
 //! Keys change every few seconds, so that each has a history which can be searched. At the end each key is read once
 //! more: a lost write is a history that nothing explains. Not here: what is broken meanwhile (`random_faults.rs`).
 
+use super::CLIENT_PASSWORD;
 use phalanx::check::{Action, Operation, Verdict, judge};
 use phalanx::lab::web::{Connection, KeyClient};
 use phalanx::lab::{Result, poll};
@@ -127,7 +128,7 @@ impl Recorders {
             all.unknown += records.unknown;
         }
         let keys: BTreeSet<String> = all.operations.iter().map(|it| it.key.clone()).collect();
-        let mut client = KeyClient::new(self.addresses);
+        let mut client = KeyClient::new(self.addresses).with_password(Some(CLIENT_PASSWORD.into()));
         for key in keys {
             let call_us = self.begun.elapsed().as_micros() as u64;
             let seen = client.read(&key, Instant::now() + Duration::from_secs(20))?;
@@ -174,7 +175,8 @@ impl RecordedClient {
         self.count += 1;
         let address = &self.addresses[self.rng.usize(..self.addresses.len())];
         let deadline = Instant::now() + ANSWER_WITHIN;
-        let Ok(mut connection) = Connection::open(address, Duration::from_millis(500)) else { return Outcome::Refused };
+        let Ok(connection) = Connection::open(address, Duration::from_millis(500)) else { return Outcome::Refused };
+        let mut connection = connection.with_password(Some(CLIENT_PASSWORD));
         let path = format!("/v1/kv/{key}");
         if self.rng.bool() {
             return match connection.ask("GET", &path, None, deadline) {

@@ -1,6 +1,6 @@
 //! Slow and lossy links: the cluster keeps its leader.
 
-use super::{Hosts, Link, is_apart};
+use super::{CLIENT_PASSWORD, Hosts, Link, is_apart};
 use phalanx::lab::{Result, web};
 use phalanx::node::views::status::Standing;
 use serde_json::json;
@@ -28,7 +28,14 @@ fn over(first: Link, then: Link) -> Result<(Vec<Duration>, u64)> {
     let (until, mut times, mut unanswered) = (Instant::now() + Duration::from_secs(20), Vec::new(), 0);
     for id in all.iter().cycle().take_while(|_| Instant::now() < until) {
         let at = Instant::now();
-        match web::ask(&hosts.cluster.http(*id), "PUT", "/v1/kv/key", Some(&json!("value")), Duration::from_secs(30)) {
+        match web::ask_with(
+            Some(CLIENT_PASSWORD),
+            &hosts.cluster.http(*id),
+            "PUT",
+            "/v1/kv/key",
+            Some(&json!("value")),
+            Duration::from_secs(30),
+        ) {
             Ok(answer) if answer.status == 200 => times.push(at.elapsed()),
             other => {
                 println!("through node {id} after {:?}: {other:?}", at.elapsed());

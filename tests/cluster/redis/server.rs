@@ -99,15 +99,16 @@ fn requests_may_come_in_any_pieces() -> Result<()> {
 }
 
 #[test]
-fn a_stranger_must_name_the_secret_and_sends_little_before() -> Result<()> {
-    let cluster = one(&json!({"cluster_secret": "open sesame"}))?;
+fn a_stranger_must_name_the_password_and_sends_little_before() -> Result<()> {
+    let cluster = one(&json!({"client_password": "open sesame"}))?;
     let mut peer = Peer::tcp(&cluster.kv(1));
     let no_auth = Reply::Error("NOAUTH Authentication required.".into());
     for line in ["GET k", "SET k v", "PING", "INFO", "EVALSHA a 0", "MULTI", "CLIENT ID"] {
         assert_eq!(peer.ask(line), no_auth, "{line}");
     }
     assert!(peer.ask("HELLO 3").text().starts_with("NOAUTH HELLO must be called"));
-    let wrong = "WRONGPASS invalid username-password pair or user is disabled.";
+    let wrong = "WRONGPASS invalid username-password pair or user is disabled. The password is the setting \
+                 client_password, and no longer cluster_secret.";
     assert_eq!(peer.call(&[b"AUTH", b"open sesam"]).text(), wrong);
     assert_eq!(peer.call(&[b"AUTH", b"root", b"open sesame"]).text(), wrong);
     assert_eq!(peer.call(&[b"HELLO", b"3", b"AUTH", b"default", b"x"]).text(), wrong);
@@ -341,13 +342,13 @@ fn all_clients_together_have_one_memory_budget() -> Result<()> {
 
 #[test]
 fn strangers_are_let_go_whatever_they_say() -> Result<()> {
-    let cluster = one(&json!({"cluster_secret": "open sesame"}))?;
+    let cluster = one(&json!({"client_password": "open sesame"}))?;
     let silent = connect(&cluster);
     let mut chatty = connect(&cluster);
     let mut friend = Peer::tcp(&cluster.kv(1));
     assert_eq!(friend.call(&[b"AUTH", b"open sesame"]), Reply::Simple("OK".into()));
     let since = Instant::now();
-    poll::wait_until("who goes on without the secret is closed", SOON * 2, || {
+    poll::wait_until("who goes on without the password is closed", SOON * 2, || {
         chatty
             .write_all(b"HELLO\r\n")
             .and_then(|()| chatty.read(&mut [0; 4096]))

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Where the document stands for the schemas in it.
 const PLACE: &str = "http://phalanx/openapi.json";
 /// Statuses that any path may return before the request is handled: the response `CommonError`.
-pub const COMMON_STATUSES: [u16; 13] = [400, 403, 405, 408, 413, 414, 415, 417, 421, 431, 501, 503, 505];
+pub const COMMON_STATUSES: [u16; 14] = [400, 403, 405, 408, 413, 414, 415, 417, 421, 429, 431, 501, 503, 505];
 
 /// One answer.
 #[derive(Debug)]
