@@ -280,6 +280,7 @@ impl Host {
             append_bytes_max: plan.append_bytes_max,
             inflight_bytes_max: plan.inflight_bytes_max,
             uncommitted_bytes_max: plan.uncommitted_bytes_max,
+            is_hosted: false,
             #[cfg(test)]
             bugs: bugs.raft,
         }

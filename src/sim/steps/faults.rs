@@ -244,7 +244,7 @@ impl World {
         let view = process.raft.view();
         if self.plan.has_autopilot {
             let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
-            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways: Default::default() };
+            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways: Default::default(), hosted: Default::default() };
             match autopilot::decide(&view, &rules) {
                 // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
                 // to.

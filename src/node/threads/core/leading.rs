@@ -29,7 +29,8 @@ impl Core {
         }
         let view = self.raft.view();
         let gateways = self.shared.directory().gateways.clone();
-        let rules = autopilot::Rules { gateways, ..autopilot::Rules::from(&self.shared.settings) };
+        let hosted = self.shared.hosted.all().iter().map(|who| who.id).collect();
+        let rules = autopilot::Rules { gateways, hosted, ..autopilot::Rules::from(&self.shared.settings) };
         let overdue = || self.shared.overdue_newcomer(&view).map(Change::Remove);
         let decision = autopilot::decide(&view, &rules).or_else(overdue);
         if decision.is_none() {
