@@ -111,7 +111,8 @@ fn a_frozen_majority_is_never_taken_over() -> Result<()> {
     // It is tried, several times, and says why it cannot be.
     for id in &rest {
         let why = |text: &str| text.contains("dead voters cannot be hosted: a process holds the folder of nodes");
-        cluster.wait_until("the survivor says why", Duration::from_secs(15), || why(&cluster.log(*id)).then_some(()))?;
+        cluster
+            .wait_until("the survivor says why", Duration::from_secs(15), || why(&cluster.log(*id)).then_some(()))?;
         cluster.wait_until("its health says so, too", Duration::from_secs(5), || {
             cluster.status(*id).ok()?.cluster.reasons.iter().any(|it| why(it)).then_some(())
         })?;

@@ -8,7 +8,8 @@ use crate::types::{Identity, Index};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-const RULES: Rules = Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000), gateways: BTreeSet::new(), hosted: BTreeSet::new() };
+const RULES: Rules =
+    Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000), gateways: BTreeSet::new(), hosted: BTreeSet::new() };
 
 fn uuid(id: u64) -> Uuid {
     Uuid::from_u128(u128::from(id))

@@ -13,7 +13,9 @@ use crate::node::peer::{acceptor, reunite};
 use crate::node::reports::status;
 use crate::node::shared::Shared;
 use crate::node::shared::inboxes::{self, Receivers};
-use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, TakeoverInput, WorkerInput};
+use crate::node::shared::messages::{
+    ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, TakeoverInput, WorkerInput,
+};
 use crate::node::shared::state::Parts;
 use crate::node::shared::stopper::Stopper;
 use crate::node::snapshots::checkpoints;

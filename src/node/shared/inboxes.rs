@@ -2,7 +2,9 @@
 //!
 //! Not here: what the messages are (`messages.rs`), how a thread waits for them (`inbox.rs`).
 
-use super::messages::{ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, PubSubInput, TakeoverInput, WatchInput, WorkerInput};
+use super::messages::{
+    ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, PubSubInput, TakeoverInput, WatchInput, WorkerInput,
+};
 use super::request::{Ack, Answered, Operation, ReplyTo, Request};
 use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,

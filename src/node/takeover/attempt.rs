@@ -24,19 +24,29 @@ pub(super) struct Hosting {
     _lock: FolderLock,
 }
 
-/// Locks and opens the folders of all dead voters; the reason, if these are too few.
-pub(super) fn attempt(shared: &Shared, membership: &Membership, config: &Config) -> Result<Vec<Hosting>, String> {
+/// Locks and opens the folders of all dead voters but the `failed` ones; the reason, if these are too few.
+pub(super) fn attempt(
+    shared: &Shared,
+    membership: &Membership,
+    config: &Config,
+    failed: &BTreeSet<Identity>,
+) -> Result<Vec<Hosting>, String> {
     match folders::why_no_proof(&shared.settings.data_dir) {
         Ok(None) => {}
         Ok(Some(why)) => return Err(why),
         Err(e) => return Err(format!("the file system of the data folder is unknown: {e}")),
     }
     let mut claims = folders::claim(&shared.settings.data_dir, shared.cluster, &membership.voters, shared.me.id);
-    let (answering, silent) = claims.claimed.drain(..).partition(|claimed| answers(shared, claimed.who.id));
-    claims.claimed = silent;
-    let answering: Vec<Claimed> = answering;
-    let answer = |claimed: Claimed| (claimed.who.id, "something listens at its address".to_string());
-    claims.unusable.extend(answering.into_iter().map(answer));
+    for claimed in std::mem::take(&mut claims.claimed) {
+        let id = claimed.who.id;
+        if failed.contains(&claimed.who) {
+            claims.unusable.push((id, "it failed while it was hosted".to_string()));
+        } else if answers(shared, id) {
+            claims.unusable.push((id, "something listens at its address".to_string()));
+        } else {
+            claims.claimed.push(claimed);
+        }
+    }
     let is_majority = |held: BTreeSet<Identity>| rule::is_majority(&membership.voters, shared.me, &held);
     // Before any log is read: two nodes that try at once must not keep folders from each other for long.
     if !is_majority(claims.claimed.iter().map(|claimed| claimed.who).collect()) {

@@ -117,11 +117,8 @@ impl Takeover {
         if Instant::now() < at {
             return;
         }
-        let tried = attempt(&self.shared, &view.raft.membership, &self.config);
-        let is_failed = |hosting: &Hosting| self.unusable.contains(&hosting.voter.who);
-        match tried {
-            Ok(hosted) if !hosted.iter().any(is_failed) => self.begin(&view.raft, hosted),
-            Ok(_) => {}
+        match attempt(&self.shared, &view.raft.membership, &self.config, &self.unusable) {
+            Ok(hosted) => self.begin(&view.raft, hosted),
             Err(why) => self.say(Some(format!("dead voters cannot be hosted: {why}"))),
         }
         self.next_try = Some(self.draw(NEXT_TRY_MS));
@@ -233,7 +230,7 @@ impl Takeover {
                 ),
             }));
         }
-        let released = match self.is_unfit() {
+        let released = match self.shared.is_stopping() {
             true => self.ids(),
             false => rule::released(&view.raft, &self.ids(), hosted_leads, is_overdue),
         };
