@@ -168,5 +168,7 @@ pub const RESP_PATTERN_BYTES_MAX: usize = 1 << 10;
 /// Bytes that wait for one peer's socket beyond which messages of PUBLISH to it are dropped: heartbeats wait behind
 /// them.
 pub const PUBLISHED_BYTES_MAX: usize = 1 << 20;
+/// Inbox of `takeover`, in messages to the voters that are hosted here. Full: dropped, as if the network had lost it.
+pub const TAKEOVER_INBOX_MAX: usize = 1024;
 /// Inbox of `pubsub`, in messages of other nodes. Full: dropped.
 pub const PUBSUB_INBOX_MAX: usize = 4096;

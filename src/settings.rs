@@ -99,6 +99,8 @@ settings! {
     fail_after_ms: u64 = 2000, Rule::Number(50, 600_000);
     /// A voter silent to the leader for this long is replaced.
     dead_after_ms: u64 = 10_000, Rule::Number(100, 86_400_000);
+    /// Without a leader for this long, a node hosts the voters of dead processes of its host; 0: never.
+    takeover_after_ms: u64 = 1000, Rule::Number(0, 86_400_000);
     /// The autopilot keeps at least this many voters.
     voters_min: u32 = 3, Rule::Number(1, 7);
     /// Autopilot promotes learners up to this.

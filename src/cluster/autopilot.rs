@@ -7,7 +7,8 @@
 //!
 //! Rules: A1 one change at a time. A2 live voters are a majority of the membership before and after each change. A3 a
 //! demotion leaves at least `voters_min` voters. A4 there are never more than `voters_max` voters, except one extra
-//! while a dead voter that A3 protects is being replaced.
+//! while a dead voter that A3 protects is being replaced. A5 a hosted voter is demoted at once; while there is
+//! one, A3 holds for one voter: the node that hosts it may be the last of the cluster.
 //!
 //! Gateways serve clients and are never promoted. Neither are nodes that stop (`departures.rs`).
 //!
@@ -38,6 +39,8 @@ pub struct Rules {
     pub gateways: BTreeSet<NodeId>,
     /// Nodes that stop, which are not promoted meanwhile.
     pub leaving: BTreeSet<NodeId>,
+    /// Voters whose processes are dead and that the leader hosts (`takeover/`).
+    pub hosted: BTreeSet<NodeId>,
 }
 
 impl From<&Settings> for Rules {
@@ -48,6 +51,7 @@ impl From<&Settings> for Rules {
             dead_after: settings.dead_after_ticks(),
             gateways: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            hosted: BTreeSet::new(),
         }
     }
 }
@@ -75,16 +79,26 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
         .peers
         .iter()
         .filter(|peer| !rules.gateways.contains(&peer.who.id) && !rules.leaving.contains(&peer.who.id))
+        .filter(|peer| !rules.hosted.contains(&peer.who.id))
         .filter(|peer| membership.learners.get(&peer.who.id) == Some(&peer.who.uuid) && has_caught_up(peer, view))
         .map(|peer| peer.who.id)
         .max();
     if live < quorum(voters) {
         return None;
     }
+    // A hosted voter has no process: the sooner it is a learner, the sooner its process can start again. Those that are
+    // behind go first.
+    let hosted = membership.voters.keys().copied().filter(|id| rules.hosted.contains(id));
+    if let Some(hosted) = hosted.min_by_key(|id| (is_live(*id), *id))
+        && live - usize::from(is_live(hosted)) >= quorum(voters - 1)
+    {
+        return Some(Change::Demote(hosted));
+    }
+    let voters_min = if rules.hosted.is_empty() { rules.voters_min } else { 1 };
     // Dead voters are demoted first, as far as `voters_min` allows: each demotion lets the cluster tolerate another
     // failure.
     if let Some(dead) = dead
-        && voters > rules.voters_min
+        && voters > voters_min
         && live >= quorum(voters - 1)
     {
         return Some(Change::Demote(dead));

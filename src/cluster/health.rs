@@ -51,6 +51,8 @@ pub struct Situation {
     pub odd_peers: BTreeMap<String, String>,
     /// If no majority has the same state: a message with what to do.
     pub split: Option<String>,
+    /// Which voters of dead processes this node hosts, or why it cannot host those that a majority needs.
+    pub takeover: Option<String>,
     /// On the leader: whether a quorum has answered recently. `None` on other nodes.
     pub has_quorum: Option<bool>,
 }
@@ -115,6 +117,7 @@ pub fn assess(situation: &Situation) -> HealthReport {
     if situation.leader.is_none() {
         reasons.push("no leader is known".into());
     }
+    reasons.extend(situation.takeover.clone());
     reasons.extend(situation.split.clone());
     let corrupt = situation.corrupt.iter();
     reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's; it is being rebuilt", id.0)));

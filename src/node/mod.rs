@@ -12,6 +12,7 @@
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
 //! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the
 //!   services, `threads/gossip.rs` the heartbeats, `threads/worker.rs` the jobs of this node.
+//! - `takeover/` hosts the voters of dead processes of this host.
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
 //!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`.
@@ -37,6 +38,7 @@ pub(crate) mod shared;
 pub(crate) mod snapshots;
 pub(crate) mod spawn;
 pub(crate) mod sql;
+pub(crate) mod takeover;
 pub(crate) mod threads;
 pub mod views;
 

@@ -296,6 +296,10 @@ impl Raft {
     /// with a disk that works.
     pub(crate) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || is_planted!(self.config, terms_wrap);
+        // A hosted voter leads only where the node that hosts it lacks entries, and only until that node has them.
+        if self.config.is_hosted && !self.refused_older_log() {
+            return false;
+        }
         (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
             && !self.is_disk_stalled()
             && has_next_term
@@ -319,8 +323,12 @@ impl Raft {
     /// but holds a promotion of this node that ours does not. If too few others vote, only this node can win. Its own
     /// vote does not count.
     fn is_needed_learner(&self) -> bool {
-        let is_recent = |at: u64| self.now - at < self.answer_ticks();
-        self.membership().is_member(&self.config.me) && self.stale_candidate_at.is_some_and(is_recent)
+        self.membership().is_member(&self.config.me) && self.refused_older_log()
+    }
+
+    /// Whether a candidate with an older log has just asked for this node's vote.
+    pub fn refused_older_log(&self) -> bool {
+        self.stale_candidate_at.is_some_and(|at| self.now - at < self.answer_ticks())
     }
 
     /// Live voters of a higher id that are neither this node nor the leader (which is gone when this matters).

@@ -150,6 +150,9 @@ pub struct Config {
     pub preempt: bool,
     /// A leader (or candidate) whose oldest write has waited longer than this for its disk steps down.
     pub disk_stall_ticks: Ticks,
+    /// This voter's process is dead, and another node runs the voter in its place: it votes and keeps the log, and
+    /// campaigns only while a candidate with an older log asks for its vote.
+    pub is_hosted: bool,
     /// Bytes of entries in one append.
     pub append_bytes_max: usize,
     /// Bytes of entries sent to one follower and not yet answered.

@@ -8,7 +8,7 @@
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
 //! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N`
 //!   · `trace on`
-//! - `kill N`, `restart N`, `wipe N`, `image N`, `restore N` (the older disk) · `freeze N`, `thaw N` · `disk N
+//! - `kill N`, `restart N`, `host N at=M` (its voter, in the process of M), `wipe N`, `image N`, `restore N` (the older disk) · `freeze N`, `thaw N` · `disk N
 //!   hang|ok|low|roomy`
 //! - `cut A B`, `cut A>B`, `isolate N`, `heal` · `link-lost AT OF`, `link-up AT OF` · `hold KIND`, `drop`, `release`,
 //!   `pass [KIND [COUNT]]` (those held now), `replay` (release, and keep copies)
@@ -158,6 +158,11 @@ impl World {
             "restart" => {
                 self.kill(node(words, 0)?);
                 self.start(node(words, 0)?);
+            }
+            "host" => {
+                let at = keys.get("at").ok_or("at which node?")?.parse()?;
+                self.host(node(words, 0)?, NodeId(at));
+                self.deliver();
             }
             "wipe" => self.wipe(node(words, 0)?),
             "image" => self.image(node(words, 0)?),

@@ -76,6 +76,16 @@ coverage! {
     partitions,
     /// Old packets replayed.
     replays,
+    /// Tries of a survivor to host the voters of dead processes.
+    takeovers_tried,
+    /// Of those, tries that got a majority of folders.
+    takeovers,
+    /// Turns of hosted voters.
+    hosted_turns,
+    /// Of those, turns as a leader, whose log is newer than its host's.
+    hosted_led,
+    /// Folders that were given back.
+    hosted_released,
     /// Messages of strangers.
     hostile_messages,
     /// Messages that a node must refuse: those of strangers and of members that it does not know yet.

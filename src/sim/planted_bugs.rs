@@ -153,6 +153,14 @@ pub(crate) fn differences(plan: &mut Plan, rng: &mut Rng) {
     only(plan, &[(FaultKind::Partition, 1.0), (FaultKind::Transfer, 1.0), (FaultKind::Pause, 1.0)]);
 }
 
+/// Nodes that are killed until one is left, and nothing else that ends a leadership.
+fn takeovers(plan: &mut Plan, rng: &mut Rng) {
+    (super::tuning::TAKEOVER.change)(plan, rng);
+    plan.jobs = None;
+    plan.clients = 4;
+    only(plan, &[(FaultKind::Pause, 1.0), (FaultKind::Partition, 1.0), (FaultKind::DiskSlow, 0.5)]);
+}
+
 /// Every planted bug.
 const ALL: &[Planted] = &[
     planted("forget_vote_on_step_down", 2_000, as_drawn, |f| f.raft.forget_vote_on_step_down = true),
@@ -219,6 +227,9 @@ const ALL: &[Planted] = &[
     planted("sql_entries_run_again", 500, database_and_crashes, |f| f.host.service.sql.entries_run_again = true),
     planted("mismatches_are_not_reported", 50, differences, |f| f.host.mismatches_are_not_reported = true),
     planted("log_time_is_wall_time", 200, as_drawn, |f| f.host.log_time_is_wall_time = true),
+    planted("folder_locks_are_shared", 500, takeovers, |f| f.host.folder_locks_are_shared = true),
+    planted("released_voters_go_on", 500, takeovers, |f| f.host.released_voters_go_on = true),
+    planted("hosted_vote_for_older_logs", 500, takeovers, |f| f.host.hosted_vote_for_older_logs = true),
     planted("sql_left_out_of_snapshot", 500, database_and_crashes, |f| f.host.service.sql.left_out_of_snapshot = true),
 ];
 

@@ -35,7 +35,8 @@ fn assert_seeds_pass(from: u64) {
             // it.
             "jobs_given_up" => 0,
             // They have a sweep of their own.
-            "differences_healed" => 0,
+            "differences_healed" | "takeovers" | "takeovers_tried" => 0,
+            part if part.starts_with("hosted_") => 0,
             part if part.starts_with("healed_") => 0,
             _ => 50,
         };
@@ -163,6 +164,19 @@ fn a_worker_whose_disk_hangs_is_gone_before_the_end() {
         let report = run(seed, &options).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
         assert!(report.coverage.workers_gone >= 2, "seed {seed}: only {} gone", report.coverage.workers_gone);
     }
+}
+
+#[test]
+fn survivors_that_host_the_voters_of_the_dead_break_no_rule() {
+    let options = Options { tuning: Some(tuning::TAKEOVER), ..Options::default() };
+    let result = sweep(0, 300, &options, |failure| match failure {
+        Some(failure) => panic!("{failure}"),
+        None => true,
+    });
+    let coverage = result.coverage;
+    println!("{coverage:?}");
+    assert!(coverage.takeovers >= 150 && coverage.takeovers_tried > coverage.takeovers, "{coverage:?}");
+    assert!(coverage.hosted_led >= 1_000 && coverage.hosted_released >= 100, "{coverage:?}");
 }
 
 const DIFFERENCES: Tuning = Tuning { name: "differences", change: planted::differences };

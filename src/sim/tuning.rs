@@ -2,7 +2,7 @@
 //!
 //! Not here: changes for single tests (`tests.rs`, `planted_bugs.rs`).
 
-use super::environment::plan::Plan;
+use super::environment::plan::{Plan, TakeoverPlan, pick};
 use fastrand::Rng;
 
 /// A change to the plan that a seed drew, to aim the run at something.
@@ -28,5 +28,17 @@ pub const WITHOUT_JOBS: Tuning = Tuning {
 pub const WITHOUT_STRANGERS: Tuning =
     Tuning { name: "without-strangers", change: |plan, _| (plan.hostile, plan.has_secret) = (0.0, true) };
 
+/// Nodes of one host that are killed until one is left, which hosts the voters of the dead.
+pub const TAKEOVER: Tuning = Tuning {
+    name: "takeover",
+    change: |plan, rng| {
+        plan.voters = plan.voters.max(2);
+        plan.drift.resize(plan.nodes(), 1.0);
+        let election_us = plan.election_us();
+        let after_us = *pick(rng, &[0, election_us / 4, election_us]);
+        plan.takeover = Some(TakeoverPlan { after_us, strike_us: election_us * rng.u64(4..=12) });
+    },
+};
+
 /// Those of the command line.
-pub const ALL: [Tuning; 2] = [WITHOUT_JOBS, WITHOUT_STRANGERS];
+pub const ALL: [Tuning; 3] = [WITHOUT_JOBS, WITHOUT_STRANGERS, TAKEOVER];

@@ -14,6 +14,7 @@ use super::environment::disk::CrashKind;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US, pick};
 use super::model::host::{Bugs, Host};
+use super::model::hosting::AllHosted;
 use super::model::liveness::LivenessPhase;
 use super::model::operations::{Client, ClientResult};
 use super::model::snapshot_transfers::Transfers;
@@ -91,6 +92,18 @@ pub enum SimEvent {
     Deadline { client: usize, attempt: u64 },
     /// The membership driver acts.
     Driver,
+    /// All nodes but one die.
+    LastStanding,
+    /// A process dies.
+    Kill { node: usize, down_us: u64 },
+    /// A node considers hosting the voters of dead processes.
+    Takeover { node: usize, life: u64 },
+    /// A tick of the voters that a node hosts.
+    HostedTick { node: usize, life: u64 },
+    /// A message reaches a voter that the node hosts.
+    ToHosted { node: usize, life: u64, message: Box<Message> },
+    /// A message of a voter that the node hosts.
+    FromHosted { node: usize, life: u64, message: Box<Message> },
     /// A node receives gossip.
     Gossip { node: usize, life: u64 },
     /// A hostile process sends a message.
@@ -154,6 +167,10 @@ pub struct World {
     pub words: u64,
     /// Events of paused nodes.
     pub asleep: BTreeMap<usize, Vec<SimEvent>>,
+    /// Voters of dead processes, and who hosts them.
+    pub hosted: AllHosted,
+    /// Random numbers for takeovers only.
+    pub takeover_rng: Rng,
     /// Fingerprint of all that happened.
     pub hash: Hash,
     trace: Option<VecDeque<String>>,
@@ -200,6 +217,8 @@ impl World {
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),
+            hosted: AllHosted::default(),
+            takeover_rng: Rng::with_seed(seed.rotate_left(8)),
             hash: Hash::new(seed),
             trace: is_traced.then(VecDeque::new),
             plan,
@@ -230,6 +249,10 @@ impl World {
         }
         if world.plan.hostile > 0.0 {
             world.at(TICK_US, SimEvent::Hostile);
+        }
+        if let Some(takeover) = &world.plan.takeover {
+            let at = takeover.strike_us;
+            world.at(at, SimEvent::LastStanding);
         }
         world.at(TICK_US * 40, SimEvent::Driver);
         if world.plan.departures_us.is_some() {
@@ -329,6 +352,10 @@ impl World {
             | SimEvent::Received { node, .. }
             | SimEvent::DiskDone { node, .. }
             | SimEvent::Link { node, .. }
+            | SimEvent::Takeover { node, .. }
+            | SimEvent::HostedTick { node, .. }
+            | SimEvent::ToHosted { node, .. }
+            | SimEvent::FromHosted { node, .. }
             | SimEvent::Request { node, .. } => *node,
             SimEvent::Packet { to, .. } => *to,
             _ => return None,
@@ -428,6 +455,14 @@ impl World {
             SimEvent::Gossip { node, life } => {
                 self.hosts[node].is_gossip_due = false;
                 self.if_alive(node, life, |w| w.on_gossip(node))
+            }
+            SimEvent::LastStanding => self.on_last_standing(),
+            SimEvent::Kill { node, down_us } => self.on_kill(node, down_us),
+            SimEvent::Takeover { node, life } => self.if_alive(node, life, |w| w.on_takeover(node)),
+            SimEvent::HostedTick { node, life } => self.if_alive(node, life, |w| w.on_hosted_tick(node)),
+            SimEvent::ToHosted { node, life, message } => self.if_alive(node, life, |w| w.on_to_hosted(node, *message)),
+            SimEvent::FromHosted { node, life, message } => {
+                self.if_alive(node, life, |w| w.step(node, Input::Message(*message)))
             }
             SimEvent::Hostile => self.on_hostile(),
             SimEvent::Alter => self.on_alter(),

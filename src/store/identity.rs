@@ -27,8 +27,9 @@ const TEMPORARY_NAME: &str = "identity.json.tmp";
 const LOCK_NAME: &str = "lock";
 /// Suffix of folders that were set aside.
 const ASIDE_SUFFIX: &str = ".older";
-/// How long a start waits for the lock of its folder.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start waits for the lock of its folder: a killed process may hold it for a moment, and a node that hosts
+/// its voter (`cluster/takeover/`) usually for less than a second or two.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Content of `identity.json`.

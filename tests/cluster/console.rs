@@ -161,7 +161,8 @@ fn nodes_of_a_program_that_is_killed_end_with_it() -> Result<()> {
 
 #[test]
 fn the_command_line_shows_and_changes_a_real_cluster() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 4, &json!({"dead_after_ms": 3000, "request_timeout_ms": 1500}))?;
+    let mut cluster =
+        Cluster::ready(EXE, 4, &json!({"dead_after_ms": 3000, "request_timeout_ms": 1500, "takeover_after_ms": 0}))?;
     let leader = cluster.settle()?;
     cluster.wait_until("config.json is there", SOON, || cluster.config_path().exists().then_some(()))?;
     let status = phalanx(&cluster, &["status", "--check"]);

@@ -212,7 +212,7 @@ fn the_door_stays_open_while_leaders_are_elected() -> Result<()> {
 
 #[test]
 fn without_a_quorum_the_door_still_leads_to_whoever_lives() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"takeover_after_ms": 0}))?;
     let survivor = cluster.settle()?;
     for id in (1..=3).filter(|id| *id != survivor) {
         cluster.kill(id)?;

@@ -344,7 +344,8 @@ fn locks_have_one_holder_and_growing_tokens() {
 
 #[test]
 fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"request_timeout_ms": 1500})).unwrap();
+    let settings = json!({"request_timeout_ms": 1500, "takeover_after_ms": 0});
+    let mut cluster = Cluster::ready(EXE, 3, &settings).unwrap();
     put(&cluster, 1, "/v1/kv/k", b"v");
     let seen = || (get(&cluster, 1, "/v1/kv/k?level=eventual").body == b"v").then_some(());
     cluster.wait_until("node 1 has applied it", PATIENCE, seen).unwrap();

@@ -26,6 +26,7 @@ mod redis;
 mod rqlite_clients;
 mod sql;
 mod start;
+mod takeover;
 
 /// The binary under test.
 const EXE: &str = env!("CARGO_BIN_EXE_phalanx");

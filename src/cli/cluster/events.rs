@@ -75,7 +75,7 @@ fn print(event: &EventLine, json: bool) {
     }
     let colour = match event.kind.as_str() {
         "failure" | "disk" => Colour::Red,
-        "election" | "leadership transfer" => Colour::Yellow,
+        "election" | "leadership transfer" | "takeover" => Colour::Yellow,
         _ => Colour::Green,
     };
     let kind = term::paint(&format!("{:<10}", term::plain(&event.kind)), colour);

@@ -38,6 +38,9 @@ pub enum SimCommand {
         /// First seed
         #[arg(long, default_value_t = 1)]
         from: u64,
+        /// A change to the plans that the seeds draw
+        #[arg(long, value_parser = PossibleValuesParser::new(tuning::ALL.map(|tuning| tuning.name)))]
+        plan: Option<String>,
     },
     /// Run one seed again and print its last steps
     Replay {
@@ -57,12 +60,16 @@ pub fn run(args: SimArgs) -> u8 {
             one(seed, &Options::default())
         }
         SimCommand::Replay { seed, plan } => replay(seed, plan.as_deref()),
-        SimCommand::Sweep { seeds, from } => sweep(from, seeds),
+        SimCommand::Sweep { seeds, from, plan } => sweep(from, seeds, named(plan.as_deref())),
     }
 }
 
+fn named(plan: Option<&str>) -> Option<Tuning> {
+    tuning::ALL.into_iter().find(|tuning| Some(tuning.name) == plan)
+}
+
 fn replay(seed: u64, plan: Option<&str>) -> u8 {
-    let tuning = tuning::ALL.into_iter().find(|tuning| Some(tuning.name) == plan);
+    let tuning = named(plan);
     if let Some(Tuning { name, .. }) = seeds::tuning_of(seed)
         && plan != Some(name)
     {
@@ -89,12 +96,12 @@ fn one(seed: u64, options: &Options) -> u8 {
     }
 }
 
-fn sweep(from: u64, seeds: u64) -> u8 {
+fn sweep(from: u64, seeds: u64, tuning: Option<Tuning>) -> u8 {
     let began = Instant::now();
     let mut printed = 0;
     let progress = Progress::new();
     progress.count(seeds);
-    let result = sim::sweep(from, seeds, &Options::default(), |failure| {
+    let result = sim::sweep(from, seeds, &Options { tuning, ..Options::default() }, |failure| {
         if let Some(failure) = failure.filter(|_| printed < FAILURES_MAX) {
             printed += 1;
             progress.aside(|| term::line(&format!("{failure}\n")));

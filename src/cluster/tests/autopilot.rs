@@ -14,6 +14,7 @@ const RULES: Rules = Rules {
     dead_after: Ticks(2000),
     gateways: BTreeSet::new(),
     leaving: BTreeSet::new(),
+    hosted: BTreeSet::new(),
 };
 
 fn uuid(id: u64) -> Uuid {
@@ -31,6 +32,24 @@ fn view(voters: &[u64], learners: &[u64], silent: &dyn Fn(u64) -> u64) -> View {
     });
     let membership = Membership { voters: all(voters), learners: all(learners) };
     View::of_leader(NodeId(1), Index(5000), membership, peers.collect())
+}
+
+#[test]
+fn hosted_voters_become_learners_at_once_below_voters_min_too() {
+    let n = NodeId;
+    let rules = |hosted: &[u64]| Rules { hosted: hosted.iter().map(|id| n(*id)).collect(), ..RULES };
+    let decided = |voters: &[u64], learners: &[u64], silent: &'static [(u64, u64)], hosted: &[u64]| {
+        let silence = move |id: u64| silent.iter().find(|(who, _)| *who == id).map_or(1, |(_, ticks)| *ticks);
+        decide(&view(voters, learners, &silence), &rules(hosted))
+    };
+    assert_eq!(decided(&[1, 2, 3, 4, 5], &[], &[], &[3, 4, 5]), Some(Change::Demote(n(3))));
+    assert_eq!(decided(&[1, 2, 3, 4, 5], &[], &[(4, 90)], &[3, 4, 5]), Some(Change::Demote(n(4))), "the one behind");
+    assert_eq!(decided(&[1, 2], &[3, 4, 5], &[], &[2, 3, 4, 5]), Some(Change::Demote(n(2))), "the last one");
+    assert_eq!(decided(&[1], &[2, 3], &[(3, 90)], &[2]), None, "not promoted while it is hosted");
+    // 2 is frozen: without the hosted 3 there is no majority, until 2 counts as dead.
+    assert_eq!(decided(&[1, 2, 3], &[], &[(2, 90)], &[3]), None);
+    assert_eq!(decided(&[1, 2, 3], &[], &[(2, 2000)], &[3]), Some(Change::Demote(n(2))));
+    assert_eq!(decided(&[1, 2, 3], &[], &[(2, 2000)], &[]), None, "voters_min");
 }
 
 #[test]

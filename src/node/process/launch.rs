@@ -13,12 +13,15 @@ use crate::node::peer::{acceptor, reunite};
 use crate::node::reports::status;
 use crate::node::shared::Shared;
 use crate::node::shared::inboxes::{self, Receivers};
-use crate::node::shared::messages::{ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, WorkerInput};
+use crate::node::shared::messages::{
+    ApplyJob, CoreInput, DiskJob, GossipInput, PubSubInput, TakeoverInput, WorkerInput,
+};
 use crate::node::shared::state::Parts;
 use crate::node::shared::stopper::Stopper;
 use crate::node::snapshots::checkpoints;
 use crate::node::spawn;
 use crate::node::sql::reader_pool::ReaderPool;
+use crate::node::takeover;
 use crate::node::threads::console::ConsoleOptions;
 use crate::node::threads::core::Core;
 use crate::node::threads::{
@@ -261,6 +264,8 @@ impl Threads<'_> {
         for who in members {
             self.shared.inboxes.to_core(CoreInput::Vouched(*who));
         }
+        let choices = raft_config(&self.shared.settings, self.shared.me);
+        self.start("takeover", move |s| takeover::run(&s, choices, &inbox.takeover))?;
         self.start("core", move |_| core.run(&inbox.core))
     }
 
@@ -289,6 +294,7 @@ pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
         append_bytes_max: limits::APPEND_BYTES_MAX,
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+        is_hosted: false,
         #[cfg(test)]
         bugs: RaftBugs::default(),
     }
@@ -328,6 +334,7 @@ impl Running {
         close(&peer);
         let _ = inboxes.gossip.try_send(GossipInput::Stop);
         let _ = inboxes.pubsub.send_timeout(PubSubInput::Stop, Duration::from_millis(200));
+        let _ = inboxes.takeover.try_send(TakeoverInput::Stop);
         let _ = inboxes.core.send_timeout(CoreInput::Stop, STOP_MAX.saturating_sub(begun.elapsed()));
         let _ = inboxes.apply.send_timeout(ApplyJob::Stop, Duration::from_millis(200));
         let _ = inboxes.disk.send_timeout(DiskJob::Stop, Duration::from_millis(200));

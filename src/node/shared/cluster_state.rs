@@ -109,6 +109,7 @@ impl Shared {
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),
             odd_peers: self.odd_peers(),
+            takeover: self.hosted.note(),
             corrupt,
             split: self.integrity.no_writes().map(|why| why.to_string()),
             has_quorum: is_leader.then_some(raft.has_quorum),

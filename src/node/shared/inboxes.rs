@@ -2,13 +2,16 @@
 //!
 //! Not here: what the messages are (`messages.rs`), how a thread waits for them (`inbox.rs`).
 
-use super::messages::{ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, PubSubInput, WatchInput, WorkerInput};
+use super::messages::{
+    ApplyJob, ChatInput, CoreInput, DiskJob, GossipInput, PubSubInput, TakeoverInput, WatchInput, WorkerInput,
+};
 use super::request::{Ack, Answered, Operation, ReplyTo, Request};
 use crate::limits::{
     APPLY_INBOX_MAX, CHAT_INBOX_MAX, CORE_INBOX_MAX, DISK_INBOX_MAX, GOSSIP_INBOX_MAX, MONITOR_INBOX_MAX,
-    PUBSUB_INBOX_MAX, WATCH_INBOX_MAX, WORKER_INBOX_MAX,
+    PUBSUB_INBOX_MAX, TAKEOVER_INBOX_MAX, WATCH_INBOX_MAX, WORKER_INBOX_MAX,
 };
 use crate::outcome::{Outcome, Reason, UnknownReason};
+use crate::raft::Message;
 use crate::services::jobs::JobId;
 use crate::types::Index;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -36,6 +39,8 @@ pub struct Inboxes {
     pub chat: Sender<ChatInput>,
     /// What other nodes publish.
     pub pubsub: Sender<PubSubInput>,
+    /// The voters of dead processes that this node hosts.
+    pub takeover: Sender<TakeoverInput>,
     /// The jobs of this node.
     pub worker: Sender<WorkerInput>,
     /// Comparison of the nodes' digests; a message says that there may be new ones.
@@ -53,6 +58,7 @@ pub struct Receivers {
     pub watch: Receiver<WatchInput>,
     pub chat: Receiver<ChatInput>,
     pub pubsub: Receiver<PubSubInput>,
+    pub takeover: Receiver<TakeoverInput>,
     pub worker: Receiver<WorkerInput>,
     pub checkpoints: Receiver<()>,
 }
@@ -67,9 +73,10 @@ pub fn channels() -> (Inboxes, Receivers) {
     let (watch, watch_receiver) = bounded(WATCH_INBOX_MAX);
     let (chat, chat_receiver) = bounded(CHAT_INBOX_MAX);
     let (pubsub, pubsub_receiver) = bounded(PUBSUB_INBOX_MAX);
+    let (takeover, takeover_receiver) = bounded(TAKEOVER_INBOX_MAX);
     let (worker, worker_receiver) = bounded(WORKER_INBOX_MAX);
     let (checkpoints, checkpoints_receiver) = bounded(1);
-    let inboxes = Inboxes { core, disk, apply, gossip, monitor, watch, chat, pubsub, worker, checkpoints };
+    let inboxes = Inboxes { core, disk, apply, gossip, monitor, watch, chat, pubsub, takeover, worker, checkpoints };
     let receivers = Receivers {
         core: core_receiver,
         disk: disk_receiver,
@@ -79,6 +86,7 @@ pub fn channels() -> (Inboxes, Receivers) {
         watch: watch_receiver,
         chat: chat_receiver,
         pubsub: pubsub_receiver,
+        takeover: takeover_receiver,
         worker: worker_receiver,
         checkpoints: checkpoints_receiver,
     };
@@ -95,6 +103,11 @@ impl Inboxes {
     /// Gives `gossip` an input; drops it when the inbox is full, the next heartbeat replaces it.
     pub fn to_gossip(&self, input: GossipInput) {
         let _ = self.gossip.try_send(input);
+    }
+
+    /// Gives a hosted voter a message of raft; drops it when the inbox is full, as a network may.
+    pub fn to_hosted(&self, message: Message) {
+        let _ = self.takeover.try_send(TakeoverInput::Message(message));
     }
 
     /// Wakes `monitor`, because something that a frame shows has changed.

@@ -28,6 +28,10 @@ pub enum CoreInput {
     LinkUp { peer: NodeId, round_trip: Duration },
     /// The peer's process is gone: its connection broke and dialing again was refused.
     LinkLost(NodeId),
+    /// This node hosts this voter, and reaches it.
+    Hosting(Identity),
+    /// It no longer does.
+    Released(Identity),
     /// The peer's connection to us ended.
     PeerClosed(Identity),
     /// What a peer remembers of this node's promises. `compared` gets a message if the link may be used.
@@ -162,6 +166,15 @@ pub enum ChatInput {
 pub enum PubSubInput {
     /// Another node's client has published a message. `held`: its bytes in the memory budget.
     Published { channel: Vec<u8>, message: Vec<u8>, held: Reservation },
+    /// End the thread.
+    Stop,
+}
+
+/// For `takeover`.
+#[derive(Debug)]
+pub enum TakeoverInput {
+    /// A message of raft to a voter that is hosted here.
+    Message(Message),
     /// End the thread.
     Stop,
 }

@@ -3,6 +3,7 @@
 //! Not here: what follows from them for the cluster (`cluster_state.rs`), the owners (`node/threads/`).
 
 use super::clock::{mono_us, now_ms};
+use super::hosted::Hosted;
 use super::inboxes::Inboxes;
 use super::link::Link;
 use super::memory::MemoryBudget;
@@ -166,6 +167,8 @@ pub struct Shared {
     pub config_file: Mutex<Option<Arc<Projection>>>,
     /// Addresses in `peers` at which a node cannot join, and why (`node/peer/odd_peers.rs`).
     odd_peers: Mutex<BTreeMap<String, String>>,
+    /// Voters of dead processes that this node hosts.
+    pub hosted: Hosted,
     /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
@@ -267,6 +270,7 @@ impl Shared {
             outsider: Mutex::default(),
             config_file: Mutex::default(),
             odd_peers: Mutex::default(),
+            hosted: Hosted::default(),
             stopper: parts.stopper,
             incoming_snapshot: Permit::new(),
             peer_frames: PeerFrames::default(),

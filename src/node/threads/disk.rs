@@ -108,7 +108,9 @@ impl Group {
         shared.counters.syncs.record(before.elapsed(), 1);
         let links = shared.links();
         for promise in self.promises.drain(..) {
-            if let Some(link) = links.get(&promise.to.id).filter(|link| link.who == promise.to) {
+            if shared.hosted.contains(&promise.to) {
+                shared.inboxes.to_hosted(promise);
+            } else if let Some(link) = links.get(&promise.to.id).filter(|link| link.who == promise.to) {
                 link.queue(&Frame::Raft(promise));
             }
         }

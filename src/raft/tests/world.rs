@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) hold_snapshots: bool,
     pub(crate) out: String,
     pub(crate) is_traced: bool,
+    /// Voters that another node hosts, and which.
+    hosted: BTreeMap<NodeId, NodeId>,
     next_token: u64,
     leaders: BTreeMap<Term, NodeId>,
     /// Copies of disks, to be put back later.
@@ -64,6 +66,7 @@ fn config() -> Config {
         append_bytes_max: 200,
         inflight_bytes_max: 1000,
         uncommitted_bytes_max: 2000,
+        is_hosted: false,
         bugs: RaftBugs::default(),
     }
 }
@@ -135,6 +138,7 @@ impl World {
             hold_snapshots: false,
             out: String::new(),
             is_traced: false,
+            hosted: BTreeMap::new(),
             next_token: 0,
             images: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -158,6 +162,21 @@ impl World {
         let config = Config { me: node.me, ..self.config.clone() };
         node.raft = Some(Raft::new(config, node.durable.clone()));
         (node.is_frozen, node.is_hung) = (false, false);
+    }
+
+    /// Starts a dead node's voter in the process of `at`: no other node reaches it.
+    pub(crate) fn host(&mut self, id: NodeId, at: NodeId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let config = Config { me: node.me, is_hosted: true, ..self.config.clone() };
+        node.raft = Some(Raft::new(config, node.durable.clone()));
+        self.hosted.insert(id, at);
+        for other in self.nodes.keys().copied().filter(|other| *other != at && *other != id) {
+            let is_there = self.hosted.get(&other) == Some(&at);
+            for link in [(id, other), (other, id)] {
+                _ = if is_there { self.cut.remove(&link) } else { self.cut.insert(link) };
+            }
+        }
+        self.step(at, Input::LinkUp { peer: id, round_trip: Ticks(0) });
     }
 
     /// Ends a process: what has not reached the disk is gone.

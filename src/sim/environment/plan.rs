@@ -200,8 +200,19 @@ pub struct Plan {
     pub hostile: f64,
     /// The cluster has a secret: every honest node proves to every other that it belongs.
     pub has_secret: bool,
+    /// Nodes are killed until one is left, and survivors host the voters of the dead, if this seed has that.
+    pub takeover: Option<TakeoverPlan>,
     /// How nodes stay broken at the end: the leader, then the others in order. `None`: drawn then.
     pub broken: Option<Vec<Option<Broken>>>,
+}
+
+/// What one seed chose for takeovers.
+#[derive(Clone, Debug)]
+pub struct TakeoverPlan {
+    /// A node without a leader for so long tries one.
+    pub after_us: u64,
+    /// Mean time between two times that all nodes but one are killed.
+    pub strike_us: u64,
 }
 
 /// Languages of jobs. Every node has the last.
@@ -329,6 +340,7 @@ impl Plan {
             restores: 0.0,
             hostile: 0.0,
             has_secret: true,
+            takeover: None,
             broken: None,
         }
     }

@@ -57,6 +57,12 @@ pub struct HostBugs {
     pub mismatches_are_not_reported: bool,
     /// The leader stamps entries with its wall clock.
     pub log_time_is_wall_time: bool,
+    /// A folder can be locked although its process runs, or another node hosts its voter.
+    pub folder_locks_are_shared: bool,
+    /// A voter goes on where it was hosted after its folder was released.
+    pub released_voters_go_on: bool,
+    /// A hosted voter votes for its host, whatever the host's log lacks.
+    pub hosted_vote_for_older_logs: bool,
     /// Mistakes of the service.
     pub service: ServiceBugs,
 }
@@ -158,6 +164,8 @@ pub struct Process {
     pub report: StateReport,
     /// The time by which the log lives.
     pub log_clock: LogClock,
+    /// When it last knew a leader.
+    pub leader_seen: Option<u64>,
 }
 
 /// A node, whether its process runs or not.
@@ -284,6 +292,7 @@ impl Host {
             append_bytes_max: plan.append_bytes_max,
             inflight_bytes_max: plan.inflight_bytes_max,
             uncommitted_bytes_max: plan.uncommitted_bytes_max,
+            is_hosted: false,
             #[cfg(test)]
             bugs: bugs.raft,
         }
@@ -345,6 +354,7 @@ impl Process {
             memory: BTreeMap::new(),
             report: StateReport::default(),
             log_clock,
+            leader_seen: None,
         }
     }
 

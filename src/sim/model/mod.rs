@@ -1,6 +1,7 @@
 //! State of the nodes, clients and workers of a run.
 
 pub(crate) mod host;
+pub(crate) mod hosting;
 pub(crate) mod liveness;
 pub(crate) mod operations;
 pub(crate) mod services;

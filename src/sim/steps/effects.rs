@@ -35,6 +35,9 @@ impl World {
         self.hash.add(view.term.0);
         self.hash.add(view.commit_index.0 ^ (view.last_index.0 << 32));
 
+        if view.leader.is_some() {
+            process.leader_seen = Some(self.now);
+        }
         let who = self.hosts[node].identity;
         for event in &fx.events {
             self.note(|_| format!("n{} t{} {event:?}", node + 1, view.term));
@@ -137,6 +140,10 @@ impl World {
     fn leave(&mut self, node: usize, message: Message) -> CheckResult {
         self.raft_checker.on_send(&message)?;
         let to = message.to.id.0 as usize - 1;
+        if self.hosts_voter(node, to, &message.to) {
+            self.send_to_hosted(node, message);
+            return Ok(());
+        }
         self.send(node, to, Packet::Raft(message));
         Ok(())
     }

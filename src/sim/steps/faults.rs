@@ -127,7 +127,7 @@ impl World {
             }
             FaultKind::Wipe => {
                 let who = self.hosts[node].identity;
-                if self.can_spare(|lost| *lost == who) {
+                if !self.is_hosted(node) && self.can_spare(|lost| *lost == who) {
                     self.crash(node, CrashKind::PowerCut, some_us);
                     self.wipe(node);
                 }
@@ -211,7 +211,7 @@ impl World {
     }
 
     /// Whether sound disks are a majority of the voters after a change.
-    fn leaves_well_majority(&self, membership: &Membership, change: &Change) -> bool {
+    pub fn leaves_well_majority(&self, membership: &Membership, change: &Change) -> bool {
         let mut after = membership.voters.clone();
         match change {
             Change::Demote(id) | Change::Remove(id) => {
@@ -253,8 +253,8 @@ impl World {
         if self.plan.has_autopilot {
             let leaving = self.hosts[leader].departures.leaving(now_ms);
             let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
-            let gateways = Default::default();
-            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways, leaving };
+            let (gateways, hosted) = Default::default();
+            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways, leaving, hosted };
             match autopilot::decide(&view, &rules) {
                 // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
                 // to.

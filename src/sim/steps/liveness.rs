@@ -23,6 +23,7 @@ impl World {
         self.in_liveness_phase = true;
         self.liveness.began = self.now;
         self.net.stop_faults();
+        self.release_all_hosted();
         self.note(|_| "calm".into());
         let broken = self.choose_broken();
         for node in 0..self.hosts.len() {

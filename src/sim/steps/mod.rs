@@ -8,4 +8,5 @@ pub(crate) mod faults;
 pub(crate) mod liveness;
 pub(crate) mod restarts;
 pub(crate) mod snapshot_transfers;
+pub(crate) mod takeover;
 pub(crate) mod workers;

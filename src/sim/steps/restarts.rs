@@ -40,6 +40,12 @@ impl World {
             self.start_at(node, at);
             return Ok(());
         }
+        if self.is_folder_locked(node, None) {
+            // A start waits for the lock of its folder; a person, or what supervises the process, starts it again.
+            let delay = self.takeover_rng.u64(5_000..50_000);
+            self.start_at(node, self.now + delay);
+            return Ok(());
+        }
         if !self.in_liveness_phase && self.plan.has(FaultKind::Crash) && self.rng.u8(0..20) == 0 {
             // Crashes strike recovery as well.
             let operations = self.rng.u32(0..12);
@@ -88,6 +94,10 @@ impl World {
         let tick_us = host.tick_us;
         let phase = self.rng.u64(0..tick_us);
         self.after(phase, SimEvent::Tick { node, life });
+        if let Some(takeover) = &self.plan.takeover {
+            let after = takeover.after_us;
+            self.after(after, SimEvent::Takeover { node, life });
+        }
         self.start_worker(node);
         for other in 0..self.hosts.len() {
             if other != node && self.hosts[other].process.is_some() {
@@ -176,6 +186,7 @@ impl World {
                 self.hosts[node].sql_older = None;
             }
         }
+        self.end_hosted_by(node, death);
         self.hosts[node].disk().end_process(death);
         self.maybe_restore_stale_disk(node);
         self.hosts[node].paused_until = 0;

@@ -39,7 +39,7 @@ fn a_node_put_back_to_an_older_folder_joins_again_under_a_new_identity() -> Resu
 /// Two of three are put back while the third runs: nothing is elected over its head, and they say what to do.
 #[test]
 fn a_majority_put_back_to_older_folders_waits_and_says_why() -> Result<()> {
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"snapshot_every_entries": 10}))?;
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"snapshot_every_entries": 10, "takeover_after_ms": 0}))?;
     let leader = cluster.settle()?;
     write(&cluster, "early", 5);
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();

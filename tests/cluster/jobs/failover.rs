@@ -225,6 +225,8 @@ fn a_gateway_serves_holds_and_never_votes() {
     let mut cluster = Cluster::prepare(EXE, &{
         let mut settings = shell_only();
         settings["jobs_enabled"] = true.into();
+        // One voter of three is to wait for a second.
+        settings["takeover_after_ms"] = 0.into();
         settings
     })
     .unwrap();

@@ -268,7 +268,8 @@ fn a_client_of_a_follower_does_not_notice_that_leaders_die() -> Result<()> {
 #[test]
 fn eventual_reads_go_on_without_a_quorum_and_strong_ones_are_refused() -> Result<()> {
     let timeout = Duration::from_millis(1500);
-    let (mut cluster, [follower, _]) = three_with(&json!({"request_timeout_ms": timeout.as_millis() as u64}))?;
+    let (mut cluster, [follower, _]) =
+        three_with(&json!({"request_timeout_ms": timeout.as_millis() as u64, "takeover_after_ms": 0}))?;
     let client = ::redis::Client::open(format!("redis://{}/", cluster.kv(follower))).unwrap();
     let mut c = client.get_connection().unwrap();
     let _: () = c.set("k", "v").unwrap();

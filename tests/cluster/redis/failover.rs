@@ -120,7 +120,8 @@ fn clients_of_followers_do_not_notice_twenty_leaders_die() -> Result<()> {
 #[test]
 fn without_a_quorum_writes_are_refused_and_eventual_reads_go_on() -> Result<()> {
     let timeout = Duration::from_millis(1500);
-    let mut cluster = Cluster::ready(EXE, 5, &json!({"request_timeout_ms": timeout.as_millis() as u64}))?;
+    let settings = json!({"request_timeout_ms": timeout.as_millis() as u64, "takeover_after_ms": 0});
+    let mut cluster = Cluster::ready(EXE, 5, &settings)?;
     cluster.settle()?;
     let mut strong = Peer::tcp(&cluster.kv(1));
     let mut eventual = Peer::tcp(&cluster.kv(1));

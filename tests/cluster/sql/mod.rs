@@ -26,7 +26,11 @@ const JSON: &str = "Content-Type: application/json\r\n";
 const FILE: &str = "Content-Type: application/octet-stream\r\n";
 
 fn cluster(n: u64) -> Result<Cluster> {
-    let cluster = Cluster::ready(EXE, n, &json!({"jobs_enabled": false}))?;
+    cluster_with(n, &json!({}))
+}
+
+fn cluster_with(n: u64, settings: &Value) -> Result<Cluster> {
+    let cluster = Cluster::ready(EXE, n, settings)?;
     cluster.settle()?;
     Ok(cluster)
 }

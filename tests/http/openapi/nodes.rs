@@ -266,7 +266,7 @@ fn every_operation_answers_as_it_is_described() {
     // The timeout is waited for in full by what is asked of a node without a quorum.
     let settings = json!({
         "jobs_enabled": true, "runtimes": [as_shell("shell"), as_shell("java")], "request_timeout_ms": 1500,
-        "client_password": PASSWORD,
+        "client_password": PASSWORD, "takeover_after_ms": 0,
     });
     let mut cluster = Cluster::ready(EXE, 3, &settings).unwrap();
     wait_workers(&cluster, 3).unwrap();

@@ -176,6 +176,9 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, message: Message) {
+        if self.shared.hosted.contains(&message.to) {
+            return self.shared.inboxes.to_hosted(message);
+        }
         if let Some(link) = self.links.get(&message.to.id).filter(|link| link.who == message.to) {
             self.round_trips.on_sent(&message);
             link.queue(&Frame::Raft(message));
@@ -187,7 +190,8 @@ impl Core {
             // The end of the present transfer will be reported, and answers this request too.
             return;
         }
-        let link = self.links.get(&to.id).filter(|_| !self.is_corrupt);
+        let can_receive = !self.is_corrupt && !self.shared.hosted.contains(&to);
+        let link = self.links.get(&to.id).filter(|_| can_receive);
         let Some(link) = link else {
             return self.step(Input::SnapshotSent { to: to.id, ok: false });
         };

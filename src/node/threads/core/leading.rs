@@ -32,7 +32,8 @@ impl Core {
         let gateways = self.shared.directory().gateways.clone();
         let now_ms = self.shared.uptime_ms();
         let leaving = self.departures.leaving(now_ms);
-        let rules = autopilot::Rules { gateways, leaving, ..autopilot::Rules::from(&self.shared.settings) };
+        let hosted = self.shared.hosted.all().iter().map(|who| who.id).collect();
+        let rules = autopilot::Rules { gateways, leaving, hosted, ..autopilot::Rules::from(&self.shared.settings) };
         let overdue = || self.shared.overdue_newcomer(&view).map(Change::Remove);
         let departed = self.departures.decide(&view, now_ms);
         let decision = departed.or_else(|| autopilot::decide(&view, &rules)).or_else(overdue);

@@ -1,0 +1,48 @@
+//! The voters of dead processes that this node hosts, for all threads that send messages of raft.
+//!
+//! Not here: the thread that runs them (`node/takeover/`), why (`cluster/takeover/`).
+
+use crate::lock::{Mutex, lock};
+use crate::types::{Identity, NodeId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Who is hosted here.
+#[derive(Debug, Default)]
+pub struct Hosted {
+    /// Whether there is any: read for each message.
+    is_any: AtomicBool,
+    voters: Mutex<Arc<BTreeSet<Identity>>>,
+    /// Why dead voters are not hosted, or which ones are; for the health.
+    note: Mutex<Option<String>>,
+}
+
+impl Hosted {
+    pub fn set(&self, voters: BTreeSet<Identity>) {
+        self.is_any.store(!voters.is_empty(), Ordering::Release);
+        *lock(&self.voters) = Arc::new(voters);
+    }
+
+    pub fn all(&self) -> Arc<BTreeSet<Identity>> {
+        Arc::clone(&lock(&self.voters))
+    }
+
+    pub fn contains(&self, who: &Identity) -> bool {
+        self.is_any.load(Ordering::Acquire) && self.all().contains(who)
+    }
+
+    pub fn has(&self, id: NodeId) -> bool {
+        self.is_any.load(Ordering::Acquire) && self.all().iter().any(|who| who.id == id)
+    }
+
+    pub fn note(&self) -> Option<String> {
+        lock(&self.note).clone()
+    }
+
+    /// Returns whether it is another one than before.
+    pub fn set_note(&self, note: Option<String>) -> bool {
+        let before = std::mem::replace(&mut *lock(&self.note), note.clone());
+        before != note
+    }
+}

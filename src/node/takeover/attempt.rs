@@ -1,0 +1,103 @@
+//! One try to host the voters of dead processes: all folders of a majority, or none.
+//!
+//! Beside the lock there is a second sign of death: nothing accepts connections at the voter's address. And a folder that
+//! lacks what this node remembers of its voter's promises is an older copy, and is not used.
+//! Not here: what is done with the folders (`thread.rs`).
+
+use crate::address;
+use crate::cluster::takeover::folders::{self, Claims};
+use crate::cluster::takeover::{Claimed, HostedVoter, rule};
+use crate::node::process::renew;
+use crate::node::shared::Shared;
+use crate::raft::{Config, Membership, Promise};
+use crate::store::identity::FolderLock;
+use crate::types::{Identity, NodeId};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A process of this host accepts a connection at once.
+const CONNECT_WITHIN: Duration = Duration::from_millis(100);
+
+/// A hosted voter and the lock of its folder, which is released after it is gone: fields are dropped in this order.
+pub(super) struct Hosting {
+    pub(super) voter: HostedVoter,
+    _lock: FolderLock,
+}
+
+/// Locks and opens the folders of all dead voters but the `failed` ones; the reason, if these are too few.
+pub(super) fn attempt(
+    shared: &Shared,
+    membership: &Membership,
+    config: &Config,
+    failed: &BTreeSet<Identity>,
+) -> Result<Vec<Hosting>, String> {
+    match folders::why_no_proof(&shared.settings.data_dir) {
+        Ok(None) => {}
+        Ok(Some(why)) => return Err(why),
+        Err(e) => return Err(format!("the file system of the data folder is unknown: {e}")),
+    }
+    let mut claims = folders::claim(&shared.settings.data_dir, shared.cluster, &membership.voters, shared.me.id);
+    for claimed in std::mem::take(&mut claims.claimed) {
+        let id = claimed.who.id;
+        if failed.contains(&claimed.who) {
+            claims.unusable.push((id, "it failed while it was hosted".to_string()));
+        } else if answers(shared, id) {
+            claims.unusable.push((id, "something listens at its address".to_string()));
+        } else {
+            claims.claimed.push(claimed);
+        }
+    }
+    let is_majority = |held: BTreeSet<Identity>| rule::is_majority(&membership.voters, shared.me, &held);
+    // Before any log is read: two nodes that try at once must not keep folders from each other for long.
+    if !is_majority(claims.claimed.iter().map(|claimed| claimed.who).collect()) {
+        return Err(in_words(&claims));
+    }
+    let mut hosted = Vec::new();
+    for claimed in std::mem::take(&mut claims.claimed) {
+        let id = claimed.who.id;
+        match open(shared, claimed, config) {
+            Ok(hosting) => hosted.push(hosting),
+            Err(why) => claims.unusable.push((id, why)),
+        }
+    }
+    match is_majority(hosted.iter().map(|hosting| hosting.voter.who).collect()) {
+        true => Ok(hosted),
+        false => Err(in_words(&claims)),
+    }
+}
+
+/// Whether anything accepts connections where this voter does.
+fn answers(shared: &Shared, id: NodeId) -> bool {
+    let known = shared.peer_addresses().get(&id).map(|addresses| addresses.peer.clone());
+    let at = known.unwrap_or_else(|| shared.settings.local_addresses(id).peer);
+    address::connect(&at, CONNECT_WITHIN).is_ok()
+}
+
+fn open(shared: &Shared, mut claimed: Claimed, config: &Config) -> Result<Hosting, String> {
+    let who = claimed.who;
+    let (store, durable) = claimed.open().map_err(|e| e.to_string())?;
+    let (kept, known) = (Promise::from(&durable), shared.remembers(&who));
+    if kept.falls_short_of(&known) {
+        return Err(renew::in_words(who.id, shared.me.id, &kept, &known));
+    }
+    let voter = HostedVoter::new(Config { me: who, ..config.clone() }, store, durable);
+    Ok(Hosting { voter, _lock: claimed.lock })
+}
+
+/// Why the folders are too few, and what can be done.
+fn in_words(claims: &Claims) -> String {
+    let list = |ids: &[NodeId]| {
+        let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
+        format!("{} {}", if ids.len() == 1 { "node" } else { "nodes" }, ids.join(", "))
+    };
+    let mut parts = Vec::new();
+    if !claims.in_use.is_empty() {
+        parts.push(format!("a process holds the folder of {} (it runs, or is frozen)", list(&claims.in_use)));
+    }
+    if !claims.elsewhere.is_empty() {
+        let who = list(&claims.elsewhere);
+        parts.push(format!("the folder of {who} is not on this host (if it is lost: `phalanx recover`)"));
+    }
+    parts.extend(claims.unusable.iter().map(|(id, why)| format!("the folder of node {} cannot be used: {why}", id.0)));
+    parts.join("; ")
+}
