@@ -2,7 +2,7 @@
 //!
 //! A leader answers with its commit index once a quorum, asked after the read came, has confirmed that it still leads.
 //! All reads that come while one round is under way share the next. A follower asks its leader, in the same way: one
-//! question under way, the next takes all who wait. There are no clock leases, because fast failover elects within any
+//! question under way, the next takes all who wait. There are no leader leases, because fast failover elects within any
 //! lease.
 //!
 //! Invariants: Q1 a read joins only a round that starts after it came. Q2 no round starts before an entry of the own
