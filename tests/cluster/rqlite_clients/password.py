@@ -8,19 +8,19 @@ import pyrqlite.dbapi2 as dbapi2
 signal.alarm(60)
 password, ports = sys.argv[1], [int(port) for port in sys.argv[2:]]
 
-with dbapi2.connect(host="127.0.0.1", port=ports[0], user="anybody", password=password) as connection:
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE secrets (id INTEGER PRIMARY KEY, name TEXT)")
-        cursor.execute("INSERT INTO secrets(name) VALUES(?)", ("fiona",))
-        cursor.execute("SELECT name FROM secrets")
-        assert [row[0] for row in cursor.fetchall()] == ["fiona"]
+connection = dbapi2.connect(host="127.0.0.1", port=ports[0], user="anybody", password=password)
+with connection.cursor() as cursor:
+    cursor.execute("CREATE TABLE secrets (id INTEGER PRIMARY KEY, name TEXT)")
+    cursor.execute("INSERT INTO secrets(name) VALUES(?)", ("fiona",))
+    cursor.execute("SELECT name FROM secrets")
+    assert [row[0] for row in cursor.fetchall()] == ["fiona"]
 
 for wrong in ({}, {"user": "anybody", "password": "wrong"}):
     try:
         with dbapi2.connect(host="127.0.0.1", port=ports[0], **wrong).cursor() as cursor:
             cursor.execute("SELECT name FROM secrets")
     except dbapi2.Error as error:
-        assert "Unauthorized" in str(error) or "client_password" in str(error), error
+        assert "401" in str(error), error
     else:
         raise AssertionError(f"{wrong} was let in")
 print("done")
