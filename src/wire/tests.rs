@@ -27,8 +27,11 @@ fn hello() -> Hello {
     Hello { protocol: PROTOCOL, cluster: None, from: who(1), addresses, opening: Vec::new(), purpose: Purpose::Peer }
 }
 
+/// What became of a connection, and the connection.
+type Accepted = (Result<(Hello, ConnectionTags), WireError>, TcpStream);
+
 /// A node that accepts one connection.
-fn node(id: u64) -> (SocketAddr, JoinHandle<(Result<(Hello, ConnectionTags), WireError>, TcpStream)>) {
+fn node(id: u64) -> (SocketAddr, JoinHandle<Accepted>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let accepting = std::thread::spawn(move || {
