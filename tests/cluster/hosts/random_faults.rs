@@ -97,7 +97,8 @@ fn inflict(hosts: &mut Hosts, fault: Fault, rng: &mut Rng, span: Duration) -> Re
             for id in &ids[..count] {
                 hosts.cluster.restart(*id)?;
             }
-            return Ok(poll::pause(span / 2));
+            poll::pause(span / 2);
+            return Ok(());
         }
         Fault::Frozen => {
             hosts.cluster.freeze(ids[0])?;

@@ -7,7 +7,7 @@ use super::CLIENT_PASSWORD;
 use phalanx::check::{Action, Operation, Verdict, judge};
 use phalanx::lab::web::{Connection, KeyClient};
 use phalanx::lab::{Result, poll};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -192,7 +192,7 @@ impl RecordedClient {
         let action = |sum| if is_counter { Action::Add { by, sum } } else { Action::Write(value.to_string()) };
         match connection.ask(method, &path, Some(&body), deadline) {
             Ok(answer) if answer.status == 200 => Outcome::Done(action(answer.json()["value"].as_i64())),
-            Ok(answer) if answer.json()["outcome"] == Value::from("refused") => Outcome::Refused,
+            Ok(answer) if answer.json()["outcome"] == "refused" => Outcome::Refused,
             _ => Outcome::Unknown(action(None)),
         }
     }
