@@ -77,9 +77,10 @@ fn four_of_five_die_two_seconds_apart_and_the_last_one_serves() -> Result<()> {
 fn four_of_five_die_at_once_and_nothing_acknowledged_is_lost() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
     for round in 0..3 {
-        let writers: Vec<Writer> =
-            (0..4).map(|n| Writer::start(&cluster, &format!("once-{round}-{n}"), n, Duration::ZERO)).collect();
-        cluster.wait_until("notes flow", Duration::from_secs(10), || {
+        let writers: Vec<Writer> = (0..4)
+            .map(|n| Writer::start(&cluster, &format!("once-{round}-{n}"), n, Duration::from_millis(2)))
+            .collect();
+        cluster.wait_until("notes flow", Duration::from_secs(30), || {
             writers.iter().all(|it| it.acked() > 20).then_some(())
         })?;
         let last = round + 1;

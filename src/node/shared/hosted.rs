@@ -1,5 +1,7 @@
 //! The voters of dead processes that this node hosts, for all threads that send messages of raft.
 //!
+//! The set changes where `core` learns of it: between a release and that, the autopilot would take a voter that still
+//! seems to answer for one with a process.
 //! Not here: the thread that runs them (`node/takeover/`), why (`cluster/takeover/`).
 
 use crate::lock::{Mutex, lock};
@@ -19,9 +21,13 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    pub fn set(&self, voters: BTreeSet<Identity>) {
-        self.is_any.store(!voters.is_empty(), Ordering::Release);
-        *lock(&self.voters) = Arc::new(voters);
+    /// `core` reaches this voter here from now on, or no longer.
+    pub fn set(&self, who: Identity, is_here: bool) {
+        let mut voters = lock(&self.voters);
+        let mut changed = (**voters).clone();
+        _ = if is_here { changed.insert(who) } else { changed.remove(&who) };
+        self.is_any.store(!changed.is_empty(), Ordering::Release);
+        *voters = Arc::new(changed);
     }
 
     pub fn all(&self) -> Arc<BTreeSet<Identity>> {

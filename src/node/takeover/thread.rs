@@ -142,7 +142,6 @@ impl Takeover {
         info!("{text}");
         self.shared.history_event(Author::Noticer, "takeover", Some(self.shared.me.id), text);
         self.say_hosted();
-        self.shared.hosted.set(ids.clone());
         // A voter that is behind may not know this node yet.
         let known = || std::iter::once(self.shared.me).chain(view.membership.members()).map(Input::Introduce).collect();
         let inputs = ids.iter().map(|who| (*who, known())).collect();
@@ -242,10 +241,8 @@ impl Takeover {
         if released.is_empty() {
             return;
         }
-        let remaining = self.ids().difference(&released).copied().collect();
-        // First: no message is left for a voter that is gone.
-        self.shared.hosted.set(remaining);
         for who in &released {
+            // What it has said is in the inbox of `core` already, and it says nothing more.
             self.hosted.remove(who);
             self.shared.inboxes.to_core(CoreInput::Released(*who));
         }

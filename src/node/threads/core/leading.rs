@@ -29,7 +29,9 @@ impl Core {
             return;
         }
         let view = self.raft.view();
-        let gateways = self.shared.directory().gateways.clone();
+        let mut gateways = self.shared.directory().gateways.clone();
+        // Nor is a learner promoted that has just gone, though it answered a moment ago: raft would refuse it.
+        gateways.extend(self.links.values().filter(|link| !link.is_up()).map(|link| link.who.id));
         let now_ms = self.shared.uptime_ms();
         let leaving = self.departures.leaving(now_ms);
         let hosted = self.shared.hosted.all().iter().map(|who| who.id).collect();

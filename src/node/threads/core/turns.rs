@@ -130,8 +130,14 @@ impl Core {
                 self.step(Input::LinkUp { peer: id, round_trip });
                 self.requests.on_link_up(id);
             }
-            CoreInput::Hosting(who) => self.step(Input::LinkUp { peer: who.id, round_trip: Ticks(0) }),
-            CoreInput::Released(who) => self.step(Input::LinkLost(who.id)),
+            CoreInput::Hosting(who) => {
+                self.shared.hosted.set(who, true);
+                self.step(Input::LinkUp { peer: who.id, round_trip: Ticks(0) });
+            }
+            CoreInput::Released(who) => {
+                self.step(Input::LinkLost(who.id));
+                self.shared.hosted.set(who, false);
+            }
             CoreInput::LinkLost(id) if self.shared.hosted.has(id) => {
                 // Its process is gone, its voter is here.
                 self.worker_liveness.mark_lost(id);
