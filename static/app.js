@@ -411,7 +411,7 @@
     const online = frame.nodes.filter((row) => row.status !== "OFFLINE");
     set($("rate"), online.reduce((sum, row) => sum + (row.kv_ops_per_s || 0), 0).toLocaleString("en"));
     set($("keys"), Math.max(0, ...online.map((row) => row.keys || 0)).toLocaleString("en"));
-    set($("clients"), String(online.reduce((sum, row) => sum + row.load, 0)));
+    set($("clients"), String(online.reduce((sum, row) => sum + (row.load_parts ? row.load_parts.connections : row.load), 0)));
     drawLine(node);
     drawEvents();
     drawFailovers();
@@ -549,8 +549,17 @@
       set(tile.commitIndex, place(row.commit_index));
       set(tile.appliedIndex, place(row.applied_index));
       set(tile.load, String(row.load));
+      const parts = loadInWords(row);
+      if (tile.loadBox.title !== parts) tile.loadBox.title = parts;
       set(tile.heard, row.id === me.id ? "itself" : row.heartbeat_age_ms === null ? "never" : `${span(row.heartbeat_age_ms)} ago`);
     }
+  }
+
+  /** Of what a node's load consists. */
+  function loadInWords(row) {
+    const of = row.load_parts || { connections: row.load, requests: 0, jobs: 0, cpu: 0 };
+    return `what it has to do, as a number of client connections: ${of.connections} open, ${of.requests} for requests, ` +
+      `${of.jobs} for jobs, ${of.cpu} for processor time; the front door chooses the node with the least`;
   }
 
   function addTile(id) {
@@ -577,6 +586,7 @@
       commitIndex: part(".commit-index"),
       appliedIndex: part(".applied-index"),
       load: part(".load"),
+      loadBox: part(".load-box"),
       heard: part(".heard"),
     };
     set(part(".number"), String(id));

@@ -1,7 +1,7 @@
 //! Chooses the node for the next client of the front port.
 //!
 //! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
-//! plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A
+//! (`load.rs`) plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A
 //! pending client is removed when the worker's count of opened sessions grows, or after two seconds (it has not
 //! connected). An opening may be reported before the redirect that caused it, so openings also wait for theirs, for a
 //! shorter time.
@@ -16,9 +16,13 @@
 //! worker with an estimate far from the lowest is avoided also during a flow (a worker that has returned empty is
 //! filled).
 //!
-//! The leader gets clients only when no other node is online; learners get clients.
-//! Not here: the listener (`http/front.rs`), informing the other nodes (`node/`).
+//! Clients go to nodes that can serve them: that report to be ready, in a heartbeat that is no older than usual, and
+//! that answer a question (`reachability/probes.rs`) if this node has just sent clients to them. The leader gets clients
+//! only when no other node can serve; learners get clients. If no node can serve, the nodes that may elect a leader in a
+//! moment get clients, and without such this node alone, which can say what is wrong.
+//! Not here: the listener (`http/front.rs`), informing and asking the other nodes (`node/`).
 
+use super::reachability::probes::Probes;
 use crate::types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -73,7 +77,7 @@ impl Worker {
     }
 
     fn estimate(&self) -> u64 {
-        self.load + self.pending.len() as u64
+        self.load.saturating_add(self.pending.len() as u64)
     }
 }
 
@@ -83,12 +87,50 @@ fn drop_older(times: &mut VecDeque<u64>, now_ms: u64, age_ms: u64) {
     }
 }
 
+/// A node that is online, this one included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: NodeId,
+    /// `host:port` of its HTTP server.
+    pub http: String,
+    /// Its newest heartbeat is no older than usual.
+    pub is_fresh: bool,
+    /// It says that it can serve clients.
+    pub is_ready: bool,
+}
+
+/// What is known of the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leadership {
+    /// It is this node.
+    Of(NodeId),
+    /// There is none, but a majority is heard: there will be one in a moment.
+    Electing,
+    Unknown,
+}
+
+/// Where the next client goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub node: NodeId,
+    /// `host:port` of its HTTP server.
+    pub http: String,
+    /// False: no node can serve, and this is the one that was asked.
+    pub can_serve: bool,
+    /// Nodes that are to be asked whether they are there.
+    pub ask: Vec<NodeId>,
+}
+
 /// One node's view of the workers.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
     me: NodeId,
     workers: BTreeMap<NodeId, Worker>,
     eligible: Vec<NodeId>,
+    /// Whether the eligible nodes can serve, and whether this one can.
+    can_serve: bool,
+    is_own_ready: bool,
+    probes: Probes,
     /// Time of the last redirect by this node or reported by another one; `None` before the first.
     last_ms: Option<u64>,
     /// Number of redirects by this node in this flow, to any worker.
@@ -100,20 +142,33 @@ pub struct Dispatch {
 impl Dispatch {
     /// Returns a view without workers.
     pub fn new(me: NodeId) -> Dispatch {
-        Dispatch { me, workers: BTreeMap::new(), eligible: Vec::new(), last_ms: None, own: 0, foreign: 0 }
+        Dispatch {
+            me,
+            workers: BTreeMap::new(),
+            eligible: Vec::new(),
+            can_serve: false,
+            is_own_ready: false,
+            probes: Probes::default(),
+            last_ms: None,
+            own: 0,
+            foreign: 0,
+        }
     }
 
-    /// Sets the nodes that are online, this one included, with `host:port` of their HTTP servers, and the leader.
-    pub fn set_online(&mut self, leader: Option<NodeId>, online: &[(NodeId, String)]) {
+    /// Sets the nodes that are online, this one included, and the leader.
+    pub fn set_online(&mut self, leadership: Leadership, online: &[Candidate]) {
         let nodes_before = self.workers.len();
-        self.workers.retain(|id, _| online.iter().any(|(other, _)| other == id));
-        for (id, http) in online {
-            self.workers.entry(*id).or_default().http.clone_from(http);
+        self.workers.retain(|id, _| online.iter().any(|other| other.id == *id));
+        for other in online {
+            self.workers.entry(other.id).or_default().http.clone_from(&other.http);
         }
+        self.probes.retain(|id| online.iter().any(|other| other.id == id));
         let nodes: Vec<NodeId> = self.workers.keys().copied().collect();
-        let mut eligible: Vec<NodeId> = nodes.iter().copied().filter(|id| Some(*id) != leader).collect();
-        if eligible.is_empty() {
-            eligible.clone_from(&nodes);
+        self.is_own_ready = online.iter().any(|other| other.id == self.me && other.is_ready);
+        let mut eligible = self.eligible_of(leadership, online);
+        self.can_serve = !eligible.is_empty();
+        if eligible.is_empty() && self.workers.contains_key(&self.me) {
+            eligible.push(self.me);
         }
         if eligible == self.eligible && nodes.len() == nodes_before {
             return;
@@ -128,6 +183,23 @@ impl Dispatch {
         // The flow of clients continues through the same nodes, so only the rotation restarts. If a node also forgot
         // its share, it would correct the whole imbalance, and so would all the others.
         self.begin_turns();
+    }
+
+    /// The nodes that clients may be sent to, by id; none: no node can serve.
+    fn eligible_of(&self, leadership: Leadership, online: &[Candidate]) -> Vec<NodeId> {
+        let mut ready: Vec<NodeId> = online.iter().filter(|it| it.is_fresh && it.is_ready).map(|it| it.id).collect();
+        if ready.is_empty() && leadership == Leadership::Electing {
+            ready = online.iter().filter(|it| it.is_fresh).map(|it| it.id).collect();
+        }
+        let followers: Vec<NodeId> = ready.iter().copied().filter(|id| leadership != Leadership::Of(*id)).collect();
+        let mut eligible = if followers.is_empty() { ready } else { followers };
+        eligible.sort_unstable();
+        eligible
+    }
+
+    /// A node has answered whether it is there.
+    pub fn answered(&mut self, now_ms: u64, id: NodeId) {
+        self.probes.answered(now_ms, id);
     }
 
     /// Records a worker's load and its total of opened sessions, from a gossip row or from this node itself.
@@ -162,12 +234,32 @@ impl Dispatch {
         }
     }
 
-    /// Chooses the worker for the next client, and returns it with its address. The redirect is counted here; the
-    /// caller must inform the other nodes immediately.
-    pub fn pick(&mut self, now_ms: u64) -> Option<(NodeId, String)> {
+    /// Chooses the worker for the next client. The redirect is counted here; the caller must inform the other nodes and
+    /// ask the listed ones immediately. `None`: no node is known.
+    pub fn pick(&mut self, now_ms: u64) -> Option<Choice> {
         let is_quiet = self.last_ms.is_none_or(|last| now_ms.saturating_sub(last) >= ESTIMATES_EXACT_AFTER_MS);
         self.note_flow(now_ms);
-        let all = || self.eligible.iter().map(|id| (*id, &self.workers[id]));
+        let has_silent = self.probes.has_silent(now_ms);
+        let is_silent = |id: NodeId| has_silent && self.probes.is_silent(now_ms, id);
+        let best = match self.best_of(is_quiet, |id| !is_silent(id)) {
+            Some(best) => best,
+            // Those that can serve do not answer.
+            None if self.is_own_ready => self.me,
+            None => self.best_of(is_quiet, |_| true)?,
+        };
+        let mut ask: Vec<NodeId> = self.eligible.iter().copied().filter(|id| is_silent(*id)).collect();
+        ask.push(best);
+        ask.retain(|id| *id != self.me && self.probes.ask(now_ms, *id));
+        let worker = self.workers.get_mut(&best).expect("eligible workers are online ones");
+        worker.hand_out(now_ms, 1);
+        worker.assigned += 1;
+        self.own += 1;
+        Some(Choice { node: best, http: worker.http.clone(), can_serve: self.can_serve, ask })
+    }
+
+    /// The eligible worker whose turn it is, of those for which `is_there` is true.
+    fn best_of(&self, is_quiet: bool, is_there: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let all = || self.eligible.iter().filter(|id| is_there(**id)).map(|id| (*id, &self.workers[id]));
         let lowest = all().map(|(_, worker)| worker.estimate()).min()?;
         let began_lowest = all().map(|(_, worker)| worker.began_at).min()?;
         // This node's share of the clients of this flow: it corrects the same share of the imbalance.
@@ -179,12 +271,7 @@ impl Dispatch {
             worker.assigned as f64 + worker.place as f64 / places + (uneven + swing) * share
         };
         let candidates = all().filter(|(_, worker)| !is_quiet || worker.estimate() == lowest);
-        let (best, _) = candidates.min_by(|(_, a), (_, b)| key(a).total_cmp(&key(b)))?;
-        let worker = self.workers.get_mut(&best).expect("eligible workers are online ones");
-        worker.hand_out(now_ms, 1);
-        worker.assigned += 1;
-        self.own += 1;
-        Some((best, worker.http.clone()))
+        candidates.min_by(|(_, a), (_, b)| key(a).total_cmp(&key(b))).map(|(best, _)| best)
     }
 
     /// Called at each redirect by this node or another one: begins a new flow if the last one is over.

@@ -14,6 +14,7 @@
 //! refused reconnect only the node itself can prove that it is alive, until older rows have expired.
 //! Not here: threads and sockets (`node/`), which nodes are dead for the membership (`autopilot.rs`).
 
+use super::reachability::rhythm::{Bounds, Rhythm};
 use crate::limits::GOSSIP_LOG_MAX;
 use crate::raft::{Promise, Role};
 use crate::settings::Settings;
@@ -124,8 +125,8 @@ enum PeerState {
 #[derive(Clone, Debug)]
 struct Known {
     row: GossipRow,
-    /// When its counter last increased at this node.
-    moved_ms: u64,
+    /// When its counter increased at this node.
+    moved: Rhythm,
     pulse: PeerState,
 }
 
@@ -135,6 +136,8 @@ pub struct Gossip {
     me: Identity,
     counter: u64,
     fail_after_ms: u64,
+    /// How long a counter may stand still until its node is not chosen for clients.
+    bounds: Bounds,
     pause_ms: u64,
     last_tick_ms: u64,
     known: BTreeMap<NodeId, Known>,
@@ -151,6 +154,7 @@ impl Gossip {
             me,
             counter: now_ms.min(COUNTER_MAX / 2),
             fail_after_ms: settings.fail_after_ms,
+            bounds: Bounds::of(settings.gossip_ms, settings.fail_after_ms),
             // A gap this long between two heartbeats means that this process was suspended, not all other nodes.
             pause_ms: (3 * settings.gossip_ms).min(settings.fail_after_ms / 2).max(1),
             last_tick_ms: now_ms,
@@ -178,7 +182,7 @@ impl Gossip {
         row.uuid = self.me.uuid;
         let mut edges = Vec::new();
         for (&id, known) in &mut self.known {
-            if known.pulse == PeerState::Alive && now_ms.saturating_sub(known.moved_ms) >= self.fail_after_ms {
+            if known.pulse == PeerState::Alive && known.moved.silence_ms(now_ms) >= self.fail_after_ms {
                 known.pulse = PeerState::Failed { since_ms: now_ms };
                 edges.push(Edge::Failed { id, is_refused: false });
             }
@@ -234,6 +238,12 @@ impl Gossip {
         id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == PeerState::Alive)
     }
 
+    /// Whether the node is online and its newest row is no older than is usual for it. Always true for this node.
+    pub fn is_fresh(&self, now_ms: u64, id: NodeId) -> bool {
+        let is_fresh = |k: &Known| k.pulse == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
+        id == self.me.id || self.known.get(&id).is_some_and(is_fresh)
+    }
+
     /// Returns another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
         let leads = |known: &&Known| known.pulse == PeerState::Alive && known.row.role == Role::Leader;
@@ -261,13 +271,13 @@ impl Gossip {
     /// Returns the newest row of another node, alive or failed, and the milliseconds since its counter increased.
     pub fn row(&self, now_ms: u64, id: NodeId) -> Option<(&GossipRow, u64)> {
         let known = self.known.get(&id)?;
-        Some((&known.row, now_ms.saturating_sub(known.moved_ms)))
+        Some((&known.row, known.moved.silence_ms(now_ms)))
     }
 
     /// Returns for every other node, by id: its newest row, whether it is online, and the milliseconds since its
     /// counter increased.
     pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
-        self.known.values().map(|k| (&k.row, k.pulse == PeerState::Alive, now_ms.saturating_sub(k.moved_ms))).collect()
+        self.known.values().map(|k| (&k.row, k.pulse == PeerState::Alive, k.moved.silence_ms(now_ms))).collect()
     }
 
     /// Returns the received rows, newest first.
@@ -283,7 +293,7 @@ impl Gossip {
     /// Returns the body of `/v1/gossip`.
     pub fn to_json(&self, now_ms: u64) -> serde_json::Value {
         let rows = self.all(now_ms).into_iter().map(|(row, is_online, age_ms)| {
-            serde_json::json!({"id": row.id, "uuid": row.uuid, "counter": row.counter, "load": row.load,
+            serde_json::json!({"id": row.id, "uuid": row.uuid, "counter": row.counter, "load": row.load.total(),
                 "role": row.role, "term": row.term, "applied_index": row.applied_index,
                 "status": if is_online { "ONLINE" } else { "OFFLINE" }, "heartbeat_age_ms": age_ms})
         });
@@ -301,8 +311,9 @@ impl Gossip {
     }
 
     fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
+        let bounds = self.bounds;
         let Some(known) = self.known.get_mut(&row.id) else {
-            let known = Known { row: row.clone(), moved_ms: now_ms, pulse: PeerState::Alive };
+            let known = Known { row: row.clone(), moved: Rhythm::new(now_ms), pulse: PeerState::Alive };
             self.known.insert(row.id, known);
             self.remember(row);
             self.note_heard(now_ms, from, row);
@@ -328,7 +339,7 @@ impl Gossip {
             PeerState::Alive => {}
         }
         known.pulse = PeerState::Alive;
-        known.moved_ms = now_ms;
+        known.moved.heard(now_ms, bounds);
         self.note_heard(now_ms, from, row);
         edge
     }
@@ -338,7 +349,7 @@ impl Gossip {
         let gap_ms = now_ms.saturating_sub(self.last_tick_ms);
         if gap_ms > self.pause_ms {
             for known in self.known.values_mut() {
-                known.moved_ms = (known.moved_ms + gap_ms).min(now_ms);
+                known.moved.exclude(gap_ms, now_ms);
             }
         }
         self.last_tick_ms = now_ms;
@@ -348,7 +359,7 @@ impl Gossip {
         if self.heard.len() == GOSSIP_LOG_MAX {
             self.heard.pop_front();
         }
-        self.heard.push_back(ReceivedRow { at_ms, from, about: row.id, counter: row.counter, load: row.load });
+        self.heard.push_back(ReceivedRow { at_ms, from, about: row.id, counter: row.counter, load: row.load.total() });
     }
 
     fn note_edges(&mut self, at_ms: u64, edges: &[Edge]) {

@@ -1,7 +1,8 @@
 //! The health of the cluster: one word, and reasons on which an operator can act.
 //!
 //! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is
-//! reachable. `degraded`: serves, but a known member is offline, corrupt or does not catch up, its disk is nearly full,
+//! reachable. `degraded`: serves, but a known member is offline, corrupt, does not catch up or has no connection to the
+//! leader, its disk is nearly full,
 //! a voter is missing, a node in `peers` cannot join, or the loss of one voter would stop it. `healthy`: every known member is online and the cluster
 //! can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
 //! voters, is never healthy: it cannot lose any.
@@ -43,6 +44,9 @@ pub struct Situation {
     pub outsider: Option<String>,
     /// Nodes that are online and do not catch up, each with the last index of its log and the one that it should have.
     pub stuck: BTreeMap<NodeId, (Index, Index)>,
+    /// Nodes that are online and have no working connection to the leader, each with the node through which it reaches
+    /// the leader, if there is one.
+    pub cut_off: BTreeMap<NodeId, Option<NodeId>>,
     /// Nodes that are online with a nearly full disk: each refuses writes once it leads.
     pub disk_low: BTreeSet<NodeId>,
     /// Nodes with a state that differs from the majority's.
@@ -97,8 +101,10 @@ impl Health {
 pub fn assess(situation: &Situation) -> HealthReport {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
-    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost.
-    let stuck = online.clone().filter(|(id, _)| situation.stuck.contains_key(id)).count();
+    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Nor can one
+    // that does not reach the leader.
+    let is_behind = |id: &NodeId| situation.stuck.contains_key(id) || situation.cut_off.get(id) == Some(&None);
+    let stuck = online.clone().filter(|(id, _)| is_behind(id)).count();
     let reachable = online.count() - stuck;
     let needed = quorum(voters);
     let has_quorum = voters > 0 && reachable >= needed && situation.has_quorum != Some(false);
@@ -138,6 +144,10 @@ pub fn assess(situation: &Situation) -> HealthReport {
         reasons
             .push(format!("node {} does not catch up: its log ends at {end}, the commit index is {committed}", id.0));
     }
+    reasons.extend(situation.cut_off.iter().filter(|(id, _)| !is_offline(id)).map(|(id, through)| match through {
+        Some(through) => format!("node {} reaches the leader through node {}", id.0, through.0),
+        None => format!("node {} cannot reach the leader", id.0),
+    }));
     if voters < situation.voters_max as usize {
         let waiting =
             situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
@@ -289,6 +299,23 @@ mod tests {
             assert_eq!(report.line(), line, "{leader} {voters:?} {learners:?}");
             assert_eq!(report.failure_tolerance, tolerance, "{line}");
         }
+    }
+
+    #[test]
+    fn a_node_without_a_connection_to_the_leader_is_told_and_counts_if_it_reaches_it_otherwise() {
+        let cut_off = |through: Option<NodeId>| {
+            let cut_off = BTreeMap::from([(NodeId(1), through)]);
+            assess(&Situation { cut_off, ..situation(3, &[1, 2, 3], &[]) })
+        };
+        let relayed = cut_off(Some(NodeId(2)));
+        assert_eq!(relayed.line(), "degraded: node 1 reaches the leader through node 2");
+        assert_eq!((relayed.failure_tolerance, relayed.has_quorum), (1, true));
+        let alone = cut_off(None);
+        assert_eq!(alone.line(), "degraded: node 1 cannot reach the leader; 2 of 3 voters are online");
+        assert_eq!((alone.failure_tolerance, alone.has_quorum), (0, true));
+        let offline = BTreeMap::from([(NodeId(1), None)]);
+        let gone = assess(&Situation { cut_off: offline, ..situation(3, &[-1, 2, 3], &[]) });
+        assert_eq!(gone.reasons, ["node 1 is offline", "2 of 3 voters are online"]);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! The tour: `discovery/` decides at start between resuming, joining and bootstrap, `folders.rs` finds existing data
 //! for it; `config_file.rs` writes `config.json`, `config_keeper.rs` decides when; `gossip.rs` exchanges heartbeats and finds failed nodes;
-//! `dispatch.rs` picks the worker for a client; `autopilot.rs` decides which nodes should vote, `departures.rs` which
-//! voters that stop give their vote back, `worker_liveness.rs` which workers are lost, `lag.rs` which nodes do not catch
-//! up; `integrity.rs` finds nodes with a wrong state; `takeover/` goes on in place of voters whose processes are dead;
+//! `reachability/` says which nodes can be reached now, and how; `dispatch.rs` picks the worker for a client, by its load
+//! (`load.rs`); `autopilot.rs` decides which nodes should vote, `departures.rs` which voters that stop give their vote
+//! back, `worker_liveness.rs` which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes
+//! with a wrong state; `takeover/` goes on in place of voters whose processes are dead;
 //! `health.rs` determines how safe the cluster is; `log_clock.rs` keeps log time, and compares the clocks of the nodes.
 //!
 //! Nothing here starts a thread, owns a channel or reads a clock: time, randomness, waiting and requests to other nodes
@@ -21,6 +22,8 @@ pub(crate) mod gossip;
 pub(crate) mod health;
 pub(crate) mod integrity;
 pub(crate) mod lag;
+pub(crate) mod load;
 pub(crate) mod log_clock;
+pub(crate) mod reachability;
 pub(crate) mod takeover;
 pub(crate) mod worker_liveness;

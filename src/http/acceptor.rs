@@ -28,15 +28,24 @@ pub(crate) const NODE_CONNECTION: &str = "http-conn";
 pub(crate) fn accept_all(listener: &Listener, server: &Arc<Server>, name: &'static str, run: fn(&Arc<Server>, Conn)) {
     let is_stopping = || server.host.is_stopping();
     accept::accept_all(listener, "connections", is_stopping, |arrival| match arrival {
-        Arrival::Client(stream, peer) => {
-            server.counts.accepted.fetch_add(1, Relaxed);
-            start(server, stream, peer, name, run);
-        }
+        Arrival::Client(stream, peer) => accepted(server, stream, peer, name, run),
         Arrival::NoRoom(stream) => turn_away(server, &stream, "too many open files"),
         Arrival::Failed => {
             server.counts.accept_errors.fetch_add(1, Relaxed);
         }
     });
+}
+
+/// Serves a client that was accepted, in a thread that runs `run`.
+pub(crate) fn accepted(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    name: &'static str,
+    run: fn(&Arc<Server>, Conn),
+) {
+    server.counts.accepted.fetch_add(1, Relaxed);
+    start(server, stream, peer, name, run);
 }
 
 fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'static str, run: fn(&Arc<Server>, Conn)) {

@@ -1,7 +1,8 @@
 //! The redirector: redirects any request to the least-loaded online worker, with the same path and query.
 //!
 //! Every node listens here, so redirects continue while a leader is elected or a node dies. `cluster/dispatch.rs`
-//! decides which node is least loaded, and counts the clients that were just redirected to it. The redirector itself
+//! decides which node is least loaded, and counts the clients that were just redirected to it. If no node can serve, the
+//! pages and reports that need no leader are this node's, and anything else is refused for now. The redirector itself
 //! answers one question, which cluster it belongs to: nodes of two clusters may have been given the same port, and ask
 //! before they share any password. For everything else it requires the password as a node does, and a person logs in here
 //! as there.
@@ -21,14 +22,19 @@ use super::routes;
 use super::server::Server;
 use crate::address;
 use crate::node::process::front_port::PROBE_PATH;
-use crate::node::{Addressing, Handle, Listener};
+use crate::node::{Addressing, Handle, Listener, Redirect};
 use serde_json::json;
 use std::sync::Arc;
 
 /// Body of the `door` thread: redirects until the node stops.
 pub fn serve(listener: Listener, handle: Handle) {
     let deadlines = Deadlines::of(handle.settings());
-    serve_host(&listener, &Server::new(Arc::new(handle), deadlines));
+    let server = Server::new(Arc::new(handle.clone()), deadlines);
+    let aiding = Arc::clone(&server);
+    handle.share_front(&listener, move |stream, peer| {
+        acceptor::accepted(&aiding, stream, peer, "door-conn", serve_connection);
+    });
+    serve_host(&listener, &server);
 }
 
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
@@ -84,9 +90,14 @@ fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
     {
         return login::denied(server, head, why);
     }
+    let is_local = route.is_some_and(|route| route.is_local);
     match server.host.dispatch() {
+        Some(redirect) if !redirect.can_serve && !is_local => {
+            let why = "no node that can serve is reachable from this one; try again in a moment";
+            Err(ApiError::refused(503, why).with_leader())
+        }
         // The target is visible ASCII (parse.rs, P1), so it cannot start another header.
-        Some((worker, address)) => {
+        Some(Redirect { node: worker, http: address, .. }) => {
             let address = match server.host_for(head, client) {
                 Some(by) => address::as_seen_by(&by, &address),
                 None if server.host.access().is_required() => under_same_name(&head.host, address),

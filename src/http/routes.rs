@@ -49,6 +49,8 @@ pub(crate) struct Route {
     pub is_read: bool,
     /// Health, status, administration: answered also when all connections are in use.
     pub is_vital: bool,
+    /// A node answers it by itself, also while it knows no leader.
+    pub is_local: bool,
     /// Kind of the session on the page.
     pub session_kind: Option<&'static str>,
     /// Hint for a client that sends POST to a path without it.
@@ -93,6 +95,7 @@ impl Route {
             has_preflight: false,
             is_read: matches!(method, Method::Get),
             is_vital: false,
+            is_local: false,
             session_kind: None,
             post_hint: None,
         }
@@ -145,6 +148,11 @@ impl Route {
 
     const fn vital(mut self) -> Route {
         self.is_vital = true;
+        self
+    }
+
+    const fn local(mut self) -> Route {
+        self.is_local = true;
         self
     }
 
@@ -277,33 +285,36 @@ pub(crate) static ROUTES: &[Route] = &[
     delete("/v1/chat/conversations/{id}/messages/{number}", conversations::erase).for_cluster_pages(),
     post("/v1/chat/conversations/{id}/read", conversations::mark).for_cluster_pages(),
     stream("/v1/chat/stream", chat::stream::open).session("chat").params(&[&["after"]]).for_cluster_pages(),
-    get("/v1/status", health::status).open_to(ANYONE).vital(),
-    stream("/v1/stream", monitor_stream::frames).session("stream").params(&[&["since"]]).for_cluster_pages(),
-    stream("/v1/watch", monitor_stream::watch).session("stream"),
-    stream(monitor_stream::HOLD_PATH, monitor_stream::hold),
-    get("/v1/events", health::events).params(&[&["since", "incarnation", "wait"]]).open_to(WINDOW),
-    get("/v1/gossip", health::gossip).open_to(WINDOW),
-    get("/v1/members", members::list).vital(),
+    get("/v1/status", health::status).local().open_to(ANYONE).vital(),
+    stream("/v1/stream", monitor_stream::frames).local().session("stream").params(&[&["since"]]).for_cluster_pages(),
+    stream("/v1/watch", monitor_stream::watch).local().session("stream"),
+    stream(monitor_stream::HOLD_PATH, monitor_stream::hold).local(),
+    get("/v1/events", health::events).local().params(&[&["since", "incarnation", "wait"]]).open_to(WINDOW),
+    get("/v1/gossip", health::gossip).local().open_to(WINDOW),
+    get("/v1/members", members::list).local().vital(),
     post("/v1/members", members::change).vital(),
-    get("/v1/members/{id}", members::show).vital(),
+    get("/v1/members/{id}", members::show).local().vital(),
     post("/v1/members/{id}", members::change_one).vital(),
     delete("/v1/members/{id}", members::remove).vital(),
-    get("/v1/digests", members::digests),
+    get("/v1/digests", members::digests).local(),
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
-    get("/livez", health::live).open_to(ANYONE).vital().health(),
+    get("/livez", health::live).local().open_to(ANYONE).vital().health(),
     get("/readyz", health::ready)
+        .local()
         .params(&[&["verbose", "noleader", "sync", "timeout"]])
         .open_to(ANYONE)
         .vital()
         .health(),
-    get("/metrics", health::metrics).open_to(ANYONE).vital().health(),
-    Route::new(Method::Post, login::LOGIN_PATH, Handler::Upload(login::log_in), Some(login::FORM)).without_password(),
-    post("/logout", login::log_out),
-    stream("/", monitor_stream::page).session("monitor").open_to(WINDOW),
-    get("/chat", chat_page::page).open_to(WINDOW),
-    get("/static/{name}", static_files::file).open_to(ANYONE).without_cors(),
-    get("/openapi.json", static_files::openapi).open_to(ANYONE).without_cors(),
+    get("/metrics", health::metrics).local().open_to(ANYONE).vital().health(),
+    Route::new(Method::Post, login::LOGIN_PATH, Handler::Upload(login::log_in), Some(login::FORM))
+        .without_password()
+        .local(),
+    post("/logout", login::log_out).local(),
+    stream("/", monitor_stream::page).local().session("monitor").open_to(WINDOW),
+    get("/chat", chat_page::page).local().open_to(WINDOW),
+    get("/static/{name}", static_files::file).local().open_to(ANYONE).without_cors(),
+    get("/openapi.json", static_files::openapi).local().open_to(ANYONE).without_cors(),
 ];
 
 /// Method and template of each route, in the table's order, and last a row for requests that none of them answers.

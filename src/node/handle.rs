@@ -5,10 +5,14 @@
 //! Not here: what the methods promise (`interface.rs`), the threads behind them (`mod.rs`), HTTP (`http/`).
 
 use super::client_access::ClientAccess;
-use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
+#[cfg(target_os = "linux")]
+use super::front::aid;
+use super::interface::{Addressing, Connections, Redirect, Reports, Requests, Slot, Watching};
+use super::listener::Listener;
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
 use super::reports::process;
+use super::reports::readiness;
 use super::reports::status;
 use super::scan_cursors::{Place, Position, ScanCursors};
 use super::shared::Shared;
@@ -36,9 +40,6 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-/// A node this many entries behind still counts as caught up: under load the two are never equal.
-const READY_LAG_MAX: u64 = 1000;
 
 /// A running node as endpoints see it.
 #[derive(Clone)]
@@ -118,7 +119,7 @@ impl Handle {
             Place::Here(position) => return position,
             Place::At(node) => node,
         };
-        let link = self.shared.links().get(&node).cloned().filter(Link::is_up)?;
+        let link = self.shared.links().get(&node).cloned().filter(Link::is_usable)?;
         cursors.expect(cursor);
         link.send(&Frame::AskScan { cursor });
         cursors.wait(cursor, Instant::now() + SCAN_ANSWER_DEADLINE)
@@ -127,6 +128,24 @@ impl Handle {
     /// Bytes of this node's keys, values and locks, approximately.
     pub fn kv_bytes(&self) -> u64 {
         self.shared.sizes().kv_bytes
+    }
+
+    /// Has other nodes of this host help out at this front door while this node is frozen, and helps out at theirs with
+    /// `take`, each in a thread. A client that could not be accepted otherwise is the only loss if that fails.
+    pub fn share_front(&self, door: &Listener, take: impl Fn(TcpStream, SocketAddr) + Send + 'static) {
+        #[cfg(target_os = "linux")]
+        {
+            let (giving, serving) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+            let started = door.try_clone().and_then(|door| {
+                spawn::spawn("door-share", move || aid::share(&giving, &door))?;
+                spawn::spawn("door-aid", move || aid::serve_silent(&serving, take))
+            });
+            if let Err(e) = started {
+                log::warn!("no thread for the front doors of frozen nodes err={e}");
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (door, take);
     }
 
     /// Starts a thread of an endpoint's own, which ends with it.
@@ -169,11 +188,15 @@ impl Addressing for Handle {
         self.shared.known_addresses().into_iter().map(|(id, addresses)| (id, addresses.http)).collect()
     }
 
-    fn dispatch(&self) -> Option<(NodeId, String)> {
+    fn dispatch(&self) -> Option<Redirect> {
         let choice = lock(&self.shared.dispatch).pick(self.shared.now_ms())?;
         self.shared.counters.dispatched.fetch_add(1, Ordering::Relaxed);
-        self.shared.inboxes.to_gossip(GossipInput::HandedOut(choice.0));
-        Some(choice)
+        self.shared.inboxes.to_gossip(GossipInput::HandedOut(choice.node));
+        if !choice.ask.is_empty() {
+            let links = self.shared.links();
+            choice.ask.iter().filter_map(|id| links.get(id)).for_each(|link| link.send(&Frame::Probe));
+        }
+        Some(Redirect { node: choice.node, http: choice.http, can_serve: choice.can_serve })
     }
 }
 
@@ -314,28 +337,7 @@ impl Reports for Handle {
     }
 
     fn readiness(&self) -> Result<(), Vec<String>> {
-        let status = status::status(&self.shared);
-        let mut missing: Vec<String> = self.shared.integrity.no_reads().iter().map(ToString::to_string).collect();
-        if status.cluster.leader.is_none() {
-            missing.push("no leader is known".to_string());
-        }
-        missing.extend(self.shared.outsider().map(|it| it.in_words(self.shared.me)));
-        let row_of = |id: NodeId| status.nodes.iter().find(|row| row.id == id);
-        let lag = row_of(self.shared.me.id).map_or(0, |row| row.lag);
-        if lag > READY_LAG_MAX {
-            missing.push(format!("{lag} entries behind the leader"));
-        }
-        // Few entries may be many megabytes, and an empty node of a young cluster is only few behind: a node is ready
-        // when it has applied what was committed at its first check.
-        let committed = status.cluster.leader.and_then(row_of).map(|row| row.commit_index).filter(|index| index.0 > 0);
-        if let Some(wanted) = self.shared.must_reach(committed).filter(|wanted| self.shared.applied() < *wanted) {
-            missing.push(format!("has applied {} of the first {wanted} entries", self.shared.applied()));
-        } else if committed.is_none() && status.cluster.leader.is_some() {
-            missing.push("the leader has not been heard yet".to_string());
-        }
-        if self.shared.is_stopping() {
-            missing.push("stopping".to_string());
-        }
+        let missing = readiness::missing(&self.shared);
         if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
 

@@ -27,8 +27,18 @@ pub trait Addressing {
     fn identity(&self) -> Identity;
     /// `host:port` of every known node's HTTP endpoint, by id.
     fn http_addresses(&self) -> Vec<(NodeId, String)>;
-    /// Least-loaded online worker, already counted as handed out: id and `host:port` of its HTTP endpoint.
-    fn dispatch(&self) -> Option<(NodeId, String)>;
+    /// The node for the next client, already counted as handed out. `None`: no node is known.
+    fn dispatch(&self) -> Option<Redirect>;
+}
+
+/// Where a client is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub node: NodeId,
+    /// `host:port` of its HTTP endpoint.
+    pub http: String,
+    /// False: no node can serve; this one is there and can say why.
+    pub can_serve: bool,
 }
 
 /// Slots, memory, threads and access of client connections.

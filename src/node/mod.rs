@@ -16,6 +16,7 @@
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
 //!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`.
+//! - `front/` serves the front doors of frozen nodes of this host.
 //! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster,
 //!   `process/launch.rs` starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new
 //!   cluster of one folder while no node runs.
@@ -25,6 +26,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod client_access;
+pub(crate) mod front;
 pub(crate) mod handle;
 pub(crate) mod interface;
 pub(crate) mod listener;
@@ -43,7 +45,7 @@ pub(crate) mod threads;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};
-pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
+pub use self::interface::{Addressing, Connections, Redirect, Reports, Requests, Slot, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};

@@ -104,6 +104,30 @@ pub fn encode_onto(bytes: &mut Vec<u8>, frame: &Frame, tags: &mut FrameTags) -> 
     Ok(())
 }
 
+/// A frame within another one, which has the checksum and the tag.
+///
+/// # Errors
+/// When the frame is larger than any receiver takes.
+pub fn encode_body(frame: &Frame) -> Result<Vec<u8>, WireError> {
+    let bytes = postcard::to_stdvec(frame).expect("encoding into memory cannot fail");
+    match bytes.len() {
+        len if len > FRAME_BYTES_MAX => Err(WireError::TooLarge { len, max: FRAME_BYTES_MAX }),
+        _ => Ok(bytes),
+    }
+}
+
+/// The frame within another one, or after its header.
+///
+/// # Errors
+/// When the bytes are not exactly one frame.
+pub fn decode_body(bytes: &[u8]) -> Result<Frame, WireError> {
+    let (frame, rest) = postcard::take_from_bytes(bytes).map_err(|e| WireError::Decode(e.to_string()))?;
+    if !rest.is_empty() {
+        return Err(WireError::Decode(format!("{} bytes left over", rest.len())));
+    }
+    Ok(frame)
+}
+
 /// Writes one frame without a tag in one call: the handshake's, before there is a key.
 pub fn write_frame(to: &mut dyn Write, frame: &Frame) -> Result<(), WireError> {
     write_tagged(to, frame, &mut FrameTags::default())
@@ -164,11 +188,7 @@ pub fn read_body(from: &mut dyn Read, Header { len, sum }: Header, tags: &mut Fr
     if !tags.is_next(body, tag) {
         return Err(WireError::Tag);
     }
-    let (frame, rest) = postcard::take_from_bytes(body).map_err(|e| WireError::Decode(e.to_string()))?;
-    if !rest.is_empty() {
-        return Err(WireError::Decode(format!("{} bytes left over", rest.len())));
-    }
-    Ok(frame)
+    decode_body(body)
 }
 
 /// Drops the frame after its header as it arrives, without using memory for it.

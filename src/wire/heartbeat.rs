@@ -32,8 +32,8 @@ pub struct GossipRow {
     /// Heartbeat counter: begins at the wall clock in milliseconds and grows with each heartbeat, so that a restarted
     /// process is ahead of the earlier one.
     pub counter: u64,
-    /// Client connections now.
-    pub load: u64,
+    /// What it has to do, as a number of client connections: see [`Load::total`].
+    pub load: Load,
     /// Client connections that this process has ever had: by this, other nodes know which of their redirected clients
     /// have connected.
     pub sessions_opened_total: u64,
@@ -63,6 +63,38 @@ pub struct GossipRow {
     pub pid: u32,
     /// Where it is reached.
     pub addresses: Addresses,
+    /// Whether it can serve clients: what `/readyz` says.
+    pub is_ready: bool,
+    /// The nodes to which it has no working connection.
+    pub unreached: Vec<NodeId>,
+    /// Those of them that it reaches through another node, which is the second of each pair.
+    pub relayed: Vec<(NodeId, NodeId)>,
+}
+
+/// What a node has to do, in parts that are all counted in client connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    /// Open client connections.
+    pub connections: u64,
+    /// For the requests that it answers.
+    pub requests: u64,
+    /// For the jobs that it runs.
+    pub jobs: u64,
+    /// For the processor time of its process.
+    pub cpu: u64,
+}
+
+impl Load {
+    /// The load: the sum of the parts.
+    pub fn total(&self) -> u64 {
+        self.connections.saturating_add(self.work())
+    }
+
+    /// The parts beside the connections.
+    pub fn work(&self) -> u64 {
+        self.requests.saturating_add(self.jobs).saturating_add(self.cpu)
+    }
 }
 
 /// The jobs that a node can run, as it reports.

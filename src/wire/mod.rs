@@ -172,6 +172,40 @@ pub enum Frame {
     ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The sender stops, and gives its vote back.
     Goodbye,
+    /// A frame for a node to which the sender has no working connection: the receiver passes it on over its own
+    /// connection, once. `frame` is an encoded [`Frame`] of the kinds that [`Frame::may_be_relayed`] names.
+    Relay {
+        from: Identity,
+        to: Identity,
+        #[serde(with = "serde_bytes")]
+        frame: Vec<u8>,
+    },
+    /// Is the receiver there? The sender is about to send clients to it.
+    Probe,
+    /// Answer to `Probe`.
+    ProbeAnswer,
+}
+
+impl Frame {
+    /// Whether another node may pass it on. A heartbeat table is not: that it arrives shows that the connection works,
+    /// and its rows come from other nodes too.
+    pub fn may_be_relayed(&self) -> bool {
+        matches!(
+            self,
+            Frame::Raft(_)
+                | Frame::Remembered(_)
+                | Frame::HandedOut(_)
+                | Frame::Forward(_)
+                | Frame::Forwarded(_)
+                | Frame::Published { .. }
+                | Frame::AskScan { .. }
+                | Frame::Scan { .. }
+                | Frame::ConfigFile(_)
+                | Frame::Goodbye
+                | Frame::Probe
+                | Frame::ProbeAnswer
+        )
+    }
 }
 
 /// A request of a client that its node forwards to the leader.

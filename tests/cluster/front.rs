@@ -260,3 +260,56 @@ fn a_removed_node_sends_nobody_to_itself_or_to_the_leader() -> Result<()> {
         Ok(())
     })
 }
+
+/// Waits until so many nodes have descriptors of the front door of this one: each holds a connection to it.
+fn wait_for_neighbours(cluster: &Cluster, id: u64, count: usize) -> Result<()> {
+    let name = format!("/{}/{id}", cluster.front().rsplit(':').next().unwrap());
+    cluster.wait_until("the other nodes have its descriptors", Duration::from_secs(10), || {
+        let sockets = std::fs::read_to_string("/proc/net/unix").unwrap();
+        // Beside the connections there is the one that listens.
+        (sockets.lines().filter(|line| line.ends_with(&name)).count() > count).then_some(())
+    })
+}
+
+/// The kernel gives a frozen node its share of the clients of the port that all share: the other nodes take them.
+#[test]
+fn clients_of_a_frozen_nodes_door_are_taken_by_the_others() -> Result<()> {
+    let mut cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": false}))?;
+    let leader = cluster.settle()?;
+    let frozen = (1..=3).find(|id| *id != leader).unwrap();
+    wait_for_neighbours(&cluster, frozen, 2)?;
+    for signal in ["freeze", "kill"] {
+        match signal {
+            "freeze" => cluster.freeze(frozen)?,
+            _ => cluster.kill_now(frozen)?,
+        }
+        let begun = Instant::now();
+        let (mut slowest, mut lost) = (Duration::ZERO, 0);
+        for n in 0..60 {
+            let at = Instant::now();
+            match web::get(&cluster.front(), "/livez", Duration::from_secs(10)) {
+                Ok(answer) => assert_eq!(answer.status, 307, "client {n}: {}", answer.text()),
+                // What waited at the door of a process that is killed may be cut off.
+                Err(_) if signal == "kill" => lost += 1,
+                Err(e) => panic!("client {n} after {:?}: {e}", begun.elapsed()),
+            }
+            slowest = slowest.max(at.elapsed());
+        }
+        println!("{signal}: sixty clients, the slowest answered after {slowest:?}, {lost} cut off");
+        assert!(slowest < Duration::from_secs(3) && lost <= 3, "{signal}: {slowest:?}, {lost} cut off");
+        if signal == "freeze" {
+            cluster.thaw(frozen)?;
+            cluster.settle()?;
+        }
+    }
+    cluster.restart(frozen)?;
+    cluster.settle()?;
+    wait_for_neighbours(&cluster, frozen, 2)?;
+    cluster.freeze(frozen)?;
+    // The descriptors of the new process, not those of the one that was killed.
+    for n in 0..60 {
+        let answer = web::get(&cluster.front(), "/livez", Duration::from_secs(10));
+        assert!(answer.as_ref().is_ok_and(|answer| answer.status == 307), "client {n}: {answer:?}");
+    }
+    cluster.thaw(frozen)
+}

@@ -10,7 +10,7 @@ use phalanx::services::sessions::Tag;
 use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::authentication::Key;
 use phalanx::wire::codec::{self, WireError};
-use phalanx::wire::heartbeat::{GossipRow, GossipTable, Pace};
+use phalanx::wire::heartbeat::{GossipRow, GossipTable, Load, Pace};
 use phalanx::wire::{Ask, Difference, DiscoveryAnswer, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -189,6 +189,12 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
         },
         Frame::SnapshotChunk { offset: number, bytes: vec![0xff; 100] },
         Frame::SnapshotDone { ok: true, why: String::new() },
+        Frame::Probe,
+        Frame::ProbeAnswer,
+        Frame::Relay { from, to, frame: vec![0xff; 100] },
+        Frame::Relay { from: to, to: from, frame: Vec::new() },
+        Frame::Relay { from, to, frame: codec::encode_body(&Frame::Relay { from, to, frame: Vec::new() }).unwrap() },
+        Frame::Relay { from, to, frame: codec::encode_body(&Frame::HandedOut(vec![(NodeId(number), 7)])).unwrap() },
     ];
     raft.into_iter().chain(other).collect()
 }
@@ -199,7 +205,7 @@ fn row(who: Identity, term: u64, number: u64) -> GossipRow {
         id: who.id,
         uuid: who.uuid,
         counter: number,
-        load: number,
+        load: Load { connections: number, requests: number, jobs: number, cpu: number },
         sessions_opened_total: number,
         role: Role::Leader,
         standing: Standing::Voter,
@@ -215,6 +221,9 @@ fn row(who: Identity, term: u64, number: u64) -> GossipRow {
         is_disk_low: true,
         pid: 1,
         addresses: hello(Purpose::Peer).addresses,
+        is_ready: true,
+        unreached: vec![NodeId(1), NodeId(number)],
+        relayed: vec![(NodeId(1), NodeId(2)), (NodeId(number), NodeId(number))],
     }
 }
 

@@ -8,6 +8,7 @@ use phalanx::services::kv::{Batch, Bytes, Op, Store};
 use phalanx::types::NodeId;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 
 /// Reads until `text` has been seen; returns all that was read.
 fn read_until(stream: &mut TcpStream, text: &str) -> String {
@@ -249,6 +250,20 @@ fn the_front_door_redirects_anything_to_the_same_path() {
     let text = served.talk("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(Answer::parse(&text).header("Connection"), Some("close"), "an unread body ends the connection");
     assert_eq!(served.host.sessions.count(), 0, "who is sent on is no load");
+}
+
+/// Where no node can serve, the one that was asked answers what needs no leader, and everything else is to be sent again.
+#[test]
+fn without_a_node_that_can_serve_the_front_door_leads_to_pages_and_reports_only() {
+    let served = serve_front(patient());
+    served.host.cannot_serve.store(true, Ordering::SeqCst);
+    for path in ["/", "/chat", "/livez", "/readyz?verbose", "/metrics", "/v1/status", "/v1/watch", "/static/app.js"] {
+        assert_eq!(served.get(path).status, 307, "{path}");
+    }
+    for path in ["/v1/kv/x", "/v1/jobs/1", "/db/query?q=SELECT+1", "/nothing"] {
+        let answer = served.get(path);
+        assert_eq!((answer.status, answer.header("Retry-After")), (503, Some("1")), "{path}");
+    }
 }
 
 #[test]

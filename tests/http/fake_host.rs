@@ -6,8 +6,8 @@ use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
     Addressing, Backup, BackupForm, ClientAccess, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation,
-    Output, Published, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead, Watching,
-    gauge,
+    Output, Published, Redirect, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead,
+    Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -38,6 +38,8 @@ pub struct FakeHost {
     access: ClientAccess,
     pub sessions: Arc<Sessions>,
     pub worker: Mutex<Option<(NodeId, String)>>,
+    /// No node can serve: `worker` is the node that was asked.
+    pub cannot_serve: AtomicBool,
     pub addresses: Mutex<Vec<(NodeId, String)>>,
     pub stopping: AtomicBool,
     pub connections: Arc<AtomicUsize>,
@@ -71,6 +73,7 @@ impl FakeHost {
             settings,
             sessions: Arc::default(),
             worker: Mutex::new(Some((NodeId(2), "127.0.0.1:6702".to_owned()))),
+            cannot_serve: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             connections: Arc::default(),
             connections_max: AtomicUsize::new(12_000),
@@ -124,8 +127,9 @@ impl Addressing for FakeHost {
     fn http_addresses(&self) -> Vec<(NodeId, String)> {
         self.addresses.lock().unwrap().clone()
     }
-    fn dispatch(&self) -> Option<(NodeId, String)> {
-        self.worker.lock().unwrap().clone()
+    fn dispatch(&self) -> Option<Redirect> {
+        let worker = self.worker.lock().unwrap().clone();
+        worker.map(|(node, http)| Redirect { node, http, can_serve: !self.cannot_serve.load(SeqCst) })
     }
 }
 
@@ -492,6 +496,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 membership: Standing::Voter,
                 term: Term(7),
                 load: (id * 7 + step) % 5,
+                load_parts: Load { connections: (id * 7 + step) % 5, ..Load::default() },
                 last_index: Index(commit + u64::from(is_leader)),
                 commit_index: Index(commit),
                 applied_index: Index(commit - id % 2),

@@ -3,33 +3,51 @@
 
 use super::*;
 
-fn online(ids: &[u64]) -> Vec<(NodeId, String)> {
-    ids.iter().map(|id| (NodeId(*id), format!("127.0.0.1:{}", 6700 + id))).collect()
+/// Nodes that can serve.
+fn online(ids: &[u64]) -> Vec<Candidate> {
+    let http = |id: u64| format!("127.0.0.1:{}", 6700 + id);
+    ids.iter().map(|id| Candidate { id: NodeId(*id), http: http(*id), is_fresh: true, is_ready: true }).collect()
+}
+
+fn led_by(id: u64) -> Leadership {
+    Leadership::Of(NodeId(id))
+}
+
+fn pick(dispatch: &mut Dispatch, now_ms: u64) -> Option<(u64, bool)> {
+    dispatch.pick(now_ms).map(|choice| (choice.node.0, choice.can_serve))
+}
+
+/// The next choice, with nodes that answer at once.
+fn pick_answered(dispatch: &mut Dispatch, now_ms: u64) -> NodeId {
+    let choice = dispatch.pick(now_ms).unwrap();
+    choice.ask.iter().for_each(|id| dispatch.answered(now_ms, *id));
+    choice.node
 }
 
 fn picks(dispatch: &mut Dispatch, now_ms: u64, count: usize) -> Vec<u64> {
-    (0..count).map(|_| dispatch.pick(now_ms).unwrap().0.0).collect()
+    (0..count).map(|_| pick_answered(dispatch, now_ms).0).collect()
 }
 
 #[test]
 fn the_leader_takes_clients_only_when_alone() {
     let mut d = Dispatch::new(NodeId(1));
     assert_eq!(d.pick(0), None);
-    d.set_online(Some(NodeId(1)), &online(&[1]));
-    assert_eq!(d.pick(0), Some((NodeId(1), "127.0.0.1:6701".into())));
-    d.set_online(Some(NodeId(1)), &online(&[1, 2]));
+    d.set_online(led_by(1), &online(&[1]));
+    let choice = d.pick(0).unwrap();
+    assert_eq!((choice.node, choice.http.as_str(), choice.can_serve), (NodeId(1), "127.0.0.1:6701", true));
+    d.set_online(led_by(1), &online(&[1, 2]));
     assert_eq!(picks(&mut d, 0, 3), [2, 2, 2]);
     // While a leader is being elected everyone alive is a worker.
-    d.set_online(None, &online(&[1, 2]));
+    d.set_online(Leadership::Electing, &online(&[1, 2]));
     assert!(picks(&mut d, 0, 4).contains(&1));
-    d.set_online(Some(NodeId(1)), &[]);
+    d.set_online(led_by(1), &[]);
     assert_eq!(d.pick(0), None);
 }
 
 #[test]
 fn the_least_loaded_worker_is_filled_first() {
     let mut d = Dispatch::new(NodeId(9));
-    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 9]));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 9]));
     for (id, load) in [(1, 5), (2, 2), (3, 9)] {
         d.report(0, NodeId(id), load, load);
     }
@@ -42,7 +60,7 @@ fn the_least_loaded_worker_is_filled_first() {
 #[test]
 fn clients_on_their_way_arrive_or_expire() {
     let mut d = Dispatch::new(NodeId(9));
-    d.set_online(Some(NodeId(9)), &online(&[1, 9]));
+    d.set_online(led_by(9), &online(&[1, 9]));
     d.report(0, NodeId(1), 0, 100);
     picks(&mut d, 0, 3);
     d.handed_out(0, &[(NodeId(1), 2), (NodeId(77), 5)]);
@@ -60,7 +78,7 @@ fn clients_on_their_way_arrive_or_expire() {
 #[test]
 fn an_opening_may_be_heard_of_before_its_hand_out() {
     let mut d = Dispatch::new(NodeId(9));
-    d.set_online(Some(NodeId(9)), &online(&[1, 9]));
+    d.set_online(led_by(9), &online(&[1, 9]));
     d.report(0, NodeId(1), 0, 0);
     d.report(10, NodeId(1), 1, 1);
     d.handed_out(15, &[(NodeId(1), 1)]);
@@ -74,7 +92,7 @@ fn an_opening_may_be_heard_of_before_its_hand_out() {
 #[test]
 fn a_restarted_worker_begins_anew() {
     let mut d = Dispatch::new(NodeId(9));
-    d.set_online(Some(NodeId(9)), &online(&[1, 9]));
+    d.set_online(led_by(9), &online(&[1, 9]));
     d.report(0, NodeId(1), 50, 500);
     picks(&mut d, 0, 3);
     d.report(100, NodeId(1), 0, 0);
@@ -90,7 +108,7 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
     let leader = NodeId(rng.u64(1..=5));
     let mut nodes: Vec<Dispatch> = ids.iter().map(|id| Dispatch::new(NodeId(*id))).collect();
     for node in &mut nodes {
-        node.set_online(Some(leader), &online(&ids));
+        node.set_online(Leadership::Of(leader), &online(&ids));
         for id in ids {
             node.report(0, NodeId(id), 0, 0);
         }
@@ -121,7 +139,7 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
         }
         while next < arrivals.len() && arrivals[next] == now {
             let at = rng.usize(0..nodes.len());
-            let (id, _) = nodes[at].pick(now).unwrap();
+            let id = pick_answered(&mut nodes[at], now);
             assert_ne!(id, leader, "the leader took a client");
             sent.entry(now + 10).or_default().push((at, id));
             landing.entry(now + rng.u64(1..=5)).or_default().push(id);
@@ -182,7 +200,7 @@ fn the_orders_of_dealing_level_each_other_out() {
 #[test]
 fn unhurried_clients_go_to_the_least_loaded() {
     let mut d = Dispatch::new(NodeId(9));
-    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 9]));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 9]));
     let mut loads = BTreeMap::from([(NodeId(1), 4u64), (NodeId(2), 1), (NodeId(3), 1)]);
     for n in 0..12u64 {
         let now = n * 100;
@@ -190,7 +208,7 @@ fn unhurried_clients_go_to_the_least_loaded() {
             d.report(now, *id, *load, *load);
         }
         let least = *loads.values().min().unwrap();
-        let (id, _) = d.pick(now + 50).unwrap();
+        let id = pick_answered(&mut d, now + 50);
         assert_eq!(loads[&id], least, "client {n} went to {id}: {loads:?}");
         *loads.get_mut(&id).unwrap() += 1;
     }
@@ -200,7 +218,7 @@ fn unhurried_clients_go_to_the_least_loaded() {
 #[test]
 fn an_emptied_worker_fills_up_in_a_flow() {
     let mut d = Dispatch::new(NodeId(9));
-    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 9]));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 9]));
     for id in 1..=3 {
         d.report(0, NodeId(id), 100, 100);
     }
@@ -215,15 +233,98 @@ fn an_emptied_worker_fills_up_in_a_flow() {
 #[test]
 fn a_node_corrects_its_share_also_when_workers_change_in_a_flow() {
     let mut d = Dispatch::new(NodeId(1));
-    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 9]));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 4, 9]));
     for id in 1..=4 {
         d.report(0, NodeId(id), 12, 12);
     }
     picks(&mut d, 0, 10);
     d.handed_out(1, &[(NodeId(1), 10), (NodeId(2), 10), (NodeId(3), 10), (NodeId(4), 10)]);
-    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 5, 9]));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 4, 5, 9]));
     d.report(2, NodeId(5), 12, 12);
-    d.set_online(Some(NodeId(9)), &online(&[1, 2, 3, 4, 5, 9]));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 4, 5, 9]));
     let to_new = picks(&mut d, 2, 20).iter().filter(|id| **id == 5).count();
     assert!((4..=14).contains(&to_new), "{to_new} of 20");
+}
+
+/// A node that says that it cannot serve, or of which nothing was heard for longer than usual, gets no client.
+#[test]
+fn clients_go_only_to_nodes_that_can_serve() {
+    let mut d = Dispatch::new(NodeId(1));
+    let but = |id: usize, change: fn(&mut Candidate)| {
+        let mut all = online(&[1, 2, 3, 9]);
+        change(&mut all[id - 1]);
+        all
+    };
+    d.set_online(led_by(9), &but(2, |it| it.is_ready = false));
+    assert!(!picks(&mut d, 0, 30).contains(&2), "not ready");
+    d.set_online(led_by(9), &but(3, |it| it.is_fresh = false));
+    assert!(!picks(&mut d, 0, 30).contains(&3), "not heard");
+    // A node that cannot serve sends clients to those that can.
+    d.set_online(Leadership::Unknown, &but(1, |it| it.is_ready = false));
+    assert!(!picks(&mut d, 0, 30).contains(&1), "this node itself is not ready");
+    // The followers do not reach their leader.
+    let mut all = online(&[1, 2, 3, 9]);
+    all[..3].iter_mut().for_each(|it| it.is_ready = false);
+    d.set_online(led_by(9), &all);
+    assert_eq!(pick(&mut d, 0), Some((9, true)));
+}
+
+#[test]
+fn without_a_node_that_can_serve_those_that_may_elect_a_leader_get_clients_or_this_one_alone() {
+    let mut d = Dispatch::new(NodeId(1));
+    let mut all = online(&[1, 2, 3]);
+    all.iter_mut().for_each(|it| it.is_ready = false);
+    all[2].is_fresh = false;
+    d.set_online(Leadership::Electing, &all);
+    let of: Vec<_> = (0..6).map(|_| pick(&mut d, 0).unwrap()).collect();
+    assert!(of.contains(&(1, true)) && of.contains(&(2, true)) && !of.contains(&(3, true)), "{of:?}");
+    d.set_online(Leadership::Unknown, &all);
+    assert_eq!(pick(&mut d, 0), Some((1, false)));
+    d.set_online(Leadership::Unknown, &all[1..]);
+    assert_eq!(pick(&mut d, 0), None, "this node was removed");
+}
+
+/// A host that vanished gets the clients of the first moment only, also while its heartbeats are still fresh.
+#[test]
+fn a_node_that_does_not_answer_gets_no_more_clients_until_it_does() {
+    let mut d = Dispatch::new(NodeId(9));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 9]));
+    let mut sent = Vec::new();
+    for now in 0..3000 {
+        let choice = d.pick(now).unwrap();
+        if choice.node == NodeId(2) {
+            sent.push(now);
+        }
+        for id in choice.ask {
+            assert_ne!(id, NodeId(9), "this node needs no question");
+            if id != NodeId(2) || now >= 2000 {
+                d.answered(now, id);
+            }
+        }
+    }
+    assert!(sent.iter().all(|at| *at <= 200 || *at >= 2000), "{sent:?}");
+    let back = sent.iter().find(|at| **at >= 2000).unwrap();
+    assert!(*back <= 2300, "asked again, it answers: {back}");
+    // All workers are silent: the leader serves by itself.
+    let mut d = Dispatch::new(NodeId(9));
+    d.set_online(led_by(9), &online(&[1, 9]));
+    assert_eq!(pick(&mut d, 0), Some((1, true)));
+    assert_eq!(pick(&mut d, 500), Some((9, true)));
+    let mut cut_off = online(&[1, 9]);
+    cut_off[1].is_ready = false;
+    d.set_online(led_by(9), &cut_off);
+    assert_eq!(pick(&mut d, 600), Some((1, true)), "nothing better is known");
+}
+
+/// What a node does counts beside its connections; equal ones are spread as before.
+#[test]
+fn a_busy_node_gets_fewer_clients() {
+    let mut d = Dispatch::new(NodeId(9));
+    d.set_online(led_by(9), &online(&[1, 2, 3, 9]));
+    for (id, load) in [(1, 10), (2, 0), (3, 0)] {
+        d.report(0, NodeId(id), load, 0);
+    }
+    assert!(!picks(&mut d, 0, 20).contains(&1));
+    let next = picks(&mut d, 0, 12);
+    assert!(next.contains(&1), "the others have as much to do by now: {next:?}");
 }

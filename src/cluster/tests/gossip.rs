@@ -19,7 +19,7 @@ fn row(who: Identity, counter: u64) -> GossipRow {
         id: who.id,
         uuid: who.uuid,
         counter,
-        load: 0,
+        load: Default::default(),
         sessions_opened_total: 0,
         pace: Default::default(),
         state: Default::default(),
@@ -33,6 +33,9 @@ fn row(who: Identity, counter: u64) -> GossipRow {
         commit_index: Index(1),
         applied_index: Index(1),
         addresses: Addresses::default(),
+        is_ready: true,
+        unreached: Vec::new(),
+        relayed: Vec::new(),
     }
 }
 

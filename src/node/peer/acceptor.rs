@@ -12,7 +12,9 @@
 
 use super::join::{self, discovery_answer};
 use super::limits::{ConnectionEntry, ConnectionTable};
+use super::relay;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
+use crate::lock::lock;
 use crate::node::accept::{self, Arrival};
 use crate::node::listener::Listener;
 use crate::node::shared::Shared;
@@ -153,11 +155,13 @@ fn read_all(
         return Err(WireError::Unexpected("connection: all places are taken"));
     }
     stream.set_read_timeout(Some(SILENCE_MAX))?;
+    let heard = shared.heard.of(from.id);
     let deadline = Cell::new(None);
     let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
     loop {
         read_one(shared, &mut reader, &deadline, from, tags)?;
         place.touch();
+        heard.store(shared.now_ms(), Ordering::Relaxed);
     }
 }
 
@@ -268,6 +272,21 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
             shared.scan_cursors.on_answer(cursor, position.map(serde_bytes::ByteBuf::into_vec));
         }
         Frame::Forwarded(answers) => shared.inboxes.to_core(CoreInput::Forwarded(answers)),
+        Frame::Relay { from: origin, to, frame } => {
+            let is_known = belongs(shared, origin);
+            if let Some(frame) = relay::on_relay(shared, from, (origin, to), frame, is_known)? {
+                // The node that passed it on did nothing wrong.
+                if let Err(e) = take(shared, origin, frame) {
+                    warn_seldom!("protocol error of peer, relayed by={} peer={} err={e}", from.id, origin.id);
+                }
+            }
+        }
+        Frame::Probe => {
+            if let Some(link) = shared.links().get(&from.id) {
+                link.send(&Frame::ProbeAnswer);
+            }
+        }
+        Frame::ProbeAnswer => lock(&shared.dispatch).answered(shared.now_ms(), from.id),
         _ => return Err(WireError::Unexpected("frame on a peer connection")),
     }
     Ok(())

@@ -11,7 +11,7 @@ use crate::address;
 use crate::limits::SEND_INBOX_MAX;
 use crate::lock::{Mutex, lock};
 use crate::node::shared::Shared;
-use crate::node::shared::link::{Link, LinkInput, Wire};
+use crate::node::shared::link::{Link, LinkInput, Route, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::types::Identity;
 use crate::wire::authentication::{ConnectionTags, FrameTags};
@@ -29,6 +29,10 @@ use std::time::{Duration, Instant};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The connection to a peer that accepts nothing for so long (frozen, cut off) is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection over which what was sent is not acknowledged for so long is closed by the kernel and made anew. Without
+/// this, it would try again ever more seldom, and be of no use for as long again once the network is whole.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// A process that is dying (or just starting) may accept a connection and drop it: so many more dials follow at once.
@@ -41,9 +45,11 @@ const DYING_DIALS: u32 = 20;
 pub fn start(shared: Arc<Shared>, who: Identity, address: String) -> io::Result<Link> {
     let (inbox, queue) = bounded(SEND_INBOX_MAX);
     let wire = Arc::new(Mutex::new(Wire::default()));
-    let link = Link::new(who, address.clone(), Arc::clone(&wire), inbox);
+    let link = Link::new(shared.me, who, address.clone(), Arc::clone(&wire), inbox);
+    // Not the link itself: this thread ends when nobody has it any more.
+    let route = link.route();
     crate::node::spawn::spawn(&format!("send-{}", who.id.0), move || {
-        Dialer { shared, who, address, wire }.run(&queue)
+        Dialer { shared, who, address, wire, route }.run(&queue)
     })?;
     Ok(link)
 }
@@ -53,6 +59,7 @@ struct Dialer {
     who: Identity,
     address: String,
     wire: Arc<Mutex<Wire>>,
+    route: Arc<Route>,
 }
 
 enum LinkEnd {
@@ -78,6 +85,7 @@ impl Dialer {
                     }
                     last_why.clear();
                     backoff = BACKOFF.0;
+                    self.route.set_refused(false);
                     let stream = Arc::new(stream);
                     *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), tags, ..Wire::default() };
                     self.shared.inboxes.to_core(CoreInput::LinkUp { peer: self.who.id, round_trip });
@@ -100,6 +108,9 @@ impl Dialer {
                 continue;
             }
             quick_dials = 0;
+            // Before anyone can take the peer for dead: what another node passes on to it must not look like a sign of
+            // life.
+            self.route.set_refused(is_refused);
             if is_refused {
                 self.shared.inboxes.to_core(CoreInput::LinkLost(self.who.id));
                 self.shared.inboxes.to_gossip(GossipInput::Refused(self.who.id));
@@ -140,6 +151,8 @@ impl Dialer {
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         Ok((stream, tags.outgoing, round_trip))
     }
 

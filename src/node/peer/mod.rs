@@ -9,4 +9,5 @@ pub(crate) mod join;
 pub(crate) mod limits;
 pub(crate) mod newcomers;
 pub(crate) mod odd_peers;
+pub(crate) mod relay;
 pub(crate) mod reunite;

@@ -5,6 +5,7 @@
 use super::ports::{Ports, close};
 use super::sql_folder::SqlFolder;
 use super::{renew, stop};
+use crate::cluster::dispatch::{Candidate, Leadership};
 use crate::limits;
 use crate::lock::lock;
 use crate::node::handle::Handle;
@@ -207,8 +208,9 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     }
     // Only now: a node that is still looking for its cluster must not accept clients of the front door. Until it knows
     // which other nodes are online, it redirects them to itself.
-    let own_http = shared.settings.addresses(who.id).http;
-    lock(&shared.dispatch).set_online(None, &[(who.id, own_http)]);
+    let http = shared.settings.addresses(who.id).http;
+    let own = Candidate { id: who.id, http, is_fresh: true, is_ready: false };
+    lock(&shared.dispatch).set_online(Leadership::Electing, &[own]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
     let clone = |listener: &Listener| listener.try_clone().map_err(LaunchError::Thread);
     let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];

@@ -106,6 +106,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         ),
         counter("phalanx_wrong_passwords_total", "Wrong client passwords", shared.access.wrong_total()),
         counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
+        gauge(
+            "phalanx_peers_relayed",
+            "Peers that are reached through another node",
+            shared.ways().relayed.len() as u64,
+        ),
         counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
         counter("phalanx_log_syncs_total", "Syncs of the log", counters.syncs.count()),
         histogram("phalanx_log_sync_duration_seconds", "Time of a sync of the log", &counters.syncs),
@@ -137,6 +142,18 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         rows.push(Metric {
             labels: vec![("why", why.to_string())],
             ..counter("phalanx_peer_frames_refused_total", "Frames of other nodes that were not taken", load(count))
+        });
+    }
+    let relayed = [
+        ("sent", link::relayed_total()),
+        ("passed_on", load(&counters.relays_passed_on)),
+        ("received", load(&counters.relays_received)),
+        ("dropped", load(&counters.relays_dropped)),
+    ];
+    for (what, count) in relayed {
+        rows.push(Metric {
+            labels: vec![("what", what.to_string())],
+            ..counter("phalanx_relay_frames_total", "Frames between nodes by way of another node", count)
         });
     }
     rows.push(Metric {

@@ -4,4 +4,5 @@
 pub(crate) mod heartbeat;
 pub(crate) mod metrics;
 pub(crate) mod process;
+pub(crate) mod readiness;
 pub(crate) mod status;

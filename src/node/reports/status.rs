@@ -19,7 +19,7 @@ use crate::raft::Role;
 use crate::services::digests::part_name;
 use crate::services::directory::History;
 use crate::types::{NodeId, Term};
-use crate::wire::heartbeat::Pace;
+use crate::wire::heartbeat::{Load, Pace};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -159,7 +159,8 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             role,
             membership: standing(shared, id),
             term,
-            load: if is_online { row.load } else { 0 },
+            load: if is_online { row.load.total() } else { 0 },
+            load_parts: if is_online { row.load } else { Load::default() },
             last_index: row.last_index,
             commit_index: row.commit_index,
             applied_index: row.applied_index,

@@ -86,6 +86,7 @@ impl Shared {
         let corrupt = self.corrupt_nodes().into_keys().collect();
         let now_ms = self.now_ms();
         let stuck = lock(&self.lags).stuck(now_ms, self.settings.fail_after_ms);
+        let ways = self.ways();
         let gossip = lock(&self.gossip);
         let is_reachable = |id: NodeId, uuid: Uuid| {
             id == self.me.id
@@ -98,7 +99,16 @@ impl Shared {
         if self.is_disk_low() {
             disk_low.insert(self.me.id);
         }
+        let leader = raft.leader.or_else(|| gossip.leader());
+        let cut_off = leader.map_or_else(BTreeMap::new, |leader| {
+            let rows = gossip.all(now_ms).into_iter().filter(|(row, is_online, _)| *is_online && is_named(row));
+            let others = rows.map(|(row, ..)| (row.id, way_to(leader, &row.unreached, row.relayed.iter().copied())));
+            let own = way_to(leader, &ways.unreached, ways.relayed.iter().map(|(to, by)| (*to, *by)));
+            let all = others.chain([(self.me.id, own)]).filter(|(id, _)| *id != leader);
+            all.filter_map(|(id, way)| Some((id, way?))).collect()
+        });
         health::assess(&Situation {
+            cut_off,
             disk_low,
             outsider: self.outsider().map(|it| it.in_words(self.me)),
             leader: raft.leader,
@@ -133,6 +143,16 @@ impl Shared {
             false => NoLeader::NotInTime,
         }
     }
+}
+
+/// How a node reaches the leader, if it has no working connection to it: through another node, or not at all.
+fn way_to(
+    leader: NodeId,
+    unreached: &[NodeId],
+    mut relayed: impl Iterator<Item = (NodeId, NodeId)>,
+) -> Option<Option<NodeId>> {
+    let through = relayed.find(|(to, _)| *to == leader).map(|(_, by)| by);
+    (through.is_some() || unreached.contains(&leader)).then_some(through)
 }
 
 /// Whether the newest membership that this node knows does not contain it, and it has no leader. The log of a new node

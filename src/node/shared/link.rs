@@ -4,23 +4,28 @@
 //! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. If the
 //! connection is down or too far behind, the frame is dropped; raft and gossip treat that like a loss on the network.
 //!
+//! While the connection does not work, frames go to the connection of another node, which passes them on (`Relay`): so
+//! nobody who writes to a peer needs to know how it is reached.
+//!
 //! Invariants: L1 the bytes of `Wire::rest` come before any frame queued later. L2 no thread holds the wire's lock
-//! while it waits for a socket, so `core` never waits for a peer.
-//! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core/`).
+//! while it waits for a socket, so `core` never waits for a peer. L3 no thread holds two of these locks.
+//! Not here: the thread that keeps the connection (`node/peer/dialer.rs`), who gets a link (`node/threads/core/`), by
+//! which node another one is reached (`cluster/reachability/relay.rs`).
 
 use crate::limits::LINK_BYTES_MAX;
 use crate::lock::{Mutex, lock};
-use crate::types::Identity;
+use crate::types::{Identity, NodeId};
 use crate::warn_seldom;
 use crate::wire::Frame;
 use crate::wire::authentication::FrameTags;
-use crate::wire::codec::encode_onto;
+use crate::wire::codec::{encode_body, encode_onto};
 use crossbeam_channel::Sender;
 use log::debug;
 use rustix::net::SendFlags;
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A turn that queues more than this writes in between.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -28,9 +33,30 @@ const FLUSH_BYTES: usize = 256 << 10;
 /// Frames that were dropped because no node would accept them.
 static TOO_LARGE: AtomicU64 = AtomicU64::new(0);
 
+/// Frames that were sent to another node, to be passed on.
+static RELAYED: AtomicU64 = AtomicU64::new(0);
+
+/// How many frames were sent to another node, to be passed on.
+pub fn relayed_total() -> u64 {
+    RELAYED.load(Ordering::Relaxed)
+}
+
 /// How many frames were dropped because they were larger than any node accepts.
 pub fn too_large_total() -> u64 {
     TOO_LARGE.load(Ordering::Relaxed)
+}
+
+/// When a frame last arrived over a connection that each peer has made to this node, in milliseconds of
+/// `Shared::now_ms`; 0: never. What others passed on does not count.
+#[derive(Debug, Default)]
+pub struct HeardTimes(Mutex<BTreeMap<NodeId, Arc<AtomicU64>>>);
+
+impl HeardTimes {
+    /// The time of one peer, for a thread that reads its frames. Peers are as many as members at most: a connection gets
+    /// here after its identity is known.
+    pub fn of(&self, peer: NodeId) -> Arc<AtomicU64> {
+        Arc::clone(lock(&self.0).entry(peer).or_default())
+    }
 }
 
 /// Messages to a `send-m` thread.
@@ -55,26 +81,67 @@ pub struct Wire {
     pub is_draining: bool,
 }
 
+/// One connection, for its link and for links to peers that are reached through it.
+#[derive(Clone, Debug)]
+struct Line {
+    peer: NodeId,
+    wire: Arc<Mutex<Wire>>,
+    inbox: Sender<LinkInput>,
+}
+
+/// How a peer is reached; its `send-m` thread has it too.
+#[derive(Debug, Default)]
+pub struct Route {
+    /// Whether `through` has a line: read for each frame.
+    is_relayed: AtomicBool,
+    /// The line to the node that passes frames on.
+    through: Mutex<Option<Line>>,
+    /// The peer's port refused the last connection: its process is gone.
+    is_refused: AtomicBool,
+}
+
 /// One outgoing link.
 #[derive(Clone, Debug)]
 pub struct Link {
     /// The peer.
     pub who: Identity,
     pub address: String,
-    wire: Arc<Mutex<Wire>>,
-    inbox: Sender<LinkInput>,
+    me: Identity,
+    line: Line,
+    route: Arc<Route>,
 }
 
 impl Link {
     /// A link without a thread, over which nothing is sent.
     #[cfg(test)]
     pub fn idle(who: Identity) -> Link {
-        Link { who, address: String::new(), wire: Arc::new(Mutex::default()), inbox: crossbeam_channel::bounded(1).0 }
+        Link::new(who, who, String::new(), Arc::new(Mutex::default()), crossbeam_channel::bounded(1).0)
     }
 
-    /// A link whose `send-m` thread reads the other end of `inbox` and keeps `wire` connected.
-    pub fn new(who: Identity, address: String, wire: Arc<Mutex<Wire>>, inbox: Sender<LinkInput>) -> Link {
-        Link { who, address, wire, inbox }
+    /// A link of node `me` whose `send-m` thread reads the other end of `inbox` and keeps `wire` connected.
+    pub fn new(me: Identity, who: Identity, address: String, wire: Arc<Mutex<Wire>>, inbox: Sender<LinkInput>) -> Link {
+        Link { who, address, me, line: Line { peer: who.id, wire, inbox }, route: Arc::default() }
+    }
+
+    /// From now on frames go through the link to another node, which passes them on; `None`: over this connection.
+    /// Returns whether that is a change.
+    pub fn set_way(&self, through: Option<&Link>) -> bool {
+        self.route.set_line(through.map(|link| link.line.clone()))
+    }
+
+    pub fn route(&self) -> Arc<Route> {
+        Arc::clone(&self.route)
+    }
+
+    /// Whether the peer's port refused the last connection: its process is gone.
+    pub fn is_refused(&self) -> bool {
+        self.route.is_refused.load(Ordering::SeqCst)
+    }
+
+    /// The node that passes frames on, if one does.
+    fn through(&self, frame: &Frame) -> Option<Line> {
+        let is_relayed = self.route.is_relayed.load(Ordering::Acquire) && frame.may_be_relayed();
+        if is_relayed { lock(&self.route.through).clone() } else { None }
     }
 
     /// Writes a frame, now or as soon as the socket accepts it; drops it if the connection is down or far behind.
@@ -104,6 +171,70 @@ impl Link {
     }
 
     fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
+        let Some(line) = self.through(frame) else { return self.line.queue_within(frame, bytes_max) };
+        let Ok(body) = encode_body(frame) else { return self.line.queue_within(frame, bytes_max) };
+        let frame = Frame::Relay { from: self.me, to: self.who, frame: body };
+        // Half of the buffer stays free for the frames of that node itself.
+        let is_queued = line.queue_within(&frame, bytes_max.min(LINK_BYTES_MAX / 2));
+        RELAYED.fetch_add(u64::from(is_queued), Ordering::Relaxed);
+        is_queued
+    }
+
+    /// Writes a frame of another node to this peer over its own connection: it is passed on once (Y1).
+    pub fn pass_on(&self, frame: &Frame) -> bool {
+        let is_queued = self.line.queue_within(frame, LINK_BYTES_MAX / 4);
+        self.line.flush();
+        is_queued
+    }
+
+    /// Writes what was queued as far as the socket accepts it without waiting; `send-m` writes the rest.
+    pub fn flush(&self) {
+        self.line.flush();
+        if self.route.is_relayed.load(Ordering::Acquire) {
+            let line = lock(&self.route.through).clone();
+            line.iter().for_each(Line::flush);
+        }
+    }
+
+    /// Whether the peer has a connection of this node, be it one that works or not.
+    pub fn is_up(&self) -> bool {
+        lock(&self.line.wire).stream.is_some()
+    }
+
+    /// Whether frames have a way to the peer.
+    pub fn is_usable(&self) -> bool {
+        self.route.is_relayed.load(Ordering::Acquire) || self.is_up()
+    }
+
+    /// Has the thread check whether the peer is still there.
+    pub fn check(&self) {
+        self.line.check();
+    }
+}
+
+impl Route {
+    fn set_line(&self, line: Option<Line>) -> bool {
+        let peer = |line: &Option<Line>| line.as_ref().map(|line| line.peer);
+        let mut present = lock(&self.through);
+        let line = line.filter(|_| !self.is_refused.load(Ordering::SeqCst));
+        let has_changed = peer(&present) != peer(&line);
+        self.is_relayed.store(line.is_some(), Ordering::Release);
+        *present = line;
+        has_changed
+    }
+
+    /// The peer's port has refused a connection, or no longer does. While it does, nothing is sent to it through others
+    /// either.
+    pub fn set_refused(&self, is_refused: bool) {
+        self.is_refused.store(is_refused, Ordering::SeqCst);
+        if is_refused {
+            self.set_line(None);
+        }
+    }
+}
+
+impl Line {
+    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
         let mut wire = lock(&self.wire);
         if wire.rest.len() >= FLUSH_BYTES {
             self.write(&mut wire);
@@ -115,13 +246,12 @@ impl Link {
         let queued = encode_onto(rest, frame, tags);
         if let Err(e) = &queued {
             TOO_LARGE.fetch_add(1, Ordering::Relaxed);
-            warn_seldom!("frame not sent peer={} err={e}", self.who.id);
+            warn_seldom!("frame not sent peer={} err={e}", self.peer);
         }
         queued.is_ok()
     }
 
-    /// Writes what was queued as far as the socket accepts it without waiting; `send-m` writes the rest.
-    pub fn flush(&self) {
+    fn flush(&self) {
         self.write(&mut lock(&self.wire));
     }
 
@@ -145,12 +275,7 @@ impl Link {
         }
     }
 
-    pub fn is_up(&self) -> bool {
-        lock(&self.wire).stream.is_some()
-    }
-
-    /// Has the thread check whether the peer is still there.
-    pub fn check(&self) {
+    fn check(&self) {
         // A full inbox means that the thread will check anyway.
         let _ = self.inbox.try_send(LinkInput::Check);
     }

@@ -32,6 +32,8 @@ pub enum CoreInput {
     Hosting(Identity),
     /// It no longer does.
     Released(Identity),
+    /// Frames go to the peer another way than before: what was sent may be lost.
+    Rerouted(NodeId),
     /// The peer's connection to us ended.
     PeerClosed(Identity),
     /// What a peer remembers of this node's promises. `compared` gets a message if the link may be used.

@@ -5,7 +5,7 @@
 use super::clock::{mono_us, now_ms};
 use super::hosted::Hosted;
 use super::inboxes::Inboxes;
-use super::link::Link;
+use super::link::{HeardTimes, Link};
 use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::peer_frames::PeerFrames;
@@ -14,9 +14,12 @@ use crate::cluster::config_file::Projection;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;
+use crate::cluster::load::{Load, LoadMeter};
 use crate::cluster::log_clock::{LogClock, Skews};
+use crate::cluster::reachability::relay::Ways;
 use crate::lock::{Mutex, Permit, lock};
 use crate::node::client_access::ClientAccess;
+use crate::node::front::Neighbours;
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
@@ -92,6 +95,12 @@ pub struct Counters {
     pub dispatched: AtomicU64,
     /// Changes of leader that this node has seen.
     pub failovers: AtomicU64,
+    /// Frames between two other nodes that this one has passed on.
+    pub relays_passed_on: AtomicU64,
+    /// Frames to this node that another one has passed on.
+    pub relays_received: AtomicU64,
+    /// Frames that could not be passed on, or came late.
+    pub relays_dropped: AtomicU64,
 }
 
 /// Everything that more than one thread of a node uses.
@@ -127,6 +136,14 @@ pub struct Shared {
     pub skews: Mutex<Skews>,
     /// The choice of workers to which the front door redirects clients.
     pub dispatch: Mutex<Dispatch>,
+    /// When frames of the peers last arrived over their own connections.
+    pub heard: HeardTimes,
+    /// How the peers are reached.
+    ways: Mutex<Arc<Ways>>,
+    /// Averages for this node's load.
+    pub load_meter: Mutex<LoadMeter>,
+    /// The other nodes of this host.
+    pub neighbours: Neighbours,
     /// Counters for the metrics.
     pub counters: Counters,
     /// What the services hold, as applied.
@@ -251,6 +268,10 @@ impl Shared {
             for_history: HistoryQueue::default(),
             log_clock: Mutex::new(LogClock::recovered(parts.log_ms)),
             skews: Mutex::default(),
+            heard: HeardTimes::default(),
+            ways: Mutex::default(),
+            load_meter: Mutex::default(),
+            neighbours: Neighbours::default(),
             counters: Counters::default(),
             activity: Activity::default(),
             sizes: Mutex::default(),
@@ -425,6 +446,21 @@ impl Shared {
         *lock(&self.links) = Arc::new(links.clone());
     }
 
+    /// How the peers are reached, as of the last heartbeat.
+    pub fn ways(&self) -> Arc<Ways> {
+        Arc::clone(&lock(&self.ways))
+    }
+
+    /// Returns those of before.
+    pub fn set_ways(&self, ways: Ways) -> Arc<Ways> {
+        std::mem::replace(&mut *lock(&self.ways), Arc::new(ways))
+    }
+
+    /// This node's load now.
+    pub fn load(&self) -> Load {
+        lock(&self.load_meter).load(self.sessions.count() as u64)
+    }
+
     /// Where peers can be reached.
     pub fn peer_addresses(&self) -> Arc<BTreeMap<NodeId, Addresses>> {
         Arc::clone(&lock(&self.peer_addresses))
@@ -585,6 +621,7 @@ impl Shared {
     pub fn begin_stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.frames.wake();
+        self.neighbours.wake();
         self.events.wake();
         self.chat.stop();
         self.stop_watching();

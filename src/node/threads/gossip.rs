@@ -4,15 +4,21 @@
 //!
 //! Not here: what a table contains and when a node counts as failed (`cluster/gossip.rs`).
 
-use crate::cluster::gossip::{Edge, GossipRow, GossipTable};
+use crate::cluster::dispatch::{Candidate, Leadership};
+use crate::cluster::gossip::{Edge, Gossip, GossipRow, GossipTable};
 use crate::cluster::log_clock::SkewNews;
+use crate::cluster::reachability::relay::{Paths, PeerLink, Reports};
 use crate::lock::{Mutex, lock};
-use crate::node::reports::heartbeat::own_row;
+use crate::node::front::Neighbour;
+use crate::node::reports::heartbeat::{LoadWatch, own_row};
+use crate::node::reports::readiness;
 use crate::node::shared::clock::{mono_us, now_ms as wall_ms};
 use crate::node::shared::cluster_state::is_removed;
+use crate::node::shared::link::Link;
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::node::shared::{Shared, inbox};
 use crate::node::views::events::Author;
+use crate::raft::{Role, quorum};
 use crate::services::Replicated;
 use crate::services::directory::Command;
 use crate::services::directory::Directory;
@@ -20,7 +26,7 @@ use crate::types::{Addresses, Identity, NodeId};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +43,23 @@ struct Beats {
     /// Why the addresses could not be registered, as it was last logged: later tries log only another reason.
     logged_error: Arc<Mutex<Option<String>>>,
     last_register: Option<Instant>,
+    load_watch: LoadWatch,
+    paths: Paths,
+    last_beat_ms: u64,
+}
+
+/// What heartbeats say of the peers' connections.
+struct Rows<'a> {
+    gossip: &'a Gossip,
+    now_ms: u64,
+}
+
+impl Reports for Rows<'_> {
+    fn misses(&self, peer: NodeId, other: NodeId) -> Option<bool> {
+        let is_fresh = self.gossip.is_fresh(self.now_ms, peer);
+        let (row, _) = self.gossip.row(self.now_ms, peer).filter(|_| is_fresh)?;
+        Some(row.unreached.contains(&other))
+    }
 }
 
 /// Body of the thread.
@@ -48,6 +71,9 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         recording: Arc::new(AtomicBool::new(false)),
         logged_error: Arc::new(Mutex::default()),
         last_register: None,
+        load_watch: LoadWatch::new(),
+        paths: Paths::new(shared.me.id, shared.settings.gossip_ms, shared.settings.fail_after_ms),
+        last_beat_ms: shared.now_ms(),
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
     let mut next = Instant::now();
@@ -74,6 +100,8 @@ impl Beats {
         let view = self.shared.view();
         let links = self.shared.links();
         let peers: Vec<NodeId> = links.keys().copied().collect();
+        self.load_watch.maybe_note(&self.shared);
+        self.update_ways(now_ms, &links);
         let row = own_row(&self.shared);
         let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
         let is_member = |row: &&GossipRow| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
@@ -83,13 +111,17 @@ impl Beats {
         lock(&self.shared.lags).note(now_ms, committed, ends);
         let log_ms = lock(&self.shared.log_clock).now(mono_us());
         let table = Frame::Gossip(GossipTable { wall_ms: wall_ms(), log_ms, ..beat.table });
-        for id in &beat.to {
+        // A connection that does not work is tried at each heartbeat: what arrives shows that it works again.
+        let ways = self.shared.ways();
+        let to: BTreeSet<&NodeId> = beat.to.iter().chain(&ways.unreached).chain(ways.relayed.keys()).collect();
+        for id in to {
             if let Some(link) = links.get(id) {
                 link.send(&table);
             }
         }
         self.report(&beat.edges);
         self.refresh_dispatch(now_ms);
+        self.publish_neighbours(now_ms);
         self.register();
         self.record_history();
     }
@@ -112,7 +144,7 @@ impl Beats {
             // only now and then.
             let mut dispatch = lock(&self.shared.dispatch);
             for (row, ..) in gossip.all(now_ms) {
-                dispatch.report(now_ms, row.id, row.load, row.sessions_opened_total);
+                dispatch.report(now_ms, row.id, row.load.total(), row.sessions_opened_total);
             }
             edges
         };
@@ -175,18 +207,88 @@ impl Beats {
         let corrupt = self.shared.corrupt_nodes();
         // Clients are not redirected to gateways.
         let gateways = &self.shared.directory().gateways;
-        let online: Vec<(NodeId, String)> = self
+        let is_own = |id: NodeId| id == self.shared.me.id;
+        let is_ready = readiness::missing(&self.shared).is_empty();
+        // Before the lock, which asking whether a node is online takes too.
+        let known: Vec<(NodeId, Addresses)> = self
             .shared
             .known_addresses()
             .into_iter()
-            .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && *id == self.shared.me.id))
+            .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && is_own(*id)))
             .filter(|(id, _)| !gateways.contains(id) && !corrupt.contains_key(id))
-            .map(|(id, addresses)| (id, addresses.http))
             .collect();
-        let sessions = &self.shared.sessions;
+        let gossip = lock(&self.shared.gossip);
+        let candidate = |(id, addresses): (NodeId, Addresses)| Candidate {
+            id,
+            http: addresses.http,
+            is_fresh: gossip.is_fresh(now_ms, id),
+            is_ready: if is_own(id) { is_ready } else { gossip.row(now_ms, id).is_some_and(|(row, _)| row.is_ready) },
+        };
+        let online: Vec<Candidate> = known.into_iter().map(candidate).collect();
+        let voters = &view.raft.membership.voters;
+        let heard = voters.keys().filter(|id| gossip.is_fresh(now_ms, **id)).count();
+        drop(gossip);
+        let leadership = match leader {
+            Some(leader) => Leadership::Of(leader),
+            None if heard >= quorum(voters.len()) => Leadership::Electing,
+            None => Leadership::Unknown,
+        };
+        let (load, opened) = (self.shared.load().total(), self.shared.sessions.opened_total());
         let mut dispatch = lock(&self.shared.dispatch);
-        dispatch.set_online(leader, &online);
-        dispatch.report(now_ms, self.shared.me.id, sessions.count() as u64, sessions.opened_total());
+        dispatch.set_online(leadership, &online);
+        dispatch.report(now_ms, self.shared.me.id, load, opened);
+    }
+
+    /// Determines how each peer is reached, and has its link send that way.
+    fn update_ways(&mut self, now_ms: u64, links: &BTreeMap<NodeId, Link>) {
+        let view = self.shared.view();
+        let is_leading = view.raft.role == Role::Leader;
+        let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader());
+        let peer_link = |(id, link): (&NodeId, &Link)| PeerLink {
+            id: *id,
+            is_connected: link.is_up(),
+            is_refused: link.is_refused(),
+            is_regular: (is_leading && view.raft.membership.is_member(&link.who)) || leader == Some(*id),
+            heard_ms: self.shared.heard.of(*id).load(Ordering::Relaxed),
+        };
+        let all: Vec<PeerLink> = links.iter().map(peer_link).collect();
+        let pause_ms = now_ms.saturating_sub(self.last_beat_ms);
+        if pause_ms > 2 * self.shared.settings.gossip_ms {
+            self.paths.exclude_pause(pause_ms, now_ms);
+        }
+        self.last_beat_ms = now_ms;
+        let gossip = lock(&self.shared.gossip);
+        let ways = self.paths.update(now_ms, &all, &Rows { gossip: &gossip, now_ms });
+        drop(gossip);
+        for (id, link) in links {
+            let by = ways.relayed.get(id);
+            if link.set_way(by.and_then(|by| links.get(by))) {
+                // What was sent the other way may be lost.
+                self.shared.inboxes.to_core(CoreInput::Rerouted(*id));
+                match by {
+                    Some(by) => info!("peer reached through another node peer={id} by={by}"),
+                    None => info!("peer no longer reached through another node peer={id}"),
+                }
+            }
+        }
+        if *self.shared.set_ways(ways.clone()) != ways {
+            self.shared.inboxes.poke_monitor();
+        }
+    }
+
+    /// The other nodes of this host, and whether each is silent.
+    fn publish_neighbours(&self, now_ms: u64) {
+        let host = |http: &str| http.rsplit_once(':').map(|(host, _)| host.to_string());
+        let known = self.shared.known_addresses();
+        let own = host(&self.shared.settings.addresses(self.shared.me.id).http);
+        let gossip = lock(&self.shared.gossip);
+        let neighbour = |(id, addresses): (NodeId, Addresses)| {
+            let (row, _) = gossip.row(now_ms, id).filter(|_| host(&addresses.http) == own)?;
+            Some(Neighbour { id, pid: row.pid, is_silent: !gossip.is_fresh(now_ms, id) })
+        };
+        let neighbours = known.into_iter().filter_map(neighbour).collect();
+        drop(gossip);
+        self.shared.neighbours.set(neighbours);
     }
 
     /// Sends this front door's choices to all others, those in the inbox in one frame; returns the first other input.

@@ -11,7 +11,7 @@ use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 use crate::wire::heartbeat::JobReport;
-pub use crate::wire::heartbeat::Pace;
+pub use crate::wire::heartbeat::{Load, Pace};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -200,8 +200,11 @@ pub struct NodeRow {
     pub membership: Standing,
     /// Its term as last heard.
     pub term: Term,
-    /// Client connections.
+    /// What it has to do, as a number of client connections: the sum of `load_parts`.
     pub load: u64,
+    /// Of which parts: `connections`, `requests`, `jobs`, `cpu`.
+    #[serde(default)]
+    pub load_parts: Load,
     /// Last index in its log.
     pub last_index: Index,
     /// Its commit index.

@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 mod config_files;
+mod dispatch;
 mod links;
 mod random_faults;
 mod recorded_clients;

@@ -143,6 +143,7 @@ impl Core {
                 self.worker_liveness.mark_lost(id);
                 self.declare_lost_workers();
             }
+            CoreInput::Rerouted(id) => self.requests.on_link_up(id),
             CoreInput::LinkLost(id) => {
                 self.worker_liveness.mark_lost(id);
                 if let Some(addresses) = self.claimed.remove(&id) {

@@ -203,7 +203,7 @@ fn a_former_leader_does_not_deny_what_it_has_logged() {
     let stream = Arc::new(TcpStream::connect(socket.local_addr().unwrap()).unwrap());
     let wire = Arc::new(Mutex::new(Wire { stream: Some(stream), ..Wire::default() }));
     let peer = Identity { id: NodeId(2), uuid: Uuid::from_u128(2) };
-    let link = Link::new(peer, String::new(), Arc::clone(&wire), bounded(1).0);
+    let link = Link::new(peer, peer, String::new(), Arc::clone(&wire), bounded(1).0);
     let ask = |number| {
         let tag = Tag { origin: Uuid::from_u128(2), number, done_below: 1 };
         vec![(number, Ask::Command { tag, command: vec![9], is_accepted_enough: false })]

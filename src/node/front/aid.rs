@@ -1,0 +1,212 @@
+//! Accepts the clients of the front door of nodes of this host that are silent: frozen, or so busy that they do not
+//! answer. It sleeps while none is.
+//!
+//! A descriptor keeps a socket open after its process has ended: then the kernel would go on giving it clients. So the
+//! connection over which the descriptor came is watched; it ends with the process, and a socket of a dead process is
+//! emptied and shut down, for all who have it.
+//! Not here: who is silent (`node/threads/gossip.rs`).
+
+use super::Neighbour;
+use super::share::{Meeting, give};
+use crate::node::listener::Listener;
+use crate::node::shared::Shared;
+use crate::types::NodeId;
+use crate::warn_seldom;
+use log::{debug, info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// Descriptors that could not be had are asked for again after this time, so often.
+const RETRY: (Duration, u32) = (Duration::from_millis(100), 50);
+/// Between two looks at a process that is ending.
+const ENDING_PAUSE: Duration = Duration::from_millis(2);
+/// Pause after a failed accept, until descriptors may be free again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Connections of nodes to which descriptors were given. More: the oldest is closed, and its node asks again.
+const GIVEN_MAX: usize = 64;
+
+/// Body of the thread that gives this node's descriptors to other nodes.
+pub fn share(shared: &Shared, door: &Listener) {
+    let meeting = Meeting { cluster: shared.cluster, port: shared.settings.service_port };
+    let listener = match meeting.listen(shared.me.id) {
+        Ok(listener) => listener,
+        Err(e) => return warn!("other nodes cannot help out at the front door while this one is frozen err={e}"),
+    };
+    let mut given: Vec<UnixStream> = Vec::new();
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            std::thread::sleep(RETRY.0);
+            continue;
+        };
+        given.retain(|other| !has_ended(other));
+        match give(&stream, door.sockets()) {
+            Ok(()) => given.push(stream),
+            Err(e) => debug!("descriptors not given err={e}"),
+        }
+        if given.len() > GIVEN_MAX {
+            given.remove(0);
+        }
+    }
+}
+
+/// Whether the other side has closed the connection.
+fn has_ended(stream: &UnixStream) -> bool {
+    let mut waiting = [PollFd::new(stream, PollFlags::IN)];
+    poll(&mut waiting, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Descriptors of another node, or how often they were asked for in vain.
+enum Door {
+    /// Until the process that gave them ends, which `stream` tells: heartbeats tell of a new process later.
+    Held {
+        stream: UnixStream,
+        sockets: Vec<TcpListener>,
+    },
+    Missing {
+        pid: u32,
+        tries: u32,
+    },
+}
+
+/// Body of the thread that accepts clients of silent nodes, until this node stops.
+pub fn serve_silent(shared: &Shared, take: impl Fn(TcpStream, SocketAddr)) {
+    let Ok((mut woken, wake)) = UnixStream::pair() else { return };
+    let is_set = woken.set_nonblocking(true).and_then(|()| wake.set_nonblocking(true));
+    if is_set.is_err() {
+        return;
+    }
+    shared.neighbours.waken_by(wake);
+    let mut aid = Aid {
+        meeting: Meeting { cluster: shared.cluster, port: shared.settings.service_port },
+        doors: BTreeMap::new(),
+    };
+    while !shared.is_stopping() {
+        let neighbours = shared.neighbours.all();
+        let has_missing = aid.follow(&neighbours);
+        aid.wait(&woken, &neighbours, has_missing);
+        // What woke the thread; there may be several bytes.
+        while woken.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+        aid.serve(&neighbours, &take);
+        aid.drop_dead(&take);
+    }
+}
+
+struct Aid {
+    meeting: Meeting,
+    doors: BTreeMap<NodeId, Door>,
+}
+
+impl Aid {
+    /// Gets the descriptors of nodes that were started; returns whether some are still missing.
+    fn follow(&mut self, neighbours: &[Neighbour]) -> bool {
+        let mut has_missing = false;
+        for it in neighbours {
+            let tries = match self.doors.get(&it.id) {
+                Some(Door::Held { .. }) => continue,
+                Some(Door::Missing { pid, tries }) if *pid == it.pid => *tries,
+                _ => 0,
+            };
+            if tries >= RETRY.1 {
+                continue;
+            }
+            let door = match self.meeting.take(it.id) {
+                Ok((stream, sockets)) => Door::Held { stream, sockets },
+                Err(e) => {
+                    debug!("no descriptors of the front door of node {} err={e}", it.id);
+                    has_missing = true;
+                    Door::Missing { pid: it.pid, tries: tries + 1 }
+                }
+            };
+            self.doors.insert(it.id, door);
+        }
+        has_missing
+    }
+
+    fn is_silent(neighbours: &[Neighbour], id: NodeId) -> bool {
+        neighbours.iter().any(|it| it.id == id && it.is_silent)
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self, woken: &UnixStream, neighbours: &[Neighbour], has_missing: bool) {
+        let mut waiting = vec![PollFd::new(woken, PollFlags::IN)];
+        for (id, door) in &self.doors {
+            if let Door::Held { stream, sockets } = door {
+                waiting.push(PollFd::new(stream, PollFlags::IN));
+                if Aid::is_silent(neighbours, *id) {
+                    waiting.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+                }
+            }
+        }
+        let retry = Timespec { tv_sec: 0, tv_nsec: RETRY.0.subsec_nanos().into() };
+        // An error means that it looks again.
+        let _ = poll(&mut waiting, has_missing.then_some(&retry));
+    }
+
+    /// Accepts the clients that wait at the doors of silent nodes.
+    fn serve(&self, neighbours: &[Neighbour], take: &impl Fn(TcpStream, SocketAddr)) {
+        for (id, door) in &self.doors {
+            if let Door::Held { sockets, .. } = door
+                && Aid::is_silent(neighbours, *id)
+            {
+                let count: usize = sockets.iter().map(|socket| accept_waiting(socket, take)).sum();
+                if count > 0 {
+                    debug!("accepted {count} clients of the front door of node {id}");
+                }
+            }
+        }
+    }
+
+    /// Gives up the doors of processes that have ended.
+    fn drop_dead(&mut self, take: &impl Fn(TcpStream, SocketAddr)) {
+        let meeting = self.meeting;
+        for (id, door) in &mut self.doors {
+            let Door::Held { stream, sockets } = door else { continue };
+            if !has_ended(stream) {
+                continue;
+            }
+            match meeting.take(*id) {
+                // It only closed the connection, or it was started again: then its earlier sockets are of no use.
+                Ok((stream, sockets)) => *door = Door::Held { stream, sockets },
+                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                    let left: usize = sockets.iter().map(|socket| accept_waiting(socket, take)).sum();
+                    info!("front door of a process that has ended is closed node={id} clients_taken_over={left}");
+                    for socket in sockets {
+                        // Fails if another node has done so.
+                        let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Both);
+                    }
+                    *door = Door::Missing { pid: 0, tries: 0 };
+                }
+                // It is just ending: the kernel closes one descriptor after the other.
+                Err(_) => std::thread::sleep(ENDING_PAUSE),
+            }
+        }
+    }
+}
+
+/// Accepts whoever waits at a socket; returns how many.
+fn accept_waiting(socket: &TcpListener, take: &impl Fn(TcpStream, SocketAddr)) -> usize {
+    // The flag is shared with the owner, which then waits in another way (`node/listener.rs`).
+    if socket.set_nonblocking(true).is_err() {
+        return 0;
+    }
+    let mut count = 0;
+    loop {
+        match socket.accept() {
+            Ok((stream, mut peer)) => {
+                peer.set_ip(peer.ip().to_canonical());
+                take(stream, peer);
+                count += 1;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return count,
+            Err(e) => {
+                warn_seldom!("cannot accept a client of another front door err={e}");
+                std::thread::sleep(ACCEPT_PAUSE);
+                return count;
+            }
+        }
+    }
+}
