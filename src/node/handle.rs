@@ -5,6 +5,7 @@
 //! Not here: what the methods promise (`interface.rs`), the threads behind them (`mod.rs`), HTTP (`http/`).
 
 use super::client_access::ClientAccess;
+use super::connection_threads::ConnectionThreads;
 use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
@@ -24,7 +25,7 @@ use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
 use super::views::status::{EventPage, EventPosition, IntegrityStatus, NodeRuntimes};
-use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
+use crate::limits::{COMMAND_BYTES_MAX, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
 use crate::lock::lock;
 use crate::outcome::{NoLeader, Outcome, Reason};
 use crate::services::jobs::{Job, JobId};
@@ -46,6 +47,7 @@ pub struct Handle {
     shared: Arc<Shared>,
     connections: Arc<AtomicUsize>,
     reserved: Arc<ReservedSlots>,
+    threads: Arc<ConnectionThreads>,
 }
 
 /// Counts a connection until it is dropped, however its thread ends.
@@ -60,7 +62,7 @@ impl Drop for Counted {
 impl Handle {
     /// A handle to a node whose threads share `shared`.
     pub fn new(shared: Arc<Shared>) -> Handle {
-        Handle { shared, connections: Arc::default(), reserved: Arc::default() }
+        Handle { shared, connections: Arc::default(), reserved: Arc::default(), threads: Arc::default() }
     }
 
     /// What the node's threads share, for the other files of this module.
@@ -172,7 +174,9 @@ impl Addressing for Handle {
     fn dispatch(&self) -> Option<(NodeId, String)> {
         let choice = lock(&self.shared.dispatch).pick(self.shared.now_ms())?;
         self.shared.counters.dispatched.fetch_add(1, Ordering::Relaxed);
-        self.shared.inboxes.to_gossip(GossipInput::HandedOut(choice.0));
+        if self.shared.hand_outs.add(choice.0) {
+            self.shared.inboxes.to_gossip(GossipInput::HandedOut);
+        }
         Some(choice)
     }
 }
@@ -208,11 +212,11 @@ impl Connections for Handle {
             (None, Some(_)) => Slot::Reserved,
             (None, None) => return Err(format!("{max} connections are open, the limit of connections_max")),
         };
-        let started = spawn::spawn_with_stack(name, CONNECTION_STACK_BYTES, move || {
+        let job = move || {
             let _held = (ordinary, reserved);
             run(slot);
-        });
-        started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
+        };
+        self.threads.run(name, Box::new(job)).map_err(|e| format!("no thread for the connection: {e}"))
     }
 
     fn is_stopping(&self) -> bool {
