@@ -6,7 +6,7 @@
 
 use super::client_access::ClientAccess;
 use super::connection_threads::ConnectionThreads;
-use super::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
+use super::interface::{Addressing, Admission, Connections, Reports, Requests, Slot, Watching};
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
 use super::reports::process;
@@ -194,29 +194,21 @@ impl Connections for Handle {
         &self.shared.memory
     }
 
-    fn spawn_connection(
-        &self,
-        name: &'static str,
-        client: Option<(IpAddr, Arc<TcpStream>)>,
-        run: Box<dyn FnOnce(Slot) + Send>,
-    ) -> Result<(), String> {
+    fn admit(&self, client: Option<(IpAddr, Arc<TcpStream>)>) -> Result<Admission, String> {
         let max = self.shared.settings.connections_max as usize;
         let counted = Counted(Arc::clone(&self.connections));
-        let ordinary = (self.connections.fetch_add(1, Ordering::AcqRel) < max).then_some(counted);
-        let reserved = match ordinary {
-            Some(_) => None,
-            None => client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)),
-        };
-        let slot = match (&ordinary, &reserved) {
-            (Some(_), _) => Slot::Ordinary,
-            (None, Some(_)) => Slot::Reserved,
-            (None, None) => return Err(format!("{max} connections are open, the limit of connections_max")),
-        };
-        let job = move || {
-            let _held = (ordinary, reserved);
-            run(slot);
-        };
-        self.threads.run(name, Box::new(job)).map_err(|e| format!("no thread for the connection: {e}"))
+        if self.connections.fetch_add(1, Ordering::AcqRel) < max {
+            return Ok(Admission::new(Slot::Ordinary, counted));
+        }
+        drop(counted);
+        match client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)) {
+            Some(reserved) => Ok(Admission::new(Slot::Reserved, reserved)),
+            None => Err(format!("{max} connections are open, the limit of connections_max")),
+        }
+    }
+
+    fn run_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
+        self.threads.run(name, run).map_err(|e| format!("no thread for the connection: {e}"))
     }
 
     fn is_stopping(&self) -> bool {

@@ -45,7 +45,7 @@ pub(crate) mod threads;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};
-pub use self::interface::{Addressing, Connections, Reports, Requests, Slot, Watching};
+pub use self::interface::{Addressing, Admission, Connections, Reports, Requests, Slot, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
