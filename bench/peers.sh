@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Drives Phalanx, etcd, ZooKeeper and Redis with the same clients on this machine and prints one table.
+# Drives Phalanx, etcd, ZooKeeper, Redis and nginx with the same clients on this machine and prints one table.
 #
-#   bench/peers.sh [--seconds N] [--only phalanx,bare,etcd,zookeeper,redis] [--dir FOLDER]
+#   bench/peers.sh [--seconds N] [--only phalanx,bare,etcd,zookeeper,redis,front,nginx] [--dir FOLDER]
 #
 # Each runs as three nodes on free ports of loopback, with data in FOLDER (default: a temporary one; put it on the disk
 # that is to be measured), every write synced before it is acknowledged by a quorum:
@@ -13,19 +13,23 @@
 #   Redis      a primary and two replicas, appendfsync always on all three, WAIT 1 0 after each run of SETs: a weaker
 #              promise, because a failover may still lose what one replica acknowledged; reads promise nothing
 # The clients of all are one thread of `phalanx bench`; they speak to the leader or primary. Start-up is not counted.
-# Debian packages: redis-server etcd-server etcd-client zookeeper (installed when root and missing).
+# Redirects, by clients that keep their connection and by clients (a thread each) that connect for each request; the
+# round with the median rate of five in turn:
+#   front      the front door of five nodes of Phalanx
+#   nginx      `return 307`, with a worker for each processor
+# Debian packages: redis-server etcd-server etcd-client zookeeper nginx-light (installed when root and missing).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=5
-only=phalanx,bare,etcd,zookeeper,redis
+only=phalanx,bare,etcd,zookeeper,redis,front,nginx
 folder=
 while [ $# -gt 0 ]; do
   case $1 in
     --seconds) seconds=$2; shift 2 ;;
     --only) only=$2; shift 2 ;;
     --dir) folder=$2; shift 2 ;;
-    -h | --help) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown argument $1 (see --help)" >&2; exit 2 ;;
   esac
 done
@@ -36,6 +40,7 @@ wants redis && ! command -v redis-server > /dev/null && missing="$missing redis-
 wants etcd && ! command -v etcd > /dev/null && missing="$missing etcd-server"
 wants etcd && ! command -v etcdctl > /dev/null && missing="$missing etcd-client"
 wants zookeeper && [ ! -e /usr/share/java/zookeeper.jar ] && missing="$missing zookeeper"
+wants nginx && ! command -v nginx > /dev/null && missing="$missing nginx-light"
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     echo "installing$missing" >&2
@@ -225,6 +230,47 @@ if wants redis; then
   measure redis --endpoint "127.0.0.1:$base" --wait 1
 fi
 
+# "mode|per second p50 p99" for both kinds of connections.
+redirects() {
+  "$phalanx" bench front --clients 64 --seconds "$seconds" --json "$@" 2> "$work/answer.err" > "$work/answer.json" || {
+    sed 's/^/  /' "$work/answer.err" >&2
+    return 0
+  }
+  tr -d '\n ' < "$work/answer.json" | sed 's/{/\n{/g' | grep '"mode":' > "$work/rows"
+  local row
+  while read -r row; do
+    echo "$row" > "$work/row"
+    case $row in *kept*) echo -n "kept connections|" ;; *) echo -n "one connection each|" ;; esac
+    echo "$(field per_second "$work/row") $(field p50_ms "$work/row") $(field p99_ms "$work/row")"
+  done < "$work/rows"
+}
+if wants front || wants nginx; then
+  if wants nginx; then
+    port=$(free_base)
+    mkdir "$work/nginx"
+    {
+      printf 'worker_processes auto;\ndaemon off;\npid %s/nginx/pid;\nerror_log %s/nginx/error;\n' "$work" "$work"
+      printf 'events { worker_connections 4096; }\nhttp {\n  access_log off;\n  keepalive_requests 1000000000;\n'
+      printf '  server {\n    listen 127.0.0.1:%s backlog=1024;\n' "$port"
+      printf '    location / { return 307 http://127.0.0.1:6702$request_uri; }\n  }\n}\n'
+    } > "$work/nginx.conf"
+    nginx -c "$work/nginx.conf" -e "$work/nginx/error" &
+    pids+=($!)
+    wait_port "$port" "$work/nginx/error"
+  fi
+  for round in 1 2 3 4 5; do
+    echo "measuring redirects, round $round" >&2
+    if wants front; then redirects | sed 's/^/phalanx|redirects, /' >> "$work/rounds"; fi
+    if wants nginx; then redirects --endpoint "127.0.0.1:$port" | sed 's/^/nginx|redirects, /' >> "$work/rounds"; fi
+  done
+  end_all
+  for kind in "kept connections" "one connection each"; do
+    for name in phalanx nginx; do
+      { grep "^$name|redirects, $kind|" "$work/rounds" || true; } | sort -t'|' -k3 -n | sed -n 3p >> "$work/results"
+    done
+  done
+fi
+
 echo
 echo "$(nproc) processors, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), data on $(df --output=fstype "$work" | tail -1), ${seconds} s each, 256 byte values"
 awk -F'[| ]' -v OFS='' '
@@ -236,12 +282,12 @@ awk -F'[| ]' -v OFS='' '
     if (!($1 in named)) { named[$1] = 1; name[++m] = $1 }
   }
   END {
-    printf "%-24s %-10s %10s %9s %9s   %s\n", "LOAD", "STORE", "PER S", "P50 MS", "P99 MS", "PHALANX / IT"
+    printf "%-30s %-10s %10s %9s %9s   %s\n", "LOAD", "STORE", "PER S", "P50 MS", "P99 MS", "PHALANX / IT"
     for (i = 1; i <= n; i++) for (j = 1; j <= m; j++) {
       o = order[i]; s = name[j]
       if (!((o, s) in rate)) continue
       ratio = (s != "phalanx" && rate[o, s] > 0 && rate[o, "phalanx"] > 0) ? sprintf("%.1f x", rate[o, "phalanx"] / rate[o, s]) : ""
       per_s = rate[o, s] == "-" ? "-" : sprintf("%d", rate[o, s])
-      printf "%-24s %-10s %10s %9s %9s   %s\n", (j == 1 ? o : ""), s, per_s, p50[o, s], p99[o, s], ratio
+      printf "%-30s %-10s %10s %9s %9s   %s\n", (j == 1 ? o : ""), s, per_s, p50[o, s], p99[o, s], ratio
     }
   }' "$work/results"

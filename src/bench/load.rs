@@ -322,7 +322,7 @@ fn address_of(stream: &TcpStream) -> String {
     stream.peer_addr().map_or("a disconnected server".to_string(), |at| at.to_string())
 }
 
-fn own_cpu() -> Duration {
+pub(super) fn own_cpu() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }

@@ -3,6 +3,8 @@
 pub(crate) mod chat_rates;
 pub(crate) mod etcd_zookeeper;
 pub(crate) mod failover;
+pub(crate) mod front_rates;
+pub(crate) mod http_reply;
 pub mod job_rates;
 pub(crate) mod kv_rates;
 pub(crate) mod large_store;

@@ -4,6 +4,7 @@
 //! quorum has synced before it is answered. Each query reads one row by its key, drawn at random from those that were
 //! filled in before. Not here: the clients (`load.rs`), printing (`cli/lab/bench.rs`).
 
+use super::http_reply::{self, HttpReply};
 use super::kv_rates::{LoadArgs, Rate};
 use super::load;
 use super::monitors;
@@ -158,16 +159,7 @@ impl Dialect for Database {
         input: &[u8],
         _: &mut Vec<u8>,
     ) -> std::result::Result<Option<(usize, ServerReply)>, String> {
-        let Some(head) = input.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-        let text = std::str::from_utf8(&input[..head]).map_err(|_| "a response head that is not text".to_string())?;
-        let status = text.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 "));
-        let status = status.ok_or_else(|| format!("not HTTP: {text:?}"))?;
-        let length = text.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-        });
-        let end = head + 4 + length.ok_or("an answer without Content-Length")?;
-        let Some(body) = input.get(head + 4..end) else { return Ok(None) };
+        let Some(HttpReply { length, status, body }) = http_reply::read(input)? else { return Ok(None) };
         let body = String::from_utf8_lossy(body);
         if status.starts_with('4') {
             return Err(format!("{status}: {body}"));
@@ -176,7 +168,7 @@ impl Dialect for Database {
             true => ServerReply::Fine,
             false => ServerReply::Refused(format!("{} {body}", status.get(..3).unwrap_or(status))),
         };
-        Ok(Some((end, heard)))
+        Ok(Some((length, heard)))
     }
 }
 

@@ -24,6 +24,17 @@ const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 /// Name of the threads of connections to the node itself: the reserved slots are for these, not for the redirector's.
 pub(crate) const NODE_CONNECTION: &str = "http-conn";
 
+/// What a listener is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Service {
+    /// Name of the threads of connections.
+    pub thread: &'static str,
+    /// Whether the answer to a request may have to be waited for.
+    pub must_wait: fn(&Server, &Head) -> bool,
+    /// The response to a request, and whether its body was read; `None`: the connection is over.
+    pub answer: fn(&Server, &mut Conn, &Head) -> Option<(Response, bool)>,
+}
+
 /// Accepts until the node stops; each connection gets a thread that runs `run`.
 pub(crate) fn accept_all(listener: &Listener, server: &Arc<Server>, name: &'static str, run: fn(&Arc<Server>, Conn)) {
     let is_stopping = || server.host.is_stopping();
@@ -53,7 +64,7 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
     let job = {
         let (server, stream) = (server.clone(), stream.clone());
         move |slot| {
-            let _open = Open::new(&server);
+            let _open = Open::new(Arc::clone(&server));
             let memory = server.host.memory().reservation();
             if let Ok(conn) = Conn::new(stream, peer, server.deadlines, slot, memory) {
                 run(&server, conn);
@@ -71,34 +82,68 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
 /// node.
 pub(crate) fn serve_requests(
     server: &Server,
+    conn: Conn,
+    has_origin: bool,
+    answer: impl FnMut(&mut Conn, Box<Head>) -> Option<(Response, bool)>,
+) {
+    serve_requests_after(server, conn, None, has_origin, answer);
+}
+
+/// As [`serve_requests`]; the head of the first request was read already.
+pub(crate) fn serve_requests_after(
+    server: &Server,
     mut conn: Conn,
+    mut first: Option<Box<Head>>,
     has_origin: bool,
     mut answer: impl FnMut(&mut Conn, Box<Head>) -> Option<(Response, bool)>,
 ) {
-    let origin = || has_origin.then(|| server.origin());
-    let is_stopping = || server.host.is_stopping();
     loop {
-        let head = match conn.next_request() {
-            NextRequest::Head(head) => head,
-            NextRequest::Gone => return,
-            NextRequest::Fault(fault) => {
-                server.counts.refused_requests.fetch_add(1, Relaxed);
-                ApiError::from(fault).into_response(None).write(conn.output(), Persistence::Closed, true, origin());
-                return conn.close(true, is_stopping);
-            }
-        };
-        server.counts.requests.fetch_add(1, Relaxed);
-        let (wished, has_body) = (persistence(&head), head.method != Some(Method::Head));
-        let Some((response, is_body_read)) = answer(&mut conn, head) else { return };
-        let may_keep = is_body_read && conn.slot() == Slot::Ordinary && !is_stopping();
-        let persistence = if may_keep { wished } else { Persistence::Closed };
-        response.write(conn.output(), persistence, has_body, origin());
-        if persistence == Persistence::Closed {
-            return conn.close(!is_body_read, is_stopping);
+        let next = first.take().map_or_else(|| conn.next_request(), NextRequest::Head);
+        match respond(server, &mut conn, next, has_origin, &mut answer) {
+            After::Kept if conn.may_gather() || conn.flush().is_ok() => {}
+            After::Kept | After::Gone => return,
+            After::Closed { has_unread_body } => return conn.close(has_unread_body, || server.host.is_stopping()),
         }
-        if !conn.may_gather() && conn.flush().is_err() {
-            return;
+    }
+}
+
+/// What becomes of a connection after a response, which is in its output.
+pub(crate) enum After {
+    Kept,
+    Closed {
+        has_unread_body: bool,
+    },
+    /// There is no response, because the connection is over.
+    Gone,
+}
+
+/// Puts the response to what a connection has received into its output.
+pub(crate) fn respond(
+    server: &Server,
+    conn: &mut Conn,
+    next: NextRequest,
+    has_origin: bool,
+    mut answer: impl FnMut(&mut Conn, Box<Head>) -> Option<(Response, bool)>,
+) -> After {
+    let origin = || has_origin.then(|| server.origin());
+    let head = match next {
+        NextRequest::Head(head) => head,
+        NextRequest::Gone => return After::Gone,
+        NextRequest::Fault(fault) => {
+            server.counts.refused_requests.fetch_add(1, Relaxed);
+            ApiError::from(fault).into_response(None).write(conn.output(), Persistence::Closed, true, origin());
+            return After::Closed { has_unread_body: true };
         }
+    };
+    server.counts.requests.fetch_add(1, Relaxed);
+    let (wished, has_body) = (persistence(&head), head.method != Some(Method::Head));
+    let Some((response, is_body_read)) = answer(conn, head) else { return After::Gone };
+    let may_keep = is_body_read && conn.slot() == Slot::Ordinary && !server.host.is_stopping();
+    let persistence = if may_keep { wished } else { Persistence::Closed };
+    response.write(conn.output(), persistence, has_body, origin());
+    match persistence {
+        Persistence::Closed => After::Closed { has_unread_body: !is_body_read },
+        _ => After::Kept,
     }
 }
 
@@ -112,7 +157,7 @@ fn persistence(head: &Head) -> Persistence {
 }
 
 /// Refuses a client for lack of room, without letting a slow one delay the next.
-fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
+pub(crate) fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();
     ApiError::refused(503, why.to_string()).into_response(None).write(&mut answer, Persistence::Closed, true, None);
@@ -126,16 +171,16 @@ fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
 }
 
 /// Counts a connection as open while it lives.
-struct Open<'a>(&'a Server);
+pub(crate) struct Open(Arc<Server>);
 
-impl Open<'_> {
-    fn new(server: &Server) -> Open<'_> {
+impl Open {
+    pub(crate) fn new(server: Arc<Server>) -> Open {
         server.counts.open.fetch_add(1, Relaxed);
         Open(server)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.counts.open.fetch_sub(1, Relaxed);
     }

@@ -8,7 +8,7 @@
 //! as there.
 //! Not here: asking that question (`node/process/front_port.rs`).
 
-use super::acceptor;
+use super::acceptor::{self, Service};
 use super::access;
 use super::pages::login;
 use super::protocol::conn::Conn;
@@ -17,6 +17,8 @@ use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::head::{Framing, Head};
 use super::protocol::response::Response;
+#[cfg(target_os = "linux")]
+use super::readiness;
 use super::request::{ApiResult, Upload};
 use super::routes;
 use super::server::Server;
@@ -25,6 +27,9 @@ use crate::node::process::front_port::PROBE_PATH;
 use crate::node::{Addressing, Handle, Listener, Redirect};
 use serde_json::json;
 use std::sync::Arc;
+
+/// What the redirector answers; the form of the log-in page is read as it arrives.
+const SERVICE: Service = Service { thread: "door-conn", must_wait: is_log_in, answer: answer_request };
 
 /// Body of the `door` thread: redirects until the node stops.
 pub fn serve(listener: Listener, handle: Handle) {
@@ -39,29 +44,41 @@ pub fn serve(listener: Listener, handle: Handle) {
 
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
 pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
-    acceptor::accept_all(listener, server, "door-conn", serve_connection);
+    #[cfg(target_os = "linux")]
+    match readiness::serve(listener, server, SERVICE) {
+        Ok(()) => return,
+        Err(error) => log::warn!("clients of the front door get a thread each err=\"{error}\""),
+    }
+    acceptor::accept_all(listener, server, SERVICE.thread, serve_connection);
 }
 
-/// One client's connection to the redirector. It does not count as load: another connection will serve the client.
+/// One client's connection to the redirector in a thread of its own.
 fn serve_connection(server: &Arc<Server>, conn: Conn) {
-    acceptor::serve_requests(server, conn, false, |client, head| {
-        let (result, is_body_read) = match log_in(server, client, &head) {
-            None => (answer(server, client, &head), head.framing == Framing::Empty),
-            Some(Upload::Read(result)) => (result, true),
-            Some(Upload::Unread(error)) => (Err(error), false),
-            Some(Upload::Gone) => return None,
-        };
-        Some((result.unwrap_or_else(|error| error.into_response(server.leader())), is_body_read))
-    });
+    acceptor::serve_requests(server, conn, false, |client, head| answer_request(server, client, &head));
+}
+
+/// The connection does not count as load: another one will serve the client.
+fn answer_request(server: &Server, client: &mut Conn, head: &Head) -> Option<(Response, bool)> {
+    let (result, is_body_read) = match log_in(server, client, head) {
+        None => (answer(server, client, head), head.framing == Framing::Empty),
+        Some(Upload::Read(result)) => (result, true),
+        Some(Upload::Unread(error)) => (Err(error), false),
+        Some(Upload::Gone) => return None,
+    };
+    Some((result.unwrap_or_else(|error| error.into_response(server.leader())), is_body_read))
+}
+
+/// Whether it is a request for the log-in page or its form.
+fn is_log_in(server: &Server, head: &Head) -> bool {
+    head.path() == login::LOGIN_PATH && server.host.access().is_required()
 }
 
 /// The form of the log-in page; `None`: it is another request.
 fn log_in(server: &Server, client: &mut Conn, head: &Head) -> Option<Upload> {
-    let route = routes::find(head.path())?.route(head.method?)?;
-    let is_required = server.host.access().is_required();
-    if !is_required || head.path() != login::LOGIN_PATH {
+    if !is_log_in(server, head) {
         return None;
     }
+    let route = routes::find(head.path())?.route(head.method?)?;
     let checked = guard::check_host(&*server.host, head)
         .and_then(|()| guard::check(&*server.host, head, route.audience, route.media));
     Some(match checked {

@@ -1,4 +1,4 @@
-//! The HTTP servers, for browsers and scripts: HTTP/1.1 on blocking sockets, one thread per connection.
+//! The HTTP servers, for browsers and scripts: HTTP/1.1 on blocking sockets, one thread per connection to a node.
 //!
 //! The tour, from the bottom: `protocol/` converts bytes to a [`protocol::head::Head`], and a
 //! [`protocol::response::Response`] or [`protocol::error::ApiError`] to bytes, keeps deadlines (`protocol/conn.rs`) and
@@ -7,7 +7,8 @@
 //! the input and the result of a handler. Handlers: `api/` (JSON: cluster, key-value store, locks, jobs), `db/` (SQL
 //! over the API of rqlite), `chat/`, `pages/` (the monitor page, the chat's page, their streams, the log-in page). On top:
 //! `routes.rs` is the table of routes, in which `router.rs` finds the handler of a request; `front.rs` is the
-//! redirector; `acceptor.rs` accepts connections and reads requests for both.
+//! redirector; `acceptor.rs` accepts connections and reads requests for both. Connections to the redirector need no
+//! thread while nothing arrives (`readiness.rs`).
 //! Not here: threads (`node/`), what the figures mean (`node/views/status.rs`), the page's own files (`static/`).
 
 pub mod front;
@@ -21,6 +22,8 @@ mod db;
 mod outcome;
 mod pages;
 mod password_hasher;
+#[cfg(target_os = "linux")]
+mod readiness;
 mod request;
 mod request_times;
 mod router;

@@ -30,6 +30,8 @@ pub(crate) struct Route {
     /// notation of RFC 6570). The values are undecoded.
     pub path: &'static str,
     pub handler: Handler,
+    /// Bytes of the path before its first name.
+    literal_bytes: usize,
     params: Names,
     /// It belongs to rqlite's API: unknown parameters are ignored, and the response names rqlite's version.
     pub is_rqlite: bool,
@@ -85,6 +87,7 @@ impl Route {
             method,
             path,
             handler,
+            literal_bytes: literal_bytes(path),
             params: &[],
             is_rqlite: false,
             media,
@@ -338,11 +341,21 @@ pub(crate) struct Path<'a> {
 
 /// The path is compared undecoded: nothing is served at `/%761/status`.
 pub(crate) fn find(path: &str) -> Option<Path<'_>> {
-    let mut rows = ROUTES.iter().enumerate();
+    let rows = ROUTES.iter().enumerate();
+    let is_candidate = |route: &Route| path.as_bytes().starts_with(&route.path.as_bytes()[..route.literal_bytes]);
+    let mut rows = rows.filter(|(_, route)| is_candidate(route));
     let (first, args) = rows.find_map(|(at, route)| Some((at, args(route.path, path)?)))?;
     let rest = &ROUTES[first..];
     let count = rest.iter().take_while(|route| route.path == rest[0].path).count();
     Some(Path { routes: &rest[..count], args })
+}
+
+const fn literal_bytes(template: &str) -> usize {
+    let (bytes, mut at) = (template.as_bytes(), 0);
+    while at < bytes.len() && bytes[at] != b'{' {
+        at += 1;
+    }
+    at
 }
 
 /// Values of a template's names, if the path matches it.

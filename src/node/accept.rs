@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Pause after a failed accept, until descriptors may be free again.
-const BACKOFF: Duration = Duration::from_millis(20);
+pub const BACKOFF: Duration = Duration::from_millis(20);
 
 /// The result of one accept.
 #[derive(Debug)]
@@ -27,30 +27,58 @@ pub enum Arrival {
 
 /// Accepts until the node stops, which ends the accept. `what` names the connections in the log.
 pub fn accept_all(listener: &Listener, what: &str, is_stopping: impl Fn() -> bool, take: impl Fn(Arrival)) {
-    let mut reserve = File::open("/dev/null").ok();
+    let mut reserve = Reserve::new();
     loop {
         let accepted = listener.accept();
         if is_stopping() {
             return;
         }
         match accepted {
-            Ok((stream, peer)) => {
-                take(Arrival::Client(stream, peer));
-            }
-            Err(error) if is_of_one_client(&error) => take(Arrival::Failed),
+            Ok((stream, peer)) => take(Arrival::Client(stream, peer)),
             Err(error) => {
-                take(Arrival::Failed);
-                warn_seldom!("cannot accept {what} err=\"{error}\"");
-                drop(reserve.take());
-                if is_out_of_descriptors(&error)
-                    && let Ok((stream, _)) = listener.accept()
-                {
-                    take(Arrival::NoRoom(stream));
+                if reserve.on_error(&error, what, || listener.accept().ok(), &take) {
+                    std::thread::sleep(BACKOFF);
+                    reserve.renew();
                 }
-                std::thread::sleep(BACKOFF);
-                reserve = File::open("/dev/null").ok();
             }
         }
+    }
+}
+
+/// The descriptor that is kept for refusing a client when there are no others.
+pub struct Reserve(Option<File>);
+
+impl Reserve {
+    pub fn new() -> Reserve {
+        Reserve(File::open("/dev/null").ok())
+    }
+
+    /// Handles a failed accept. Without descriptors, one client is accepted with `accept` and refused. Returns whether
+    /// the next accept must wait for [`BACKOFF`] and [`Reserve::renew`].
+    pub fn on_error(
+        &mut self,
+        error: &io::Error,
+        what: &str,
+        accept: impl FnOnce() -> Option<(TcpStream, SocketAddr)>,
+        take: impl Fn(Arrival),
+    ) -> bool {
+        take(Arrival::Failed);
+        if is_of_one_client(error) {
+            return false;
+        }
+        warn_seldom!("cannot accept {what} err=\"{error}\"");
+        drop(self.0.take());
+        if is_out_of_descriptors(error)
+            && let Some((stream, _)) = accept()
+        {
+            take(Arrival::NoRoom(stream));
+        }
+        true
+    }
+
+    /// Takes a descriptor again.
+    pub fn renew(&mut self) {
+        self.0 = File::open("/dev/null").ok();
     }
 }
 

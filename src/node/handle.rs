@@ -5,9 +5,10 @@
 //! Not here: what the methods promise (`interface.rs`), the threads behind them (`mod.rs`), HTTP (`http/`).
 
 use super::client_access::ClientAccess;
+use super::connection_threads::ConnectionThreads;
 #[cfg(target_os = "linux")]
 use super::front::aid;
-use super::interface::{Addressing, Connections, Redirect, Reports, Requests, Slot, Watching};
+use super::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, Slot, Watching};
 use super::listener::Listener;
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
@@ -28,7 +29,7 @@ use super::views::frames::Published;
 use super::views::live_output::Output;
 use super::views::sessions::SessionGuard;
 use super::views::status::{EventPage, EventPosition, IntegrityStatus, NodeRuntimes};
-use crate::limits::{COMMAND_BYTES_MAX, CONNECTION_STACK_BYTES, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
+use crate::limits::{COMMAND_BYTES_MAX, PUBLISHED_BYTES_MAX, SCAN_ANSWER_DEADLINE};
 use crate::lock::lock;
 use crate::outcome::{NoLeader, Outcome, Reason};
 use crate::services::jobs::{Job, JobId};
@@ -47,6 +48,7 @@ pub struct Handle {
     shared: Arc<Shared>,
     connections: Arc<AtomicUsize>,
     reserved: Arc<ReservedSlots>,
+    threads: Arc<ConnectionThreads>,
 }
 
 /// Counts a connection until it is dropped, however its thread ends.
@@ -61,7 +63,7 @@ impl Drop for Counted {
 impl Handle {
     /// A handle to a node whose threads share `shared`.
     pub fn new(shared: Arc<Shared>) -> Handle {
-        Handle { shared, connections: Arc::default(), reserved: Arc::default() }
+        Handle { shared, connections: Arc::default(), reserved: Arc::default(), threads: Arc::default() }
     }
 
     /// What the node's threads share, for the other files of this module.
@@ -191,7 +193,9 @@ impl Addressing for Handle {
     fn dispatch(&self) -> Option<Redirect> {
         let choice = lock(&self.shared.dispatch).pick(self.shared.now_ms())?;
         self.shared.counters.dispatched.fetch_add(1, Ordering::Relaxed);
-        self.shared.inboxes.to_gossip(GossipInput::HandedOut(choice.node));
+        if self.shared.hand_outs.add(choice.node) {
+            self.shared.inboxes.to_gossip(GossipInput::HandedOut);
+        }
         if !choice.ask.is_empty() {
             let links = self.shared.links();
             choice.ask.iter().filter_map(|id| links.get(id)).for_each(|link| link.send(&Frame::Probe));
@@ -213,29 +217,21 @@ impl Connections for Handle {
         &self.shared.memory
     }
 
-    fn spawn_connection(
-        &self,
-        name: &'static str,
-        client: Option<(IpAddr, Arc<TcpStream>)>,
-        run: Box<dyn FnOnce(Slot) + Send>,
-    ) -> Result<(), String> {
+    fn admit(&self, client: Option<(IpAddr, Arc<TcpStream>)>) -> Result<Admission, String> {
         let max = self.shared.settings.connections_max as usize;
         let counted = Counted(Arc::clone(&self.connections));
-        let ordinary = (self.connections.fetch_add(1, Ordering::AcqRel) < max).then_some(counted);
-        let reserved = match ordinary {
-            Some(_) => None,
-            None => client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)),
-        };
-        let slot = match (&ordinary, &reserved) {
-            (Some(_), _) => Slot::Ordinary,
-            (None, Some(_)) => Slot::Reserved,
-            (None, None) => return Err(format!("{max} connections are open, the limit of connections_max")),
-        };
-        let started = spawn::spawn_with_stack(name, CONNECTION_STACK_BYTES, move || {
-            let _held = (ordinary, reserved);
-            run(slot);
-        });
-        started.map(|_| ()).map_err(|e| format!("no thread for the connection: {e}"))
+        if self.connections.fetch_add(1, Ordering::AcqRel) < max {
+            return Ok(Admission::new(Slot::Ordinary, counted));
+        }
+        drop(counted);
+        match client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)) {
+            Some(reserved) => Ok(Admission::new(Slot::Reserved, reserved)),
+            None => Err(format!("{max} connections are open, the limit of connections_max")),
+        }
+    }
+
+    fn run_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
+        self.threads.run(name, run).map_err(|e| format!("no thread for the connection: {e}"))
     }
 
     fn is_stopping(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::raft::Change;
 use crate::services::jobs::{Job, JobId};
 use crate::settings::Settings;
 use crate::types::{Identity, Index, NodeId};
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,17 +50,41 @@ pub trait Connections {
     fn open_session(&self, kind: &'static str, peer: SocketAddr) -> SessionGuard;
     /// Bytes that connections may hold.
     fn memory(&self) -> &Arc<MemoryBudget>;
-    /// Starts a thread for one client connection; `Err` when `connections_max` is reached or the system refuses. With
-    /// `client`, the connection may get a reserved slot.
+    /// Counts a client connection; `Err` when `connections_max` is reached. With `client`, it may get a reserved slot.
+    fn admit(&self, client: Option<(IpAddr, Arc<TcpStream>)>) -> Result<Admission, String>;
+    /// Runs a connection in a thread of this name; `Err` when the system refuses another thread.
+    fn run_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String>;
+
+    /// Admits a connection and runs it in a thread.
     fn spawn_connection(
         &self,
         name: &'static str,
         client: Option<(IpAddr, Arc<TcpStream>)>,
         run: Box<dyn FnOnce(Slot) + Send>,
-    ) -> Result<(), String>;
+    ) -> Result<(), String> {
+        let admission = self.admit(client)?;
+        let job = move || {
+            run(admission.slot);
+            drop(admission);
+        };
+        self.run_connection(name, Box::new(job))
+    }
     /// Whether the node has begun to stop: endpoints answer the requests that have arrived and accept no new
     /// connection.
     fn is_stopping(&self) -> bool;
+}
+
+/// What a connection holds until it ends.
+pub struct Admission {
+    pub slot: Slot,
+    _held: Box<dyn Any + Send>,
+}
+
+impl Admission {
+    /// `held` gives the slot back when it is dropped.
+    pub fn new(slot: Slot, held: impl Any + Send) -> Admission {
+        Admission { slot, _held: Box::new(held) }
+    }
 }
 
 /// The slot of a connection among all of a node.

@@ -17,6 +17,7 @@ pub struct Listener {
 }
 
 impl From<TcpListener> for Listener {
+    /// The socket stays as it is: blocking, unless it was made otherwise.
     fn from(socket: TcpListener) -> Listener {
         Listener { sockets: vec![socket], next: AtomicUsize::new(0) }
     }
@@ -51,10 +52,6 @@ impl Listener {
         self.sockets[0].local_addr()
     }
 
-    pub fn sockets(&self) -> &[TcpListener] {
-        &self.sockets
-    }
-
     /// Another handle for the same sockets.
     ///
     /// # Errors
@@ -69,16 +66,30 @@ impl Listener {
     /// # Errors
     /// Those of `accept`.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, mut peer) = match &self.sockets[..] {
-            [one] => match one.accept() {
-                // Another node has helped out at this door (`node/front/aid.rs`) and made the socket non-blocking.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.accept_any()?,
-                accepted => accepted?,
-            },
-            _ => self.accept_any()?,
-        };
+        let (stream, mut peer) = self.accept_any()?;
         peer.set_ip(peer.ip().to_canonical());
         Ok((stream, peer))
+    }
+
+    /// The sockets, for a thread that waits for clients on each of them and for more besides.
+    pub fn sockets(&self) -> &[TcpListener] {
+        &self.sockets
+    }
+
+    /// Accepts a client that has connected to the socket of this number; `None` if there is none. The socket must be
+    /// non-blocking.
+    ///
+    /// # Errors
+    /// Those of `accept`.
+    pub fn accept_waiting(&self, number: usize) -> io::Result<Option<(TcpStream, SocketAddr)>> {
+        match self.sockets[number].accept() {
+            Ok((stream, mut peer)) => {
+                peer.set_ip(peer.ip().to_canonical());
+                Ok(Some((stream, peer)))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn accept_any(&self) -> io::Result<(TcpStream, SocketAddr)> {

@@ -15,7 +15,8 @@
 //! - `takeover/` hosts the voters of dead processes of this host.
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
-//!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`.
+//!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`, and `connection_threads.rs` has
+//!   the threads that serve them.
 //! - `front/` serves the front doors of frozen nodes of this host.
 //! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster,
 //!   `process/launch.rs` starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new
@@ -26,6 +27,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod client_access;
+pub(crate) mod connection_threads;
 pub(crate) mod front;
 pub(crate) mod handle;
 pub(crate) mod interface;
@@ -45,7 +47,7 @@ pub(crate) mod threads;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};
-pub use self::interface::{Addressing, Connections, Redirect, Reports, Requests, Slot, Watching};
+pub use self::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, Slot, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};

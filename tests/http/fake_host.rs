@@ -5,9 +5,9 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, Backup, BackupForm, ClientAccess, Connections, Listener, MemoryBudget, Metric, NodeRuntimes, Operation,
-    Output, Published, Redirect, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql, SqlFiles, SqlRead,
-    Watching, gauge,
+    Addressing, Admission, Backup, BackupForm, ClientAccess, Connections, Listener, MemoryBudget, Metric, NodeRuntimes,
+    Operation, Output, Published, Redirect, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql,
+    SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -44,6 +44,8 @@ pub struct FakeHost {
     pub stopping: AtomicBool,
     pub connections: Arc<AtomicUsize>,
     pub connections_max: AtomicUsize,
+    /// Threads of connections that were started.
+    pub threads_started: AtomicUsize,
     pub memory: Arc<MemoryBudget>,
     pub changes: Mutex<Vec<Change>>,
     pub transfers: Mutex<Vec<Option<NodeId>>>,
@@ -55,6 +57,15 @@ pub struct FakeHost {
     pub sql_commands: Mutex<Vec<(Option<Tag>, sql::Command)>>,
     pub sql_reads: Mutex<Vec<SqlRead>>,
     pub sql_answer: Mutex<sql::Answer>,
+}
+
+/// Counts a connection until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
 }
 
 impl FakeHost {
@@ -77,6 +88,7 @@ impl FakeHost {
             stopping: AtomicBool::new(false),
             connections: Arc::default(),
             connections_max: AtomicUsize::new(12_000),
+            threads_started: AtomicUsize::new(0),
             memory: MemoryBudget::new(16 << 20),
             changes: Mutex::default(),
             transfers: Mutex::default(),
@@ -143,24 +155,19 @@ impl Connections for FakeHost {
     fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
-    fn spawn_connection(
-        &self,
-        name: &'static str,
-        client: Option<(IpAddr, Arc<TcpStream>)>,
-        run: Box<dyn FnOnce(Slot) + Send>,
-    ) -> Result<(), String> {
+    fn admit(&self, client: Option<(IpAddr, Arc<TcpStream>)>) -> Result<Admission, String> {
         let (before, max) = (self.connections.fetch_add(1, SeqCst), self.connections_max.load(SeqCst));
+        let counted = Counted(self.connections.clone());
         let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
-        if before >= max + if client.is_some() { RESERVED } else { 0 } {
-            self.connections.fetch_sub(1, SeqCst);
-            return Err("too many connections".to_owned());
+        match before < max + if client.is_some() { RESERVED } else { 0 } {
+            true => Ok(Admission::new(slot, counted)),
+            false => Err("too many connections".to_owned()),
         }
-        let connections = self.connections.clone();
+    }
+    fn run_connection(&self, name: &'static str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
+        self.threads_started.fetch_add(1, SeqCst);
         let thread = std::thread::Builder::new().name(name.into());
-        let thread = thread.stack_size(phalanx::limits::CONNECTION_STACK_BYTES).spawn(move || {
-            run(slot);
-            connections.fetch_sub(1, SeqCst);
-        });
+        let thread = thread.stack_size(phalanx::limits::CONNECTION_STACK_BYTES).spawn(run);
         thread.map(|_| ()).map_err(|error| error.to_string())
     }
     fn is_stopping(&self) -> bool {

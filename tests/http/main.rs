@@ -10,6 +10,7 @@ mod browser_login;
 mod db;
 mod descriptors;
 mod fake_host;
+mod front;
 mod metrics;
 mod openapi;
 mod page;

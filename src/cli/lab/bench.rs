@@ -1,4 +1,4 @@
-//! `phalanx bench`: measures failover, reads and writes, SQL, jobs and chat on this machine.
+//! `phalanx bench`: measures failover, reads and writes, SQL, redirects, jobs and chat on this machine.
 //!
 //! It starts nodes of its own on free ports with data in a temporary folder; a running cluster is used only if its
 //! addresses are given. Not here: what is measured, and its arguments (`bench/`).
@@ -6,7 +6,7 @@
 use super::{lab_fault, own_program};
 use crate::bench::kv_rates::{LoadArgs, Rate};
 use crate::bench::protocols::CommandKind;
-use crate::bench::{chat_rates, failover, job_rates, kv_rates, large_store, sql_rates};
+use crate::bench::{chat_rates, failover, front_rates, job_rates, kv_rates, large_store, sql_rates};
 use crate::cli::client;
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
@@ -37,6 +37,8 @@ enum BenchCommand {
     Read(kv_rates::Options),
     /// SQL over HTTP: single-row inserts, then linearizable point queries
     Sql(sql_rates::Options),
+    /// Front door: redirects per second over kept connections, and with a connection for each request
+    Front(front_rates::Options),
     /// Jobs: overhead, throughput compared with xargs, restart when a worker dies, recovery of a long queue when all
     /// nodes die
     Job(job_rates::Options),
@@ -64,6 +66,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         BenchCommand::Kv(options) => keys(&exe, CommandKind::Set, options, &progress, args.json)?,
         BenchCommand::Read(options) => keys(&exe, CommandKind::Get, options, &progress, args.json)?,
         BenchCommand::Sql(options) => sql(&exe, options, &progress, args.json)?,
+        BenchCommand::Front(options) => front(&exe, options, &progress, args.json)?,
         BenchCommand::Job(options) => {
             let findings = job_rates::run(&exe, options, &progress).map_err(lab_fault)?;
             let all_met = findings.iter().all(|finding| finding.is_met);
@@ -135,6 +138,20 @@ fn sql(exe: &Path, options: &sql_rates::Options, progress: &Progress, is_json: b
     });
     let head = format!("{clients} clients, rows of {bytes} bytes, {rows} of them to be read; {servers}");
     show_rates(is_json, &value, &head, &rates);
+    Ok(())
+}
+
+fn front(exe: &Path, options: &front_rates::Options, progress: &Progress, is_json: bool) -> Result<(), Fault> {
+    let rates = front_rates::run(exe, options, progress).map_err(|e| match options.endpoint {
+        None => lab_fault(e),
+        Some(_) => Fault::new(code::FAILED, e, "give the address of a server that answers GET / with 307"),
+    })?;
+    let servers = options.endpoint.clone().unwrap_or_else(|| format!("{} nodes", options.nodes));
+    let seconds = options.span.as_secs_f64();
+    let value = json!({
+        "build": build(), "servers": servers, "clients": options.clients, "seconds": seconds, "rates": rates,
+    });
+    show_rates(is_json, &value, &format!("redirects: {} clients; {servers}", options.clients), &rates);
     Ok(())
 }
 

@@ -100,7 +100,7 @@ fn a_restarted_worker_begins_anew() {
 }
 
 /// Five nodes, of which node `leader` leads, the other four are workers. `clients` arrive at random nodes at random
-/// times within `span_ms`; hand-outs and gossip rows are known elsewhere 10 ms later; a client reaches its worker
+/// times within `span_ms`; hand-outs are known elsewhere 15 ms later (they are reported together, every 10 ms), gossip rows 10 ms later; a client reaches its worker
 /// within 1 to 5 ms. Returns the loads at the end.
 fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64> {
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -141,7 +141,7 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
             let at = rng.usize(0..nodes.len());
             let id = pick_answered(&mut nodes[at], now);
             assert_ne!(id, leader, "the leader took a client");
-            sent.entry(now + 10).or_default().push((at, id));
+            sent.entry(now + 15).or_default().push((at, id));
             landing.entry(now + rng.u64(1..=5)).or_default().push(id);
             next += 1;
         }

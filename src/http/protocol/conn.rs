@@ -48,6 +48,17 @@ pub enum NextRequest {
     Fault(Fault),
 }
 
+/// What can be had without waiting.
+#[derive(Debug)]
+pub enum Arrived {
+    /// What [`Conn::next_request`] would return.
+    Next(NextRequest),
+    /// Nothing.
+    Nothing,
+    /// A part of a head.
+    Part,
+}
+
 pub struct Conn {
     stream: Arc<TcpStream>,
     peer: SocketAddr,
@@ -56,7 +67,8 @@ pub struct Conn {
     output: Vec<u8>,
     /// The socket's present receive timeout: saves a system call per request.
     read_timeout: Option<Duration>,
-    is_first: bool,
+    /// Until when the first request must have arrived; `None` after it.
+    first_until: Option<Instant>,
     /// The present request is HTTP/1.1, so a stream is sent in chunks.
     is_chunked: bool,
     slot: Slot,
@@ -85,7 +97,7 @@ impl Conn {
             input: Vec::new(),
             output: Vec::new(),
             read_timeout: None,
-            is_first: true,
+            first_until: Some(Instant::now() + deadlines.head),
             is_chunked: false,
             slot,
             memory,
@@ -114,6 +126,11 @@ impl Conn {
         self.memory.force(self.input.capacity() + self.output.capacity());
     }
 
+    /// The socket, to wait until something arrives.
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
@@ -130,27 +147,18 @@ impl Conn {
 
     /// Waits for the next request head.
     pub fn next_request(&mut self) -> NextRequest {
-        let mut deadline = None;
+        let mut deadline = self.first_until;
         let mut is_worth_parsing = !self.input.is_empty();
         loop {
-            if is_worth_parsing {
-                match parse::head(&self.input) {
-                    Err(fault) => return NextRequest::Fault(fault),
-                    Ok(Some((head, length))) => {
-                        self.input.drain(..length);
-                        (self.is_first, self.is_chunked) = (false, head.is_http11);
-                        return NextRequest::Head(Box::new(head));
-                    }
-                    Ok(None) => {}
-                }
+            if is_worth_parsing && let Some(next) = self.parse() {
+                return next;
             }
             if (!self.output.is_empty() || self.input.is_empty()) && self.flush().is_err() {
                 return NextRequest::Gone;
             }
-            let is_idle = self.input.is_empty() && !self.is_first;
+            let is_idle = self.input.is_empty() && self.first_until.is_none();
             if is_idle {
-                self.input.shrink_to(READ_BYTES);
-                self.output.shrink_to(READ_BYTES);
+                self.shrink_buffers();
             }
             let until = if is_idle {
                 None
@@ -160,10 +168,11 @@ impl Conn {
             let before = self.input.len();
             match self.fill(until) {
                 Ok(0) => return NextRequest::Gone,
-                Ok(_) if self.memory.resize(self.input.capacity() + self.output.capacity()).is_err() => {
-                    return NextRequest::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
+                Ok(_) => {
+                    if let Some(fault) = self.reserve_input() {
+                        return fault;
+                    }
                 }
-                Ok(_) => {}
                 Err(error) if is_timeout(&error) && !self.input.is_empty() => {
                     return NextRequest::Fault(Fault { status: 408, why: "the request head took too long" });
                 }
@@ -173,6 +182,61 @@ impl Conn {
             is_worth_parsing =
                 self.input[before..].contains(&b'\n') || self.input.len() > parse::REQUEST_LINE_BYTES_MAX;
         }
+    }
+
+    /// The next request if it has arrived, without waiting for it or for the client to read responses.
+    pub fn request_now(&mut self) -> Arrived {
+        if !self.input.is_empty()
+            && let Some(next) = self.parse()
+        {
+            return Arrived::Next(next);
+        }
+        let before = self.input.len();
+        self.input.resize(before + READ_BYTES, 0);
+        let flags = rustix::net::RecvFlags::DONTWAIT;
+        let read = rustix::net::recv(&*self.stream, &mut self.input[before..], flags).map(|(read, _)| read);
+        self.input.truncate(before + read.unwrap_or(0));
+        match read {
+            Ok(0) => return Arrived::Next(NextRequest::Gone),
+            Ok(_) => {
+                if let Some(next) = self.reserve_input().or_else(|| self.parse()) {
+                    return Arrived::Next(next);
+                }
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(_) => return Arrived::Next(NextRequest::Gone),
+        }
+        if self.input.is_empty() { Arrived::Nothing } else { Arrived::Part }
+    }
+
+    /// Until when a connection of which nothing has arrived waits for its next request.
+    pub fn idle_until(&self) -> Instant {
+        self.first_until.unwrap_or_else(|| Instant::now() + self.deadlines.idle)
+    }
+
+    /// Gives back what an idle connection does not need.
+    pub fn shrink_buffers(&mut self) {
+        self.input.shrink_to(READ_BYTES);
+        self.output.shrink_to(READ_BYTES);
+    }
+
+    /// The head at the start of the input, or what is wrong with it; `None` if more bytes are needed.
+    fn parse(&mut self) -> Option<NextRequest> {
+        match parse::head(&self.input) {
+            Err(fault) => Some(NextRequest::Fault(fault)),
+            Ok(Some((head, length))) => {
+                self.input.drain(..length);
+                (self.first_until, self.is_chunked) = (None, head.is_http11);
+                Some(NextRequest::Head(Box::new(head)))
+            }
+            Ok(None) => None,
+        }
+    }
+
+    /// Reserves memory for what was read; a fault if there is none.
+    fn reserve_input(&mut self) -> Option<NextRequest> {
+        let is_full = self.memory.resize(self.input.capacity() + self.output.capacity()).is_err();
+        is_full.then_some(NextRequest::Fault(Fault { status: BUSY.status, why: MEMORY_FULL }))
     }
 
     /// Reads the whole body of a request, at most `body_bytes_max`. For a declared length, all of its memory is
@@ -260,6 +324,26 @@ impl Conn {
         self.output.shrink_to(OUTPUT_BYTES_GATHERED);
         self.account();
         result
+    }
+
+    /// Writes what the client reads at once; returns whether these were all responses.
+    pub fn flush_now(&mut self) -> io::Result<bool> {
+        if self.output.is_empty() {
+            return Ok(true);
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match rustix::net::send(&*self.stream, &self.output, flags) {
+            Ok(written) => drop(self.output.drain(..written)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.account();
+        Ok(self.output.is_empty())
+    }
+
+    /// Whether nothing is left to read of what has arrived.
+    pub fn is_input_empty(&self) -> bool {
+        self.input.is_empty()
     }
 
     /// Begins a response whose length is not known: sends its head, then frees the buffers.

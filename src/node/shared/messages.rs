@@ -135,8 +135,8 @@ pub enum GossipInput {
     Heard { from: NodeId, table: GossipTable },
     /// A peer's port refuses connections.
     Refused(NodeId),
-    /// The front door of this node has redirected a client to that worker: inform the other front doors.
-    HandedOut(NodeId),
+    /// The front door of this node has redirected clients: inform the other front doors.
+    HandedOut,
     /// The leader, the members or their addresses have changed.
     Changed,
     /// End the thread.

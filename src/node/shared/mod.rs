@@ -2,13 +2,15 @@
 //!
 //! State has one owner; [`Shared`] holds small values behind short locks, and the sender of each thread's inbox. A lock
 //! here is held for a few loads or one clone, never across a wait. From the bottom: clocks and inboxes
-//! (`clock.rs`, `inbox.rs`); budgets (`memory.rs`, `peer_frames.rs`, `reserved_slots.rs`); links to peers,
-//! requests and the threads' messages (`link.rs`, `request.rs`, `messages.rs`, `inboxes.rs`); the switch that stops the
-//! process (`stopper.rs`); who is hosted (`hosted.rs`); on top `state.rs`, and `cluster_state.rs` with what follows from it.
+//! (`clock.rs`, `inbox.rs`); budgets (`memory.rs`, `peer_frames.rs`, `reserved_slots.rs`); redirects to report
+//! (`hand_outs.rs`); links to peers, requests and the threads' messages (`link.rs`, `request.rs`, `messages.rs`,
+//! `inboxes.rs`); the switch that stops the process (`stopper.rs`); who is hosted (`hosted.rs`); on top `state.rs`, and
+//! `cluster_state.rs` with what follows from it.
 //! Not here: the owners (`node/threads/`), the shapes of what is published (`node/views/`).
 
 pub(crate) mod clock;
 pub(crate) mod cluster_state;
+pub(crate) mod hand_outs;
 pub(crate) mod hosted;
 pub(crate) mod inbox;
 pub(crate) mod inboxes;

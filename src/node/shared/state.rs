@@ -3,6 +3,7 @@
 //! Not here: what follows from them for the cluster (`cluster_state.rs`), the owners (`node/threads/`).
 
 use super::clock::{mono_us, now_ms};
+use super::hand_outs::HandOuts;
 use super::hosted::Hosted;
 use super::inboxes::Inboxes;
 use super::link::{HeardTimes, Link};
@@ -144,6 +145,8 @@ pub struct Shared {
     pub load_meter: Mutex<LoadMeter>,
     /// The other nodes of this host.
     pub neighbours: Neighbours,
+    /// Redirects of which the other nodes are to be informed.
+    pub hand_outs: HandOuts,
     /// Counters for the metrics.
     pub counters: Counters,
     /// What the services hold, as applied.
@@ -254,6 +257,7 @@ impl Shared {
         Shared {
             gossip: Mutex::new(Gossip::new(parts.me, started_ms, &parts.settings)),
             dispatch: Mutex::new(Dispatch::new(parts.me.id)),
+            hand_outs: HandOuts::default(),
             lags: Mutex::default(),
             memory: MemoryBudget::of_setting(parts.settings.memory_budget_mb),
             access: ClientAccess::new(parts.settings.client_password.as_deref()),

@@ -77,14 +77,20 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
     };
     let every = Duration::from_millis(shared.settings.gossip_ms);
     let mut next = Instant::now();
-    let mut next_input = None;
     loop {
-        match next_input.take().map_or_else(|| inbox::park(inbox, next), Ok) {
+        let now = Instant::now();
+        // Before the inbox is read: a report may be due without a message, which a full inbox has dropped.
+        if let Some(choices) = shared.hand_outs.take_due(now) {
+            beats.send_choices(choices);
+        }
+        let until = shared.hand_outs.due(now).map_or(next, |due| due.min(next));
+        match inbox::park(inbox, until) {
             Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
-            Ok(GossipInput::HandedOut(worker)) => next_input = beats.send_choices(worker, inbox),
+            Ok(GossipInput::HandedOut) => {}
             Ok(GossipInput::Changed) => beats.refresh_dispatch(shared.now_ms()),
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) if Instant::now() < next => {}
             Err(RecvTimeoutError::Timeout) => {
                 beats.beat();
                 // After a pause of the process the missed heartbeats are not sent.
@@ -291,24 +297,12 @@ impl Beats {
         self.shared.neighbours.set(neighbours);
     }
 
-    /// Sends this front door's choices to all others, those in the inbox in one frame; returns the first other input.
-    fn send_choices(&self, worker: NodeId, inbox: &Receiver<GossipInput>) -> Option<GossipInput> {
-        let mut choices: BTreeMap<NodeId, u32> = BTreeMap::from([(worker, 1)]);
-        let mut next = None;
-        for input in inbox.try_iter() {
-            match input {
-                GossipInput::HandedOut(worker) => *choices.entry(worker).or_default() += 1,
-                other => {
-                    next = Some(other);
-                    break;
-                }
-            }
-        }
-        let choices = Frame::HandedOut(choices.into_iter().collect());
+    /// Sends this front door's choices to all others.
+    fn send_choices(&self, choices: Vec<(NodeId, u32)>) {
+        let choices = Frame::HandedOut(choices);
         for link in self.shared.links().values() {
             link.send(&choices);
         }
-        next
     }
 
     /// Writes into the log what belongs to the cluster's history.

@@ -61,6 +61,16 @@ impl Histogram {
         self.max_us = self.max_us.max(us);
     }
 
+    /// Adds the durations of another one.
+    pub fn merge(&mut self, other: &Histogram) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.count += other.count;
+        self.sum_us += other.sum_us;
+        self.max_us = self.max_us.max(other.max_us);
+    }
+
     /// How many durations it holds.
     pub fn count(&self) -> u64 {
         self.count

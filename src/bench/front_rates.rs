@@ -1,0 +1,210 @@
+//! The figures of `phalanx bench front`: redirects per second, over connections that are kept and over a new one for
+//! each request.
+//!
+//! Without addresses it starts nodes of its own and asks their front door; with addresses, any server that answers
+//! `GET /` with 307. On a machine with few processors the clients are a large part of what is measured, alike for all
+//! servers: compare within one run (`bench/peers.sh`).
+//! Not here: clients that keep their connection (`load.rs`), printing (`cli/lab/bench.rs`).
+
+use super::http_reply;
+use super::kv_rates::{Rate, parse_seconds};
+use super::load::{self, Load, Tally, own_cpu};
+use super::monitors;
+use super::protocols::{Dialect, ServerReply};
+use crate::lab::cluster::Cluster;
+use crate::lab::{LabError, Result};
+use crate::node::spawn;
+use crate::node::views::latency::Histogram;
+use crate::progress::Progress;
+use serde_json::json;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Longest wait for one redirect.
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const CLOSED: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example: phalanx bench front --clients 64 --seconds 10")]
+pub struct Options {
+    /// Clients; each has one request under way
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub clients: u64,
+    /// Duration in seconds, for each kind of connection
+    #[arg(long = "seconds", default_value = "5", value_name = "SECONDS", value_parser = parse_seconds)]
+    pub span: Duration,
+    /// Number of nodes to start
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub nodes: u64,
+    /// Measure a running server instead
+    #[arg(long, value_name = "HOST:PORT")]
+    pub endpoint: Option<String>,
+}
+
+/// Measures both kinds; `progress` shows how far it is.
+///
+/// # Errors
+/// Nodes do not start, or the server cannot be driven.
+pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Rate>> {
+    monitors::raise_file_limit();
+    // Dropped at the end: it kills its nodes.
+    let own;
+    let address = match &options.endpoint {
+        Some(address) => address.clone(),
+        None => {
+            progress.begin(&format!("starting {} nodes", options.nodes));
+            own = Cluster::ready(exe, options.nodes, &json!({}))?;
+            own.settle()?;
+            own.front()
+        }
+    };
+    let (clients, span) = (options.clients as usize, options.span);
+    let warm_up = (span / 5).min(Duration::from_secs(2));
+    let load = Load { addresses: vec![address.clone()], clients, pipeline: 1, keys: 1, warm_up, span };
+    progress.begin_timed(&format!("kept connections: {clients} clients for {} s", span.as_secs_f64()), span);
+    let kept = load::run(&load, &|| Box::new(Redirect))?;
+    progress.begin_timed(&format!("a connection per request: {clients} clients for {} s", span.as_secs_f64()), span);
+    let closed = run_closed(&load)?;
+    Ok(vec![Rate::new("kept connections", &kept), Rate::new("a connection per request", &closed)])
+}
+
+/// One connection that asks for redirects.
+struct Redirect;
+
+impl Dialect for Redirect {
+    fn hello(&mut self) -> (Vec<u8>, usize) {
+        (Vec::new(), 0)
+    }
+
+    fn write_command(&mut self, _: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(KEPT);
+    }
+
+    fn close_run(&mut self, _: &mut Vec<u8>) -> usize {
+        0
+    }
+
+    fn read_reply(
+        &mut self,
+        input: &[u8],
+        _: &mut Vec<u8>,
+    ) -> std::result::Result<Option<(usize, ServerReply)>, String> {
+        Ok(http_reply::read(input)?.map(|reply| (reply.length, judge(reply.status))))
+    }
+}
+
+fn judge(status: &str) -> ServerReply {
+    if status.starts_with("307") { ServerReply::Fine } else { ServerReply::Refused(status.to_string()) }
+}
+
+/// Clients that connect for each request, each in a thread of its own.
+fn run_closed(load: &Load) -> Result<Tally> {
+    let failed = |e| LabError::io(format!("connect to {}", load.addresses[0]))(e);
+    let address = load.addresses[0].to_socket_addrs().map_err(failed)?.next();
+    let address = address.ok_or_else(|| LabError::Answer(format!("{} is no address", load.addresses[0])))?;
+    let begin = Instant::now() + load.warm_up;
+    let end = begin + load.span;
+    let (send, tallies) = crossbeam_channel::bounded(load.clients);
+    for _ in 0..load.clients {
+        let send = send.clone();
+        spawn::spawn("bench-client", move || drop(send.send(ask_until(address, begin, end)))).map_err(failed)?;
+    }
+    drop(send);
+    let cpu_before = own_cpu();
+    let mut total = Tally { span: load.span, ..Tally::default() };
+    for tally in &tallies {
+        let tally = tally.map_err(failed)?;
+        total.times.merge(&tally.times);
+        total.errors += tally.errors;
+        total.first_error = total.first_error.or(tally.first_error);
+    }
+    total.own_cpu = (own_cpu() - cpu_before).as_secs_f64() / (load.warm_up + load.span).as_secs_f64();
+    Ok(total)
+}
+
+fn ask_until(address: SocketAddr, begin: Instant, end: Instant) -> io::Result<Tally> {
+    let mut tally = Tally { times: Histogram::default(), ..Tally::default() };
+    loop {
+        let sent_at = Instant::now();
+        if sent_at >= end {
+            return Ok(tally);
+        }
+        let reply = ask(address)?;
+        match reply {
+            _ if sent_at < begin => {}
+            ServerReply::Refused(why) => {
+                tally.errors += 1;
+                tally.first_error.get_or_insert(why);
+            }
+            _ => tally.times.record(sent_at.elapsed(), 1),
+        }
+    }
+}
+
+/// One request on a connection of its own, read to its end.
+fn ask(address: SocketAddr) -> io::Result<ServerReply> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(CLOSED)?;
+    let mut answer = Vec::with_capacity(1024);
+    stream.read_to_end(&mut answer)?;
+    match http_reply::read(&answer).map_err(io::Error::other)? {
+        Some(reply) => Ok(judge(reply.status)),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::front_rates::*;
+    use std::net::TcpListener;
+
+    /// A server that answers each request with the next of these, in turn, and closes if it is told to.
+    fn serve(answers: &'static [&'static str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for (at, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                std::thread::spawn(move || {
+                    let (mut bytes, mut turn) = ([0; 1024], at);
+                    while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                        let answer = answers[turn % answers.len()];
+                        turn += 1;
+                        let text = format!("HTTP/1.1 {answer}\r\nContent-Length: 2\r\n\r\nno");
+                        if stream.write_all(text.as_bytes()).is_err() || bytes[..read].ends_with(b"close\r\n\r\n") {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn redirects_are_counted_and_refusals_are_errors_both_ways() {
+        let address = serve(&["307 Temporary Redirect", "503 Service Unavailable"]);
+        let ms = Duration::from_millis;
+        let load = Load { addresses: vec![address], clients: 3, pipeline: 1, keys: 1, warm_up: ms(20), span: ms(200) };
+        for tally in [load::run(&load, &|| Box::new(Redirect)).unwrap(), run_closed(&load).unwrap()] {
+            assert!(tally.times.count() > 5 && tally.errors > 5, "{tally:?}");
+            assert_eq!(tally.first_error.as_deref(), Some("503 Service Unavailable"));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_ends_early_is_an_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = vec![listener.local_addr().unwrap().to_string()];
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let ms = Duration::from_millis;
+        assert!(
+            run_closed(&Load { addresses, clients: 1, pipeline: 1, keys: 1, warm_up: ms(1), span: ms(50) }).is_err()
+        );
+    }
+}

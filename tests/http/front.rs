@@ -1,0 +1,143 @@
+//! The redirector serves many connections in one thread: nobody has to wait for another client, and the deadlines are
+//! those of a node's own connections.
+
+use crate::fake_host::*;
+use phalanx::http::{self, Server};
+use phalanx::node::Listener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+const GET: &str = "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+fn redirected(stream: &mut TcpStream) {
+    stream.write_all(GET.as_bytes()).unwrap();
+    assert_eq!(read_answer(stream).status, 307);
+}
+
+#[test]
+fn connections_that_wait_for_nothing_have_no_thread() {
+    let served = serve_front(patient());
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| served.connect()).collect();
+    for _ in 0..3 {
+        streams.iter_mut().for_each(redirected);
+    }
+    for _ in 0..20 {
+        assert_eq!(served.get("/b").header("Location"), Some("http://127.0.0.1:6702/b"));
+    }
+    wait_until("only those that are kept are open", || served.host.connections.load(SeqCst) == 50);
+    assert_eq!(served.host.threads_started.load(SeqCst), 0);
+    drop(streams);
+    wait_until("all connections have ended", || served.host.connections.load(SeqCst) == 0);
+}
+
+#[test]
+fn a_head_that_comes_slowly_is_cut_off_and_delays_nobody() {
+    let served = serve_front(quick());
+    let mut slow: Vec<TcpStream> = (0..8).map(|_| served.connect()).collect();
+    slow.iter_mut().for_each(|stream| stream.write_all(b"GET / HTT").unwrap());
+    let mut other = served.connect();
+    let begun = Instant::now();
+    for at in 0.. {
+        redirected(&mut other);
+        // A byte now and then does not help: the deadline is for the whole head.
+        let _ = slow[at % 8].write_all(b"P");
+        if begun.elapsed() > Duration::from_millis(800) {
+            break;
+        }
+    }
+    for stream in &mut slow {
+        let mut text = String::new();
+        let read = stream.read_to_string(&mut text);
+        assert!(read.is_ok() || read.is_err_and(|e| e.kind() == ErrorKind::ConnectionReset));
+        assert!(text.is_empty() || Answer::parse(&text).status == 408, "{text}");
+    }
+    wait_until("only the other is left", || served.host.connections.load(SeqCst) == 1);
+    assert_eq!(served.host.threads_started.load(SeqCst), 8);
+    // A head in two parts is as good as one.
+    let mut parts = served.connect();
+    parts.write_all(&GET.as_bytes()[..20]).unwrap();
+    wait_until("its first part was read", || served.host.threads_started.load(SeqCst) == 9);
+    parts.write_all(&GET.as_bytes()[20..]).unwrap();
+    assert_eq!(read_answer(&mut parts).status, 307);
+}
+
+#[test]
+fn silent_and_idle_clients_are_closed_in_time() {
+    let deadlines = quick();
+    let served = serve_front(deadlines);
+    let begun = Instant::now();
+    let (mut silent, mut idle) = (served.connect(), served.connect());
+    redirected(&mut idle);
+    assert!(is_closed(&mut silent));
+    let (silent_for, slack) = (begun.elapsed(), Duration::from_secs(2));
+    assert!(silent_for >= deadlines.head && silent_for < deadlines.head + slack, "{silent_for:?}");
+    assert!(is_closed(&mut idle));
+    let idle_for = begun.elapsed();
+    assert!(idle_for >= deadlines.idle && idle_for < deadlines.idle + slack, "{idle_for:?}");
+    assert_eq!(served.host.threads_started.load(SeqCst), 0);
+    wait_until("both are gone", || served.host.connections.load(SeqCst) == 0);
+}
+
+#[test]
+fn requests_sent_ahead_are_answered_in_order() {
+    let served = serve_front(patient());
+    let mut stream = served.connect();
+    let all: String = (0..300).map(|n| format!("GET /{n} HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
+    stream.write_all(all.as_bytes()).unwrap();
+    for n in 0..300 {
+        let answer = read_answer(&mut stream);
+        assert_eq!(answer.header("Location"), Some(format!("http://127.0.0.1:6702/{n}").as_str()));
+    }
+}
+
+#[test]
+fn who_does_not_read_delays_nobody() {
+    let served = serve_front(patient());
+    let mut greedy = served.connect();
+    greedy.set_nonblocking(true).unwrap();
+    let many = GET.repeat(1000);
+    let is_full = || (&greedy).write(many.as_bytes()).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+    wait_until("neither side's buffers take more", is_full);
+    let (begun, mut other) = (Instant::now(), served.connect());
+    for _ in 0..100 {
+        redirected(&mut other);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(served.host.threads_started.load(SeqCst), 1, "it has a thread of its own");
+    // When it reads at last, it gets whole answers.
+    greedy.set_nonblocking(false).unwrap();
+    for _ in 0..100 {
+        assert_eq!(read_answer(&mut greedy).status, 307);
+    }
+}
+
+#[test]
+fn connections_are_counted_and_refused_beyond_the_limit() {
+    let served = serve_front(patient());
+    served.host.connections_max.store(2, SeqCst);
+    let mut two = [served.connect(), served.connect()];
+    two.iter_mut().for_each(redirected);
+    assert_eq!(read_answer(&mut served.connect()).status, 503);
+    drop(two);
+    wait_until("there is room again", || served.host.connections.load(SeqCst) == 0);
+    redirected(&mut served.connect());
+}
+
+#[test]
+fn the_end_of_the_node_ends_idle_connections() {
+    let host = FakeHost::new(4);
+    let server = Server::new(host.clone(), patient());
+    let listener = Listener::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let (address, own) = (listener.address().unwrap(), listener.try_clone().unwrap());
+    let serving = std::thread::spawn(move || http::front::serve_host(&own, &server));
+    let mut idle = TcpStream::connect(address).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    redirected(&mut idle);
+    host.stop();
+    listener.shut_down();
+    serving.join().unwrap();
+    assert!(is_closed(&mut idle));
+    assert_eq!(host.connections.load(SeqCst), 0);
+}
