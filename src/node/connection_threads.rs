@@ -114,7 +114,12 @@ mod tests {
 
     fn wait_idle(threads: &ConnectionThreads, count: usize) {
         let begun = Instant::now();
-        while lock(&threads.0).get("test-conn").map_or(0, Vec::len) != count {
+        loop {
+            let idle = lock(&threads.0).get("test-conn").map_or(0, Vec::len);
+            assert!(idle <= IDLE_MAX, "{idle} idle threads");
+            if idle == count {
+                return;
+            }
             assert!(begun.elapsed() < 4 * IDLE_FOR, "{:?}", lock(&threads.0));
             thread::yield_now();
         }

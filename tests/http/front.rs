@@ -4,6 +4,7 @@
 use crate::fake_host::*;
 use phalanx::http::{self, Server};
 use phalanx::node::Listener;
+use phalanx::settings::Settings;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering::SeqCst;
@@ -111,6 +112,29 @@ fn who_does_not_read_delays_nobody() {
     for _ in 0..100 {
         assert_eq!(read_answer(&mut greedy).status, 307);
     }
+}
+
+/// The form of the log-in page is read as it arrives, in a thread.
+#[test]
+fn a_form_that_comes_slowly_delays_nobody() {
+    let settings = Settings { client_password: Some("open-sesame".into()), ..Settings::default() };
+    let served = serve_on(FakeHost::with(4, settings), patient(), "127.0.0.1:0", true);
+    let form = "password=open-sesame&next=%2F";
+    let head = format!(
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n",
+        form.len()
+    );
+    let mut slow = served.connect();
+    slow.write_all(head.as_bytes()).unwrap();
+    wait_until("it has a thread", || served.host.threads_started.load(SeqCst) == 1);
+    assert_eq!(served.get("/a").status, 401);
+    slow.write_all(form.as_bytes()).unwrap();
+    let answer = read_answer(&mut slow);
+    assert!(answer.status == 303 && answer.header("Set-Cookie").is_some(), "{answer:?}");
+    // The connection is kept, by its thread.
+    slow.write_all(GET.as_bytes()).unwrap();
+    assert_eq!(read_answer(&mut slow).status, 401);
 }
 
 #[test]
