@@ -383,7 +383,7 @@ fn a_node_with_another_secret_does_not_join() -> Result<()> {
     let readable =
         format!("{} contains cluster_secret, but other users can read it", cluster.settings_path().display());
     assert!(cluster.log(1).contains(&format!("warning: {readable} (mode 644): chmod 600")), "{}", cluster.log(1));
-    cluster.set_env("PHALANX_CLUSTER_SECRET", "something else");
+    cluster.set_env("PHALANX_CLUSTER_SECRET", "something else of the same length");
     cluster.spawn(4, &[])?;
     cluster.wait_until("node 4 is told why", Duration::from_secs(20), || {
         cluster.log(4).contains("cluster_secret differs").then_some(())

@@ -117,7 +117,7 @@ fn a_umask_of_777_leaves_the_owner_its_files() {
 #[test]
 fn what_run_sh_and_nodes_write_is_for_nobody_else() {
     let mut runner = ScriptRunner::new();
-    runner.set("PHALANX_CLUSTER_SECRET", "nobody shall read it");
+    runner.set("PHALANX_CLUSTER_SECRET", "nobody but nodes shall read it");
     let data = runner.dir.path().join("data");
     // As an older version left it, with the umask of most people.
     std::fs::create_dir_all(data.join("node-1")).unwrap();

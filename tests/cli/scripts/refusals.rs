@@ -33,6 +33,7 @@ fn a_data_folder_that_cannot_be_written_is_named() {
 /// What nodes listen on, what they tell, and how that stands in URLs.
 #[test]
 fn every_kind_of_host_works_in_the_scripts() {
+    const PASSWORD: &str = "open sesame";
     for (host, advertised, shown) in [
         ("::1", None, "[::1]"),
         ("localhost", None, "localhost"),
@@ -47,6 +48,7 @@ fn every_kind_of_host_works_in_the_scripts() {
         let mut runner = ScriptRunner::new();
         runner.set("PHALANX_HOST", host);
         runner.set("PHALANX_CLUSTER_SECRET", "abracadabra-abracadabra");
+        runner.set("PHALANX_CLIENT_PASSWORD", PASSWORD);
         if let Some(advertised) = advertised {
             runner.set("PHALANX_ADVERTISE_HOST", advertised);
         }
@@ -67,7 +69,7 @@ fn every_kind_of_host_works_in_the_scripts() {
         wait_explained("config.json names both nodes", WITHIN, names_both).unwrap();
         // The front door of this host, and where it sends a client.
         let front = format!("{shown}:{}", runner.block.front());
-        let redirect = web::get(&front, "/x", WITHIN).unwrap();
+        let redirect = web::ask_with(Some(PASSWORD), &front, "GET", "/x", None, WITHIN).unwrap();
         let to = redirect.header("location").unwrap_or_default().to_string();
         assert!(to.starts_with(&format!("http://{shown}:")), "{host}: {redirect:?}");
         let seen = runner.run(&["status"]);
