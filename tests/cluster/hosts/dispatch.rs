@@ -1,7 +1,7 @@
 //! Clients go only to nodes that can serve them: a node that has lost its way to the leader takes another, one that has
 //! none takes no clients, and one that vanishes or freezes gets those of the first moment only.
 
-use super::{Hosts, is_apart};
+use super::{CLIENT_PASSWORD, Hosts, is_apart};
 use phalanx::lab::{Result, poll, web};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Where the front door of a host sends a client, or the status that it answers with.
 fn knock(hosts: &Hosts, at: u64, path: &str) -> std::result::Result<u64, u16> {
     let door = format!("10.77.0.{at}:{}", hosts.cluster.front().rsplit(':').next().unwrap());
-    let answer = web::get(&door, path, Duration::from_secs(5)).unwrap();
+    let within = Duration::from_secs(5);
+    let answer = web::ask_with(Some(CLIENT_PASSWORD), &door, "GET", path, None, within).unwrap();
     let to = answer.header("location").map(str::to_string);
     match to.and_then(|to| hosts.ids().into_iter().find(|id| to == format!("http://{}{path}", hosts.cluster.http(*id))))
     {
