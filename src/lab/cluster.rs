@@ -186,6 +186,11 @@ impl Cluster {
         let host = self.hosts.get(&id).map_or("127.0.0.1", |host| &host.address);
         format!("{host}:{}", u64::from(base) + id)
     }
+    /// The setting `client_password` of the nodes.
+    pub fn client_password(&self) -> Option<String> {
+        self.client_password.clone()
+    }
+
     /// `host:port` of the front door of this host.
     pub fn front(&self) -> String {
         format!("127.0.0.1:{}", self.block.front())

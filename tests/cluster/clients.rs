@@ -112,12 +112,14 @@ pub struct Onlooker {
 impl Onlooker {
     pub fn start(cluster: &Cluster) -> Onlooker {
         let stop = Arc::new(AtomicBool::new(false));
-        let (should_stop, addresses) = (stop.clone(), cluster.addresses());
+        let (should_stop, addresses, password) = (stop.clone(), cluster.addresses(), cluster.client_password());
         let thread = std::thread::spawn(move || {
             let mut seen: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
             while !should_stop.load(Ordering::Relaxed) {
                 for address in &addresses {
-                    let Ok(answer) = web::get(address, "/v1/status", Duration::from_millis(100)) else { continue };
+                    let within = Duration::from_millis(100);
+                    let answer = web::ask_with(password.as_deref(), address, "GET", "/v1/status", None, within);
+                    let Ok(answer) = answer else { continue };
                     let Ok(status) = serde_json::from_slice::<Status>(&answer.body) else { continue };
                     if status.node.role == Role::Leader {
                         seen.entry(status.cluster.term.0).or_default().insert(status.node.id.0);

@@ -92,17 +92,16 @@ fn authenticate(conn: &mut Conn, user: &[u8], password: &[u8]) -> Result<(), Str
             conn.is_known = true;
             Ok(())
         }
-        PasswordCheck::Wrong => Err(WRONG_PASSWORD.to_string()),
+        PasswordCheck::Wrong => Err(format!("{WRONG_PASSWORD}{WHICH_PASSWORD}")),
         PasswordCheck::MustWait(wait) => {
             Err(format!("ERR too many wrong passwords from this address: try again in {} ms", wait.as_millis().max(1)))
         }
     }
 }
 
-/// Clients look for the first word; the rest names the setting for those who send the secret of the nodes, which earlier
-/// versions took.
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled. The password is the setting client_password, and no \
-     longer cluster_secret.";
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// Follows it, for those who send the secret of the nodes, which earlier versions took.
+const WHICH_PASSWORD: &str = " The password is the setting client_password, and no longer cluster_secret.";
 
 pub(crate) fn auth(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let (user, password) = match request.len() {
