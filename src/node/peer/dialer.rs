@@ -14,8 +14,9 @@ use crate::node::shared::Shared;
 use crate::node::shared::link::{Link, LinkInput, Route, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::types::Identity;
-use crate::wire::authentication::{ConnectionTags, FrameTags};
+use crate::wire::authentication::ConnectionTags;
 use crate::wire::codec::WireError;
+use crate::wire::datagram_codec::DatagramKey;
 use crate::wire::handshake::{self, HelloReply};
 use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -25,8 +26,11 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for a connection to be made.
+/// Longest wait for a connection to be made, in the last attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Before that, a connection is tried this long: where packets are lost, TCP repeats its first one only after a second.
+const QUICK_CONNECTS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 /// The connection to a peer that accepts nothing for so long (frozen, cut off) is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection over which what was sent is not acknowledged for so long is closed by the kernel and made anew. Without
@@ -79,7 +83,7 @@ impl Dialer {
             // The next dial answers every check that was requested so far.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
-                Ok((stream, tags, round_trip)) => {
+                Ok((stream, connected, round_trip)) => {
                     if let Some(since) = down_since.take() {
                         info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
                     }
@@ -87,7 +91,7 @@ impl Dialer {
                     backoff = BACKOFF.0;
                     self.route.set_refused(false);
                     let stream = Arc::new(stream);
-                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), tags, ..Wire::default() };
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..connected };
                     self.shared.inboxes.to_core(CoreInput::LinkUp { peer: self.who.id, round_trip });
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
@@ -139,7 +143,8 @@ impl Dialer {
         }
     }
 
-    fn connect(&self) -> Result<(TcpStream, FrameTags, Duration), WireError> {
+    /// A connection, and what its wire begins with.
+    fn connect(&self) -> Result<(TcpStream, Wire, Duration), WireError> {
         let dialed = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
         let Dialed { stream, welcomed, tags, round_trip } = dialed;
         // Before the link is used: a vote from an outdated disk must not reach a node that remembers later promises.
@@ -153,7 +158,10 @@ impl Dialer {
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         #[cfg(target_os = "linux")]
         socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-        Ok((stream, tags.outgoing, round_trip))
+        let key = welcomed.datagrams.map(|name| DatagramKey::new(name, tags.datagrams));
+        let to = stream.peer_addr()?;
+        let datagrams = key.and_then(|key| self.shared.datagrams.path(key, to, round_trip));
+        Ok((stream, Wire { tags: tags.outgoing, datagrams, ..Wire::default() }, round_trip))
     }
 
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
@@ -220,9 +228,7 @@ pub fn dial_as(
     purpose: Purpose,
     timeout: Duration,
 ) -> Result<Dialed, WireError> {
-    let begun = Instant::now();
-    let stream = address::connect(address, timeout)?;
-    let round_trip = begun.elapsed();
+    let (stream, round_trip) = connect(address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, tags)) => Ok(Dialed { stream, welcomed, tags, round_trip }),
@@ -236,6 +242,21 @@ pub fn dial_as(
         }
         Err(e) => Err(e),
     }
+}
+
+/// Connects, at the fourth attempt at the latest; returns how long the successful one took.
+fn connect(address: &str, timeout: Duration) -> io::Result<(TcpStream, Duration)> {
+    let attempt = |within| {
+        let begun = Instant::now();
+        address::connect(address, within).map(|stream| (stream, begun.elapsed()))
+    };
+    for within in QUICK_CONNECTS.into_iter().filter(|within| *within < timeout) {
+        match attempt(within) {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+            connected => return connected,
+        }
+    }
+    attempt(timeout)
 }
 
 /// The first frame of a connection; the handshake fills in the opening.
