@@ -197,6 +197,20 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// Whether it may go as a datagram: many of them, small, and late ones are of no use; or a client waits for them.
+    pub fn may_be_datagram(&self) -> bool {
+        matches!(
+            self,
+            Frame::Raft(_)
+                | Frame::Gossip(_)
+                | Frame::Forward { .. }
+                | Frame::Forwarded(_)
+                | Frame::Relay { .. }
+                | Frame::Probe
+                | Frame::ProbeAnswer
+        )
+    }
+
     /// Whether another node may pass it on. A heartbeat table is not: that it arrives shows that the connection works,
     /// and its rows come from other nodes too.
     pub fn may_be_relayed(&self) -> bool {

@@ -16,6 +16,7 @@ use crate::wire::datagram::{Ack, PIECES_OF_FRAME_MAX, Piece, WINDOW_PIECES, is_p
 use crate::wire::datagram_codec::DatagramKey;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Sequence numbers below the newest that are told apart. Older datagrams count as received before.
 const REPLAY_WINDOW: u64 = 64;
@@ -32,11 +33,24 @@ pub struct Incoming {
     /// never takes it.
     pub forwards: Mutex<ForwardOrder>,
     received: Mutex<Received>,
+    has_brought: AtomicBool,
 }
 
 impl Incoming {
     pub fn new(from: Identity, key: Option<DatagramKey>, place: Arc<ConnectionEntry>) -> Incoming {
-        Incoming { from, key, place, forwards: Mutex::default(), received: Mutex::default() }
+        Incoming {
+            from,
+            key,
+            place,
+            forwards: Mutex::default(),
+            received: Mutex::default(),
+            has_brought: AtomicBool::new(false),
+        }
+    }
+
+    /// Something has arrived; returns whether it is the first.
+    pub fn is_first(&self) -> bool {
+        !self.has_brought.load(Ordering::Relaxed) && !self.has_brought.swap(true, Ordering::Relaxed)
     }
 
     /// Whether a datagram of this number is new.

@@ -2,14 +2,15 @@
 //!
 //! The tour: [`outgoing::Outgoing`] decides for one link when datagrams are sent, and repeats what is not acknowledged;
 //! [`incoming::Incoming`] puts frames of one accepted connection together again, each once and in order;
-//! `forward_order.rs` keeps the order of forwarded requests, of which large ones go over the connection. This file has
-//! the sockets, and which connections there are.
+//! `forward_order.rs` keeps the order of forwarded requests, of which large ones go over the connection; `patience.rs`
+//! says how long that may stand still. This file has the sockets, and which connections there are.
 //! Not here: the bytes (`wire/datagram_codec.rs`), the thread that reads (`node/peer/datagram_reader.rs`), which links
 //! lose packets (`node/threads/core/link_loss.rs`).
 
 pub mod forward_order;
 pub mod incoming;
 pub mod outgoing;
+pub mod patience;
 
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;

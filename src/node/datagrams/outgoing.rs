@@ -124,6 +124,11 @@ impl Outgoing {
         self.lossy_until.max(self.asked_until).is_some_and(|until| now < until)
     }
 
+    /// Whether small frames go as datagrams, and these arrive.
+    pub fn is_arriving(&self, now: Instant) -> bool {
+        self.is_proven && self.is_on(now)
+    }
+
     /// Whether a datagram may be due before the next frame is added.
     pub fn is_waiting(&self) -> bool {
         !self.unacked.is_empty() && self.unanswered < UNANSWERED_MAX

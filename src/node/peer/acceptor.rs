@@ -39,7 +39,7 @@ use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A connection without a frame for so long is half open: gossip alone sends more often.
@@ -170,8 +170,18 @@ fn read_all(
     let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, place, deadline: &deadline }));
     loop {
         read_one(shared, &mut reader, &deadline, incoming, tags)?;
-        place.touch();
-        heard.store(shared.now_ms(), Ordering::Relaxed);
+        note_arrival(shared, incoming, &heard);
+    }
+}
+
+/// Something has arrived over this connection, or as a datagram of it.
+pub(super) fn note_arrival(shared: &Shared, incoming: &Incoming, heard: &AtomicU64) {
+    incoming.place.touch();
+    heard.store(shared.now_ms(), Ordering::Relaxed);
+    // An answer that was on its way over the last connection is lost. Not at the handshake: what is answered before the
+    // other side knows that it is connected would be lost, too.
+    if incoming.is_first() {
+        shared.inboxes.to_core(CoreInput::Rerouted(incoming.from.id));
     }
 }
 

@@ -5,7 +5,7 @@
 //! to the address that a datagram comes from: acknowledgements go to the peer's own address, over the link to it.
 //! Not here: which connections there are (`node/datagrams/`), what frames mean (`acceptor.rs`).
 
-use super::acceptor::{belongs, take_pieces};
+use super::acceptor::{belongs, note_arrival, take_pieces};
 use crate::node::shared::Shared;
 use crate::raft::Refused;
 use crate::warn_seldom;
@@ -54,8 +54,7 @@ fn take(shared: &Arc<Shared>, bytes: &[u8]) {
         return shared.refuse_frame(Refused::Stranger(incoming.from));
     }
     count(&counters.received);
-    incoming.place.touch();
-    shared.heard.of(incoming.from.id).store(shared.now_ms(), Ordering::Relaxed);
+    note_arrival(shared, &incoming, &shared.heard.of(incoming.from.id));
     let Datagram { is_lossy, wants_ack, ack, pieces } = datagram;
     let is_acked = wants_ack || !pieces.is_empty();
     if let Err(e) = take_pieces(shared, &incoming, pieces) {

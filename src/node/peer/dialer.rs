@@ -10,6 +10,7 @@
 use crate::address;
 use crate::limits::SEND_INBOX_MAX;
 use crate::lock::{Mutex, lock};
+use crate::node::datagrams::patience;
 use crate::node::shared::Shared;
 use crate::node::shared::link::{Link, LinkInput, Route, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
@@ -31,12 +32,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Before that, a connection is tried this long: where packets are lost, TCP repeats its first one only after a second.
 const QUICK_CONNECTS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
-/// The connection to a peer that accepts nothing for so long (frozen, cut off) is closed.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection over which what was sent is not acknowledged for so long is closed by the kernel and made anew. Without
-/// this, it would try again ever more seldom, and be of no use for as long again once the network is whole.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// A process that is dying (or just starting) may accept a connection and drop it: so many more dials follow at once.
@@ -155,9 +150,7 @@ impl Dialer {
             return Err(WireError::Io(io::ErrorKind::Interrupted.into()));
         }
         stream.set_read_timeout(None)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+        patience::set(&stream, false)?;
         let key = welcomed.datagrams.map(|name| DatagramKey::new(name, tags.datagrams));
         let to = stream.peer_addr()?;
         let datagrams = key.and_then(|key| self.shared.datagrams.path(key, to, round_trip));

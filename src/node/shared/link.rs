@@ -17,6 +17,7 @@ use crate::limits::LINK_BYTES_MAX;
 use crate::lock::{Mutex, lock};
 use crate::node::datagrams::DatagramPath;
 use crate::node::datagrams::outgoing::LOSSY_FOR;
+use crate::node::datagrams::patience;
 use crate::types::{Identity, NodeId};
 use crate::warn_seldom;
 use crate::wire::authentication::FrameTags;
@@ -88,6 +89,8 @@ pub struct Wire {
     pub forwards: u64,
     /// `None`: no datagrams on this connection.
     pub datagrams: Option<DatagramPath>,
+    /// It may stand still for longer than others (`node/datagrams/patience.rs`).
+    pub is_patient: bool,
 }
 
 /// One connection, for its link and for links to peers that are reached through it.
@@ -311,7 +314,7 @@ impl Line {
         if wire.stream.is_none() {
             return false;
         }
-        if let Some(path) = wire.datagrams.as_mut().filter(|_| may_be_datagram(frame)) {
+        if let Some(path) = wire.datagrams.as_mut().filter(|_| frame.may_be_datagram()) {
             let now = Instant::now();
             let is_on = path.outgoing.is_on(now);
             if is_on && encode_body(frame).is_ok_and(|body| path.outgoing.try_add(now, &body)) {
@@ -338,8 +341,8 @@ impl Line {
     }
 
     fn send_datagrams(&self, wire: &mut Wire) -> bool {
-        let Wire { stream, tags, rest, datagrams, .. } = wire;
-        let (Some(path), Some(_)) = (datagrams, stream) else { return false };
+        let Wire { stream, tags, rest, datagrams, is_patient, .. } = wire;
+        let (Some(path), Some(stream)) = (datagrams, stream) else { return false };
         let now = Instant::now();
         let pieces = path.outgoing.for_connection(now);
         if !pieces.is_empty()
@@ -348,6 +351,11 @@ impl Line {
             warn_seldom!("frame not sent peer={} err={e}", self.peer);
         }
         path.send_due(now);
+        let is_arriving = path.outgoing.is_arriving(now);
+        // If the system refuses it, the connection is about to end anyway.
+        if *is_patient != is_arriving && patience::set(stream, is_arriving).is_ok() {
+            *is_patient = is_arriving;
+        }
         path.outgoing.is_waiting()
     }
 
@@ -382,18 +390,4 @@ impl Line {
         // A full inbox means that the thread will check anyway.
         let _ = self.inbox.try_send(LinkInput::Check);
     }
-}
-
-/// Whether a frame may go as a datagram: many of them, small, and late ones are of no use; or a client waits for them.
-fn may_be_datagram(frame: &Frame) -> bool {
-    matches!(
-        frame,
-        Frame::Raft(_)
-            | Frame::Gossip(_)
-            | Frame::Forward { .. }
-            | Frame::Forwarded(_)
-            | Frame::Relay { .. }
-            | Frame::Probe
-            | Frame::ProbeAnswer
-    )
 }

@@ -212,3 +212,27 @@ fn an_acknowledgement_counts_for_its_connection_and_for_what_was_sent() {
     assert_eq!(left, [1, 2], "0 and 3 were received");
     assert!(!sender.try_add(now, &[0; PIECE_BYTES_MAX * PIECES_OF_FRAME_MAX + 1]), "too large");
 }
+
+#[test]
+fn datagrams_arrive_from_the_first_acknowledgement_until_one_is_late_or_none_is_sent() {
+    let (mut sender, begun) = (outgoing(), Instant::now());
+    let at = |ms| begun + Duration::from_millis(ms);
+    let ack = Ack { connection: sender.key.connection, below: 1, beyond: 0 };
+    sender.on_loss(at(0), LOSSY_FOR);
+    assert!(sender.try_add(at(0), b"first") && !sender.due(at(0)).is_empty());
+    assert!(!sender.is_arriving(at(10)), "nothing was acknowledged");
+    sender.on_ack(at(10), &ack, false);
+    assert!(!sender.is_arriving(at(10)), "the connection says nothing of datagrams");
+    sender.on_ack(at(20), &ack, true);
+    assert!(sender.is_arriving(at(20)) && !sender.is_arriving(at(0) + LOSSY_FOR));
+    assert!(sender.try_add(at(30), b"second") && sender.for_connection(at(900)).is_empty());
+    assert!(sender.is_arriving(at(900)));
+    assert_eq!(sender.for_connection(at(30) + LATE).len(), 1);
+    assert!(!sender.is_arriving(at(30) + LATE), "the network may be cut");
+}
+
+#[test]
+fn the_first_arrival_on_a_connection_is_told_apart() {
+    let receiver = receiver(&key());
+    assert!(receiver.is_first() && !receiver.is_first());
+}

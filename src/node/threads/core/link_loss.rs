@@ -16,6 +16,8 @@ const LATE: Duration = Duration::from_millis(60);
 /// Without a leader all messages go both ways: an election that takes longer costs writes. That says nothing of the
 /// links.
 const WITHOUT_LEADER_FOR: Duration = Duration::from_secs(1);
+/// How long a follower whose link to the leader loses packets sends datagrams to the others, too, after each look.
+const WITH_LOSSY_LEADER_FOR: Duration = Duration::from_secs(1);
 
 impl Core {
     /// Looks for links that lose packets.
@@ -38,8 +40,14 @@ impl Core {
             (_, Some(leader)) => {
                 let late = LATE + Duration::from_millis(2 * self.shared.settings.heartbeat_ms);
                 let is_late = self.shared.leader_age().is_some_and(|age| age > late);
-                if let Some(link) = self.links.get(&leader).filter(|_| is_late) {
-                    link.on_loss();
+                let Some(to_leader) = self.links.get(&leader) else { return };
+                if is_late {
+                    to_leader.on_loss();
+                }
+                // Nothing is regular enough on the others to show a loss; what is gossiped would fill a connection that
+                // stands still, until it is closed.
+                if to_leader.is_lossy() {
+                    self.links.values().for_each(|link| link.use_datagrams(WITH_LOSSY_LEADER_FOR));
                 }
             }
             (_, None) => self.links.values().for_each(|link| link.use_datagrams(WITHOUT_LEADER_FOR)),
