@@ -8,6 +8,7 @@
 //! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
 //!   [`shared::Shared`]. `client_access.rs` checks clients' passwords; `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that
 //!   read the database, `pubsub.rs` the channels of PUBLISH, `scan_cursors.rs` the positions of SCANs.
+//! - `datagrams/` repeats small frames of links that lose packets.
 //! - `reports/` builds the heartbeat row, the status and the metrics from it.
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
 //! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the
@@ -28,6 +29,7 @@
 pub(crate) mod accept;
 pub(crate) mod client_access;
 pub(crate) mod connection_threads;
+pub(crate) mod datagrams;
 pub(crate) mod front;
 pub(crate) mod handle;
 pub(crate) mod interface;

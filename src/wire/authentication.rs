@@ -117,7 +117,13 @@ impl Secrets {
             let key: [u8; 32] = self.mac(b"frames", side).finalize().into_bytes().into();
             FrameTags { keyed: Some(keyed(&key)), next: 0 }
         };
-        ConnectionTags { outgoing: direction(side), incoming: direction(side.other()) }
+        // Only the dialer sends any.
+        let datagrams: [u8; 32] = self.mac(b"datagrams", Side::Dialer).finalize().into_bytes().into();
+        ConnectionTags {
+            outgoing: direction(side),
+            incoming: direction(side.other()),
+            datagrams: DatagramTags { keyed: Some(keyed(&datagrams)) },
+        }
     }
 }
 
@@ -132,6 +138,44 @@ pub struct ConnectionTags {
     pub outgoing: FrameTags,
     /// For frames that it takes.
     pub incoming: FrameTags,
+    /// For datagrams of the dialer.
+    pub datagrams: DatagramTags,
+}
+
+/// The tags of a connection's datagrams, which arrive in any order or not at all: the sequence number is in them.
+#[derive(Clone, Default)]
+pub struct DatagramTags {
+    keyed: Option<Hmac<Sha256>>,
+}
+
+impl DatagramTags {
+    /// Bytes after each datagram.
+    pub(super) fn tag_bytes(&self) -> usize {
+        if self.keyed.is_some() { TAG_BYTES } else { 0 }
+    }
+
+    pub(super) fn tag(&self, bytes: &[u8]) -> Option<[u8; TAG_BYTES]> {
+        let mut mac = self.keyed.clone()?;
+        mac.update(bytes);
+        let whole = mac.finalize().into_bytes();
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(&whole[..TAG_BYTES]);
+        Some(tag)
+    }
+
+    /// Compares in constant time.
+    pub(super) fn is_tag(&self, bytes: &[u8], tag: &[u8]) -> bool {
+        self.keyed.clone().is_none_or(|mut mac| {
+            mac.update(bytes);
+            tag.len() == TAG_BYTES && mac.verify_truncated_left(tag).is_ok()
+        })
+    }
+}
+
+impl fmt::Debug for DatagramTags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramTags").field("has_tags", &self.keyed.is_some()).finish()
+    }
 }
 
 /// One direction of a connection: the tag of each frame, in order.
@@ -182,10 +226,15 @@ impl fmt::Debug for FrameTags {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::types::{Addresses, NodeId};
     use crate::wire::{PROTOCOL, Purpose};
+
+    /// Of a connection with a secret.
+    pub fn datagram_tags() -> DatagramTags {
+        secrets().tags(Side::Dialer).datagrams
+    }
 
     fn secrets() -> Secrets {
         let from = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
@@ -272,5 +321,15 @@ mod tests {
         let key = Key::of("for the phalanx and nobody else");
         assert_eq!(format!("{key:?}"), "Key(********)");
         assert!(!format!("{:?}", secrets().tags(Side::Dialer)).contains("Hmac"));
+    }
+
+    #[test]
+    fn both_sides_have_the_datagrams_key_and_it_is_not_that_of_frames() {
+        let (dialer, acceptor) = (secrets().tags(Side::Dialer), secrets().tags(Side::Acceptor));
+        let tag = dialer.datagrams.tag(b"a").unwrap();
+        assert!(acceptor.datagrams.is_tag(b"a", &tag) && !acceptor.datagrams.is_tag(b"b", &tag));
+        let mut frames = dialer.outgoing;
+        assert!(!acceptor.datagrams.is_tag(b"a", &frames.tag(b"a").unwrap()));
+        assert!(!acceptor.datagrams.is_tag(b"a", &tag[..15]));
     }
 }

@@ -211,6 +211,7 @@ mod tests {
             who: Identity { id: NodeId(3), uuid: Uuid::from_u128(7) },
             cluster: Some(Uuid::from_u128(9)),
             remembered: Default::default(),
+            datagrams: None,
         }
     }
 

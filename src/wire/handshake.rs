@@ -12,7 +12,8 @@
 
 use super::authentication::{ConnectionTags, Key, Side, Transcript};
 use super::codec::{WireError, read_frame, read_tagged, write_frame, write_tagged};
-use super::{Difference, Frame, Hello, PROTOCOL};
+use super::datagram::ConnectionId;
+use super::{Difference, Frame, Hello, PROTOCOL, Purpose};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
 use crate::types::Identity;
@@ -61,6 +62,8 @@ pub struct HelloReply {
     pub cluster: Option<Uuid>,
     /// What it remembers of the dialer's promises.
     pub remembered: Promise,
+    /// The connection's name in datagrams; `None`: it takes none.
+    pub datagrams: Option<ConnectionId>,
 }
 
 /// The dialer's side: returns the identity of the acceptor, and the tags of later frames. `intended`: the expected
@@ -110,9 +113,9 @@ pub fn dial(
         Frame::Welcome { who, cluster, .. } if proved.is_some_and(|proved| proved != (who, cluster)) => {
             Err(WireError::Unexpected("change of the acceptor's name"))
         }
-        Frame::Welcome { who, cluster, remembered } => {
+        Frame::Welcome { who, cluster, remembered, datagrams } => {
             is_intended(intended, who, cluster)?;
-            Ok((HelloReply { who, cluster, remembered }, tags))
+            Ok((HelloReply { who, cluster, remembered, datagrams }, tags))
         }
         Frame::Reject { why } => Err(WireError::Rejected(why)),
         Frame::Differs { what, cluster } => Err(WireError::Differs { what, cluster }),
@@ -139,7 +142,7 @@ fn reject<T>(mut to: &TcpStream, tags: &mut ConnectionTags, why: String) -> Resu
 
 /// The acceptor's side: returns the hello of a dialer that was welcomed, and the tags of later frames; otherwise the
 /// dialer was sent the reason. `remember` returns what this node remembers of the dialer; `None`: close the connection
-/// without an answer, and the dialer tries again.
+/// without an answer, and the dialer tries again. `datagrams`: the name of a peer connection in datagrams.
 ///
 /// # Errors
 /// When the dialer is declined, declines itself, or does not complete the handshake in time.
@@ -148,6 +151,7 @@ pub fn accept(
     me: Identity,
     cluster: Option<Uuid>,
     key: Option<&Key>,
+    datagrams: Option<ConnectionId>,
     remember: impl Fn(&Hello) -> Option<Promise>,
 ) -> Result<(Hello, ConnectionTags), WireError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
@@ -190,7 +194,8 @@ pub fn accept(
         return reject(stream, &mut tags, format!("this is cluster {ours}, not {theirs}"));
     }
     let Some(remembered) = remember(&hello) else { return Err(WireError::Unexpected("purpose")) };
-    write_tagged(&mut to, &Frame::Welcome { who: me, cluster, remembered }, &mut tags.outgoing)?;
+    let datagrams = datagrams.filter(|_| hello.purpose == Purpose::Peer);
+    write_tagged(&mut to, &Frame::Welcome { who: me, cluster, remembered, datagrams }, &mut tags.outgoing)?;
     Ok((hello, tags))
 }
 
@@ -198,7 +203,6 @@ pub fn accept(
 mod tests {
     use super::*;
     use crate::types::{Addresses, NodeId, Term};
-    use crate::wire::Purpose;
     use std::net::TcpListener;
 
     type Dialed = Result<(HelloReply, ConnectionTags), WireError>;
@@ -226,7 +230,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let accepting = std::thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            let accepted = accept(&stream, who(2), cluster, secret.map(Key::of).as_ref(), remember);
+            let accepted = accept(&stream, who(2), cluster, secret.map(Key::of).as_ref(), None, remember);
             (accepted, stream)
         });
         (address, accepting)
@@ -249,7 +253,8 @@ mod tests {
             let (dialed, accepted) = shake((cluster, secret), (cluster, secret));
             let remembered = Promise { term: Term(1), ..Promise::default() };
             let ((welcomed, mut ours), (hello, mut theirs)) = (dialed.unwrap(), accepted.unwrap());
-            assert_eq!((welcomed, hello.from), (HelloReply { who: who(2), cluster, remembered }, who(1)));
+            let expected = HelloReply { who: who(2), cluster, remembered, datagrams: None };
+            assert_eq!((welcomed, hello.from), (expected, who(1)));
             let frame = Frame::Reject { why: "to and fro".into() };
             for (tags, other) in
                 [(&mut ours.outgoing, &mut theirs.incoming), (&mut theirs.outgoing, &mut ours.incoming)]
@@ -378,6 +383,7 @@ mod tests {
                 who: who(2),
                 cluster: None,
                 remembered: Promise { term: Term(1000), ..Promise::default() },
+                datagrams: None,
             },
             |_| Frame::AcceptorProof { who: who(2), cluster: None, proof: [0; 32] },
             // Its own words, played back.
@@ -408,7 +414,7 @@ mod tests {
         let silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let before = Instant::now();
-        assert!(accept(&stream, who(2), None, None, remember).is_err());
+        assert!(accept(&stream, who(2), None, None, None, remember).is_err());
         assert!(before.elapsed() < HANDSHAKE_DEADLINE * 3);
         drop(silent);
     }

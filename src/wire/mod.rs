@@ -4,11 +4,13 @@
 //! sends the first frame (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
 //! [`Frame::Reject`]. If there is a `cluster_secret`, both prove it before the welcome, and each later frame is
 //! followed by a tag. After that a `Peer` connection carries frames one way, from dialer to acceptor, so each pair of
-//! nodes has two. `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
+//! nodes has two; on links that lose packets small frames go as datagrams beside it (`datagram.rs`). `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
 //! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
 pub mod authentication;
 pub mod codec;
+pub mod datagram;
+pub mod datagram_codec;
 pub mod handshake;
 pub mod heartbeat;
 #[cfg(test)]
@@ -19,6 +21,7 @@ use crate::raft;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use datagram::{Ack, ConnectionId, Piece};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -115,6 +118,8 @@ pub enum Frame {
         cluster: Option<Uuid>,
         /// What the acceptor remembers of the dialer.
         remembered: raft::Promise,
+        /// The connection's name in datagrams; `None`: the acceptor takes none.
+        datagrams: Option<ConnectionId>,
     },
     /// Acceptor declines, in a sentence for people.
     Reject { why: String },
@@ -135,8 +140,9 @@ pub enum Frame {
     Gossip(heartbeat::GossipTable),
     /// To which nodes the sender has just redirected clients: node and count.
     HandedOut(Vec<(NodeId, u32)>),
-    /// What a follower's clients ask of the leader, in order, each with its number there.
-    Forward(Vec<(u64, Ask)>),
+    /// What a follower's clients ask of the leader, in order, each with its number there. `order` counts these frames on
+    /// this connection, from 0: those in datagrams may overtake others. `None`: another node passes it on.
+    Forward { order: Option<u64>, asks: Vec<(u64, Ask)> },
     /// Answers to `Forward`, by number.
     Forwarded(Vec<(u64, Forwarded)>),
     /// What the coming snapshot covers.
@@ -184,9 +190,27 @@ pub enum Frame {
     Probe,
     /// Answer to `Probe`.
     ProbeAnswer,
+    /// What no datagram has brought in time: received once, by whichever way comes first.
+    Pieces(Vec<Piece>),
+    /// Answer to `Pieces`: datagrams may be blocked in both directions, or in one.
+    Acked(Ack),
 }
 
 impl Frame {
+    /// Whether it may go as a datagram: many of them, small, and late ones are of no use; or a client waits for them.
+    pub fn may_be_datagram(&self) -> bool {
+        matches!(
+            self,
+            Frame::Raft(_)
+                | Frame::Gossip(_)
+                | Frame::Forward { .. }
+                | Frame::Forwarded(_)
+                | Frame::Relay { .. }
+                | Frame::Probe
+                | Frame::ProbeAnswer
+        )
+    }
+
     /// Whether another node may pass it on. A heartbeat table is not: that it arrives shows that the connection works,
     /// and its rows come from other nodes too.
     pub fn may_be_relayed(&self) -> bool {
@@ -195,7 +219,7 @@ impl Frame {
             Frame::Raft(_)
                 | Frame::Remembered(_)
                 | Frame::HandedOut(_)
-                | Frame::Forward(_)
+                | Frame::Forward { .. }
                 | Frame::Forwarded(_)
                 | Frame::Published { .. }
                 | Frame::AskScan { .. }

@@ -36,7 +36,8 @@ fn node(id: u64) -> (SocketAddr, JoinHandle<Accepted>) {
     let address = listener.local_addr().unwrap();
     let accepting = std::thread::spawn(move || {
         let stream = listener.accept().unwrap().0;
-        let accepted = handshake::accept(&stream, who(id), None, Some(&Key::of(SECRET)), |_| Some(Promise::default()));
+        let accepted =
+            handshake::accept(&stream, who(id), None, Some(&Key::of(SECRET)), None, |_| Some(Promise::default()));
         (accepted, stream)
     });
     (address, accepting)

@@ -16,6 +16,7 @@ use super::relay;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_DEADLINE};
 use crate::lock::lock;
 use crate::node::accept::{self, Arrival};
+use crate::node::datagrams::incoming::Incoming;
 use crate::node::listener::Listener;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
@@ -27,7 +28,9 @@ use crate::raft::Refused;
 use crate::types::Identity;
 use crate::warn_seldom;
 use crate::wire::authentication::{ConnectionTags, FrameTags};
-use crate::wire::codec::{WireError, read_body, read_header, skip_body, write_tagged};
+use crate::wire::codec::{WireError, decode_body, read_body, read_header, skip_body, write_tagged};
+use crate::wire::datagram::Piece;
+use crate::wire::datagram_codec::DatagramKey;
 use crate::wire::handshake::DeadlineReader;
 use crate::wire::{Frame, Hello, Purpose, handshake};
 use log::debug;
@@ -36,7 +39,7 @@ use std::convert::Infallible;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A connection without a frame for so long is half open: gossip alone sends more often.
@@ -64,7 +67,7 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
             // The peer tries again.
             let Arrival::Client(stream, _) = arrival else { return };
             let stream = Arc::new(stream);
-            let (shared, place) = (Arc::clone(shared), places.enter(Arc::clone(&stream)));
+            let (shared, place) = (Arc::clone(shared), Arc::new(places.enter(Arc::clone(&stream))));
             let started = spawn::spawn_with_stack("recv", STACK_BYTES, move || {
                 serve(&shared, &stream, &place);
                 let _ = stream.shutdown(Shutdown::Both);
@@ -77,10 +80,11 @@ pub fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
     );
 }
 
-fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
+fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Arc<ConnectionEntry>) {
     let _ = stream.set_nodelay(true);
     let key = shared.peer_key.as_ref();
-    let (hello, mut tags) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, |hello| {
+    let name = shared.datagrams.name();
+    let (hello, mut tags) = match handshake::accept(stream, shared.me, Some(shared.cluster), key, name, |hello| {
         Some(shared.remembers(&hello.from))
     }) {
         Ok(accepted) => accepted,
@@ -98,7 +102,11 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &ConnectionEntry) {
         Purpose::Peer | Purpose::Snapshot if hello.cluster != Some(shared.cluster) => {
             Err(WireError::Unexpected("peer without a cluster"))
         }
-        Purpose::Peer => serve_peer(shared, stream, hello, place, &mut tags.incoming),
+        Purpose::Peer => {
+            let key = name.map(|name| DatagramKey::new(name, tags.datagrams.clone()));
+            let incoming = Arc::new(Incoming::new(from, key, Arc::clone(place)));
+            serve_peer(shared, stream, hello, &incoming, &mut tags.incoming)
+        }
         // A node in a cluster grants no claim.
         Purpose::Ask | Purpose::Claim { .. } => {
             answer(stream, &mut tags, Frame::DiscoveryAnswer(discovery_answer(shared, from.id)))
@@ -125,13 +133,14 @@ fn serve_peer(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     hello: Hello,
-    place: &ConnectionEntry,
+    incoming: &Arc<Incoming>,
     tags: &mut FrameTags,
 ) -> Result<(), WireError> {
-    let from = hello.from;
+    let (from, place) = (hello.from, &incoming.place);
     let is_proved = shared.peer_key.is_some();
     shared.inboxes.to_core(CoreInput::Met { who: from, addresses: hello.addresses, is_proved });
-    let Err(ended) = read_all(shared, stream, from, place, tags);
+    let Err(ended) = read_all(shared, stream, incoming, tags);
+    shared.datagrams.close(incoming);
     // The end of a connection in a member's name means nothing while that member is heard over another connection.
     if !place.is_one_of_many(from, &Purpose::Peer) {
         shared.inboxes.to_core(CoreInput::PeerClosed(from));
@@ -143,10 +152,10 @@ fn serve_peer(
 fn read_all(
     shared: &Arc<Shared>,
     stream: &TcpStream,
-    from: Identity,
-    place: &ConnectionEntry,
+    incoming: &Arc<Incoming>,
     tags: &mut FrameTags,
 ) -> Result<Infallible, WireError> {
+    let (from, place) = (incoming.from, &incoming.place);
     let early = match belongs(shared, from) {
         true => io::Cursor::default(),
         false => wait_until_known(shared, stream, from, tags)?,
@@ -154,14 +163,25 @@ fn read_all(
     if !place.recognize(from, &Purpose::Peer) {
         return Err(WireError::Unexpected("connection: all places are taken"));
     }
+    shared.datagrams.open(incoming);
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     let heard = shared.heard.of(from.id);
     let deadline = Cell::new(None);
-    let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, deadline: &deadline }));
+    let mut reader = BufReader::with_capacity(READ_BYTES.0, early.chain(Source { stream, place, deadline: &deadline }));
     loop {
-        read_one(shared, &mut reader, &deadline, from, tags)?;
-        place.touch();
-        heard.store(shared.now_ms(), Ordering::Relaxed);
+        read_one(shared, &mut reader, &deadline, incoming, tags)?;
+        note_arrival(shared, incoming, &heard);
+    }
+}
+
+/// Something has arrived over this connection, or as a datagram of it.
+pub(super) fn note_arrival(shared: &Shared, incoming: &Incoming, heard: &AtomicU64) {
+    incoming.place.touch();
+    heard.store(shared.now_ms(), Ordering::Relaxed);
+    // An answer that was on its way over the last connection is lost. Not at the handshake: what is answered before the
+    // other side knows that it is connected would be lost, too.
+    if incoming.is_first() {
+        shared.inboxes.to_core(CoreInput::Rerouted(incoming.from.id));
     }
 }
 
@@ -196,6 +216,7 @@ fn wait_until_known(
 /// The frames of a known node. While a frame has a deadline, no read lasts longer.
 struct Source<'a> {
     stream: &'a TcpStream,
+    place: &'a ConnectionEntry,
     deadline: &'a Cell<Option<Instant>>,
 }
 
@@ -207,9 +228,19 @@ impl Read for Source<'_> {
                 self.stream.set_read_timeout(Some(SILENCE_MAX))?;
                 read
             }
-            None => (&mut &*self.stream).read(into),
+            None => loop {
+                match (&mut &*self.stream).read(into) {
+                    // All came as datagrams.
+                    Err(e) if is_timeout(&e) && self.place.silence() < SILENCE_MAX => {}
+                    read => return read,
+                }
+            },
         }
     }
+}
+
+fn is_timeout(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Reads one frame for the thread that it is for. A large frame waits for memory, and has one deadline in total.
@@ -217,9 +248,10 @@ fn read_one(
     shared: &Arc<Shared>,
     reader: &mut dyn Read,
     deadline: &Cell<Option<Instant>>,
-    from: Identity,
+    incoming: &Incoming,
     tags: &mut FrameTags,
 ) -> Result<(), WireError> {
+    let from = incoming.from;
     let header = read_header(reader, FRAME_BYTES_MAX)?;
     if !belongs(shared, from) {
         skip_body(reader, header, tags)?;
@@ -236,15 +268,41 @@ fn read_one(
         deadline.set(None);
         frame
     };
-    take(shared, from, frame).inspect_err(|e| warn_seldom!("protocol error of peer peer={} err={e}", from.id))
+    take(shared, incoming, frame).inspect_err(|e| warn_seldom!("protocol error of peer peer={} err={e}", from.id))
 }
 
 /// Whether frames of this identity are accepted. If there is a secret, the handshake has proved that the node knows it.
-fn belongs(shared: &Shared, who: Identity) -> bool {
+pub(super) fn belongs(shared: &Shared, who: Identity) -> bool {
     shared.peer_key.is_some() || shared.view().known.contains(&who)
 }
 
-fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireError> {
+/// Takes a frame of a connection.
+pub(super) fn take(shared: &Arc<Shared>, incoming: &Incoming, frame: Frame) -> Result<(), WireError> {
+    let from = incoming.from;
+    match frame {
+        Frame::Pieces(pieces) => {
+            take_pieces(shared, incoming, pieces)?;
+            if let (Some(ack), Some(link)) = (incoming.ack(), shared.links().get(&from.id)) {
+                link.send(&Frame::Acked(ack));
+            }
+        }
+        Frame::Acked(ack) => {
+            if let Some(link) = shared.links().get(&from.id).filter(|link| link.who == from) {
+                link.on_ack(&ack, false);
+            }
+        }
+        Frame::Forward { order: Some(order), asks } => {
+            let mut forwards = lock(&incoming.forwards);
+            let ready = forwards.take(order, asks).ok_or(WireError::Unexpected("order of requests"))?;
+            ready.into_iter().for_each(|asks| shared.inboxes.to_core(CoreInput::Forward { from, asks }));
+        }
+        frame => give_on(shared, from, frame)?,
+    }
+    Ok(())
+}
+
+/// Gives a frame to the thread that it is for. It may have come from its sender by way of another node.
+fn give_on(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireError> {
     match frame {
         Frame::Raft(message) => {
             // The handshake has established the sender; a message in another node's name is an error.
@@ -260,7 +318,7 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
         Frame::ConfigFile(text) => config_writer::hear(shared, from.id, &text),
         Frame::Goodbye => shared.inboxes.to_core(CoreInput::Goodbye(from)),
         Frame::HandedOut(list) => shared.heard_handed_out(&list),
-        Frame::Forward(asks) => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
+        Frame::Forward { asks, .. } => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
         Frame::Published { channel, message } => publish(shared, channel, message),
         Frame::AskScan { cursor } => {
             if let Some(link) = shared.links().get(&from.id) {
@@ -276,7 +334,7 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
             let is_known = belongs(shared, origin);
             if let Some(frame) = relay::on_relay(shared, from, (origin, to), frame, is_known)? {
                 // The node that passed it on did nothing wrong.
-                if let Err(e) = take(shared, origin, frame) {
+                if let Err(e) = give_on(shared, origin, frame) {
                     warn_seldom!("protocol error of peer, relayed by={} peer={} err={e}", from.id, origin.id);
                 }
             }
@@ -288,6 +346,17 @@ fn take(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), WireEr
         }
         Frame::ProbeAnswer => lock(&shared.dispatch).answered(shared.now_ms(), from.id),
         _ => return Err(WireError::Unexpected("frame on a peer connection")),
+    }
+    Ok(())
+}
+
+/// Gives on the frames that these pieces complete.
+pub(super) fn take_pieces(shared: &Arc<Shared>, incoming: &Incoming, pieces: Vec<Piece>) -> Result<(), WireError> {
+    for body in incoming.take(pieces)? {
+        match decode_body(&body)? {
+            Frame::Pieces(_) | Frame::Acked(_) => return Err(WireError::Unexpected("frame in a datagram")),
+            frame => take(shared, incoming, frame)?,
+        }
     }
     Ok(())
 }

@@ -10,12 +10,14 @@
 use crate::address;
 use crate::limits::SEND_INBOX_MAX;
 use crate::lock::{Mutex, lock};
+use crate::node::datagrams::patience;
 use crate::node::shared::Shared;
 use crate::node::shared::link::{Link, LinkInput, Route, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::types::Identity;
-use crate::wire::authentication::{ConnectionTags, FrameTags};
+use crate::wire::authentication::ConnectionTags;
 use crate::wire::codec::WireError;
+use crate::wire::datagram_codec::DatagramKey;
 use crate::wire::handshake::{self, HelloReply};
 use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -25,14 +27,11 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest wait for a connection to be made.
+/// Longest wait for a connection to be made, in the last attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The connection to a peer that accepts nothing for so long (frozen, cut off) is closed.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection over which what was sent is not acknowledged for so long is closed by the kernel and made anew. Without
-/// this, it would try again ever more seldom, and be of no use for as long again once the network is whole.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(5);
+/// Before that, a connection is tried this long: where packets are lost, TCP repeats its first one only after a second.
+const QUICK_CONNECTS: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 /// First and longest pause between two dials.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// A process that is dying (or just starting) may accept a connection and drop it: so many more dials follow at once.
@@ -79,7 +78,7 @@ impl Dialer {
             // The next dial answers every check that was requested so far.
             while queue.try_recv().is_ok() {}
             let why = match self.connect() {
-                Ok((stream, tags, round_trip)) => {
+                Ok((stream, connected, round_trip)) => {
                     if let Some(since) = down_since.take() {
                         info!("peer up peer={} down_ms={}", self.who.id, since.elapsed().as_millis());
                     }
@@ -87,7 +86,7 @@ impl Dialer {
                     backoff = BACKOFF.0;
                     self.route.set_refused(false);
                     let stream = Arc::new(stream);
-                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), tags, ..Wire::default() };
+                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..connected };
                     self.shared.inboxes.to_core(CoreInput::LinkUp { peer: self.who.id, round_trip });
                     let ended = self.drain_until_broken(&stream, queue);
                     *lock(&self.wire) = Wire::default();
@@ -139,7 +138,8 @@ impl Dialer {
         }
     }
 
-    fn connect(&self) -> Result<(TcpStream, FrameTags, Duration), WireError> {
+    /// A connection, and what its wire begins with.
+    fn connect(&self) -> Result<(TcpStream, Wire, Duration), WireError> {
         let dialed = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
         let Dialed { stream, welcomed, tags, round_trip } = dialed;
         // Before the link is used: a vote from an outdated disk must not reach a node that remembers later promises.
@@ -150,10 +150,11 @@ impl Dialer {
             return Err(WireError::Io(io::ErrorKind::Interrupted.into()));
         }
         stream.set_read_timeout(None)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
-        Ok((stream, tags.outgoing, round_trip))
+        patience::set(&stream, false)?;
+        let key = welcomed.datagrams.map(|name| DatagramKey::new(name, tags.datagrams));
+        let to = stream.peer_addr()?;
+        let datagrams = key.and_then(|key| self.shared.datagrams.path(key, to, round_trip));
+        Ok((stream, Wire { tags: tags.outgoing, datagrams, ..Wire::default() }, round_trip))
     }
 
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
@@ -220,9 +221,7 @@ pub fn dial_as(
     purpose: Purpose,
     timeout: Duration,
 ) -> Result<Dialed, WireError> {
-    let begun = Instant::now();
-    let stream = address::connect(address, timeout)?;
-    let round_trip = begun.elapsed();
+    let (stream, round_trip) = connect(address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, tags)) => Ok(Dialed { stream, welcomed, tags, round_trip }),
@@ -236,6 +235,21 @@ pub fn dial_as(
         }
         Err(e) => Err(e),
     }
+}
+
+/// Connects, at the fourth attempt at the latest; returns how long the successful one took.
+fn connect(address: &str, timeout: Duration) -> io::Result<(TcpStream, Duration)> {
+    let attempt = |within| {
+        let begun = Instant::now();
+        address::connect(address, within).map(|stream| (stream, begun.elapsed()))
+    };
+    for within in QUICK_CONNECTS.into_iter().filter(|within| *within < timeout) {
+        match attempt(within) {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+            connected => return connected,
+        }
+    }
+    attempt(timeout)
 }
 
 /// The first frame of a connection; the handshake fills in the opening.

@@ -25,8 +25,9 @@ use uuid::Uuid;
 
 /// Longest wait for a connection to this node itself.
 const WAKE_TIMEOUT: Duration = Duration::from_millis(300);
-/// Questions that are answered at the same time; further ones wait.
-const ANSWERS_MAX: usize = 16;
+/// Questions that are answered at the same time; further ones wait. Where packets are lost, each node asks several
+/// times.
+const ANSWERS_MAX: usize = 64;
 /// Largest answer to a question.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -196,7 +197,7 @@ pub fn wake(listening: std::net::SocketAddr) {
 }
 
 fn answer(stream: &TcpStream, asker: &Asker, claims: &Claims) -> Result<(), WireError> {
-    let (hello, mut tags) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), |hello| {
+    let (hello, mut tags) = handshake::accept(stream, asker.me, asker.cluster, asker.key.as_ref(), None, |hello| {
         // Members dial again and again, also once this node runs.
         matches!(hello.purpose, Purpose::Ask | Purpose::Claim { .. } | Purpose::Join { .. }).then(Promise::default)
     })?;

@@ -15,6 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
+/// Time between the first two attempts to ask an address within a round; each further gap is half as long again. A
+/// question takes some five packets each way, of which each may be lost.
+const ATTEMPT_GAP: Duration = Duration::from_millis(200);
+/// The most of them: a running node has a place for all of seven nodes.
+const ATTEMPTS_MAX: usize = 6;
+
 /// Bootstraps this node's cluster on disk.
 type Bootstrap<'a> = dyn FnMut(Uuid) -> Result<(), String> + 'a;
 
@@ -40,32 +46,44 @@ impl<'a> RealWorld<'a> {
         RealWorld { asker, claims, front, stop_asked, bootstrap: RefCell::new(Box::new(bootstrap)) }
     }
 
-    /// Asks all addresses at the same time; returns the answers in the same order.
+    /// Asks all addresses at the same time; returns the answers in the same order. One that has not answered is asked
+    /// again over a new connection, beside the first: where packets are lost, TCP waits a second for the first answer.
     fn all(
         &self,
         addresses: &[String],
         patience: Duration,
         question: impl Fn(&Asker, &str) -> Result<DiscoveryAnswer, WireError> + Clone + Send + 'static,
     ) -> Vec<Result<DiscoveryAnswer, AskError>> {
-        let (to, answers) = bounded(addresses.len().max(1));
-        for (place, address) in addresses.iter().cloned().enumerate() {
+        let (to, answers) = bounded(addresses.len().max(1) * ATTEMPTS_MAX);
+        let attempt = |place: usize, address: &String| {
             let (to, asker, question) = (to.clone(), self.asker.clone(), question.clone());
+            let address = address.clone();
             // Not joined: a thread that hangs ends at its own deadline.
             let started = spawn::spawn("ask", move || {
-                let _ = to.send((place, question(&asker, &address).map_err(to_ask_error)));
+                let _ = to.try_send((place, question(&asker, &address).map_err(to_ask_error)));
             });
             if let Err(e) = started {
                 log::warn!("cannot start a thread for discovery err={e}");
             }
+        };
+        let mut all: Vec<Option<Result<DiscoveryAnswer, AskError>>> = addresses.iter().map(|_| None).collect();
+        let (deadline, mut attempts) = (Instant::now() + patience, 0);
+        let (mut next, mut gap) = (Instant::now(), ATTEMPT_GAP);
+        while all.iter().any(Option::is_none) {
+            if attempts < ATTEMPTS_MAX && Instant::now() >= next {
+                let open = addresses.iter().enumerate().filter(|(place, _)| all[*place].is_none());
+                open.for_each(|(place, address)| attempt(place, address));
+                (attempts, next, gap) = (attempts + 1, next + gap, gap * 3 / 2);
+            }
+            let until = if attempts < ATTEMPTS_MAX { next.min(deadline) } else { deadline };
+            match answers.recv_deadline(until) {
+                Ok((_, Err(AskError::Timeout))) => {}
+                Ok((place, answer)) => _ = all[place].get_or_insert(answer),
+                Err(_) if Instant::now() >= deadline => break,
+                Err(_) => {}
+            }
         }
-        drop(to);
-        let mut all: Vec<Result<DiscoveryAnswer, AskError>> =
-            addresses.iter().map(|_| Err(AskError::Timeout)).collect();
-        let deadline = Instant::now() + patience;
-        while let Ok((place, answer)) = answers.recv_deadline(deadline) {
-            all[place] = answer;
-        }
-        all
+        all.into_iter().map(|answer| answer.unwrap_or(Err(AskError::Timeout))).collect()
     }
 }
 

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections of strangers. More: the oldest is closed.
 pub const STRANGERS_MAX: usize = 64;
@@ -117,6 +117,18 @@ impl ConnectionEntry {
         self.heard_ms.store(self.table.now_ms(), Ordering::Relaxed);
     }
 
+    /// Closes the connection, wherever it stands.
+    pub fn close(&self) {
+        let table = lock(&self.table.open);
+        let all = table.strangers.iter().chain(table.known.values().flatten());
+        all.filter(|open| open.number == self.number).for_each(OpenConnection::close);
+    }
+
+    /// How long nothing was received, or sent.
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(self.table.now_ms().saturating_sub(self.heard_ms.load(Ordering::Relaxed)))
+    }
+
     /// Whether the identity is heard over another connection for this purpose: then the end of this one means nothing.
     pub fn is_one_of_many(&self, who: Identity, purpose: &Purpose) -> bool {
         let table = lock(&self.table.open);
@@ -159,7 +171,6 @@ mod tests {
     use crate::types::NodeId;
     use std::io::Read;
     use std::net::TcpListener;
-    use std::time::Duration;
     use uuid::Uuid;
 
     fn who(id: u64) -> Identity {

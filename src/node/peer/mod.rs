@@ -1,6 +1,7 @@
 //! Connections between nodes.
 
 pub(crate) mod acceptor;
+pub(crate) mod datagram_reader;
 pub(crate) mod dialer;
 pub(crate) mod discovery_client;
 pub(crate) mod discovery_io;

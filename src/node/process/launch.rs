@@ -8,9 +8,10 @@ use super::{renew, stop};
 use crate::cluster::dispatch::{Candidate, Leadership};
 use crate::limits;
 use crate::lock::lock;
+use crate::node::datagrams::Datagrams;
 use crate::node::handle::Handle;
 use crate::node::listener::Listener;
-use crate::node::peer::{acceptor, reunite};
+use crate::node::peer::{acceptor, datagram_reader, reunite};
 use crate::node::reports::status;
 use crate::node::shared::Shared;
 use crate::node::shared::inboxes::{self, Receivers};
@@ -171,8 +172,20 @@ impl Services {
 /// # Errors
 /// See [`LaunchError`]; nothing runs then, unless it is the system that refuses a thread.
 pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchError> {
-    let NodeParts { settings, peer_key, me, dir, folder, store, durable, ports, stopper, is_gateway, console, members } =
-        parts;
+    let NodeParts {
+        settings,
+        peer_key,
+        me,
+        dir,
+        folder,
+        store,
+        durable,
+        mut ports,
+        stopper,
+        is_gateway,
+        console,
+        members,
+    } = parts;
     let who = me.identity();
     let anchor = folder.anchor()?;
     let Services { registry, readers, news } = Services::open(&settings, &me, &dir, &store)?;
@@ -192,6 +205,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         is_gateway,
         snapshots: store.snapshots(),
         sql: Some(readers),
+        datagrams: Datagrams::new(std::mem::take(&mut ports.datagrams)),
         stopper,
         known: raft.known(),
         log_ms: registry.applied().at_ms,
@@ -276,6 +290,10 @@ impl Threads<'_> {
         let handle = Handle::new(Arc::clone(self.shared));
         let (http, resp, front) = (handle.clone(), handle.clone(), handle);
         self.start("peers", move |s| acceptor::accept_all(&s, &ports.peer))?;
+        for socket in self.shared.datagrams.sockets() {
+            let socket = Arc::clone(socket);
+            self.start("datagrams", move |s| datagram_reader::read_all(&s, &socket))?;
+        }
         self.start("http", move |_| (endpoints.http)(ports.http, http))?;
         self.start("resp", move |_| (endpoints.resp)(ports.resp, resp))?;
         self.start("door", move |_| (endpoints.front)(ports.front, front))
@@ -334,6 +352,7 @@ impl Running {
         }
         shared.finish_stop();
         close(&peer);
+        shared.datagrams.wake();
         let _ = inboxes.gossip.try_send(GossipInput::Stop);
         let _ = inboxes.pubsub.send_timeout(PubSubInput::Stop, Duration::from_millis(200));
         let _ = inboxes.takeover.try_send(TakeoverInput::Stop);

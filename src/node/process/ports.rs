@@ -15,10 +15,13 @@ use log::warn;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
+/// A thread that waits for datagrams sees within this time that the node has stopped, if it is not woken.
+const DATAGRAM_WAIT: Duration = Duration::from_secs(1);
 /// A rule of the system for ports that several processes share.
 const SHARED_PORT_HINT: &str = ". If other nodes of this host use it: a port can be shared only by processes of one \
      user, so start all nodes as the same user";
@@ -47,6 +50,8 @@ pub struct Ports {
     pub http: Listener,
     pub resp: Listener,
     pub front: Listener,
+    /// On the peer port; none on loopback, or where the port is taken.
+    pub datagrams: Vec<UdpSocket>,
 }
 
 impl Ports {
@@ -72,6 +77,7 @@ impl Ports {
             http: take(ports.http, "HTTP", "service_port_base", false)?,
             resp: take(ports.kv, "Redis protocol", "kv_port_base", false)?,
             front: take(settings.service_port, "front door", "service_port", true)?,
+            datagrams: bind_datagrams(&settings.host, ports.peer),
         })
     }
 
@@ -138,6 +144,27 @@ fn bind_one(at: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
     }
     socket.bind(&at.into())?;
     Ok(socket.into())
+}
+
+/// The sockets for datagrams. A node without any goes on over its connections alone.
+fn bind_datagrams(host: &str, port: u16) -> Vec<UdpSocket> {
+    let addresses = addresses_of(host, port).unwrap_or_default();
+    let mut sockets = Vec::new();
+    for (at, _) in addresses.into_iter().filter(|(at, _)| !at.ip().is_loopback()) {
+        let bound = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP)).and_then(|socket| {
+            if at.is_ipv6() {
+                socket.set_only_v6(!at.ip().is_unspecified())?;
+            }
+            socket.bind(&at.into())?;
+            socket.set_read_timeout(Some(DATAGRAM_WAIT))?;
+            Ok(UdpSocket::from(socket))
+        });
+        match bound {
+            Ok(socket) => sockets.push(socket),
+            Err(e) => warn!("no datagrams at UDP port {at}: links that lose packets will be slow err={e}"),
+        }
+    }
+    sockets
 }
 
 /// Closes a listener and ends the `accept` that waits on it. Connecting to wake it is only done where the system does

@@ -4,6 +4,7 @@
 
 use crate::cluster::health::Health;
 use crate::lock::lock;
+use crate::node::datagrams;
 use crate::node::process::log_queue;
 use crate::node::quota;
 use crate::node::shared::clock::now_ms;
@@ -132,6 +133,8 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             link::too_large_total(),
         ),
         counter("phalanx_peer_handshakes_failed_total", "Handshakes refused", load(&counters.peer_handshakes_failed)),
+        counter("phalanx_datagrams_sent_total", "Datagrams sent to other nodes", datagrams::sent_total()),
+        counter("phalanx_datagrams_received_total", "Datagrams taken", load(&shared.datagrams.counters.received)),
     ];
     let refused = [
         ("stranger", &counters.frames_of_strangers),
@@ -205,6 +208,25 @@ fn by_label(shared: &Shared) -> Vec<Metric> {
         rows.push(Metric {
             labels: vec![("outcome", outcome.to_string())],
             ..counter("phalanx_kv_command_errors_total", "Commands that were not done, or not known to be done", count)
+        });
+    }
+    let received = &shared.datagrams.counters;
+    for (why, count) in
+        [("unknown", &received.unknown), ("malformed", &received.malformed), ("repeated", &received.repeated)]
+    {
+        rows.push(Metric {
+            labels: vec![("why", why.to_string())],
+            ..counter("phalanx_datagrams_refused_total", "Datagrams that were not taken", count.load(Ordering::Relaxed))
+        });
+    }
+    for (id, link) in shared.links().iter() {
+        rows.push(Metric {
+            labels: vec![("peer", id.0.to_string())],
+            ..gauge(
+                "phalanx_link_lossy",
+                "1 while small messages to a peer go as datagrams",
+                u64::from(link.is_lossy()),
+            )
         });
     }
     for (action, times) in [

@@ -3,6 +3,7 @@
 //! A thread that has a frame writes it to the socket itself, without waiting: waking a thread costs more than writing
 //! most frames. What the socket does not accept at once is left to the thread `send-m`, which may wait. If the
 //! connection is down or too far behind, the frame is dropped; raft and gossip treat that like a loss on the network.
+//! While the link loses packets, small frames go as datagrams (`node/datagrams/`).
 //!
 //! While the connection does not work, frames go to the connection of another node, which passes them on (`Relay`): so
 //! nobody who writes to a peer needs to know how it is reached.
@@ -14,18 +15,23 @@
 
 use crate::limits::LINK_BYTES_MAX;
 use crate::lock::{Mutex, lock};
+use crate::node::datagrams::DatagramPath;
+use crate::node::datagrams::outgoing::LOSSY_FOR;
+use crate::node::datagrams::patience;
 use crate::types::{Identity, NodeId};
 use crate::warn_seldom;
-use crate::wire::Frame;
 use crate::wire::authentication::FrameTags;
 use crate::wire::codec::{encode_body, encode_onto};
+use crate::wire::datagram::Ack;
+use crate::wire::{Ask, Frame};
 use crossbeam_channel::Sender;
-use log::debug;
+use log::{debug, info};
 use rustix::net::SendFlags;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A turn that queues more than this writes in between.
 const FLUSH_BYTES: usize = 256 << 10;
@@ -79,6 +85,12 @@ pub struct Wire {
     pub rest: Vec<u8>,
     /// `send-m` is writing what came before `rest`.
     pub is_draining: bool,
+    /// Frames of forwarded requests on this connection, whichever way they went.
+    pub forwards: u64,
+    /// `None`: no datagrams on this connection.
+    pub datagrams: Option<DatagramPath>,
+    /// It may stand still for longer than others (`node/datagrams/patience.rs`).
+    pub is_patient: bool,
 }
 
 /// One connection, for its link and for links to peers that are reached through it.
@@ -170,6 +182,15 @@ impl Link {
         is_queued
     }
 
+    /// As [`Link::try_queue`], for requests of clients: they arrive in this order.
+    pub fn try_forward(&self, asks: Vec<(u64, Ask)>) -> bool {
+        match self.route.is_relayed.load(Ordering::Acquire) {
+            // In the order in which the node that passes them on receives them.
+            true => self.queue_within(&Frame::Forward { order: None, asks }, LINK_BYTES_MAX / 2),
+            false => self.line.forward(asks),
+        }
+    }
+
     fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
         let Some(line) = self.through(frame) else { return self.line.queue_within(frame, bytes_max) };
         let Ok(body) = encode_body(frame) else { return self.line.queue_within(frame, bytes_max) };
@@ -187,13 +208,47 @@ impl Link {
         is_queued
     }
 
-    /// Writes what was queued as far as the socket accepts it without waiting; `send-m` writes the rest.
-    pub fn flush(&self) {
-        self.line.flush();
-        if self.route.is_relayed.load(Ordering::Acquire) {
-            let line = lock(&self.route.through).clone();
-            line.iter().for_each(Line::flush);
-        }
+    /// Writes what was queued as far as the socket accepts it without waiting; `send-m` writes the rest. Sends the
+    /// datagrams that are due; returns whether some may be due again soon.
+    pub fn flush(&self) -> bool {
+        let is_waiting = self.line.flush();
+        let through = match self.route.is_relayed.load(Ordering::Acquire) {
+            true => lock(&self.route.through).clone(),
+            false => None,
+        };
+        through.is_some_and(|line| line.flush()) || is_waiting
+    }
+
+    /// The link loses packets, as this node has seen: small frames go as datagrams for so long.
+    pub fn on_loss(&self) {
+        self.line.with_datagrams(|path, now| {
+            if path.outgoing.on_loss(now, LOSSY_FOR) {
+                info!("answers are late: small messages go as datagrams, too peer={}", self.who.id);
+            }
+        });
+    }
+
+    /// Whether the link loses packets or not, small frames go as datagrams for so long.
+    pub fn use_datagrams(&self, lasts: Duration) {
+        self.line.with_datagrams(|path, now| _ = path.outgoing.on_loss(now, lasts));
+    }
+
+    /// The peer says that the link loses packets.
+    pub fn on_asked(&self) {
+        self.line.with_datagrams(|path, now| path.outgoing.on_asked(now));
+    }
+
+    /// The peer has received these pieces. `by_datagram`: a datagram says so.
+    pub fn on_ack(&self, ack: &Ack, by_datagram: bool) {
+        self.line.with_datagrams(|path, now| path.outgoing.on_ack(now, ack, by_datagram));
+    }
+
+    /// Tells the peer what this node has received of its datagrams.
+    pub fn acknowledge(&self, ack: Ack) {
+        self.line.with_datagrams(|path, now| {
+            path.outgoing.set_ack(ack);
+            path.send_due(now);
+        });
     }
 
     /// Whether the peer has a connection of this node, be it one that works or not.
@@ -204,6 +259,12 @@ impl Link {
     /// Whether frames have a way to the peer.
     pub fn is_usable(&self) -> bool {
         self.route.is_relayed.load(Ordering::Acquire) || self.is_up()
+    }
+
+    /// Whether small frames go as datagrams now.
+    pub fn is_lossy(&self) -> bool {
+        let wire = lock(&self.line.wire);
+        wire.datagrams.as_ref().is_some_and(|path| path.outgoing.is_on(Instant::now()))
     }
 
     /// Has the thread check whether the peer is still there.
@@ -234,15 +295,36 @@ impl Route {
 }
 
 impl Line {
-    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
+    fn forward(&self, asks: Vec<(u64, Ask)>) -> bool {
         let mut wire = lock(&self.wire);
+        let frame = Frame::Forward { order: Some(wire.forwards), asks };
+        let is_queued = self.queue_onto(&mut wire, &frame, LINK_BYTES_MAX / 2);
+        wire.forwards += u64::from(is_queued);
+        is_queued
+    }
+
+    fn queue_within(&self, frame: &Frame, bytes_max: usize) -> bool {
+        self.queue_onto(&mut lock(&self.wire), frame, bytes_max)
+    }
+
+    fn queue_onto(&self, wire: &mut Wire, frame: &Frame, bytes_max: usize) -> bool {
         if wire.rest.len() >= FLUSH_BYTES {
-            self.write(&mut wire);
+            self.write(wire);
         }
-        if wire.stream.is_none() || wire.rest.len() > bytes_max {
+        if wire.stream.is_none() {
             return false;
         }
-        let Wire { rest, tags, .. } = &mut *wire;
+        if let Some(path) = wire.datagrams.as_mut().filter(|_| frame.may_be_datagram()) {
+            let now = Instant::now();
+            let is_on = path.outgoing.is_on(now);
+            if is_on && encode_body(frame).is_ok_and(|body| path.outgoing.try_add(now, &body)) {
+                return true;
+            }
+        }
+        if wire.rest.len() > bytes_max {
+            return false;
+        }
+        let Wire { rest, tags, .. } = wire;
         let queued = encode_onto(rest, frame, tags);
         if let Err(e) = &queued {
             TOO_LARGE.fetch_add(1, Ordering::Relaxed);
@@ -251,8 +333,37 @@ impl Line {
         queued.is_ok()
     }
 
-    fn flush(&self) {
-        self.write(&mut lock(&self.wire));
+    fn flush(&self) -> bool {
+        let mut wire = lock(&self.wire);
+        let is_waiting = self.send_datagrams(&mut wire);
+        self.write(&mut wire);
+        is_waiting
+    }
+
+    fn send_datagrams(&self, wire: &mut Wire) -> bool {
+        let Wire { stream, tags, rest, datagrams, is_patient, .. } = wire;
+        let (Some(path), Some(stream)) = (datagrams, stream) else { return false };
+        let now = Instant::now();
+        let pieces = path.outgoing.for_connection(now);
+        if !pieces.is_empty()
+            && let Err(e) = encode_onto(rest, &Frame::Pieces(pieces), tags)
+        {
+            warn_seldom!("frame not sent peer={} err={e}", self.peer);
+        }
+        path.send_due(now);
+        let is_arriving = path.outgoing.is_arriving(now);
+        // If the system refuses it, the connection is about to end anyway.
+        if *is_patient != is_arriving && patience::set(stream, is_arriving).is_ok() {
+            *is_patient = is_arriving;
+        }
+        path.outgoing.is_waiting()
+    }
+
+    /// Changes the state of the datagrams, if there are any.
+    fn with_datagrams(&self, change: impl FnOnce(&mut DatagramPath, Instant)) {
+        if let Some(path) = &mut lock(&self.wire).datagrams {
+            change(path, Instant::now());
+        }
     }
 
     fn write(&self, wire: &mut Wire) {

@@ -20,6 +20,7 @@ use crate::cluster::log_clock::{LogClock, Skews};
 use crate::cluster::reachability::relay::Ways;
 use crate::lock::{Mutex, Permit, lock};
 use crate::node::client_access::ClientAccess;
+use crate::node::datagrams::Datagrams;
 use crate::node::front::Neighbours;
 use crate::node::peer::newcomers::Newcomers;
 use crate::node::process::logging::{self, EXIT_DISK};
@@ -195,6 +196,8 @@ pub struct Shared {
     pub incoming_snapshot: Permit,
     /// Memory for large frames that peers are sending.
     pub peer_frames: PeerFrames,
+    /// Datagrams of links that lose packets.
+    pub datagrams: Datagrams,
     /// Members that this node has admitted and that were not heard yet.
     pub newcomers: Mutex<Newcomers>,
     started: Instant,
@@ -238,6 +241,7 @@ pub struct Parts {
     pub snapshots: Snapshots,
     /// The database, if it has one.
     pub sql: Option<ReaderPool>,
+    pub datagrams: Datagrams,
     /// Ends this process.
     pub stopper: Stopper,
     /// What an earlier process knew of this node's state.
@@ -299,6 +303,7 @@ impl Shared {
             stopper: parts.stopper,
             incoming_snapshot: Permit::new(),
             peer_frames: PeerFrames::default(),
+            datagrams: parts.datagrams,
             newcomers: Mutex::default(),
             started: Instant::now(),
             started_ms,

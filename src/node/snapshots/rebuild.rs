@@ -46,7 +46,7 @@ pub fn give(
     to: Identity,
     place: &ConnectionEntry,
 ) -> Result<(), WireError> {
-    let ConnectionTags { outgoing, incoming } = tags;
+    let ConnectionTags { outgoing, incoming, .. } = tags;
     let mut out = stream;
     let refuse = |mut out: &TcpStream, tags: &mut FrameTags, why: &str| {
         write_tagged(&mut out, &Frame::Reject { why: why.to_string() }, tags)

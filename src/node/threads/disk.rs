@@ -9,7 +9,6 @@
 
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
-use crate::node::shared::link::Link;
 use crate::node::shared::messages::{CoreInput, DiskJob};
 use crate::node::spawn;
 use crate::raft::{Message, Persist};
@@ -114,7 +113,7 @@ impl Group {
                 link.queue(&Frame::Raft(promise));
             }
         }
-        links.values().for_each(Link::flush);
+        links.values().for_each(|link| _ = link.flush());
         shared.inboxes.to_core(CoreInput::Synced(seq));
     }
 }

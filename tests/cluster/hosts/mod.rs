@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 mod config_files;
+mod datagrams;
 mod dispatch;
 mod links;
 mod random_faults;
@@ -47,7 +48,7 @@ pub fn is_apart(test: &str) -> bool {
         return false;
     }
     let exe = std::env::current_exe().unwrap();
-    let again = within(&[exe.to_str().unwrap(), test, "--exact", "--nocapture"]).output().unwrap();
+    let again = within(&[exe.to_str().unwrap(), test, "--exact", "--include-ignored", "--nocapture"]).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&again.stderr));
     print!("{out}");
     eprint!("{err}");
@@ -140,7 +141,15 @@ impl Hosts {
     /// From now on this happens to frames from any of `from` to any of `to`; returns when it does.
     pub fn link(&mut self, from: &[u64], to: &[u64], link: Link) -> Result<()> {
         let Link { loss, delay_ms, jitter_ms } = link;
-        let rule = json!({"from": from, "to": to, "loss": loss, "delay_ms": delay_ms, "jitter_ms": jitter_ms});
+        self.tell_switch(&json!({"from": from, "to": to, "loss": loss, "delay_ms": delay_ms, "jitter_ms": jitter_ms}))
+    }
+
+    /// From now on no datagram passes, as with a firewall that knows TCP alone.
+    pub fn drop_datagrams(&mut self) -> Result<()> {
+        self.tell_switch(&json!({"drop_udp": true}))
+    }
+
+    fn tell_switch(&mut self, rule: &Value) -> Result<()> {
         self.switch.type_line(&rule.to_string())?;
         self.rules += 1;
         self.wait_for_switch("done", self.rules)

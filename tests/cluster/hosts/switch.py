@@ -5,7 +5,7 @@ usage: switch.py SEED PID...     Host N is the network of the N-th process; port
 Host N has the address 10.77.0.N and the MAC 02:00:00:00:00:NN, port 0 has 10.77.0.254. Each line of standard input
 is a JSON object and is answered by the line "done":
     {"from": [1], "to": [2, 3], "loss": 0.3, "delay_ms": 20, "jitter_ms": 5}
-It replaces what applied to frames in that direction. TAP devices offer no offloads, so each frame is a whole packet
+It replaces what applied to frames in that direction. {"drop_udp": true} has every datagram dropped from then on. TAP devices offer no offloads, so each frame is a whole packet
 with its checksum. The devices end with this process, and this process with its standard input. A switch of our own, as
 not every kernel has the scheduler netem.
 """
@@ -15,12 +15,14 @@ import json
 import os
 import random
 import selectors
+import socket
 import struct
 import subprocess
 import sys
 import time
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
+IPV4 = b"\x08\x00"
 # Frames that are under way on all links; more are lost, as in a real switch.
 WAITING_MAX = 100_000
 # Frames that are read from one port before the others have their turn.
@@ -52,6 +54,7 @@ class Switch:
         self.random = random.Random(seed)
         self.ports = {0: attach(0, None)} | {n: attach(n, pid) for n, pid in enumerate(pids, 1)}
         self.links = {}
+        self.drops_udp = False
         self.waiting = []
         self.count = 0
 
@@ -61,6 +64,8 @@ class Switch:
                 frame = os.read(self.ports[port], 65536)
             except BlockingIOError:
                 return
+            if self.drops_udp and frame[12:14] == IPV4 and frame[23] == socket.IPPROTO_UDP:
+                continue
             if frame[0] & 1:
                 targets = [to for to in self.ports if to != port]
             else:
@@ -100,6 +105,9 @@ class Switch:
 
     def obey(self, line):
         rule = json.loads(line)
+        if "drop_udp" in rule:
+            self.drops_udp = rule["drop_udp"]
+            return print("done", flush=True)
         link = (rule["loss"], rule["delay_ms"] / 1000, rule["jitter_ms"] / 1000)
         for port in rule["from"]:
             for to in rule["to"]:

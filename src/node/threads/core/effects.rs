@@ -212,9 +212,10 @@ impl Core {
     }
 
     /// Sends the messages of this turn, those of one peer in one write.
-    pub(super) fn flush_links(&self) {
+    pub(super) fn flush_links(&mut self) {
+        self.is_link_waiting = false;
         for link in self.links.values() {
-            link.flush();
+            self.is_link_waiting |= link.flush();
         }
     }
 }

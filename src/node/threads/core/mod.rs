@@ -11,12 +11,14 @@
 //! `state.rs` is what the thread owns; `turns.rs` handles the inputs of a turn, `ticks.rs` knows when
 //! raft's ticks are due, `effects.rs` executes the effects of a step, `peers.rs` keeps identities and addresses of the
 //! peers, `leading.rs` is what only a leader does. `pending_requests.rs` keeps the requests that are not answered yet,
-//! `leadership_events.rs` logs raft's events, `round_trips.rs` measures how fast peers answer.
+//! `leadership_events.rs` logs raft's events, `round_trips.rs` measures how fast peers answer, `link_loss.rs` concludes
+//! which links lose packets.
 //! Not here: the links' threads (`node/peer/dialer.rs`).
 
 mod effects;
 mod leadership_events;
 mod leading;
+mod link_loss;
 mod outbox;
 mod peers;
 mod pending_requests;

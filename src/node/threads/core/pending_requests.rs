@@ -404,7 +404,7 @@ impl PendingRequests {
             if asks.is_empty() {
                 return;
             }
-            if !link.try_queue(&Frame::Forward(asks)) {
+            if !link.try_forward(asks) {
                 return self.later.extend(taken);
             }
             for mut held in taken {

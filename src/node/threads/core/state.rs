@@ -45,6 +45,9 @@ pub struct Core {
     pub(super) autopilot_token: Option<Token>,
     pub(super) autopilot_logged: Option<Change>,
     pub(super) last_housekeeping: Instant,
+    pub(super) links_watched: Instant,
+    /// Datagrams of some link may be due again soon.
+    pub(super) is_link_waiting: bool,
     pub(super) is_view_stale: bool,
     pub(super) last_publish: Instant,
     /// Followers to which a snapshot is on its way.
@@ -88,6 +91,8 @@ impl Core {
             autopilot_token: None,
             autopilot_logged: None,
             last_housekeeping: Instant::now(),
+            links_watched: Instant::now(),
+            is_link_waiting: false,
             is_view_stale: true,
             last_publish: Instant::now(),
             streaming: BTreeSet::new(),

@@ -60,6 +60,7 @@ impl Core {
                 self.remind_peers_of_lost_promises();
                 self.is_view_stale = true;
             }
+            self.watch_links(now);
             self.flush_links();
             if self.is_view_stale && now.duration_since(self.last_publish) >= PUBLISH_GAP {
                 self.publish();
@@ -98,9 +99,10 @@ impl Core {
     }
 
     /// In a quiet cluster nothing is due before raft's next timer: the ticks until then are given to raft together, and
-    /// the thread sleeps. While there is no leader, or a client waits, it wakes for every tick.
+    /// the thread sleeps. While there is no leader, a client waits or a datagram was not acknowledged, it wakes for every
+    /// tick.
     pub(super) fn ticks_to_skip(&self) -> u32 {
-        match self.raft.leader().is_some() && self.requests.is_idle() {
+        match self.raft.leader().is_some() && self.requests.is_idle() && !self.is_link_waiting {
             true => (self.raft.ticks_to_timer().0.min(QUIET_TICKS_MAX) - 1) as u32,
             false => 0,
         }

@@ -38,6 +38,7 @@ fn requests_with(settings: Settings) -> (PendingRequests, tempfile::TempDir) {
         is_gateway: false,
         snapshots: store.snapshots(),
         sql: None,
+        datagrams: Default::default(),
         known: Default::default(),
         log_ms: 0,
         view: raft.view(),
