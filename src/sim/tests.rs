@@ -77,6 +77,7 @@ fn quiet(plan: &mut Plan) {
     (plan.boundary_crash, plan.restores, plan.hostile) = (0.0, 0.0, 0.0);
     plan.net = plan::NetPlan::without_faults();
     (plan.link_signals, plan.preempt, plan.has_autopilot, plan.replaces_voters) = (true, false, false, false);
+    plan.departures_us = None;
 }
 
 /// The case of seed 811838: the leader's disk hangs, and no client writes.
