@@ -83,11 +83,13 @@ pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>)
 /// Notes that user and password are right, or returns the error. As in Redis, any password is right for the default user
 /// until one is set.
 fn authenticate(conn: &mut Conn, user: &[u8], password: &[u8]) -> Result<(), String> {
+    let access = conn.shared.handle.access();
     if user != b"default" {
-        return Err(WRONG_PASSWORD.to_string());
+        let which = if access.is_required() { WHICH_PASSWORD } else { "" };
+        return Err(format!("{WRONG_PASSWORD}{which}"));
     }
     let from = conn.client.profile().peer.ip();
-    match conn.shared.handle.access().check(from, "Redis", password, Instant::now()) {
+    match access.check(from, "Redis", password, Instant::now()) {
         PasswordCheck::Right => {
             conn.is_known = true;
             Ok(())

@@ -24,7 +24,8 @@ fn outlasts_a_time_without_a_quorum(name: &str, probe: [&str; 2], script: &str) 
         return Ok(());
     }
     // Long enough that ten retries outlast the start of two nodes.
-    let mut cluster = Cluster::ready(EXE, 3, &json!({"jobs_enabled": false, "request_timeout_ms": 2000}))?;
+    let settings = json!({"jobs_enabled": false, "request_timeout_ms": 2000, "takeover_after_ms": 0});
+    let mut cluster = Cluster::ready(EXE, 3, &settings)?;
     let leader = cluster.settle()?;
     let asked = leader % 3 + 1;
     let others: Vec<u64> = (1..=3).filter(|id| *id != asked).collect();
