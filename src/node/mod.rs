@@ -13,6 +13,7 @@
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
 //! - `threads/` are the bodies of the threads: `core/` owns raft, `threads/disk.rs` the store, `threads/apply.rs` the
 //!   services, `threads/gossip.rs` the heartbeats, `threads/worker.rs` the jobs of this node.
+//!   `ticks.rs` knows when raft's ticks are due.
 //! - `takeover/` hosts the voters of dead processes of this host.
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
@@ -46,6 +47,7 @@ pub(crate) mod spawn;
 pub(crate) mod sql;
 pub(crate) mod takeover;
 pub(crate) mod threads;
+pub(crate) mod ticks;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};

@@ -7,6 +7,7 @@ use crate::cluster::takeover::{HostedVoter, rule};
 use crate::limits::TICK_MS;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, TakeoverInput};
+use crate::node::ticks::TickClock;
 use crate::node::views::events::Author;
 use crate::raft::{Config, Input, Message, Role, View};
 use crate::types::Identity;
@@ -24,8 +25,6 @@ const FIRST_TRY_MS: (u64, u64) = (0, 100);
 const NEXT_TRY_MS: (u64, u64) = (200, 600);
 /// How many of the longest election timeouts hosted voters have to elect a leader: a newer log may have to be sent first.
 const LEADER_WITHIN_TIMEOUTS: u32 = 2;
-/// A process that was frozen for longer does not make up for the ticks that it missed.
-const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 /// Rounds of messages among the voters that are hosted here, in one turn.
 const ROUNDS_MAX: usize = 16;
 
@@ -34,8 +33,9 @@ pub fn run(shared: &Arc<Shared>, config: Config, inbox: &Receiver<TakeoverInput>
     let now = Instant::now();
     let (hosted, unusable) = (BTreeMap::new(), BTreeSet::new());
     let rng = fastrand::Rng::new();
+    let (since, clock) = (now, TickClock::new(now));
     let mut takeover =
-        Takeover { shared: Arc::clone(shared), config, hosted, unusable, rng, since: now, ticked: now, next_try: None };
+        Takeover { shared: Arc::clone(shared), config, hosted, unusable, rng, since, clock, next_try: None };
     loop {
         let pause = if takeover.hosted.is_empty() { CHECK_EVERY } else { Duration::from_millis(TICK_MS) };
         let first = match inbox.recv_timeout(pause) {
@@ -69,8 +69,8 @@ struct Takeover {
     rng: fastrand::Rng,
     /// When the present takeover was begun.
     since: Instant,
-    /// Until when ticks were given.
-    ticked: Instant,
+    /// Of the hosted voters.
+    clock: TickClock,
     /// `None`: there was a leader when it was last checked.
     next_try: Option<Instant>,
 }
@@ -135,7 +135,8 @@ impl Takeover {
     }
 
     fn begin(&mut self, view: &View, hosted: Vec<Hosting>) {
-        (self.since, self.ticked) = (Instant::now(), Instant::now());
+        self.since = Instant::now();
+        self.clock = TickClock::new(self.since);
         self.hosted = hosted.into_iter().map(|hosting| (hosting.voter.who, hosting)).collect();
         let ids = self.ids();
         let text = format!("node {} hosts the voters of dead processes: {}", self.shared.me.id.0, numbers(&ids));
@@ -164,13 +165,7 @@ impl Takeover {
         for message in messages {
             inputs.entry(message.to).or_default().push(Input::Message(message));
         }
-        let now = Instant::now();
-        if now > self.ticked + CATCH_UP_MAX {
-            self.ticked = now;
-        }
-        let tick = Duration::from_millis(TICK_MS);
-        while self.ticked + tick <= now {
-            self.ticked += tick;
+        for _ in 0..self.clock.due_after_inputs(Instant::now()) {
             for (who, hosting) in &mut self.hosted {
                 let inputs = inputs.entry(*who).or_default();
                 inputs.push(Input::Tick);

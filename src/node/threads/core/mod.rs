@@ -8,8 +8,7 @@
 //! Invariants: C1 `disk` sends a step's promises after it has synced the step's writes: both are in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.
 //!
-//! `state.rs` is what the thread owns; `turns.rs` handles the inputs of a turn, `ticks.rs` knows when
-//! raft's ticks are due, `effects.rs` executes the effects of a step, `peers.rs` keeps identities and addresses of the
+//! `state.rs` is what the thread owns; `turns.rs` handles the inputs of a turn, `effects.rs` executes the effects of a step, `peers.rs` keeps identities and addresses of the
 //! peers, `leading.rs` is what only a leader does. `pending_requests.rs` keeps the requests that are not answered yet,
 //! `leadership_events.rs` logs raft's events, `round_trips.rs` measures how fast peers answer, `link_loss.rs` concludes
 //! which links lose packets.
@@ -24,7 +23,6 @@ mod peers;
 mod pending_requests;
 mod round_trips;
 mod state;
-mod ticks;
 mod turns;
 
 pub use self::state::Core;

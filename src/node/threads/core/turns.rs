@@ -3,11 +3,11 @@
 //! Not here: what follows from a step of raft (`effects.rs`).
 
 use super::state::Core;
-use super::ticks::TickClock;
 use crate::limits::TICK_MS;
 use crate::node::shared::inbox;
 use crate::node::shared::messages::{ApplyJob, CoreInput};
 use crate::node::shared::request::{Level, Operation, Request};
+use crate::node::ticks::TickClock;
 use crate::raft::{Body, Input, Role, Token};
 use crate::types::{Index, Ticks};
 use crate::warn_seldom;

@@ -3,7 +3,7 @@
 //! Invariants: K1 a tick that passed while the thread slept, and can ring no timer, comes before the input that woke it:
 //! otherwise raft would measure the time between two heartbeats as up to twice as long. K2 a tick that may ring a timer
 //! comes after all inputs that have arrived: a node that was late itself blames nobody for silence.
-//! Not here: how many ticks can ring no timer (`turns.rs`).
+//! Not here: how many ticks can ring no timer (`threads/core/turns.rs`).
 
 use crate::limits::TICK_MS;
 use std::time::{Duration, Instant};
@@ -14,27 +14,27 @@ const CATCH_UP_MAX: Duration = Duration::from_millis(100);
 
 /// The time of the next tick.
 #[derive(Debug)]
-pub(super) struct TickClock {
+pub struct TickClock {
     next: Instant,
 }
 
 impl TickClock {
-    pub(super) fn new(now: Instant) -> TickClock {
+    pub fn new(now: Instant) -> TickClock {
         TickClock { next: now + TICK }
     }
 
     /// Until when the thread may sleep if the next `skip` ticks can ring no timer.
-    pub(super) fn wake_at(&self, skip: u32) -> Instant {
+    pub fn wake_at(&self, skip: u32) -> Instant {
         self.next + TICK * skip
     }
 
     /// How many of the `skip` ticks are due before the inputs.
-    pub(super) fn due_before_inputs(&mut self, skip: u32, now: Instant) -> u32 {
+    pub fn due_before_inputs(&mut self, skip: u32, now: Instant) -> u32 {
         self.take(now, skip)
     }
 
     /// How many ticks are due after the inputs.
-    pub(super) fn due_after_inputs(&mut self, now: Instant) -> u32 {
+    pub fn due_after_inputs(&mut self, now: Instant) -> u32 {
         if now > self.next + CATCH_UP_MAX {
             self.next = now;
         }
