@@ -35,10 +35,8 @@ pub struct Rules {
     pub voters_max: usize,
     /// A member that has not answered the leader for this long counts as dead.
     pub dead_after: Ticks,
-    /// Gateways, which are never promoted.
-    pub gateways: BTreeSet<NodeId>,
-    /// Nodes that stop, which are not promoted meanwhile.
-    pub leaving: BTreeSet<NodeId>,
+    /// Nodes that are not promoted now: gateways, and those that stop or are not reached.
+    pub unfit: BTreeSet<NodeId>,
     /// Voters whose processes are dead and that the leader hosts (`takeover/`).
     pub hosted: BTreeSet<NodeId>,
 }
@@ -49,8 +47,7 @@ impl From<&Settings> for Rules {
             voters_min: settings.voters_min as usize,
             voters_max: settings.voters_max as usize,
             dead_after: settings.dead_after_ticks(),
-            gateways: BTreeSet::new(),
-            leaving: BTreeSet::new(),
+            unfit: BTreeSet::new(),
             hosted: BTreeSet::new(),
         }
     }
@@ -78,8 +75,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     let ready = view
         .peers
         .iter()
-        .filter(|peer| !rules.gateways.contains(&peer.who.id) && !rules.leaving.contains(&peer.who.id))
-        .filter(|peer| !rules.hosted.contains(&peer.who.id))
+        .filter(|peer| !rules.unfit.contains(&peer.who.id) && !rules.hosted.contains(&peer.who.id))
         .filter(|peer| membership.learners.get(&peer.who.id) == Some(&peer.who.uuid) && has_caught_up(peer, view))
         .map(|peer| peer.who.id)
         .max();

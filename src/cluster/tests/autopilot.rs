@@ -8,14 +8,8 @@ use crate::types::{Identity, Index};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-const RULES: Rules = Rules {
-    voters_min: 3,
-    voters_max: 5,
-    dead_after: Ticks(2000),
-    gateways: BTreeSet::new(),
-    leaving: BTreeSet::new(),
-    hosted: BTreeSet::new(),
-};
+const RULES: Rules =
+    Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000), unfit: BTreeSet::new(), hosted: BTreeSet::new() };
 
 fn uuid(id: u64) -> Uuid {
     Uuid::from_u128(u128::from(id))
@@ -93,14 +87,14 @@ fn replaces_also_when_floor_and_ceiling_are_equal() {
 
 #[test]
 fn a_gateway_stays_a_learner() {
-    let rules = Rules { gateways: BTreeSet::from([NodeId(5)]), ..RULES };
+    let rules = Rules { unfit: BTreeSet::from([NodeId(5)]), ..RULES };
     assert_eq!(decide(&view(&[1, 2, 3], &[5], &|_| 1), &rules), None);
     assert_eq!(decide(&view(&[1, 2, 3], &[4, 5], &|_| 1), &rules), Some(Change::Promote(NodeId(4))));
 }
 
 #[test]
 fn a_node_that_stops_is_not_promoted() {
-    let rules = Rules { leaving: BTreeSet::from([NodeId(5)]), ..RULES };
+    let rules = Rules { unfit: BTreeSet::from([NodeId(5)]), ..RULES };
     assert_eq!(decide(&view(&[1, 2, 3], &[4, 5], &|_| 1), &rules), Some(Change::Promote(NodeId(4))));
     assert_eq!(decide(&view(&[1, 2, 3], &[5], &|_| 1), &rules), None);
 }

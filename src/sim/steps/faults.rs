@@ -232,6 +232,13 @@ impl World {
         self.step(leader, Input::Change { token, change })
     }
 
+    /// Those of the real autopilot, with the times of this plan.
+    pub(super) fn autopilot_rules(&self) -> autopilot::Rules {
+        let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
+        let (unfit, hosted) = Default::default();
+        autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, unfit, hosted }
+    }
+
     /// The driver does what an autopilot does: replaces identities that are permanently lost.
     pub fn on_driver(&mut self) -> CheckResult {
         if self.liveness.clients_stopped {
@@ -252,9 +259,7 @@ impl World {
         }
         if self.plan.has_autopilot {
             let leaving = self.hosts[leader].departures.leaving(now_ms);
-            let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
-            let (gateways, hosted) = Default::default();
-            let rules = autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, gateways, leaving, hosted };
+            let rules = autopilot::Rules { unfit: leaving, ..self.autopilot_rules() };
             match autopilot::decide(&view, &rules) {
                 // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
                 // to.

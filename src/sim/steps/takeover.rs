@@ -294,18 +294,11 @@ impl World {
 
     /// The leader makes the voters that it hosts learners, as the real autopilot decides.
     fn maybe_demote_hosted(&mut self, host: usize, hosted: &[usize]) -> CheckResult {
+        let rules = self.autopilot_rules();
         let Some(process) = self.hosts[host].process.as_mut() else { return Ok(()) };
         let view = process.raft.view();
-        let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
         let hosted = hosted.iter().map(|node| NodeId(*node as u64 + 1)).collect();
-        let rules = autopilot::Rules {
-            voters_min: 3,
-            voters_max: 5,
-            dead_after,
-            gateways: Default::default(),
-            leaving: Default::default(),
-            hosted,
-        };
+        let rules = autopilot::Rules { hosted, ..rules };
         match autopilot::decide(&view, &rules) {
             Some(change @ Change::Demote(_)) if self.leaves_well_majority(&view.membership, &change) => {
                 let Some(process) = self.hosts[host].process.as_mut() else { return Ok(()) };

@@ -29,13 +29,13 @@ impl Core {
             return;
         }
         let view = self.raft.view();
-        let mut gateways = self.shared.directory().gateways.clone();
-        // Nor is a learner promoted that has just gone, though it answered a moment ago: raft would refuse it.
-        gateways.extend(self.links.values().filter(|link| !link.is_up()).map(|link| link.who.id));
         let now_ms = self.shared.uptime_ms();
-        let leaving = self.departures.leaving(now_ms);
+        let mut unfit = self.shared.directory().gateways.clone();
+        unfit.extend(self.departures.leaving(now_ms));
+        // A learner that has just gone answered a moment ago: raft would refuse it.
+        unfit.extend(self.links.values().filter(|link| !link.is_up()).map(|link| link.who.id));
         let hosted = self.shared.hosted.all().iter().map(|who| who.id).collect();
-        let rules = autopilot::Rules { gateways, leaving, hosted, ..autopilot::Rules::from(&self.shared.settings) };
+        let rules = autopilot::Rules { unfit, hosted, ..autopilot::Rules::from(&self.shared.settings) };
         let overdue = || self.shared.overdue_newcomer(&view).map(Change::Remove);
         let departed = self.departures.decide(&view, now_ms);
         let decision = departed.or_else(|| autopilot::decide(&view, &rules)).or_else(overdue);
