@@ -6,7 +6,7 @@
 //! Not here: texts (`reason.rs` and each service's own), headers that go with a status (`http/`).
 
 use super::reason::{Reason, UnknownReason};
-use crate::raft::Refusal;
+use crate::raft::RefusalCause;
 use crate::services::kv::OpError;
 use crate::services::{chat, jobs};
 use std::fmt::Display;
@@ -52,33 +52,15 @@ pub trait Coded: Display {
 impl Coded for Reason {
     fn codes(&self) -> Codes {
         match self {
-            Reason::Raft(
-                Refusal::NotAMember(_)
-                | Refusal::VoterAlready(_)
-                | Refusal::LearnerAlready(_)
-                | Refusal::MemberAlready(_)
-                | Refusal::NumberTaken(_)
-                | Refusal::OnlyVoter(_)
-                | Refusal::Unsafe { .. }
-                | Refusal::LearnerCannotLead(_)
-                | Refusal::Silent(_)
-                | Refusal::Stops(_)
-                | Refusal::NoOtherVoter
-                | Refusal::NotCaughtUp,
-            )
-            | Reason::Gateway(_) => failed(409),
+            Reason::Raft(why) => match why.cause() {
+                RefusalCause::Moment | RefusalCause::Room => UNAVAILABLE,
+                RefusalCause::Change => failed(409),
+            },
+            Reason::Gateway(_) => failed(409),
             Reason::TooLarge { .. } => failed(413),
             Reason::Quota { .. } | Reason::TriggersBeyondQuota { .. } => NO_ROOM,
             Reason::Memory => BUSY,
-            Reason::Raft(
-                Refusal::NotLeader
-                | Refusal::LeadershipTransfer
-                | Refusal::Busy
-                | Refusal::DiskLow
-                | Refusal::TermNotCommitted
-                | Refusal::ChangeInFlight,
-            )
-            | Reason::NoLeader(_)
+            Reason::NoLeader(_)
             | Reason::OtherLeads(_)
             | Reason::NotTakenOver(_)
             | Reason::Stopping

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::outcome::{NoLeader, Outsider, QuotaName};
+use crate::raft::Refusal;
 use crate::services::digests::Difference;
 use crate::types::{Identity, Index, NodeId};
 use std::fmt::Debug;

@@ -386,6 +386,40 @@ pub enum Refusal {
     NoOtherVoter,
 }
 
+/// What a refusal is about, and so what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalCause {
+    /// What is over in a moment: the same request succeeds then, at this leader or the next.
+    Moment,
+    /// What the leader lacks: room for more.
+    Room,
+    /// The change that was asked for, in the present membership.
+    Change,
+}
+
+impl Refusal {
+    pub fn cause(&self) -> RefusalCause {
+        match self {
+            Refusal::NotLeader | Refusal::LeadershipTransfer | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
+                RefusalCause::Moment
+            }
+            Refusal::Busy | Refusal::DiskLow => RefusalCause::Room,
+            Refusal::NotCaughtUp
+            | Refusal::NotAMember(_)
+            | Refusal::VoterAlready(_)
+            | Refusal::LearnerAlready(_)
+            | Refusal::MemberAlready(_)
+            | Refusal::NumberTaken(_)
+            | Refusal::OnlyVoter(_)
+            | Refusal::Unsafe { .. }
+            | Refusal::LearnerCannotLead(_)
+            | Refusal::Silent(_)
+            | Refusal::Stops(_)
+            | Refusal::NoOtherVoter => RefusalCause::Change,
+        }
+    }
+}
+
 /// What a person may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

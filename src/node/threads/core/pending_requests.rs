@@ -17,7 +17,7 @@ use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
 use crate::outcome::{NoLeader, Outcome, Reason, UnknownReason};
-use crate::raft::{self, Answer, Input, Refusal, Token};
+use crate::raft::{self, Answer, Input, Refusal, RefusalCause, Token};
 use crate::services::Reply;
 use crate::services::chat::TokenHash;
 use crate::services::registry::encode_batch;
@@ -467,26 +467,13 @@ impl PendingRequests {
     }
 
     fn on_refusal(&mut self, why: Refusal, taken: Vec<PendingRequest>) {
-        match why {
-            Refusal::NotLeader | Refusal::LeadershipTransfer | Refusal::TermNotCommitted | Refusal::ChangeInFlight => {
+        match why.cause() {
+            RefusalCause::Moment => {
                 let delayed_by = Some(why).filter(|why| *why != Refusal::NotLeader);
                 let delayed = |held| PendingRequest { delayed_by, ..held };
                 self.later.extend(taken.into_iter().map(delayed));
             }
-            Refusal::Busy
-            | Refusal::DiskLow
-            | Refusal::NotCaughtUp
-            | Refusal::NotAMember(_)
-            | Refusal::VoterAlready(_)
-            | Refusal::LearnerAlready(_)
-            | Refusal::MemberAlready(_)
-            | Refusal::NumberTaken(_)
-            | Refusal::OnlyVoter(_)
-            | Refusal::Unsafe { .. }
-            | Refusal::LearnerCannotLead(_)
-            | Refusal::Silent(_)
-            | Refusal::Stops(_)
-            | Refusal::NoOtherVoter => {
+            RefusalCause::Room | RefusalCause::Change => {
                 let reason = match self.shared.integrity.corrupt() {
                     Some(corrupt) if why == Refusal::DiskLow => Reason::LeaderCorrupt(corrupt),
                     _ => Reason::Raft(why),
