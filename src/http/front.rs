@@ -10,6 +10,8 @@
 
 use super::acceptor::{self, Service};
 use super::access;
+#[cfg(target_os = "linux")]
+use super::event_loop;
 use super::pages::login;
 use super::protocol::conn::Conn;
 use super::protocol::deadlines::Deadlines;
@@ -17,8 +19,6 @@ use super::protocol::error::ApiError;
 use super::protocol::guard;
 use super::protocol::head::{Framing, Head};
 use super::protocol::response::Response;
-#[cfg(target_os = "linux")]
-use super::readiness;
 use super::request::{ApiResult, Upload};
 use super::routes;
 use super::server::Server;
@@ -45,7 +45,7 @@ pub fn serve(listener: Listener, handle: Handle) {
 /// As [`serve`], for any host: tests give a fake one and short deadlines.
 pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
     #[cfg(target_os = "linux")]
-    match readiness::serve(listener, server, SERVICE) {
+    match event_loop::serve(listener, server, SERVICE) {
         Ok(()) => return,
         Err(error) => log::warn!("clients of the front door get a thread each err=\"{error}\""),
     }

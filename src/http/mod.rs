@@ -8,7 +8,7 @@
 //! over the API of rqlite), `chat/`, `pages/` (the monitor page, the chat's page, their streams, the log-in page). On top:
 //! `routes.rs` is the table of routes, in which `router.rs` finds the handler of a request; `front.rs` is the
 //! redirector; `acceptor.rs` accepts connections and reads requests for both. Connections to the redirector need no
-//! thread while nothing arrives (`readiness.rs`).
+//! thread while nothing arrives (`event_loop.rs`).
 //! Not here: threads (`node/`), what the figures mean (`node/views/status.rs`), the page's own files (`static/`).
 
 pub mod front;
@@ -19,11 +19,11 @@ mod access;
 mod api;
 mod chat;
 mod db;
+#[cfg(target_os = "linux")]
+mod event_loop;
 mod outcome;
 mod pages;
 mod password_hasher;
-#[cfg(target_os = "linux")]
-mod readiness;
 mod request;
 mod request_times;
 mod router;

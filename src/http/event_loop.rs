@@ -60,7 +60,7 @@ enum Left {
     Nothing,
 }
 
-struct Readiness<'a> {
+struct EventLoop<'a> {
     server: &'a Arc<Server>,
     listener: &'a Listener,
     service: Service,
@@ -79,7 +79,7 @@ struct Readiness<'a> {
 /// When the system has no `epoll` for this: nobody was accepted then.
 pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: Service) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    let mut readiness = Readiness {
+    let mut event_loop = EventLoop {
         server,
         listener,
         service,
@@ -90,12 +90,12 @@ pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: Service)
         paused_until: None,
     };
     listener.sockets().iter().try_for_each(|socket| socket.set_nonblocking(true))?;
-    readiness.watch_listener()?;
-    readiness.run();
+    event_loop.watch_listener()?;
+    event_loop.run();
     Ok(())
 }
 
-impl Readiness<'_> {
+impl EventLoop<'_> {
     fn run(&mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut sweep_at = Instant::now();
