@@ -66,9 +66,22 @@ impl Listener {
     /// # Errors
     /// Those of `accept`.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (stream, mut peer) = self.accept_any()?;
-        peer.set_ip(peer.ip().to_canonical());
-        Ok((stream, peer))
+        loop {
+            let first = self.next.fetch_add(1, Relaxed);
+            for at in 0..self.sockets.len() {
+                let number = first.wrapping_add(at) % self.sockets.len();
+                if let Some((stream, peer)) = self.accept_waiting(number)? {
+                    // Not on Linux, but elsewhere a client's socket takes this over from the listening one.
+                    stream.set_nonblocking(false)?;
+                    return Ok((stream, peer));
+                }
+            }
+            let mut waiting: Vec<_> = self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+            match poll(&mut waiting, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
     }
 
     /// The sockets, for a thread that waits for clients on each of them and for more besides.
@@ -76,8 +89,8 @@ impl Listener {
         &self.sockets
     }
 
-    /// Accepts a client that has connected to the socket of this number; `None` if there is none. The socket must be
-    /// non-blocking.
+    /// Accepts a client that has connected to the socket of this number; `None` if there is none. A blocking socket waits
+    /// for one.
     ///
     /// # Errors
     /// Those of `accept`.
@@ -89,28 +102,6 @@ impl Listener {
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
-        }
-    }
-
-    fn accept_any(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        loop {
-            let first = self.next.fetch_add(1, Relaxed);
-            for at in 0..self.sockets.len() {
-                match self.sockets[first.wrapping_add(at) % self.sockets.len()].accept() {
-                    Ok((stream, peer)) => {
-                        // Not on Linux, but elsewhere a client's socket takes this over from the listening one.
-                        stream.set_nonblocking(false)?;
-                        return Ok((stream, peer));
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(e) => return Err(e),
-                }
-            }
-            let mut waiting: Vec<_> = self.sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-            match poll(&mut waiting, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
         }
     }
 
