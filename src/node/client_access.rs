@@ -16,7 +16,7 @@
 //! Not here: how a client presents a password (`http/access.rs`, `resp/commands/connection.rs`).
 
 use crate::lock::{Mutex, lock};
-use argon2::Argon2;
+use crate::wire::authentication::slow_key;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
@@ -74,13 +74,10 @@ struct Tries {
 }
 
 impl ClientAccess {
-    /// With a password this takes about 20 ms of processor time, once for each process.
+    /// With a password this is as slow as [`slow_key`], once for each process.
     pub fn new(password: Option<&str>) -> ClientAccess {
         let key = password.map(|password| {
-            let mut key = [0; 32];
-            let made = Argon2::default().hash_password_into(password.as_bytes(), SALT, &mut key);
-            made.expect("the lengths are allowed ones");
-            Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes keys of any length")
+            Hmac::<Sha256>::new_from_slice(&slow_key(password, SALT)).expect("HMAC takes keys of any length")
         });
         let right = key.as_ref().zip(password).map(|(key, password)| mac(key, b"password", password.as_bytes()));
         ClientAccess {

@@ -32,12 +32,18 @@ const SALT: &[u8] = b"phalanx peer port";
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// Takes about 20 ms of processor time, and 19 MiB meanwhile.
+    /// As slow as [`slow_key`].
     pub fn of(secret: &str) -> Key {
-        let mut key = [0; 32];
-        Argon2::default().hash_password_into(secret.as_bytes(), SALT, &mut key).expect("the lengths are allowed ones");
-        Key(key)
+        Key(slow_key(secret, SALT))
     }
+}
+
+/// A key made of a text that can be guessed, by a function that makes guessing slow (Argon2id): about 20 ms of processor
+/// time, and 19 MiB meanwhile. `salt` distinguishes its uses.
+pub fn slow_key(secret: &str, salt: &[u8]) -> [u8; 32] {
+    let mut key = [0; 32];
+    Argon2::default().hash_password_into(secret.as_bytes(), salt, &mut key).expect("the lengths are allowed ones");
+    key
 }
 
 impl fmt::Debug for Key {
