@@ -98,10 +98,6 @@ impl Dialect for Etcd {
         self.next_stream += 2;
     }
 
-    fn close_run(&mut self, _: &mut Vec<u8>) -> usize {
-        0
-    }
-
     fn read_reply(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Option<(usize, ServerReply)>, String> {
         let Some((head, rest)) = input.split_at_checked(FRAME_HEAD) else { return Ok(None) };
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -235,10 +231,6 @@ impl Dialect for ZooKeeper {
                 }
             }
         });
-    }
-
-    fn close_run(&mut self, _: &mut Vec<u8>) -> usize {
-        0
     }
 
     fn read_reply(&mut self, input: &[u8], _: &mut Vec<u8>) -> Result<Option<(usize, ServerReply)>, String> {

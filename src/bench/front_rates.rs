@@ -8,11 +8,12 @@
 
 use super::http_reply;
 use super::kv_rates::{Rate, parse_seconds};
-use super::load::{self, Load, Tally, own_cpu};
+use super::load::{self, Load, Tally};
 use super::monitors;
 use super::protocols::{Dialect, ServerReply};
 use crate::lab::cluster::Cluster;
 use crate::lab::{LabError, Result};
+use crate::node::reports::process::cpu_time;
 use crate::node::spawn;
 use crate::node::views::latency::Histogram;
 use crate::progress::Progress;
@@ -84,10 +85,6 @@ impl Dialect for Redirect {
         out.extend_from_slice(KEPT);
     }
 
-    fn close_run(&mut self, _: &mut Vec<u8>) -> usize {
-        0
-    }
-
     fn read_reply(
         &mut self,
         input: &[u8],
@@ -114,7 +111,7 @@ fn run_closed(load: &Load) -> Result<Tally> {
         spawn::spawn("bench-client", move || drop(send.send(ask_until(address, begin, end)))).map_err(failed)?;
     }
     drop(send);
-    let cpu_before = own_cpu();
+    let cpu_before = cpu_time();
     let mut total = Tally { span: load.span, ..Tally::default() };
     for tally in &tallies {
         let tally = tally.map_err(failed)?;
@@ -122,7 +119,7 @@ fn run_closed(load: &Load) -> Result<Tally> {
         total.errors += tally.errors;
         total.first_error = total.first_error.or(tally.first_error);
     }
-    total.own_cpu = (own_cpu() - cpu_before).as_secs_f64() / (load.warm_up + load.span).as_secs_f64();
+    total.own_cpu = (cpu_time() - cpu_before).as_secs_f64() / (load.warm_up + load.span).as_secs_f64();
     Ok(total)
 }
 

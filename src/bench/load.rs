@@ -9,6 +9,7 @@
 
 use super::protocols::{Dialect, ServerReply};
 use crate::lab::{LabError, Result};
+use crate::node::reports::process::cpu_time;
 use crate::node::views::latency::Histogram;
 use crate::progress::Progress;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -132,7 +133,7 @@ fn drive(
     let mut tally = Tally::default();
     let begun = Instant::now();
     let (counts_from, ends) = (begun + warm_up, span.map(|span| begun + warm_up + span));
-    let mut cpu_before = (warm_up.is_zero()).then(own_cpu);
+    let mut cpu_before = (warm_up.is_zero()).then(cpu_time);
     let mut busy = 0;
     for (n, client) in clients.iter_mut().enumerate() {
         busy += usize::from(begin_run(client, &streams[n], &mut fds[n], load.pipeline, &mut keys)?);
@@ -149,7 +150,7 @@ fn drive(
         }
         now = Instant::now();
         if cpu_before.is_none() && now >= counts_from {
-            cpu_before = Some(own_cpu());
+            cpu_before = Some(cpu_time());
         }
         for (n, client) in clients.iter_mut().enumerate() {
             let ready = fds[n].revents();
@@ -189,7 +190,7 @@ fn drive(
     if span.is_some() && tally.times.count() + tally.errors == 0 {
         tally.first_error = Some("no command was answered in time".to_string());
     }
-    let used = own_cpu().saturating_sub(cpu_before.unwrap_or_default());
+    let used = cpu_time().saturating_sub(cpu_before.unwrap_or_default());
     tally.own_cpu = used.as_secs_f64() / tally.span.as_secs_f64().max(1e-9);
     Ok(tally)
 }
@@ -320,11 +321,6 @@ fn take_replies(
 
 fn address_of(stream: &TcpStream) -> String {
     stream.peer_addr().map_or("a disconnected server".to_string(), |at| at.to_string())
-}
-
-pub(super) fn own_cpu() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(used.tv_sec as u64, used.tv_nsec as u32)
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ pub trait Dialect {
     /// Appends one command.
     fn write_command(&mut self, key: u64, out: &mut Vec<u8>);
     /// Appends what ends a batch; returns the number of replies to it, after those of the commands.
-    fn close_run(&mut self, out: &mut Vec<u8>) -> usize;
+    fn close_run(&mut self, _out: &mut Vec<u8>) -> usize {
+        0
+    }
     /// Parses the first complete message in `input`: its length and its meaning; `None` if more bytes are needed. What
     /// must be sent immediately goes to `out`.
     ///

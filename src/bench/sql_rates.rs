@@ -150,10 +150,6 @@ impl Dialect for Database {
         .expect("a Vec takes every write");
     }
 
-    fn close_run(&mut self, _: &mut Vec<u8>) -> usize {
-        0
-    }
-
     fn read_reply(
         &mut self,
         input: &[u8],

@@ -2,6 +2,7 @@
 //!
 //! Not here: when they are sent (`node/threads/gossip.rs`), how rows travel (`wire/heartbeat.rs`).
 
+use super::process::cpu_time;
 use super::readiness;
 use crate::cluster::gossip::GossipRow;
 use crate::cluster::load::Doing;
@@ -85,10 +86,4 @@ impl LoadWatch {
         lock(&shared.load_meter).note(doing);
         (self.since, self.cpu) = (Instant::now(), cpu);
     }
-}
-
-/// Processor time that this process has used.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }

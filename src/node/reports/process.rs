@@ -4,6 +4,13 @@
 
 use super::metrics::{Metric, MetricValue, counter, gauge};
 use std::fs;
+use std::time::Duration;
+
+/// Processor time that this process has used.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
 
 /// What `/proc/self/stat` says, in the units of the kernel.
 #[derive(Debug, PartialEq, Eq)]
