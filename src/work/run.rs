@@ -186,8 +186,12 @@ impl Attempt<'_> {
                 if self.is_cancelled.load(Ordering::Relaxed) {
                     return Err(io::Error::other("it was cancelled"));
                 }
-                if Instant::now() >= until || made.len() as u64 >= FILES_MAX {
-                    return Err(io::Error::other(format!("there are more than {FILES_MAX}, or they take too long")));
+                if Instant::now() >= until {
+                    let limit = self.limits.wall_ms;
+                    return Err(io::Error::other(format!("it takes longer than wall_ms allows, {limit} ms")));
+                }
+                if made.len() as u64 >= FILES_MAX {
+                    return Err(io::Error::other(format!("there are more than {FILES_MAX} files and folders")));
                 }
                 let folder = job.join(folder);
                 if !folder.is_dir() {

@@ -363,10 +363,11 @@ fn laying_out_ends_in_time() {
         |n: usize| (format!("{}{n}", "d/".repeat(400) + &format!("{n}/") + &"e/".repeat(300)), Vec::new().into());
     let limits = Limits { wall_ms: 300, ..LIMITS };
     let request = Request { files: (0..1000).map(deep).collect(), limits, ..request("shell", "") };
-    let begun = Instant::now();
     let end = run(&request).unwrap();
-    assert!(matches!(&end.outcome, JobOutcome::Failed(why) if why.contains("too long")), "{:?}", end.outcome);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(
+        end.outcome,
+        JobOutcome::Failed("cannot write the job's files: it takes longer than wall_ms allows, 300 ms".into())
+    );
 }
 
 /// For a program that must reach another limit than these, however slow the machine is.
