@@ -66,7 +66,8 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
         move |slot| {
             let _open = Open::new(Arc::clone(&server));
             let memory = server.host.memory().reservation();
-            if let Ok(conn) = Conn::new(stream, peer, server.deadlines, slot, memory) {
+            let conn = Conn::new(stream, peer, server.deadlines, slot, memory);
+            if conn.prepare_to_wait().is_ok() {
                 run(&server, conn);
             }
         }

@@ -170,7 +170,7 @@ impl EventLoop<'_> {
             Ok(admission) => {
                 let open = Open::new(Arc::clone(server));
                 let memory = server.host.memory().reservation();
-                let conn = Conn::new(stream, peer, server.deadlines, admission.slot, memory).ok()?;
+                let conn = Conn::new(stream, peer, server.deadlines, admission.slot, memory);
                 Some(Client { conn, _admission: admission, _open: open })
             }
             Err(why) => {
@@ -284,6 +284,9 @@ impl EventLoop<'_> {
         let (server, service) = (Arc::clone(self.server), self.service);
         let job = move || {
             let Client { conn, _admission, _open } = client;
+            if conn.prepare_to_wait().is_err() {
+                return;
+            }
             match left {
                 Left::Close { has_unread_body } => conn.close(has_unread_body, || server.host.is_stopping()),
                 Left::Thread(first) => {

@@ -77,20 +77,18 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Takes over an accepted socket.
+    /// Takes over an accepted socket. Without [`Conn::prepare_to_wait`] it is for what returns at once only.
     pub fn new(
         stream: Arc<TcpStream>,
         peer: SocketAddr,
         mut deadlines: Deadlines,
         slot: Slot,
         memory: Reservation,
-    ) -> io::Result<Conn> {
-        stream.set_nodelay(true)?;
+    ) -> Conn {
         if slot == Slot::Reserved {
             deadlines = deadlines.at_most(limits::RESERVED_DEADLINE);
         }
-        stream.set_write_timeout(Some(deadlines.write_slice()))?;
-        Ok(Conn {
+        Conn {
             stream,
             peer,
             deadlines,
@@ -101,7 +99,17 @@ impl Conn {
             is_chunked: false,
             slot,
             memory,
-        })
+        }
+    }
+
+    /// Sets what a socket needs whose thread waits for it: a send timeout, and that small pieces of a stream leave at
+    /// once. Two system calls, which a connection that ends with its only response can do without.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn prepare_to_wait(&self) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        self.stream.set_write_timeout(Some(self.deadlines.write_slice()))
     }
 
     /// Its slot among all connections.
@@ -468,7 +476,9 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
         let deadlines = Deadlines { write: Duration::from_secs(20), ..Deadlines::of(&Settings::default()) };
-        (client, Conn::new(Arc::new(stream), peer, deadlines, slot, memory).unwrap())
+        let conn = Conn::new(Arc::new(stream), peer, deadlines, slot, memory);
+        conn.prepare_to_wait().unwrap();
+        (client, conn)
     }
 
     #[test]

@@ -17,8 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time between two checks whether there is a leader.
+/// Least time between two checks whether a try is due.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
+/// Most time between them, for a setting of some minutes: the node may have become a voter.
+const CHECK_WITHIN: Duration = Duration::from_secs(1);
 /// Least and most time before a try: two survivors that try at the same moment get some folders each, and neither a
 /// majority.
 const FIRST_TRY_MS: (u64, u64) = (0, 100);
@@ -37,7 +39,7 @@ pub fn run(shared: &Arc<Shared>, config: Config, inbox: &Receiver<TakeoverInput>
     let mut takeover =
         Takeover { shared: Arc::clone(shared), config, hosted, unusable, rng, since, clock, next_try: None };
     loop {
-        let pause = if takeover.hosted.is_empty() { CHECK_EVERY } else { Duration::from_millis(TICK_MS) };
+        let pause = if takeover.hosted.is_empty() { takeover.until_due() } else { Duration::from_millis(TICK_MS) };
         let first = match inbox.recv_timeout(pause) {
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
@@ -91,15 +93,28 @@ impl Takeover {
         Instant::now() + Duration::from_millis(self.rng.u64(least..=most))
     }
 
+    /// The setting; `None`: never.
+    fn after(&self) -> Option<Duration> {
+        let after_ms = self.shared.settings.takeover_after_ms;
+        (after_ms > 0).then(|| Duration::from_millis(after_ms))
+    }
+
+    /// How long no try can be due.
+    fn until_due(&self) -> Duration {
+        match (self.after(), self.shared.leader_age()) {
+            (Some(after), Some(age)) => after.saturating_sub(age).clamp(CHECK_EVERY, CHECK_WITHIN),
+            _ => CHECK_WITHIN,
+        }
+    }
+
     /// Tries if it is time.
     fn maybe_try(&mut self) {
-        let after_ms = self.shared.settings.takeover_after_ms;
         let view = self.shared.view();
         let situation = rule::Situation {
             me: self.shared.me,
             view: &view.raft,
             leader_age: self.shared.leader_age(),
-            after: (after_ms > 0).then(|| Duration::from_millis(after_ms)),
+            after: self.after(),
             is_unfit: self.is_unfit(),
         };
         if !rule::is_due(&situation) {
