@@ -55,6 +55,8 @@ use uuid::Uuid;
 const READS_LEAVE_MB: u64 = 64;
 /// Longest duration of a stop.
 const STOP_MAX: Duration = Duration::from_millis(4500);
+/// Of that, what leaving in order may take: transferring leadership, clients, the vote.
+const STEPS_MAX: Duration = Duration::from_millis(3500);
 
 /// The body of an endpoint's thread.
 pub type Endpoint = fn(Listener, Handle);
@@ -330,6 +332,7 @@ impl Running {
     pub fn until_stopped(self, stop_asked: &Receiver<&'static str>) -> &'static str {
         let why = stop_asked.recv().unwrap_or("its control channel closed");
         let begun = Instant::now();
+        let until = begun + STEPS_MAX;
         let shared = &self.shared;
         let inboxes = &shared.inboxes;
         info!("stopping: {why}");
@@ -340,15 +343,15 @@ impl Running {
         }
         // While there is a leader: so its jobs continue on other nodes.
         let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));
-        stop::transfer_leadership(shared);
+        stop::transfer_leadership(shared, until);
         shared.begin_stop();
         let [peer, http, resp, front] = self.listening;
         close(&http);
         close(&resp);
         close(&front);
-        stop::drain_clients(shared);
+        stop::drain_clients(shared, until);
         if !is_outdated {
-            stop::give_vote_back(shared);
+            stop::give_vote_back(shared, until);
         }
         shared.finish_stop();
         close(&peer);

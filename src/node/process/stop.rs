@@ -1,6 +1,9 @@
 //! The stop of a node: say goodbye, transfer leadership, refuse clients, send the last answers, give the vote back where
 //! the others need it, sync, join, within five seconds.
 //!
+//! Invariant: S1 each step ends by the deadline of the whole stop, whatever the steps before it took: what follows them
+//! (the last sync, the end of the threads) has time of its own.
+//!
 //! Not here: how a stop is requested (`node/shared/stopper.rs`), what each thread does at its end, what the others make
 //! of a goodbye (`cluster/departures.rs`).
 
@@ -39,15 +42,15 @@ pub fn say_goodbye(shared: &Shared) {
 }
 
 /// Transfers leadership to the best live voter that does not stop as well, if this node leads.
-pub fn transfer_leadership(shared: &Shared) {
+pub fn transfer_leadership(shared: &Shared, until: Instant) {
     if shared.view().raft.role != Role::Leader {
         return;
     }
-    await_other_voter(shared);
+    await_other_voter(shared, until);
     if !does_a_voter_stay(shared) {
         return;
     }
-    let deadline = Instant::now() + TRANSFER_MAX;
+    let deadline = until.min(Instant::now() + TRANSFER_MAX);
     match shared.inboxes.ask(Operation::Transfer(None), deadline).into_result() {
         Ok((_, reply)) => {
             let to = transferred_to(&reply).map_or("another node".to_string(), |id| id.to_string());
@@ -66,8 +69,8 @@ fn does_a_voter_stay(shared: &Shared) -> bool {
 
 /// The only voter waits until the autopilot has promoted a learner that answers, if there is one: otherwise nobody
 /// could lead.
-fn await_other_voter(shared: &Shared) {
-    let deadline = Instant::now() + PROMOTION_MAX;
+fn await_other_voter(shared: &Shared, until: Instant) {
+    let deadline = until.min(Instant::now() + PROMOTION_MAX);
     let gateways = shared.directory().gateways.clone();
     while Instant::now() < deadline {
         let view = shared.view();
@@ -81,20 +84,21 @@ fn await_other_voter(shared: &Shared) {
 }
 
 /// Waits until this voter is a learner, if the nodes that stay have no quorum without it until then.
-pub fn give_vote_back(shared: &Shared) {
+pub fn give_vote_back(shared: &Shared, until: Instant) {
     let (begun, mut said) = (Instant::now(), Instant::now());
+    let deadline = until.min(begun + DEMOTION_MAX);
     let is_needed = || {
         let view = shared.view();
         let is_staying = |id: NodeId| !view.leaving.contains(&id) && is_linked(shared, id);
         departures::is_needed_until_demoted(&view.raft.membership, &shared.me, is_staying)
     };
-    while begun.elapsed() < DEMOTION_MAX {
+    while Instant::now() < deadline {
         if !is_needed() {
             return;
         }
         if said.elapsed() >= GOODBYE_EVERY {
             // It may have got the leadership meanwhile.
-            transfer_leadership(shared);
+            transfer_leadership(shared, deadline);
             say_goodbye(shared);
             said = Instant::now();
         }
@@ -108,8 +112,8 @@ fn is_linked(shared: &Shared, id: NodeId) -> bool {
 }
 
 /// Waits until the client connections are closed.
-pub fn drain_clients(shared: &Arc<Shared>) {
-    let deadline = Instant::now() + CLIENTS_MAX;
+pub fn drain_clients(shared: &Arc<Shared>, until: Instant) {
+    let deadline = until.min(Instant::now() + CLIENTS_MAX);
     while shared.sessions.count() > 0 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
