@@ -1,6 +1,8 @@
 //! Slow and lossy links: a cluster elects, writes and keeps its leader.
 
-use super::{CLIENT_PASSWORD, Hosts, Link, is_apart};
+use super::is_apart;
+use crate::EXE;
+use phalanx::lab::hosts::{CLIENT_PASSWORD, Hosts, Link};
 use phalanx::lab::{Result, web};
 use phalanx::node::views::status::Standing;
 use serde_json::json;
@@ -24,7 +26,7 @@ impl Measured {
 
 /// Creates a cluster of five hosts over links like `first`.
 fn start(first: Link) -> Result<(Hosts, Duration)> {
-    let mut hosts = Hosts::prepare(5, &json!({"request_timeout_ms": 20_000, "jobs_enabled": false}))?;
+    let mut hosts = Hosts::prepare(EXE, 5, &json!({"request_timeout_ms": 20_000, "jobs_enabled": false}))?;
     let all = hosts.ids();
     hosts.link(&all, &all, first)?;
     let begun = Instant::now();
