@@ -50,7 +50,8 @@ pub struct Hosts {
     switch: Process,
     /// Keep the namespaces: each ends with its standard input.
     keepers: Vec<Process>,
-    rules: usize,
+    /// Lines that the switch was told.
+    told: usize,
 }
 
 impl Hosts {
@@ -85,7 +86,7 @@ impl Hosts {
         let mut command = Command::new("python3");
         command.args(["-c", include_str!("switch.py"), "1"]).args(keepers.iter().map(|it| it.pid().to_string()));
         let switch = Process::start(&mut command, &cluster.dir().join("switch.log"))?;
-        let hosts = Hosts { cluster, switch, keepers, rules: 0 };
+        let hosts = Hosts { cluster, switch, keepers, told: 0 };
         hosts.wait_for_switch("ready", 1)?;
         Ok(hosts)
     }
@@ -130,7 +131,7 @@ impl Hosts {
     /// # Errors
     /// The switch does not obey.
     pub fn link(&mut self, from: &[u64], to: &[u64], link: Link) -> Result<()> {
-        self.tell_switch(&rule(from, to, link))
+        self.tell_switch(&json!([rule(from, to, link)]))
     }
 
     /// From now on no datagram passes, as with a firewall that knows TCP alone.
@@ -138,25 +139,25 @@ impl Hosts {
     /// # Errors
     /// The switch does not obey.
     pub fn drop_datagrams(&mut self) -> Result<()> {
-        self.tell_switch(&json!({"drop_udp": true}))
+        self.tell_switch(&json!([{"drop_udp": true}]))
     }
 
-    fn tell_switch(&mut self, rule: &Value) -> Result<()> {
-        self.switch.type_line(&rule.to_string())?;
-        self.rules += 1;
-        self.wait_for_switch("done", self.rules)
+    /// Several rules begin at the same moment.
+    fn tell_switch(&mut self, rules: &Value) -> Result<()> {
+        self.switch.type_line(&rules.to_string())?;
+        self.told += 1;
+        self.wait_for_switch("done", self.told)
     }
 
-    /// Nothing passes between these hosts and those; nothing closes a connection and no port refuses.
+    /// From one moment on nothing passes between these hosts and those, in both directions; nothing closes a connection and no port refuses.
     ///
     /// # Errors
     /// The switch does not obey.
     pub fn cut(&mut self, these: &[u64], those: &[u64]) -> Result<()> {
-        self.link(these, those, Link::CUT)?;
-        self.link(those, these, Link::CUT)
+        self.tell_switch(&json!([rule(these, those, Link::CUT), rule(those, these, Link::CUT)]))
     }
 
-    /// The host is gone for all others, for this program as well.
+    /// From one moment on the host is gone for all others, for this program as well.
     ///
     /// # Errors
     /// The switch does not obey.

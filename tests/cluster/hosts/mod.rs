@@ -2,8 +2,7 @@
 //!
 //! [`is_apart`] runs a test again within namespaces of its own, which the hosts need.
 
-use crate::EXE;
-use phalanx::lab::hosts::{Hosts, namespaces};
+use phalanx::lab::hosts::namespaces;
 
 mod config_files;
 mod datagrams;
