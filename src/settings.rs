@@ -87,7 +87,7 @@ settings! {
     discovery_timeout_ms: u64 = 5000, Rule::Number(100, 60_000);
     /// Time between two heartbeats of a leader.
     heartbeat_ms: u64 = 50, Rule::Number(TICK_MS, 10_000);
-    /// A follower that hears no leader for this long campaigns, until it has measured the network for ten seconds.
+    /// A follower that hears no leader for this long campaigns, until it has measured the network for 3 s.
     election_timeout_ms: u64 = 400, Rule::Number(3 * TICK_MS, 60_000);
     /// The shortest time after which it campaigns where a leader is heard regularly.
     election_timeout_min_ms: u64 = 200, Rule::Number(3 * TICK_MS, 60_000);

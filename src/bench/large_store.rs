@@ -3,7 +3,7 @@
 //!
 //! One client writes a key each millisecond and records the longest wait; others write enough that snapshots become
 //! due. The event list of the node shows whether a snapshot was taken.
-//! Not here: throughput (`kv_rates.rs`), failover (`failover.rs`).
+//! Not here: throughput (`kv_rates.rs`), failover (`failover/`).
 
 use super::load::{self, Load};
 use super::monitors;

@@ -4,7 +4,7 @@
 //! the test panics, each node's last lines are printed and the folder stays; otherwise it is removed.
 //!
 //! Invariants: L1 to L3 of `mod.rs`.
-//! Not here: faults and expectations (`bench/failover.rs`, `tests/cluster/`).
+//! Not here: faults and expectations (`bench/failover/`, `tests/cluster/`).
 
 use super::folders::Folder;
 use super::ports::{self, Block};

@@ -2,8 +2,9 @@
 //!
 //! [`poll`] waits for conditions; `ports.rs` finds ports that no other process uses; `process.rs` is one child process
 //! and its signals; [`Cluster`] is a set of them with their folder; `folders.rs` makes and removes such folders;
-//! `terminal.rs` runs a program on a terminal of its own; `web.rs` sends HTTP requests, and writes keys while nodes
-//! die; `jobs.rs` submits jobs and waits for them. The tests in `tests/cluster/`, `bench/` and `demo/` use this module.
+//! `hosts/` gives each of its nodes a host of its own; `terminal.rs` runs a program on a terminal of its own; `web.rs`
+//! sends HTTP requests, and writes keys while nodes die; `jobs.rs` submits jobs and waits for them. The tests in
+//! `tests/cluster/`, `bench/` and `demo/` use this module.
 //!
 //! Invariants: L1 a signal is only sent to a child that this process started and has not yet reaped, so its pid cannot
 //! belong to another process. L2 when a cluster is dropped, its children are dead and reaped. L3 one cluster at a time
@@ -13,6 +14,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod folders;
+pub mod hosts;
 pub mod jobs;
 pub mod poll;
 pub mod ports;

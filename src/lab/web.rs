@@ -69,6 +69,12 @@ impl KeyClient {
         self
     }
 
+    /// Waits this long for one node until the next is asked.
+    pub fn with_patience(mut self, patience: Duration) -> KeyClient {
+        self.client.patience = patience;
+        self
+    }
+
     /// Continues with a random node.
     pub fn go_to_random(&mut self) {
         self.go_to(fastrand::usize(..));

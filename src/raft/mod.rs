@@ -505,7 +505,9 @@ pub struct View {
     pub has_quorum: bool,
     /// Whether an entry of the leader's own term is committed.
     pub has_committed_own_term: bool,
-    /// Hand-over in progress.
+    /// A follower counts a leader that is silent for this long as gone.
+    pub silence_timeout: Ticks,
+    /// Leadership transfer in progress.
     pub transfer_to: Option<NodeId>,
     /// On the leader: one row per other member.
     pub peers: Vec<PeerView>,

@@ -10,25 +10,38 @@
 //! a timeout costs an election, too long a one costs time without a leader.
 //!
 //! Invariants: T1 each timeout is at least `election_timeout_min_ticks`; those that do not depend on round trips are at
-//! most `election_timeout_max_ticks`.
+//! most `election_timeout_max_ticks`. T2 a follower's timeout is shorter than the configured one only after its process has been
+//! part of a working cluster for [`MEASURED_TICKS_MIN`] and [`MEASURED_HEARTBEATS_MIN`].
 //! Not here: who campaigns (`election.rs`), how the host measures round trips (`node/peer/dialer.rs`).
 
 use super::state::Raft;
 use super::state::membership::quorum;
-use super::state::recent::is_first_span;
 use super::{Body, Message};
 use crate::types::{NodeId, Ticks};
 
+/// For how long a process must have heard leaders, or led a quorum, before a silence that is shorter than the configured
+/// timeout counts as long. Long enough that the pauses of a machine on which nodes start are among what was heard. The
+/// age of the process would say nothing: it may be old when it hears its first leader. A node that has only led has
+/// heard no leader, but it is one of a quorum that would have to agree.
+const MEASURED_TICKS_MIN: u64 = 600;
+/// The same in heartbeats, where they are rare: so many values have been measured at least.
+const MEASURED_HEARTBEATS_MIN: u64 = 60;
+
 impl Raft {
-    /// How long a follower hears nothing until its leader counts as gone. A process that has just started has measured
-    /// little: until then, at least the configured timeout.
+    /// How long a follower hears nothing until its leader counts as gone. One that has measured little waits at least
+    /// the configured timeout.
     pub(crate) fn silence_ticks(&self) -> u64 {
         let config = &self.config;
         let configured = config.election_timeout_ticks.0;
         let least = config.election_timeout_min_ticks.0.min(configured);
         let most = config.election_timeout_max_ticks.0.max(configured);
         let measured = self.beyond(self.silences.get(self.now)).clamp(least, most);
-        if is_first_span(self.now) { measured.max(configured) } else { measured }
+        if self.has_measured() { measured } else { measured.max(configured) }
+    }
+
+    /// Whether this process has been part of a working cluster for so long that the longest silence is known.
+    fn has_measured(&self) -> bool {
+        self.measured_ticks >= MEASURED_TICKS_MIN.max(MEASURED_HEARTBEATS_MIN * self.config.heartbeat_ticks.0)
     }
 
     /// How long a leader goes without answers of a quorum until it steps down, and other questions wait for an answer:
@@ -63,6 +76,7 @@ impl Raft {
     pub(crate) fn on_leader_heard(&mut self) {
         if let Some(at) = self.heard_at {
             self.silences.add(self.now, self.now - at);
+            self.measured_ticks += self.now - at;
         }
     }
 

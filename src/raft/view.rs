@@ -35,6 +35,7 @@ impl Raft {
             promised: self.promised(),
             has_quorum: self.has_quorum(),
             has_committed_own_term: self.has_committed_own_term(),
+            silence_timeout: Ticks(self.silence_ticks()),
             transfer_to,
             peers,
         }
@@ -135,6 +136,7 @@ mod samples {
                 promised: None,
                 has_quorum: true,
                 has_committed_own_term: true,
+                silence_timeout: Ticks(0),
                 transfer_to: None,
                 peers,
             }

@@ -2,7 +2,8 @@
 //! everyone says what is wrong and what cures it.
 
 use crate::EXE;
-use crate::hosts::{Hosts, is_apart};
+use crate::hosts::is_apart;
+use phalanx::lab::hosts::Hosts;
 use phalanx::lab::{Cluster, Host, Result};
 use phalanx::wire::{Difference, Frame, codec};
 use serde_json::json;
@@ -84,7 +85,7 @@ fn hosts_in_namespaces_go_ahead_without_one_with_another_secret() -> Result<()> 
     if !is_apart("odd_hosts::hosts_in_namespaces_go_ahead_without_one_with_another_secret") {
         return Ok(());
     }
-    let Hosts { cluster, .. } = &mut Hosts::prepare(5, &json!({}))?;
+    let Hosts { cluster, .. } = &mut Hosts::prepare(EXE, 5, &json!({}))?;
     for id in 1..=4 {
         cluster.spawn(id, &[])?;
     }

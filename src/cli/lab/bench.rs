@@ -29,7 +29,8 @@ pub struct BenchArgs {
 /// What to measure.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum BenchCommand {
-    /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages
+    /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages; several hosts:
+    /// leader's host vanished, slow and lossy links (10 minutes; only as root on Linux)
     Failover(failover::Options),
     /// Writes (SET) over the Redis protocol, strong and eventual
     Kv(kv_rates::Options),
@@ -53,15 +54,8 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     clean_up_when_told_to_end();
     match &args.command {
         BenchCommand::Failover(options) => {
-            let figures = failover::run(&exe, options, &progress).map_err(lab_fault)?;
-            let all_met = figures.iter().all(|f| f.is_met);
-            let value = json!({"build": build(), "figures": figures, "all_met": all_met});
-            let row = |f: &failover::Figure| {
-                let rounds = f.samples.len().to_string();
-                let met = met(Some(f.is_met));
-                vec![f.what.clone(), f.unit.into(), rounds, number(f.median), number(f.worst), f.target.into(), met]
-            };
-            show(args.json, &value, "", &["WHAT", "UNIT", "N", "MEDIAN", "WORST", "TARGET", "MET"], &figures, row);
+            let report = failover::run(&exe, options, &progress).map_err(lab_fault)?;
+            failover_figures(&report, args.json)?;
         }
         BenchCommand::Kv(options) => keys(&exe, CommandKind::Set, options, &progress, args.json)?,
         BenchCommand::Read(options) => keys(&exe, CommandKind::Get, options, &progress, args.json)?,
@@ -92,6 +86,62 @@ pub fn run(args: &BenchArgs) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+fn failover_figures(report: &failover::Report, is_json: bool) -> Result<(), Fault> {
+    let (figures, skipped) = (&report.figures, &report.skipped);
+    let all_met = figures.iter().all(|f| f.is_met);
+    let value = json!({"build": build(), "figures": figures, "skipped": skipped, "all_met": all_met});
+    let row = |f: &failover::Figure| {
+        let met = met((!f.target.is_empty()).then_some(f.is_met));
+        let [median, p90, worst] = [f.median, f.p90, f.worst].map(number);
+        vec![f.what.clone(), f.unit.clone(), f.samples.len().to_string(), median, p90, worst, f.target.clone(), met]
+    };
+    let columns = ["WHAT", "UNIT", "N", "MEDIAN", "P90", "WORST", "TARGET", "MET"];
+    if is_json || !figures.is_empty() {
+        show(is_json, &value, "", &columns, figures, row);
+    }
+    if !is_json {
+        term::out(&figures.iter().map(distribution).collect::<String>());
+    }
+    match figures.is_empty() {
+        false => Ok(()),
+        true => Err(Fault::failed("nothing was measured: the parts were skipped, see above")),
+    }
+}
+
+/// The histogram of a figure, and how warm the processes were, in a few lines; empty without either.
+fn distribution(figure: &failover::Figure) -> String {
+    let mut lines = Vec::new();
+    let bars = figure.histogram.iter().map(|bar| format!("{} to {}: {}", bound(bar.from), bound(bar.to), bar.count));
+    let bars: Vec<String> = bars.collect();
+    if !bars.is_empty() {
+        lines.push(bars.join(", "));
+    }
+    if let Some(warm) = &figure.warm {
+        let median =
+            |median: Option<f64>| median.map_or(String::new(), |median| format!(" (median {})", number(median)));
+        let (shortest, longest) = warm.timeouts_ms;
+        lines.push(format!(
+            "election timeouts {} to {} ms; shorter than the configured {} ms (warm processes, quiet machine) in {} rounds{}, not in {}{}",
+            bound(shortest),
+            bound(longest),
+            bound(warm.configured_ms),
+            warm.rounds,
+            median(warm.median),
+            figure.samples.len() - warm.rounds,
+            median(warm.others_median)
+        ));
+    }
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("{}, {}\n  {}\n", figure.what, figure.unit, lines.join("\n  ")),
+    }
+}
+
+/// A bound of a bar, without the noise of its computation.
+fn bound(x: f64) -> String {
+    format!("{}", (x * 1000.0).round() / 1000.0)
 }
 
 /// With the password that the setting has for running servers. Nodes of its own have none.

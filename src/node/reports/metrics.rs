@@ -3,6 +3,7 @@
 //! Not here: the text format (`http/api/health.rs`).
 
 use crate::cluster::health::Health;
+use crate::limits::TICK_MS;
 use crate::lock::lock;
 use crate::node::datagrams;
 use crate::node::process::log_queue;
@@ -64,6 +65,14 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_term", "Current term", raft.term.0),
         gauge("phalanx_is_leader", "1 on the leader", is_leader),
         gauge("phalanx_has_leader", "1 while a leader is known", u64::from(raft.leader.is_some())),
+        Metric {
+            value: MetricValue::Gauge((raft.silence_timeout.0 * TICK_MS) as f64 / 1000.0),
+            ..gauge(
+                "phalanx_election_timeout_seconds",
+                "Silence of a leader after which this node counts it as gone",
+                0,
+            )
+        },
         gauge("phalanx_has_quorum", "1 while enough voters are reachable", u64::from(health.has_quorum)),
         gauge("phalanx_takes_writes", "1 while the cluster takes writes, as this node knows", u64::from(takes_writes)),
         gauge("phalanx_failure_tolerance", "Voters that may still fail", u64::from(health.failure_tolerance)),

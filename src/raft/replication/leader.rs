@@ -107,6 +107,7 @@ impl Raft {
         if !self.has_quorum() {
             return self.become_follower(cx, term, StepDownCause::NoQuorum);
         }
+        self.measured_ticks += 1;
         self.on_transfer_tick(cx);
         let State::Leader(lead) = &mut self.state else { return };
         if self.now < lead.heartbeat_at {

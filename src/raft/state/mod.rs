@@ -53,6 +53,8 @@ pub struct Raft {
     pub(crate) heard_at: Option<u64>,
     /// Times between two words of a leader that was alive, in ticks.
     pub(crate) silences: RecentMax,
+    /// Ticks for which this process heard a leader, or led a quorum.
+    pub(crate) measured_ticks: u64,
     /// A leader that counts as gone because it fell silent, with its term and the tick of its last word.
     pub(crate) silent_leader: Option<(NodeId, Term, u64)>,
     /// Times between two answers of one follower, while this node leads, in ticks.
@@ -135,6 +137,7 @@ impl Raft {
             now: 0,
             heard_at: None,
             silences: RecentMax::default(),
+            measured_ticks: 0,
             silent_leader: None,
             answers: RecentMax::default(),
             round_trips: BTreeMap::new(),

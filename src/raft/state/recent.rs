@@ -41,11 +41,6 @@ impl RecentMax {
     }
 }
 
-/// Whether a process that has run for so many ticks has measured for a whole span.
-pub(crate) fn is_first_span(now: u64) -> bool {
-    now < SPAN_TICKS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

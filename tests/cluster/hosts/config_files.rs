@@ -1,7 +1,9 @@
 //! `config.json` of each host: the same everywhere and soon right, and one that cannot be says so.
 
-use super::{Hosts, is_apart};
+use super::is_apart;
+use crate::EXE;
 use phalanx::lab::Result;
+use phalanx::lab::hosts::Hosts;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -50,7 +52,7 @@ fn every_hosts_file_is_current_and_one_that_is_cut_off_says_since_when_it_is_not
     if !is_apart("hosts::config_files::every_hosts_file_is_current_and_one_that_is_cut_off_says_since_when_it_is_not") {
         return Ok(());
     }
-    let mut hosts = Hosts::ready(5, &json!({}))?;
+    let mut hosts = Hosts::ready(EXE, 5, &json!({}))?;
     let all = hosts.ids();
     let mut leader = hosts.cluster.settle()?;
     wait_right(&hosts, &all, leader, &[], Duration::from_secs(5))?;

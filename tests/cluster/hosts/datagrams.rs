@@ -1,6 +1,8 @@
 //! The datagram port of real nodes: a firewall that drops all datagrams, and strangers that send some.
 
-use super::{CLIENT_PASSWORD, Hosts, Link, is_apart};
+use super::is_apart;
+use crate::EXE;
+use phalanx::lab::hosts::{CLIENT_PASSWORD, Hosts, Link};
 use phalanx::lab::{Result, web};
 use serde_json::json;
 use std::net::UdpSocket;
@@ -18,7 +20,7 @@ fn a_firewall_that_drops_datagrams_leaves_the_connections() -> Result<()> {
     if !is_apart("hosts::datagrams::a_firewall_that_drops_datagrams_leaves_the_connections") {
         return Ok(());
     }
-    let mut hosts = Hosts::prepare(3, &json!({"request_timeout_ms": 20_000, "jobs_enabled": false}))?;
+    let mut hosts = Hosts::prepare(EXE, 3, &json!({"request_timeout_ms": 20_000, "jobs_enabled": false}))?;
     hosts.drop_datagrams()?;
     for id in hosts.ids() {
         hosts.cluster.spawn(id, &[])?;
@@ -54,7 +56,7 @@ fn what_strangers_send_is_counted_and_never_answered() -> Result<()> {
     if !is_apart("hosts::datagrams::what_strangers_send_is_counted_and_never_answered") {
         return Ok(());
     }
-    let hosts = Hosts::ready(3, &json!({"jobs_enabled": false}))?;
+    let hosts = Hosts::ready(EXE, 3, &json!({"jobs_enabled": false}))?;
     let stranger = UdpSocket::bind("10.77.0.254:0").unwrap();
     stranger.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let before = metric(&hosts, 1, "phalanx_datagrams_refused_total{why=\"unknown\"}")?;

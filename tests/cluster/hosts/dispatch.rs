@@ -1,7 +1,9 @@
 //! Clients go only to nodes that can serve them: a node that has lost its way to the leader takes another, one that has
 //! none takes no clients, and one that vanishes or freezes gets those of the first moment only.
 
-use super::{CLIENT_PASSWORD, Hosts, is_apart};
+use super::is_apart;
+use crate::EXE;
+use phalanx::lab::hosts::{CLIENT_PASSWORD, Hosts, Link};
 use phalanx::lab::{Result, poll, web};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -44,7 +46,7 @@ fn a_node_that_is_cut_off_from_the_leader_alone_reaches_it_through_another() -> 
     if !is_apart("hosts::dispatch::a_node_that_is_cut_off_from_the_leader_alone_reaches_it_through_another") {
         return Ok(());
     }
-    let mut hosts = Hosts::ready(3, &json!({"jobs_enabled": false}))?;
+    let mut hosts = Hosts::ready(EXE, 3, &json!({"jobs_enabled": false}))?;
     let leader = hosts.cluster.settle()?;
     let cut = if leader == 1 { 2 } else { 1 };
     let between = 6 - leader - cut;
@@ -93,11 +95,11 @@ fn a_node_that_does_not_hear_the_leader_reaches_it_through_another() -> Result<(
     if !is_apart("hosts::dispatch::a_node_that_does_not_hear_the_leader_reaches_it_through_another") {
         return Ok(());
     }
-    let mut hosts = Hosts::ready(5, &json!({"jobs_enabled": false}))?;
+    let mut hosts = Hosts::ready(EXE, 5, &json!({"jobs_enabled": false}))?;
     let leader = hosts.cluster.settle()?;
     let cut = leader % 5 + 1;
     let term = hosts.cluster.status(leader)?.cluster.term;
-    hosts.link(&[leader], &[cut], super::Link::CUT)?;
+    hosts.link(&[leader], &[cut], Link::CUT)?;
     hosts.cluster.wait_explained("the leader says that it is reached through another", PATIENCE, || {
         let reasons = hosts.cluster.status(leader).map_err(|e| e.to_string())?.cluster.reasons;
         let begin = format!("node {cut} reaches the leader through node ");
@@ -118,7 +120,7 @@ fn a_node_without_any_way_to_the_leader_gets_no_clients() -> Result<()> {
     if !is_apart("hosts::dispatch::a_node_without_any_way_to_the_leader_gets_no_clients") {
         return Ok(());
     }
-    let mut hosts = Hosts::ready(3, &json!({"jobs_enabled": false}))?;
+    let mut hosts = Hosts::ready(EXE, 3, &json!({"jobs_enabled": false}))?;
     let leader = hosts.cluster.settle()?;
     let cut = if leader == 1 { 2 } else { 1 };
     let others: Vec<u64> = hosts.ids().into_iter().filter(|id| *id != cut).collect();
@@ -147,7 +149,7 @@ fn a_host_that_vanishes_or_freezes_gets_the_clients_of_the_first_moment_only() -
     if !is_apart("hosts::dispatch::a_host_that_vanishes_or_freezes_gets_the_clients_of_the_first_moment_only") {
         return Ok(());
     }
-    let mut hosts = Hosts::ready(5, &json!({"jobs_enabled": false}))?;
+    let mut hosts = Hosts::ready(EXE, 5, &json!({"jobs_enabled": false}))?;
     let leader = hosts.cluster.settle()?;
     let gone = leader % 5 + 1;
     let door = gone % 5 + 1;

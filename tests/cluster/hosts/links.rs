@@ -1,7 +1,9 @@
 //! The hosts themselves: what is cut, delayed and lost is, and nothing of them stays.
 
-use super::{Hosts, Link, TEST, is_apart};
+use super::is_apart;
+use crate::EXE;
 use phalanx::lab::Result;
+use phalanx::lab::hosts::{Hosts, Link, OWN_PORT};
 use phalanx::lab::process::Process;
 use serde_json::json;
 use std::io::ErrorKind;
@@ -18,19 +20,19 @@ fn links_are_cut_delayed_and_lossy_as_told() -> Result<()> {
     if !is_apart("hosts::links::links_are_cut_delayed_and_lossy_as_told") {
         return Ok(());
     }
-    let mut hosts = Hosts::prepare(2, &json!({}))?;
+    let mut hosts = Hosts::prepare(EXE, 2, &json!({}))?;
     let at = |id: u64| SocketAddr::from(([10, 77, 0, id as u8], 7));
     let connect =
         |id: u64| TcpStream::connect_timeout(&at(id), Duration::from_secs(1)).map(|_| ()).map_err(|e| e.kind());
     assert_eq!(connect(1), Err(ErrorKind::ConnectionRefused), "it is there, and nothing listens");
-    hosts.link(&[TEST], &[1], Link { delay_ms: 60, ..Link::WHOLE })?;
-    hosts.link(&[1], &[TEST], Link { delay_ms: 100, jitter_ms: 20, ..Link::WHOLE })?;
+    hosts.link(&[OWN_PORT], &[1], Link { delay_ms: 60, ..Link::WHOLE })?;
+    hosts.link(&[1], &[OWN_PORT], Link { delay_ms: 100, jitter_ms: 20, ..Link::WHOLE })?;
     let begun = Instant::now();
     assert_eq!(connect(1), Err(ErrorKind::ConnectionRefused));
     assert!(begun.elapsed() >= Duration::from_millis(160), "{:?}", begun.elapsed());
     hosts.heal()?;
     // One way is enough.
-    hosts.link(&[1], &[TEST], Link::CUT)?;
+    hosts.link(&[1], &[OWN_PORT], Link::CUT)?;
     assert_eq!(connect(1), Err(ErrorKind::TimedOut));
     assert_eq!(connect(2), Err(ErrorKind::ConnectionRefused), "the other host is not concerned");
     hosts.heal()?;
@@ -46,7 +48,7 @@ fn links_are_cut_delayed_and_lossy_as_told() -> Result<()> {
         socket.send_to(b"?", at(1)).ok()?;
         socket.recv(&mut [0; 9]).ok()
     })?;
-    hosts.link(&[TEST], &[1], Link { loss: 0.3, ..Link::WHOLE })?;
+    hosts.link(&[OWN_PORT], &[1], Link { loss: 0.3, ..Link::WHOLE })?;
     let socket = UdpSocket::bind("10.77.0.254:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut returned = 0;
@@ -73,7 +75,7 @@ fn five_hosts_found_one_cluster_and_go_on_without_a_leader_that_vanished() -> Re
     if !is_apart("hosts::links::five_hosts_found_one_cluster_and_go_on_without_a_leader_that_vanished") {
         return Ok(());
     }
-    let mut hosts = Hosts::ready(5, &json!({}))?;
+    let mut hosts = Hosts::ready(EXE, 5, &json!({}))?;
     hosts.cluster.put("before", "x")?;
     let old = hosts.cluster.settle()?;
     hosts.vanish(old)?;

@@ -4,11 +4,12 @@
 //! A run is given by its seed, up to the timing of a real machine. `PHALANX_FAULTS_SECONDS` and `PHALANX_FAULTS_SEED`
 //! choose another one than the test's. Not here: what the clients record and its check (`recorded_clients.rs`).
 
+use super::is_apart;
 use super::recorded_clients::Recorders;
-use super::{CLIENT_PASSWORD, Hosts, Link, is_apart};
 use crate::EXE;
 use crate::clients::Onlooker;
 use fastrand::Rng;
+use phalanx::lab::hosts::{CLIENT_PASSWORD, Hosts, Link};
 use phalanx::lab::{Result, poll};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -136,7 +137,7 @@ fn nothing_acknowledged_is_lost_whatever_hosts_and_network_do() -> Result<()> {
     let (seconds, seed) = (number("PHALANX_FAULTS_SECONDS", SECONDS), number("PHALANX_FAULTS_SEED", SEED));
     let mut rng = Rng::with_seed(seed);
     let settings = json!({"jobs_enabled": false, "snapshot_every_entries": 2000, "connections_max": 200});
-    let mut hosts = Hosts::ready(5, &settings)?;
+    let mut hosts = Hosts::ready(EXE, 5, &settings)?;
     let onlooker = Onlooker::start(&hosts.cluster);
     let recorders = Recorders::start(&hosts.cluster.addresses(), CLIENTS);
     let until = Instant::now() + Duration::from_secs(seconds);

@@ -3,8 +3,8 @@
 //! Keys change every few seconds, so that each has a history which can be searched. At the end each key is read once
 //! more: a lost write is a history that nothing explains. Not here: what is broken meanwhile (`random_faults.rs`).
 
-use super::CLIENT_PASSWORD;
 use phalanx::check::{Action, Operation, Verdict, judge};
+use phalanx::lab::hosts::CLIENT_PASSWORD;
 use phalanx::lab::web::{Connection, KeyClient};
 use phalanx::lab::{Result, poll};
 use serde_json::json;

@@ -1,6 +1,10 @@
 //! Slow and lossy links: a cluster elects, writes and keeps its leader.
+//!
+//! Not here: figures of such links (`phalanx bench failover --only slow-links`).
 
-use super::{CLIENT_PASSWORD, Hosts, Link, is_apart};
+use super::is_apart;
+use crate::EXE;
+use phalanx::lab::hosts::{CLIENT_PASSWORD, Hosts, Link};
 use phalanx::lab::{Result, web};
 use phalanx::node::views::status::Standing;
 use serde_json::json;
@@ -9,8 +13,6 @@ use std::time::{Duration, Instant};
 /// What happened over links of one kind.
 #[derive(Debug)]
 struct Measured {
-    /// From the start of the processes until all are voters.
-    started: Duration,
     /// In ascending order.
     writes: Vec<Duration>,
     elections: u64,
@@ -23,8 +25,8 @@ impl Measured {
 }
 
 /// Creates a cluster of five hosts over links like `first`.
-fn start(first: Link) -> Result<(Hosts, Duration)> {
-    let mut hosts = Hosts::prepare(5, &json!({"request_timeout_ms": 20_000, "jobs_enabled": false}))?;
+fn start(first: Link) -> Result<Hosts> {
+    let mut hosts = Hosts::prepare(EXE, 5, &json!({"request_timeout_ms": 20_000, "jobs_enabled": false}))?;
     let all = hosts.ids();
     hosts.link(&all, &all, first)?;
     let begun = Instant::now();
@@ -36,9 +38,8 @@ fn start(first: Link) -> Result<(Hosts, Duration)> {
         (rows.iter().filter(|row| row.membership == Standing::Voter).count() == 5).then_some(())
     };
     hosts.cluster.wait_until("all five are voters", Duration::from_secs(180), everyone)?;
-    let started = begun.elapsed();
-    println!("five voters after {started:?}");
-    Ok((hosts, started))
+    println!("five voters after {:?}", begun.elapsed());
+    Ok(hosts)
 }
 
 fn put(hosts: &Hosts, id: u64) -> bool {
@@ -63,7 +64,7 @@ fn put(hosts: &Hosts, id: u64) -> bool {
 /// Creates a cluster of five hosts over links like `first`, and writes over links like `then`, through one node after
 /// the other.
 fn over(first: Link, then: Link, lasts: Duration) -> Result<(Hosts, Measured)> {
-    let (mut hosts, started) = start(first)?;
+    let mut hosts = start(first)?;
     let all = hosts.ids();
     hosts.link(&all, &all, then)?;
     let term = |hosts: &Hosts| hosts.cluster.status(1).map(|status| status.cluster.term.0);
@@ -76,7 +77,7 @@ fn over(first: Link, then: Link, lasts: Duration) -> Result<(Hosts, Measured)> {
     assert_eq!(unanswered, 0, "requests within {:?}", Duration::from_secs(20));
     writes.sort_unstable();
     let elections = term(&hosts)? - before;
-    let measured = Measured { started, writes, elections };
+    let measured = Measured { writes, elections };
     let (median, p99) = (measured.percentile(50), measured.percentile(99));
     let longest = measured.writes.last();
     println!(
@@ -84,16 +85,6 @@ fn over(first: Link, then: Link, lasts: Duration) -> Result<(Hosts, Measured)> {
         measured.writes.len()
     );
     Ok((hosts, measured))
-}
-
-/// How long until a write through another node is answered, once the leader is gone.
-fn failover(hosts: &mut Hosts, lose: impl FnOnce(&mut Hosts, u64) -> Result<()>) -> Result<Duration> {
-    let old = hosts.cluster.settle()?;
-    let at = Instant::now();
-    lose(hosts, old)?;
-    let through = hosts.ids().into_iter().find(|id| *id != old).expect("there are five");
-    assert!(put(hosts, through));
-    Ok(at.elapsed())
 }
 
 #[test]
@@ -134,40 +125,5 @@ fn hosts_whose_links_lose_30_percent_create_a_cluster_and_keep_its_leader() -> R
     assert!(measured.percentile(99) < Duration::from_secs(3), "{measured:?}");
     let metrics = hosts.cluster.get(1, "/metrics")?.text();
     assert!(metrics.lines().any(|line| line.starts_with("phalanx_link_lossy{") && line.ends_with(" 1")), "{metrics}");
-    Ok(())
-}
-
-/// The table of docs/failover.md, or its row LINK (from 0):
-/// `cargo nextest run --run-ignored all --no-capture -E 'test(table_of_links)'`.
-#[test]
-#[ignore = "takes ten minutes and is read by a person"]
-fn table_of_links() -> Result<()> {
-    if !is_apart("hosts::slow_links::table_of_links") {
-        return Ok(());
-    }
-    let lossy = |percent: u32| Link { loss: f64::from(percent) / 100.0, delay_ms: 5, jitter_ms: 5 };
-    let far = |percent: u32| Link { loss: f64::from(percent) / 100.0, delay_ms: 300, jitter_ms: 0 };
-    let all = [lossy(0), lossy(10), lossy(20), lossy(30), far(0), far(10)];
-    let only: Option<usize> = std::env::var("LINK").ok().and_then(|row| row.parse().ok());
-    for (_, link) in all.into_iter().enumerate().filter(|(row, _)| only.is_none_or(|only| only == *row)) {
-        let line = || -> Result<String> {
-            let (mut hosts, measured) = over(link, link, Duration::from_secs(60))?;
-            let killed = failover(&mut hosts, |hosts, old| hosts.cluster.kill_now(old))?;
-            let running = hosts.cluster.running();
-            let dead = hosts.ids().into_iter().find(|id| !running.contains(id)).expect("one was killed");
-            hosts.cluster.restart(dead)?;
-            let vanished = failover(&mut hosts, |hosts, old| hosts.vanish(old))?;
-            Ok(format!(
-                "started {:?} | {} writes, median {:?}, p99 {:?}, longest {:?} | {} elections | killed {killed:?}, vanished {vanished:?}",
-                measured.started,
-                measured.writes.len(),
-                measured.percentile(50),
-                measured.percentile(99),
-                measured.writes[measured.writes.len() - 1],
-                measured.elections
-            ))
-        };
-        println!("ROW {link:?}: {}", line().unwrap_or_else(|e| format!("failed: {e}")));
-    }
     Ok(())
 }

@@ -3,10 +3,10 @@
 usage: switch.py SEED PID...     Host N is the network of the N-th process; port 0 is in the network of this one.
 
 Host N has the address 10.77.0.N and the MAC 02:00:00:00:00:NN, port 0 has 10.77.0.254. Each line of standard input
-is a JSON object and is answered by the line "done":
-    {"from": [1], "to": [2, 3], "loss": 0.3, "delay_ms": 20, "jitter_ms": 5}
-It replaces what applied to frames in that direction. {"drop_udp": true} has every datagram dropped from then on. TAP devices offer no offloads, so each frame is a whole packet
-with its checksum. The devices end with this process, and this process with its standard input. A switch of our own, as
+is a JSON list of rules, which apply from one moment on, and is answered by the line "done":
+    [{"from": [1], "to": [2, 3], "loss": 0.3, "delay_ms": 20, "jitter_ms": 5}]
+A rule replaces what applied to frames in that direction. {"drop_udp": true} has every datagram dropped from then on.
+TAP devices offer no offloads, so each frame is a whole packet with its checksum. The devices end with this process, and this process with its standard input. A switch of our own, as
 not every kernel has the scheduler netem.
 """
 import fcntl
@@ -104,14 +104,14 @@ class Switch:
         return None
 
     def obey(self, line):
-        rule = json.loads(line)
-        if "drop_udp" in rule:
-            self.drops_udp = rule["drop_udp"]
-            return print("done", flush=True)
-        link = (rule["loss"], rule["delay_ms"] / 1000, rule["jitter_ms"] / 1000)
-        for port in rule["from"]:
-            for to in rule["to"]:
-                self.links[(port, to)] = link
+        for rule in json.loads(line):
+            if "drop_udp" in rule:
+                self.drops_udp = rule["drop_udp"]
+                continue
+            link = (rule["loss"], rule["delay_ms"] / 1000, rule["jitter_ms"] / 1000)
+            for port in rule["from"]:
+                for to in rule["to"]:
+                    self.links[(port, to)] = link
         print("done", flush=True)
 
     def run(self):
