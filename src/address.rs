@@ -5,7 +5,7 @@
 //! (`http/protocol/guard.rs`).
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Addresses of one name that are tried.
@@ -55,6 +55,20 @@ pub fn is_loopback(host: &str) -> bool {
 /// Whether a host is an address that stands for all of a machine: `0.0.0.0` or `::`.
 pub fn is_unspecified(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+/// Whether every address of a host is one of this machine.
+pub fn is_of_this_machine(host: &str) -> bool {
+    let all = (host, 1).to_socket_addrs().map(|all| all.collect::<Vec<_>>()).unwrap_or_default();
+    !all.is_empty() && all.into_iter().all(is_own)
+}
+
+/// The system sends to an address of its own from that address. (It may let a process listen at those of others.)
+fn is_own(to: SocketAddr) -> bool {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    // Nothing is sent.
+    let from = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(to).and_then(|()| socket.local_addr()));
+    to.ip().to_canonical().is_loopback() || from.is_ok_and(|from| from.ip() == to.ip())
 }
 
 /// An address of a node as a client reaches it that came by the host `by`: a node on loopback is on the machine that the
@@ -139,6 +153,23 @@ mod tests {
             ("10.0.0.1", "10.0.0.2:6702", "10.0.0.2:6702"),
         ] {
             assert_eq!(as_seen_by(by, address), expected);
+        }
+    }
+
+    #[test]
+    fn this_machine_has_its_own_addresses_only() {
+        for host in ["127.0.0.1", "127.0.0.9", "localhost"] {
+            assert!(is_of_this_machine(host), "{host}");
+        }
+        // That from which packets to elsewhere are sent, if there is a network.
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if socket.connect("203.0.113.1:1").is_ok() {
+            let own = socket.local_addr().unwrap().ip().to_string();
+            assert!(is_of_this_machine(&own), "{own}");
+        }
+        // Of a network that is kept for documents.
+        for host in ["203.0.113.1", "2001:db8::1", "no-such-host.invalid", ""] {
+            assert!(!is_of_this_machine(host), "{host}");
         }
     }
 

@@ -13,6 +13,7 @@ mod rules;
 mod runtimes;
 
 pub use gather::{SettingsError, Source, Sources};
+pub use rules::{RANDOM_ALPHABET, RANDOM_CHARS, is_random_secret};
 pub use runtimes::{Runtime, SandboxKind, known as known_runtimes};
 
 use crate::address;

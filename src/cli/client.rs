@@ -15,6 +15,7 @@ use crate::client;
 use crate::http::protocol::lines::Lines;
 use crate::outcome::codes::exit_of;
 use crate::settings::{self, Settings};
+use crate::text::basic_credentials;
 use crate::types::NodeId;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -209,8 +210,8 @@ impl ClusterClient {
         for _ in 0..asks.addresses().len() {
             let endpoint = asks.address().to_string();
             // A node may wait for a leader before it answers.
-            let password = asks.password.as_deref();
-            match Lines::get(&endpoint, path, password, self.change_timeout, read_timeout) {
+            let authorization = asks.password.as_deref().map(basic_credentials);
+            match Lines::get(&endpoint, path, authorization.as_deref(), self.change_timeout, read_timeout) {
                 Ok((200, lines)) => return Ok(lines),
                 Ok((status @ 500.., _)) => {
                     refusal = Some(declined(&endpoint, status, &format!("HTTP status {status}")));

@@ -9,6 +9,7 @@
 use super::protocol::conn::Conn;
 use super::protocol::head::Head;
 use super::server::Server;
+use crate::node::client_access::{SESSION, SESSION_OF_NODE};
 use crate::node::shared::clock::now_ms;
 use crate::node::{ClientAccess, PasswordCheck};
 use base64::Engine;
@@ -35,11 +36,11 @@ enum Presented<'a> {
 /// that has ended, is no try of a guesser and is not counted.
 pub(crate) fn check(server: &Server, client: &Conn, head: &Head) -> Result<(), Denied> {
     let access = server.host.access();
-    if !access.is_required() || has_session_cookie(server, head) {
+    if !access.is_required() || has_session_cookie(server, client, head) {
         return Ok(());
     }
     match head.authorization.as_deref().and_then(presented) {
-        Some(Presented::Session(session)) if access.is_session(session, now_ms()) => Ok(()),
+        Some(Presented::Session(session)) if is_session(server, client, session) => Ok(()),
         Some(Presented::Password(password)) => check_password(server, client, &password),
         Some(Presented::Session(_)) | None => Err(Denied::Missing),
     }
@@ -56,7 +57,13 @@ pub(crate) fn check_password(server: &Server, client: &Conn, password: &[u8]) ->
 
 /// A session for a page to reach nodes of other hosts with; `None`: no password is required.
 pub(crate) fn new_session(server: &Server) -> Option<String> {
-    server.host.access().new_session(now_ms())
+    server.host.access().new_session(now_ms(), SESSION)
+}
+
+/// Value of `Authorization` for a request of this node to another one. Not the password: some other process may have
+/// taken the port of a node that is down.
+pub(crate) fn of_node(server: &Server) -> Option<String> {
+    Some(format!("Bearer {}", server.host.access().new_session(now_ms(), SESSION_OF_NODE)?))
 }
 
 /// Name of the cookie. Clusters that share a host have one each.
@@ -65,11 +72,15 @@ pub(crate) fn cookie_name(server: &Server) -> String {
     format!("phalanx-session-{}", &cluster[..8])
 }
 
-fn has_session_cookie(server: &Server, head: &Head) -> bool {
+fn has_session_cookie(server: &Server, client: &Conn, head: &Head) -> bool {
     let Some(cookies) = &head.cookie else { return false };
-    let (name, access) = (cookie_name(server), server.host.access());
+    let name = cookie_name(server);
     let mut pairs = cookies.split(';').filter_map(|pair| pair.trim().split_once('='));
-    pairs.any(|(given, value)| given == name && access.is_session(value, now_ms()))
+    pairs.any(|(given, value)| given == name && is_session(server, client, value))
+}
+
+fn is_session(server: &Server, client: &Conn, session: &str) -> bool {
+    server.host.access().is_session(client.peer().ip(), session, now_ms(), Instant::now())
 }
 
 fn presented(authorization: &str) -> Option<Presented<'_>> {

@@ -90,7 +90,7 @@ fn log_in(server: &Server, client: &mut Conn, head: &Head) -> Option<Upload> {
 fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
     let method = head.method.ok_or_else(|| ApiError::refused(501, "unknown method"))?;
     let path = routes::find(head.path());
-    if !path.as_ref().is_some_and(routes::Path::has_any_host) {
+    if !path.as_ref().is_some_and(|path| path.has_any_host(server.host.settings())) {
         guard::check_host(&*server.host, head)?;
     }
     if head.target == PROBE_PATH {

@@ -42,14 +42,10 @@ pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
 
 /// One client's connection to a node.
 fn serve_connection(server: &Arc<Server>, conn: Conn) {
-    // A connection counts as load from its first request; a page's second connection never does.
     let mut session = None;
     acceptor::serve_requests(server, conn, true, |conn, head| {
-        if session.is_none() && head.path() != HOLD_PATH {
-            session = Some(server.host.open_session("api", conn.peer()));
-        }
         let begun = Instant::now();
-        let answered = answer(server, conn, head, session.as_ref())?;
+        let answered = answer(server, conn, head, &mut session)?;
         let mut response = answered.result.unwrap_or_else(|error| error.into_response(server.leader()));
         response.headers.extend(answered.headers);
         let response = in_budget(conn, answered.route, response);
@@ -82,7 +78,7 @@ struct Answered {
 }
 
 /// Checks a request and calls its handler. `None`: the connection is over.
-fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&SessionGuard>) -> Option<Answered> {
+fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: &mut Option<SessionGuard>) -> Option<Answered> {
     let has_no_body = head.framing == Framing::Empty;
     let early = |result| Some(Answered { result, is_body_read: has_no_body, headers: Vec::new(), route: None });
     let (route, args) = match check(server, conn, &head) {
@@ -96,6 +92,12 @@ fn answer(server: &Server, conn: &mut Conn, head: Box<Head>, session: Option<&Se
         }
         Err(error) => return early(Err(error)),
     };
+    // A connection counts as load from the first request that is let in: nobody without the password makes front doors
+    // avoid a node. A page's second connection never does.
+    if session.is_none() && head.path() != HOLD_PATH {
+        *session = Some(server.host.open_session("api", conn.peer()));
+    }
+    let session = session.as_ref();
     let mut headers = if route.has_cors { guard::cors_headers(&*server.host, &head) } else { Vec::new() };
     if route.is_rqlite {
         headers.push(("X-Rqlite-Version", rqlite_status::VERSION.to_string()));
@@ -175,7 +177,7 @@ enum Checked<'a> {
 fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>, ApiError> {
     let method = head.method.ok_or_else(|| ApiError::refused(501, "unknown method"))?;
     let found = routes::find(head.path());
-    if !found.as_ref().is_some_and(Path::has_any_host) {
+    if !found.as_ref().is_some_and(|path| path.has_any_host(server.host.settings())) {
         guard::check_host(&*server.host, head)?;
     }
     if let Some(path) = found.as_ref().filter(|_| method == Method::Options) {

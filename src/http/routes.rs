@@ -41,7 +41,7 @@ pub(crate) struct Route {
     pub audience: Audience,
     /// Who may use it without the password.
     pub openness: Openness,
-    /// It is served under any `Host`: probes and scrapers use whatever name or address they know.
+    /// It is served under any `Host` while it is open: probes and scrapers use whatever name or address they know.
     pub has_any_host: bool,
     /// Pages of the cluster's other nodes may read the response.
     pub has_cors: bool,
@@ -389,9 +389,11 @@ impl Path<'_> {
         self.routes.iter().find(|route| route.method == method)
     }
 
-    /// Whether `Host` does not matter.
-    pub(crate) fn has_any_host(&self) -> bool {
-        self.routes.iter().all(|route| route.has_any_host)
+    /// Whether `Host` does not matter. It does where the password is asked for: under a rebound name a page of another
+    /// site could guess in its reader's name, and make the others at that address wait.
+    pub(crate) fn has_any_host(&self, settings: &Settings) -> bool {
+        let is_open = |route: &Route| settings.client_password.is_none() || route.is_open(settings);
+        self.routes.iter().all(|route| route.has_any_host && is_open(route))
     }
 
     /// Value of `Allow`.

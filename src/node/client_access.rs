@@ -2,26 +2,29 @@
 //! passwords.
 //!
 //! A session is a text that a browser keeps in place of the password: the time of its end, and a MAC over it under a key
-//! made from the password. Every node with the same password accepts it, nothing is stored, and another password ends
-//! all of them. The key is made by a slow function (Argon2id), so a session that is seen makes no guess at the password
-//! cheap.
+//! made from the password and the `cluster_secret`. Every node with the same two accepts it, nothing is stored, and
+//! another password ends all of them. The key is made by a slow function (Argon2id), so a session that is seen makes no
+//! guess at the password cheap.
 //!
 //! After a few wrong passwords an address must wait, twice as long after each further one. During the wait its passwords
-//! are refused, whether right or wrong: otherwise many connections at once would be no slower. Sessions are accepted at
-//! any time, since they cannot be guessed. Nobody else waits, no thread sleeps, and the table is bounded.
+//! are refused, whether right or wrong: otherwise many connections at once would be no slower. Nobody else waits, no
+//! thread sleeps, and the table is bounded. What cannot be guessed is accepted at any time: sessions, and a password as
+//! `phalanx secret new` prints it. Without a `cluster_secret` whoever guesses the password can make a session of the
+//! guess: then a session is counted like a password.
 //!
 //! Invariants: A1 passwords and sessions are compared in constant time. A2 an address that has to wait is not told
-//! whether a password is right. A3 a right password does not end the count of wrong ones: else clients that share an address with a
-//! guesser (one machine, one router) would reset its wait.
+//! whether its guess is right. A3 a right password does not end the count of wrong ones: else clients that share an
+//! address with a guesser (one machine, one router) would reset its wait. A4 no guess goes uncounted, in whatever form.
 //! Not here: how a client presents a password (`http/access.rs`, `resp/commands/connection.rs`).
 
 use crate::lock::{Mutex, lock};
-use crate::wire::authentication::slow_key;
+use crate::settings::is_random_secret;
+use crate::wire::authentication::{Key, slow_key};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -39,8 +42,14 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// Addresses that are remembered; beyond it the one whose last try is oldest is forgotten.
 const ADDRESSES_MAX: usize = 1024;
-/// How long a session lasts.
+/// Refused sessions of an address that are recognized: a browser sends the same one with each request.
+const SESSIONS_SEEN: usize = 8;
+/// How long a session of a browser lasts.
 pub const SESSION: Duration = Duration::from_secs(7 * 86_400);
+/// How long one lasts that a node presents to another: until the request has arrived, and what their clocks may differ.
+pub const SESSION_OF_NODE: Duration = Duration::from_secs(600);
+/// Bytes of a MAC.
+const MAC_BYTES: usize = 32;
 /// Begins every session, to tell it from a password.
 const SESSION_PREFIX: &str = "phalanx-session.";
 
@@ -56,9 +65,7 @@ pub enum PasswordCheck {
 /// What one node requires of its clients.
 pub struct ClientAccess {
     /// `None`: nothing is required.
-    key: Option<Hmac<Sha256>>,
-    /// MAC of the right password.
-    right: Vec<u8>,
+    keys: Option<Keys>,
     /// By address, or the first half of an IPv6 address.
     tries: Mutex<BTreeMap<IpAddr, Tries>>,
     /// Addresses in `tries`: while there are none, the mutex is not taken.
@@ -66,23 +73,37 @@ pub struct ClientAccess {
     wrong: AtomicU64,
 }
 
-#[derive(Clone, Copy, Debug)]
+struct Keys {
+    password: Hmac<Sha256>,
+    /// MAC of the right password.
+    right: Vec<u8>,
+    sessions: Hmac<Sha256>,
+    can_password_be_guessed: bool,
+    can_sessions_be_guessed: bool,
+}
+
+#[derive(Clone, Debug)]
 struct Tries {
     wrong: u32,
     last: Instant,
     wait_until: Instant,
+    /// The newest refused sessions: the first bytes of each.
+    sessions: VecDeque<u64>,
+}
+
+/// What a client guesses.
+#[derive(Clone, Copy)]
+enum Guess {
+    Password,
+    /// With the first bytes of the session's MAC.
+    Session(u64),
 }
 
 impl ClientAccess {
-    /// With a password this is as slow as [`slow_key`], once for each process.
-    pub fn new(password: Option<&str>) -> ClientAccess {
-        let key = password.map(|password| {
-            Hmac::<Sha256>::new_from_slice(&slow_key(password, SALT)).expect("HMAC takes keys of any length")
-        });
-        let right = key.as_ref().zip(password).map(|(key, password)| mac(key, b"password", password.as_bytes()));
+    /// `peer_key`: made of the `cluster_secret`. With a password this is as slow as [`slow_key`], once for each process.
+    pub fn new(password: Option<&str>, peer_key: Option<&Key>) -> ClientAccess {
         ClientAccess {
-            key,
-            right: right.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default(),
+            keys: password.map(|password| Keys::of(password, peer_key)),
             tries: Mutex::new(BTreeMap::new()),
             remembered: AtomicUsize::new(0),
             wrong: AtomicU64::new(0),
@@ -91,7 +112,7 @@ impl ClientAccess {
 
     /// Whether clients need a password.
     pub fn is_required(&self) -> bool {
-        self.key.is_some()
+        self.keys.is_some()
     }
 
     /// Wrong passwords since the start.
@@ -101,29 +122,44 @@ impl ClientAccess {
 
     /// Compares a password that a client at this address has sent to a port (`HTTP`, `Redis`). Right if none is required.
     pub fn check(&self, from: IpAddr, port: &str, password: &[u8], now: Instant) -> PasswordCheck {
-        let Some(key) = &self.key else { return PasswordCheck::Right };
-        let is_right = mac(key, b"password", password).verify_slice(&self.right).is_ok();
-        if is_right && self.remembered.load(Relaxed) == 0 {
+        let Some(keys) = &self.keys else { return PasswordCheck::Right };
+        let is_right = mac(&keys.password, b"password", password).verify_slice(&keys.right).is_ok();
+        if is_right && (!keys.can_password_be_guessed || self.remembered.load(Relaxed) == 0) {
             return PasswordCheck::Right;
         }
+        self.judge_and_tell(from, (Guess::Password, port), is_right, now)
+    }
+
+    fn judge_and_tell(
+        &self,
+        from: IpAddr,
+        (guess, port): (Guess, &str),
+        is_right: bool,
+        now: Instant,
+    ) -> PasswordCheck {
         let from = network(from);
-        let (check, is_first) = self.judge(&mut lock(&self.tries), from, is_right, now);
+        let (check, is_first) = self.judge(&mut lock(&self.tries), from, guess, is_right, now);
         if is_first {
+            let what = match guess {
+                Guess::Password => "wrong client_password",
+                Guess::Session(_) => "session of another client_password",
+            };
             log::warn!(
-                "wrong client_password from {from} ({port} port); further ones are slowed down, and not logged before \
-                 {} s have passed without one",
+                "{what} from {from} ({port} port); further ones are slowed down, and not logged before {} s have passed \
+                 without one",
                 FORGET_AFTER.as_secs()
             );
         }
         check
     }
 
-    /// What the client is told, and whether it is the first wrong password of this address in a while. One decision
+    /// What the client is told, and whether it is the first wrong guess of this address in a while. One decision
     /// after another: tries that arrive together are counted before the next one is judged.
     fn judge(
         &self,
         tries: &mut BTreeMap<IpAddr, Tries>,
         from: IpAddr,
+        guess: Guess,
         is_right: bool,
         now: Instant,
     ) -> (PasswordCheck, bool) {
@@ -135,6 +171,11 @@ impl ClientAccess {
         if is_right {
             return (PasswordCheck::Right, false); // A3
         }
+        if let Guess::Session(session) = guess
+            && tries.get(&from).is_some_and(|it| it.sessions.contains(&session))
+        {
+            return (PasswordCheck::Wrong, false);
+        }
         self.wrong.fetch_add(1, Relaxed);
         tries.retain(|_, it| now.saturating_duration_since(it.last) < FORGET_AFTER);
         if tries.len() >= ADDRESSES_MAX
@@ -143,18 +184,27 @@ impl ClientAccess {
         {
             tries.remove(&oldest);
         }
-        let it = tries.entry(from).or_insert(Tries { wrong: 0, last: now, wait_until: now });
+        let it = tries.entry(from).or_insert_with(|| Tries {
+            wrong: 0,
+            last: now,
+            wait_until: now,
+            sessions: VecDeque::new(),
+        });
         it.wrong = it.wrong.saturating_add(1);
         (it.last, it.wait_until) = (now, now + wait_after(it.wrong));
+        if let Guess::Session(session) = guess {
+            it.sessions.truncate(SESSIONS_SEEN - 1);
+            it.sessions.push_front(session);
+        }
         let is_first = it.wrong == 1;
         self.remembered.store(tries.len(), Relaxed);
         (PasswordCheck::Wrong, is_first)
     }
 
-    /// A new session that ends [`SESSION`] after `now_ms` (milliseconds since 1970); `None`: no password is required.
-    pub fn new_session(&self, now_ms: u64) -> Option<String> {
-        let end_s = now_ms / 1000 + SESSION.as_secs();
-        let mac = mac(self.key.as_ref()?, b"session", &end_s.to_le_bytes()).finalize().into_bytes();
+    /// A new session that `lasts` so long after `now_ms` (milliseconds since 1970); `None`: no password is required.
+    pub fn new_session(&self, now_ms: u64, lasts: Duration) -> Option<String> {
+        let end_s = now_ms / 1000 + lasts.as_secs();
+        let mac = mac(&self.keys.as_ref()?.sessions, b"session", &end_s.to_le_bytes()).finalize().into_bytes();
         Some(format!("{SESSION_PREFIX}{end_s}.{}", BASE64.encode(mac)))
     }
 
@@ -163,16 +213,44 @@ impl ClientAccess {
         text.starts_with(SESSION_PREFIX)
     }
 
-    /// Whether it is a session of this cluster's password that has not ended.
-    pub fn is_session(&self, text: &str, now_ms: u64) -> bool {
-        let checked = (|| {
-            let (end_s, tag) = text.strip_prefix(SESSION_PREFIX)?.split_once('.')?;
-            let (end_s, tag) = (end_s.parse::<u64>().ok()?, BASE64.decode(tag).ok()?);
-            mac(self.key.as_ref()?, b"session", &end_s.to_le_bytes()).verify_slice(&tag).ok()?;
-            Some(end_s)
-        })();
-        checked.is_some_and(|end_s| now_ms / 1000 < end_s)
+    /// Whether it is a session of this cluster's password that has not ended, and that a client at this address may
+    /// present now.
+    pub fn is_session(&self, from: IpAddr, text: &str, now_ms: u64, now: Instant) -> bool {
+        let (Some(keys), Some((end_s, tag))) = (&self.keys, read_session(text)) else { return false };
+        let is_right = mac(&keys.sessions, b"session", &end_s.to_le_bytes()).verify_slice(&tag).is_ok();
+        let is_valid = is_right && now_ms / 1000 < end_s;
+        if !keys.can_sessions_be_guessed || (is_right && self.remembered.load(Relaxed) == 0) {
+            return is_valid;
+        }
+        let guess = Guess::Session(tag.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)));
+        is_valid & (self.judge_and_tell(from, (guess, "HTTP"), is_right, now) == PasswordCheck::Right)
     }
+}
+
+impl Keys {
+    fn of(password: &str, peer_key: Option<&Key>) -> Keys {
+        let key = keyed(&slow_key(password, SALT));
+        let of_cluster = peer_key.map(|key| key.derive(b"sessions of clients"));
+        let sessions = mac(&key, b"sessions of clients", &of_cluster.unwrap_or_default()).finalize().into_bytes();
+        let can_password_be_guessed = !is_random_secret(password);
+        Keys {
+            right: mac(&key, b"password", password.as_bytes()).finalize().into_bytes().to_vec(),
+            password: key,
+            sessions: keyed(&sessions),
+            can_password_be_guessed,
+            can_sessions_be_guessed: can_password_be_guessed && of_cluster.is_none(),
+        }
+    }
+}
+
+/// The end of a session, in seconds since 1970, and its MAC, right or wrong.
+fn read_session(text: &str) -> Option<(u64, Vec<u8>)> {
+    let (end_s, tag) = text.strip_prefix(SESSION_PREFIX)?.split_once('.')?;
+    Some((end_s.parse().ok()?, BASE64.decode(tag).ok()?)).filter(|(_, tag)| tag.len() == MAC_BYTES)
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 /// Compared by its `verify_slice` (A1).
@@ -208,108 +286,5 @@ impl fmt::Debug for ClientAccess {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR_MS: u64 = 3_600_000;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn access() -> ClientAccess {
-        ClientAccess::new(Some("open sesame"))
-    }
-
-    #[test]
-    fn without_a_password_everything_is_right_and_there_are_no_sessions() {
-        let access = ClientAccess::new(None);
-        assert!(!access.is_required());
-        assert_eq!(access.check(ip("10.0.0.1"), "HTTP", b"x", Instant::now()), PasswordCheck::Right);
-        assert_eq!(access.new_session(0), None);
-        assert!(!access.is_session(&super::tests::access().new_session(0).unwrap(), 0));
-    }
-
-    #[test]
-    fn an_address_that_guesses_waits_longer_each_time_and_no_other_does() {
-        let (access, mut now) = (access(), Instant::now());
-        let (guesser, other) = (ip("10.0.0.9"), ip("10.0.0.1"));
-        let mut waits = Vec::new();
-        for _ in 0..12 {
-            assert_eq!(access.check(guesser, "HTTP", b"open sesam", now), PasswordCheck::Wrong);
-            assert_eq!(access.check(other, "HTTP", b"open sesame", now), PasswordCheck::Right, "never slowed");
-            let wait = match access.check(guesser, "HTTP", b"open sesame", now) {
-                PasswordCheck::MustWait(wait) => wait,
-                PasswordCheck::Right => Duration::ZERO,
-                PasswordCheck::Wrong => panic!("the right password is wrong"),
-            };
-            waits.push(wait.as_millis());
-            now += wait;
-        }
-        assert_eq!(waits, [0, 0, 0, 250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000]);
-        assert_eq!(access.wrong_total(), 12, "what is not compared is not counted");
-        // A right password ends the wait of nobody (A3); a quiet minute does.
-        assert_eq!(access.check(guesser, "HTTP", b"open sesame", now), PasswordCheck::Right);
-        assert_eq!(access.check(guesser, "HTTP", b"x", now), PasswordCheck::Wrong);
-        assert!(matches!(access.check(guesser, "HTTP", b"open sesame", now), PasswordCheck::MustWait(_)));
-        now += FORGET_AFTER + WAIT_MAX;
-        assert_eq!(access.check(guesser, "HTTP", b"x", now), PasswordCheck::Wrong);
-        assert_eq!(access.check(guesser, "HTTP", b"open sesame", now), PasswordCheck::Right);
-    }
-
-    #[test]
-    fn the_first_wrong_password_of_a_burst_is_told() {
-        let (access, now) = (access(), Instant::now());
-        let told = |from: &str, now| access.judge(&mut lock(&access.tries), network(ip(from)), false, now).1;
-        assert!(told("10.0.0.9", now) && !told("10.0.0.9", now + FORGET_AFTER / 2));
-        assert!(!told("10.0.0.9", now + FORGET_AFTER), "half a minute after the last one");
-        assert!(told("10.0.0.9", now + 2 * FORGET_AFTER), "a minute after the last one");
-        assert!(told("2001:db8::1", now) && !told("2001:db8::2:1", now), "one network");
-        assert!(told("2001:db8:0:1::1", now) && told("::1", now) && !told("::ffff:10.0.0.9", now + 2 * FORGET_AFTER));
-    }
-
-    #[test]
-    fn a_flood_of_addresses_is_forgotten_from_its_oldest() {
-        let (access, now) = (access(), Instant::now());
-        for n in 0..3 * ADDRESSES_MAX as u32 {
-            let from = IpAddr::V4((0x0a00_0000 + n).into());
-            for _ in 0..=TRIES_FREE {
-                assert_eq!(
-                    access.check(from, "HTTP", b"x", now + Duration::from_millis(n.into())),
-                    PasswordCheck::Wrong
-                );
-            }
-            assert!(lock(&access.tries).len() <= ADDRESSES_MAX);
-        }
-        assert_eq!(access.remembered.load(Relaxed), ADDRESSES_MAX);
-        let last = IpAddr::V4((0x0a00_0000 + 3 * ADDRESSES_MAX as u32 - 1).into());
-        let check = |from| access.check(from, "HTTP", b"open sesame", now + Duration::from_secs(3));
-        assert!(matches!(check(last), PasswordCheck::MustWait(_)));
-        assert_eq!(check(ip("10.0.0.0")), PasswordCheck::Right);
-    }
-
-    #[test]
-    fn a_session_is_good_for_its_time_and_its_password() {
-        let (access, elsewhere) = (access(), access());
-        let session = access.new_session(HOUR_MS).unwrap();
-        assert!(ClientAccess::looks_like_session(&session) && !session.contains("sesame"));
-        let end_ms = HOUR_MS + SESSION.as_millis() as u64;
-        for (now_ms, is_good) in [(HOUR_MS, true), (end_ms - 1, true), (end_ms, false)] {
-            assert_eq!(elsewhere.is_session(&session, now_ms), is_good, "{now_ms}");
-        }
-        assert!(!ClientAccess::new(Some("open sesame!")).is_session(&session, HOUR_MS), "another password");
-        let (head, mac) = session.rsplit_once('.').unwrap();
-        let later = format!("{}.{mac}", head.replace(&(end_ms / 1000).to_string(), &(end_ms / 1000 + 1).to_string()));
-        let changed = session.replace(mac, &BASE64.encode([0; 32]));
-        for bad in ["", "phalanx-session.", "phalanx-session.1.", head, &later, &changed, &session[1..]] {
-            assert!(!access.is_session(bad, HOUR_MS), "{bad}");
-        }
-        // The MAC of a session is none of a password.
-        assert_eq!(access.check(ip("10.0.0.1"), "HTTP", session.as_bytes(), Instant::now()), PasswordCheck::Wrong);
-    }
-
-    #[test]
-    fn nothing_shows_the_password() {
-        assert_eq!(format!("{:?}", access()), "ClientAccess { is_required: true, .. }");
-    }
-}
+#[path = "tests/client_access.rs"]
+mod tests;

@@ -34,7 +34,6 @@ use std::time::{Duration, Instant};
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
 /// Body of the thread.
 pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &Arc<Client>) {
-    let _session = shared.handle.open_session("redis", client.profile().peer);
     let mut conn = Conn::new(Arc::clone(shared), Arc::clone(clients), Arc::clone(client));
     let action = conn.run(&mut Input::new(shared.handle.memory().reservation()));
     conn.flush();
@@ -50,7 +49,7 @@ impl Conn {
     /// Serves requests until the connection ends.
     fn run(&mut self, input: &mut Input) -> ConnectionAction {
         let mut parser = Parser::default();
-        let mut has_asked = false;
+        let (mut has_asked, mut session) = (false, None);
         loop {
             let mut count = 0;
             loop {
@@ -76,6 +75,10 @@ impl Conn {
             self.shared.counts.commands.fetch_add(count, Relaxed);
             self.flush();
             has_asked |= count > 0;
+            // A client without the password is no load of this node.
+            if self.is_known && session.is_none() {
+                session = Some(self.shared.handle.open_session("redis", self.client.profile().peer));
+            }
             input.bound(self.is_known, has_asked);
             if !self.client.wait_room() {
                 return ConnectionAction::Close;

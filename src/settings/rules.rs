@@ -83,6 +83,20 @@ fn bits_at_most(text: &str) -> f64 {
     text.chars().count() as f64 * f64::from(size.max(1)).log2()
 }
 
+/// Characters of a secret that `phalanx secret new` prints, five bits each, and how many it has: 160 bits.
+pub const RANDOM_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+pub const RANDOM_CHARS: usize = 32;
+
+/// Whether a text has the form of a secret that `phalanx secret new` has printed. People choose no such text, and it is
+/// no digest in hexadecimal digits.
+pub fn is_random_secret(text: &str) -> bool {
+    let has = |is_one: fn(&u8) -> bool| text.as_bytes().iter().any(is_one);
+    text.len() == RANDOM_CHARS
+        && text.bytes().all(|byte| RANDOM_ALPHABET.contains(&byte))
+        && has(u8::is_ascii_digit)
+        && has(|byte| byte.is_ascii_lowercase() && !byte.is_ascii_hexdigit())
+}
+
 fn is_host(host: &str) -> bool {
     let is_name = !host.is_empty()
         && host.len() <= 253
@@ -220,6 +234,23 @@ fn read_json(text: &str) -> Result<Value, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_secrets_are_told_from_what_people_choose() {
+        assert!(is_random_secret("a2bcdefghijkmnpqrstuvwxyz2345678"));
+        for chosen in [
+            "a2bcdefghijkmnpqrstuvwxyz234567",
+            "a2bcdefghijkmnpqrstuvwxyz23456789",
+            "A2bcdefghijkmnpqrstuvwxyz2345678",
+            "a-bcdefghijkmnpqrstuvwxyz2345678",
+            // MD5 of "password", without 0 and 1.
+            "5f4dcc3b5aa765d62d8327deb882cf99",
+            "thisisapasswhrasethatsameanehase",
+            "correct horse battery staple 123",
+        ] {
+            assert!(!is_random_secret(chosen), "{chosen}");
+        }
+    }
 
     #[test]
     fn a_secret_must_have_room_for_128_bits() {

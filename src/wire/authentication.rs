@@ -36,6 +36,13 @@ impl Key {
     pub fn of(secret: &str) -> Key {
         Key(slow_key(secret, SALT))
     }
+
+    /// Another key that only those know who know the secret; `label` names its use.
+    pub fn derive(&self, label: &[u8]) -> [u8; 32] {
+        let mut mac = keyed(&self.0);
+        mac.update(label);
+        mac.finalize().into_bytes().into()
+    }
 }
 
 /// A key made of a text that can be guessed, by a function that makes guessing slow (Argon2id): about 20 ms of processor

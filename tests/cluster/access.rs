@@ -94,7 +94,12 @@ fn redis_clients_present_the_password_and_never_the_secret_of_the_nodes() -> Res
     let mut peer = Peer::tcp(&cluster.kv(1));
     let refused = peer.call(&[b"AUTH", secret.as_bytes()]).text();
     assert!(refused.starts_with("WRONGPASS ") && refused.contains("client_password"), "{refused}");
+    // Until then it is no load, by which front doors choose.
+    let metrics = || web::get(&cluster.http(1), "/metrics", SOON).unwrap().text();
+    let is_load = || metrics().contains("phalanx_sessions_by_kind{kind=\"redis\"} 1\n");
+    assert!(!is_load());
     assert_eq!(peer.call(&[b"AUTH", b"default", PASSWORD.as_bytes()]), Reply::Simple("OK".into()));
+    cluster.wait_until("its session counts", SOON, || is_load().then_some(()))?;
     assert_eq!(peer.ask("SET k v"), Reply::Simple("OK".into()));
 
     // Who guesses must wait, on both ports together; who is connected goes on.
@@ -109,7 +114,7 @@ fn redis_clients_present_the_password_and_never_the_secret_of_the_nodes() -> Res
     cluster.wait_until("the right password is right again", SOON * 2, || {
         (cluster.get(1, "/v1/kv/k").ok()?.status == 200).then_some(())
     })?;
-    let metrics = web::get(&cluster.http(1), "/metrics", SOON).unwrap().text();
+    let metrics = metrics();
     assert!(metrics.contains("\nphalanx_wrong_passwords_total "), "{metrics}");
     Ok(())
 }

@@ -8,18 +8,26 @@ use crate::fake_host::*;
 use crate::openapi::{Document, ask};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use phalanx::node::{ClientAccess, Connections};
+use phalanx::services::jobs::{self, Job, Limits, State};
 use phalanx::settings::Settings;
-use phalanx::types::NodeId;
+use phalanx::types::{Identity, NodeId};
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
 
 const TEXT: &str = include_str!("../../static/openapi.json");
+const HOUR: Duration = Duration::from_secs(3600);
 const PASSWORD: &str = "open sesame: the door";
 /// Sent by a browser that opens a window.
 const WINDOW: &str =
     "User-Agent: Mozilla/5.0\r\nSec-Fetch-Site: none\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
 
 fn host(settings: Settings) -> Arc<FakeHost> {
-    FakeHost::with(4, Settings { client_password: Some(PASSWORD.into()), ..settings })
+    let (client_password, cluster_secret) = (Some(PASSWORD.into()), Some("a secret of the nodes".into()));
+    FakeHost::with(4, Settings { client_password, cluster_secret, ..settings })
 }
 
 fn serve_closed(is_front: bool) -> Served {
@@ -195,6 +203,111 @@ fn who_guesses_is_slowed_and_sessions_are_not() {
     let page = log_in(&served, PASSWORD, "/");
     assert!(page.status == 429 && page.body.contains("Too many wrong passwords"), "{page:?}");
     assert_eq!((status(&cookie), status(""), served.get("/livez").status), (200, 401, 200));
+}
+
+/// Whoever has taken the port of a worker that is down does not get the password.
+#[test]
+fn a_node_presents_a_short_session_to_another_one() {
+    let served = serve_closed(false);
+    let worker = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = worker.local_addr().unwrap().to_string();
+    served.host.addresses.lock().unwrap().push((NodeId(9), address));
+    let limits = Limits { wall_ms: 1000, cpu_ms: 1000, memory_mb: 64, output_bytes: 1000, files_mb: 1, processes: 8 };
+    let request = jobs::Request {
+        language: "sh".into(),
+        files: Vec::new(),
+        stdin: Default::default(),
+        args: Vec::new(),
+        limits,
+        keep_ms: 0,
+    };
+    let state = State::Assigned { worker: Identity { id: NodeId(9), uuid: Uuid::nil() }, since_ms: 0 };
+    let (request, past) = (Arc::new(request), Vec::new());
+    let job = Job { request, submitted_ms: 0, attempt: 1, losses: 0, given: 0, state, past };
+    *served.host.job.lock().unwrap() = Some(job);
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let (mut stream, _) = worker.accept().unwrap();
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&head[..read]).to_string()
+        });
+        assert_eq!(served.ask("GET", "/v1/jobs/1/output", &basic(PASSWORD), "").status, 200);
+        asked.join().unwrap()
+    });
+    assert!(asked.starts_with("GET /v1/jobs/1/output?attempt=1"), "{asked}");
+    let session = asked.split_once("Authorization: ").unwrap().1.split("\r\n").next().unwrap();
+    assert!(session.starts_with("Bearer phalanx-session."), "{asked}");
+    let end_s: u64 = session.split('.').nth(1).unwrap().parse().unwrap();
+    let left_s = end_s - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!(left_s <= 600, "{left_s} s");
+    assert_eq!(served.ask("GET", "/v1/status", &format!("Authorization: {session}\r\n"), "").status, 200);
+}
+
+/// Otherwise nobody without the password could make front doors avoid a node.
+#[test]
+fn a_client_without_the_password_is_no_load() {
+    let served = serve_closed(false);
+    let mut client = served.connect();
+    let mut ask = |headers: &str| {
+        let head = format!("GET /v1/status HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", served.address);
+        client.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 64 << 10];
+        let read = client.read(&mut answer).unwrap();
+        Answer::parse(&String::from_utf8_lossy(&answer[..read])).status
+    };
+    assert_eq!((ask(""), ask(&basic("wrong")), served.host.sessions.count()), (401, 401, 0));
+    assert_eq!((ask(&basic(PASSWORD)), served.host.sessions.count()), (200, 1));
+    assert_eq!((ask(""), served.host.sessions.count()), (401, 1), "of a proxy, for example");
+}
+
+/// Without a `cluster_secret`, the key of sessions is made of the password alone.
+#[test]
+fn a_session_that_was_made_of_a_guess_is_a_guess() {
+    let settings = Settings { client_password: Some(PASSWORD.into()), ..Settings::default() };
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    for is_cookie in [false, true] {
+        let served = serve_on(FakeHost::with(4, settings.clone()), patient(), "127.0.0.1:0", false);
+        let cookie = cookie_of(&log_in(&served, PASSWORD, "/"));
+        let name = cookie.trim_start_matches("Cookie: other=1; ").split('=').next().unwrap();
+        let status = |headers: &str| served.ask("GET", "/v1/status", headers, "").status;
+        for n in 0..40 {
+            let made = ClientAccess::new(Some(&format!("guess {n}")), None).new_session(now_ms, HOUR).unwrap();
+            let headers = match is_cookie {
+                true => format!("Cookie: {name}={made}\r\n"),
+                false => format!("Authorization: Bearer {made}\r\n"),
+            };
+            assert_eq!(status(&headers), 401, "{headers}");
+        }
+        assert_eq!(status(&basic(PASSWORD)), 429, "the guesser waits");
+        assert_eq!(status(&cookie), 401, "and is not told which session is right");
+        let wrong = served.host.access().wrong_total();
+        assert!((4..8).contains(&wrong), "{wrong} of 40 were compared");
+    }
+}
+
+/// A name that its owner points at this machine makes a page of it "same-origin": it may send any header.
+#[test]
+fn a_page_under_a_rebound_name_cannot_guess() {
+    for is_front in [false, true] {
+        for is_health_open in [true, false] {
+            let settings = Settings { health_open: is_health_open, ..Settings::default() };
+            let served = serve_on(host(settings), patient(), "127.0.0.1:0", is_front);
+            for path in ["/livez", "/readyz", "/metrics"] {
+                for _ in 0..8 {
+                    let head = format!(
+                        "GET {path} HTTP/1.1\r\nHost: evil.example:6704\r\nConnection: close\r\n{}\r\n",
+                        basic("a guess")
+                    );
+                    let answer = Answer::parse(&served.talk(&head));
+                    let expected: &[u16] = if is_health_open { &[200, 307, 503] } else { &[421] };
+                    assert!(expected.contains(&answer.status), "{path}: {answer:?}");
+                }
+            }
+            assert_eq!(served.host.access().wrong_total(), 0);
+        }
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use phalanx::services::sessions::Tag;
 use phalanx::services::{Reply, sql};
 use phalanx::settings::Settings;
 use phalanx::types::{Identity, Index, NodeId, ProcessLimit, Term};
+use phalanx::wire::authentication::Key;
 use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -57,6 +58,8 @@ pub struct FakeHost {
     pub sql_commands: Mutex<Vec<(Option<Tag>, sql::Command)>>,
     pub sql_reads: Mutex<Vec<SqlRead>>,
     pub sql_answer: Mutex<sql::Answer>,
+    /// Every job.
+    pub job: Mutex<Option<Job>>,
 }
 
 /// Counts a connection until it is dropped.
@@ -80,7 +83,10 @@ impl FakeHost {
             addresses: Mutex::new(frame.status.nodes.iter().map(|row| (row.id, row.http.clone())).collect()),
             published: Mutex::new(publish(frame)),
             changed: Condvar::new(),
-            access: ClientAccess::new(settings.client_password.as_deref()),
+            access: ClientAccess::new(
+                settings.client_password.as_deref(),
+                settings.cluster_secret.as_deref().map(Key::of).as_ref(),
+            ),
             settings,
             sessions: Arc::default(),
             worker: Mutex::new(Some((NodeId(2), "127.0.0.1:6702".to_owned()))),
@@ -98,6 +104,7 @@ impl FakeHost {
             sql_commands: Mutex::default(),
             sql_reads: Mutex::default(),
             sql_answer: Mutex::new(sql::Answer::Results(Vec::new())),
+            job: Mutex::default(),
         })
     }
 
@@ -203,7 +210,7 @@ impl Watching for FakeHost {
         false
     }
     fn job(&self, _: JobId) -> Option<Job> {
-        None
+        self.job.lock().unwrap().clone()
     }
     fn await_job(&self, _: JobId, _: Index, _: Instant) -> Outcome<(Index, Reply)> {
         self.outcome((Index(77), Reply::Ok(self.reply.lock().unwrap().clone())))

@@ -6,14 +6,10 @@
 
 use crate::cli::fault::Fault;
 use crate::cli::term;
+use crate::settings::{RANDOM_ALPHABET, RANDOM_CHARS, is_random_secret};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
-
-/// Five bits each.
-const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// Characters of a secret: 160 bits, more than the 128 that the peer port needs.
-const LENGTH: usize = 32;
 
 /// Arguments of `phalanx secret`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,8 +36,15 @@ pub fn run(args: &SecretArgs) -> Result<(), Fault> {
 
 /// Two random UUIDs hold 244 bits that the system's generator has drawn; a hash spreads them evenly.
 fn draw() -> String {
-    let drawn = [*Uuid::new_v4().as_bytes(), *Uuid::new_v4().as_bytes()].concat();
-    Sha256::digest(drawn).iter().take(LENGTH).map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect()
+    loop {
+        let drawn = [*Uuid::new_v4().as_bytes(), *Uuid::new_v4().as_bytes()].concat();
+        let bytes = Sha256::digest(drawn).into_iter().take(RANDOM_CHARS);
+        let secret: String = bytes.map(|byte| char::from(RANDOM_ALPHABET[usize::from(byte % 32)])).collect();
+        // One in ten thousand has no digit, and would not be recognized as drawn.
+        if is_random_secret(&secret) {
+            return secret;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,12 +56,12 @@ mod tests {
     fn secrets_differ_and_are_accepted() {
         let (one, other) = (draw(), draw());
         assert_ne!(one, other);
-        assert!(one.bytes().all(|byte| ALPHABET.contains(&byte)), "{one}");
+        assert!(is_random_secret(&one) && is_random_secret(&other), "{one} {other}");
         for key in ["PHALANX_CLUSTER_SECRET", "PHALANX_CLIENT_PASSWORD"] {
             Settings::load(None, [(key.to_string(), one.clone())], &[]).unwrap();
         }
         let used: std::collections::BTreeSet<char> =
             (0..100).flat_map(|_| draw().chars().collect::<Vec<_>>()).collect();
-        assert_eq!(used.len(), ALPHABET.len(), "every character is drawn: {used:?}");
+        assert_eq!(used.len(), RANDOM_ALPHABET.len(), "every character is drawn: {used:?}");
     }
 }

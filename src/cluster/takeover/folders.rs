@@ -1,10 +1,11 @@
 //! The folders of other voters on this host: finding and locking them.
 //!
 //! A lock proves something only where all processes that may use the folder see the same locks: on a file system of this
-//! machine. So none is taken on one that another machine may share.
+//! machine. So none is taken on one that another machine may share; a folder may be a link, or a file system of its own.
 //!
-//! Invariants: F1 a claimed folder holds the very identity and cluster that the membership names, has a log, and is
-//! locked. F2 nothing is created in a folder that is not another voter's.
+//! Invariants: F1 a claimed folder holds the very identity and cluster that the membership names, has a log, is locked,
+//! and belongs to this user: in a data folder that others can write to, one could put a voter of their making. F2 nothing
+//! is created in a folder that is not another voter's.
 //! Not here: what is done in it (`hosted_voter.rs`), whether it helps (`rule.rs`).
 
 use crate::raft::Durable;
@@ -12,6 +13,7 @@ use crate::store::identity::{self, FolderLock, StoredIdentity};
 use crate::store::{Files, Options, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId};
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -38,8 +40,14 @@ pub struct Claims {
     pub unusable: Vec<(NodeId, String)>,
 }
 
-/// Tries to lock the folders of all voters but this one; waits for none.
-pub fn claim(data_dir: &Path, cluster: Uuid, voters: &BTreeMap<NodeId, Uuid>, me: NodeId) -> Claims {
+/// Tries to lock the folders of all voters but this one; waits for none. `why_not`: [`why_unsafe`].
+pub fn claim(
+    data_dir: &Path,
+    cluster: Uuid,
+    voters: &BTreeMap<NodeId, Uuid>,
+    me: NodeId,
+    why_not: impl Fn(&Path) -> std::io::Result<Option<String>>,
+) -> Claims {
     let mut claims = Claims::default();
     for who in voters.iter().filter(|(id, _)| **id != me).map(|(&id, &uuid)| Identity { id, uuid }) {
         let dir = identity::folder(data_dir, who.id);
@@ -53,6 +61,10 @@ pub fn claim(data_dir: &Path, cluster: Uuid, voters: &BTreeMap<NodeId, Uuid>, me
                 claims.elsewhere.push(who.id);
                 continue;
             }
+        }
+        if let Some(why) = why_not(&dir).unwrap_or_else(|e| Some(e.to_string())) {
+            claims.unusable.push((who.id, why));
+            continue;
         }
         match identity::lock(&dir).and_then(|lock| Ok((lock, owner(&dir)?))) {
             // Read again: its process may have changed it before it ended.
@@ -82,6 +94,18 @@ impl Claimed {
     pub fn open(&mut self) -> Result<(Store, Durable), StoreError> {
         let files: Arc<dyn Files> = Arc::new(RealFiles);
         identity::open_store(files, &self.dir, &mut self.me, Options::default())
+    }
+}
+
+/// Why the folder of another voter must not be used, if there is a reason.
+///
+/// # Errors
+/// Returns an error if the system cannot tell.
+pub fn why_unsafe(dir: &Path) -> std::io::Result<Option<String>> {
+    let (owner, user) = (std::fs::metadata(dir)?.uid(), rustix::process::geteuid().as_raw());
+    match owner == user {
+        true => why_no_proof(dir),
+        false => Ok(Some(format!("{} belongs to another user ({owner}, not {user})", dir.display()))),
     }
 }
 
@@ -142,17 +166,17 @@ mod tests {
         change(4, |me| me.uuid = Uuid::from_u128(400));
         change(5, |me| me.cluster = Some(Uuid::from_u128(78)));
         change(6, |me| me.is_discarding = true);
-        let first = claim(data.path(), CLUSTER, &voters, NodeId(1));
+        let first = claim(data.path(), CLUSTER, &voters, NodeId(1), why_unsafe);
         let ids = |claims: &Claims| claims.claimed.iter().map(|it| it.who.id.0).collect::<Vec<_>>();
         assert_eq!((ids(&first), &first.in_use), (vec![2], &vec![NodeId(3)]));
         assert_eq!(first.elsewhere, [4, 5, 6, 7].map(NodeId));
         assert!(!identity::folder(data.path(), NodeId(7)).exists(), "nothing is created");
         // Another survivor, and the process itself.
-        let second = claim(data.path(), CLUSTER, &voters, NodeId(3));
+        let second = claim(data.path(), CLUSTER, &voters, NodeId(3), why_unsafe);
         assert_eq!((ids(&second), &second.in_use), (vec![1], &vec![NodeId(2)]));
         assert!(matches!(identity::lock(&identity::folder(data.path(), NodeId(2))), Err(StoreError::Locked { .. })));
         drop((first, running, second));
-        assert_eq!(ids(&claim(data.path(), CLUSTER, &voters, NodeId(1))), vec![2, 3]);
+        assert_eq!(ids(&claim(data.path(), CLUSTER, &voters, NodeId(1), why_unsafe)), vec![2, 3]);
     }
 
     #[test]
@@ -162,12 +186,36 @@ mod tests {
     }
 
     #[test]
+    fn each_folder_has_an_owner_and_a_file_system_of_its_own() {
+        let data = tempfile::tempdir().unwrap();
+        let voters: BTreeMap<NodeId, Uuid> = (1..=4).map(|id| (NodeId(id), who(id).uuid)).collect();
+        let dirs = [2, 3, 4].map(|id| leave(data.path(), id));
+        // As if it were a link to a folder that machines share.
+        let shared = |dir: &Path| if *dir == dirs[0] { why_no_proof(Path::new("/proc")) } else { why_unsafe(dir) };
+        let mut unusable = vec![NodeId(2)];
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&dirs[1], Some(65_534), None).unwrap();
+            unusable.push(NodeId(3));
+        }
+        let claims = claim(data.path(), CLUSTER, &voters, NodeId(1), shared);
+        assert_eq!(claims.unusable.iter().map(|(id, _)| *id).collect::<Vec<_>>(), unusable);
+        assert_eq!(claims.claimed.len() + unusable.len(), 3);
+        assert!(claims.unusable[0].1.contains("other machines"), "{:?}", claims.unusable);
+        for (id, why) in &claims.unusable[1..] {
+            assert!(why.contains("belongs to another user (65534, not 0)"), "{id} {why}");
+        }
+        // A folder that is a link: its target counts.
+        std::os::unix::fs::symlink("/proc/self", data.path().join("link")).unwrap();
+        assert!(why_unsafe(&data.path().join("link")).unwrap().is_some());
+    }
+
+    #[test]
     fn a_damaged_folder_is_not_opened() {
         let data = tempfile::tempdir().unwrap();
         let dir = leave(data.path(), 2);
         let voters = BTreeMap::from([(NodeId(2), who(2).uuid)]);
         std::fs::remove_dir_all(dir.join(crate::store::WAL_DIR)).unwrap();
-        let mut claims = claim(data.path(), CLUSTER, &voters, NodeId(1));
+        let mut claims = claim(data.path(), CLUSTER, &voters, NodeId(1), why_unsafe);
         assert!(matches!(claims.claimed[0].open(), Err(StoreError::LogMissing { .. })));
     }
 }

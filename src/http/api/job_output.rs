@@ -13,6 +13,7 @@
 
 use super::job_json::{to_json, why_over, worker_of};
 use super::jobs::{number, read_job, why_waiting};
+use crate::http::access;
 use crate::http::protocol::conn::Conn;
 use crate::http::protocol::error::ApiError;
 use crate::http::protocol::lines::{Lines, Next};
@@ -268,8 +269,9 @@ impl Follower<'_> {
         let Some((_, address)) = addresses.into_iter().find(|(id, _)| *id == worker) else { return Ok(()) };
         let follow = if self.params.is_followed { "follow&" } else { "" };
         let path = format!("/v1/jobs/{}/output?{follow}attempt={attempt}&format=ndjson", self.params.id);
-        let password = self.server.host.settings().client_password.as_deref();
-        let Ok((200, mut lines)) = Lines::get(&address, &path, password, 2 * CONNECT_TIMEOUT, LOOK_EVERY) else {
+        let authorization = access::of_node(self.server);
+        let answer = Lines::get(&address, &path, authorization.as_deref(), 2 * CONNECT_TIMEOUT, LOOK_EVERY);
+        let Ok((200, mut lines)) = answer else {
             return Ok(());
         };
         let mut skip = self.shown.bytes;

@@ -6,7 +6,6 @@
 
 use super::deadlines::is_timeout;
 use crate::address;
-use crate::text::basic_credentials;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -34,15 +33,15 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Sends a GET and reads the head of the answer: the status, and the lines of the body. `password`: the setting
-    /// `client_password`.
+    /// Sends a GET and reads the head of the answer: the status, and the lines of the body. `authorization`: the
+    /// value of that header.
     ///
     /// # Errors
     /// Nothing listens there, or no head comes within `within`.
     pub fn get(
         address: &str,
         path: &str,
-        password: Option<&str>,
+        authorization: Option<&str>,
         within: Duration,
         read_timeout: Duration,
     ) -> io::Result<(u16, Lines)> {
@@ -50,7 +49,7 @@ impl Lines {
         let mut stream = address::connect(address, within)?;
         stream.set_write_timeout(Some(within))?;
         stream.set_read_timeout(Some(read_timeout.min(within)))?;
-        let authorization = password.map(|it| format!("Authorization: {}\r\n", basic_credentials(it)));
+        let authorization = authorization.map(|it| format!("Authorization: {it}\r\n"));
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{}\r\n", authorization.unwrap_or_default())?;
         let mut lines = Lines { from: BufReader::new(stream), begun: Vec::new() };
         let mut status = None;

@@ -4,6 +4,9 @@
 //! A descriptor keeps a socket open after its process has ended: then the kernel would go on giving it clients. So the
 //! connection over which the descriptor came is watched; it ends with the process, and a socket of a dead process is
 //! emptied and shut down, for all who have it.
+//!
+//! Invariant: E1 who has given descriptors keeps the connection as long as it lives, so that its end proves that the
+//! process has ended. Nothing else does: another user may take the name of a dead process.
 //! Not here: who is silent (`node/threads/gossip.rs`).
 
 use super::Neighbour;
@@ -22,17 +25,14 @@ use std::time::Duration;
 
 /// Descriptors that could not be had are asked for again after this time, so often.
 const RETRY: (Duration, u32) = (Duration::from_millis(100), 50);
-/// Between two looks at a process that is ending.
-const ENDING_PAUSE: Duration = Duration::from_millis(2);
 /// Pause after a failed accept, until descriptors may be free again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Connections of nodes to which descriptors were given. More: the oldest is closed, and its node asks again.
-const GIVEN_MAX: usize = 64;
+/// Connections of nodes to which descriptors were given. More: the new one is closed, and its node asks again.
+const GIVEN_MAX: usize = 256;
 
 /// Body of the thread that gives this node's descriptors to other nodes.
 pub fn share(shared: &Shared, door: &Listener) {
-    let meeting = Meeting { cluster: shared.cluster, port: shared.settings.service_port };
-    let listener = match meeting.listen(shared.me.id) {
+    let listener = match meeting_of(shared).listen(shared.me.id, std::process::id()) {
         Ok(listener) => listener,
         Err(e) => return warn!("other nodes cannot help out at the front door while this one is frozen err={e}"),
     };
@@ -42,15 +42,25 @@ pub fn share(shared: &Shared, door: &Listener) {
             std::thread::sleep(RETRY.0);
             continue;
         };
-        given.retain(|other| !has_ended(other));
-        match give(&stream, door.sockets()) {
-            Ok(()) => given.push(stream),
-            Err(e) => debug!("descriptors not given err={e}"),
-        }
-        if given.len() > GIVEN_MAX {
-            given.remove(0);
+        if let Err(e) = give_and_keep(&mut given, stream, door.sockets()) {
+            debug!("descriptors not given err={e}");
         }
     }
+}
+
+/// Gives the sockets, unless too many have them (E1).
+fn give_and_keep(given: &mut Vec<UnixStream>, stream: UnixStream, sockets: &[TcpListener]) -> io::Result<()> {
+    given.retain(|other| !has_ended(other));
+    if given.len() >= GIVEN_MAX {
+        return Err(io::ErrorKind::QuotaExceeded.into());
+    }
+    give(&stream, sockets)?;
+    given.push(stream);
+    Ok(())
+}
+
+fn meeting_of(shared: &Shared) -> Meeting {
+    Meeting { cluster: shared.cluster, port: shared.settings.service_port, key: shared.peer_key.clone() }
 }
 
 /// Whether the other side has closed the connection.
@@ -80,10 +90,7 @@ pub fn serve_silent(shared: &Shared, take: impl Fn(TcpStream, SocketAddr)) {
         return;
     }
     shared.neighbours.waken_by(wake);
-    let mut aid = Aid {
-        meeting: Meeting { cluster: shared.cluster, port: shared.settings.service_port },
-        doors: BTreeMap::new(),
-    };
+    let mut aid = Aid { meeting: meeting_of(shared), doors: BTreeMap::new() };
     while !shared.is_stopping() {
         let neighbours = shared.neighbours.all();
         let has_missing = aid.follow(&neighbours);
@@ -113,7 +120,7 @@ impl Aid {
             if tries >= RETRY.1 {
                 continue;
             }
-            let door = match self.meeting.take(it.id) {
+            let door = match self.meeting.take(it.id, it.pid) {
                 Ok((stream, sockets)) => Door::Held { stream, sockets },
                 Err(e) => {
                     debug!("no descriptors of the front door of node {} err={e}", it.id);
@@ -160,29 +167,20 @@ impl Aid {
         }
     }
 
-    /// Gives up the doors of processes that have ended.
+    /// Gives up the doors of processes that have ended (E1).
     fn drop_dead(&mut self, take: &impl Fn(TcpStream, SocketAddr)) {
-        let meeting = self.meeting;
         for (id, door) in &mut self.doors {
             let Door::Held { stream, sockets } = door else { continue };
             if !has_ended(stream) {
                 continue;
             }
-            match meeting.take(*id) {
-                // It only closed the connection, or it was started again: then its earlier sockets are of no use.
-                Ok((stream, sockets)) => *door = Door::Held { stream, sockets },
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    let left: usize = sockets.iter().map(|socket| accept_waiting(socket, take)).sum();
-                    info!("front door of a process that has ended is closed node={id} clients_taken_over={left}");
-                    for socket in sockets {
-                        // Fails if another node has done so.
-                        let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Both);
-                    }
-                    *door = Door::Missing { pid: 0, tries: 0 };
-                }
-                // It is just ending: the kernel closes one descriptor after the other.
-                Err(_) => std::thread::sleep(ENDING_PAUSE),
+            let left: usize = sockets.iter().map(|socket| accept_waiting(socket, take)).sum();
+            info!("front door of a process that has ended is closed node={id} clients_taken_over={left}");
+            for socket in sockets {
+                // Fails if another node has done so.
+                let _ = rustix::net::shutdown(&*socket, rustix::net::Shutdown::Both);
             }
+            *door = Door::Missing { pid: 0, tries: 0 };
         }
     }
 }
@@ -208,5 +206,61 @@ fn accept_waiting(socket: &TcpListener, take: &impl Fn(TcpStream, SocketAddr)) -
                 return count;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn meeting() -> Meeting {
+        Meeting { cluster: Uuid::new_v4(), port: 1, key: None }
+    }
+
+    #[test]
+    fn the_door_of_a_dead_process_is_closed_whoever_has_taken_its_name() {
+        let (meeting, id) = (meeting(), NodeId(3));
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = door.local_addr().unwrap();
+        let listener = meeting.listen(id, 7).unwrap();
+        let mut given = Vec::new();
+        let mut aid = Aid { meeting: meeting.clone(), doors: BTreeMap::new() };
+        std::thread::scope(|scope| {
+            let giving = scope.spawn(|| {
+                give_and_keep(&mut given, listener.accept().unwrap().0, std::slice::from_ref(&door)).unwrap();
+            });
+            assert!(!aid.follow(&[Neighbour { id, pid: 7, is_silent: false }]));
+            giving.join().unwrap();
+        });
+        let taken = std::cell::Cell::new(0);
+        let take = |_: TcpStream, _: SocketAddr| taken.set(taken.get() + 1);
+        let _first = TcpStream::connect(address).unwrap();
+        aid.drop_dead(&take);
+        assert!(matches!(aid.doors[&id], Door::Held { .. }) && taken.get() == 0, "it lives");
+        // It ends, and another process is faster than the nodes.
+        drop((given, listener));
+        let _squatter = meeting.listen(id, 7).unwrap();
+        aid.drop_dead(&take);
+        assert!(matches!(aid.doors[&id], Door::Missing { .. }) && taken.get() == 1, "{}", taken.get());
+        assert!(TcpStream::connect(address).is_err(), "the kernel gives it no more clients");
+    }
+
+    #[test]
+    fn who_has_descriptors_keeps_its_connection() {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut given, mut takers) = (Vec::new(), Vec::new());
+        let mut come = |given: &mut Vec<UnixStream>| {
+            let (stream, taker) = UnixStream::pair().unwrap();
+            takers.push(taker);
+            (give_and_keep(given, stream, std::slice::from_ref(&door)).is_ok(), takers.len())
+        };
+        for _ in 0..GIVEN_MAX {
+            assert!(come(&mut given).0);
+        }
+        assert!(!come(&mut given).0, "one more than there is room for");
+        assert_eq!(given.len(), GIVEN_MAX, "nobody who has descriptors lost its connection");
+        given.pop();
+        assert!(come(&mut given).0);
     }
 }

@@ -8,6 +8,7 @@
 use crate::address;
 use crate::cluster::discovery::FrontOwner;
 use crate::node::shared::Shared;
+use crate::wire::handshake::DeadlineReader;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ pub const PROBE_PATH: &str = "/v1/front";
 const PROBES: u32 = 8;
 /// A process that has not answered by then is ignored: a frozen node must not prevent others from starting.
 const PROBES_MAX: Duration = Duration::from_millis(400);
-/// Longest wait for one answer.
+/// Longest wait for one whole answer: any process may listen there.
 const PROBE_MAX: Duration = Duration::from_millis(150);
 /// Largest answer.
 const ANSWER_BYTES_MAX: u64 = 4096;
@@ -43,11 +44,11 @@ pub fn other_owner(address: &str, but: Option<Uuid>) -> Option<FrontOwner> {
 
 fn probe(address: &str) -> io::Result<FrontOwner> {
     let mut stream = address::connect(address, PROBE_MAX)?;
-    stream.set_read_timeout(Some(PROBE_MAX))?;
+    let deadline = Instant::now() + PROBE_MAX;
     stream.set_write_timeout(Some(PROBE_MAX))?;
     write!(stream, "GET {PROBE_PATH} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    DeadlineReader::new(&stream, deadline).take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
     match head.starts_with("HTTP/1.1 200") {
         true => serde_json::from_str(body).map_err(io::Error::from),
@@ -83,5 +84,30 @@ impl FrontPortCheck {
         );
         log::warn!("{text}");
         shared.event("failure", None, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_process_that_answers_byte_by_byte_keeps_no_node_from_starting() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let dripping = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Ends when the other side has closed.
+            (0..200)
+                .take_while(|_| {
+                    std::thread::park_timeout(PROBE_MAX / 4);
+                    stream.write_all(b"x").is_ok()
+                })
+                .count()
+        });
+        assert!(probe(&address).is_err());
+        let written = dripping.join().unwrap();
+        assert!(written < 100, "{written} bytes were waited for");
     }
 }

@@ -264,7 +264,7 @@ impl Shared {
             hand_outs: HandOuts::default(),
             lags: Mutex::default(),
             memory: MemoryBudget::of_setting(parts.settings.memory_budget_mb),
-            access: ClientAccess::new(parts.settings.client_password.as_deref()),
+            access: ClientAccess::new(parts.settings.client_password.as_deref(), parts.peer_key.as_ref()),
             settings: parts.settings,
             me: parts.me,
             cluster: parts.cluster,

@@ -1,7 +1,8 @@
 //! One try to host the voters of dead processes: all folders of a majority, or none.
 //!
-//! Beside the lock there is a second sign of death: nothing accepts connections at the voter's address. And a folder that
-//! lacks what this node remembers of its voter's promises is an older copy, and is not used.
+//! Beside the lock there is a second sign of death: the voter's address is of this machine, and refuses connections.
+//! Without it the folder may be a copy of one that a process on another host uses. And a folder that lacks what this node
+//! remembers of its voter's promises is an older copy, and is not used.
 //! Not here: what is done with the folders (`thread.rs`).
 
 use crate::address;
@@ -13,6 +14,7 @@ use crate::raft::{Config, Membership, Promise};
 use crate::store::identity::FolderLock;
 use crate::types::{Identity, NodeId};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// A process of this host accepts a connection at once.
@@ -31,18 +33,14 @@ pub(super) fn attempt(
     config: &Config,
     failed: &BTreeSet<Identity>,
 ) -> Result<Vec<Hosting>, String> {
-    match folders::why_no_proof(&shared.settings.data_dir) {
-        Ok(None) => {}
-        Ok(Some(why)) => return Err(why),
-        Err(e) => return Err(format!("the file system of the data folder is unknown: {e}")),
-    }
-    let mut claims = folders::claim(&shared.settings.data_dir, shared.cluster, &membership.voters, shared.me.id);
+    let (data_dir, voters) = (&shared.settings.data_dir, &membership.voters);
+    let mut claims = folders::claim(data_dir, shared.cluster, voters, shared.me.id, folders::why_unsafe);
     for claimed in std::mem::take(&mut claims.claimed) {
         let id = claimed.who.id;
         if failed.contains(&claimed.who) {
             claims.unusable.push((id, "it failed while it was hosted".to_string()));
-        } else if answers(shared, id) {
-            claims.unusable.push((id, "something listens at its address".to_string()));
+        } else if let Some(why) = why_alive(&address_of(shared, id)) {
+            claims.unusable.push((id, why));
         } else {
             claims.claimed.push(claimed);
         }
@@ -66,11 +64,22 @@ pub(super) fn attempt(
     }
 }
 
-/// Whether anything accepts connections where this voter does.
-fn answers(shared: &Shared, id: NodeId) -> bool {
+/// Where this voter accepts connections.
+fn address_of(shared: &Shared, id: NodeId) -> String {
     let known = shared.peer_addresses().get(&id).map(|addresses| addresses.peer.clone());
-    let at = known.unwrap_or_else(|| shared.settings.local_addresses(id).peer);
-    address::connect(&at, CONNECT_WITHIN).is_ok()
+    known.unwrap_or_else(|| shared.settings.local_addresses(id).peer)
+}
+
+/// Why the process that has this address may be alive, if it may.
+fn why_alive(at: &str) -> Option<String> {
+    if !address::split(at).is_some_and(|(host, _)| address::is_of_this_machine(host)) {
+        return Some(format!("its process was at {at}, which is not this host, so this may be a copy"));
+    }
+    match address::connect(at, CONNECT_WITHIN) {
+        Ok(_) => Some("something listens at its address".to_string()),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => None,
+        Err(e) => Some(format!("whether its process runs at {at} is not known: {e}")),
+    }
 }
 
 fn open(shared: &Shared, mut claimed: Claimed, config: &Config) -> Result<Hosting, String> {
@@ -100,4 +109,24 @@ fn in_words(claims: &Claims) -> String {
     }
     parts.extend(claims.unusable.iter().map(|(id, why)| format!("the folder of node {} cannot be used: {why}", id.0)));
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn only_a_refusal_of_this_machine_is_a_sign_of_death() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap().to_string();
+        assert_eq!(why_alive(&at).as_deref(), Some("something listens at its address"));
+        drop(listener);
+        assert_eq!(why_alive(&at), None);
+        // Another host, which does not answer while the network is cut, and refuses while the process starts again.
+        for elsewhere in ["203.0.113.1:5702", "[2001:db8::1]:5702", "node2.invalid:5702", ""] {
+            let why = why_alive(elsewhere).unwrap();
+            assert!(why.contains("is not this host, so this may be a copy"), "{why}");
+        }
+    }
 }
