@@ -9,9 +9,9 @@ use crate::types::{Index, NodeId, Term, Ticks};
 impl Raft {
     /// A look from outside.
     pub fn view(&self) -> View {
-        let timeout = self.answer_ticks();
         let (transfer_to, peers) = match &self.state {
             State::Leader(lead) => {
+                let timeout = self.answer_ticks();
                 let row = |progress: &super::state::progress::Progress| PeerView {
                     who: progress.who,
                     match_index: progress.match_index,

@@ -226,16 +226,20 @@ impl Raft {
     pub(crate) fn has_quorum(&self) -> bool {
         let State::Leader(lead) = &self.state else { return false };
         let voters = &self.membership().voters;
+        let timeout = self.answer_ticks();
         let active = voters.iter().filter(|(id, uuid)| {
             let who = Identity { id: **id, uuid: **uuid };
-            who == self.config.me || self.is_active(lead, &who)
+            who == self.config.me || self.has_answered(lead, &who, timeout)
         });
         active.count() >= quorum(voters.len())
     }
 
     /// Whether this very member answered within the last election timeout.
     pub(crate) fn is_active(&self, lead: &Leadership, who: &Identity) -> bool {
-        let timeout = self.answer_ticks();
+        self.has_answered(lead, who, self.answer_ticks())
+    }
+
+    fn has_answered(&self, lead: &Leadership, who: &Identity, timeout: u64) -> bool {
         lead.peers
             .get(&who.id)
             .is_some_and(|peer| peer.who == *who && !peer.has_forgotten && peer.is_active(self.now, timeout))
