@@ -62,14 +62,15 @@ pub fn tuning_of(seed: u64) -> Option<Tuning> {
 /// `sim::tests::each_planted_bug_is_found`.
 #[cfg(test)]
 pub const PLANTED: &[(&str, &[u64])] = &[
-    ("ack_own_last_index", &[103]),
-    ("count_duplicate_vote", &[6]),
-    ("reuse_read_context", &[115]),
-    ("snapshot_keeps_conflict", &[82]),
-    ("transfer_never_cleared", &[46]),
+    ("ack_own_last_index", &[64]),
+    ("count_duplicate_vote", &[10]),
+    ("read_before_own_commit", &[8]),
+    ("reuse_read_context", &[120]),
+    ("snapshot_keeps_conflict", &[11]),
+    ("transfer_never_cleared", &[17]),
     ("retry_failed_sync", &[11]),
-    ("old_attempts_end", &[46]),
-    ("ended_may_end", &[27]),
-    ("stuck_are_not_gone", &[31]),
-    ("joins_without_a_read", &[10, 27, 30]),
+    ("old_attempts_end", &[124]),
+    ("ended_may_end", &[19]),
+    ("stuck_are_not_gone", &[42]),
+    ("joins_without_a_read", &[27]),
 ];
