@@ -4,7 +4,7 @@
 #   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
 #
 # What it starts is written down in <data_dir>/run: for each node a pid together with the moment at which that process
-# began, so that `stop` never ends a stranger that got the same pid later. Settings come from `phalanx config show`,
+# began, so that `stop` never ends another process that got the same pid later. Settings come from `phalanx config show`,
 # that is from settings.json and PHALANX_* variables. Works with bash 3.2, the one that macOS has.
 
 set -u
@@ -265,7 +265,7 @@ is_in_use() {
   local holder=
   read -r holder <"$1/lock"
   [ -n "$holder" ] || return 1
-  # The pid may have gone to a stranger since: only a process of this name counts.
+  # The pid may have gone to another process since: only a process of this name counts.
   case $(cat "/proc/$holder/comm" 2>/dev/null || ps -o comm= -p "$holder" 2>/dev/null) in
     *phalanx*) true ;;
     *) false ;;

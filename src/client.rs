@@ -301,18 +301,18 @@ impl Client {
         let kept = self.connection.take().filter(|_| request.may_be_sent_again());
         let broke = match kept.map(|connection| self.exchange(connection, request, until)) {
             Some(Ok(response)) => return AttemptResult::Answer(response),
-            Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => return AttemptResult::Lost(in_words(&e)),
+            Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => return AttemptResult::Lost(describe_io_error(&e)),
             Some(Err(_)) => true,
             None => false,
         };
         let connection = match Connection::open(self.address(), self.patience.min(CONNECT_MAX)) {
             Ok(connection) => connection.with_password(self.password.as_deref()),
-            Err(e) if broke => return AttemptResult::Lost(in_words(&e)),
-            Err(e) => return AttemptResult::NotSent(in_words(&e)),
+            Err(e) if broke => return AttemptResult::Lost(describe_io_error(&e)),
+            Err(e) => return AttemptResult::NotSent(describe_io_error(&e)),
         };
         match self.exchange(connection, request, until) {
             Ok(response) => AttemptResult::Answer(response),
-            Err(e) => AttemptResult::Lost(in_words(&e)),
+            Err(e) => AttemptResult::Lost(describe_io_error(&e)),
         }
     }
 
@@ -380,7 +380,7 @@ fn refused(from: &str, response: &Response) -> ClientError {
     ClientError::Refused { status: response.status, from: from.to_string(), why: why(response) }
 }
 
-pub(crate) fn in_words(e: &io::Error) -> String {
+pub(crate) fn describe_io_error(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer in time".into(),

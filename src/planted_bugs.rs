@@ -45,7 +45,7 @@ pub struct RaftBugs {
     /// `TimeoutNow` of an older term, or for another log, is obeyed.
     pub late_transfer_obeyed: bool,
     /// Messages of unknown identities are accepted.
-    pub hears_strangers: bool,
+    pub hears_unknown_senders: bool,
     /// Every term is believed, and after the last one comes 0.
     pub terms_wrap: bool,
 }

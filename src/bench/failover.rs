@@ -203,7 +203,7 @@ fn rounds(
     for round in 1..=count {
         let (took, what) = run(round)?;
         samples.push(ms(took));
-        progress.say(&format!("{name} {round}/{count}: {what}, {:.1} ms", ms(took)));
+        progress.print_line(&format!("{name} {round}/{count}: {what}, {:.1} ms", ms(took)));
         progress.advance(1);
     }
     Ok(samples)

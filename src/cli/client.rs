@@ -74,7 +74,7 @@ impl Raw {
     }
 
     /// The reason that a node gives.
-    pub fn said(&self) -> String {
+    pub fn reason(&self) -> String {
         self.json()["error"].as_str().unwrap_or("no reason given").to_string()
     }
 
@@ -220,7 +220,7 @@ impl ClusterClient {
                     return Err(Fault::new(code::FAILED, format!("{endpoint}: no such job"), next));
                 }
                 Ok((status, _)) => return Err(declined(&endpoint, status, &format!("HTTP status {status}"))),
-                Err(e) => failures.add(&endpoint, client::in_words(&e)),
+                Err(e) => failures.add(&endpoint, client::describe_io_error(&e)),
             }
             asks.go_on();
         }

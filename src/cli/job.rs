@@ -165,7 +165,7 @@ fn answered(raw: Raw) -> Result<Value, Fault> {
         403 => "name a node where jobs are enabled with -e HOST:PORT",
         _ => return Err(raw.fault()),
     };
-    Err(Fault::new(code::FAILED, raw.said(), next))
+    Err(Fault::new(code::FAILED, raw.reason(), next))
 }
 
 /// A request for `POST /v1/jobs`.

@@ -193,7 +193,7 @@ fn level_param(level: Level) -> Vec<(&'static str, String)> {
 
 /// The error for a status other than success.
 fn declined(raw: &Raw) -> Fault {
-    let said = raw.said();
+    let said = raw.reason();
     match raw.status {
         404 => Fault::new(code::FAILED, said, "phalanx kv scan lists the keys"),
         412 => Fault::new(code::FAILED, format!("condition not met: {said}"), "read the key again before you retry"),

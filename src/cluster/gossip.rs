@@ -99,7 +99,7 @@ pub struct EdgeLine {
 
 /// Output of one heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Beat {
+pub struct GossipRound {
     /// Nodes to which the table is to be sent.
     pub to: Vec<NodeId>,
     /// The table, the same for all of them.
@@ -174,7 +174,7 @@ impl Gossip {
         leader: Option<NodeId>,
         peers: &[NodeId],
         rng: &mut fastrand::Rng,
-    ) -> Beat {
+    ) -> GossipRound {
         assert_eq!(row.id, self.me.id, "a node beats for itself only");
         self.exclude_own_pause(now_ms);
         self.counter += 1;
@@ -196,7 +196,7 @@ impl Gossip {
         let mut rows: Vec<GossipRow> = self.rows().map(|known| known.row.clone()).collect();
         rows.push(row);
         rows.sort_by_key(|row| row.id);
-        Beat { to, table: GossipTable { rows, ..GossipTable::default() }, edges }
+        GossipRound { to, table: GossipTable { rows, ..GossipTable::default() }, edges }
     }
 
     /// Merges a peer's table; returns the nodes that are back.
@@ -281,7 +281,7 @@ impl Gossip {
     }
 
     /// Returns the received rows, newest first.
-    pub fn heard(&self) -> impl Iterator<Item = &ReceivedRow> {
+    pub fn received(&self) -> impl Iterator<Item = &ReceivedRow> {
         self.heard.iter().rev()
     }
 
@@ -302,7 +302,7 @@ impl Gossip {
             "counter": self.counter,
             "rows": rows.collect::<Vec<_>>(),
             "failures": self.edges().collect::<Vec<_>>(),
-            "heard": self.heard().collect::<Vec<_>>(),
+            "heard": self.received().collect::<Vec<_>>(),
         })
     }
 
@@ -339,7 +339,7 @@ impl Gossip {
             PeerState::Alive => {}
         }
         known.pulse = PeerState::Alive;
-        known.moved.heard(now_ms, bounds);
+        known.moved.on_message(now_ms, bounds);
         self.note_heard(now_ms, from, row);
         edge
     }

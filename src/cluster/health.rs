@@ -52,7 +52,7 @@ pub struct Situation {
     /// Nodes with a state that differs from the majority's.
     pub corrupt: BTreeSet<NodeId>,
     /// Addresses in `peers` at which a node cannot join, with the reason.
-    pub odd_peers: BTreeMap<String, String>,
+    pub mismatched_peers: BTreeMap<String, String>,
     /// If no majority has the same state: a message with what to do.
     pub split: Option<String>,
     /// Which voters of dead processes this node hosts, or why it cannot host those that a majority needs.
@@ -167,7 +167,7 @@ pub fn assess(situation: &Situation) -> HealthReport {
             _ => format!("{reachable} of {voters} voters are online"),
         });
     }
-    reasons.extend(situation.odd_peers.iter().map(|(peer, why)| format!("{peer} in peers cannot join: {why}")));
+    reasons.extend(situation.mismatched_peers.iter().map(|(peer, why)| format!("{peer} in peers cannot join: {why}")));
     reasons.extend(situation.quotas.iter().cloned());
     let health = match (is_serving, reasons.is_empty()) {
         (false, _) => Health::Unavailable,
@@ -358,9 +358,9 @@ mod tests {
 
     #[test]
     fn a_leader_without_answers_does_not_serve() {
-        let odd_peers = BTreeMap::from([("10.0.0.5:5705".to_string(), "cluster_secret differs".to_string())]);
-        let odd = assess(&Situation { odd_peers, ..situation(1, &[1, 2, 3], &[]) });
-        assert_eq!(odd.line(), "degraded: 10.0.0.5:5705 in peers cannot join: cluster_secret differs");
+        let mismatched_peers = BTreeMap::from([("10.0.0.5:5705".to_string(), "cluster_secret differs".to_string())]);
+        let mismatched = assess(&Situation { mismatched_peers, ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!(mismatched.line(), "degraded: 10.0.0.5:5705 in peers cannot join: cluster_secret differs");
         let quotas = vec!["quota_kv_mb is reached".to_string()];
         let full = assess(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
         assert_eq!(full.line(), "degraded: quota_kv_mb is reached");

@@ -50,52 +50,52 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut cluster = Cluster::prepare(exe, &json!({"voters_max": NODES, "cluster_name": "demo chat"}))?;
     // Reset at the end if nothing is wrong.
     cluster.keep = true;
-    say(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
+    print_line(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
     for id in 1..=NODES {
         cluster.spawn(id, &[])?;
     }
     let leader = cluster.settle_as(NODES as usize)?;
-    say(&format!("   They have elected node {leader}."));
+    print_line(&format!("   They have elected node {leader}."));
 
     let mut people = sign_up(&cluster, say)?;
     let mut said: Vec<Said> = Vec::new();
-    say("3. They send messages, to the room and to each other");
+    print_line("3. They send messages, to the room and to each other");
     talk(&mut people, "all nodes run", &mut said, say)?;
 
-    say(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
+    print_line(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
     cluster.kill(leader)?;
     talk(&mut people, "one node is down", &mut said, say)?;
     let next = cluster.wait_other_leader(leader)?;
-    say(&format!("   node {next} leads now"));
+    print_line(&format!("   node {next} leads now"));
 
-    say(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
+    print_line(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
     cluster.kill(next)?;
     talk(&mut people, "two nodes are down", &mut said, say)?;
 
     let mut faults = Vec::new();
-    say("6. All inboxes: complete, in order, without duplicates?");
+    print_line("6. All inboxes: complete, in order, without duplicates?");
     check(&mut people, &said, &mut faults, say)?;
 
-    say("7. kill -9 of all nodes that are left; then all five start again");
+    print_line("7. kill -9 of all nodes that are left; then all five start again");
     cluster.kill_all();
     for id in 1..=NODES {
         cluster.restart(id)?;
     }
     cluster.settle_as(NODES as usize)?;
     talk(&mut people, "all nodes restarted", &mut said, say)?;
-    say("8. All inboxes again");
+    print_line("8. All inboxes again");
     check(&mut people, &said, &mut faults, say)?;
 
-    say("9. Stopping the nodes");
+    print_line("9. Stopping the nodes");
     drop(people);
     faults.extend(cluster.stop_orderly(PATIENCE)?);
-    say("   all processes have stopped");
+    print_line("   all processes have stopped");
     cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
 fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
-    say("2. Three users create accounts, each on another node, and join the room #agora");
+    print_line("2. Three users create accounts, each on another node, and join the room #agora");
     let mut people = Vec::new();
     let mut room = None;
     for (place, name) in PEOPLE.into_iter().enumerate() {
@@ -112,7 +112,7 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
             }
         };
         room = room.or(id);
-        say(&format!("   {name} is account {}, on {}", account["account"], chat.client.address()));
+        print_line(&format!("   {name} is account {}, on {}", account["account"], chat.client.address()));
         people.push(Person { name, chat, stream, heard: Vec::new() });
     }
     Ok(people)
@@ -141,7 +141,7 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn F
         }
     }
     let count = MESSAGES * people.len() * 2;
-    say(&format!("   {count} messages sent and acknowledged, the slowest after {} ms", slowest.as_millis()));
+    print_line(&format!("   {count} messages sent and acknowledged, the slowest after {} ms", slowest.as_millis()));
     Ok(())
 }
 
@@ -163,7 +163,7 @@ fn check(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &m
             faults.extend(why.map(|why| format!("{}'s {what}: {why}", person.name)));
         }
         let (count, talks) = (kept.len(), mine.len());
-        say(&format!("   {word} {}: {count} of {} messages in {talks} conversations", person.name, wanted.len()));
+        print_line(&format!("   {word} {}: {count} of {} messages in {talks} conversations", person.name, wanted.len()));
     }
     Ok(())
 }
@@ -257,9 +257,9 @@ mod tests {
             got.swap(at, next);
             assert!(compare(&wanted, &got).unwrap().starts_with("out of order"), "{at} and {next}");
         }
-        let mut stranger = wanted.clone();
-        stranger.push((7, 1, "1 in 7".to_string()));
-        assert!(compare(&wanted, &stranger).is_some(), "somebody else's message");
+        let mut extra = wanted.clone();
+        extra.push((7, 1, "1 in 7".to_string()));
+        assert!(compare(&wanted, &extra).is_some(), "somebody else's message");
         assert!(compare(&wanted, &[]).is_some(), "nothing at all");
     }
 }

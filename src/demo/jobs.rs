@@ -126,7 +126,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut faults = Vec::new();
     let mut exchanges = Vec::new();
 
-    say(&format!("1. {NODES} nodes and a gateway start, in {}", cluster.dir().display()));
+    print_line(&format!("1. {NODES} nodes and a gateway start, in {}", cluster.dir().display()));
     for id in 1..=NODES {
         cluster.spawn(id, &[])?;
     }
@@ -134,29 +134,29 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let leader = cluster.settle_as(NODES as usize)?;
     let gateway = cluster.http(GATEWAY);
     let language = choose(&cluster, say)?;
-    say(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
+    print_line(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
     tell_roles(&cluster, say)?;
 
-    say(&format!("2. {REQUESTS} requests to the gateway, one after another"));
+    print_line(&format!("2. {REQUESTS} requests to the gateway, one after another"));
     for number in 1..=REQUESTS {
         let exchange = language.ask(&gateway, number);
-        say(&exchange.line());
+        print_line(&exchange.line());
         exchanges.push(exchange);
     }
 
     // The leader is killed in the next step.
     let lowest = (1..=NODES).find(|id| *id != leader).unwrap_or(1);
-    say(&format!("3. kill -9 of node {lowest}; the logs of the others"));
+    print_line(&format!("3. kill -9 of node {lowest}; the logs of the others"));
     cluster.kill(lowest)?;
     let sign = format!("no heartbeat from node {lowest}: failed");
     for id in (1..=GATEWAY).filter(|id| *id != lowest) {
         let line = cluster.wait_until(&format!("node {id} notices"), PATIENCE, || {
             cluster.log(id).lines().find(|line| line.contains(&sign)).map(str::to_string)
         })?;
-        say(&format!("   {line}"));
+        print_line(&format!("   {line}"));
     }
 
-    say(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
+    print_line(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
     let asking: Vec<_> =
         (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_aside(language, &gateway, number)).collect::<Result<_>>()?;
     cluster.wait_until("a worker has some of them", PATIENCE, || {
@@ -165,20 +165,20 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     cluster.kill(leader)?;
     let next = cluster.wait_other_leader(leader)?;
     if let Some(failover) = cluster.status(next)?.failovers.first() {
-        say(&format!("   node {next} leads now, {} ms later ({})", failover.leaderless_ms, failover.cause));
+        print_line(&format!("   node {next} leads now, {} ms later ({})", failover.leaderless_ms, failover.cause));
     }
 
-    say("5. All requests with their answers");
+    print_line("5. All requests with their answers");
     for answer in asking {
         let exchange =
             answer.recv().map_err(|_| LabError::Answer("the thread of a request has panicked".to_string()))?;
-        say(&exchange.line());
+        print_line(&exchange.line());
         exchanges.push(exchange);
     }
 
-    say("6. One more");
+    print_line("6. One more");
     let exchange = language.ask(&gateway, 2 * REQUESTS + 1);
-    say(&exchange.line());
+    print_line(&exchange.line());
     exchanges.push(exchange);
 
     for exchange in exchanges.iter().filter(|exchange| !exchange.is_right()) {
@@ -186,17 +186,17 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     }
     faults.extend(count(&gateway, &exchanges)?);
 
-    say("7. The heartbeats that each node has received, from GET /v1/gossip");
+    print_line("7. The heartbeats that each node has received, from GET /v1/gossip");
     for id in cluster.running() {
         let path = cluster.dir().join(format!("heartbeats-{id}.json"));
         let heard = cluster.get(id, "/v1/gossip")?;
-        say(&format!("   node {id}: {}", heard_from(&heard.json())));
+        print_line(&format!("   node {id}: {}", heard_from(&heard.json())));
         std::fs::write(&path, heard.body).map_err(LabError::io(format!("write {}", path.display())))?;
     }
 
-    say("8. Stopping the nodes");
+    print_line("8. Stopping the nodes");
     faults.extend(cluster.stop_orderly(PATIENCE)?);
-    say("   all processes have stopped");
+    print_line("   all processes have stopped");
     cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
@@ -214,7 +214,7 @@ fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
     if workers.iter().all(|worker| worker.runtimes.iter().any(|language| language == "java")) {
         return Ok(Language::Java);
     }
-    say("   This machine has no Java compiler: the requests are shell scripts instead.");
+    print_line("   This machine has no Java compiler: the requests are shell scripts instead.");
     Ok(Language::Shell)
 }
 
@@ -225,7 +225,7 @@ fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
             false => format!("{:?}", row.role).to_lowercase(),
         };
         let standing = format!("{:?}", row.membership).to_lowercase();
-        say(&format!("   node {}  {role:<9} {standing:<8} http://{}", row.id.0, row.http));
+        print_line(&format!("   node {}  {role:<9} {standing:<8} http://{}", row.id.0, row.http));
     }
     Ok(())
 }

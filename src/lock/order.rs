@@ -136,7 +136,7 @@ mod checked {
         }
         let mut arrows = ARROWS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(way) = way(&arrows, next, held) {
-            let reverse: Vec<String> = way.windows(2).map(|pair| told(&arrows, pair[0], pair[1])).collect();
+            let reverse: Vec<String> = way.windows(2).map(|pair| describe(&arrows, pair[0], pair[1])).collect();
             drop(arrows);
             panic!(
                 "L1: {next:?} is locked at {next_at} by a thread that holds {held:?} since {held_at}; in another order: {}",
@@ -147,7 +147,7 @@ mod checked {
         CHECKED.with_borrow_mut(|checked| checked.insert((held, next)));
     }
 
-    fn told(arrows: &Arrows, held: Class, next: Class) -> String {
+    fn describe(arrows: &Arrows, held: Class, next: Class) -> String {
         let (held_at, next_at) = arrows[&held][&next];
         format!("{next:?} at {next_at} by one that held {held:?} since {held_at}")
     }

@@ -87,7 +87,7 @@ pub struct Membership {
 /// One step from a membership to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// A newcomer, or a removed node that returns; refused while another identity holds the id.
+    /// A new node, or a removed node that returns; refused while another identity holds the id.
     AddLearner(Identity),
     /// A learner becomes a voter; refused until it has caught up.
     Promote(NodeId),
@@ -117,7 +117,7 @@ pub struct SnapshotMeta {
     pub membership: Membership,
 }
 
-/// All that a restart finds on disk; the default is a newcomer's empty state.
+/// All that a restart finds on disk; the default is a new node's empty state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
     /// Term and vote.
@@ -290,7 +290,7 @@ pub struct Effects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Its sender is not known here.
-    Stranger(Identity),
+    UnknownSender(Identity),
     /// No honest sequence of elections leads to its term.
     TermJump(Identity, Term),
     /// Its indexes or terms contradict each other.

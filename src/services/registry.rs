@@ -275,7 +275,7 @@ impl Registry {
     }
 
     fn apply_once(&mut self, at: Stamp, tag: &Tag, command: &[u8]) -> (Index, Reply) {
-        match self.sessions.look(tag) {
+        match self.sessions.look_up(tag) {
             TagLookup::Before(index, reply) => (index, reply),
             TagLookup::Forgotten => (at.index, Reply::Failed("this request has expired".to_string())),
             TagLookup::New => {

@@ -54,7 +54,7 @@ impl World {
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             if let (false, Some(process)) = (self.net.is_cut(node, other), self.hosts[other].process.as_mut()) {
                 let is_leader = process.raft.view().leader == Some(who);
-                process.log_clock.heard(log_ms, is_leader, self.now);
+                process.log_clock.on_log_time(log_ms, is_leader, self.now);
             }
         }
     }

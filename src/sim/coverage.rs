@@ -86,9 +86,9 @@ coverage! {
     hosted_led,
     /// Folders that were given back.
     hosted_released,
-    /// Messages of strangers.
+    /// Messages of hostile processes.
     hostile_messages,
-    /// Messages that a node must refuse: those of strangers and of members that it does not know yet.
+    /// Messages that a node must refuse: those of unknown senders and of members that it does not know yet.
     refused_messages,
     /// Commands proposed to a leader.
     proposals,

@@ -6,7 +6,7 @@
 //! - `environment/`: the plan, the network and the disks.
 //! - `model/`: the state of nodes, clients, workers and transfers. `model/services.rs` runs the real services.
 //! - `steps/`: what happens, one event after another; `clocks.rs`, `stale_disks.rs` (older copies of disks),
-//!   `strangers.rs` (hostile processes) and `differences.rs` (a state that was altered) are scenarios of their own.
+//!   `hostile_processes.rs` and `differences.rs` (a state that was altered) are scenarios of their own.
 //! - `checks/`: the rules. `checks/raft_checker.rs` asserts those of consensus after every step,
 //!   `checks/client_checker.rs` what clients were promised; both keep models of their own (`checks/log_model.rs`,
 //!   `checks/kv_model.rs`, `checks/jobs_checker.rs`, `checks/delivery_checker.rs`).
@@ -27,7 +27,7 @@ mod planted_bugs;
 pub(crate) mod seeds;
 mod stale_disks;
 pub(crate) mod steps;
-mod strangers;
+mod hostile_processes;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tuning;

@@ -189,9 +189,9 @@ impl World {
         plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         // Likewise for older copies of disks, and hostile processes.
         plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
-        let mut strangers = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
-        plan.has_secret = strangers.bool();
+        let mut hostile = Rng::with_seed(seed.rotate_left(48));
+        plan.hostile = *pick(&mut hostile, &[0.0, 0.0, 0.5, 2.0]);
+        plan.has_secret = hostile.bool();
         // Likewise for nodes that stop in order.
         let mut departing = Rng::with_seed(seed.rotate_left(24));
         let often = departing.u64(6..=20) * plan.election_us();
@@ -527,7 +527,7 @@ impl World {
                 if self.hosts[to].life == life {
                     let process = self.hosts[to].process.as_mut().expect("checked above");
                     if let Some(ask) = process.asks.remove(&token) {
-                        return self.tell(to, ask, result);
+                        return self.deliver_result(to, ask, result);
                     }
                 }
                 Ok(())

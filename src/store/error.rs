@@ -119,7 +119,7 @@ pub enum StoreError {
         advice: String,
     },
     /// The folder contains a log, but no identity or no cluster.
-    #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a newcomer; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
+    #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a new node; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
     IdentityLost {
         /// The node's folder.
         dir: PathBuf,

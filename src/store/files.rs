@@ -399,16 +399,16 @@ mod tests {
     #[test]
     fn an_older_wider_folder_is_narrowed_with_all_that_is_the_nodes_own() {
         let data = tempfile::tempdir().unwrap();
-        let (dir, stranger) = (data.path().join("node-1"), data.path().join("stranger"));
+        let (dir, foreign) = (data.path().join("node-1"), data.path().join("foreign"));
         for folder in ["wal", "jobs/7"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        let files = [stranger.clone(), dir.join("node.json"), dir.join("wal/0.wal"), dir.join("jobs/7/main.sh")];
+        let files = [foreign.clone(), dir.join("node.json"), dir.join("wal/0.wal"), dir.join("jobs/7/main.sh")];
         for file in &files {
             fs::write(file, "").unwrap();
             fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        std::os::unix::fs::symlink(&stranger, dir.join("link")).unwrap();
+        std::os::unix::fs::symlink(&foreign, dir.join("link")).unwrap();
         for folder in [&dir, &dir.join("wal"), &dir.join("jobs")] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         }

@@ -124,11 +124,11 @@ fn foreign(files: &dyn Files, dir: &Path, me: &StoredIdentity, node: NodeId) -> 
     let advice = match (&own[..], is_home_taken) {
         ([], true) => format!(
             "{home} is node {owner}'s as well, so this is a copy of it or from another cluster: move it away; without a folder \
-             node {number} starts as a newcomer"
+             node {number} starts as a new node"
         ),
         ([], false) => format!(
             "rename it to {home}; node {number}'s own folder does not lie beside it: put that in its place, or node {number} starts as \
-             a newcomer"
+             a new node"
         ),
         (own, true) => {
             let own = own.join(" or ");
@@ -394,7 +394,7 @@ mod tests {
                 &swapped[1..],
                 vec![beside, "data/node-2: stop the nodes", "this one to data/node-2", "that one to data/node-1"],
             ),
-            (&[("node-2", 2)], vec!["data/node-2 is node 2's as well", "move it away", "node 1 starts as a newcomer"]),
+            (&[("node-2", 2)], vec!["data/node-2 is node 2's as well", "move it away", "node 1 starts as a new node"]),
             (&[("node-2", 2), ("old", 1)], vec![beside, "data/old: move this one away", "that one to data/node-1"]),
             (&[], vec!["rename it to data/node-2", "node 1's own folder does not lie beside it"]),
         ] {

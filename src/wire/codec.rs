@@ -16,7 +16,7 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The socket failed, closed or was too slow.
-    #[error("{}", said(.0))]
+    #[error("{}", describe_io_error(.0))]
     Io(#[from] io::Error),
     /// A frame declares more bytes than allowed here.
     #[error("frame of {len} bytes, at most {max} allowed")]
@@ -46,7 +46,7 @@ pub enum WireError {
     #[error("rejected, unproved: {0}")]
     Unproved(String),
     /// The two nodes cannot be in one cluster. Nothing of it is proved.
-    #[error("{}", .what.in_words())]
+    #[error("{what}")]
     Differs {
         /// What differs.
         what: Difference,
@@ -64,7 +64,7 @@ pub enum WireError {
 }
 
 /// Text of an error: for a timeout of a socket, the system's text is "resource temporarily unavailable".
-fn said(e: &io::Error) -> String {
+fn describe_io_error(e: &io::Error) -> String {
     if e.kind() == io::ErrorKind::WouldBlock { "timed out".into() } else { e.to_string() }
 }
 

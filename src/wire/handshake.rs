@@ -101,7 +101,7 @@ pub fn dial(
         };
         let secrets = Transcript { nonce, hello: &hello, who, cluster }.secrets(key);
         if !secrets.is_proof(Side::Acceptor, &proof) {
-            write_frame(&mut to, &Frame::Reject { why: Difference::Secret.in_words() })?;
+            write_frame(&mut to, &Frame::Reject { why: Difference::Secret.to_string() })?;
             return Err(WireError::Differs { what: Difference::Secret, cluster });
         }
         is_intended(intended, who, cluster)?;
@@ -166,7 +166,7 @@ pub fn accept(
     };
     let mut tags = ConnectionTags::default();
     if hello.protocol != PROTOCOL {
-        let why = Difference::Protocol(hello.protocol).in_words();
+        let why = Difference::Protocol(hello.protocol).to_string();
         if hello.protocol < DIFFERS_SINCE {
             return reject(stream, &mut tags, why);
         }
@@ -175,14 +175,14 @@ pub fn accept(
     }
     if hello.opening.is_empty() != key.is_none() {
         write_frame(&mut to, &Frame::Differs { what: Difference::Secret, cluster })?;
-        return Err(WireError::Rejected(Difference::Secret.in_words()));
+        return Err(WireError::Rejected(Difference::Secret.to_string()));
     }
     if let Some(key) = key {
         let secrets = Transcript { nonce, hello: &hello, who: me, cluster }.secrets(key);
         write_frame(&mut to, &Frame::AcceptorProof { who: me, cluster, proof: secrets.proof(Side::Acceptor) })?;
         match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::DialerProof { proof } if secrets.is_proof(Side::Dialer, &proof) => {}
-            Frame::DialerProof { .. } => return reject(stream, &mut tags, Difference::Secret.in_words()),
+            Frame::DialerProof { .. } => return reject(stream, &mut tags, Difference::Secret.to_string()),
             Frame::Reject { why } => return Err(WireError::Rejected(why)),
             _ => return Err(WireError::Unexpected("frame before the dialer's proof")),
         }
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn another_cluster_is_refused_and_a_newcomer_is_not() {
+    fn another_cluster_is_refused_and_a_new_node_is_not() {
         let (one, two) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
         for secret in [None, Some("s")] {
             let (dialed, _) = shake((one, secret), (two, secret));

@@ -23,6 +23,7 @@ use crate::services::sessions::Tag;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use datagram::{Ack, ConnectionId, Piece};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
@@ -49,16 +50,18 @@ impl Difference {
         Difference::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
     }
 
-    /// The difference and its cure, in words for people on this node.
-    pub fn in_words(&self) -> String {
+}
+
+/// The difference and its cure, for a person on this node.
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::Secret => "cluster_secret differs: set the same one on all nodes".to_string(),
-            Difference::Protocol(theirs) => {
-                format!("peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes")
-            }
-            Difference::Name(theirs) => {
-                format!("cluster_name is {theirs:?} there: set the same one on all nodes")
-            }
+            Difference::Secret => write!(f, "cluster_secret differs: set the same one on all nodes"),
+            Difference::Protocol(theirs) => write!(
+                f,
+                "peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes"
+            ),
+            Difference::Name(theirs) => write!(f, "cluster_name is {theirs:?} there: set the same one on all nodes"),
         }
     }
 }
@@ -125,7 +128,7 @@ pub enum Frame {
     Reject { why: String },
     /// Answer to `Ask`.
     DiscoveryAnswer(DiscoveryAnswer),
-    /// The newcomer is a learner of this cluster (or was a member already).
+    /// The new node is a learner of this cluster (or was a member already).
     Joined {
         cluster: Uuid,
         members: Vec<(NodeId, Addresses)>,

@@ -113,7 +113,7 @@ impl Attempt<'_> {
         let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
         let scratch = Scratch::make(&self.scratch, self.sandbox.user(self.slot), files_mb);
         let scratch = &scratch.map_err(WorkError::io("create the job's folder"))?;
-        let files = match self.lay_out(scratch, &class) {
+        let files = match self.write_files(scratch, &class) {
             Err(e) if self.is_cancelled.load(Ordering::Relaxed) => {
                 log::debug!("a job was cancelled before it started: {e}");
                 return Ok(End::bare(JobOutcome::Cancelled));
@@ -174,7 +174,7 @@ impl Attempt<'_> {
     }
 
     /// Writes the source files into the job's folder and returns their names.
-    fn lay_out(&self, scratch: &Scratch, class: &str) -> io::Result<Vec<String>> {
+    fn write_files(&self, scratch: &Scratch, class: &str) -> io::Result<Vec<String>> {
         let (job, until) = (scratch.job(), Instant::now() + Duration::from_millis(self.limits.wall_ms));
         let mut made = Vec::new();
         let mut files = Vec::new();

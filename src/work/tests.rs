@@ -358,7 +358,7 @@ fn files_keep_their_names_and_contents() {
 }
 
 #[test]
-fn laying_out_ends_in_time() {
+fn writing_files_stops_at_the_time_limit() {
     let deep =
         |n: usize| (format!("{}{n}", "d/".repeat(400) + &format!("{n}/") + &"e/".repeat(300)), Vec::new().into());
     let limits = Limits { wall_ms: 300, ..LIMITS };
@@ -560,8 +560,8 @@ fn nothing_outside_can_be_reached_or_read() {
 /// The sandbox is set up differently for root and for other users: where the tests run as root, these run again as an
 /// unprivileged user.
 #[test]
-fn users_without_rights_are_shut_in_as_well() {
-    const AGAIN: [&str; 22] = [
+fn jobs_of_users_without_rights_are_sandboxed_too() {
+    const TESTS: [&str; 22] = [
         "bombs::a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine",
         "bombs::programs_give_way_to_their_watcher",
         "bombs::the_processes_of_a_sandbox_are_counted_in_one_look",
@@ -581,18 +581,18 @@ fn users_without_rights_are_shut_in_as_well() {
         "jobs_go_first_where_memory_is_short",
         "no_namespaces_are_made_within_the_sandbox",
         "many_threads_have_room",
-        "laying_out_ends_in_time",
+        "writing_files_stops_at_the_time_limit",
         "too_much_memory_is_told",
         "what_is_cancelled_ends_at_once",
     ];
-    again(&as_user("65534"), &AGAIN);
+    run_tests_as(&as_user("65534"), &TESTS);
 }
 
 /// The kernel counts an attempt's files only if the node is root; otherwise they are counted by walking through the
 /// folders.
 #[test]
 fn users_without_rights_leave_no_files_either() {
-    const AGAIN: [&str; 8] = [
+    const TESTS: [&str; 8] = [
         "too_many_files_are_told",
         "limits::a_file_filler_is_stopped_without_a_sandbox",
         "limits::detached_children_end_with_their_program",
@@ -602,7 +602,7 @@ fn users_without_rights_leave_no_files_either() {
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",
     ];
-    again(&as_user("65533"), &AGAIN);
+    run_tests_as(&as_user("65533"), &TESTS);
 }
 
 fn as_user(user: &str) -> Vec<String> {
@@ -610,7 +610,7 @@ fn as_user(user: &str) -> Vec<String> {
 }
 
 /// Runs tests of this module again after `setpriv` has removed these privileges, if there are any to remove.
-fn again(less: &[String], names: &[&str]) {
+fn run_tests_as(less: &[String], names: &[&str]) {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the others run without rights as it is");
     }

@@ -269,7 +269,7 @@ fn a_node_that_is_too_busy_counts_no_failures_and_keeps_no_memory() {
 }
 
 #[test]
-fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
+fn outsiders_read_nothing_and_a_client_id_is_for_one_target() {
     let cluster = Cluster::ready(EXE, 1, &json!({})).unwrap();
     let (mut ann, _bob, mut eve) = (member(&cluster, "ann", 0), member(&cluster, "bob", 0), member(&cluster, "eve", 0));
     let to = |name: &str| Recipient::Person(name.to_string());

@@ -165,7 +165,7 @@ impl Stage {
         Ok(())
     }
 
-    fn say(&self, id: u64, text: &str) {
+    fn print_line(&self, id: u64, text: &str) {
         let colours = [31, 32, 33, 34, 35, 36, 91, 92, 93];
         let colour = colours[(id as usize - 1) % colours.len()];
         let prefix = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
@@ -206,7 +206,7 @@ impl Stage {
             }
         }
         for (id, line) in news {
-            self.say(id, &line);
+            self.print_line(id, &line);
         }
     }
 
@@ -254,7 +254,7 @@ impl Stage {
             }
             _ => "continued (SIGCONT)",
         };
-        self.say(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
+        self.print_line(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
     }
 
     /// The node that was frozen last and still is.

@@ -176,7 +176,7 @@ impl Shell {
                 match self.dot(line.trim()) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(fault) => is_leaving = tell(&fault),
+                    Err(fault) => is_leaving = report_fault(&fault),
                 }
                 continue;
             }
@@ -190,7 +190,7 @@ impl Shell {
             for sql in whole {
                 let done = if sql.starts_with('.') { self.dot(sql).map(drop) } else { self.statement(sql) };
                 if let Err(fault) = done {
-                    is_leaving = tell(&fault);
+                    is_leaving = report_fault(&fault);
                     break;
                 }
             }
@@ -395,7 +395,7 @@ impl Shell {
 }
 
 /// Prints a fault; returns whether it was Ctrl+C.
-fn tell(fault: &Fault) -> bool {
+fn report_fault(fault: &Fault) -> bool {
     fault.report();
     *fault == interrupted()
 }

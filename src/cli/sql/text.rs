@@ -102,26 +102,26 @@ fn is_blank(text: &str) -> bool {
     true
 }
 
-fn says(token: &Token, word: &str) -> bool {
+fn is_keyword(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(it) if it.eq_ignore_ascii_case(word))
 }
 
 fn is_trigger(tokens: &[Token]) -> bool {
     let tokens = match tokens {
-        [explain, rest @ ..] if says(explain, "explain") => rest,
+        [explain, rest @ ..] if is_keyword(explain, "explain") => rest,
         tokens => tokens,
     };
     match tokens {
-        [create, temp, trigger, ..] if says(create, "create") && (says(temp, "temp") || says(temp, "temporary")) => {
-            says(trigger, "trigger")
+        [create, temp, trigger, ..] if is_keyword(create, "create") && (is_keyword(temp, "temp") || is_keyword(temp, "temporary")) => {
+            is_keyword(trigger, "trigger")
         }
-        [create, trigger, ..] => says(create, "create") && says(trigger, "trigger"),
+        [create, trigger, ..] => is_keyword(create, "create") && is_keyword(trigger, "trigger"),
         _ => false,
     }
 }
 
 fn ends_trigger(tokens: &[Token]) -> bool {
-    matches!(tokens, [.., Token::Semicolon, end] if says(end, "end"))
+    matches!(tokens, [.., Token::Semicolon, end] if is_keyword(end, "end"))
 }
 
 /// Whether a statement begins with one of these words.
@@ -153,7 +153,7 @@ fn changes(sql: &str) -> bool {
     while let Ok((token, len)) = token(&sql[at..]) {
         at += len;
         if let Some(word) = token
-            && ["insert", "update", "delete", "replace"].iter().any(|it| says(&word, it))
+            && ["insert", "update", "delete", "replace"].iter().any(|it| is_keyword(&word, it))
         {
             return true;
         }
@@ -165,10 +165,10 @@ fn changes(sql: &str) -> bool {
 pub fn leaves_open(statements: &[&str]) -> bool {
     statements.iter().fold(false, |is_open, sql| {
         let words = first_words(sql);
-        let says = |at: usize, word: &str| words.get(at).is_some_and(|it| it.eq_ignore_ascii_case(word));
-        let is_partial = says(1, "to") || says(2, "to");
-        let ends = says(0, "commit") || says(0, "end") || (says(0, "rollback") && !is_partial);
-        says(0, "begin") || (is_open && !ends)
+        let is_at = |at: usize, word: &str| words.get(at).is_some_and(|it| it.eq_ignore_ascii_case(word));
+        let is_partial = is_at(1, "to") || is_at(2, "to");
+        let ends = is_at(0, "commit") || is_at(0, "end") || (is_at(0, "rollback") && !is_partial);
+        is_at(0, "begin") || (is_open && !ends)
     })
 }
 

@@ -125,7 +125,7 @@ mod tests {
         claims.set_found(found(&[2]));
         assert!(!claims.grant(asked(3, 1)), "another claims the right");
         claims.set_found(found(&[]));
-        assert!(!claims.grant(asked(4, 1)), "a stranger");
+        assert!(!claims.grant(asked(4, 1)), "an unknown node");
         assert!(claims.grant(asked(3, 1)) && claims.grant(asked(3, 1)));
         assert!(!claims.grant(asked(3, 2)) && !claims.grant(asked(2, 3)));
         assert_eq!(claims.current(), Some(Uuid::from_u128(1)));

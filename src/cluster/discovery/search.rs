@@ -143,16 +143,16 @@ impl Search<'_> {
             }
         }
         if !survey.differing.is_empty() {
-            let all = survey.differing.iter().map(|(address, (what, _))| format!("{address}: {}", what.in_words()));
+            let all = survey.differing.iter().map(|(address, (what, _))| format!("{address}: {what}"));
             let all = all.collect::<Vec<_>>().join("; ");
-            self.say(
+            self.log_change(
                 log::Level::Warn,
                 "differing",
                 format!("nodes that cannot be in one cluster with this one: {all}"),
             );
         }
         if let Some(line) = &survey.rejected {
-            self.say(log::Level::Warn, "rejected", line.clone());
+            self.log_change(log::Level::Warn, "rejected", line.clone());
         } else if survey.clusters.is_empty() {
             let (asked, searching) = (survey.asked, survey.searching.len());
             let line = match searching {
@@ -162,7 +162,7 @@ impl Search<'_> {
                         normal at a first start"
                 ),
             };
-            self.say(log::Level::Info, "search", line);
+            self.log_change(log::Level::Info, "search", line);
         }
         survey
     }
@@ -188,7 +188,7 @@ impl Search<'_> {
     }
 
     /// Logs a line unless it equals the last one about its topic.
-    pub(super) fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
+    pub(super) fn log_change(&mut self, level: log::Level, topic: &'static str, line: String) {
         if self.logged.get(topic) != Some(&line) {
             log::log!(level, "{line}");
             self.logged.insert(topic, line);

@@ -53,7 +53,7 @@ pub enum AskError {
     #[error("unproved: {0}")]
     Unproved(String),
     /// The node there cannot be in one cluster with this one. Nothing of it is proved.
-    #[error("{}", .what.in_words())]
+    #[error("{what}")]
     Differs {
         /// What differs.
         what: Difference,

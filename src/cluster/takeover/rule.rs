@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn voters_are_counted_by_identity_and_once() {
         let voters = view(None, Role::Candidate, &[1, 2, 3, 4, 5]).membership.voters.clone();
-        let stranger = Identity { uuid: Uuid::nil(), ..who(4) };
+        let unknown = Identity { uuid: Uuid::nil(), ..who(4) };
         for (held, is_enough) in [
             (vec![2, 3], true),
             (vec![2, 3, 4, 5], true),
@@ -104,7 +104,7 @@ mod tests {
             let held = held.into_iter().map(who).collect();
             assert_eq!(is_majority(&voters, who(1), &held), is_enough, "{held:?}");
         }
-        assert!(!is_majority(&voters, who(1), &BTreeSet::from([who(2), stranger])));
+        assert!(!is_majority(&voters, who(1), &BTreeSet::from([who(2), unknown])));
         assert!(!is_majority(&voters, who(6), &BTreeSet::from([who(2), who(3)])), "not a voter itself");
     }
 

@@ -1,13 +1,13 @@
-//! The leader's side of a join: makes the newcomer a learner, replacing a lost disk's identity under the same id.
+//! The leader's side of a join: makes the new node a learner, replacing a lost disk's identity under the same id.
 //!
 //! The old identity is removed before the new one is added, so one number never votes twice. A number is in use while
-//! its holder answers the leader. A holder that is silent may only be restarting: the newcomer gets the number when the
-//! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's address, which no two
+//! its holder answers the leader. A holder that is silent may only be restarting: the new node gets the number when the
+//! holder has been silent for `dead_after_ms`, or at once if the new node answers at the holder's address, which no two
 //! nodes can have. Each step is a separate membership change, committed before the next.
 //! Not here: finding the leader (`cluster/discovery/`), becoming a voter (`cluster/autopilot.rs`).
 
 use super::discovery_client::Asker;
-use super::newcomers::SILENT_LEARNERS_MAX;
+use super::silent_learners::SILENT_LEARNERS_MAX;
 use crate::address;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
@@ -69,7 +69,7 @@ pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: boo
         return Frame::Reject { why: format!("node ids are 1 to {}", NodeId::MAX) };
     }
     let deadline = shared.request_deadline();
-    let admitted = check_newcomer(shared, hello).and_then(|()| {
+    let admitted = check_admission(shared, hello).and_then(|()| {
         // A gateway is registered as one before it is a member, so no leader ever makes it a voter.
         if is_gateway {
             register_gateway(shared, hello, deadline)?;
@@ -86,8 +86,8 @@ pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: boo
     }
 }
 
-/// Checks whether the newcomer is admitted now; the error says why not.
-fn check_newcomer(shared: &Shared, hello: &Hello) -> Result<(), String> {
+/// Checks whether the new node is admitted now; the error says why not.
+fn check_admission(shared: &Shared, hello: &Hello) -> Result<(), String> {
     let who = hello.from;
     let view = shared.view();
     match view.raft.membership.uuid_of(who.id) {
@@ -110,13 +110,13 @@ fn check_newcomer(shared: &Shared, hello: &Hello) -> Result<(), String> {
         }
         None => {}
     }
-    if shared.try_add_newcomer(who) {
+    if shared.try_add_silent_learner(who) {
         return Ok(());
     }
     Err(format!("{SILENT_LEARNERS_MAX} new nodes have not answered since they joined: try again within a minute"))
 }
 
-/// Whether the newcomer answers at the address of the holder of its number: then the holder's disk was replaced, or
+/// Whether the new node answers at the address of the holder of its number: then the holder's disk was replaced, or
 /// discarded by its user (`--rejoin`), and the holder cannot return there.
 fn is_at_address_of(shared: &Shared, who: Identity, holder: Identity) -> bool {
     let directory = shared.directory();

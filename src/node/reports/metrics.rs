@@ -137,7 +137,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         counter("phalanx_datagrams_received_total", "Datagrams taken", load(&shared.datagrams.counters.received)),
     ];
     let refused = [
-        ("stranger", &counters.frames_of_strangers),
+        ("stranger", &counters.frames_of_unknown_senders),
         ("term", &counters.frames_with_absurd_term),
         ("malformed", &counters.frames_malformed),
     ];

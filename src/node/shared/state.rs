@@ -22,7 +22,7 @@ use crate::lock::{Mutex, Permit, lock};
 use crate::node::client_access::ClientAccess;
 use crate::node::datagrams::Datagrams;
 use crate::node::front::Neighbours;
-use crate::node::peer::newcomers::Newcomers;
+use crate::node::peer::silent_learners::SilentLearners;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
 use crate::node::quota::Sizes;
@@ -74,7 +74,7 @@ pub struct Counters {
     /// Handshakes on the peer port that failed.
     pub peer_handshakes_failed: AtomicU64,
     /// Frames from identities that this node does not know.
-    pub frames_of_strangers: AtomicU64,
+    pub frames_of_unknown_senders: AtomicU64,
     /// Messages with a term that no honest sequence of elections leads to.
     pub frames_with_absurd_term: AtomicU64,
     /// Messages that contradict themselves.
@@ -186,8 +186,8 @@ pub struct Shared {
     outsider: Mutex<Option<Outsider>>,
     /// The newest version of `config.json` that this node knows.
     pub config_file: Mutex<Option<Arc<Projection>>>,
-    /// Addresses in `peers` at which a node cannot join, and why (`node/peer/odd_peers.rs`).
-    odd_peers: Mutex<BTreeMap<String, String>>,
+    /// Addresses in `peers` at which a node cannot join, and why (`node/peer/mismatched_peers.rs`).
+    mismatched_peers: Mutex<BTreeMap<String, String>>,
     /// Voters of dead processes that this node hosts.
     pub hosted: Hosted,
     /// Ends this process.
@@ -199,7 +199,7 @@ pub struct Shared {
     /// Datagrams of links that lose packets.
     pub datagrams: Datagrams,
     /// Members that this node has admitted and that were not heard yet.
-    pub newcomers: Mutex<Newcomers>,
+    pub silent_learners: Mutex<SilentLearners>,
     started: Instant,
     started_ms: u64,
     view: Mutex<Arc<CoreView>>,
@@ -298,13 +298,13 @@ impl Shared {
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
             config_file: Mutex::default(),
-            odd_peers: Mutex::default(),
+            mismatched_peers: Mutex::default(),
             hosted: Hosted::default(),
             stopper: parts.stopper,
             incoming_snapshot: Permit::new(),
             peer_frames: PeerFrames::default(),
             datagrams: parts.datagrams,
-            newcomers: Mutex::default(),
+            silent_learners: Mutex::default(),
             started: Instant::now(),
             started_ms,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known, leaving: BTreeSet::new() })),
@@ -415,17 +415,17 @@ impl Shared {
         self.inboxes.poke_monitor();
     }
 
-    /// Counts a stranger's frame that was dropped.
-    pub fn count_stranger(&self) {
-        self.counters.frames_of_strangers.fetch_add(1, Ordering::Relaxed);
+    /// Counts an unknown node's frame that was dropped.
+    pub fn count_unknown_sender(&self) {
+        self.counters.frames_of_unknown_senders.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a frame that was not accepted, and logs it. At most one line per [`REFUSED_FRAME_LINE_GAP`] reports such
     /// frames: their sender must not be able to fill the log.
     pub fn refuse_frame(&self, why: Refused) {
         let (counter, text) = match why {
-            Refused::Stranger(who) => (
-                &self.counters.frames_of_strangers,
+            Refused::UnknownSender(who) => (
+                &self.counters.frames_of_unknown_senders,
                 format!("node {who:?} is not a member of this cluster: its frames are dropped"),
             ),
             Refused::TermJump(who, term) => (
@@ -571,14 +571,14 @@ impl Shared {
     }
 
     /// Addresses in `peers` at which a node cannot join, and why.
-    pub fn odd_peers(&self) -> BTreeMap<String, String> {
-        lock(&self.odd_peers).clone()
+    pub fn mismatched_peers(&self) -> BTreeMap<String, String> {
+        lock(&self.mismatched_peers).clone()
     }
 
     /// Returns those of before.
-    pub fn set_odd_peers(&self, odd: BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let is_new = *lock(&self.odd_peers) != odd;
-        let before = std::mem::replace(&mut *lock(&self.odd_peers), odd);
+    pub fn set_mismatched_peers(&self, mismatched: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let is_new = *lock(&self.mismatched_peers) != mismatched;
+        let before = std::mem::replace(&mut *lock(&self.mismatched_peers), mismatched);
         if is_new {
             self.inboxes.poke_monitor();
         }

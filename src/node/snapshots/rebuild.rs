@@ -31,7 +31,7 @@ const HEAD_MAX: Duration = Duration::from_secs(120);
 /// How long this node's own log may take to reach the index of the state.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 /// Time between two checks for that.
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of one chunk on the wire.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -175,7 +175,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, tags: &mut FrameTags) -> Re
             Ok(Err(why)) if begun.elapsed() > CATCH_UP_MAX || shared.is_stopping() => {
                 return Err(WireError::Rejected(why));
             }
-            Ok(Err(_)) => std::thread::sleep(AGAIN),
+            Ok(Err(_)) => std::thread::sleep(RETRY_INTERVAL),
             Err(_) => return Err(WireError::Unexpected("silence of the core")),
         }
     }

@@ -105,7 +105,7 @@ impl Takeover {
         if !rule::is_due(&situation) {
             self.next_try = None;
             if view.raft.leader.is_some() {
-                self.say(None);
+                self.set_note(None);
             }
             return;
         }
@@ -119,13 +119,13 @@ impl Takeover {
         }
         match attempt(&self.shared, &view.raft.membership, &self.config, &self.unusable) {
             Ok(hosted) => self.begin(&view.raft, hosted),
-            Err(why) => self.say(Some(format!("dead voters cannot be hosted: {why}"))),
+            Err(why) => self.set_note(Some(format!("dead voters cannot be hosted: {why}"))),
         }
         self.next_try = Some(self.draw(NEXT_TRY_MS));
     }
 
     /// A new reason, for the log and the health.
-    fn say(&self, note: Option<String>) {
+    fn set_note(&self, note: Option<String>) {
         if self.shared.hosted.set_note(note.clone())
             && let Some(note) = note
         {
@@ -216,7 +216,7 @@ impl Takeover {
         if is_overdue && view.raft.role != Role::Leader {
             let newer = self.hosted.values().filter(|hosting| hosting.voter.raft().refused_older_log());
             let newer: BTreeSet<Identity> = newer.map(|hosting| hosting.voter.who).collect();
-            self.say(Some(match newer.is_empty() {
+            self.set_note(Some(match newer.is_empty() {
                 true => "dead voters were hosted, and no leader was elected in time".to_string(),
                 false => format!(
                     "the log of {} is newer than this node's and could not be fetched: start it",

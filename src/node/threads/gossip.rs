@@ -85,7 +85,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         }
         let until = shared.hand_outs.due(now).map_or(next, |due| due.min(next));
         match inbox::park(inbox, until) {
-            Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
+            Ok(GossipInput::Heard { from, table }) => beats.on_table(from, &table),
             Ok(GossipInput::Refused(id)) => beats.refused(id),
             Ok(GossipInput::HandedOut) => {}
             Ok(GossipInput::Changed) => beats.refresh_dispatch(shared.now_ms()),
@@ -132,9 +132,9 @@ impl Beats {
         self.record_history();
     }
 
-    fn heard(&mut self, from: NodeId, table: &GossipTable) {
+    fn on_table(&mut self, from: NodeId, table: &GossipTable) {
         let now_ms = self.shared.now_ms();
-        // A node that is named by a node of this cluster belongs to it: tables of strangers are dropped before.
+        // A node that is named by a node of this cluster belongs to it: tables of unknown nodes are dropped before.
         let view = self.shared.view();
         for row in &table.rows {
             let who = Identity { id: row.id, uuid: row.uuid };
@@ -164,9 +164,9 @@ impl Beats {
     fn compare_clocks(&self, from: NodeId, table: &GossipTable) {
         let view = self.shared.view();
         if let Some(log_ms) = table.log_ms {
-            lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());
+            lock(&self.shared.log_clock).on_log_time(log_ms, view.raft.leader == Some(from), mono_us());
         }
-        let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms(), mono_us());
+        let news = lock(&self.shared.skews).on_heartbeat(from, table.wall_ms, wall_ms(), mono_us());
         let text = match news {
             Some(SkewNews::Off(ahead_ms)) => {
                 let (by_s, way) =

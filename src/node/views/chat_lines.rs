@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 pub fn for_all(chat: &Chat, position: u64, conversation: ConversationId, event: &Event) -> Option<String> {
     let mut line = match event {
         Event::Message(number, said) => {
-            let mut line = said_json(&chat.said(*number, said));
+            let mut line = said_json(&chat.message_view(*number, said));
             line["type"] = "message".into();
             line
         }

@@ -45,7 +45,7 @@ pub struct Output {
 
 impl Output {
     /// Adds bytes that the program has printed.
-    pub fn say(&self, from: Stream, bytes: &[u8]) {
+    pub fn append(&self, from: Stream, bytes: &[u8]) {
         let mut said = lock(&self.said);
         said.bytes.extend_from_slice(bytes);
         let end = said.bytes.len();
@@ -115,9 +115,9 @@ mod tests {
     fn readers_get_everything_once_and_in_order() {
         let (live, soon) = (Live::default(), || Instant::now() + Duration::from_millis(1));
         let output = live.begin(7, 1);
-        output.say(Stream::Out, b"ab");
-        output.say(Stream::Out, b"c");
-        output.say(Stream::Err, b"d");
+        output.append(Stream::Out, b"ab");
+        output.append(Stream::Out, b"c");
+        output.append(Stream::Err, b"d");
         let pieces = |seen| output.read(seen, soon());
         assert_eq!(pieces(0), (Some((Stream::Out, b"abc".to_vec())), false));
         assert_eq!(pieces(1), (Some((Stream::Out, b"bc".to_vec())), false));
@@ -136,7 +136,7 @@ mod tests {
     fn long_output_comes_in_pieces_of_whole_characters() {
         let said = "a€".repeat(50_000);
         let output = Output::default();
-        output.say(Stream::Out, said.as_bytes());
+        output.append(Stream::Out, said.as_bytes());
         output.end();
         let mut read = String::new();
         loop {

@@ -300,7 +300,7 @@ impl World {
             return;
         }
         if let Input::Message(message) = &input {
-            // The nodes of a script trust each other: what strangers meet is in `tests/guard.rs`.
+            // The nodes of a script trust each other: what unknown senders meet is in `tests/guard.rs`.
             raft.step(Input::Introduce(message.from), &mut node.rng, &mut Effects::default());
         }
         if self.is_traced
@@ -321,7 +321,7 @@ impl World {
                 .unwrap();
         }
         for event in fx.events {
-            self.tell(id, &event);
+            self.record_event(id, &event);
         }
         for (token, answer) in fx.answers {
             let text = match answer {
@@ -366,7 +366,7 @@ impl World {
         self.step(id, Input::SnapshotSaved { index });
     }
 
-    fn tell(&mut self, id: NodeId, event: &Event) {
+    fn record_event(&mut self, id: NodeId, event: &Event) {
         let text = match event {
             Event::Following { term, leader } => format!("follows {leader} in term {term}"),
             Event::LeaderLost { term, leader, cause } => format!("lost leader {leader} of term {term}: {cause:?}"),

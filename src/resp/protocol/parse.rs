@@ -51,7 +51,7 @@ const VALUE_AT: usize = 2;
 const UNBALANCED: &str = "unbalanced quotes in request";
 
 /// Whether a word of a request is this name, ignoring case.
-pub(crate) fn is(word: &[u8], name: &str) -> bool {
+pub(crate) fn is_word(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
@@ -267,7 +267,7 @@ impl Parser {
     /// Whether the words before a value are those of one of [`VALUE_LINES`].
     fn begins_value_line(&self) -> bool {
         let Some(Span { from, to }) = self.spans.first().filter(|_| self.spans.len() == VALUE_AT) else { return false };
-        VALUE_LINES.iter().any(|name| is(&self.plain[*from as usize..*to as usize], name))
+        VALUE_LINES.iter().any(|name| is_word(&self.plain[*from as usize..*to as usize], name))
     }
 }
 

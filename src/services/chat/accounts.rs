@@ -13,7 +13,7 @@
 
 use super::commands::{
     ACCOUNTS_MAX, AccountId, CLIENT_IDS_MAX, ConversationId, FAILURES_FREE, FAILURES_KEPT_MS, HASH_BYTES_MAX,
-    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, STRANGERS_MAX, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX,
+    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, UNKNOWN_NAMES_MAX, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX,
     TokenHash, WAIT_MS_MAX, WAIT_MS_MIN,
 };
 use crate::types::Stamp;
@@ -85,7 +85,7 @@ pub struct Accounts {
     names: OrdMap<String, AccountId>,
     tokens: OrdMap<TokenHash, AccountId>,
     expiring: OrdSet<(u64, TokenHash)>,
-    strangers: OrdMap<String, Failures>,
+    unknown_names: OrdMap<String, Failures>,
     newest: AccountId,
 }
 
@@ -226,7 +226,7 @@ impl Accounts {
         }
         self.newest += 1;
         let id = self.newest;
-        self.strangers.remove(&name.key);
+        self.unknown_names.remove(&name.key);
         self.names.insert(name.key.clone(), id);
         let account = Account {
             name,
@@ -254,9 +254,9 @@ impl Accounts {
             account.failures.begin(at.at_ms)?;
             return Ok(Some((id, account.hash.clone())));
         }
-        let mut failures = self.strangers.get(key).copied().unwrap_or_default();
+        let mut failures = self.unknown_names.get(key).copied().unwrap_or_default();
         failures.begin(at.at_ms)?;
-        self.remember_stranger(key, failures);
+        self.remember_unknown_name(key, failures);
         Ok(None)
     }
 
@@ -269,18 +269,18 @@ impl Accounts {
             let account = self.get_mut(id).expect("A1: a name belongs to an account");
             return account.failures.fail(at.at_ms);
         }
-        let mut failures = self.strangers.get(key).copied().unwrap_or_default();
+        let mut failures = self.unknown_names.get(key).copied().unwrap_or_default();
         failures.fail(at.at_ms);
-        self.remember_stranger(key, failures);
+        self.remember_unknown_name(key, failures);
     }
 
-    fn remember_stranger(&mut self, key: &str, failures: Failures) {
-        self.strangers.insert(key.to_string(), failures);
-        if self.strangers.len() > STRANGERS_MAX
-            && let Some(oldest) = self.strangers.iter().min_by_key(|(_, it)| it.last_ms.max(it.opened_ms))
+    fn remember_unknown_name(&mut self, key: &str, failures: Failures) {
+        self.unknown_names.insert(key.to_string(), failures);
+        if self.unknown_names.len() > UNKNOWN_NAMES_MAX
+            && let Some(oldest) = self.unknown_names.iter().min_by_key(|(_, it)| it.last_ms.max(it.opened_ms))
         {
             let oldest = oldest.0.clone();
-            self.strangers.remove(&oldest);
+            self.unknown_names.remove(&oldest);
         }
     }
 
@@ -359,16 +359,16 @@ impl Accounts {
 
     /// The parts that a snapshot must hold.
     pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, Failures>, AccountId) {
-        (&self.by_id, &self.strangers, self.newest)
+        (&self.by_id, &self.unknown_names, self.newest)
     }
 
     /// The accounts of a snapshot; `None` if two share a name or a log-in.
     pub fn of(
         by_id: OrdMap<AccountId, Arc<Account>>,
-        strangers: OrdMap<String, Failures>,
+        unknown_names: OrdMap<String, Failures>,
         newest: AccountId,
     ) -> Option<Accounts> {
-        let mut accounts = Accounts { strangers, newest, ..Accounts::default() };
+        let mut accounts = Accounts { unknown_names, newest, ..Accounts::default() };
         for (id, account) in &by_id {
             if *id > newest || accounts.names.insert(account.name.key.clone(), *id).is_some() {
                 return None;

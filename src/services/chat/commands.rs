@@ -60,7 +60,7 @@ pub const WAIT_MS_MAX: u64 = 300_000;
 /// Failures are forgotten after this time without another one, in milliseconds.
 pub const FAILURES_KEPT_MS: u64 = 3_600_000;
 /// Names without an account whose failures are counted. Beyond it the oldest is forgotten.
-pub const STRANGERS_MAX: usize = 4_096;
+pub const UNKNOWN_NAMES_MAX: usize = 4_096;
 /// How long a log-in may last, in milliseconds.
 pub const TOKEN_MS_MAX: u64 = 366 * 86_400_000;
 

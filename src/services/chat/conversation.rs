@@ -109,7 +109,7 @@ impl Talk {
     }
 
     /// Adds a message; returns its number, and the oldest messages that were dropped for it.
-    pub fn say(&mut self, message: Message) -> (u64, Vec<Arc<Message>>) {
+    pub fn append(&mut self, message: Message) -> (u64, Vec<Arc<Message>>) {
         self.head.newest += 1;
         self.head.touched = message.position;
         self.bytes += message.bytes();

@@ -23,7 +23,7 @@ const LIST_STEPS_MAX: u64 = 20_000_000;
 
 impl Chat {
     pub(crate) fn answer(&self, query: Query) -> View {
-        self.look(query).unwrap_or_else(View::Refused)
+        self.answer(query).unwrap_or_else(View::Refused)
     }
 
     /// About how many bytes are copied or examined to answer a query; not computed beyond `most`.
@@ -55,7 +55,7 @@ impl Chat {
         }
     }
 
-    fn look(&self, query: Query) -> Result<View, Refusal> {
+    fn answer(&self, query: Query) -> Result<View, Refusal> {
         match query {
             Query::Me(token) => {
                 let account = self.accounts.who(&token)?;
@@ -82,7 +82,7 @@ impl Chat {
                 let who = self.accounts.who(&token)?;
                 let talk = self.talk_of(who, conversation)?;
                 let rows = messages_of(talk, before, after, limit);
-                let messages = rows.into_iter().map(|(number, message)| self.said(*number, message)).collect();
+                let messages = rows.into_iter().map(|(number, message)| self.message_view(*number, message)).collect();
                 Ok(View::History { messages, oldest: talk.oldest(), newest: talk.newest() })
             }
             Query::Accounts(listing) => {
@@ -124,12 +124,12 @@ impl Chat {
             unread: talk.unread(who, membership.read).count() as u64,
             read: membership.read,
             newest: talk.newest(),
-            last: talk.messages.get_max().map(|(number, message)| self.said(*number, message)),
+            last: talk.messages.get_max().map(|(number, message)| self.message_view(*number, message)),
         }
     }
 
     /// A message as readers see it.
-    pub fn said(&self, number: u64, message: &Message) -> MessageView {
+    pub fn message_view(&self, number: u64, message: &Message) -> MessageView {
         let Message { at_ms, from, text, .. } = message;
         MessageView { number, at_ms: *at_ms, from: *from, name: self.name_of(*from), text: text.clone() }
     }

@@ -361,7 +361,7 @@ impl Chat {
         let position = self.next_position();
         let message = Message { position, at_ms: at.at_ms, from: who, text: Some(text) };
         self.count(who, message.bytes());
-        let (number, dropped) = self.change(id, position).say(message);
+        let (number, dropped) = self.change(id, position).append(message);
         dropped.iter().for_each(|message| self.uncount(message.from, message.bytes()));
         let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
         if let Some(membership) = account.talks.get_mut(&id).filter(|_| is_all_read) {

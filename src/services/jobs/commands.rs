@@ -294,7 +294,7 @@ pub fn submitted_bytes(command: &[u8]) -> Option<usize> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// No worker, present or recently absent, has the language.
-    #[error("no node has the runtime {wanted}; {}", in_words(.there, .trouble.as_deref()))]
+    #[error("no node has the runtime {wanted}; {}", list_runtimes(.there, .trouble.as_deref()))]
     NoRuntime {
         /// The requested language.
         wanted: String,
@@ -321,7 +321,7 @@ pub enum Refusal {
 }
 
 /// Returns the part of the message that names the available runtimes.
-fn in_words(there: &[String], trouble: Option<&str>) -> String {
+fn list_runtimes(there: &[String], trouble: Option<&str>) -> String {
     match (there, trouble) {
         ([], None) => "no worker offers any".to_string(),
         ([], Some(trouble)) => format!("there are none: {trouble}"),

@@ -10,7 +10,7 @@
 //!
 //! Invariants: M1 a command's effect and reply depend only on the content, its own bytes and the entry's time. M3 an
 //! entry whose replies are stored is answered from them.
-//! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`loading.rs`).
+//! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`load_commands.rs`).
 
 use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
@@ -47,7 +47,7 @@ impl Writer {
             Some(entry) => entry,
             None => {
                 let stored =
-                    if index <= self.newest { self.look(|conn| own_table::replies(conn, index))? } else { None };
+                    if index <= self.newest { self.with_connection(|conn| own_table::replies(conn, index))? } else { None };
                 #[cfg(test)]
                 let stored = stored.filter(|_| !self.bugs.entries_run_again);
                 let replies = stored.unwrap_or_default();
@@ -87,7 +87,7 @@ impl Writer {
         }
         let prune_to = prune_to.min(entry.index);
         if prune_to > self.pruned_to {
-            self.look(|conn| own_table::prune(conn, prune_to))?;
+            self.with_connection(|conn| own_table::prune(conn, prune_to))?;
             self.pruned_to = prune_to;
         }
         self.commit(&mut entry)

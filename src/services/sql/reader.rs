@@ -76,7 +76,7 @@ impl Reader {
     ) -> Vec<Outcome> {
         self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
         if let Err(error) = self.begin() {
-            let why = self.hooks.take_why().unwrap_or_else(|| errors::said(&error));
+            let why = self.hooks.take_why().unwrap_or_else(|| errors::message(&error));
             return vec![Outcome::Failed(why); statements.len()];
         }
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
@@ -123,7 +123,7 @@ impl Reader {
 
     fn one(&self, statement: &Statement, limit: &mut AnswerLimit<'_>) -> Outcome {
         if let Err(error) = set_length(&self.conn, Some(ROW_BYTES_MAX)) {
-            return Outcome::Failed(errors::said(&error));
+            return Outcome::Failed(errors::message(&error));
         }
         let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit };
         match executor.read(statement) {

@@ -61,7 +61,7 @@ pub struct JobsChecker {
 }
 
 /// The output of an attempt's program.
-pub fn says(job: JobId, attempt: u32, worker: Identity) -> String {
+pub fn output_of(job: JobId, attempt: u32, worker: Identity) -> String {
     format!("job {job} in attempt {attempt} by {} of {}", worker.uuid, worker.id)
 }
 
@@ -89,7 +89,7 @@ fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
     let expected = State::Ended { end: Arc::new(end), worker: *by, at_ms: *at_ms };
     *job == id
         && (*by, was.attempt) == (Some(worker.id), *attempt)
-        && stdout[..] == *says(id, *attempt, *worker).as_bytes()
+        && stdout[..] == *output_of(id, *attempt, *worker).as_bytes()
         && matches!(&was.state, State::Ended { end, .. } if end.outcome == JobOutcome::Cancelled && end.bytes() == 0)
         && now.state == expected
 }
@@ -282,7 +282,7 @@ impl JobsChecker {
                 if !self.started.contains(&(id, *attempt)) {
                     return Err(format!("the program of attempt {attempt} never began"));
                 }
-                if end != reported || end.stdout != says(id, *attempt, *worker).as_bytes() {
+                if end != reported || end.stdout != output_of(id, *attempt, *worker).as_bytes() {
                     return Err("its end is not what its worker told".into());
                 }
                 self.seen.jobs_finished += 1;

@@ -182,7 +182,7 @@ pub struct Plan {
     pub origin_writes: u64,
     /// Whether the other nodes learn of a crash (`LinkLost`), as from refused connections.
     pub link_signals: bool,
-    /// Membership: a driver replaces lost identities and brings in newcomers.
+    /// Membership: a driver replaces lost identities and brings in new nodes.
     pub replaces_voters: bool,
     /// The real autopilot decides who votes.
     pub has_autopilot: bool,
@@ -196,7 +196,7 @@ pub struct Plan {
     pub talk: f64,
     /// Chance that a process that died finds an older copy of its disk.
     pub restores: f64,
-    /// Messages of a hostile stranger in an election timeout; 0: there is none.
+    /// Messages of a hostile process in an election timeout; 0: there is none.
     pub hostile: f64,
     /// The cluster has a secret: every honest node proves to every other that it belongs.
     pub has_secret: bool,

@@ -169,7 +169,7 @@ impl World {
             return self.propose(node, ask, command);
         }
         let Some(leader) = view.leader else {
-            return self.tell(node, ask, ClientResult::Refused);
+            return self.deliver_result(node, ask, ClientResult::Refused);
         };
         let token = process.token(ask).0;
         let life = self.hosts[node].life;
@@ -192,7 +192,7 @@ impl World {
         let command = Command::decode(&command).expect("hosts forward what they encoded");
         let ask = Ask::Forwarded { node: origin.0, life: origin.1, token: origin.2 };
         if self.hosts[node].leads().is_none() {
-            return self.tell(node, ask, ClientResult::Refused);
+            return self.deliver_result(node, ask, ClientResult::Refused);
         }
         self.propose(node, ask, command)
     }

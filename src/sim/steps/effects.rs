@@ -298,7 +298,7 @@ impl World {
         let later = process.waiting.split_off(&(applied + 1));
         let lost = std::mem::replace(&mut process.waiting, later);
         for (_, ask) in lost.into_values().flatten() {
-            self.tell(node, ask, ClientResult::Unknown)?;
+            self.deliver_result(node, ask, ClientResult::Unknown)?;
         }
         self.serve_reads(node)
     }
@@ -355,7 +355,7 @@ impl World {
                 } else {
                     ClientResult::Refused
                 };
-                self.tell(node, ask, result)?;
+                self.deliver_result(node, ask, result)?;
             }
             if is_checkpoint {
                 self.tell_digest(node)?;
@@ -387,7 +387,7 @@ impl World {
         }
         let Ask::Read { key, .. } = ask else { return Ok(()) };
         let result = ClientResult::Value { index: process.applied, value: process.service.value(key) };
-        self.tell(node, ask, result)
+        self.deliver_result(node, ask, result)
     }
 
     /// Begins a snapshot of the service if enough has been applied since the last, or if asked to.
@@ -473,13 +473,13 @@ impl World {
                 if matches!(ask, Ask::Driver) {
                     self.note(|_| format!("n{} refuses: {why}", node + 1));
                 }
-                self.tell(node, ask, ClientResult::Refused)
+                self.deliver_result(node, ask, ClientResult::Refused)
             }
         }
     }
 
     /// Gives an answer to the part of the simulation that sent the request.
-    pub fn tell(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
+    pub fn deliver_result(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {
                 if matches!(result, ClientResult::Refused) {

@@ -282,13 +282,13 @@ impl World {
         if let Some(lost) = lost {
             return self.change(leader, Change::Remove(lost.id));
         }
-        let newcomer = self
+        let new_node = self
             .hosts
             .iter()
             .map(|host| host.identity)
             .find(|who| !membership.voters.contains_key(&who.id) && !membership.learners.contains_key(&who.id));
-        if let Some(newcomer) = newcomer {
-            return self.change(leader, Change::AddLearner(newcomer));
+        if let Some(new_node) = new_node {
+            return self.change(leader, Change::AddLearner(new_node));
         }
         // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum
         // permanently.

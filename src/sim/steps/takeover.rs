@@ -267,7 +267,7 @@ impl World {
         let me = self.hosts[host].identity;
         for node in self.hosted_by(host) {
             let Some(hosting) = self.hosted.get_mut(&(host, node)) else { continue };
-            let inputs = std::iter::once(Input::Tick).chain(hosting.voter.hand_over(me.id)).collect();
+            let inputs = std::iter::once(Input::Tick).chain(hosting.voter.transfer_to(me.id)).collect();
             self.run_hosted(host, node, inputs)?;
             if !self.is_alive(host, life) {
                 return Ok(());

@@ -15,7 +15,7 @@ use crate::cluster::worker_liveness::{Patience, WorkerLiveness};
 use crate::raft::Input;
 use crate::services::jobs::{self, End, JobId, JobOutcome, State};
 use crate::services::sessions::Tag;
-use crate::sim::checks::jobs_checker::says;
+use crate::sim::checks::jobs_checker::output_of;
 use crate::sim::environment::plan::TICK_US;
 use crate::sim::model::host::Ask;
 use crate::sim::model::services::{Body, Command};
@@ -130,7 +130,7 @@ impl World {
         let Some(is_cancelled) = worker.running.remove(&key) else { return Ok(()) };
         let ((job, attempt), worker_id) = (key, worker.who);
         let has_started = !is_sandbox_broken(job, attempt, worker_id);
-        let stdout = says(job, attempt, worker_id).into_bytes().into();
+        let stdout = output_of(job, attempt, worker_id).into_bytes().into();
         let command = match (has_started, is_cancelled) {
             (true, false) => {
                 let end = End { exit_code: Some(0), stdout, ..End::bare(JobOutcome::Finished) };
@@ -192,7 +192,7 @@ impl World {
             let tag = if is_renamed { fresh } else { tag };
             unreported.tag = Some(tag);
             let command = unreported.command.clone();
-            self.say(node, tag, command, Some(key))?;
+            self.submit(node, tag, command, Some(key))?;
             if !self.is_alive(node, life) {
                 return Ok(());
             }
@@ -229,7 +229,7 @@ impl World {
         let (slots, runtimes) = (worker.slots, worker.runtimes.clone());
         let command = jobs::Command::Join { worker: worker.who, slots, runtimes, trouble: None };
         let tag = worker.tag();
-        self.say(node, tag, command, None)
+        self.submit(node, tag, command, None)
     }
 
     /// Schedules the next check for when something is to be tried again.
@@ -243,7 +243,7 @@ impl World {
     }
 
     /// A node's own command, about an end or not.
-    fn say(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> CheckResult {
+    fn submit(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> CheckResult {
         self.words += 1;
         let attempt = FIRST_WORD + self.words;
         self.note(|_| format!("n{} says {command:?}", node + 1));
@@ -293,7 +293,7 @@ impl World {
             let Some(worker) = self.worker(node) else { return Ok(()) };
             let tag = worker.tag();
             self.coverage.workers_gone += 1;
-            self.say(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
+            self.submit(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
             if !self.is_alive(node, life) {
                 return Ok(());
             }

@@ -184,13 +184,13 @@ fn a_folder_stays_while_other_nodes_remove_abandoned_ones() {
 /// used.
 #[test]
 fn root_who_may_not_mount_has_plain_folders() {
-    const AGAIN: [&str; 4] = [
+    const TESTS: [&str; 4] = [
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",
         "too_many_files_are_told",
         "a_start_clears_what_a_killed_process_left",
     ];
-    again(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &AGAIN);
+    run_tests_as(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &TESTS);
 }
 
 /// Root of a user namespace that has no other ids, as in a container that an ordinary user runs without a line in

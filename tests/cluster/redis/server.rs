@@ -1,4 +1,4 @@
-//! What strangers, broken clients and slow ones may do to the Redis door: each is told, bounded and forgotten.
+//! What hostile, broken and slow clients may do at the Redis port: each gets an error, is limited and leaves nothing behind.
 
 use crate::EXE;
 use crate::redis::{Peer, Reply, encoded};
@@ -99,7 +99,7 @@ fn requests_may_come_in_any_pieces() -> Result<()> {
 }
 
 #[test]
-fn a_stranger_must_name_the_password_and_sends_little_before() -> Result<()> {
+fn a_client_without_the_password_is_refused_and_sends_little() -> Result<()> {
     let cluster = one(&json!({"client_password": "open sesame"}))?;
     let mut peer = Peer::tcp(&cluster.kv(1));
     let no_auth = Reply::Error("NOAUTH Authentication required.".into());
@@ -341,7 +341,7 @@ fn all_clients_together_have_one_memory_budget() -> Result<()> {
 }
 
 #[test]
-fn strangers_are_let_go_whatever_they_say() -> Result<()> {
+fn clients_of_other_protocols_are_disconnected() -> Result<()> {
     let cluster = one(&json!({"client_password": "open sesame"}))?;
     let silent = connect(&cluster);
     let mut chatty = connect(&cluster);

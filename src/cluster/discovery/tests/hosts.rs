@@ -78,7 +78,7 @@ impl Hosts {
     /// The present process of a host looks for its cluster until it is stopped.
     fn search(&self, id: u64, until: Instant) -> Decision {
         let (process, settings, me) = (self.process(id), self.settings(id), who(id));
-        let seeker = Seeker { bugs: self.bugs, ..newcomer(me, &settings) };
+        let seeker = Seeker { bugs: self.bugs, ..new_seeker(me, &settings) };
         // One that is killed while it bootstraps.
         discover(&seeker, &Host { hosts: self, id, process, until }).unwrap_or(Decision::Stopping)
     }

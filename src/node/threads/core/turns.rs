@@ -121,7 +121,7 @@ impl Core {
                 }
                 self.step(Input::Message(message));
                 if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
-                    self.shared.recovery.heard(committed, self.shared.applied(), silence);
+                    self.shared.recovery.on_commit(committed, self.shared.applied(), silence);
                 }
             }
             CoreInput::LinkUp { peer: id, round_trip } => {
@@ -156,11 +156,11 @@ impl Core {
                 self.declare_lost_workers();
             }
             CoreInput::PeerClosed(who) => {
-                self.strangers.remove(&who);
+                self.unknown_peers.remove(&who);
                 if self.met.get(&who.id) == Some(&who) {
                     self.met.remove(&who.id);
                 }
-                // A stranger that used the number says nothing about the node whose number it is.
+                // An unknown node that used the number says nothing about the node whose number it is.
                 if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
                     link.check();
                 }

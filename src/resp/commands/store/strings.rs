@@ -4,7 +4,7 @@
 
 use super::context::{Context, SYNTAX, Translated, bytes, error_reply, number, plain, rest};
 use super::expiry::TimeUnit;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply;
 use crate::resp::reply_plan::Shape;
 use crate::services::kv::float::Float;
@@ -39,10 +39,10 @@ pub(crate) fn set(request: &Request, context: &Context) -> Translated {
         let value = (at + 1 < request.len()).then(|| request.word(at + 1));
         let unit = TimeUnit::of(word);
         match (unit, value) {
-            _ if is(word, "nx") && condition != Condition::Present => condition = Condition::Absent,
-            _ if is(word, "xx") && condition != Condition::Absent => condition = Condition::Present,
-            _ if is(word, "get") => get = true,
-            _ if is(word, "keepttl") && matches!(expiry, None | Some(None)) => expiry = Some(None),
+            _ if is_word(word, "nx") && condition != Condition::Present => condition = Condition::Absent,
+            _ if is_word(word, "xx") && condition != Condition::Absent => condition = Condition::Present,
+            _ if is_word(word, "get") => get = true,
+            _ if is_word(word, "keepttl") && matches!(expiry, None | Some(None)) => expiry = Some(None),
             (Some(unit), Some(value)) if expiry.is_none_or(|old| old.is_some_and(|(before, _)| before == unit)) => {
                 expiry = Some(Some((unit, value)));
                 at += 1;
@@ -154,7 +154,7 @@ pub(crate) fn getex(request: &Request, context: &Context) -> Translated {
     while at < request.len() {
         let word = request.word(at);
         match (TimeUnit::of(word), request.len() > at + 1) {
-            _ if is(word, "persist") && matches!(chosen, None | Some(None)) => chosen = Some(None),
+            _ if is_word(word, "persist") && matches!(chosen, None | Some(None)) => chosen = Some(None),
             (Some(unit), true) if chosen.is_none_or(|old| old.is_some_and(|(before, _)| before == unit)) => {
                 chosen = Some(Some((unit, request.word(at + 1))));
                 at += 1;

@@ -153,7 +153,7 @@ fn lines_without_an_end_are_faults() {
 }
 
 #[test]
-fn a_stranger_sends_little() {
+fn a_client_without_the_password_sends_little() {
     let fault = |input: &[u8]| feed(input, &[], false).1;
     assert_eq!(fault(b"*11\r\n").as_deref(), Some("ERR Protocol error: unauthenticated multibulk length"));
     assert_eq!(fault(b"*1\r\n$16384\r\n").as_deref(), Some("ERR Protocol error: unauthenticated bulk length"));

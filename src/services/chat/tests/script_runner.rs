@@ -125,7 +125,7 @@ impl ScriptRunner {
         for (position, conversation, event) in events {
             let says = match event {
                 Event::Message(number, message) => {
-                    let said = self.chat.said(number, &message);
+                    let said = self.chat.message_view(number, &message);
                     format!(
                         "{number} {}: {}",
                         said.name.as_deref().unwrap_or("(deleted)"),

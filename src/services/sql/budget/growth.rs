@@ -5,7 +5,7 @@
 //! Not here: the quota (`node/quota.rs`).
 
 use crate::services::sql::commands::Command;
-use crate::services::sql::tokens::words_outside;
+use crate::services::sql::tokens::{is_keyword, words_outside};
 
 /// How a command changes the size of the database, as far as is known before it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ const VERBS: [&str; 6] = ["SELECT", "VALUES", "DELETE", "INSERT", "REPLACE", "UP
 pub fn growth(command: &[u8]) -> Growth {
     match postcard::from_bytes::<Command>(command) {
         Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => {
-            let removes = |sql: &str| verb(sql).is_some_and(|verb| is(verb, "DELETE"));
+            let removes = |sql: &str| verb(sql).is_some_and(|verb| is_keyword(verb, "DELETE"));
             if run.statements.iter().any(|one| removes(&one.sql)) { Growth::MayAdd } else { Growth::Nothing }
         }
         Ok(Command::Run(_) | Command::Load { .. } | Command::LoadDump { .. }) => Growth::Adds,
@@ -48,20 +48,16 @@ pub fn growth(command: &[u8]) -> Growth {
 }
 
 fn makes_room(sql: &str) -> bool {
-    verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
+    verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is_keyword(verb, known)))
 }
 
 /// The word that says what a statement does, after any common table expressions.
 fn verb(sql: &str) -> Option<&[u8]> {
     let mut words = words_outside(sql);
     match words.next() {
-        Some(first) if is(first, "WITH") => words.find(|word| VERBS.iter().any(|verb| is(word, verb))),
+        Some(first) if is_keyword(first, "WITH") => words.find(|word| VERBS.iter().any(|verb| is_keyword(word, verb))),
         first => first,
     }
-}
-
-fn is(word: &[u8], one: &str) -> bool {
-    word.eq_ignore_ascii_case(one.as_bytes())
 }
 
 #[cfg(test)]

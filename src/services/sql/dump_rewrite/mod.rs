@@ -29,7 +29,7 @@ use self::values::{first_literal, schema_row, values};
 use super::budget::schema_changes::VIRTUAL_MAX;
 use super::storage::dump_lines::{SCHEMA_TABLES, TriggerBodies, is_schema_table, name_after};
 use super::storage::schema::quoted;
-use super::tokens::{contains_any, parts, words};
+use super::tokens::{contains_any, is_keyword, parts, words};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ impl<'a> Rewriter<'a> {
             }
         } else if created_table(part).is_some_and(|name| shadow(&mut self.tables, &name).is_some()) {
             return Ok(());
-        } else if words(part).next().is_some_and(|word| is(word, "commit") || is(word, "end")) {
+        } else if words(part).next().is_some_and(|word| is_keyword(word, "commit") || is_keyword(word, "end")) {
             self.complete()?;
         }
         self.script.keep(part)
@@ -177,10 +177,6 @@ impl Table<'_> {
             Form::Vocabulary => Ok(()),
         }
     }
-}
-
-fn is(word: &[u8], expected: &str) -> bool {
-    word.eq_ignore_ascii_case(expected.as_bytes())
 }
 
 /// The name of the table that a statement creates.

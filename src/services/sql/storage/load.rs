@@ -94,7 +94,7 @@ fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> 
     match look() {
         Ok((conn, found)) if found == "ok" => Ok(conn),
         Ok((_, found)) => Err(format!("the database is damaged: {found}")),
-        Err(error) => Err(format!("the SQLite database is damaged: {}", errors::said(&error))),
+        Err(error) => Err(format!("the SQLite database is damaged: {}", errors::message(&error))),
     }
 }
 
@@ -126,7 +126,7 @@ impl Stop {
 /// # Errors
 /// See [`Stop`].
 pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -> std::result::Result<(), Stop> {
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::said(&error)));
+    let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::message(&error)));
     let ours = |error: rusqlite::Error| Stop::of(hooks, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
@@ -187,7 +187,7 @@ pub fn empty(conn: &Connection) -> Result<()> {
 
 fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
     let name = quoted(&table.name);
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, errors::said(&error)));
+    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, errors::message(&error)));
     let ours = |error: rusqlite::Error| Stop::of(hooks, &error, &table.name);
     let selected = table.selected();
     let mut select = other.prepare(&format!("SELECT {selected} FROM {name} NOT INDEXED")).map_err(theirs)?;

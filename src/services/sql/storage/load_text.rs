@@ -6,7 +6,7 @@
 //! counts until the end of the script or `ON`: such a dump switches them off, because a table may precede the one that
 //! it refers to. A script in a log of before knows none of this.
 //!
-//! Not here: savepoints and the handling of a refusal (`services/sql/loading.rs`), database files (`load.rs`).
+//! Not here: savepoints and the handling of a refusal (`services/sql/load_commands.rs`), database files (`load.rs`).
 
 use super::dump_lines::{self, Piece};
 use crate::services::sql::answer_limit::AnswerLimit;

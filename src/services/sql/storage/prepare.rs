@@ -7,7 +7,7 @@
 //! however long it takes there.
 //!
 //! Invariants: B1 the present tables are neither read nor changed. B2 the file of an abandoned load is removed.
-//! Not here: when preparation begins and when the database is put in place (`services/sql/loading.rs`).
+//! Not here: when preparation begins and when the database is put in place (`services/sql/load_commands.rs`).
 
 use super::file_header;
 use super::load::{self, Stop};

@@ -2,7 +2,7 @@
 //!
 //! Not here: the bucket itself (`allowance.rs`), waiting at the endpoint (`node/sql/load_permit.rs`).
 
-use super::script_runner::{Node, answer, in_words, request};
+use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::Params;
 use crate::services::sql::{Answer, Command, Kind, Outcome, Run, Statement};
 
@@ -22,7 +22,7 @@ fn node() -> Node {
 }
 
 fn count(node: &Node) -> String {
-    in_words(&node.read("SELECT count(*) FROM t"))
+    outcome_text(&node.read("SELECT count(*) FROM t"))
 }
 
 /// Returns all replies. Checks that a restart from the log alone and a crash make no difference.

@@ -2,7 +2,7 @@
 //!
 //! Not here: files on a disk (`files.rs`).
 
-use super::script_runner::{Node, answer, in_words, request, results};
+use super::script_runner::{Node, answer, outcome_text, request, results};
 use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Run, Statement};
 use crate::services::{Reply, sql};
 
@@ -71,7 +71,7 @@ fn a_runaway_takes_no_other_command_along() {
             run(&["INSERT INTO t(n) VALUES(3)"]),
         ];
         let replies = node.entry(9, &commands);
-        let said: Vec<String> = results(replies[1].clone()).iter().map(in_words).collect();
+        let said: Vec<String> = results(replies[1].clone()).iter().map(outcome_text).collect();
         assert_eq!(
             said[1..],
             [

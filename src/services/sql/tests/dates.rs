@@ -3,7 +3,7 @@
 //! Not here: the format of dates (`scripts/`).
 
 use super::super::connection::configure;
-use super::script_runner::{Node, in_words, request, results};
+use super::script_runner::{Node, outcome_text, request, results};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::Purpose;
@@ -210,9 +210,9 @@ fn every_path_takes_the_time_of_the_entry() {
     );
     run.statements.push(bound);
     for outcome in results(node.entry(AT_MS, &[Command::Run(run)]).pop().unwrap()) {
-        assert!(!in_words(&outcome).contains("failed"), "{outcome:?}");
+        assert!(!outcome_text(&outcome).contains("failed"), "{outcome:?}");
     }
-    let seen = in_words(&node.read("SELECT DISTINCT CAST(v AS TEXT) || ' ' || count(*) FROM r GROUP BY 1 || v"));
+    let seen = outcome_text(&node.read("SELECT DISTINCT CAST(v AS TEXT) || ' ' || count(*) FROM r GROUP BY 1 || v"));
     assert!(seen.contains("2001-02-03 04:05:06 ") && seen.lines().count() == 2, "{seen}");
     // Where a value must never change, SQLite allows none of these functions.
     for sql in [
@@ -222,7 +222,7 @@ fn every_path_takes_the_time_of_the_entry() {
         "CREATE TABLE g (a, b AS (date(a)) STORED)",
         "ALTER TABLE words ADD COLUMN g AS (strftime('%F', w))",
     ] {
-        let outcome = in_words(&node.execute(&[sql])[0]);
+        let outcome = outcome_text(&node.execute(&[sql])[0]);
         assert!(outcome.contains("non-deterministic"), "{sql}: {outcome}");
     }
 }

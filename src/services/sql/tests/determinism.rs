@@ -4,7 +4,7 @@
 
 use super::super::connection::configure;
 use super::crashes::ENDLESS;
-use super::script_runner::{Node, in_words, request};
+use super::script_runner::{Node, outcome_text, request};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::connection::hook_state::HookState;
@@ -144,7 +144,7 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
             );
             let answer =
                 super::script_runner::results(node.entry(1000 * node.log.len() as u64, &[run(&[&sql])]).pop().unwrap());
-            if in_words(&answer[0]).starts_with("failed") { high = middle } else { low = middle }
+            if outcome_text(&answer[0]).starts_with("failed") { high = middle } else { low = middle }
         }
         low
     };
@@ -215,7 +215,7 @@ fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
     [&mut node, &mut restarted].map(|node| {
         let outcomes = node.execute(last);
         let content = node.read("SELECT group_concat(x) FROM t");
-        outcomes.iter().chain([&content]).map(in_words).collect()
+        outcomes.iter().chain([&content]).map(outcome_text).collect()
     })
 }
 
@@ -266,7 +266,7 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         "CREATE TABLE z AS SELECT * FROM w",
         "CREATE TABLE z AS WITH c AS (SELECT * FROM w) SELECT * FROM c",
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.contains("appears more than four times"), "{sql}: {said}");
     }
     for sql in [
@@ -274,16 +274,16 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         "INSERT INTO t SELECT name FROM pragma_table_xinfo('W')",
         "INSERT INTO t SELECT i.name FROM sqlite_schema m, pragma_table_info(m.name) i",
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.contains("may differ between nodes"), "{sql}: {said}");
     }
-    let made = in_words(
+    let made = outcome_text(
         &node.execute(&[&view.replace(" v ", " fresh "), "INSERT INTO t SELECT name FROM pragma_table_info('fresh')"])
             [1],
     );
     assert!(made.contains("may differ between nodes"), "{made}");
     let both = request(&["INSERT INTO t VALUES(1)", "SELECT * FROM v"], Kind::Request, 1);
-    let said = in_words(&node.run(1_000_000, both)[1]);
+    let said = outcome_text(&node.run(1_000_000, both)[1]);
     assert!(said.contains("appears more than four times"), "{said}");
     for fine in [
         "CREATE TABLE y AS SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a",
@@ -291,10 +291,10 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         "INSERT INTO t SELECT name FROM pragma_table_info('t')",
         "INSERT INTO t SELECT a FROM v",
     ] {
-        let said = in_words(&node.execute(&[fine])[0]);
+        let said = outcome_text(&node.execute(&[fine])[0]);
         assert!(said.starts_with("changed"), "{fine}: {said}");
     }
-    assert!(in_words(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available"));
+    assert!(outcome_text(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available"));
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn what_is_longer_than_sqlite_can_hold_fails_and_ends_nothing() {
     node.execute(&["CREATE TABLE t (x)"]);
     let sql =
         format!("INSERT INTO t VALUES(json_pretty('{}{}', hex(zeroblob(2000000))))", "[".repeat(900), "]".repeat(900));
-    let said = in_words(&node.execute(&[&sql])[0]);
+    let said = outcome_text(&node.execute(&[&sql])[0]);
     assert!(said.starts_with("failed"), "{said}");
-    assert!(in_words(&node.execute(&["INSERT INTO t VALUES(1)"])[0]).starts_with("changed 1"));
+    assert!(outcome_text(&node.execute(&["INSERT INTO t VALUES(1)"])[0]).starts_with("changed 1"));
 }

@@ -3,7 +3,7 @@
 //! Not here: which statements are refused (`hostile.rs`).
 
 use super::files::{folder, start};
-use super::script_runner::{Node, in_words};
+use super::script_runner::{Node, outcome_text};
 use crate::services::sql::{Database, Files, bare_image};
 use crate::types::Stamp;
 use rusqlite::{Connection, MAIN_DB};
@@ -88,13 +88,13 @@ fn dropping_every_table_that_tools_see_leaves_a_working_database() {
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY name",
     ] {
-        assert_eq!(in_words(&node.read(list)), "[name:text]\n  't'", "{list}");
+        assert_eq!(outcome_text(&node.read(list)), "[name:text]\n  't'", "{list}");
     }
-    let said = in_words(&node.execute(&["DROP TABLE sqlite_phalanx"])[0]);
+    let said = outcome_text(&node.execute(&["DROP TABLE sqlite_phalanx"])[0]);
     assert_eq!(said, "failed: table sqlite_phalanx is reserved");
-    assert_eq!(in_words(&node.execute(&["DROP TABLE t"])[0]), "changed 0, last id 0");
+    assert_eq!(outcome_text(&node.execute(&["DROP TABLE t"])[0]), "changed 0, last id 0");
     node.execute(CONTENT);
-    assert_eq!(in_words(&node.read("SELECT sum(n) FROM v")), "[sum(n):integer]\n  6");
+    assert_eq!(outcome_text(&node.read("SELECT sum(n) FROM v")), "[sum(n):integer]\n  6");
 }
 
 #[test]

@@ -124,7 +124,7 @@ pub fn answer(reply: Reply) -> Answer {
     Answer::decode(&bytes).unwrap()
 }
 
-pub fn in_words(outcome: &Outcome) -> String {
+pub fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Changed { last_insert_id, rows_affected } => {
             format!("changed {rows_affected}, last id {last_insert_id}")
@@ -134,7 +134,7 @@ pub fn in_words(outcome: &Outcome) -> String {
             let names = columns.iter().zip(types).map(|(name, kind)| format!("{name}:{kind}"));
             let mut text = format!("[{}]", names.collect::<Vec<_>>().join(" "));
             for row in values {
-                let row: Vec<String> = row.iter().map(value_in_words).collect();
+                let row: Vec<String> = row.iter().map(value_text).collect();
                 let _ = write!(text, "\n  {}", row.join(" | "));
             }
             text
@@ -142,7 +142,7 @@ pub fn in_words(outcome: &Outcome) -> String {
     }
 }
 
-fn value_in_words(value: &Value) -> String {
+fn value_text(value: &Value) -> String {
     match value {
         Value::Null => "null".to_string(),
         Value::Integer(number) => number.to_string(),
@@ -202,12 +202,12 @@ impl goldenscript::Runner for ScriptRunner {
         };
         if let Some(kind) = kind {
             let run = Run { statements: statements(&words), is_transaction, kind, seed };
-            return Ok(all_in_words(&self.node.run(self.at_ms, run)));
+            return Ok(outcomes_text(&self.node.run(self.at_ms, run)));
         }
         match line.name.as_str() {
             "query" => {
                 let query = Query::Read(statements(&words));
-                Ok(all_in_words(&results(self.node.registry.query(&Database::encode_query(&query)))))
+                Ok(outcomes_text(&results(self.node.registry.query(&Database::encode_query(&query)))))
             }
             "wait" => {
                 self.at_ms += words.first().ok_or("how long?")?.parse::<u64>()?;
@@ -246,8 +246,8 @@ impl goldenscript::Runner for ScriptRunner {
     }
 }
 
-fn all_in_words(outcomes: &[Outcome]) -> String {
-    outcomes.iter().map(|outcome| in_words(outcome) + "\n").collect()
+fn outcomes_text(outcomes: &[Outcome]) -> String {
+    outcomes.iter().map(|outcome| outcome_text(outcome) + "\n").collect()
 }
 
 /// Sends a whole file as one piece, and puts it in place with the next command.

@@ -81,7 +81,7 @@ fn a_host_with_another_cluster_name_is_named_and_the_others_go_ahead() -> Result
 
 #[test]
 fn hosts_in_namespaces_go_ahead_without_one_with_another_secret() -> Result<()> {
-    if !is_apart("odd_hosts::hosts_in_namespaces_go_ahead_without_one_with_another_secret") {
+    if !is_apart("mismatched_hosts::hosts_in_namespaces_go_ahead_without_one_with_another_secret") {
         return Ok(());
     }
     let Hosts { cluster, .. } = &mut Hosts::prepare(5, &json!({}))?;
@@ -115,7 +115,7 @@ fn a_host_with_another_version_is_named_and_the_others_go_ahead() -> Result<()> 
     for id in 1..=4 {
         cluster.spawn(id, &[])?;
     }
-    let what = Difference::Protocol(99).in_words();
+    let what = Difference::Protocol(99).to_string();
     assert!(what.contains("99 there: run the same version on all nodes"), "{what}");
     one_cluster(&cluster, &[1, 2, 3, 4], &format!("{} in peers cannot join: {what}", cluster.peer(5)))
 }

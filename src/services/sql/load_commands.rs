@@ -74,7 +74,7 @@ impl Writer {
         if !std::mem::take(&mut self.is_plan_unsure) {
             return Ok(());
         }
-        let plan = self.look(own_table::plan)?;
+        let plan = self.with_connection(own_table::plan)?;
         if self.preparing.as_ref().map(|preparing| preparing.plan) != plan {
             self.preparing = plan.map(|plan| Preparing::begin(&files, plan));
         }
@@ -90,7 +90,7 @@ impl Writer {
         if !self.conn.is_autocommit() {
             self.commit(entry)?;
         }
-        let (staged, plan) = self.look(|conn| Ok((own_table::staged(conn)?, own_table::plan(conn)?)))?;
+        let (staged, plan) = self.with_connection(|conn| Ok((own_table::staged(conn)?, own_table::plan(conn)?)))?;
         if staged.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
             self.begin()?;
             return Ok(Answer::Refused(OTHER_FILE.to_string()));
@@ -100,7 +100,7 @@ impl Writer {
             Built::Ready(prepared) => self.change_over(*prepared).map(|()| Answer::Done),
             Built::Refused(why) => {
                 self.begin()?;
-                self.look(own_table::forget_load)?;
+                self.with_connection(own_table::forget_load)?;
                 Ok(Answer::Refused(why))
             }
             Built::Broken(fatal) => Err(fatal),
@@ -145,7 +145,7 @@ impl Writer {
         let Some(ReplacedDatabase { conn, successor }) = self.replaced.take() else { return Ok(()) };
         let (Some(path), Some(files)) = (successor, self.hooks.files.get().cloned()) else { return Ok(()) };
         self.forget_long_rows();
-        self.look(|own| {
+        self.with_connection(|own| {
             own.execute_batch("PRAGMA synchronous = NORMAL")?;
             // Checkpointing the WAL of the old file would be useless.
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
