@@ -47,7 +47,6 @@ pub enum ClientError {
     Unreachable(String),
 }
 
-/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// `GET`, `PUT`, `POST`, `DELETE`.
@@ -101,7 +100,6 @@ impl Request {
     }
 }
 
-/// A client.
 #[derive(Debug)]
 pub struct Client {
     addresses: Vec<String>,
@@ -132,7 +130,6 @@ impl Clone for Client {
     }
 }
 
-/// The result of one attempt.
 enum AttemptResult {
     Answer(Response),
     /// It did not arrive.

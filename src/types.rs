@@ -80,7 +80,6 @@ pub struct Ticks(pub u64);
 /// under the old number, so promises (votes, acknowledged entries) of the lost disk are never counted again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// The number.
     pub id: NodeId,
     /// Drawn at random when the data folder was made.
     pub uuid: Uuid,

@@ -73,22 +73,17 @@ pub struct Options {
     pub idle: u64,
 }
 
-/// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     /// What was measured.
     pub part: Part,
-    /// Description.
     pub what: String,
     /// `ms`, `% of a core`, `MiB`.
     pub unit: &'static str,
     /// Every measurement, in order.
     pub samples: Vec<f64>,
-    /// Median.
     pub median: f64,
-    /// Maximum.
     pub worst: f64,
-    /// Target.
     pub target: &'static str,
     /// Whether the target is met.
     pub is_met: bool,

@@ -52,16 +52,12 @@ pub struct Options {
     pub queue: u64,
 }
 
-/// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Description.
     pub what: &'static str,
     /// Unit of the figures.
     pub unit: &'static str,
-    /// Median.
     pub median: f64,
-    /// Maximum.
     pub worst: f64,
     /// Target; empty: the figure is only for comparison.
     pub target: &'static str,

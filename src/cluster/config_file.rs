@@ -38,14 +38,12 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Content of `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Projection {
-    /// The cluster as a whole.
     pub cluster_info: ClusterInfo,
     /// The nodes by name, `node_<id>`.
     #[serde(serialize_with = "by_id")]
     pub nodes: BTreeMap<String, NodeInfo>,
 }
 
-/// The cluster as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterInfo {
     /// Id of the cluster; random, drawn when it was created.
@@ -64,10 +62,8 @@ pub struct ClusterInfo {
     pub stale_since: Option<String>,
 }
 
-/// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Number of the node.
     pub id: NodeId,
     /// Host name or IP address, without brackets.
     pub ip: String,
@@ -79,7 +75,6 @@ pub struct NodeInfo {
     pub kv_port: u16,
     /// `LEADER`, `ONLINE` or `OFFLINE`.
     pub status: Liveness,
-    /// Number of client connections.
     pub load: u64,
 }
 
@@ -91,7 +86,6 @@ pub enum ConfigFileError {
     Io {
         /// The operation, as a verb.
         what: &'static str,
-        /// Path of the file.
         path: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -105,15 +99,12 @@ pub enum ConfigFileError {
     /// The file is not JSON of the expected form.
     #[error("{path} is not a cluster file: {why}", path = path.display())]
     Mangled {
-        /// The file.
         path: PathBuf,
-        /// Message of the parser.
         why: String,
     },
     /// The file is of another cluster.
     #[error("{path} belongs to cluster {theirs}, this node to cluster {ours}", path = path.display())]
     OtherCluster {
-        /// The file.
         path: PathBuf,
         /// This node's cluster.
         ours: Uuid,
@@ -122,7 +113,6 @@ pub enum ConfigFileError {
     },
 }
 
-/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The file has the requested content.

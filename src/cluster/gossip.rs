@@ -38,14 +38,12 @@ const EDGES_MAX: usize = 100;
 pub enum Edge {
     /// The node sent no heartbeat for `fail_after_ms`, or its port refuses connections.
     Failed {
-        /// The node.
         id: NodeId,
         /// Whether its port refused a connection; otherwise its counter did not change.
         is_refused: bool,
     },
     /// The node's counter increases again.
     Back {
-        /// The node.
         id: NodeId,
         /// How long it counted as failed, in milliseconds.
         down_ms: u64,
@@ -80,9 +78,7 @@ pub struct ReceivedRow {
     pub from: NodeId,
     /// Node that the row is about.
     pub about: NodeId,
-    /// Counter in the row.
     pub counter: u64,
-    /// Load in the row.
     pub load: u64,
 }
 

@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// After this many newer checkpoints a voter's digest is no longer waited for.
 const CHECKPOINTS_WAITED: usize = 2;
 
-/// The report of one node.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeReport<'a> {
     /// Id of the node in the membership.
@@ -27,7 +26,6 @@ pub struct NodeReport<'a> {
     pub is_voter: bool,
     /// Whether it is online, so that it may report more digests.
     pub is_online: bool,
-    /// Its digests.
     pub report: &'a StateReport,
 }
 

@@ -39,7 +39,6 @@ impl Folder {
         Ok(Folder { path, is_kept: false })
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }

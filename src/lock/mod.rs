@@ -72,7 +72,6 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// Locks a mutex.
 #[track_caller]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     let held = mutex.class.take();

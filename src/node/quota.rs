@@ -32,11 +32,9 @@ pub struct Sizes {
     pub sql_bytes: u64,
     /// The database has triggers.
     pub has_triggers: bool,
-    /// Messages of the chat.
     pub chat_bytes: u64,
     /// Jobs that wait or run.
     pub jobs: u64,
-    /// Bytes of those jobs.
     pub jobs_bytes: u64,
 }
 
@@ -55,7 +53,6 @@ impl Sizes {
     }
 }
 
-/// One quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub name: QuotaName,

@@ -49,7 +49,6 @@ struct Known {
 /// Where the position of a cursor is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Here.
     Here(Position),
     /// On another node.
     At(NodeId),

@@ -493,7 +493,6 @@ pub struct View {
     pub leader: Option<NodeId>,
     /// Last index in the log, synced or not.
     pub last_index: Index,
-    /// Commit index.
     pub commit_index: Index,
     /// Index of the newest snapshot that the log starts after (0: none).
     pub snapshot_index: Index,
@@ -514,7 +513,6 @@ pub struct View {
 /// What the leader knows of one member.
 #[derive(Clone, Debug)]
 pub struct PeerView {
-    /// Who.
     pub who: Identity,
     /// Known equal and durable up to here.
     pub match_index: Index,

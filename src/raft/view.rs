@@ -65,7 +65,6 @@ impl Raft {
         self.leader.map(|leader| leader.id)
     }
 
-    /// Commit index.
     pub fn commit_index(&self) -> Index {
         self.commit
     }

@@ -12,7 +12,6 @@ const VALUE_BYTES_MIN: usize = 4 << 10;
 
 /// Shared by all connections.
 pub struct Shared {
-    /// The node.
     pub handle: Handle,
     /// Scripts that clients have loaded.
     pub scripts: Loaded,

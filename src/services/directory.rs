@@ -34,14 +34,12 @@ pub enum Command {
     },
     /// Removes a node that has left for good.
     Forget {
-        /// Id of the node.
         id: NodeId,
     },
     /// Wrote a short text in earlier versions. Old logs may contain it; it changes nothing.
     Note {
         /// Name of the text.
         id: String,
-        /// The text.
         text: String,
     },
     /// Adds to the history. Lines that it has already are skipped: a command may be sent twice.
@@ -103,7 +101,6 @@ pub enum Query {
     Nodes,
 }
 
-/// The node table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nodes {
     /// Number of changes so far.
@@ -138,12 +135,10 @@ impl Command {
 }
 
 impl Directory {
-    /// Returns the node table.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
-    /// Returns the history.
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }

@@ -110,7 +110,6 @@ impl Sources {
     }
 }
 
-/// One error in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_of}: {key} = {value}: {why}; allowed: {allowed}")]
 pub struct SettingsError {
@@ -122,7 +121,6 @@ pub struct SettingsError {
     pub value: String,
     /// `unknown key`, `wrong type`, `out of range`, ...
     pub why: String,
-    /// The allowed values.
     pub allowed: String,
 }
 

@@ -108,7 +108,6 @@ coverage! {
     jobs_finished,
     /// Of those, jobs that had been begun more than once.
     jobs_finished_again,
-    /// Jobs that were cancelled.
     jobs_cancelled,
     /// Jobs that were given up, because their workers were lost again and again.
     jobs_given_up,

@@ -50,7 +50,6 @@ use std::sync::Once;
 /// How to run a seed.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
-    /// Planted bugs.
     pub bugs: Bugs,
     /// Their name in the list of planted bugs.
     pub bugs_name: Option<&'static str>,
@@ -92,11 +91,9 @@ pub struct Report {
 /// A run in which something broke.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The seed.
     pub seed: u64,
     /// When, in virtual ticks.
     pub tick: u64,
-    /// Which rule.
     pub violation: Violation,
     /// The last events, if they were kept.
     pub trace: Vec<String>,

@@ -10,7 +10,6 @@ use fastrand::Rng;
 pub struct Tuning {
     /// What `phalanx sim replay --plan` or, for those of single tests, `PHALANX_PLAN` calls it.
     pub name: &'static str,
-    /// The change.
     pub change: fn(&mut Plan, &mut Rng),
 }
 

@@ -31,7 +31,6 @@ use uuid::Uuid;
 /// What travels between nodes.
 #[derive(Clone, Debug)]
 pub enum Packet {
-    /// Raft's own.
     Raft(Message),
     /// A command for the leader, from the host of another node.
     Forward { life: u64, token: u64, command: Arc<[u8]> },
@@ -39,10 +38,8 @@ pub enum Packet {
     Forwarded { life: u64, token: u64, result: ClientResult },
 }
 
-/// An event.
 #[derive(Debug)]
 pub enum SimEvent {
-    /// A node's tick.
     Tick { node: usize, life: u64 },
     /// A packet arrives.
     Packet { from: usize, to: usize, packet: Box<Packet> },
@@ -86,7 +83,6 @@ pub enum SimEvent {
     Wake { client: usize },
     /// A client's request arrives at a node.
     Request { client: usize, attempt: u64, node: usize },
-    /// A client has its answer.
     Reply { client: usize, attempt: u64, result: ClientResult },
     /// A client has waited long enough for an attempt.
     Deadline { client: usize, attempt: u64 },
@@ -123,11 +119,8 @@ const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
 const OLD_PACKETS_MAX: usize = 400;
 
-/// The world.
 pub struct World {
-    /// What this seed chose.
     pub plan: Plan,
-    /// Planted bugs.
     pub bugs: Bugs,
     /// The source of random numbers.
     pub rng: Rng,
@@ -143,9 +136,7 @@ pub struct World {
     next_sequence: u64,
     /// Nodes; node `i` has the number `i + 1`.
     pub hosts: Vec<Host>,
-    /// Links.
     pub net: Network,
-    /// Old packets.
     pub old_packets: VecDeque<(usize, usize, Packet)>,
     /// Snapshots on their way.
     pub transfers: Transfers,
@@ -153,15 +144,12 @@ pub struct World {
     pub raft_checker: RaftChecker,
     /// The checker of what clients see.
     pub client_checker: ClientChecker,
-    /// Clients.
     pub clients: Vec<Client>,
     /// How often things happened.
     pub coverage: Coverage,
-    /// Faults have stopped.
     pub in_liveness_phase: bool,
     /// State of the liveness phase.
     pub liveness: LivenessPhase,
-    /// The run is over.
     pub is_over: bool,
     /// Number of commands of workers and leaders so far.
     pub words: u64,

@@ -12,7 +12,6 @@ pub enum StoreError {
     #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and \
         joins again", .file.display(), advice(.node))]
     Damaged {
-        /// The file.
         file: PathBuf,
         /// Offset of the first bad byte, or of the record that contains it.
         offset: u64,
@@ -24,7 +23,6 @@ pub enum StoreError {
     /// The file was written by another version of Phalanx.
     #[error("{} has format {found:?}, but this program reads only {expected:?}", .file.display())]
     Version {
-        /// The file.
         file: PathBuf,
         /// The format name at its beginning.
         found: String,
@@ -99,7 +97,6 @@ pub enum StoreError {
     /// `identity.json` cannot be parsed.
     #[error("{} is not readable: {why}; restore it, or, while a majority of the other voters runs, `phalanx node --id {} --rejoin` starts over as a new identity", .file.display(), advice(.node))]
     Identity {
-        /// The file.
         file: PathBuf,
         /// What is wrong.
         why: String,

@@ -38,7 +38,6 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 pub struct StoredIdentity {
     /// The cluster that the data belongs to; `None` until the node has joined or bootstrapped one.
     pub cluster: Option<Uuid>,
-    /// The node's number.
     pub id: NodeId,
     /// Random; drawn when the folder was created, and again when its state was discarded.
     pub uuid: Uuid,

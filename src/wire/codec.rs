@@ -48,7 +48,6 @@ pub enum WireError {
     /// The two nodes cannot be in one cluster. Nothing of it is proved.
     #[error("{what}")]
     Differs {
-        /// What differs.
         what: Difference,
         /// The cluster that the other node's data belongs to, as it says.
         cluster: Option<Uuid>,
@@ -58,7 +57,6 @@ pub enum WireError {
     Other {
         /// Who answers.
         who: Identity,
-        /// Its cluster.
         cluster: Option<Uuid>,
     },
 }

@@ -56,9 +56,7 @@ impl Read for DeadlineReader<'_> {
 /// How an acceptor answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HelloReply {
-    /// Who it is.
     pub who: Identity,
-    /// Its cluster.
     pub cluster: Option<Uuid>,
     /// What it remembers of the dialer's promises.
     pub remembered: Promise,

@@ -25,7 +25,6 @@ pub struct GossipTable {
 /// The newest state of one node, as it has reported it itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GossipRow {
-    /// Its number.
     pub id: NodeId,
     /// Its identity: a new one replaces the row of the old.
     pub uuid: Uuid,
@@ -41,13 +40,11 @@ pub struct GossipRow {
     pub role: Role,
     /// Standing in the newest membership it knows.
     pub standing: Standing,
-    /// Its term.
     pub term: Term,
     /// Last index in its log.
     pub last_index: Index,
     /// What it has promised, for others to remember.
     pub promise: Promise,
-    /// Its commit index.
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,

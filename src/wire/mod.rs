@@ -139,7 +139,6 @@ pub enum Frame {
     Raft(raft::Message),
     /// What the sender remembers of the receiver, when that has changed for the worse.
     Remembered(raft::Promise),
-    /// One heartbeat table.
     Gossip(heartbeat::GossipTable),
     /// To which nodes the sender has just redirected clients: node and count.
     HandedOut(Vec<(NodeId, u32)>),
@@ -297,7 +296,6 @@ pub struct DiscoveryAnswer {
     pub cluster: Option<Uuid>,
     /// Who answers.
     pub id: Option<NodeId>,
-    /// Term it is in.
     pub term: Term,
     /// The leader it follows, and where.
     pub leader: Option<(NodeId, Addresses)>,

@@ -65,7 +65,6 @@ const SIGXFSZ: i32 = 25;
 /// An output stream of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// Standard output.
     Out,
     /// Standard error.
     Err,
@@ -79,7 +78,6 @@ pub struct Attempt<'a> {
     pub found: &'a AvailableRuntime,
     /// Source files, arguments and standard input.
     pub request: &'a Request,
-    /// Limits of the program.
     pub limits: Limits,
     /// Path of the scratch folder. It must not exist; it is created for the attempt and removed at its end.
     pub scratch: PathBuf,

@@ -53,7 +53,6 @@ pub enum NextRequest {
 pub enum Arrived {
     /// What [`Conn::next_request`] would return.
     Next(NextRequest),
-    /// Nothing.
     Nothing,
     /// A part of a head.
     Part,

@@ -58,7 +58,6 @@ impl ApiError {
         self
     }
 
-    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> ApiError {
         self.headers.push((name, value.into()));
         self

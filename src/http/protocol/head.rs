@@ -7,7 +7,6 @@ use crate::limits;
 /// Why a request is refused before its content is examined. The connection closes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Status of the response.
     pub status: u16,
     /// The reason, for people.
     pub why: &'static str,

@@ -25,7 +25,6 @@ pub enum Next {
     End,
 }
 
-/// A stream of lines.
 #[derive(Debug)]
 pub struct Lines {
     from: BufReader<TcpStream>,

@@ -63,7 +63,6 @@ pub struct Receivers {
     pub checkpoints: Receiver<()>,
 }
 
-/// Empty inboxes.
 pub fn channels() -> (Inboxes, Receivers) {
     let (core, core_receiver) = bounded(CORE_INBOX_MAX);
     let (disk, disk_receiver) = bounded(DISK_INBOX_MAX);

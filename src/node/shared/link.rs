@@ -112,10 +112,8 @@ pub struct Route {
     is_refused: AtomicBool,
 }
 
-/// One outgoing link.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// The peer.
     pub who: Identity,
     pub address: String,
     me: Identity,

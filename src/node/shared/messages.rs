@@ -46,7 +46,6 @@ pub enum CoreInput {
     Vouched(Identity),
     /// This identity answered at the address of a member of the same number, where another identity was expected.
     Answers(Identity),
-    /// The directory changed.
     Directory(Arc<Nodes>),
     /// The services have applied the entries that [`ApplyJob::Notify`] waited for.
     Applied,
@@ -146,7 +145,6 @@ pub enum GossipInput {
 /// For `watch`.
 #[derive(Debug)]
 pub enum WatchInput {
-    /// Something was applied.
     Applied,
     /// A client waits until the key has another revision than this one; `changed` gets one message then.
     Watch { key: Bytes, revision: u64, deadline: Instant, changed: Sender<()> },

@@ -107,11 +107,9 @@ pub struct Counters {
 
 /// Everything that more than one thread of a node uses.
 pub struct Shared {
-    /// Settings of this process.
     pub settings: Settings,
     /// This node.
     pub me: Identity,
-    /// Its cluster.
     pub cluster: Uuid,
     /// Made of `cluster_secret`, for the peer port.
     pub peer_key: Option<Key>,
@@ -123,7 +121,6 @@ pub struct Shared {
     pub sessions: Arc<Sessions>,
     /// Monitor frames.
     pub frames: Frames,
-    /// The event ring.
     pub events: Events,
     /// Changes of leader.
     pub failovers: FailoverLog,
@@ -148,7 +145,6 @@ pub struct Shared {
     pub neighbours: Neighbours,
     /// Redirects of which the other nodes are to be informed.
     pub hand_outs: HandOuts,
-    /// Counters for the metrics.
     pub counters: Counters,
     /// What the services hold, as applied.
     sizes: Mutex<Sizes>,
@@ -223,11 +219,9 @@ pub struct Shared {
 
 /// What [`Shared::new`] needs.
 pub struct Parts {
-    /// Settings of this process.
     pub settings: Settings,
     /// This node.
     pub me: Identity,
-    /// Its cluster.
     pub cluster: Uuid,
     /// Made of `cluster_secret`.
     pub peer_key: Option<Key>,
@@ -237,7 +231,6 @@ pub struct Parts {
     pub inboxes: Inboxes,
     /// This node runs no jobs and never votes.
     pub is_gateway: bool,
-    /// Snapshot files.
     pub snapshots: Snapshots,
     /// The database, if it has one.
     pub sql: Option<ReaderPool>,
@@ -375,7 +368,6 @@ impl Shared {
         *lock(&self.sizes) = sizes;
     }
 
-    /// Newest published raft view.
     pub fn view(&self) -> Arc<CoreView> {
         Arc::clone(&lock(&self.view))
     }

@@ -40,7 +40,6 @@ pub struct Run {
 /// The chat as readers see it.
 #[derive(Clone, Debug, Default)]
 pub struct ChatView {
-    /// All of it.
     pub chat: Arc<Chat>,
     /// The newest runs, each behind the one before (F1); the last ends at the chat's position.
     pub runs: Vec<Arc<Run>>,

@@ -41,7 +41,6 @@ pub fn for_one(chat: &Chat, who: AccountId, position: u64, conversation: Convers
     format!("{line}\n")
 }
 
-/// A message.
 pub fn said_json(said: &MessageView) -> Json {
     json!({
         "number": said.number,

@@ -89,7 +89,6 @@ pub struct FailoverLog {
 }
 
 impl FailoverLog {
-    /// The leader was lost.
     pub fn lost(&self, leader: NodeId, since: Instant, cause: &str) {
         let mut leadership = lock(&self.leadership);
         leadership.leader = None;

@@ -86,7 +86,6 @@ pub struct Live {
 }
 
 impl Live {
-    /// An attempt begins.
     pub fn begin(&self, job: JobId, attempt: u32) -> Arc<Output> {
         let output = Arc::<Output>::default();
         lock(&self.outputs).insert((job, attempt), Arc::clone(&output));
@@ -100,7 +99,6 @@ impl Live {
         }
     }
 
-    /// The output of an attempt.
     pub fn find(&self, job: JobId, attempt: u32) -> Option<Arc<Output>> {
         lock(&self.outputs).get(&(job, attempt)).cloned()
     }

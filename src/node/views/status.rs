@@ -50,10 +50,8 @@ pub struct JobsStatus {
     pub last: Vec<Arc<JobRow>>,
 }
 
-/// One worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerRow {
-    /// The node.
     pub id: NodeId,
     /// Whether it is alive: the jobs of one that is not are restarted on other nodes.
     pub is_here: bool,
@@ -70,7 +68,6 @@ pub struct WorkerRow {
 /// One result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
-    /// The job.
     pub id: JobId,
     /// Its runtime.
     pub language: String,
@@ -96,7 +93,6 @@ pub struct JobRow {
 /// Languages of one node, from its heartbeats.
 #[derive(Clone, Debug)]
 pub struct NodeRuntimes {
-    /// Its number.
     pub id: NodeId,
     pub is_online: bool,
     pub jobs: Arc<JobReport>,
@@ -105,7 +101,6 @@ pub struct NodeRuntimes {
 /// The node that answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Its number.
     pub id: NodeId,
     /// Its identity.
     pub uuid: Uuid,
@@ -190,9 +185,7 @@ pub struct DigestRow {
 /// One node of the cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeRow {
-    /// Its number.
     pub id: NodeId,
-    /// Liveness.
     pub status: Liveness,
     /// Role as last heard.
     pub role: Role,
@@ -207,7 +200,6 @@ pub struct NodeRow {
     pub load_parts: Load,
     /// Last index in its log.
     pub last_index: Index,
-    /// Its commit index.
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,

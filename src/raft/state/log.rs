@@ -19,7 +19,6 @@ const TAIL_ENTRIES_MAX: u64 = 4096;
 pub(crate) struct Log {
     /// Index of the last compacted entry; 0 before the first.
     base: Index,
-    /// Its term.
     base_term: Term,
     /// What follows it.
     entries: Vec<Entry>,

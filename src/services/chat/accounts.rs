@@ -64,7 +64,6 @@ pub struct Account {
     pub name: Name,
     /// Hash of the password, in PHC form.
     pub hash: String,
-    /// When it was created.
     pub created_ms: u64,
     /// Its log-ins, with the log time at which they expire.
     pub tokens: OrdSet<(u64, TokenHash)>,
@@ -179,7 +178,6 @@ pub fn check_name(name: &Name) -> Result<(), Refusal> {
 }
 
 impl Accounts {
-    /// The account with this number.
     pub fn get(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.by_id.get(&id)
     }

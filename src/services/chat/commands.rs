@@ -113,7 +113,6 @@ pub enum Command {
     },
     /// Logs in: the password was right.
     LogIn {
-        /// The account.
         account: AccountId,
         /// The hash that was compared: the log-in is refused if the account's hash has changed.
         hash: String,
@@ -152,14 +151,12 @@ pub enum Command {
     Join {
         /// The account's log-in.
         token: TokenHash,
-        /// The room.
         room: ConversationId,
     },
     /// Leaves a room. An empty room is removed.
     Leave {
         /// The account's log-in.
         token: TokenHash,
-        /// The room.
         room: ConversationId,
     },
     /// Sent a message in earlier versions, which also marked everything before it as read. Old logs contain it and must
@@ -167,9 +164,7 @@ pub enum Command {
     Send {
         /// The sender's log-in.
         token: TokenHash,
-        /// The target.
         to: Target,
-        /// The text.
         text: String,
         /// The client's id for this message: a second message under the same id is not delivered.
         client_id: Option<String>,
@@ -178,16 +173,13 @@ pub enum Command {
     Erase {
         /// The sender's log-in.
         token: TokenHash,
-        /// The conversation.
         conversation: ConversationId,
-        /// The message's number.
         number: u64,
     },
     /// Moves the read mark up to here; never back.
     Mark {
         /// The reader's log-in.
         token: TokenHash,
-        /// The conversation.
         conversation: ConversationId,
         /// Number of the last message that was read.
         number: u64,
@@ -201,9 +193,7 @@ pub enum Command {
     Post {
         /// The sender's log-in.
         token: TokenHash,
-        /// The target.
         to: Target,
-        /// The text.
         text: String,
         /// The client's id for this message: a second message under the same id is not delivered.
         client_id: Option<String>,
@@ -233,7 +223,6 @@ pub enum Answer {
     Refused(Refusal),
     /// The account exists and is logged in.
     Created {
-        /// Its number.
         account: AccountId,
         /// Its stored password hash.
         hash: String,
@@ -243,7 +232,6 @@ pub enum Answer {
     /// The attempt may proceed: the account and the hash to compare the password with, if there is such an account.
     Try(Option<(AccountId, String)>),
     LoggedIn {
-        /// The account.
         account: AccountId,
         /// The name as its owner wrote it.
         name: String,
@@ -252,15 +240,12 @@ pub enum Answer {
     Done,
     /// The conversation that was created or found.
     Conversation {
-        /// Its number.
         id: ConversationId,
         /// Whether it existed before, or the account was in it.
         was_there: bool,
     },
-    /// The message was sent.
     Sent {
         conversation: ConversationId,
-        /// Its number there.
         number: u64,
         position: u64,
         /// It had been sent before, under the same client id.
@@ -356,7 +341,6 @@ pub enum Query {
     History {
         /// The account's log-in.
         token: TokenHash,
-        /// The conversation.
         conversation: ConversationId,
         /// Only below this number.
         before: Option<u64>,
@@ -373,7 +357,6 @@ pub enum Query {
     Members {
         /// The account's log-in.
         token: TokenHash,
-        /// The room.
         room: ConversationId,
         /// Only accounts after this one.
         after: AccountId,
@@ -398,7 +381,6 @@ pub struct Listing {
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum View {
-    /// The query was refused.
     Refused(Refusal),
     /// The account of the log-in.
     Me {
@@ -439,7 +421,6 @@ pub struct Row {
     pub name: Option<String>,
     /// The other account, if it is not a room.
     pub with: Option<AccountId>,
-    /// Number of members.
     pub members: u64,
     /// Messages after the read mark, without those that were deleted.
     pub unread: u64,
@@ -453,11 +434,9 @@ pub struct Row {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageView {
-    /// Number in its conversation.
     pub number: u64,
     /// Log time, in milliseconds.
     pub at_ms: u64,
-    /// The sender.
     pub from: AccountId,
     /// The sender's name; `None`: the account was deleted.
     pub name: Option<String>,

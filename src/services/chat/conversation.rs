@@ -24,7 +24,6 @@ pub struct Message {
     pub position: u64,
     /// Log time.
     pub at_ms: u64,
-    /// The sender.
     pub from: AccountId,
     /// `None`: deleted.
     pub text: Option<String>,
@@ -35,7 +34,6 @@ pub struct Message {
 pub struct Head {
     /// Room or direct.
     pub kind: Kind,
-    /// Accounts that are in it.
     pub members: OrdSet<AccountId>,
     /// Number of the newest message ever sent.
     pub newest: u64,
@@ -58,7 +56,6 @@ impl Message {
     }
 }
 
-/// One conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Talk {
     pub(crate) head: Head,
@@ -67,7 +64,6 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// An empty conversation.
     pub fn new(kind: Kind, members: OrdSet<AccountId>, position: u64) -> Talk {
         let head = Head {
             kind,
@@ -87,7 +83,6 @@ impl Talk {
         &self.head.kind
     }
 
-    /// Accounts that are in it.
     pub fn members(&self) -> &OrdSet<AccountId> {
         &self.head.members
     }

@@ -38,7 +38,6 @@ pub struct Chat {
     bytes: usize,
     /// Bytes of the kept messages of each sender.
     written: OrdMap<AccountId, usize>,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: ChatBugs,
 }
@@ -117,7 +116,6 @@ impl Chat {
         is_mutual.then_some(chat)
     }
 
-    /// Applies a command.
     pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
         let done = match command {
             Command::Create { name, hash, token, token_ms } => {
@@ -304,7 +302,6 @@ impl Chat {
         Ok(Answer::Done)
     }
 
-    /// A conversation that the account is in.
     pub(crate) fn talk_of(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchConversation)?;
         match (talk.members().contains(&who), talk.kind()) {

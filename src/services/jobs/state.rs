@@ -30,7 +30,6 @@ use std::sync::Arc;
 /// All jobs and workers. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobTable {
-    /// All jobs by number.
     pub(super) jobs: OrdMap<JobId, Job>,
     /// Queued jobs by language.
     queues: OrdMap<String, OrdSet<JobId>>,
@@ -43,7 +42,6 @@ pub struct JobTable {
     /// Number of jobs that are queued or assigned, and their bytes.
     open: (usize, usize),
     ended_bytes: usize,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: JobsBugs,
 }

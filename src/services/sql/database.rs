@@ -54,7 +54,6 @@ pub struct Database {
     /// The generation of the content and the fingerprint computed for it.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: SqlBugs,
 }

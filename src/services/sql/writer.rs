@@ -65,7 +65,6 @@ pub struct Writer {
     pub(super) generation: u64,
     /// Upper bound of the bytes of long rows written since the last commit.
     pub(super) long_bytes: u64,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: SqlBugs,
 }

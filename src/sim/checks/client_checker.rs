@@ -25,7 +25,6 @@ struct Effect {
     reply: Vec<u8>,
 }
 
-/// The checker.
 #[derive(Default)]
 pub struct ClientChecker {
     /// Digest of the service by applied index; the first node to apply writes it.
@@ -36,7 +35,6 @@ pub struct ClientChecker {
     applied: u64,
     effects: BTreeMap<Name, Effect>,
     kv_model: KvModel,
-    /// The checker of jobs.
     pub jobs_checker: JobsChecker,
     /// The checker of chat messages.
     delivery_checker: DeliveryChecker,

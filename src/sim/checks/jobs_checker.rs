@@ -37,7 +37,6 @@ type TableSummary = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 /// A command of the jobs that took effect with this entry, and what it answered.
 type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
 
-/// The checker.
 #[derive(Default)]
 pub struct JobsChecker {
     rows: BTreeMap<JobId, Row>,

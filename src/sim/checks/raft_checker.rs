@@ -33,7 +33,6 @@ pub struct Record {
     pub is_destroyed: bool,
 }
 
-/// The checker.
 #[derive(Default)]
 pub struct RaftChecker {
     leaders: BTreeMap<Term, Identity>,

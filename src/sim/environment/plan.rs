@@ -128,25 +128,15 @@ pub struct Plan {
     pub spares: usize,
     /// Raft's own choices; see `raft::Config`.
     pub heartbeat_ticks: Ticks,
-    /// As above.
     pub election_timeout_ticks: Ticks,
-    /// As above.
     pub election_timeout_min_ticks: Ticks,
-    /// As above.
     pub election_timeout_max_ticks: Ticks,
-    /// As above.
     pub rank_delay_ticks: Ticks,
-    /// As above.
     pub highest_id_first: bool,
-    /// As above.
     pub preempt: bool,
-    /// As above.
     pub disk_stall_ticks: Ticks,
-    /// As above.
     pub append_bytes_max: usize,
-    /// As above.
     pub inflight_bytes_max: usize,
-    /// As above.
     pub uncommitted_bytes_max: usize,
     /// Bytes of the first log segment.
     pub segment_bytes_min: u64,
@@ -168,7 +158,6 @@ pub struct Plan {
     pub apply_us: u64,
     /// Chance that a step's effects are cut off in the middle by a crash, when crashes are on.
     pub boundary_crash: f64,
-    /// Clients.
     pub clients: usize,
     /// Time between two operations of one client, at most.
     pub think_us: u64,
@@ -245,7 +234,6 @@ pub struct JobsPlan {
 }
 
 impl JobsPlan {
-    /// Draws it.
     pub fn draw(rng: &mut Rng, plan: &Plan) -> JobsPlan {
         let election_us = plan.election_timeout_ticks.0 * TICK_US;
         let worker = |rng: &mut Rng| {
@@ -268,7 +256,6 @@ impl JobsPlan {
 }
 
 impl Plan {
-    /// Draws a plan.
     pub fn draw(rng: &mut Rng) -> Plan {
         let voters = [1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5][rng.usize(0..12)];
         let spares = [0, 0, 1, 1, 2][rng.usize(0..5)];
@@ -350,7 +337,6 @@ impl Plan {
         self.faults.iter().any(|(on, _)| *on == kind)
     }
 
-    /// All nodes.
     pub fn nodes(&self) -> usize {
         self.voters + self.spares
     }

@@ -26,7 +26,6 @@ pub enum ClientResult {
     Unknown,
 }
 
-/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
     /// Set a register.
@@ -39,7 +38,6 @@ pub enum OperationKind {
     Read { key: u8 },
     /// Submit a job.
     Submit,
-    /// Cancel a job.
     Cancel { job: JobId },
     /// Change the database.
     Sql,
@@ -64,13 +62,11 @@ impl OperationKind {
 /// An operation under way.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// What it is.
     pub operation_kind: OperationKind,
     /// For a write: under which name it takes effect once.
     pub tag: Option<Tag>,
     /// For a write: what goes into the log.
     pub(crate) body: Body,
-    /// When it was called.
     pub call_us: u64,
     /// For a read: the newest index acknowledged to anyone when it was asked.
     pub floor: u64,
@@ -84,10 +80,8 @@ pub struct Operation {
     pub tries: u32,
 }
 
-/// A client.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
-    /// Its number.
     pub id: u64,
     pub(crate) origin: Uuid,
     /// Number of its newest write under this origin.
@@ -120,7 +114,6 @@ impl Client {
     }
 }
 
-/// The client of an attempt.
 pub fn client_of(attempt: u64) -> usize {
     (attempt / BLOCK) as usize
 }

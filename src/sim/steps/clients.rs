@@ -202,7 +202,6 @@ impl World {
         self.on_reply(client, attempt, ClientResult::Unknown)
     }
 
-    /// A client has an answer.
     pub fn on_reply(&mut self, client: usize, attempt: u64, result: ClientResult) -> CheckResult {
         self.note(|_| format!("client {client} is told {result:?} (attempt {})", attempt % BLOCK));
         let in_liveness_phase = self.in_liveness_phase;

@@ -24,7 +24,6 @@ impl World {
         self.rng.u64(mean / 4..=mean * 7 / 4)
     }
 
-    /// A fault strikes.
     pub fn on_fault(&mut self, at: usize) -> CheckResult {
         if self.in_liveness_phase {
             return Ok(());

@@ -37,7 +37,6 @@ pub struct RecoveredLog {
 pub struct Torn {
     /// The last segment.
     pub file: PathBuf,
-    /// Offset of the tail.
     pub offset: u64,
     /// Length of the tail in bytes.
     pub bytes: u64,

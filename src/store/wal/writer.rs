@@ -381,6 +381,5 @@ pub struct End {
     pub sequence: u64,
     /// Term and vote.
     pub hard_state: HardState,
-    /// Last index and its term.
     pub last: (Index, Term),
 }

@@ -591,7 +591,6 @@ impl PendingRequests {
         }
     }
 
-    /// There is a leader.
     pub fn on_some_leader(&mut self) {
         self.leaderless_since = None;
     }

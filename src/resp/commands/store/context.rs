@@ -15,7 +15,6 @@ use crate::services::kv::{Bytes, Op, OpError};
 pub struct Context<'a> {
     /// The key after which a SCAN with this cursor continues.
     pub position: &'a dyn Fn(u64) -> Position,
-    /// Scripts that were loaded.
     pub scripts: &'a scripts::Loaded,
     /// This node's clock, in milliseconds since 1970.
     pub now_ms: u64,

@@ -125,7 +125,6 @@ pub struct Dates {
     auxiliary: Mutex<Option<Connection>>,
 }
 
-/// Registers all functions.
 pub fn register(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
     let dates = Arc::new(Dates::new(hooks));
     let flags = FunctionFlags::SQLITE_UTF8;
