@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_may_differ_from_what_is_listened_on() {
+    fn advertised_addresses_may_differ_from_listening_ones() {
         let told = |host: &str, advertised: Option<&str>| {
             let advertise_host = advertised.map(String::from);
             let settings = Settings { host: host.into(), advertise_host, ..Settings::default() };

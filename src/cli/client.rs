@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answering_is_exit_code_4_and_says_where() {
+    fn without_an_answer_the_exit_code_is_4_and_names_the_addresses() {
         // Port 1 on loopback is reserved and nothing listens there.
         let client = ClusterClient::to(vec!["127.0.0.1:1".into()], Duration::from_secs(1));
         let fault = client.get::<Value>("/v1/status").unwrap_err();

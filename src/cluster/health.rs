@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_connection_to_the_leader_is_told_and_counts_if_it_reaches_it_otherwise() {
+    fn a_node_cut_off_from_the_leader_is_reported_and_counts_if_relayed() {
         let cut_off = |through: Option<NodeId>| {
             let cut_off = BTreeMap::from([(NodeId(1), through)]);
             assess(&Situation { cut_off, ..situation(3, &[1, 2, 3], &[]) })
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn states_that_differ_are_told() {
+    fn differing_states_are_reported() {
         let corrupt = Situation { corrupt: BTreeSet::from([NodeId(2)]), ..situation(3, &[1, 2, 3], &[]) };
         let line = "degraded: node 2's state differs from the majority's; it is being rebuilt";
         assert_eq!(assess(&corrupt).line(), line);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nearly_full_disk_is_told_and_a_leader_that_has_one_takes_no_writes() {
+    fn a_nearly_full_disk_is_reported_and_stops_a_leaders_writes() {
         let low = |ids: &[u64], leader: u64, voters: &[i64]| {
             let disk_low = ids.iter().map(|id| NodeId(*id)).collect();
             assess(&Situation { disk_low, ..situation(leader, voters, &[]) })

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn who_differs_from_the_majority_is_corrupt() {
+    fn a_node_that_differs_from_the_majority_is_corrupt() {
         let same: &[(u64, u64, u64)] = &[(7, 1, 2)];
         let clean = judged(3, &[(1, same), (2, same), (3, same)]);
         assert!(clean.is_clean());

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_does_counts_and_what_is_over_is_forgotten() {
+    fn load_counts_present_activity_only() {
         let mut meter = LoadMeter::default();
         let busy = Doing { requests_per_s: 4000, jobs: 2, cpu_percent: 45 };
         let first = after(1, &mut meter, busy);

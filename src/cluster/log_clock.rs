@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_told_once_and_a_late_beat_is_not_skew() {
+    fn skew_is_reported_once_and_a_late_heartbeat_is_not_skew() {
         let mut skews = Skews::default();
         let mut at_us = 0;
         let mut heartbeat = |their_ms: u64, our_ms: u64| {

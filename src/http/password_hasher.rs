@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_too_many_waits_and_then_is_told() {
+    fn a_request_beyond_the_slots_waits_and_is_then_refused() {
         let passwords = Passwords::default();
         let slots: Vec<_> = (0..CHAT_HASHES_MAX).map(|_| passwords.enter(soon()).unwrap()).collect();
         let refused = passwords.enter(Instant::now() + Duration::from_millis(5)).err().unwrap();

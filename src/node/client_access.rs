@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wrong_password_of_a_burst_is_told() {
+    fn the_first_wrong_password_of_a_burst_is_logged() {
         let (access, now) = (access(), Instant::now());
         let told = |from: &str, now| access.judge(&mut lock(&access.tries), network(ip(from)), false, now).1;
         assert!(told("10.0.0.9", now) && !told("10.0.0.9", now + FORGET_AFTER / 2));

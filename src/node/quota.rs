@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_refused_at_the_quota_and_what_makes_room_is_not() {
+    fn growing_writes_are_refused_at_the_quota_and_removals_are_not() {
         let settings = Settings {
             quota_kv_mb: 1,
             quota_db_mb: 1,
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_postponed_is_next() {
+    fn a_postponed_request_is_next() {
         let settings = Settings { quota_kv_mb: 1, ..Settings::default() };
         let (unapplied, sizes) = ([1 << 19, 0, 0, 0, 0], Sizes::default());
         let mut check = Check::new(&settings, &sizes, unapplied);
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_leader_finds_in_its_log_counts_until_it_is_applied() {
+    fn unapplied_entries_of_a_new_leader_count() {
         let entry = |index| Entry {
             index: Index(index),
             term: crate::types::Term(1),

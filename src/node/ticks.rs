@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passed_in_sleep_comes_before_the_inputs_and_what_may_ring_a_timer_after_them() {
+    fn ticks_that_may_fire_a_timer_come_after_the_inputs() {
         let start = Instant::now();
         let mut clock = TickClock::new(start);
         assert_eq!(clock.wake_at(9), start + TICK * 10);

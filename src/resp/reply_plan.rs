@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_of_a_run_that_failed_says_so() {
+    fn every_command_of_a_failed_batch_fails() {
         let shapes = [Shape::Plain, Shape::Written(b"+PONG\r\n".to_vec()), Shape::OneIfDone];
         let refused = Outcome::Refused(Reason::Unreadable("disk:\r\nI/O".to_string()));
         let line = "-CLUSTERDOWN the database cannot be read: disk:  I/O\r\n";
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted_is_acknowledged_without_an_answer() {
+    fn accepted_commands_reply_ok() {
         let accepted = Plan { is_accepted: true, ..plan(&[Shape::Plain, Shape::Plain]) };
         assert_eq!(written(accepted, &Outcome::Done((Index(0), Reply::Ok(Vec::new())))), "+OK\r\n+OK\r\n");
     }

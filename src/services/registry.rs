@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_comes_late_undoes_nobody_elses_write() {
+    fn a_late_duplicate_undoes_no_later_write() {
         let mut registry = Registry::default();
         let write = |tag: u64, text: &str| {
             let (key, value) = (b"k".to_vec().into(), text.as_bytes().to_vec().into());

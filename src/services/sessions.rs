@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_makes_nobody_forgotten() {
+    fn a_clock_jump_expires_no_session() {
         let mut sessions = Sessions::default();
         sessions.look_up(&tag(1, 1));
         sessions.record(at(1, 0), &tag(1, 1), &Reply::Ok(vec![1]));

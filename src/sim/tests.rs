@@ -109,7 +109,7 @@ const WRITES_TO_HUNG_DISK: Tuning = Tuning {
 };
 
 #[test]
-fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
+fn a_leader_with_a_hung_disk_must_step_down_once_there_are_writes() {
     let options = Options { tuning: Some(WRITES_TO_HUNG_DISK), ..Options::default() };
     for seed in 0..5 {
         let failure = run(seed, &options).expect_err("it never steps down");
@@ -212,7 +212,7 @@ fn one_seed_is_one_run() {
 }
 
 #[test]
-fn a_failure_says_how_to_see_it_again() {
+fn a_failure_prints_how_to_replay_it() {
     let options = Options {
         bugs: Bugs { host: HostBugs { synced_before_sync: true, ..HostBugs::default() }, ..Bugs::default() },
         bugs_name: Some("synced_before_sync"),

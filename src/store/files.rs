@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_at_once() {
+    fn files_that_are_not_regular_are_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, zero) = (dir.path().join("pipe"), dir.path().join("zero"));
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_makes_is_for_nobody_else() {
+    fn files_of_a_node_are_private() {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().join("data/node-1");
         RealFiles.create_dir(&dir.join("wal")).unwrap();

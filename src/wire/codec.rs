@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_whose_time_is_up_says_so() {
+    fn a_socket_timeout_is_reported_as_such() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut silent = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         silent.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();

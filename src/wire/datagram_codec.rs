@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_cut_or_made_up_is_refused() {
+    fn altered_truncated_and_forged_datagrams_are_refused() {
         for (key, has_secret) in keys().iter().zip([false, true]) {
             let bytes = key.encode(7, &full(key.connection));
             for bit in 0..bytes.len() * 8 {

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stands_between_two_nodes_can_change_nothing() {
+    fn a_man_in_the_middle_can_change_nothing() {
         let (dialed, accepted) = relayed(Some(who(2)), |_, frame| frame);
         assert!(dialed.is_ok() && accepted.is_ok());
         type Change = fn(Hello) -> Hello;
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_what_it_can_read() {
+    fn another_version_gets_a_rejection_that_it_can_read() {
         for (protocol, secret) in [(PROTOCOL + 1, None), (PROTOCOL + 1, Some("s")), (15, None)] {
             let (address, accepting) = listen(None, secret);
             let mut stream = TcpStream::connect(address).unwrap();
@@ -375,7 +375,7 @@ mod tests {
 
     /// A process that has taken the port of a member, and knows no secret.
     #[test]
-    fn an_acceptor_without_the_secret_is_told_nothing_and_believed_nothing() {
+    fn an_acceptor_without_the_secret_learns_nothing_and_is_not_trusted() {
         let answers: [fn(&Hello) -> Frame; 3] = [
             |_| Frame::Welcome {
                 who: who(2),

@@ -168,7 +168,7 @@ fn the_class_of_a_java_source_is_found() {
 }
 
 #[test]
-fn a_compilers_words_come_back() {
+fn compiler_messages_are_returned() {
     for (language, source, said) in [
         ("c", "int main() { return x; }", "x"),
         ("rust", "fn main() { y }", "y"),
@@ -181,7 +181,7 @@ fn a_compilers_words_come_back() {
 }
 
 #[test]
-fn exit_codes_signals_and_live_output_are_told() {
+fn exit_codes_signals_and_live_output_are_reported() {
     finished(&shell("echo out; echo err >&2; exit 7"), 7, "out\n");
     let killed = shell("kill -SEGV $$");
     assert_eq!((killed.outcome, killed.exit_code, killed.signal), (JobOutcome::Finished, None, Some(11)));
@@ -194,7 +194,7 @@ fn exit_codes_signals_and_live_output_are_told() {
 }
 
 #[test]
-fn too_much_time_is_told_also_of_one_who_ignores_signals() {
+fn exceeded_time_is_reported_even_if_signals_are_ignored() {
     let limits = Limits { wall_ms: 300, ..LIMITS };
     for source in ["sleep 60", "trap '' TERM INT HUP; while :; do sleep 1; done", "sleep 60 & sleep 60"] {
         // Measured from the program's start: the start of a sandbox has a separate limit, and takes long on a busy
@@ -220,7 +220,7 @@ fn too_much_output_is_cut_where_it_is_too_much() {
 }
 
 #[test]
-fn too_much_memory_is_told() {
+fn exceeded_memory_is_reported() {
     let Some(end) = run(&request("python", "x = []\nwhile True: x.append(bytearray(1 << 20))")) else { return };
     assert_eq!(end.outcome, JobOutcome::MemoryExceeded, "{}", text(&end.stderr));
     assert!(end.memory_peak_kib > LIMITS.memory_mb << 10);
@@ -253,7 +253,7 @@ fn memory_of_a_process_whose_first_thread_has_ended_is_counted() {
 }
 
 #[test]
-fn what_namespaces_do_not_divide_is_refused() {
+fn resources_outside_namespaces_are_refused() {
     let source = r#"
         #define _GNU_SOURCE
         #include <errno.h>
@@ -383,7 +383,7 @@ fn fill_with_empty_files(folder: &str) -> String {
 }
 
 #[test]
-fn too_many_files_are_told() {
+fn too_many_files_are_reported() {
     let large = shell("exec head -c 9000000 /dev/zero > large");
     assert_eq!((large.outcome, large.signal), (JobOutcome::FilesExceeded, Some(25)));
     // If the signal ends only one process of the program, the others may continue, and get the reason.
@@ -418,7 +418,7 @@ fn nest(top: &Path, deep: usize) {
 }
 
 #[test]
-fn deep_folders_harm_nobody() {
+fn deep_folders_are_harmless() {
     let Some(end) = run(&request(
         "python",
         "import os\nfor i in range(30000):\n  os.mkdir('d'); os.chdir('d')\n  if i % 7 == 0: os.symlink('/', 'l')\nprint('deep')",
@@ -516,7 +516,7 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
 const BOMB: &str = include_str!("../../tests/cluster/jobs/fork_bomb.sh");
 
 #[test]
-fn a_fork_bomb_is_stopped_and_harms_nobody() {
+fn a_fork_bomb_is_stopped_and_affects_no_other_job() {
     let begun = Instant::now();
     let end = run(&Request { limits: Limits { wall_ms: 3000, ..LIMITS }, ..request("shell", BOMB) }).unwrap();
     assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
@@ -569,21 +569,21 @@ fn jobs_of_users_without_rights_are_sandboxed_too() {
         "start::other_threads_of_the_user_do_not_count",
         "start::a_fork_bomb_touches_no_other_slot",
         "start::a_sandbox_that_does_not_start_is_no_end",
-        "output::what_was_printed_before_the_time_limit_is_kept",
+        "output::output_before_the_time_limit_is_kept",
         "output::javascript_may_reserve_what_it_does_not_use",
         "nothing_outside_can_be_reached_or_read",
-        "a_fork_bomb_is_stopped_and_harms_nobody",
-        "too_much_time_is_told_also_of_one_who_ignores_signals",
-        "links_and_locked_folders_lead_nobody_astray",
-        "exit_codes_signals_and_live_output_are_told",
+        "a_fork_bomb_is_stopped_and_affects_no_other_job",
+        "exceeded_time_is_reported_even_if_signals_are_ignored",
+        "links_and_locked_folders_are_not_followed",
+        "exit_codes_signals_and_live_output_are_reported",
         "exit_codes_that_look_like_signals_are_no_limits",
         "memory_that_is_shared_is_counted",
         "jobs_go_first_where_memory_is_short",
         "no_namespaces_are_made_within_the_sandbox",
         "many_threads_have_room",
         "writing_files_stops_at_the_time_limit",
-        "too_much_memory_is_told",
-        "what_is_cancelled_ends_at_once",
+        "exceeded_memory_is_reported",
+        "cancelled_programs_end_at_once",
     ];
     run_tests_as(&as_user("65534"), &TESTS);
 }
@@ -593,10 +593,10 @@ fn jobs_of_users_without_rights_are_sandboxed_too() {
 #[test]
 fn users_without_rights_leave_no_files_either() {
     const TESTS: [&str; 8] = [
-        "too_many_files_are_told",
+        "too_many_files_are_reported",
         "limits::a_file_filler_is_stopped_without_a_sandbox",
         "limits::detached_children_end_with_their_program",
-        "deep_folders_harm_nobody",
+        "deep_folders_are_harmless",
         "a_start_clears_what_a_killed_process_left",
         "files_keep_their_names_and_contents",
         "places::folders_lie_where_the_users_of_slots_may_pass",
@@ -633,7 +633,7 @@ fn run_tests_as(less: &[String], names: &[&str]) {
 }
 
 #[test]
-fn links_and_locked_folders_lead_nobody_astray() {
+fn links_and_locked_folders_are_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     let precious = outside.path().join("precious");
     std::fs::write(&precious, "kept").unwrap();
@@ -646,7 +646,7 @@ fn links_and_locked_folders_lead_nobody_astray() {
 }
 
 #[test]
-fn what_is_cancelled_ends_at_once() {
+fn cancelled_programs_end_at_once() {
     let found = found("shell").unwrap();
     let (sandbox, dir) = (sandbox(), passable());
     let is_cancelled = AtomicBool::new(false);

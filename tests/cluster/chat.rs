@@ -292,7 +292,7 @@ fn outsiders_read_nothing_and_a_client_id_is_for_one_target() {
 }
 
 #[test]
-fn who_logs_out_on_one_node_is_out_on_all() {
+fn logging_out_on_one_node_applies_on_all() {
     let cluster = Cluster::ready(EXE, 3, &json!({})).unwrap();
     let mut ann = member(&cluster, "ann", 0);
     let mut stream = ann.follow(None);

@@ -462,7 +462,7 @@ fn pretend(
 
 /// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up for it.
 #[test]
-fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result<()> {
+fn a_process_at_the_port_of_a_dead_member_is_not_trusted() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     cluster.put("before", "x")?;
     let leader = cluster.settle()?;
@@ -530,7 +530,7 @@ fn addresses(cluster: &Cluster, id: u64) -> Addresses {
 
 /// A command that makes an entry that no frame can carry ended each leader that took it.
 #[test]
-fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
+fn an_invalid_forwarded_command_stops_no_node() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
     let leader = cluster.settle()?;
     let pid = cluster.process(leader)?.pid();

@@ -81,7 +81,7 @@ fn requests_become_commands_and_reads() {
 }
 
 #[test]
-fn a_host_that_refuses_or_does_not_know_is_told_apart() {
+fn refused_and_unknown_outcomes_are_distinguished() {
     let served = door();
     let body = r#"["INSERT INTO a VALUES(1)"]"#;
     for (outcome, status, said) in [

@@ -59,7 +59,7 @@ fn beat_until(gossip: &mut Gossip, from_ms: u64, to_ms: u64) -> Vec<String> {
 }
 
 #[test]
-fn a_counter_that_stands_still_is_a_failure_told_once() {
+fn a_counter_that_stops_is_reported_as_one_failure() {
     let mut g = gossip(1);
     assert!(g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)])).is_empty());
     assert!(g.is_online(NodeId(3)));
@@ -142,7 +142,7 @@ fn the_dead_are_not_passed_on_and_the_log_is_bounded() {
 }
 
 #[test]
-fn a_beat_goes_to_the_leader_and_two_others() {
+fn a_heartbeat_goes_to_the_leader_and_two_others() {
     let mut g = gossip(1);
     let mut rng = fastrand::Rng::with_seed(4);
     let peers: Vec<NodeId> = (2..=9).map(NodeId).collect();
@@ -181,7 +181,7 @@ fn a_node_whose_clock_went_back_gets_ahead_of_its_forerunner() {
 }
 
 #[test]
-fn a_process_that_stood_still_blames_nobody() {
+fn a_process_that_was_suspended_reports_no_failures() {
     let mut g = gossip(1);
     g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)]));
     beat_until(&mut g, START_MS, START_MS + 400);

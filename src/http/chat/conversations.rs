@@ -128,7 +128,7 @@ pub(crate) fn send(request: &Request) -> ApiResult {
         (None, None, Some(name)) => Target::Room(names::key_of(name.strip_prefix('#').unwrap_or(&name))),
         _ => return Err(ApiError::refused(400, "exactly one of conversation, with and room is required")),
     };
-    if !invisible_chars::says_something(&text) {
+    if !invisible_chars::has_visible_text(&text) {
         return Err(refusal(&Refusal::BadText("a message cannot be empty".to_string())));
     }
     match change(request, &token, &Command::Post { token, to, text, client_id })? {

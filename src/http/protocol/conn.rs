@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_nothing_is_dropped_when_others_hold_all_there_is() {
+    fn a_client_that_reads_nothing_is_dropped_when_memory_is_short() {
         let budget = MemoryBudget::new(16 << 20);
         let (client, conn) = pair(budget.reservation(), Slot::Ordinary);
         let mut others = budget.reservation();

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_honest_sender_sends_is_bounded() {
+    fn malformed_datagrams_cannot_exceed_the_bounds() {
         let piece = |number, len, is_last| Piece { number, is_last, bytes: vec![0; len] };
         let mut received = Received::default();
         assert!(received.take((1..500).rev().map(|number| piece(number, 1, false)).collect()).unwrap().is_empty());

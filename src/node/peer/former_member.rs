@@ -120,7 +120,7 @@ mod tests {
     use crate::types::NodeId;
 
     #[test]
-    fn whose_the_number_is_says_what_became_of_a_node() {
+    fn the_holder_of_the_id_tells_removed_from_replaced() {
         let me = Identity { id: NodeId(2), uuid: Uuid::from_u128(7) };
         assert_eq!(outsider(me, Some(me.uuid)), None);
         let replaced = outsider(me, Some(Uuid::from_u128(9))).unwrap().describe(me);

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_tells_a_loopback_address_to_another_machine_is_named() {
+    fn a_loopback_address_told_to_another_machine_is_reported() {
         let why = |ours, theirs| unreachable_as_told(ours, theirs).unwrap_or_default();
         assert!(
             why("127.0.0.1:5701", "10.0.0.2:5702").starts_with("the leader says that it is reached at 127.0.0.1:5701")

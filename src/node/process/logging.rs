@@ -182,7 +182,7 @@ mod tests {
     use crate::node::process::logging::*;
 
     #[test]
-    fn roles_have_their_words() {
+    fn roles_have_names() {
         for (now, word) in [(Role::Follower, "follower"), (Role::Candidate, "candidate"), (Role::Leader, "leader")] {
             set_place(Term(3), now);
             assert_eq!(role(), word);

@@ -292,7 +292,7 @@ mod tests {
 
     /// docs/operations.md: at least once a minute while anything is written, and sooner while a node differs.
     #[test]
-    fn a_checkpoint_is_due_after_a_minute_with_news_and_soon_while_somebody_differs() {
+    fn checkpoints_are_due_each_minute_and_sooner_while_a_node_differs() {
         let seconds = Duration::from_secs;
         assert!(is_due(true, true, seconds(60), None));
         assert!(!is_due(true, true, seconds(59), None));

@@ -211,7 +211,7 @@ mod tests {
     use crate::types::Term;
 
     #[test]
-    fn a_leader_of_the_past_says_nothing_of_a_newer_leaders_file() {
+    fn a_former_leader_cannot_change_a_newer_leaders_file() {
         let path = Path::new("config.json");
         let ahead = || Ok(Written::NotWritten { term: Term(9), version: 1 });
         let start = Instant::now();

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_not_answered_where_commands_wait() {
+    fn long_reads_do_not_delay_commands() {
         let mut registry = Registry::default();
         registry.skip(Index(1));
         let at = registry.applied();

@@ -104,7 +104,7 @@ mod tests {
     const ME: NodeId = NodeId(2);
 
     #[test]
-    fn a_restart_and_a_silence_are_told_once_each() {
+    fn a_restart_and_a_silence_are_reported_once() {
         let recovery = Recovery::new(true);
         recovery.on_commit(Index(1300), Index(96), None);
         recovery.on_commit(Index(1400), Index(96), Some(Duration::ZERO));

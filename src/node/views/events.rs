@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_noticed_too_is_written_by_the_leader_alone() {
+    fn only_the_leader_writes_events_that_all_nodes_see() {
         let queue = HistoryQueue::default();
         let line = |at_ms| HistoryLine { at_ms, kind: "failure".into(), node: None, text: format!("at {at_ms}") };
         for (author, at_ms) in [(Author::Leader, 1000), (Author::Noticer, 1001), (Author::Leader, 1002)] {

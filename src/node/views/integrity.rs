@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_of_a_state_that_was_replaced_is_never_told() {
+    fn a_digest_of_a_replaced_state_is_never_reported() {
         let integrity = Integrity::new(None);
         let before = integrity.epoch();
         integrity.add_digest(before, digest(7));

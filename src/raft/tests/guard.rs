@@ -109,7 +109,7 @@ fn messages_of_unknown_senders_change_nothing() {
 }
 
 #[test]
-fn a_member_cannot_bring_a_term_that_nobody_can_have_reached() {
+fn a_member_cannot_introduce_an_impossible_term() {
     let member = identity(2, 0);
     for term in [5 + TERM_JUMP_MAX + 1, TERM_MAX.0 + 1, u64::MAX - 1, u64::MAX] {
         let mut raft = node();
@@ -183,7 +183,7 @@ fn a_node_that_is_behind_hears_a_new_leader_once_it_is_introduced_and_then_knows
 
 /// A peer may still name the identity that a number had before its node was replaced.
 #[test]
-fn an_introduction_drives_nobody_out() {
+fn an_introduction_replaces_no_known_node() {
     let mut raft = node();
     for uuid in [1, 0, 2, 3] {
         step(&mut raft, Input::Introduce(identity(4, uuid)));

@@ -93,7 +93,7 @@ fn times_to_live_may_have_passed_but_must_fit() {
 }
 
 #[test]
-fn scan_goes_on_where_it_was() {
+fn scan_continues_at_its_cursor() {
     assert_eq!(op("scan 0"), Op::Scan { after: None, glob: None, count: 10 });
     let page = op("scan 17 count 999999 match a*");
     assert_eq!(page, Op::Scan { after: None, glob: Some(b("a*")), count: SCAN_COUNT_MAX }, "an unknown cursor");

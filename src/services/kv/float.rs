@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_and_what_is_infinite() {
+    fn invalid_and_infinite_numbers() {
         let long = "1".repeat(TEXT_BYTES_MAX + 1);
         for bad in ["", "+", "-", ".", "e5", "1e", "1e+", "1.2.3", "1 ", " 1", "abc", "nan", "1e-5000", "0x1", &long] {
             assert_eq!(Float::parse(bad.as_bytes()), None, "{bad:?}");

@@ -187,7 +187,7 @@ fn root_who_may_not_mount_has_plain_folders() {
     const TESTS: [&str; 4] = [
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",
-        "too_many_files_are_told",
+        "too_many_files_are_reported",
         "a_start_clears_what_a_killed_process_left",
     ];
     run_tests_as(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &TESTS);
@@ -196,8 +196,8 @@ fn root_who_may_not_mount_has_plain_folders() {
 /// Root of a user namespace that has no other ids, as in a container that an ordinary user runs without a line in
 /// `/etc/subuid`.
 #[test]
-fn root_without_users_for_jobs_is_told_what_is_missing() {
-    const NAME: &str = "work::tests::places::root_without_users_for_jobs_is_told_what_is_missing";
+fn root_without_users_for_jobs_gets_advice() {
+    const NAME: &str = "work::tests::places::root_without_users_for_jobs_gets_advice";
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     if map.split_whitespace().last() != Some("1") {
         let mut command = Command::new("unshare");

@@ -80,7 +80,7 @@ fn background_processes_start_stop_and_start_again() {
 }
 
 #[test]
-fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
+fn fresh_starts_with_empty_data_and_start_keeps_the_old() {
     let runner = ScriptRunner::new();
     let id = |runner: &ScriptRunner| {
         let at = format!("127.0.0.1:{}", runner.block.http_base() + 1);

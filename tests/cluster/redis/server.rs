@@ -42,7 +42,7 @@ fn resident_mib(pid: u32) -> u64 {
 }
 
 #[test]
-fn what_is_no_request_is_answered_in_redis_words_and_closed() -> Result<()> {
+fn invalid_requests_get_the_errors_of_redis_and_are_closed() -> Result<()> {
     let cluster = one(&json!({}))?;
     let mut witness = Peer::tcp(&cluster.kv(1));
     for (bad, why) in [
@@ -192,7 +192,7 @@ fn deaf_client(cluster: &Cluster) -> TcpStream {
 /// A client that does not read costs the node no more than a bounded buffer, and nobody else any time. One that reads
 /// slowly gets everything, in order.
 #[test]
-fn slow_readers_are_bounded_and_hold_nobody_up() -> Result<()> {
+fn slow_readers_are_bounded_and_delay_no_other() -> Result<()> {
     let mut cluster = one(&json!({}))?;
     let pid = cluster.process(1)?.pid();
     let mut witness = Peer::tcp(&cluster.kv(1));

@@ -76,7 +76,7 @@ fn plain_lines_are_quoted_as_in_redis() {
 }
 
 #[test]
-fn the_value_of_a_plain_line_goes_on_to_its_end() {
+fn the_value_of_an_inline_command_extends_to_the_line_end() {
     let value = |first: &str, line: &str| {
         let mut parser = Parser::default();
         let (_, length) = parser.next(format!("{first}\r\n").as_bytes(), true).unwrap().unwrap();

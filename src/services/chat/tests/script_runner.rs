@@ -64,7 +64,7 @@ impl goldenscript::Runner for ScriptRunner {
             "make" => Command::MakeRoom { token: who()?, name: names::room(&word(1)?)? },
             "join" => Command::Join { token: who()?, room: room(1)? },
             "leave" => Command::Leave { token: who()?, room: room(1)? },
-            "send" if !invisible_chars::says_something(&word(2)?) => {
+            "send" if !invisible_chars::has_visible_text(&word(2)?) => {
                 return Ok("refused by the server: a message cannot be empty\n".to_string());
             }
             "send" => Command::Post { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },

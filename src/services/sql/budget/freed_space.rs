@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_statement_frees_is_found_with_indexes_and_the_tables_behind_a_virtual_one() {
+    fn freed_space_includes_indexes_and_shadow_tables() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "CREATE TABLE t (a, b); CREATE INDEX i ON t(a); CREATE INDEX j ON t(b); CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE g_data (a)",
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_updates_replacements_and_triggers_free_is_bounded() {
+    fn space_freed_by_updates_replacements_and_triggers_is_bounded() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "CREATE TABLE large (id INTEGER PRIMARY KEY, n UNIQUE, b); CREATE TABLE w (id PRIMARY KEY, b) WITHOUT ROWID; \
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_action_of_a_foreign_key_removes_counts() {
+    fn rows_removed_by_foreign_key_actions_count() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES(1), (2); \

@@ -66,7 +66,7 @@ mod tests {
     use crate::services::sql::commands::{Kind, Run, Statement};
 
     #[test]
-    fn what_makes_room_is_told_by_its_first_word() {
+    fn statements_that_free_space_are_recognized_by_their_verb() {
         for (sql, expected) in [
             ("DELETE FROM t", true),
             ("  -- no longer\n/* wanted */ drop table t;", true),

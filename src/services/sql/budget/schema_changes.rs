@@ -199,7 +199,7 @@ mod tests {
     use super::names;
 
     #[test]
-    fn the_names_in_a_statement_are_told() {
+    fn names_in_a_statement_are_found() {
         for (sql, expected) in [
             ("ALTER TABLE T RENAME TO u", Some("t rename u")),
             ("ALTER TABLE \"to\" RENAME TO u", Some("to rename u")),

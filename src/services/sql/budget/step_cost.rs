@@ -646,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_round_pays_for_what_is_on_its_way() {
+    fn loops_pay_for_the_instructions_inside() {
         assert_eq!(per_step("INSERT INTO t VALUES(1, strftime('%J', 5))"), PLAIN, "it only goes forward");
         let cheap = per_step("DELETE FROM t WHERE a > 1");
         let index = per_step("UPDATE u SET a = 5");
@@ -666,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_memcmp_and_what_lies_in_pages_of_its_own_is_paid_by_the_byte() {
+    fn collations_and_overflow_pages_are_priced_by_the_byte() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "CREATE TABLE n (a TEXT COLLATE NOCASE); CREATE INDEX ni ON n(a); CREATE TABLE b (a TEXT); CREATE INDEX bi ON b(a)",

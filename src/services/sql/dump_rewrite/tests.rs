@@ -204,7 +204,7 @@ fn a_whole_database_of_the_tool_loads() {
 }
 
 #[test]
-fn what_an_attacker_writes_is_refused_or_is_a_script_like_any_other() {
+fn hostile_dumps_are_refused_or_run_as_plain_scripts() {
     let two = "CREATE VIRTUAL TABLE f USING fts5(a); DROP TABLE t";
     let damaged = "is not written as sqlite3 writes it";
     for (sql, why) in [

@@ -93,7 +93,7 @@ fn all_that_do_much_get_through_one_by_one() {
 /// A dump and a full-text table: an interrupted statement rolls back the whole entry, and the commands before it run
 /// again.
 #[test]
-fn what_was_in_the_entry_before_one_that_waits_is_done_once() {
+fn commands_before_a_postponed_one_run_once() {
     let mut node = node();
     node.execute(&["CREATE VIRTUAL TABLE f USING fts5(a)"]);
     let text = Command::Load { sql: format!("BEGIN; INSERT INTO t VALUES(7); {SOME}; COMMIT"), seed: 1 };

@@ -84,17 +84,17 @@ fn check(third: usize) {
 }
 
 #[test]
-fn what_costs_too_much_is_refused_first_third() {
+fn expensive_statements_are_refused_first_third() {
     check(0);
 }
 
 #[test]
-fn what_costs_too_much_is_refused_second_third() {
+fn expensive_statements_are_refused_second_third() {
     check(1);
 }
 
 #[test]
-fn what_costs_too_much_is_refused_last_third() {
+fn expensive_statements_are_refused_last_third() {
     check(2);
 }
 
@@ -180,7 +180,7 @@ fn a_schema_grows_to_a_bound_and_can_be_made_smaller() {
 
 #[test]
 #[ignore = "measures for minutes"]
-fn how_long_each_statement_holds_the_others_up() {
+fn longest_delay_caused_by_each_statement() {
     let mut node = node();
     let mut all: Vec<(Duration, &str, String)> = lines(CORPUS)
         .map(|(_, sql)| {

@@ -90,7 +90,7 @@ fn a_runaway_takes_no_other_command_along() {
 }
 
 #[test]
-fn an_entry_of_which_the_file_has_a_part_is_gone_on_with() {
+fn a_partly_applied_entry_is_continued() {
     let run = |sql: &[&str]| Command::Run(request(sql, Kind::Execute, 3));
     let make = || {
         let mut node = Node::default();

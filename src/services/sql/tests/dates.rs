@@ -165,7 +165,7 @@ fn no_spelling_reads_the_clock() {
 
 /// A word that is not known to be pure is computed in a place where SQLite does not allow the clock.
 #[test]
-fn what_is_not_known_to_be_pure_is_computed_where_sqlite_refuses_the_clock() {
+fn unproven_date_expressions_run_where_sqlite_refuses_the_clock() {
     use crate::services::sql::connection::dates::Dates;
     let dates = Dates::new(&Arc::new(HookState::default()));
     dates.hooks.begin(AT_MS, 0, STEPS_MAX);

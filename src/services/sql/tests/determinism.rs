@@ -220,7 +220,7 @@ fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
 }
 
 #[test]
-fn what_a_node_has_met_before_changes_no_answer() {
+fn the_history_of_a_node_changes_no_answer() {
     // Only a node that has not seen the statement before explains it.
     let request: &[&str] = &["INSERT INTO t(x) VALUES(7)", "INSERT INTO t(x) SELECT 'changes ' || changes()"];
     let [one, other] = answers(&[&["CREATE TABLE t (id INTEGER PRIMARY KEY, x)"], request], request);
@@ -298,7 +298,7 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
 }
 
 #[test]
-fn what_is_longer_than_sqlite_can_hold_fails_and_ends_nothing() {
+fn values_too_long_for_sqlite_fail_harmlessly() {
     let mut node = Node::default();
     node.execute(&["CREATE TABLE t (x)"]);
     let sql =

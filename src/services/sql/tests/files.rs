@@ -147,7 +147,7 @@ fn copy_of(files: &Folder, to: &Path) {
 }
 
 #[test]
-fn a_file_copied_at_any_moment_goes_on_where_it_was() {
+fn a_file_copied_at_any_moment_can_be_continued() {
     let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = folder(home.path(), "n1");
     let mut node = Node::default();

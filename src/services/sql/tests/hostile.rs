@@ -31,7 +31,7 @@ fn content(node: &Node) -> Digest {
 }
 
 #[test]
-fn what_reaches_out_or_differs_is_refused() {
+fn external_access_and_nondeterminism_are_refused() {
     let mut node = node();
     let before = content(&node);
     let refused = [
@@ -185,7 +185,7 @@ fn what_reaches_out_or_differs_is_refused() {
 
 /// Each name in the lists of refused names, in a statement that writes and in a read.
 #[test]
-fn what_the_catalogue_refuses_is_refused() {
+fn statements_refused_by_the_catalogue_are_refused() {
     let mut node = node();
     let before = content(&node);
     let mut refuse = |sql: &str, why: &[&str]| {
@@ -328,7 +328,7 @@ fn long_defaults_are_no_lack_of_memory() {
 
 /// Rows that SQLite would move from page to page are charged as well, and so are the entries of many indexes.
 #[test]
-fn what_is_copied_is_counted() {
+fn copied_bytes_are_counted() {
     let mut node = Node::default();
     node.execute(&["CREATE TABLE a (x)", "CREATE TABLE b (x)", "INSERT INTO a VALUES(zeroblob(1000000))"]);
     let growing = ["INSERT INTO b SELECT * FROM a", "INSERT INTO a SELECT * FROM b"].repeat(12);
@@ -354,7 +354,7 @@ fn what_is_copied_is_counted() {
 }
 
 #[test]
-fn what_stands_before_a_statement_hides_nothing() {
+fn leading_comments_hide_no_statement() {
     let mut node = node();
     let wide: Vec<String> = (0..240).map(|n| format!("zeroblob({})", 4_000_000 + n)).collect();
     for before in ["", ";", " ; \n;", "/* x */ ;", "-- x\n"] {
@@ -368,7 +368,7 @@ fn what_stands_before_a_statement_hides_nothing() {
 }
 
 #[test]
-fn what_would_take_for_ever_in_one_step_ends() {
+fn endless_single_steps_are_stopped() {
     let mut node = node();
     node.execute(&["CREATE TABLE big (a)"]);
     let object = |from: usize| {
@@ -517,7 +517,7 @@ fn a_runaway_ends() {
 
 #[test]
 #[ignore = "measures for minutes"]
-fn how_long_a_runaway_takes() {
+fn duration_of_a_runaway_statement() {
     let mut node = node();
     for (name, sql) in endless() {
         let begun = Instant::now();

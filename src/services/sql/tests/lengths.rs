@@ -66,7 +66,7 @@ fn a_read_makes_nothing_that_is_many_times_too_long() {
 }
 
 #[test]
-fn what_is_looked_at_first_answers_as_sqlite_does() {
+fn functions_with_checked_lengths_answer_as_in_sqlite() {
     let plain = Connection::open_in_memory().unwrap();
     let mut node = Node::default();
     node.execute(&["CREATE TABLE made (x)"]);
@@ -137,7 +137,7 @@ fn words_are_marked_in_reads_with_marks_that_are_known() {
 }
 
 #[test]
-fn what_writes_marks_no_words() {
+fn writes_cannot_use_fulltext_highlighting() {
     let mut node = Node::default();
     node.execute(&["CREATE VIRTUAL TABLE f USING fts5(x)", "CREATE TABLE t (x)", "INSERT INTO f VALUES('a b')"]);
     node.execute(&["CREATE VIEW v AS SELECT highlight(f, 0, '<', '>') AS x FROM f WHERE f MATCH 'a'"]);

@@ -26,7 +26,7 @@ fn names(conn: &Connection, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_file_of_an_older_version_goes_on_where_it_was() {
+fn a_file_of_an_older_version_can_be_continued() {
     let home = tempfile::tempdir().unwrap();
     let files = folder(home.path(), "n1");
     let (mut node, mut model) = (Node::default(), Node::default());

@@ -100,7 +100,7 @@ fn a_first_attempt_that_is_refused_is_refused_for_certain() {
 }
 
 #[test]
-fn what_never_left_is_refused_when_its_time_is_up() {
+fn requests_never_sent_are_refused_at_their_deadline() {
     let (mut requests, _dir) = requests();
     let answer = command(&mut requests, Duration::ZERO, Ack::Applied);
     requests.expire(Instant::now() + SOON);
