@@ -3,7 +3,7 @@
 // The page knows all nodes (HELLO, and the status later). A request that fails goes to the next one under the same key, so it
 // is carried out once; the stream is opened on the next one behind the position that was read last, so nothing is missed or
 // doubled. A browser opens six connections to a node at most: a hidden tab keeps no stream and looks in every few seconds.
-// What somebody is writing stays where it is, and is kept for a reload too.
+// Text that is being written stays where it is, and is kept for a reload too.
 // What people write becomes text nodes and nothing else. Nothing is fetched from anywhere but the nodes.
 "use strict";
 
@@ -81,7 +81,7 @@
   }
 
   function nextNode(failed) {
-    if (node !== failed) return; // somebody has moved on already
+    if (node !== failed) return; // another request has moved on already
     const ids = [...nodes.keys()].sort((a, b) => a - b);
     node = ids[(ids.indexOf(failed) + 1) % ids.length];
   }
@@ -311,7 +311,7 @@
       position = event.position;
     }
     if (event.type === "joined" && event.row) {
-      // Whoever was out meanwhile, on another device, is not told what was said: that is history, and looked up.
+      // A device that was offline does not get the messages it missed as events: it loads them as history.
       const before = talks.get(event.conversation);
       const isWhole = before && (before.messages.size === 0 || before.messages.has(event.row.newest));
       addTalk(event.row, isWhole ? before : undefined);
@@ -617,7 +617,7 @@
 
   let delivery = Promise.resolve();
 
-  /** One after another: what is written first is said first. */
+  /** One after another: messages are sent in the order in which they were written. */
   function deliver(message) {
     message.state = "sending";
     if (open === message.conversation) drawMessages();

@@ -2,7 +2,7 @@
 //
 // A slot, a worker's row and a result keep their element as long as they are shown, so that nothing jumps, and neither the
 // keyboard's focus nor a half-made selection is lost to a frame.
-// Not here: the box to run a program in (run.js), frames and whom they come from (app.js).
+// Not here: the box to run a program in (run.js), frames and which node they come from (app.js).
 "use strict";
 
 /** How a job ended: good, poor or bad, and that in words. `verdict`: the frame's, or the state of a job that has ended. */
@@ -29,7 +29,7 @@ const howItEnded = (verdict, exitCode, signal, why) => {
 const SAID_NOTHING = "no output";
 
 const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
-  const BOXES_MAX = 16; // More slots than that are told as a number.
+  const BOXES_MAX = 16; // More slots than that are shown as a number.
   const workers = new Map(); // node id -> its row
   const results = new Map(); // job id -> its line
 

@@ -4,7 +4,7 @@
 //! A history is linearizable if each key's is (Herlihy and Wing), so each key is searched alone. The search walks the
 //! calls and returns in time order, tries each operation that may come next, and goes back when an operation returns
 //! that could not be placed. A configuration (which operations are placed, what the register holds) that failed once
-//! is never entered again. The search is exponential at worst, hence bounded: beyond `steps_max` the verdict is
+//! is never entered again. The search is exponential at worst, so it is bounded: beyond `steps_max` the verdict is
 //! [`Verdict::Undecided`], which does not prove the history correct.
 //!
 //! Not here: the format of histories (`history.rs`).

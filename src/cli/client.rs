@@ -54,7 +54,7 @@ pub struct Answer<T> {
     pub from: String,
 }
 
-/// A response, whatever its status.
+/// A response, regardless of its status.
 #[derive(Clone, Debug, Default)]
 pub struct Raw {
     pub status: u16,
@@ -184,7 +184,7 @@ impl ClusterClient {
         let _ = asks.learn();
     }
 
-    /// Sends a request until a node answers it, whatever the status.
+    /// Sends a request until a node answers it, regardless of the status.
     ///
     /// # Errors
     /// No node reachable, or none with a quorum (4); sent, with an unknown outcome (5).
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(fault.code, code::UNREACHABLE);
         assert!(fault.message.contains("connection refused at 127.0.0.1:1"), "{fault}");
         let fault = client.change::<Value>("POST", "/v1/leader/transfer", &Value::Null).unwrap_err();
-        assert_eq!(fault.code, code::UNREACHABLE, "never sent, hence not unknown: {fault}");
+        assert_eq!(fault.code, code::UNREACHABLE, "never sent, so it is not unknown: {fault}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! A node that is not in contact with a leader cannot know whether the content is out of date. Nodes in contact share a
 //! lock on `config.json.contact.lock`; one that is not, and gets that lock for itself alone, marks the file with the
-//! time since when nobody here knows better (`stale_since`). The first node in contact again writes it anew.
+//! time since which no node here knows better (`stale_since`). The first node in contact again writes it anew.
 //! Not here: format and lock of the file (`config_file.rs`), thread and frames (`node/threads/config_writer.rs`).
 
 use super::config_file::{self, ClusterInfo, ConfigFileError, Lock, Projection, Written, beside, read, target};

@@ -12,7 +12,7 @@
 //! and corrects an imbalance at the beginning of the flow by its share only (its part of all clients). The nodes use
 //! different orders, chosen so that each worker is early in some and late in others: the imbalances of unfinished
 //! rotations do not add up. For five nodes and four workers that alone keeps each worker within two clients of the
-//! mean, whatever the timing. After a moment without redirects the estimates are exact, and the lowest one is taken. A
+//! mean, regardless of the timing. After a moment without redirects the estimates are exact, and the lowest one is taken. A
 //! worker with an estimate far from the lowest is avoided also during a flow (a worker that has returned empty is
 //! filled).
 //!

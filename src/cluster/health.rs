@@ -101,7 +101,7 @@ impl Health {
 pub fn assess(situation: &Situation) -> HealthReport {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
-    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Nor can one
+    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Neither can one
     // that does not reach the leader.
     let is_behind = |id: &NodeId| situation.stuck.contains_key(id) || situation.cut_off.get(id) == Some(&None);
     let stuck = online.clone().filter(|(id, _)| is_behind(id)).count();

@@ -305,7 +305,7 @@ mod tests {
         // Five seconds of beats come in one millisecond.
         let news: Vec<_> = (1_000..6_000).step_by(HEARTBEAT_MS as usize).filter_map(|at_ms| heartbeat(at_ms, 6_000).0).collect();
         assert_eq!(news, []);
-        assert_eq!(heartbeat(6_000, 6_001), (None, -1), "nor do they count where times are told");
+        assert_eq!(heartbeat(6_000, 6_001), (None, -1), "and they do not count where times are compared");
         // A clock that is behind from then on is reported: its heartbeats arrive at the rate at which they are sent.
         let news: Vec<_> = (7..12).filter_map(|s| heartbeat(s * 1_000 - 5_000, s * 1_000).0).collect();
         assert_eq!(news, [SkewNews::Off(-5_000)]);

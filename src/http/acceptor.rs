@@ -1,6 +1,6 @@
 //! Accepts connections, gives each a thread, and serves its requests with the caller's function.
 //!
-//! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of
+//! Limits are checked before a thread exists, and a client that exceeds them gets one response instead of
 //! being left to time out.
 //! Not here: how a request is answered (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).

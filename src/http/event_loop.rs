@@ -1,4 +1,4 @@
-//! Serves the connections of one listener in one thread, as long as nobody has to be waited for.
+//! Serves the connections of one listener in one thread, as long as nothing has to be waited for.
 //!
 //! A redirect takes some microseconds. With a thread for each connection, changing threads for each request would take
 //! as long again. So one thread waits for all connections, by `epoll`, and answers what has arrived. A connection for
@@ -76,7 +76,7 @@ struct EventLoop<'a> {
 /// Serves until the node stops.
 ///
 /// # Errors
-/// When the system has no `epoll` for this: nobody was accepted then.
+/// When the system has no `epoll` for this: no connection was accepted then.
 pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: Service) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let mut event_loop = EventLoop {

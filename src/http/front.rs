@@ -129,7 +129,7 @@ fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
 }
 
 /// The address of a node on loopback, by the name of loopback that the client uses: browsers separate cookies by name, so
-/// whoever has logged in at `localhost` has no session at `127.0.0.1`.
+/// a user who has logged in at `localhost` has no session at `127.0.0.1`.
 fn under_same_name(host: &str, address: String) -> String {
     match (address::split(host), address::split(&address)) {
         (Some((name, _)), Some((node, Some(port)))) if address::is_loopback(name) && address::is_loopback(node) => {

@@ -8,7 +8,7 @@
 //!
 //! After a few wrong passwords an address must wait, twice as long after each further one. During the wait its passwords
 //! are refused, whether right or wrong: otherwise many connections at once would be no slower. Sessions are accepted at
-//! any time, since they cannot be guessed. Nobody else waits, no thread sleeps, and the table is bounded.
+//! any time, since they cannot be guessed. No other client waits, no thread sleeps, and the table is bounded.
 //!
 //! Invariants: A1 passwords and sessions are compared in constant time. A2 an address that has to wait is not told
 //! whether a password is right. A3 a right password does not end the count of wrong ones: else clients that share an address with a
@@ -118,7 +118,7 @@ impl ClientAccess {
         check
     }
 
-    /// What the client is told, and whether it is the first wrong password of this address in a while. One decision
+    /// What the client gets, and whether it is the first wrong password of this address in a while. One decision
     /// after another: tries that arrive together are counted before the next one is judged.
     fn judge(
         &self,
@@ -248,7 +248,7 @@ mod tests {
         }
         assert_eq!(waits, [0, 0, 0, 250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000]);
         assert_eq!(access.wrong_total(), 12, "what is not compared is not counted");
-        // A right password ends the wait of nobody (A3); a quiet minute does.
+        // A right password ends no wait (A3); a quiet minute does.
         assert_eq!(access.check(guesser, "HTTP", b"open sesame", now), PasswordCheck::Right);
         assert_eq!(access.check(guesser, "HTTP", b"x", now), PasswordCheck::Wrong);
         assert!(matches!(access.check(guesser, "HTTP", b"open sesame", now), PasswordCheck::MustWait(_)));

@@ -217,7 +217,7 @@ impl<'a> Check<'a> {
     }
 
     fn admit_sql(&mut self, command: &[u8]) -> Admission {
-        // The command that puts a file in place is short, whatever the size of the file.
+        // The command that puts a file in place is short, regardless of the size of the file.
         const PUT_IN_PLACE_BYTES_MAX: usize = 64;
         let bytes = command.len() as u64;
         let added = bytes + sql::COMMAND_GROWTH;

@@ -2,7 +2,7 @@
 //!
 //! The store pages through keys in order and continues after a key; cursors of Redis are numbers. A node keeps the keys
 //! of its newest cursors, and each cursor contains the number of its node: another node that gets it (through a
-//! balancer) asks that one for the key. If nobody knows the key (the node has restarted, does not answer in time, or has
+//! balancer) asks that one for the key. If no node knows the key (the node has restarted, does not answer in time, or has
 //! forgotten it), the scan starts again: its client may see a key twice, which SCAN allows, and never misses one.
 //! Each process uses different numbers, and they fit into a double, in which some clients store them.
 //! Not here: how nodes ask each other (`handle.rs`, `peer/acceptor.rs`).
@@ -102,7 +102,7 @@ impl ScanCursors {
         lock(&self.asked).entry(cursor).or_default();
     }
 
-    /// Another node's answer; ignored if nobody waits for it.
+    /// Another node's answer; ignored if no request waits for it.
     pub fn on_answer(&self, cursor: u64, position: Position) {
         if let Some(answer) = lock(&self.asked).get_mut(&cursor) {
             *answer = Some(position);

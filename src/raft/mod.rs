@@ -270,7 +270,7 @@ pub struct Effects {
     /// What the disk must take, in order of `seq`.
     pub persist: Option<Persist>,
     /// Promises: they leave only when every persist up to this step's is on disk. Never without a `persist` in this
-    /// step: if one is needed and there is nothing to write, `persist` is present and empty but for its `seq`.
+    /// step: if one is needed and there is nothing to write, `persist` is present and empty except its `seq`.
     pub after_sync: Vec<Message>,
     /// The commit index moved to here.
     pub commit: Option<Index>,
@@ -307,7 +307,7 @@ pub struct Persist {
     /// Drop the whole log: this received snapshot replaces it. Never together with `entries`: a crash between the
     /// two would lose entries that were accepted long ago.
     pub install: Option<SnapshotMeta>,
-    /// Entries to write; the first one's index cuts whatever stood there and after it.
+    /// Entries to write; the first one's index cuts everything there and after it.
     pub entries: Vec<Entry>,
 }
 

@@ -324,7 +324,7 @@ impl Gather {
     }
 }
 
-/// Whether `typed` is probably a typing error for `name`: equal but for separators, a missing or a wrong letter.
+/// Whether `typed` is probably a typing error for `name`: equal except for separators, a missing or a wrong letter.
 fn is_near(name: &str, typed: &str) -> bool {
     let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let (name, typed) = (bare(name), bare(typed));

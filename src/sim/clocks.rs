@@ -76,7 +76,7 @@ impl World {
         self.coverage.stamps_kept += 1;
         // Every leader rounds once, and truncates to whole milliseconds.
         let slew_ms = now_us / 1_000 / SLEW + self.coverage.elections + 2;
-        let (least, most) = self.time_begun.expect("whoever keeps log time has it from one who began it");
+        let (least, most) = self.time_begun.expect("log time is adopted from a node that began it");
         if ahead_ms + slew_ms < least || ahead_ms > most + slew_ms {
             return violation!(
                 "TimeFlows",

@@ -101,7 +101,7 @@ fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
     only(plan, &[]);
 }
 
-/// Jobs, whatever the seed has drawn; no client cancels them.
+/// Jobs, regardless of what the seed has drawn; no client cancels them.
 fn jobs(plan: &mut Plan, rng: &mut Rng) {
     let drawn = plan.jobs.take().unwrap_or_else(|| JobsPlan::draw(rng, plan));
     plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
@@ -130,7 +130,7 @@ fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
     }
 }
 
-/// The database, whatever the seed has drawn.
+/// The database, regardless of what the seed has drawn.
 fn database(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     (plan.sql, plan.jobs, plan.clients) = (0.7, None, 4);

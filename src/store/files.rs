@@ -120,7 +120,7 @@ pub fn shared_mode() -> u32 {
     SHARED_MODE.get().copied().unwrap_or(0o644)
 }
 
-/// Creates a folder and its parents with mode 700, whatever the umask. A dangling link is left as it is: the disk that
+/// Creates a folder and its parents with mode 700, regardless of the umask. A dangling link is left as it is: the disk that
 /// it points to may not be mounted.
 ///
 /// # Errors
@@ -196,7 +196,7 @@ fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file of the node. A pipe or device is refused: opening or reading it could block for ever, or never end.
+/// Opens a file of the node. A pipe or device is refused: opening or reading it could block forever, or never end.
 ///
 /// # Errors
 /// Returns the system's error, or an error if it is not a regular file.

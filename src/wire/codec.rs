@@ -1,6 +1,6 @@
 //! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`authentication.rs`).
 //!
-//! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection,
+//! All input is from outside: a bad length, checksum, tag or encoding is an error that costs the connection,
 //! never a panic, and nothing is allocated from a declared length beyond the limit. Frames to send may contain data
 //! from outside: one that would be too large is an error, too.
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).

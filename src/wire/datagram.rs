@@ -48,7 +48,7 @@ impl ConnectionId {
 
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without a secret whoever knows it may send in the dialer's name.
+        // Without a secret any process that knows it may send in the dialer's name.
         f.write_str("ConnectionId(********)")
     }
 }

@@ -3,7 +3,7 @@
 //! a key of this connection and direction. Without a secret the id, which is random, shows that the sender did the
 //! handshake.
 //!
-//! Whatever arrives is from outside: an error is counted and the datagram dropped.
+//! All input is from outside: an error is counted and the datagram dropped.
 //! Not here: what a datagram says (`datagram.rs`).
 
 use super::authentication::{DatagramTags, TAG_BYTES};

@@ -6,7 +6,7 @@
 //! then does the acceptor send what it remembers of the dialer. The proof covers all bytes of the handshake, and every
 //! later frame has a tag (`authentication.rs`), so that no third party can take over the connection.
 //!
-//! The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
+//! The whole handshake has one deadline, regardless of the pace of its bytes, and until it is over a frame
 //! may hold 4 KiB at most. A dialer with another cluster, protocol or secret is rejected with a reason of one sentence.
 //! Not here: what follows (`node/peer/acceptor.rs`).
 

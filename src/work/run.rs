@@ -1,7 +1,7 @@
 //! One attempt of one job: creates the scratch folder, runs the compiler and the program, and returns the result.
 //!
 //! One thread does all of it: it writes standard input, reads the output up to its limit, checks time, memory,
-//! processes and files every few milliseconds, and kills all processes when a limit is exceeded. Whatever the program
+//! processes and files every few milliseconds, and kills all processes when a limit is exceeded. No matter what the program
 //! does, the attempt ends soon after its time limit, and its folder is removed.
 //!
 //! Invariants: R1 no process or file of the attempt outlives it. R2 output is cut exactly at its limit. R3 an exceeded

@@ -95,7 +95,7 @@ impl Search<'_> {
         }
         let ahead = survey.searching.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
         if self.hosts(survey).count() == 1 {
-            // Whatever listens on this host may say that it differs: with a secret, that is not heeded.
+            // Any process on this host may claim to differ: with a secret, the claim is ignored.
             let differing = survey.differing.values().filter(|(_, cluster)| cluster.is_none()).count();
             let is_outnumbered = self.seeker.settings.cluster_secret.is_none() && differing > survey.searching.len();
             if is_outnumbered {

@@ -1,6 +1,6 @@
 //! One client connection: bytes in and out, each phase under a deadline.
 //!
-//! A per-read timeout alone lets a client live for ever on a byte a second (slowloris) or drain a response a byte a
+//! A per-read timeout alone lets a client keep its connection forever with a byte a second (slowloris) or drain a response a byte a
 //! second (slow read). So a head has one deadline in total; a body, a response and each chunk of a stream must make
 //! progress (`deadlines.rs`); and every blocking call gets only what is left of the time.
 //!

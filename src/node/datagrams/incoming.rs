@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Sequence numbers below the newest that are told apart. Older datagrams count as received before.
+/// Sequence numbers below the newest that are distinguished. Older datagrams count as received before.
 const REPLAY_WINDOW: u64 = 64;
 
 /// One accepted peer connection, for the threads that read what it carries.

@@ -361,7 +361,7 @@ pub(super) fn take_pieces(shared: &Arc<Shared>, incoming: &Incoming, pieces: Vec
     Ok(())
 }
 
-/// Passes on what another node's client has published, or drops it: for want of subscribers, memory or time.
+/// Passes on what another node's client has published, or drops it if there is no subscriber, memory or time.
 fn publish(shared: &Shared, channel: Vec<u8>, message: Vec<u8>) {
     if !shared.channels.has_subscribers() {
         return;

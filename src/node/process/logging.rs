@@ -80,7 +80,7 @@ pub fn reopen() {
     }
 }
 
-/// Writes a line without time and prefix, whatever the filter is.
+/// Writes a line without time and prefix, regardless of the filter is.
 pub fn print(text: &str) {
     queue(format!("{}\n", text::plain_lines(text)).as_bytes());
 }

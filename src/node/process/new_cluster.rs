@@ -235,7 +235,7 @@ impl Survivor {
         Ok(())
     }
 
-    /// Members that its log names, but for this node.
+    /// Members that its log names, except this node.
     pub fn others(&self) -> Vec<Identity> {
         self.membership.members().filter(|who| who.id != self.me.id).collect()
     }

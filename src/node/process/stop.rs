@@ -64,7 +64,7 @@ fn does_a_voter_stay(shared: &Shared) -> bool {
     view.raft.membership.voters.keys().any(is_staying)
 }
 
-/// The only voter waits until the autopilot has promoted a learner that answers, if there is one: otherwise nobody
+/// The only voter waits until the autopilot has promoted a learner that answers, if there is one: otherwise no node
 /// could lead.
 fn await_other_voter(shared: &Shared) {
     let deadline = Instant::now() + PROMOTION_MAX;

@@ -72,19 +72,19 @@ pub enum ReplyTo {
     /// The node that forwarded it, and its number there.
     Peer(Link, u64),
     /// It has been answered.
-    Nobody,
+    Discard,
 }
 
 impl ReplyTo {
     /// Sends the answer; only the first call has an effect. A client that has disconnected is ignored.
     pub fn answer(&mut self, answered: Answered) {
-        match std::mem::replace(self, ReplyTo::Nobody) {
+        match std::mem::replace(self, ReplyTo::Discard) {
             ReplyTo::Local(to) => {
                 let _ = to.try_send(answered);
             }
             ReplyTo::Callback(waiter) => waiter.answer(answered),
             ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
-            ReplyTo::Nobody => {}
+            ReplyTo::Discard => {}
         }
     }
 }

@@ -322,7 +322,7 @@ impl Worker {
     }
 
     fn propose(&self, command: &Command) {
-        self.propose_encoded(JobTable::encode_command(command), ReplyTo::Nobody);
+        self.propose_encoded(JobTable::encode_command(command), ReplyTo::Discard);
     }
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {

@@ -78,7 +78,7 @@ impl Events {
 #[derive(Default)]
 struct LeaderChanges {
     leader: Option<NodeId>,
-    /// Since when there is none, whom we lost, and why.
+    /// Since when there is none, which node it was, and why.
     lost: Option<(Instant, NodeId, String)>,
 }
 
@@ -164,7 +164,7 @@ impl HistoryQueue {
         (taken, changes.drain(..).collect())
     }
 
-    /// It could not be written, or nobody knows.
+    /// It could not be written, or the outcome is unknown.
     pub fn put_back(&self, lines: Vec<HistoryLine>, changes: Vec<Failover>) {
         let waiting = &mut *lock(&self.waiting);
         lines.into_iter().rev().for_each(|line| waiting.lines.push_front((Author::Noticer, line)));

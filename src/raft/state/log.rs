@@ -131,7 +131,7 @@ impl Log {
         }
     }
 
-    /// The services' snapshot at `index` is durable: the entries before it go, but for a short tail.
+    /// The services' snapshot at `index` is durable: the entries before it are removed, except a short tail.
     pub(crate) fn compact(&mut self, index: Index, tail_bytes_max: usize) {
         assert!(
             index >= self.snapshot_index && index <= self.last_index(),

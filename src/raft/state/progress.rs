@@ -50,7 +50,7 @@ pub(crate) struct Progress {
     pub(crate) no_snapshot_before: u64,
     /// Tick of the last answer of any kind.
     pub(crate) heard_at: u64,
-    /// Newest commit index that it was told, of entries that it is known to hold.
+    /// Newest commit index that was sent to it, of entries that it is known to hold.
     pub(crate) told_commit: Index,
     /// Newest heartbeat round that it answered.
     pub(crate) round: u64,

@@ -1,7 +1,7 @@
 //! Accounts and log-ins, and the delay that slows down guessing passwords.
 //!
 //! An attempt takes a place before its password is compared, and there are only as many places as free failures. The
-//! attempt counts as a failure when the password was compared and was wrong, before the client is told; an attempt
+//! attempt counts as a failure when the password was compared and was wrong, before the client gets the answer; an attempt
 //! whose end never comes (its node was too busy, or died) releases its place after [`TRY_MS_MAX`]. So a thousand
 //! concurrent guesses gain nothing over sequential ones: after five failures the next attempt waits a second, then two,
 //! then four, at most five minutes, by log time. A success resets the count. Names without an account are counted in
@@ -304,7 +304,7 @@ impl Accounts {
         let until_ms = at.at_ms.saturating_add(token_ms.min(TOKEN_MS_MAX));
         self.tokens.insert(token, id);
         self.expiring.insert((until_ms, token));
-        let account = self.get_mut(id).expect("whoever logs in has an account");
+        let account = self.get_mut(id).expect("who logs in has an account");
         account.tokens.insert((until_ms, token));
         if account.tokens.len() > TOKENS_MAX
             && let Some((_, first)) = account.tokens.get_min().copied()

@@ -184,7 +184,7 @@ pub enum Command {
         /// Number of the last message that was read.
         number: u64,
     },
-    /// Counts a wrong password: applied before the client is told.
+    /// Counts a wrong password: applied before the client gets the answer.
     WrongLogIn {
         /// Key of the name, whether or not there is such an account.
         key: String,

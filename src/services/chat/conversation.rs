@@ -127,7 +127,7 @@ impl Talk {
 
     /// Deletes a message's text; returns how many bytes it had.
     pub fn erase(&mut self, number: u64, position: u64) -> usize {
-        let message = self.messages.get_mut(&number).expect("whoever erases a message has looked at it");
+        let message = self.messages.get_mut(&number).expect("the caller has found the message");
         let bytes = Arc::make_mut(message).text.take().map_or(0, |text| text.len());
         self.bytes -= bytes;
         self.head.erased.insert(number, position);

@@ -38,7 +38,7 @@ pub fn room(text: &str) -> Result<Name, String> {
 
 /// Returns the key of a name, which is equal for names that are the same.
 pub fn key_of(name: &str) -> String {
-    // Lower case of a composed text may be composed differently, hence once more.
+    // Lower case of a composed text may be composed differently, so compose once more.
     name.chars().filter(|c| !is_joiner_or_selector(*c)).nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 

@@ -196,7 +196,7 @@ impl Chat {
 
     /// A conversation, for a change at this position.
     fn change(&mut self, id: ConversationId, position: u64) -> &mut Talk {
-        let talk = self.talks.get_mut(&id).map(Arc::make_mut).expect("whoever changes a conversation has looked at it");
+        let talk = self.talks.get_mut(&id).map(Arc::make_mut).expect("the caller has found the conversation");
         self.order.remove(&talk.head.touched);
         talk.head.touched = position;
         self.order.insert(position, id);
@@ -282,7 +282,7 @@ impl Chat {
         // Two positions, for the joining account's event and for the event for all members: a reader may resume after
         // either.
         let (since, position) = (self.next_position(), self.next_position());
-        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get_mut(who).expect("a log-in belongs to an account");
         account.set_membership(id, true, since, newest);
         let talk = self.change(id, position);
         talk.head.members.insert(who);
@@ -296,7 +296,7 @@ impl Chat {
             return Err(Refusal::NotMember);
         }
         let since = self.next_position();
-        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get_mut(who).expect("a log-in belongs to an account");
         account.set_membership(id, false, since, 0);
         self.take_out(who, id);
         Ok(Answer::Done)
@@ -327,7 +327,7 @@ impl Chat {
             return Err(Refusal::Malformed(format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes")));
         }
         let (crc, to_crc) = (crc32fast::hash(text.as_bytes()), crc32fast::hash(&to.encode()));
-        let account = self.accounts.get(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get(who).expect("a log-in belongs to an account");
         let before = client_id.as_ref().and_then(|client_id| account.sent(client_id));
         if let Some(sent) = before.filter(|_| !is_planted!(self, repeats_are_delivered)) {
             // The name may belong to another account by now, or to none: the repeated message stays in the conversation
@@ -360,7 +360,7 @@ impl Chat {
         self.count(who, message.bytes());
         let (number, dropped) = self.change(id, position).append(message);
         dropped.iter().for_each(|message| self.uncount(message.from, message.bytes()));
-        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get_mut(who).expect("a log-in belongs to an account");
         if let Some(membership) = account.talks.get_mut(&id).filter(|_| is_all_read) {
             membership.read = number;
         }
@@ -410,7 +410,7 @@ impl Chat {
         if number > self.talk_of(who, id)?.newest() {
             return Err(Refusal::NoSuchMessage);
         }
-        let account = self.accounts.get(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get(who).expect("a log-in belongs to an account");
         let is_news = account.talks.get(&id).is_some_and(|membership| membership.read < number);
         if is_news {
             let position = self.next_position();

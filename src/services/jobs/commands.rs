@@ -34,7 +34,7 @@ pub const LOSSES_MAX: u32 = 5;
 /// job for this time (milliseconds of log time). When all nodes fail at once, a job may be assigned to each of them in
 /// turn before it is declared lost; the job is not the cause of that.
 pub const LOSS_COUNTS_AFTER_MS: u64 = 10_000;
-/// Maximum number of attempts of a job, whatever the reason for a new one.
+/// Maximum number of attempts of a job, regardless of the reason for a new one.
 pub const ATTEMPTS_MAX: u32 = 25;
 /// Number of failed sandbox starts, on any workers, after which a job fails.
 pub const SETBACKS_MAX: usize = 6;

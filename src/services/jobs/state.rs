@@ -230,7 +230,7 @@ impl JobTable {
 
     /// Queues a job again; it must not be assigned any more.
     fn queue_again(&mut self, id: JobId) {
-        let job = self.jobs.get_mut(&id).expect("whoever queues a job has looked at it");
+        let job = self.jobs.get_mut(&id).expect("the caller has found the job");
         job.state = State::Queued;
         let language = job.request.language.clone();
         self.put_in_queue(id, &language);
@@ -352,7 +352,7 @@ impl JobTable {
     pub(crate) fn give(&mut self, at: Stamp, id: JobId, to: NodeId) {
         self.take_from_queue(id);
         self.turn += 1;
-        let worker = self.workers.get_mut(&to).expect("whoever takes a job is a worker");
+        let worker = self.workers.get_mut(&to).expect("a job is assigned to workers only");
         worker.running.insert(id);
         worker.turn = self.turn;
         let job = self.jobs.get_mut(&id).expect("J1: a queued job exists");
@@ -370,7 +370,7 @@ impl JobTable {
 
     /// Ends a job. It must have been removed from its queue and its worker.
     fn close(&mut self, at: Stamp, id: JobId, worker: Option<NodeId>, end: End) {
-        let job = self.jobs.get_mut(&id).expect("whoever closes a job has looked at it");
+        let job = self.jobs.get_mut(&id).expect("the caller has found the job");
         self.open.0 -= 1;
         self.open.1 -= job.bytes();
         job.state = State::Ended { end: Arc::new(end), worker, at_ms: at.at_ms };
@@ -444,7 +444,7 @@ impl JobTable {
         assert_eq!((open, ended_bytes), (self.open, self.ended_bytes), "J5: counts");
         let mut again = self.clone();
         again.assign(Stamp::default());
-        assert!(again == *self, "J4: a job waits that somebody could take");
+        assert!(again == *self, "J4: a job waits that a worker could take");
     }
 }
 

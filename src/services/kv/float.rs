@@ -41,7 +41,7 @@ impl Float {
         Float { is_negative, mantissa: 1 << 63, exponent: INFINITE }
     }
 
-    /// Parses a number as `strtold` of C does, but for the differences above; `None` if it is none.
+    /// Parses a number as `strtold` of C does, except for the differences above; `None` if it is none.
     pub fn parse(text: &[u8]) -> Option<Float> {
         if text.len() > TEXT_BYTES_MAX {
             return None;

@@ -175,7 +175,7 @@ impl JobsChecker {
         if known == Some(&job) {
             return Ok(());
         }
-        violation!("JobLost", "{tag:?} is told that it is job {job}, it is {known:?}")
+        violation!("JobLost", "{tag:?} got the answer that it is job {job}, it is {known:?}")
     }
 
     /// Who is here after a command; those that it makes lose what they had.
@@ -301,7 +301,7 @@ impl JobsChecker {
                 self.seen.jobs_given_up += 1;
                 Ok(())
             }
-            _ => Err("nobody has ended it".into()),
+            _ => Err("no worker has ended it".into()),
         }
     }
 
@@ -323,12 +323,12 @@ impl JobsChecker {
             }
             return Ok(false);
         };
-        let tag = tag.expect("whatever takes effect has a name");
+        let tag = tag.expect("what takes effect has a tag");
         if let Some(first) = self.by_name.insert(name(&tag), *id) {
             violation!("OneJobPerSubmission", "{tag:?} is job {first} and job {id} at {index}")?;
         }
         let Some(job) = table.job(*id).filter(|_| *id == next) else {
-            return violation!("JobLost", "{tag:?} is told at {index} that it is job {id}; {next} was to come");
+            return violation!("JobLost", "{tag:?} got the answer at {index} that it is job {id}; {next} was to come");
         };
         let now = row(job);
         let is_fresh = match &now.state {

@@ -51,7 +51,7 @@ pub struct HostBugs {
     pub worker_keeps_identity: bool,
     /// A worker reports a sandbox that did not start as if the program had ended.
     pub failed_sandbox_is_a_result: bool,
-    /// A worker reports an end once, whatever the result.
+    /// A worker reports an end once, regardless of the result.
     pub ends_are_told_once: bool,
     /// Digests that differ are compared, and nothing follows from it.
     pub mismatches_are_not_reported: bool,

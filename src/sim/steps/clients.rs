@@ -203,7 +203,7 @@ impl World {
     }
 
     pub fn on_reply(&mut self, client: usize, attempt: u64, result: ClientResult) -> CheckResult {
-        self.note(|_| format!("client {client} is told {result:?} (attempt {})", attempt % BLOCK));
+        self.note(|_| format!("client {client} gets {result:?} (attempt {})", attempt % BLOCK));
         let in_liveness_phase = self.in_liveness_phase;
         let (again, gives_up) = (self.rng.u64(500..20_000), !in_liveness_phase && self.rng.u8(0..6) == 0);
         let think = self.rng.u64(0..=self.plan.think_us);
@@ -237,7 +237,7 @@ impl World {
                 }
             }
             ClientResult::Failed(ref why) => {
-                return violation!("ExactlyOnce", "client {client} waits for {operation:?} and is told: {why}");
+                return violation!("ExactlyOnce", "client {client} waits for {operation:?} and gets: {why}");
             }
             ClientResult::Done(ref reply) => {
                 self.client_checker.on_acknowledged(operation, reply)?;

@@ -79,7 +79,7 @@ impl World {
         });
         self.raft_checker.on_recovery(identity, &durable)?;
         self.coverage.starts += 1;
-        // Recovery has read every byte that matters: whatever was flipped did no harm.
+        // Recovery has read every byte that matters: the flipped bit did no harm.
         self.hosts[node].is_damaged = false;
         let rng = self.rng.fork();
         let host = &mut self.hosts[node];
@@ -131,7 +131,7 @@ impl World {
             return Ok(());
         }
         if !self.hosts[node].is_damaged {
-            return violation!("CorruptionNotTorn", "n{} refuses a disk that nobody damaged: {error}", node + 1);
+            return violation!("CorruptionNotTorn", "n{} refuses an undamaged disk: {error}", node + 1);
         }
         // What a user does then: `phalanx node --rejoin`.
         self.coverage.refused_damage += 1;

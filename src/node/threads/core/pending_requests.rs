@@ -175,7 +175,7 @@ impl PendingRequests {
     pub fn hold_own(&mut self, command: Vec<u8>) {
         let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
         let deadline = self.shared.request_deadline();
-        self.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
+        self.hold(Request { operation, deadline, reply: ReplyTo::Discard });
     }
 
     /// Takes in requests that other nodes have forwarded.
@@ -332,7 +332,7 @@ impl PendingRequests {
         match &held.request.reply {
             ReplyTo::Local(_) => None,
             ReplyTo::Peer(link, _) => Some(link.who.id),
-            ReplyTo::Callback(_) | ReplyTo::Nobody => Some(self.shared.me.id),
+            ReplyTo::Callback(_) | ReplyTo::Discard => Some(self.shared.me.id),
         }
     }
 
@@ -569,7 +569,7 @@ impl PendingRequests {
         }
     }
 
-    /// This node no longer leads, for want of a quorum or a disk: nobody takes over at its request.
+    /// This node no longer leads, because it lacks a quorum or a working disk: no node takes over at its request.
     pub fn on_stepped_down(&mut self) {
         for (to, held) in std::mem::take(&mut self.transfers) {
             self.finish(held, Outcome::Refused(Reason::NotTakenOver(to)));

@@ -82,7 +82,7 @@ impl Core {
     }
 
     /// Lets threads that are about to send a request do so first, so that the next batch, or round of reads, includes
-    /// it: each costs three nodes a dozen wake-ups, whatever its size. On an idle machine no other thread is ready and
+    /// it: each costs three nodes a dozen wake-ups, regardless of its size. On an idle machine no other thread is ready and
     /// no time is lost.
     pub(super) fn gather(&mut self, inbox: &Receiver<CoreInput>) -> ControlFlow<()> {
         for _ in 0..GATHER_YIELDS {

@@ -35,7 +35,7 @@ pub struct Definition {
     prefixes: Vec<usize>,
     /// Whether it names a tokenizer, which makes its tokens visible.
     names_tokenizer: bool,
-    /// Bytes of what is said of the tokenizer.
+    /// Bytes of the tokenizer's definition.
     tokenizer_bytes: usize,
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Invariants: W1 nothing relies on this code: its result is a script like any other, which every node runs with the
 //! authorizer, the budget and SQLite's defensive mode. W2 a dump without rows of the schema table is left as it is.
-//! W3 time is in proportion to the length of the text, but for one sort of the r-trees' rows; memory is too, and the
+//! W3 time is in proportion to the length of the text, except for one sort of the r-trees' rows; memory is too, and the
 //! result has at most [`RUN_BYTES_MAX`] bytes.
 //! Not here: lines that every node understands (`services/sql/storage/dump_lines.rs`), definitions of virtual tables
 //! (`definition.rs`), nodes of r-trees (`rtree.rs`), the script on its way (`script.rs`).

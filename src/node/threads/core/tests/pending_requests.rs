@@ -305,12 +305,12 @@ fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
     };
     used(&requests, 10);
     for index in 1..4 {
-        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
+        hold(&mut requests, copy.clone(), ReplyTo::Discard);
         let token = propose(&mut requests, &mut tokens).expect("nothing is before it");
         requests.on_answer(token, appended(index, 1));
         requests.take_waiting(Index(index), Term(1));
-        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
-        hold(&mut requests, kv::Op::Del(vec![key("of the same source")]), ReplyTo::Nobody);
+        hold(&mut requests, copy.clone(), ReplyTo::Discard);
+        hold(&mut requests, kv::Op::Del(vec![key("of the same source")]), ReplyTo::Discard);
         assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, true));
         hold(&mut requests, kv::Op::Del(vec![key("of another")]), ReplyTo::Local(bounded(1).0));
         let token = propose(&mut requests, &mut tokens).expect("the one that adds nothing");
@@ -323,7 +323,7 @@ fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
         requests.later.clear();
     }
     used(&requests, 17);
-    hold(&mut requests, copy, ReplyTo::Nobody);
+    hold(&mut requests, copy, ReplyTo::Discard);
     assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, false), "it is refused");
     assert!(requests.is_idle());
 }
