@@ -14,7 +14,7 @@ use crate::lab::web::Connection;
 use crate::lab::{LabError, Result};
 use crate::progress::Progress;
 use crate::settings::SandboxKind;
-use crate::work::sandbox::{Bounds, Sandbox};
+use crate::work::sandbox::{SandboxLimits, Sandbox};
 use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -144,7 +144,7 @@ impl Bare {
     }
 
     fn command(&self) -> Command {
-        let bounds = Bounds { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
+        let bounds = SandboxLimits { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
         let words = ["sh", "main.sh"].map(String::from);
         self.sandbox.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
     }

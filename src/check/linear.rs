@@ -135,7 +135,7 @@ impl Step {
 
 /// A call or a return in the time line, a doubly linked list: a placed operation is lifted out of it.
 #[derive(Clone, Copy)]
-struct Mark {
+struct TimelineEvent {
     operation: usize,
     is_call: bool,
     prev: usize,
@@ -148,7 +148,7 @@ const HEAD: usize = 0;
 struct Search {
     steps: Vec<Step>,
     values: Values,
-    marks: Vec<Mark>,
+    marks: Vec<TimelineEvent>,
     /// Where each operation's call and return stand in `marks`; a return that never came has none.
     places: Vec<(usize, Option<usize>)>,
     /// Completed operations not yet placed.
@@ -172,11 +172,11 @@ impl Search {
             }
         }
         line.sort();
-        let mut marks = vec![Mark { operation: usize::MAX, is_call: false, prev: HEAD, next: HEAD }];
+        let mut marks = vec![TimelineEvent { operation: usize::MAX, is_call: false, prev: HEAD, next: HEAD }];
         let mut places = vec![(HEAD, None); operations.len()];
         for (_, is_return, operation) in line {
             let here = marks.len();
-            marks.push(Mark { operation, is_call: !is_return, prev: here - 1, next: HEAD });
+            marks.push(TimelineEvent { operation, is_call: !is_return, prev: here - 1, next: HEAD });
             marks[here - 1].next = here;
             if is_return {
                 places[operation].1 = Some(here);
@@ -191,13 +191,13 @@ impl Search {
     }
 
     fn unlink(&mut self, at: usize) {
-        let Mark { prev, next, .. } = self.marks[at];
+        let TimelineEvent { prev, next, .. } = self.marks[at];
         self.marks[prev].next = next;
         self.marks[next].prev = prev;
     }
 
     fn relink(&mut self, at: usize) {
-        let Mark { prev, next, .. } = self.marks[at];
+        let TimelineEvent { prev, next, .. } = self.marks[at];
         self.marks[prev].next = at;
         self.marks[next].prev = at;
     }

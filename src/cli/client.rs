@@ -56,7 +56,7 @@ pub struct Answer<T> {
 
 /// A response, regardless of its status.
 #[derive(Clone, Debug, Default)]
-pub struct Raw {
+pub struct RawResponse {
     pub status: u16,
     /// `X-Phalanx-Key-Index`.
     pub key_index: Option<u64>,
@@ -67,7 +67,7 @@ pub struct Raw {
     pub from: String,
 }
 
-impl Raw {
+impl RawResponse {
     /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
@@ -188,14 +188,14 @@ impl ClusterClient {
     ///
     /// # Errors
     /// No node reachable, or none with a quorum (4); sent, with an unknown outcome (5).
-    pub fn exchange(&self, request: &Request) -> Result<Raw, Fault> {
+    pub fn exchange(&self, request: &Request) -> Result<RawResponse, Fault> {
         let mut asks = self.asks.borrow_mut();
         asks.patience = if request.method == "GET" { self.query_timeout } else { self.change_timeout };
         let response = asks.answer(request).map_err(fault)?;
         let number = |name: &str| response.header(name)?.parse().ok();
         let (key_index, ttl_ms) = (number("x-phalanx-key-index"), number("x-phalanx-key-ttl-ms"));
         let from = asks.address().to_string();
-        Ok(Raw { status: response.status, key_index, ttl_ms, body: response.body, from })
+        Ok(RawResponse { status: response.status, key_index, ttl_ms, body: response.body, from })
     }
 
     /// Opens a stream of lines at the first node that offers it; a read without data returns after `read_timeout`.
@@ -407,7 +407,7 @@ mod tests {
     fn a_nodes_refusal_keeps_its_meaning() {
         let codes = |status, body: &str| {
             let body = body.as_bytes().to_vec();
-            Raw { status, from: "a:1".to_string(), body, ..Raw::default() }.fault().code
+            RawResponse { status, from: "a:1".to_string(), body, ..RawResponse::default() }.fault().code
         };
         assert_eq!(codes(503, r#"{"error":"no quorum","outcome":"refused"}"#), code::UNREACHABLE);
         assert_eq!(codes(504, r#"{"error":"late","outcome":"unknown"}"#), code::UNKNOWN);

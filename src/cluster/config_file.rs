@@ -114,7 +114,7 @@ pub enum ConfigFileError {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteOutcome {
     /// The file has the requested content.
     Yes,
     /// The file was not changed, because it has a newer term or version.
@@ -195,10 +195,10 @@ impl Projection {
     }
 }
 
-impl Written {
+impl WriteOutcome {
     /// The file was not changed, as it has this content.
-    pub(super) fn not(newer: &Projection) -> Written {
-        Written::NotWritten { term: newer.cluster_info.term, version: newer.cluster_info.last_version }
+    pub(super) fn not(newer: &Projection) -> WriteOutcome {
+        WriteOutcome::NotWritten { term: newer.cluster_info.term, version: newer.cluster_info.last_version }
     }
 }
 
@@ -303,17 +303,17 @@ impl Lock {
     ///
     /// # Errors
     /// Returns [`ConfigFileError::OtherCluster`], or an error if a system call fails.
-    pub fn write(&self, projection: &Projection) -> Result<Written, ConfigFileError> {
+    pub fn write(&self, projection: &Projection) -> Result<WriteOutcome, ConfigFileError> {
         if let Some(found) = self.read()? {
             let (ours, theirs) = (projection.cluster_info.id, found.cluster_info.id);
             if theirs != ours {
                 return Err(ConfigFileError::OtherCluster { path: self.config.clone(), ours, theirs });
             }
             if found == *projection {
-                return Ok(Written::Yes);
+                return Ok(WriteOutcome::Yes);
             }
             if found.is_newer_than(projection) {
-                return Ok(Written::not(&found));
+                return Ok(WriteOutcome::not(&found));
             }
         }
         // One name is enough: the process that holds the lock is the only writer. A leftover file is removed, and so is
@@ -341,7 +341,7 @@ impl Lock {
             }
             other => other.map_err(|e| failed("rename", e))?,
         }
-        Ok(Written::Yes)
+        Ok(WriteOutcome::Yes)
     }
 }
 
@@ -389,7 +389,7 @@ pub fn write(
     path: &Path,
     projection: &Projection,
     wait: &dyn Fn(Duration) -> bool,
-) -> Result<Written, ConfigFileError> {
+) -> Result<WriteOutcome, ConfigFileError> {
     Lock::take(path, wait)?.write(projection)
 }
 

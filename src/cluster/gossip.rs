@@ -119,7 +119,7 @@ enum PeerState {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownNode {
     row: GossipRow,
     /// When its counter increased at this node.
     moved: Rhythm,
@@ -136,7 +136,7 @@ pub struct Gossip {
     bounds: Bounds,
     pause_ms: u64,
     last_tick_ms: u64,
-    known: BTreeMap<NodeId, Known>,
+    known: BTreeMap<NodeId, KnownNode>,
     /// Votes and acknowledged entries of each node, as far as they were received.
     promises: BTreeMap<Identity, Promise>,
     heard: VecDeque<ReceivedRow>,
@@ -236,13 +236,13 @@ impl Gossip {
 
     /// Whether the node is online and its newest row is no older than is usual for it. Always true for this node.
     pub fn is_fresh(&self, now_ms: u64, id: NodeId) -> bool {
-        let is_fresh = |k: &Known| k.pulse == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
+        let is_fresh = |k: &KnownNode| k.pulse == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
         id == self.me.id || self.known.get(&id).is_some_and(is_fresh)
     }
 
     /// Returns another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
-        let leads = |known: &&Known| known.pulse == PeerState::Alive && known.row.role == Role::Leader;
+        let leads = |known: &&KnownNode| known.pulse == PeerState::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
@@ -302,14 +302,14 @@ impl Gossip {
         })
     }
 
-    fn rows(&self) -> impl Iterator<Item = &Known> {
+    fn rows(&self) -> impl Iterator<Item = &KnownNode> {
         self.known.values().filter(|known| known.pulse == PeerState::Alive)
     }
 
     fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
         let bounds = self.bounds;
         let Some(known) = self.known.get_mut(&row.id) else {
-            let known = Known { row: row.clone(), moved: Rhythm::new(now_ms), pulse: PeerState::Alive };
+            let known = KnownNode { row: row.clone(), moved: Rhythm::new(now_ms), pulse: PeerState::Alive };
             self.known.insert(row.id, known);
             self.remember(row);
             self.note_heard(now_ms, from, row);

@@ -32,7 +32,7 @@ struct Person {
 type Line = (u64, u64, String);
 
 /// A message that was acknowledged.
-struct Said {
+struct SentLine {
     /// Who must receive it, the sender included.
     to: Vec<&'static str>,
     line: Line,
@@ -58,7 +58,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     print_line(&format!("   They have elected node {leader}."));
 
     let mut people = sign_up(&cluster, say)?;
-    let mut said: Vec<Said> = Vec::new();
+    let mut said: Vec<SentLine> = Vec::new();
     print_line("3. They send messages, to the room and to each other");
     talk(&mut people, "all nodes run", &mut said, say)?;
 
@@ -119,7 +119,7 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
 }
 
 /// Each user in turn sends messages to the room and to the next user.
-fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn talk(people: &mut [Person], when: &str, said: &mut Vec<SentLine>, say: &mut dyn FnMut(&str)) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 1..=MESSAGES {
         for at in 0..people.len() {
@@ -136,7 +136,7 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn F
                 let number = |name: &str| sent[name].as_u64().unwrap_or(0);
                 let is_for = |name: &&str| matches!(to, Recipient::Room(_)) || [person.name, other].contains(name);
                 let to = PEOPLE.into_iter().filter(is_for).collect();
-                said.push(Said { to, line: (number("conversation"), number("number"), text) });
+                said.push(SentLine { to, line: (number("conversation"), number("number"), text) });
             }
         }
     }
@@ -146,7 +146,7 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn F
 }
 
 /// Compares the messages of each user, from the stream and from the history, with those that were acknowledged.
-fn check(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn check(people: &mut [Person], said: &[SentLine], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
     for person in people {
         let wanted = wanted(said, person.name);
         listen(person, wanted.len());
@@ -169,7 +169,7 @@ fn check(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &m
 }
 
 /// The messages that a user must receive, by conversation and in order.
-fn wanted(said: &[Said], name: &str) -> Vec<Line> {
+fn wanted(said: &[SentLine], name: &str) -> Vec<Line> {
     let mut wanted: Vec<Line> = said.iter().filter(|one| one.to.contains(&name)).map(|one| one.line.clone()).collect();
     wanted.sort();
     wanted
@@ -221,8 +221,8 @@ fn listen(person: &mut Person, count: usize) {
 mod tests {
     use crate::demo::chat::*;
 
-    fn said() -> Vec<Said> {
-        let one = |conversation, number, to: &[&'static str]| Said {
+    fn said() -> Vec<SentLine> {
+        let one = |conversation, number, to: &[&'static str]| SentLine {
             to: to.to_vec(),
             line: (conversation, number, format!("{number} in {conversation}")),
         };

@@ -11,7 +11,7 @@ use super::protocol::head::{Head, Method};
 use super::protocol::response::{Persistence, Response};
 use super::server::Server;
 use crate::node::accept::{self, Arrival};
-use crate::node::{Listener, Slot};
+use crate::node::{Listener, ConnectionSlot};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) const NODE_CONNECTION: &str = "http-conn";
 
 /// What a listener is for.
 #[derive(Clone, Copy)]
-pub(crate) struct Service {
+pub(crate) struct ListenerRole {
     /// Name of the threads of connections.
     pub thread: &'static str,
     /// Whether the answer to a request may have to be waited for.
@@ -138,7 +138,7 @@ pub(crate) fn respond(
     server.counts.requests.fetch_add(1, Relaxed);
     let (wished, has_body) = (persistence(&head), head.method != Some(Method::Head));
     let Some((response, is_body_read)) = answer(conn, head) else { return After::Gone };
-    let may_keep = is_body_read && conn.slot() == Slot::Ordinary && !server.host.is_stopping();
+    let may_keep = is_body_read && conn.slot() == ConnectionSlot::Ordinary && !server.host.is_stopping();
     let persistence = if may_keep { wished } else { Persistence::Closed };
     response.write(conn.output(), persistence, has_body, origin());
     match persistence {

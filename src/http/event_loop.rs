@@ -10,7 +10,7 @@
 //! later. W3 no client keeps the thread busy: after [`REQUESTS_AT_ONCE`] requests in a row it gets its own.
 //! Not here: parsing and deadlines (`protocol/conn.rs`), what the answer is (`front.rs`).
 
-use super::acceptor::{self, After, Open, Service};
+use super::acceptor::{self, After, Open, ListenerRole};
 use super::protocol::conn::{Arrived, Conn, NextRequest};
 use super::protocol::head::Head;
 use super::server::Server;
@@ -35,7 +35,7 @@ const EVENTS_MAX: usize = 64;
 const REQUESTS_AT_ONCE: usize = 64;
 
 /// A connection of which nothing has arrived.
-struct Waiting {
+struct IdleConnection {
     client: Client,
     until: Instant,
 }
@@ -63,10 +63,10 @@ enum Left {
 struct EventLoop<'a> {
     server: &'a Arc<Server>,
     listener: &'a Listener,
-    service: Service,
+    service: ListenerRole,
     epoll: OwnedFd,
     /// By number, which `epoll` reports; the sockets of the listener have the numbers from `usize::MAX` down.
-    waiting: Vec<Option<Waiting>>,
+    waiting: Vec<Option<IdleConnection>>,
     free: Vec<usize>,
     reserve: Reserve,
     /// No client is accepted until then.
@@ -77,7 +77,7 @@ struct EventLoop<'a> {
 ///
 /// # Errors
 /// When the system has no `epoll` for this: no connection was accepted then.
-pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: Service) -> io::Result<()> {
+pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: ListenerRole) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let mut event_loop = EventLoop {
         server,
@@ -277,7 +277,7 @@ impl EventLoop<'_> {
     fn keep(&mut self, number: usize, mut client: Client) {
         client.conn.shrink_buffers();
         let until = client.conn.idle_until();
-        self.waiting[number] = Some(Waiting { client, until });
+        self.waiting[number] = Some(IdleConnection { client, until });
     }
 
     fn give_thread(&self, client: Client, left: Left) {

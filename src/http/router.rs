@@ -21,7 +21,7 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::{Addressing, Handle, Listener, SessionGuard, Slot};
+use crate::node::{Addressing, Handle, Listener, SessionGuard, ConnectionSlot};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::cell::RefCell;
@@ -201,7 +201,7 @@ fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>
             None => ApiError::refused(405, "method not allowed for this path").with("Allow", path.allow()),
         });
     };
-    if conn.slot() == Slot::Reserved && !route.is_vital {
+    if conn.slot() == ConnectionSlot::Reserved && !route.is_vital {
         return Err(ApiError::refused(503, "all connections are in use (setting connections_max)"));
     }
     Ok(Checked::Route(route, path.args))

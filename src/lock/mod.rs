@@ -18,7 +18,7 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-use self::order::{Class, Held};
+use self::order::{Class, HeldLock};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{self, Condvar, PoisonError};
@@ -55,7 +55,7 @@ impl<T: Default> Default for Mutex<T> {
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
     inner: sync::MutexGuard<'a, T>,
-    held: Held,
+    held: HeldLock,
 }
 
 impl<T> Deref for MutexGuard<'_, T> {

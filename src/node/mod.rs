@@ -51,7 +51,7 @@ pub(crate) mod ticks;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};
-pub use self::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, Slot, Watching};
+pub use self::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, ConnectionSlot, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
@@ -62,7 +62,7 @@ pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};
 pub use self::sql::handle::{Backup, BackupForm, Sql, SqlRead};
 pub use self::sql::load::{SentFile, SqlFiles};
 pub use self::views::frames::Published;
-pub use self::views::live_output::{Output, Piece, Stream};
+pub use self::views::live_output::{Output, OutputStream, Piece};
 pub use self::views::sessions::SessionGuard;
 pub use self::views::status::NodeRuntimes;
 pub use handle::Handle;

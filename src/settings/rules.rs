@@ -39,20 +39,20 @@ pub(crate) enum Rule {
 }
 
 /// A value as the user wrote it.
-pub(crate) enum Raw {
+pub(crate) enum RawValue {
     /// From a file.
     Json(Value),
     /// From the environment or the command line.
     Typed(String),
 }
 
-impl Raw {
+impl RawValue {
     pub(crate) fn shown(&self, key: &str) -> String {
         match self {
             // Also if the key is misspelt.
             _ if is_secret(key) => MASK.into(),
-            Raw::Json(value) => value.to_string(),
-            Raw::Typed(text) => format!("{text:?}"),
+            RawValue::Json(value) => value.to_string(),
+            RawValue::Typed(text) => format!("{text:?}"),
         }
     }
 }
@@ -149,10 +149,10 @@ impl Rule {
     }
 
     /// The value in the form that [`Settings`] takes, or what is wrong with it.
-    pub(crate) fn check(self, raw: &Raw) -> Result<Value, &'static str> {
+    pub(crate) fn check(self, raw: &RawValue) -> Result<Value, &'static str> {
         let value = match raw {
-            Raw::Json(value) => value.clone(),
-            Raw::Typed(text) => self.read_typed(text)?,
+            RawValue::Json(value) => value.clone(),
+            RawValue::Typed(text) => self.read_typed(text)?,
         };
         let is_text = |text: &str, least, most| {
             (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)

@@ -4,7 +4,7 @@
 //! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs:
 //! `planted_bugs.rs`.
 
-use super::environment::plan::{self, Broken};
+use super::environment::plan::{self, DiskFailure};
 use super::planted_bugs as planted;
 use super::*;
 use crate::types::Ticks;
@@ -86,7 +86,7 @@ const IDLE_WITH_HUNG_DISK: Tuning = Tuning {
     change: |plan, rng| {
         quiet(plan);
         (tuning::WITHOUT_JOBS.change)(plan, rng);
-        plan.broken = Some(vec![Some(Broken::HungDisk)]);
+        plan.broken = Some(vec![Some(DiskFailure::HungDisk)]);
     },
 };
 
@@ -154,7 +154,7 @@ const WORKER_WITH_HUNG_DISK: Tuning = Tuning {
         jobs.fail_after_ticks = Ticks(6 * plan.election_us() / plan::TICK_US);
         (jobs.ready_us, jobs.again_us) = (1_000, 3_000);
         plan.jobs = Some(jobs);
-        plan.broken = Some(vec![None, Some(Broken::HungDisk), Some(Broken::Down)]);
+        plan.broken = Some(vec![None, Some(DiskFailure::HungDisk), Some(DiskFailure::Down)]);
     },
 };
 

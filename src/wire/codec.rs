@@ -6,7 +6,7 @@
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
 use super::authentication::FrameTags;
-use super::{Difference, Frame};
+use super::{Mismatch, Frame};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Identity;
 use std::io::{self, Read, Write};
@@ -48,7 +48,7 @@ pub enum WireError {
     /// The two nodes cannot be in one cluster. Nothing of it is proved.
     #[error("{what}")]
     Differs {
-        what: Difference,
+        what: Mismatch,
         /// The cluster that the other node's data belongs to, as it says.
         cluster: Option<Uuid>,
     },

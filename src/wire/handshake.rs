@@ -13,7 +13,7 @@
 use super::authentication::{ConnectionTags, Key, Side, Transcript};
 use super::codec::{WireError, read_frame, read_tagged, write_frame, write_tagged};
 use super::datagram::ConnectionId;
-use super::{Difference, Frame, Hello, PROTOCOL, Purpose};
+use super::{Mismatch, Frame, Hello, PROTOCOL, Purpose};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
 use crate::types::Identity;
@@ -99,8 +99,8 @@ pub fn dial(
         };
         let secrets = Transcript { nonce, hello: &hello, who, cluster }.secrets(key);
         if !secrets.is_proof(Side::Acceptor, &proof) {
-            write_frame(&mut to, &Frame::Reject { why: Difference::Secret.to_string() })?;
-            return Err(WireError::Differs { what: Difference::Secret, cluster });
+            write_frame(&mut to, &Frame::Reject { why: Mismatch::Secret.to_string() })?;
+            return Err(WireError::Differs { what: Mismatch::Secret, cluster });
         }
         is_intended(intended, who, cluster)?;
         write_frame(&mut to, &Frame::DialerProof { proof: secrets.proof(Side::Dialer) })?;
@@ -164,23 +164,23 @@ pub fn accept(
     };
     let mut tags = ConnectionTags::default();
     if hello.protocol != PROTOCOL {
-        let why = Difference::Protocol(hello.protocol).to_string();
+        let why = Mismatch::Protocol(hello.protocol).to_string();
         if hello.protocol < DIFFERS_SINCE {
             return reject(stream, &mut tags, why);
         }
-        write_frame(&mut to, &Frame::Differs { what: Difference::Protocol(PROTOCOL), cluster })?;
+        write_frame(&mut to, &Frame::Differs { what: Mismatch::Protocol(PROTOCOL), cluster })?;
         return Err(WireError::Rejected(why));
     }
     if hello.opening.is_empty() != key.is_none() {
-        write_frame(&mut to, &Frame::Differs { what: Difference::Secret, cluster })?;
-        return Err(WireError::Rejected(Difference::Secret.to_string()));
+        write_frame(&mut to, &Frame::Differs { what: Mismatch::Secret, cluster })?;
+        return Err(WireError::Rejected(Mismatch::Secret.to_string()));
     }
     if let Some(key) = key {
         let secrets = Transcript { nonce, hello: &hello, who: me, cluster }.secrets(key);
         write_frame(&mut to, &Frame::AcceptorProof { who: me, cluster, proof: secrets.proof(Side::Acceptor) })?;
         match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::DialerProof { proof } if secrets.is_proof(Side::Dialer, &proof) => {}
-            Frame::DialerProof { .. } => return reject(stream, &mut tags, Difference::Secret.to_string()),
+            Frame::DialerProof { .. } => return reject(stream, &mut tags, Mismatch::Secret.to_string()),
             Frame::Reject { why } => return Err(WireError::Rejected(why)),
             _ => return Err(WireError::Unexpected("frame before the dialer's proof")),
         }
@@ -272,7 +272,7 @@ mod tests {
             let (dialed, accepted) = shake((None, ours), (there, theirs));
             let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
             assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
-            assert!(matches!(&dialed, WireError::Differs { what: Difference::Secret, cluster } if *cluster == there));
+            assert!(matches!(&dialed, WireError::Differs { what: Mismatch::Secret, cluster } if *cluster == there));
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
             assert!(matches!(read_frame(&mut stream, 1 << 10).unwrap(), Frame::Challenge { .. }));
             write_frame(&mut stream, &Frame::Hello(Hello { protocol, ..hello(None) })).unwrap();
             match read_frame(&mut stream, 1 << 10).unwrap() {
-                Frame::Differs { what: Difference::Protocol(PROTOCOL), cluster: None } => assert!(protocol > 15),
+                Frame::Differs { what: Mismatch::Protocol(PROTOCOL), cluster: None } => assert!(protocol > 15),
                 Frame::Reject { why } => assert!(protocol == 15 && why.contains("run the same version"), "{why}"),
                 other => panic!("{other:?}"),
             }

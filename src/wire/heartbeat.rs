@@ -4,7 +4,7 @@
 //! Not here: what a table means and to which nodes it is sent (`cluster/gossip.rs`).
 
 use crate::raft::{Promise, Role};
-use crate::services::digests::{Difference, StateDigest};
+use crate::services::digests::{Mismatch, StateDigest};
 use crate::types::{Addresses, Index, NodeId, ProcessLimit, Standing, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub struct GossipRow {
     /// Applied to its services.
     pub applied_index: Index,
     /// What its clients get.
-    pub pace: Pace,
+    pub pace: ClientRates,
     pub state: Arc<StateReport>,
     /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
     pub prepared_load: u64,
@@ -110,13 +110,13 @@ pub struct StateReport {
     /// replaced.
     pub digests: Vec<StateDigest>,
     /// It knows that its state differs from the majority's: it serves no reads.
-    pub corrupt: Option<Difference>,
+    pub corrupt: Option<Mismatch>,
 }
 
 /// What the clients of one node get, over about the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Pace {
+pub struct ClientRates {
     /// Commands answered in a second.
     pub kv_ops_per_s: u64,
     /// Requests in a second that other nodes forwarded to this one, as their leader.

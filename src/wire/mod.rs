@@ -35,7 +35,7 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// Why two nodes cannot be in one cluster: what the other node's settings or version must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Difference {
+pub enum Mismatch {
     /// Of the setting `cluster_secret`: another one, or none on one side.
     Secret,
     /// Of [`PROTOCOL`]; holds the other node's.
@@ -44,24 +44,24 @@ pub enum Difference {
     Name(String),
 }
 
-impl Difference {
+impl Mismatch {
     /// Of the cluster's name, which is `theirs`; no longer than a name can be.
-    pub fn name(theirs: &str) -> Difference {
-        Difference::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
+    pub fn name(theirs: &str) -> Mismatch {
+        Mismatch::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
     }
 
 }
 
 /// The difference and its cure, for a person on this node.
-impl fmt::Display for Difference {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::Secret => write!(f, "cluster_secret differs: set the same one on all nodes"),
-            Difference::Protocol(theirs) => write!(
+            Mismatch::Secret => write!(f, "cluster_secret differs: set the same one on all nodes"),
+            Mismatch::Protocol(theirs) => write!(
                 f,
                 "peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes"
             ),
-            Difference::Name(theirs) => write!(f, "cluster_name is {theirs:?} there: set the same one on all nodes"),
+            Mismatch::Name(theirs) => write!(f, "cluster_name is {theirs:?} there: set the same one on all nodes"),
         }
     }
 }
@@ -175,7 +175,7 @@ pub enum Frame {
     Scan { cursor: u64, position: Option<serde_bytes::ByteBuf> },
     /// The acceptor cannot talk to this dialer. `cluster`: the one that its data belongs to, `None` for a node without
     /// data. Versions before 16 send `Reject`.
-    Differs { what: Difference, cluster: Option<Uuid> },
+    Differs { what: Mismatch, cluster: Option<Uuid> },
     /// What `config.json` of every host is to contain: the text of the newest version, from the leader.
     ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The sender stops, and gives its vote back.

@@ -13,7 +13,7 @@ use super::WorkError;
 use super::namespace::Namespace;
 use super::process_tree::{self, ProcessTree};
 use super::runtimes::{self, AvailableRuntime, LAUNCHER, Places};
-use super::sandbox::{self, Bounds, Sandbox};
+use super::sandbox::{self, SandboxLimits, Sandbox};
 use super::scratch::{FILES_MAX, Scratch};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
@@ -64,7 +64,7 @@ const SIGXFSZ: i32 = 25;
 
 /// An output stream of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub enum OutputStream {
     Out,
     /// Standard error.
     Err,
@@ -86,7 +86,7 @@ pub struct Attempt<'a> {
     /// When it becomes true, the attempt is stopped and ends as [`JobOutcome::Cancelled`].
     pub is_cancelled: &'a AtomicBool,
     /// Called with each piece of the program's output as it arrives.
-    pub hear: &'a mut dyn FnMut(Stream, &[u8]),
+    pub hear: &'a mut dyn FnMut(OutputStream, &[u8]),
 }
 
 /// One command of an attempt: the compiler or the program.
@@ -94,7 +94,7 @@ struct Start<'a> {
     words: Vec<String>,
     stdin: &'a [u8],
     limits: Limits,
-    bounds: Bounds,
+    bounds: SandboxLimits,
     /// Folders that it can read besides the system folders.
     folders: Vec<PathBuf>,
     /// Whether its output is passed to [`Attempt::hear`]: true for the program, false for the compiler.
@@ -242,7 +242,7 @@ impl Attempt<'_> {
         let processes = limits.processes + runtime.threads + PROCESSES_MORE;
         let stacks_mb = (limits.processes + runtime.threads) * STACK_MB;
         let megabytes = limits.memory_mb + runtime.reserves_mb + stacks_mb + DATA_MORE_MB;
-        let bounds = Bounds {
+        let bounds = SandboxLimits {
             wall_s: limits.wall_ms.div_ceil(1000) + START_MAX.as_secs(),
             cpu_s: limits.cpu_ms.div_ceil(1000).max(1),
             data: megabytes.saturating_mul(1 << 20),
@@ -268,8 +268,8 @@ impl Attempt<'_> {
         let before = scratch.used(None).unwrap_or_default();
         let mut command = self.sandbox.command(words, scratch.path(), folders, self.slot, bounds);
         let child = spawn(&mut command).map_err(|e| WorkError::NotStarted { why: e.to_string() })?;
-        let mut deaf = |_: Stream, _: &[u8]| {};
-        let hear: &mut dyn FnMut(Stream, &[u8]) = if *is_heard { self.hear } else { &mut deaf };
+        let mut deaf = |_: OutputStream, _: &[u8]| {};
+        let hear: &mut dyn FnMut(OutputStream, &[u8]) = if *is_heard { self.hear } else { &mut deaf };
         let watch = Watch {
             limits: *limits,
             threads: self.found.runtime.threads,
@@ -437,7 +437,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn follow(mut self, mut child: Child, mut stdin: &[u8], hear: &mut dyn FnMut(Stream, &[u8])) -> io::Result<Ran> {
+    fn follow(mut self, mut child: Child, mut stdin: &[u8], hear: &mut dyn FnMut(OutputStream, &[u8])) -> io::Result<Ran> {
         let (mut input, mut out, mut err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut status: Option<(ExitStatus, Instant)> = None;
@@ -448,12 +448,12 @@ impl Watch<'_> {
                 input = None;
             }
             if let Some(pipe) = &mut out
-                && self.take(pipe, Stream::Out, &mut stdout, hear)
+                && self.take(pipe, OutputStream::Out, &mut stdout, hear)
             {
                 out = None;
             }
             if let Some(pipe) = &mut err
-                && self.take(pipe, Stream::Err, &mut stderr, hear)
+                && self.take(pipe, OutputStream::Err, &mut stderr, hear)
             {
                 err = None;
             }
@@ -498,9 +498,9 @@ impl Watch<'_> {
     fn take(
         &mut self,
         pipe: &mut impl Read,
-        from: Stream,
+        from: OutputStream,
         into: &mut Vec<u8>,
-        hear: &mut dyn FnMut(Stream, &[u8]),
+        hear: &mut dyn FnMut(OutputStream, &[u8]),
     ) -> bool {
         let mut buffer = [0; 16 << 10];
         // Bounded: a program that prints without end must not prevent the check of its limits.

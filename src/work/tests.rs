@@ -11,9 +11,9 @@ mod places;
 mod probes;
 mod start;
 
-use super::run::{Attempt, Stream};
+use super::run::{Attempt, OutputStream};
 use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
-use super::sandbox::{Bounds, Sandbox};
+use super::sandbox::{SandboxLimits, Sandbox};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::{SandboxKind, known_runtimes as known};
@@ -60,7 +60,7 @@ fn passable() -> tempfile::TempDir {
 }
 
 /// Runs an attempt in a separate folder; asserts that its files are removed.
-fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
+fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(OutputStream, &[u8])) -> Option<End> {
     // Each test may be a process of its own, and two concurrent programs must not share a user.
     static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
     let found = found(&request.language)?;
@@ -190,7 +190,7 @@ fn exit_codes_signals_and_live_output_are_reported() {
         heard.push((from, text(bytes)));
     });
     finished(&end.unwrap(), 0, "one\n");
-    assert_eq!(heard, [(Stream::Out, "one\n".to_string()), (Stream::Err, "two\n".to_string())]);
+    assert_eq!(heard, [(OutputStream::Out, "one\n".to_string()), (OutputStream::Err, "two\n".to_string())]);
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_sandboxed_process_is_known_by_its_mounts() {
     assert!(scratch.is_err(), "the folder above is made by clear()");
     std::fs::create_dir(dir.path().join("jobs")).unwrap();
     let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1).unwrap();
-    let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+    let bounds = SandboxLimits { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["cat", "/proc/self/mountinfo"].map(String::from);
     let output = sandbox().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
     let table = text(&output.stdout);
@@ -470,7 +470,7 @@ fn a_start_clears_what_a_killed_process_left() {
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     // Simulates a node that was killed before the parent-death signal of its programs was set.
-    let bounds = super::sandbox::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
+    let bounds = super::sandbox::SandboxLimits { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
     let sandbox = sandbox();
     if let Some(user) = sandbox.user(4000) {

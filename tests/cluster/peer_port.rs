@@ -11,8 +11,8 @@ use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::authentication::Key;
 use phalanx::wire::codec::{self, WireError};
 use phalanx::wire::datagram::Piece;
-use phalanx::wire::heartbeat::{GossipRow, GossipTable, Load, Pace};
-use phalanx::wire::{Ask, Difference, DiscoveryAnswer, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
+use phalanx::wire::heartbeat::{GossipRow, GossipTable, Load, ClientRates};
+use phalanx::wire::{Ask, Mismatch, DiscoveryAnswer, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -85,7 +85,7 @@ fn an_unknown_process_costs_a_connection_and_nothing_else() -> Result<()> {
     for secret in [Some("guessed"), None] {
         let stream = connect(&cluster);
         match handshake::dial(&stream, hello(Purpose::Peer), None, secret.map(Key::of).as_ref()) {
-            Err(WireError::Differs { what: Difference::Secret, .. }) => {}
+            Err(WireError::Differs { what: Mismatch::Secret, .. }) => {}
             other => panic!("{secret:?} was let in: {other:?}"),
         }
         until_hung_up(&stream, soon);
@@ -220,7 +220,7 @@ fn row(who: Identity, term: u64, number: u64) -> GossipRow {
         promise: Promise { term: Term(term), has_voted: true, index: Index(number), is_broken: true },
         commit_index: Index(number),
         applied_index: Index(number),
-        pace: Pace::default(),
+        pace: ClientRates::default(),
         state: Arc::default(),
         prepared_load: number,
         jobs: Arc::default(),

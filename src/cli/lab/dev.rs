@@ -59,7 +59,7 @@ pub struct DevArgs {
 }
 
 /// One node and how much of its output has been printed.
-struct Shown {
+struct ShownNode {
     process: Process,
     log: PathBuf,
     read: u64,
@@ -74,7 +74,7 @@ struct Stage {
     exe: PathBuf,
     settings_file: Option<PathBuf>,
     settings: Settings,
-    nodes: BTreeMap<u64, Shown>,
+    nodes: BTreeMap<u64, ShownNode>,
     chosen: Option<u64>,
 }
 
@@ -160,7 +160,7 @@ impl Stage {
         command.args(args).process_group(0);
         command.envs(std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")));
         let process = Process::start(&mut command, &log)?;
-        let shown = Shown { process, log, read: 0, rest: String::new(), frozen: None, has_ended: false };
+        let shown = ShownNode { process, log, read: 0, rest: String::new(), frozen: None, has_ended: false };
         self.nodes.insert(id, shown);
         Ok(())
     }

@@ -18,7 +18,7 @@ const LINES: TableStyle = TableStyle::new()
 
 /// The output format of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputFormat {
     /// A table with borders.
     #[default]
     Table,
@@ -186,10 +186,10 @@ fn first_words(sql: &str) -> Vec<&str> {
 }
 
 /// Writes the rows of a result.
-pub fn rows(form: Form, columns: &[String], values: &[Vec<Value>]) -> String {
+pub fn rows(form: OutputFormat, columns: &[String], values: &[Vec<Value>]) -> String {
     match form {
-        Form::Table => table(columns, values),
-        Form::Csv => {
+        OutputFormat::Table => table(columns, values),
+        OutputFormat::Csv => {
             let names = columns.iter().map(|name| csv(name)).collect::<Vec<_>>().join(",");
             let lines = values.iter().map(|row| {
                 let cells = row.iter().map(|value| if value.is_null() { String::new() } else { csv(&shown(value)) });
@@ -197,7 +197,7 @@ pub fn rows(form: Form, columns: &[String], values: &[Vec<Value>]) -> String {
             });
             std::iter::once(names).chain(lines).map(|line| line + "\n").collect()
         }
-        Form::Json => {
+        OutputFormat::Json => {
             let object = |row: &Vec<Value>| {
                 let entry = |(name, value): (&String, &Value)| {
                     let value = if value.is_array() { Value::from(shown(value)) } else { value.clone() };
@@ -318,16 +318,16 @@ mod tests {
         let values =
             [vec![json!(1), json!("日本")], vec![json!(12), json!("a\"\nb")], vec![json!([0, 255]), Value::Null]];
         assert_eq!(
-            rows(Form::Table, &columns, &values),
+            rows(OutputFormat::Table, &columns, &values),
             "┌─────────┬──────┐\n│ id      │ name │\n├─────────┼──────┤\n│       1 │ 日本 │\n\
              │      12 │ a\"↵b │\n│ x'00ff' │ NULL │\n└─────────┴──────┘\n"
         );
-        assert_eq!(rows(Form::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\nb\"\nx'00ff',\n");
+        assert_eq!(rows(OutputFormat::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\nb\"\nx'00ff',\n");
         assert_eq!(
-            rows(Form::Json, &columns, &values),
+            rows(OutputFormat::Json, &columns, &values),
             "[{\"id\":1,\"name\":\"日本\"},{\"id\":12,\"name\":\"a\\\"\\nb\"},{\"id\":\"x'00ff'\",\"name\":null}]\n"
         );
-        let long = rows(Form::Table, &columns[..1], &[vec![json!("x".repeat(1000))]]);
+        let long = rows(OutputFormat::Table, &columns[..1], &[vec![json!("x".repeat(1000))]]);
         assert!(long.lines().all(|line| line.width() <= CELL_WIDTH_MAX + 4), "{long}");
     }
 }

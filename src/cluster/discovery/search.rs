@@ -5,7 +5,7 @@ use super::world::{AskError, Seeker, World};
 use crate::cluster::config_file::Projection;
 use crate::cluster::folders::{self, LOCAL_IDS};
 use crate::types::{Addresses, NodeId, Term};
-use crate::wire::{Difference, DiscoveryAnswer};
+use crate::wire::{Mismatch, DiscoveryAnswer};
 use log::debug;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) struct Survey {
     /// Addresses that did not answer in time.
     pub silent: BTreeSet<String>,
     /// Addresses of nodes that cannot be in one cluster with this one: why, and the cluster that their data belongs to.
-    pub differing: BTreeMap<String, (Difference, Option<Uuid>)>,
+    pub differing: BTreeMap<String, (Mismatch, Option<Uuid>)>,
     /// Claims that other nodes make or have granted.
     pub claims: BTreeSet<Uuid>,
     /// Message about a node that refused the request, with its reason.
@@ -93,7 +93,7 @@ impl Search<'_> {
                 }
                 // A member of this node's own cluster may have another name for it already.
                 Ok(there) if self.is_named_differently(&there) => {
-                    survey.differing.insert(address.clone(), (Difference::name(&there.name), there.cluster));
+                    survey.differing.insert(address.clone(), (Mismatch::name(&there.name), there.cluster));
                 }
                 Ok(DiscoveryAnswer { cluster: None, id, claim, .. }) => {
                     survey.searching.extend(id);

@@ -6,7 +6,7 @@ use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::{Difference, DiscoveryAnswer};
+use crate::wire::{Mismatch, DiscoveryAnswer};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub enum AskError {
     /// The node there cannot be in one cluster with this one. Nothing of it is proved.
     #[error("{what}")]
     Differs {
-        what: Difference,
+        what: Mismatch,
         /// The cluster that its data belongs to, as it says.
         cluster: Option<Uuid>,
     },

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// The locked folder of a voter whose process is dead.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct ClaimedFolder {
     pub who: Identity,
     dir: PathBuf,
     me: StoredIdentity,
@@ -28,8 +28,8 @@ pub struct Claimed {
 
 /// What became of the voters' folders.
 #[derive(Debug, Default)]
-pub struct Claims {
-    pub claimed: Vec<Claimed>,
+pub struct FolderClaims {
+    pub claimed: Vec<ClaimedFolder>,
     /// Voters with a process that holds its folder's lock: it runs, or is frozen.
     pub in_use: Vec<NodeId>,
     /// Voters without a folder here: they are on other hosts.
@@ -39,8 +39,8 @@ pub struct Claims {
 }
 
 /// Tries to lock the folders of all voters but this one; waits for none.
-pub fn claim(data_dir: &Path, cluster: Uuid, voters: &BTreeMap<NodeId, Uuid>, me: NodeId) -> Claims {
-    let mut claims = Claims::default();
+pub fn claim(data_dir: &Path, cluster: Uuid, voters: &BTreeMap<NodeId, Uuid>, me: NodeId) -> FolderClaims {
+    let mut claims = FolderClaims::default();
     for who in voters.iter().filter(|(id, _)| **id != me).map(|(&id, &uuid)| Identity { id, uuid }) {
         let dir = identity::folder(data_dir, who.id);
         match owner(&dir) {
@@ -56,7 +56,7 @@ pub fn claim(data_dir: &Path, cluster: Uuid, voters: &BTreeMap<NodeId, Uuid>, me
         }
         match identity::lock(&dir).and_then(|lock| Ok((lock, owner(&dir)?))) {
             // Read again: its process may have changed it before it ended.
-            Ok((lock, Some(me))) if is_of(&me, who, cluster) => claims.claimed.push(Claimed { who, dir, me, lock }),
+            Ok((lock, Some(me))) if is_of(&me, who, cluster) => claims.claimed.push(ClaimedFolder { who, dir, me, lock }),
             Ok(_) => claims.elsewhere.push(who.id),
             Err(StoreError::Locked { .. }) => claims.in_use.push(who.id),
             Err(e) => claims.unusable.push((who.id, e.to_string())),
@@ -74,7 +74,7 @@ fn is_of(owner: &StoredIdentity, who: Identity, cluster: Uuid) -> bool {
     owner.identity() == who && owner.cluster == Some(cluster) && owner.has_log && !owner.is_discarding
 }
 
-impl Claimed {
+impl ClaimedFolder {
     /// Opens its log, as a start of its process would.
     ///
     /// # Errors
@@ -143,7 +143,7 @@ mod tests {
         change(5, |me| me.cluster = Some(Uuid::from_u128(78)));
         change(6, |me| me.is_discarding = true);
         let first = claim(data.path(), CLUSTER, &voters, NodeId(1));
-        let ids = |claims: &Claims| claims.claimed.iter().map(|it| it.who.id.0).collect::<Vec<_>>();
+        let ids = |claims: &FolderClaims| claims.claimed.iter().map(|it| it.who.id.0).collect::<Vec<_>>();
         assert_eq!((ids(&first), &first.in_use), (vec![2], &vec![NodeId(3)]));
         assert_eq!(first.elsewhere, [4, 5, 6, 7].map(NodeId));
         assert!(!identity::folder(data.path(), NodeId(7)).exists(), "nothing is created");

@@ -16,5 +16,5 @@ pub(crate) mod folders;
 pub(crate) mod hosted_voter;
 pub(crate) mod rule;
 
-pub use folders::Claimed;
+pub use folders::ClaimedFolder;
 pub use hosted_voter::{HostedError, HostedVoter, Observed};

@@ -34,7 +34,7 @@ fn change(request: &Request, token: &TokenHash, command: &Command) -> Result<(In
 /// An empty body, or `{}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+struct EmptyBody {}
 
 pub(crate) fn me(request: &Request) -> ApiResult {
     match ask(request, &Query::Me(token(request.head)?))? {
@@ -59,7 +59,7 @@ pub(crate) fn log_out(request: &Request) -> ApiResult {
 }
 
 pub(crate) fn delete_account(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let (index, _) = change(request, &token, &Command::Delete { token })?;
     done(index, &json!({"deleted": true}))
 }
@@ -97,13 +97,13 @@ pub(crate) fn make_room(request: &Request) -> ApiResult {
 }
 
 pub(crate) fn join(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let (index, answer) = change(request, &token, &Command::Join { token, room: number(request.args.0)? })?;
     conversation(index, answer)
 }
 
 pub(crate) fn leave(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let (index, _) = change(request, &token, &Command::Leave { token, room: number(request.args.0)? })?;
     done(index, &json!({"left": true}))
 }
@@ -141,7 +141,7 @@ pub(crate) fn send(request: &Request) -> ApiResult {
 }
 
 pub(crate) fn erase(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let command = Command::Erase { token, conversation: number(request.args.0)?, number: number(request.args.1)? };
     let (index, _) = change(request, &token, &command)?;
     done(index, &json!({"deleted": true}))

@@ -79,9 +79,9 @@ fn answer(server: &Server, conn: &Conn, head: &Head, body: &[u8]) -> ApiResult {
 pub(crate) fn log_out(request: &Request) -> ApiResult {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Nothing {}
+    struct EmptyBody {}
     if !request.body.is_empty() {
-        let Nothing {} = params::object(request.body)?;
+        let EmptyBody {} = params::object(request.body)?;
     }
     Ok(Response::empty(204).with("Set-Cookie", cookie(request.server, "", 0, false)))
 }

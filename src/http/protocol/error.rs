@@ -84,8 +84,8 @@ impl ApiError {
     }
 }
 
-impl From<Fault> for ApiError {
-    fn from(fault: Fault) -> ApiError {
+impl From<RequestError> for ApiError {
+    fn from(fault: RequestError) -> ApiError {
         ApiError::refused(fault.status, fault.why)
     }
 }

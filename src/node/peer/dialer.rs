@@ -12,7 +12,7 @@ use crate::limits::SEND_INBOX_MAX;
 use crate::lock::{Mutex, lock};
 use crate::node::datagrams::patience;
 use crate::node::shared::Shared;
-use crate::node::shared::link::{Link, LinkInput, Route, Wire};
+use crate::node::shared::link::{Link, LinkInput, PeerRoute, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::types::Identity;
 use crate::wire::authentication::ConnectionTags;
@@ -58,7 +58,7 @@ struct Dialer {
     who: Identity,
     address: String,
     wire: Arc<Mutex<Wire>>,
-    route: Arc<Route>,
+    route: Arc<PeerRoute>,
 }
 
 enum LinkEnd {

@@ -5,7 +5,7 @@
 
 use super::discovery_client::Asker;
 use crate::node::shared::Shared;
-use crate::wire::Difference;
+use crate::wire::Mismatch;
 use crate::wire::codec::WireError;
 use log::{info, warn};
 use std::collections::BTreeMap;
@@ -43,11 +43,11 @@ impl MismatchedPeers {
     }
 }
 
-fn difference(shared: &Shared, asker: &Asker, peer: &str) -> Option<Difference> {
+fn difference(shared: &Shared, asker: &Asker, peer: &str) -> Option<Mismatch> {
     match asker.who_is_at(peer) {
         Err(WireError::Differs { what, .. }) => Some(what),
         Ok((there, known)) if there.cluster != Some(shared.cluster) && known.name != shared.settings.cluster_name => {
-            Some(Difference::name(&known.name))
+            Some(Mismatch::name(&known.name))
         }
         _ => None,
     }

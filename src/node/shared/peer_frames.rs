@@ -23,12 +23,12 @@ pub const SMALL_FRAME_BYTES: usize = 64 << 10;
 /// Large frames that known identities are sending.
 #[derive(Debug, Default)]
 pub struct PeerFrames {
-    received: Mutex<Received>,
+    received: Mutex<FramesInMemory>,
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Received {
+struct FramesInMemory {
     bytes: usize,
     by: BTreeSet<Identity>,
 }
@@ -45,7 +45,7 @@ impl PeerFrames {
     /// Waits until there is room for a large frame; `None`: not by the deadline.
     pub fn hold(&self, who: Identity, bytes: usize, deadline: Instant) -> Option<FrameBytes<'_>> {
         assert!(bytes <= FRAMES_BYTES_MAX, "a frame of {bytes} bytes");
-        let is_full = |it: &mut Received| it.bytes + bytes > FRAMES_BYTES_MAX || it.by.contains(&who);
+        let is_full = |it: &mut FramesInMemory| it.bytes + bytes > FRAMES_BYTES_MAX || it.by.contains(&who);
         let mut received = wait_while(&self.freed, lock(&self.received), deadline, is_full);
         if is_full(&mut received) {
             return None;

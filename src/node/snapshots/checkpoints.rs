@@ -19,7 +19,7 @@ use crate::outcome::Reason;
 use crate::raft::{Membership, Role};
 use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
-use crate::store::integrity_record::{self, IntegrityRecord, Kind};
+use crate::store::integrity_record::{self, IntegrityRecord, FindingKind};
 use crate::types::{Identity, Index, NodeId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};
@@ -122,7 +122,7 @@ impl Checkpoints {
                 error!("{text}");
                 self.shared.event("state", None, text);
                 if !integrity.is_corrupt() {
-                    self.save(Some((Kind::Split, split)));
+                    self.save(Some((FindingKind::Split, split)));
                 }
             }
             (Some(split), None) if findings.agreed.is_some_and(|agreed| agreed > split.index) => {
@@ -143,7 +143,7 @@ impl Checkpoints {
         let Some(difference) = findings.corrupt.get(&id).filter(|_| !integrity.is_corrupt()) else { return };
         // In this order: from now on no read is served, also after a restart.
         integrity.set_corrupt(Some(difference.clone()));
-        self.save(Some((Kind::Corrupt, difference)));
+        self.save(Some((FindingKind::Corrupt, difference)));
         self.shared.inboxes.to_core(CoreInput::Corrupt(true));
         let parts = difference.parts_text();
         error!(
@@ -152,7 +152,7 @@ impl Checkpoints {
         );
     }
 
-    fn save(&self, found: Option<(Kind, &Difference)>) {
+    fn save(&self, found: Option<(FindingKind, &Difference)>) {
         let record = found.map(|(kind, difference)| IntegrityRecord {
             uuid: self.shared.me.uuid,
             kind,
@@ -214,7 +214,7 @@ impl Checkpoints {
         let shared = Arc::clone(&self.shared);
         writer::remove_covered_log(&shared, index);
         shared.integrity.set_corrupt(None);
-        self.save(shared.integrity.split().as_ref().map(|split| (Kind::Split, split)));
+        self.save(shared.integrity.split().as_ref().map(|split| (FindingKind::Split, split)));
         shared.inboxes.to_core(CoreInput::Corrupt(false));
         self.rebuild_failed = None;
         let (id, seconds) = (shared.me.id.0, took.as_secs_f64());

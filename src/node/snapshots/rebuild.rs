@@ -7,7 +7,7 @@
 //! far behind (`transfer.rs`).
 
 use super::transfer;
-use super::writer::{Count, SavePace};
+use super::writer::{ByteCounter, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer::{self, Dialed};
 use crate::node::peer::limits::ConnectionEntry;
@@ -64,7 +64,7 @@ pub fn give(
     };
     stream.set_write_timeout(Some(STALL_MAX))?;
     stream.set_read_timeout(Some(HEAD_MAX))?;
-    let mut bytes = Count(0);
+    let mut bytes = ByteCounter(0);
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
     write_tagged(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;

@@ -5,8 +5,8 @@
 //! Not here: what is done with the folders (`thread.rs`).
 
 use crate::address;
-use crate::cluster::takeover::folders::{self, Claims};
-use crate::cluster::takeover::{Claimed, HostedVoter, rule};
+use crate::cluster::takeover::folders::{self, FolderClaims};
+use crate::cluster::takeover::{ClaimedFolder, HostedVoter, rule};
 use crate::node::process::renew;
 use crate::node::shared::Shared;
 use crate::raft::{Config, Membership, Promise};
@@ -73,7 +73,7 @@ fn answers(shared: &Shared, id: NodeId) -> bool {
     address::connect(&at, CONNECT_WITHIN).is_ok()
 }
 
-fn open(shared: &Shared, mut claimed: Claimed, config: &Config) -> Result<Hosting, String> {
+fn open(shared: &Shared, mut claimed: ClaimedFolder, config: &Config) -> Result<Hosting, String> {
     let who = claimed.who;
     let (store, durable) = claimed.open().map_err(|e| e.to_string())?;
     let (kept, known) = (Promise::from(&durable), shared.remembers(&who));
@@ -85,7 +85,7 @@ fn open(shared: &Shared, mut claimed: Claimed, config: &Config) -> Result<Hostin
 }
 
 /// Why the folders are too few, and what can be done.
-fn describe_shortage(claims: &Claims) -> String {
+fn describe_shortage(claims: &FolderClaims) -> String {
     let list = |ids: &[NodeId]| {
         let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
         format!("{} {}", if ids.len() == 1 { "node" } else { "nodes" }, ids.join(", "))

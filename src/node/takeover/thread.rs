@@ -95,7 +95,7 @@ impl Takeover {
     fn maybe_try(&mut self) {
         let after_ms = self.shared.settings.takeover_after_ms;
         let view = self.shared.view();
-        let situation = rule::Situation {
+        let situation = rule::TakeoverSituation {
             me: self.shared.me,
             view: &view.raft,
             leader_age: self.shared.leader_age(),

@@ -28,7 +28,7 @@ pub type Line = (u64, ConversationId, Arc<str>);
 
 /// What happened between two positions.
 #[derive(Debug)]
-pub struct Run {
+pub struct EventRun {
     /// After this one,
     pub from: u64,
     /// up to this one.
@@ -42,7 +42,7 @@ pub struct Run {
 pub struct ChatView {
     pub chat: Arc<Chat>,
     /// The newest runs, each behind the one before (F1); the last ends at the chat's position.
-    pub runs: Vec<Arc<Run>>,
+    pub runs: Vec<Arc<EventRun>>,
 }
 
 /// Where `apply` leaves the chat and readers find it.
@@ -123,7 +123,7 @@ impl ChatFeed {
                         let line = chat_lines::for_all(&chat, position, conversation, &event)?;
                         Some((position, conversation, line.into()))
                     });
-                    runs.push(Arc::new(Run { from, to, lines: lines.collect() }));
+                    runs.push(Arc::new(EventRun { from, to, lines: lines.collect() }));
                 }
                 // Too much, or the first call: readers ask the chat itself (F1: later runs do not follow earlier ones).
                 _ => runs.clear(),

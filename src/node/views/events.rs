@@ -127,32 +127,32 @@ const LED_FOR_MS: u64 = 5000;
 /// What waits for the log: at most [`HISTORY_MAX`] of each. Full: the oldest goes.
 #[derive(Debug, Default)]
 pub struct HistoryQueue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedHistory>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedHistory {
     lines: VecDeque<(Author, HistoryLine)>,
     changes: VecDeque<Failover>,
 }
 
 impl HistoryQueue {
     pub fn push(&self, author: Author, line: HistoryLine) {
-        let Waiting { lines, .. } = &mut *lock(&self.waiting);
+        let QueuedHistory { lines, .. } = &mut *lock(&self.waiting);
         lines.push_back((author, line));
         lines.drain(..lines.len().saturating_sub(HISTORY_MAX));
     }
 
     /// This node leads, in the place of another one.
     pub fn push_change(&self, change: Failover) {
-        let Waiting { changes, .. } = &mut *lock(&self.waiting);
+        let QueuedHistory { changes, .. } = &mut *lock(&self.waiting);
         changes.push_back(change);
         changes.drain(..changes.len().saturating_sub(HISTORY_MAX));
     }
 
     /// What this node is to write now.
     pub fn take(&self, is_leader: bool, now_ms: u64) -> (Vec<HistoryLine>, Vec<Failover>) {
-        let Waiting { lines, changes } = &mut *lock(&self.waiting);
+        let QueuedHistory { lines, changes } = &mut *lock(&self.waiting);
         let mut taken = Vec::new();
         lines.retain(|(author, line)| {
             let is_mine = is_leader || *author == Author::Noticer;

@@ -11,7 +11,7 @@ use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 use crate::wire::heartbeat::JobReport;
-pub use crate::wire::heartbeat::{Load, Pace};
+pub use crate::wire::heartbeat::{Load, ClientRates};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -207,7 +207,7 @@ pub struct NodeRow {
     pub lag: u64,
     /// What its clients get: `kv_ops_per_s`, `led_per_s`, `kv_p50_us`, `kv_p99_us`, `keys`.
     #[serde(flatten)]
-    pub pace: Pace,
+    pub pace: ClientRates,
     /// `host:port` of HTTP.
     pub http: String,
     /// `host:port` of the Redis protocol.

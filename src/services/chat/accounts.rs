@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Failed log-ins of one name in a row, and attempts whose outcome is not known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failures {
+pub struct LoginFailures {
     count: u32,
     last_ms: u64,
     open: u32,
@@ -33,7 +33,7 @@ pub struct Failures {
 
 /// The relation of an account to one conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
+pub struct ConversationMembership {
     /// `false`: the account has left.
     pub is_in: bool,
     /// Position of the last join or leave.
@@ -46,7 +46,7 @@ pub struct Membership {
 
 /// A sent message that has a client id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
+pub struct SentMessage {
     /// The conversation it was sent to.
     pub conversation: ConversationId,
     /// Its number in that conversation.
@@ -67,14 +67,14 @@ pub struct Account {
     pub created_ms: u64,
     /// Its log-ins, with the log time at which they expire.
     pub tokens: OrdSet<(u64, TokenHash)>,
-    pub talks: OrdMap<ConversationId, Membership>,
+    pub talks: OrdMap<ConversationId, ConversationMembership>,
     /// Position of the newest event that concerns this account alone.
     pub touched: u64,
     /// Sent messages by client id.
-    sent: OrdMap<String, Sent>,
+    sent: OrdMap<String, SentMessage>,
     /// Their client ids by position.
     sent_order: OrdMap<u64, String>,
-    failures: Failures,
+    failures: LoginFailures,
 }
 
 /// All accounts and log-ins. A clone shares its data with the original (copy-on-write).
@@ -84,11 +84,11 @@ pub struct Accounts {
     names: OrdMap<String, AccountId>,
     tokens: OrdMap<TokenHash, AccountId>,
     expiring: OrdSet<(u64, TokenHash)>,
-    unknown_names: OrdMap<String, Failures>,
+    unknown_names: OrdMap<String, LoginFailures>,
     newest: AccountId,
 }
 
-impl Failures {
+impl LoginFailures {
     /// Milliseconds until the next attempt is allowed.
     fn wait_ms(self, now_ms: u64) -> u64 {
         if self.count < FAILURES_FREE || now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS {
@@ -124,7 +124,7 @@ impl Failures {
     /// Counts a failed attempt.
     fn fail(&mut self, now_ms: u64) {
         let (count, open) = (self.count_at(now_ms).saturating_add(1), self.open.saturating_sub(1));
-        *self = Failures { count, last_ms: now_ms, open, ..*self };
+        *self = LoginFailures { count, last_ms: now_ms, open, ..*self };
     }
 }
 
@@ -135,17 +135,17 @@ impl Account {
     }
 
     /// The conversations that the account is in.
-    pub fn talks_in(&self) -> impl Iterator<Item = (ConversationId, &Membership)> {
+    pub fn talks_in(&self) -> impl Iterator<Item = (ConversationId, &ConversationMembership)> {
         self.talks.iter().filter(|(_, membership)| membership.is_in).map(|(id, membership)| (*id, membership))
     }
 
     /// The message that was sent under a client's id.
-    pub fn sent(&self, client_id: &str) -> Option<Sent> {
+    pub fn sent(&self, client_id: &str) -> Option<SentMessage> {
         self.sent.get(client_id).copied()
     }
 
     /// Records a message under its client id.
-    pub fn remember_sent(&mut self, client_id: String, sent: Sent) {
+    pub fn remember_sent(&mut self, client_id: String, sent: SentMessage) {
         self.sent_order.insert(sent.position, client_id.clone());
         self.sent.insert(client_id, sent);
         if self.sent.len() > CLIENT_IDS_MAX
@@ -158,7 +158,7 @@ impl Account {
 
     /// Sets whether the account is in a conversation since this position, and its read mark.
     pub fn set_membership(&mut self, id: ConversationId, is_in: bool, since: u64, read: u64) {
-        self.talks.insert(id, Membership { is_in, since, read, read_at: 0 });
+        self.talks.insert(id, ConversationMembership { is_in, since, read, read_at: 0 });
         self.touched = since;
         if !is_in && self.talks.len() - self.talks_in().count() > LEFT_MAX {
             let left = self.talks.iter().filter(|(_, membership)| !membership.is_in);
@@ -235,7 +235,7 @@ impl Accounts {
             touched: 0,
             sent: OrdMap::new(),
             sent_order: OrdMap::new(),
-            failures: Failures::default(),
+            failures: LoginFailures::default(),
         };
         self.by_id.insert(id, Arc::new(account));
         self.add_token(at, id, token, token_ms);
@@ -272,7 +272,7 @@ impl Accounts {
         self.remember_unknown_name(key, failures);
     }
 
-    fn remember_unknown_name(&mut self, key: &str, failures: Failures) {
+    fn remember_unknown_name(&mut self, key: &str, failures: LoginFailures) {
         self.unknown_names.insert(key.to_string(), failures);
         if self.unknown_names.len() > UNKNOWN_NAMES_MAX
             && let Some(oldest) = self.unknown_names.iter().min_by_key(|(_, it)| it.last_ms.max(it.opened_ms))
@@ -292,7 +292,7 @@ impl Accounts {
         token_ms: u64,
     ) -> Result<String, Refusal> {
         let account = self.get_mut(id).filter(|account| account.hash == hash).ok_or(Refusal::WrongLogIn)?;
-        account.failures = Failures::default();
+        account.failures = LoginFailures::default();
         let name = account.name.shown.clone();
         self.add_token(at, id, token, token_ms);
         Ok(name)
@@ -356,14 +356,14 @@ impl Accounts {
     }
 
     /// The parts that a snapshot must hold.
-    pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, Failures>, AccountId) {
+    pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, LoginFailures>, AccountId) {
         (&self.by_id, &self.unknown_names, self.newest)
     }
 
     /// The accounts of a snapshot; `None` if two share a name or a log-in.
     pub fn of(
         by_id: OrdMap<AccountId, Arc<Account>>,
-        unknown_names: OrdMap<String, Failures>,
+        unknown_names: OrdMap<String, LoginFailures>,
         newest: AccountId,
     ) -> Option<Accounts> {
         let mut accounts = Accounts { unknown_names, newest, ..Accounts::default() };
@@ -388,7 +388,7 @@ impl Accounts {
         let ids: Vec<AccountId> = self.by_id.keys().copied().collect();
         for id in ids {
             let account = self.get_mut(id).expect("it is one of the keys");
-            let unread = account.talks.iter().map(|(id, membership)| (*id, Membership { read: 0, ..*membership }));
+            let unread = account.talks.iter().map(|(id, membership)| (*id, ConversationMembership { read: 0, ..*membership }));
             account.talks = unread.collect();
         }
     }

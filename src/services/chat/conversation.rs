@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What kind of conversation it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum ConversationKind {
     /// A room, which any account may join.
     Room(Name),
     /// Two accounts, the smaller number first. Either may be deleted.
@@ -33,7 +33,7 @@ pub struct Message {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Room or direct.
-    pub kind: Kind,
+    pub kind: ConversationKind,
     pub members: OrdSet<AccountId>,
     /// Number of the newest message ever sent.
     pub newest: u64,
@@ -64,7 +64,7 @@ pub struct Talk {
 }
 
 impl Talk {
-    pub fn new(kind: Kind, members: OrdSet<AccountId>, position: u64) -> Talk {
+    pub fn new(kind: ConversationKind, members: OrdSet<AccountId>, position: u64) -> Talk {
         let head = Head {
             kind,
             members,
@@ -79,7 +79,7 @@ impl Talk {
     }
 
     /// Room or direct.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &ConversationKind {
         &self.head.kind
     }
 

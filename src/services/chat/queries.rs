@@ -4,11 +4,11 @@
 //! visible to all accounts.
 //! Not here: the events since a position (`feed.rs`).
 
-use super::accounts::Membership;
+use super::accounts::ConversationMembership;
 use super::commands::{
     AccountId, ConversationId, Listing, MessageView, Named, PAGE_MAX, Query, Refusal, Row, TokenHash, View,
 };
-use super::conversation::{Kind, Message, Talk};
+use super::conversation::{ConversationKind, Message, Talk};
 use super::state::Chat;
 use crate::services::cost_within;
 use crate::services::kv::glob;
@@ -34,7 +34,7 @@ impl Chat {
             Query::Inbox(token) => {
                 let account = self.who(token).and_then(|who| self.accounts.get(who));
                 let talks = account.into_iter().flat_map(|account| account.talks_in());
-                let row = |(id, membership): (_, &Membership)| {
+                let row = |(id, membership): (_, &ConversationMembership)| {
                     ROW_BYTES + self.talks.get(&id).map_or(0, |talk| row_cost(talk, membership.read))
                 };
                 cost_within(talks.map(row), most)
@@ -108,10 +108,10 @@ impl Chat {
         Some(self.row(who, id, membership, self.talks.get(&id)?))
     }
 
-    fn row(&self, who: AccountId, id: ConversationId, membership: &Membership, talk: &Talk) -> Row {
+    fn row(&self, who: AccountId, id: ConversationId, membership: &ConversationMembership, talk: &Talk) -> Row {
         let (name, with) = match talk.kind() {
-            Kind::Room(name) => (Some(name.shown.clone()), None),
-            Kind::Direct(a, b) => {
+            ConversationKind::Room(name) => (Some(name.shown.clone()), None),
+            ConversationKind::Direct(a, b) => {
                 let other = if *a == who { *b } else { *a };
                 (self.name_of(other), Some(other))
             }
@@ -152,7 +152,7 @@ impl Chat {
         let found = keys.filter(|(key, _)| matches(&listing.pattern, key, &mut steps));
         let rows = found.filter_map(|(key, id)| {
             let talk = self.talks.get(id)?;
-            let Kind::Room(name) = talk.kind() else { return None };
+            let ConversationKind::Room(name) = talk.kind() else { return None };
             let (members, is_mine) = (talk.members().len() as u64, talk.members().contains(&who));
             Some(Named { id: *id, name: name.shown.clone(), key: key.clone(), members, is_mine })
         });

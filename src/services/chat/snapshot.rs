@@ -6,7 +6,7 @@
 //! conversation's is followed by the number of its messages and one record for each. Everything that is derived from
 //! these is not saved. Not here: the framing and its version (`services/snapshot_format.rs`).
 
-use super::accounts::{Account, Accounts, Failures};
+use super::accounts::{Account, Accounts, LoginFailures};
 use super::commands::{AccountId, ConversationId};
 use super::conversation::{Head, Message, Talk};
 use super::state::Chat;
@@ -56,7 +56,7 @@ pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
         accounts.insert(id, Arc::new(account));
     }
     for _ in 0..unknown_names_len {
-        let (key, failures): (String, Failures) = take_record(&mut from, &mut buffer)?;
+        let (key, failures): (String, LoginFailures) = take_record(&mut from, &mut buffer)?;
         unknown_names.insert(key, failures);
     }
     for _ in 0..talks_len {

@@ -10,12 +10,12 @@
 //! conversation has a member.
 //! Not here: log-ins (`accounts.rs`), messages of one conversation (`conversation.rs`).
 
-use super::accounts::{Accounts, Sent, check_name};
+use super::accounts::{Accounts, SentMessage, check_name};
 use super::commands::{
     AccountId, Answer, BYTES_MAX, CLIENT_ID_BYTES_MAX, CONVERSATIONS_MAX, Command, ConversationId, MEMBERS_MAX,
     MESSAGE_BYTES, Name, ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
 };
-use super::conversation::{Kind, Message, Talk};
+use super::conversation::{ConversationKind, Message, Talk};
 #[cfg(test)]
 use crate::planted_bugs::ChatBugs;
 use crate::planted_bugs::is_planted;
@@ -95,8 +95,8 @@ impl Chat {
         let mut chat = Chat { accounts, newest, position, turn, ..Chat::default() };
         for (id, talk) in &talks {
             let is_found = match talk.kind() {
-                Kind::Room(name) => chat.rooms.insert(name.key.clone(), *id),
-                Kind::Direct(a, b) => chat.directs.insert((*a, *b), *id),
+                ConversationKind::Room(name) => chat.rooms.insert(name.key.clone(), *id),
+                ConversationKind::Direct(a, b) => chat.directs.insert((*a, *b), *id),
             };
             let is_twice = chat.order.insert(talk.head.touched, *id).is_some();
             if is_found.is_some() || is_twice || *id > newest || talk.head.touched > position {
@@ -189,8 +189,8 @@ impl Chat {
         self.order.remove(&talk.head.touched);
         talk.messages.values().for_each(|message| self.uncount(message.from, message.bytes()));
         match talk.kind() {
-            Kind::Room(name) => self.rooms.remove(&name.key),
-            Kind::Direct(a, b) => self.directs.remove(&(*a, *b)),
+            ConversationKind::Room(name) => self.rooms.remove(&name.key),
+            ConversationKind::Direct(a, b) => self.directs.remove(&(*a, *b)),
         };
     }
 
@@ -208,7 +208,7 @@ impl Chat {
         if count >= CONVERSATIONS_MAX { Err(Refusal::Full("conversations of one account".to_string())) } else { Ok(()) }
     }
 
-    fn begin(&mut self, kind: Kind, members: OrdSet<AccountId>) -> ConversationId {
+    fn begin(&mut self, kind: ConversationKind, members: OrdSet<AccountId>) -> ConversationId {
         self.newest += 1;
         let (id, position) = (self.newest, self.next_position());
         for member in &members {
@@ -216,8 +216,8 @@ impl Chat {
             account.set_membership(id, true, position, 0);
         }
         match &kind {
-            Kind::Room(name) => drop(self.rooms.insert(name.key.clone(), id)),
-            Kind::Direct(a, b) => drop(self.directs.insert((*a, *b), id)),
+            ConversationKind::Room(name) => drop(self.rooms.insert(name.key.clone(), id)),
+            ConversationKind::Direct(a, b) => drop(self.directs.insert((*a, *b), id)),
         }
         self.talks.insert(id, Arc::new(Talk::new(kind, members, position)));
         self.order.insert(position, id);
@@ -241,7 +241,7 @@ impl Chat {
         }
         self.has_room_for_one_more(who)?;
         self.has_room_for_one_more(other)?;
-        Ok((self.begin(Kind::Direct(pair.0, pair.1), [who, other].into_iter().collect()), false))
+        Ok((self.begin(ConversationKind::Direct(pair.0, pair.1), [who, other].into_iter().collect()), false))
     }
 
     fn make_room(&mut self, token: TokenHash, name: Name) -> Result<Answer, Refusal> {
@@ -254,17 +254,17 @@ impl Chat {
             return Err(Refusal::Full("rooms".to_string()));
         }
         self.has_room_for_one_more(who)?;
-        let id = self.begin(Kind::Room(name), OrdSet::unit(who));
+        let id = self.begin(ConversationKind::Room(name), OrdSet::unit(who));
         Ok(Answer::Conversation { id, was_there: false })
     }
 
     fn room(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchRoom)?;
         match talk.kind() {
-            Kind::Room(_) => Ok(talk),
-            Kind::Direct(a, b) if [*a, *b].contains(&who) => Err(Refusal::NotARoom),
+            ConversationKind::Room(_) => Ok(talk),
+            ConversationKind::Direct(a, b) if [*a, *b].contains(&who) => Err(Refusal::NotARoom),
             // The same refusal as for a missing room: whether two other accounts have a conversation is private.
-            Kind::Direct(..) => Err(Refusal::NoSuchRoom),
+            ConversationKind::Direct(..) => Err(Refusal::NoSuchRoom),
         }
     }
 
@@ -306,9 +306,9 @@ impl Chat {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchConversation)?;
         match (talk.members().contains(&who), talk.kind()) {
             (true, _) => Ok(talk),
-            (false, Kind::Room(_)) => Err(Refusal::NotMember),
+            (false, ConversationKind::Room(_)) => Err(Refusal::NotMember),
             // The same refusal as for a missing conversation: whether two other accounts have one is private.
-            (false, Kind::Direct(..)) => Err(Refusal::NoSuchConversation),
+            (false, ConversationKind::Direct(..)) => Err(Refusal::NoSuchConversation),
         }
     }
 
@@ -336,7 +336,7 @@ impl Chat {
             if !is_same || sent.crc != crc {
                 return Err(Refusal::ClientIdReused);
             }
-            let Sent { conversation, number, position, .. } = sent;
+            let SentMessage { conversation, number, position, .. } = sent;
             return Ok(Answer::Sent { conversation, number, position, is_repeat: true });
         }
         if self.bytes + MESSAGE_BYTES + text.len() > BYTES_MAX {
@@ -348,7 +348,7 @@ impl Chat {
             Target::Room(key) => *self.rooms.get(&key).ok_or(Refusal::NoSuchRoom)?,
         };
         let talk = self.talk_of(who, id)?;
-        if matches!(talk.kind(), Kind::Direct(..)) && talk.members().len() < 2 {
+        if matches!(talk.kind(), ConversationKind::Direct(..)) && talk.members().len() < 2 {
             return Err(Refusal::OtherIsGone);
         }
         let membership = self.accounts.get(who).and_then(|account| account.talks.get(&id));
@@ -439,8 +439,8 @@ impl Chat {
             assert!(!talk.members().is_empty(), "C5: {id}");
             assert_eq!(self.order.get(&talk.head.touched), Some(id), "C2: {id}");
             match talk.kind() {
-                Kind::Room(name) => assert_eq!(self.rooms.get(&name.key), Some(id), "C3: {id}"),
-                Kind::Direct(a, b) => assert_eq!(self.directs.get(&(*a, *b)), Some(id), "C3: {id}"),
+                ConversationKind::Room(name) => assert_eq!(self.rooms.get(&name.key), Some(id), "C3: {id}"),
+                ConversationKind::Direct(a, b) => assert_eq!(self.directs.get(&(*a, *b)), Some(id), "C3: {id}"),
             }
             for member in talk.members() {
                 assert!(self.accounts.get(*member).is_some_and(|account| account.is_in(*id)), "C1: {member} in {id}");

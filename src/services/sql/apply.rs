@@ -15,7 +15,7 @@
 use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
 use super::commands::{
-    Answer, Command, Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
+    Answer, Command, RunKind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
 };
 use super::connection::foreign_keys;
 use super::connection::limits::set_length;
@@ -242,7 +242,7 @@ impl Writer {
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
         self.hooks.columns_before_first_step.store(self.bugs.columns_before_first_step, Relaxed);
-        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit: &mut limit };
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: RunKind::Query, limit: &mut limit };
         let run = |statement| match executor.read(statement) {
             Ok(outcome) => Ok(outcome),
             Err(StatementError::Failed(why) | StatementError::TooLong(why)) => Ok(Outcome::Failed(why)),

@@ -137,7 +137,7 @@ impl Statement {
 
 /// What the statements of a run are executed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum RunKind {
     /// For their changes: rows that a statement may return are discarded (rqlite's `/db/execute`).
     Execute,
     /// For their changes and rows (`/db/request`).
@@ -156,7 +156,7 @@ pub struct Run {
     /// in its place.
     pub is_transaction: bool,
     /// What the statements are run for.
-    pub kind: Kind,
+    pub kind: RunKind,
     /// Drawn by the endpoint: the source of `random()` and `randomblob()`.
     pub seed: u64,
 }

@@ -14,7 +14,7 @@ use super::commands::{Answer, Command};
 use super::connection::foreign_keys;
 use super::connection::hook_state::InternalStatements;
 use super::errors::{BUDGET_EXCEEDED, Fatal, OTHER_FILE, StatementError};
-use super::storage::own_table::{self, Plan};
+use super::storage::own_table::{self, LoadPlan};
 use super::storage::prepare::{self, Built, Prepared, Preparing};
 use super::storage::{load, load_text};
 use super::writer::{Entry, ReplacedDatabase, Writer};
@@ -96,7 +96,7 @@ impl Writer {
             return Ok(Answer::Refused(OTHER_FILE.to_string()));
         }
         let plan = plan.filter(|plan| (plan.load, plan.bytes, plan.crc) == (load, bytes, crc));
-        match self.built(plan.unwrap_or(Plan { load, bytes, crc, seed, at_ms: at.at_ms })) {
+        match self.built(plan.unwrap_or(LoadPlan { load, bytes, crc, seed, at_ms: at.at_ms })) {
             Built::Ready(prepared) => self.change_over(*prepared).map(|()| Answer::Done),
             Built::Refused(why) => {
                 self.begin()?;
@@ -108,7 +108,7 @@ impl Writer {
     }
 
     /// The result of preparing a file; waits for it.
-    fn built(&mut self, plan: Plan) -> Built {
+    fn built(&mut self, plan: LoadPlan) -> Built {
         self.is_plan_unsure = true;
         let Some(files) = self.hooks.files.get() else {
             let _own = InternalStatements::begin(&self.hooks);

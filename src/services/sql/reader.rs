@@ -11,7 +11,7 @@ use super::budget::freed_space;
 use super::budget::long_rows::LongRows;
 use super::budget::text_cost::too_many_selects;
 use super::commands::{
-    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
+    RunKind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::connection::configure;
 use super::connection::foreign_keys;
@@ -125,7 +125,7 @@ impl Reader {
         if let Err(error) = set_length(&self.conn, Some(ROW_BYTES_MAX)) {
             return Outcome::Failed(errors::message(&error));
         }
-        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit };
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: RunKind::Query, limit };
         match executor.read(statement) {
             Ok(outcome) => outcome,
             Err(StatementError::Failed(why) | StatementError::TooLong(why) | StatementError::Fatal { why, .. }) => {

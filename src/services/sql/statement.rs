@@ -9,7 +9,7 @@ use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, 
 use super::budget::{
     fulltext_matches, fulltext_settings, fulltext_tokens, fulltext_writes, length_tiers, schema_changes,
 };
-use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
+use super::commands::{self, Bytes, RunKind, Outcome, Params, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
 use super::connection::hook_state::{HookState, InternalStatements};
 use super::connection::limits::set_length;
@@ -57,7 +57,7 @@ pub struct Executor<'a, 'limit> {
     pub conn: &'a Connection,
     pub hooks: &'a HookState,
     /// What the statements may do and return.
-    pub kind: Kind,
+    pub kind: RunKind,
     /// Shrinks by the rows that they return.
     pub limit: &'a mut AnswerLimit<'limit>,
 }
@@ -173,7 +173,7 @@ impl Executor<'_, '_> {
     fn execute(&mut self, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<Outcome, StatementError> {
         let (conn, hooks) = (self.conn, self.hooks);
         // The program of a statement whose plan is shown is not run.
-        if self.kind == Kind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
+        if self.kind == RunKind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
             return Err(StatementError::Failed("attempt to change database via query operation".to_string()));
         }
         if prepared.is_explain() == 1 {
@@ -197,7 +197,7 @@ impl Executor<'_, '_> {
         let on_error = |error: Error| classify(hooks, &error);
         let before = conn.total_changes();
         // Among statements that write, only those with RETURNING have columns.
-        if prepared.column_count() > 0 && (self.kind != Kind::Execute || !prepared.readonly()) {
+        if prepared.column_count() > 0 && (self.kind != RunKind::Execute || !prepared.readonly()) {
             return self.rows(prepared);
         }
         let reserved = reserved_names(conn, hooks).map_err(on_error)?;

@@ -106,7 +106,7 @@ pub const FAULTS: [(FaultKind, u64); 19] = [
 
 /// How a node stays broken when the faults stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum DiskFailure {
     /// Its process does not run.
     Down,
     /// It neither receives from nor reaches any node.
@@ -192,7 +192,7 @@ pub struct Plan {
     /// Nodes are killed until one is left, and survivors host the voters of the dead, if this seed has that.
     pub takeover: Option<TakeoverPlan>,
     /// How nodes stay broken at the end: the leader, then the others in order. `None`: drawn then.
-    pub broken: Option<Vec<Option<Broken>>>,
+    pub broken: Option<Vec<Option<DiskFailure>>>,
 }
 
 /// What one seed chose for takeovers.

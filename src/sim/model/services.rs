@@ -192,7 +192,7 @@ pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
         statements.insert(0, sql::Statement::bare(all[0]));
     }
     let (is_transaction, seed) = (rng.bool(), rng.u64(..));
-    sql::Command::Run(sql::Run { statements, is_transaction, kind: sql::Kind::Request, seed })
+    sql::Command::Run(sql::Run { statements, is_transaction, kind: sql::RunKind::Request, seed })
 }
 
 /// The answer of the first operation of a run, from its reply.

@@ -11,7 +11,7 @@
 
 use crate::raft::Raft;
 use crate::sim::environment::disk::CrashKind;
-use crate::sim::environment::plan::{Broken, TICK_US};
+use crate::sim::environment::plan::{DiskFailure, TICK_US};
 use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{SimEvent, World};
 use crate::types::{Identity, Term};
@@ -34,17 +34,17 @@ impl World {
             self.hosts[node].is_left_out = true;
             for other in 0..self.hosts.len() {
                 let (hears, speaks) = match how {
-                    Broken::CutOff => (false, false),
-                    Broken::Deaf => (false, true),
-                    Broken::Mute => (true, false),
-                    Broken::Down | Broken::HungDisk => (true, true),
+                    DiskFailure::CutOff => (false, false),
+                    DiskFailure::Deaf => (false, true),
+                    DiskFailure::Mute => (true, false),
+                    DiskFailure::Down | DiskFailure::HungDisk => (true, true),
                 };
                 self.net.set_cut(other, node, !hears && other != node);
                 self.net.set_cut(node, other, !speaks && other != node);
             }
             match how {
-                Broken::Down => self.crash(node, CrashKind::Killed, 0),
-                Broken::HungDisk => self.hosts[node].hung_until = u64::MAX / 2,
+                DiskFailure::Down => self.crash(node, CrashKind::Killed, 0),
+                DiskFailure::HungDisk => self.hosts[node].hung_until = u64::MAX / 2,
                 _ => {}
             }
         }
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// Some nodes that a majority can do without.
-    fn choose_broken(&mut self) -> Vec<(usize, Broken)> {
+    fn choose_broken(&mut self) -> Vec<(usize, DiskFailure)> {
         if let Some(broken) = &self.plan.broken {
             let leader = self.newest_leader();
             let others = (0..self.hosts.len()).filter(|node| Some(*node) != leader);
@@ -80,7 +80,7 @@ impl World {
             let who = self.hosts[node].identity;
             lost.insert(who);
             if self.can_spare(|identity| lost.contains(identity)) && self.rng.u8(0..4) > 0 {
-                let all = [Broken::Down, Broken::CutOff, Broken::Deaf, Broken::Mute, Broken::HungDisk];
+                let all = [DiskFailure::Down, DiskFailure::CutOff, DiskFailure::Deaf, DiskFailure::Mute, DiskFailure::HungDisk];
                 broken.push((node, *crate::sim::environment::plan::pick(&mut self.rng, &all)));
             } else {
                 lost.remove(&who);

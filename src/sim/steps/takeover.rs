@@ -91,7 +91,7 @@ impl World {
         let me = self.hosts[node].identity;
         let Some(process) = &self.hosts[node].process else { return Ok(()) };
         let view = process.raft.view();
-        let situation = rule::Situation {
+        let situation = rule::TakeoverSituation {
             me,
             view: &view,
             leader_age: process.leader_seen.map(|at| Duration::from_micros(self.now - at)),

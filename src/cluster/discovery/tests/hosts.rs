@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::lab::poll;
-use crate::wire::Difference;
+use crate::wire::Mismatch;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -115,7 +115,7 @@ impl Host<'_> {
         }
         let cluster = *there.cluster.lock().unwrap();
         if there.kind != self.process.kind {
-            return Err(AskError::Differs { what: Difference::Secret, cluster });
+            return Err(AskError::Differs { what: Mismatch::Secret, cluster });
         }
         if let (Some(claim), None) = (claim, cluster) {
             there.claims.grant(Grant { to: NodeId(self.id), address: super::address(self.id), claim });

@@ -12,7 +12,7 @@
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
-use crate::node::quota::{Added, Admission, Check, Unapplied};
+use crate::node::quota::{Added, QuotaDecision, Check, Unapplied};
 use crate::node::shared::Shared;
 use crate::node::shared::link::Link;
 use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
@@ -311,9 +311,9 @@ impl PendingRequests {
                 continue;
             }
             match check.admit(command_of(&held).1, written_by) {
-                Admission::Admitted => taken.push(held),
-                Admission::Refused(why) => self.refuse(held, why),
-                Admission::Postponed => {
+                QuotaDecision::Admitted => taken.push(held),
+                QuotaDecision::Refused(why) => self.refuse(held, why),
+                QuotaDecision::Postponed => {
                     left_behind.extend(source);
                     postponed.push(held);
                 }

@@ -8,7 +8,7 @@ use super::scripts;
 use crate::node::scan_cursors::Position;
 use crate::resp::protocol::parse::{Request, integer};
 use crate::resp::protocol::reply;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{Bytes, Op, OpError};
 
 /// The input of a translation beyond the request.
@@ -23,7 +23,7 @@ pub struct Context<'a> {
 }
 
 /// An operation and the form of its reply, or an error text.
-pub type Translated = Result<(Op, Shape), String>;
+pub type Translated = Result<(Op, ReplyShape), String>;
 
 pub(crate) const SYNTAX: &str = "ERR syntax error";
 
@@ -44,7 +44,7 @@ pub(crate) fn invalid_expire(command: &str) -> String {
 }
 
 pub(crate) fn plain(op: Op) -> Translated {
-    Ok((op, Shape::Plain))
+    Ok((op, ReplyShape::Plain))
 }
 
 /// An error as it is sent.

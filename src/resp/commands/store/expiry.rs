@@ -4,7 +4,7 @@
 
 use super::context::{Context, Translated, bytes, invalid_expire, number, plain};
 use crate::resp::protocol::parse::{Request, is_word};
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{ExpireIf, Expiry, Op};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl TimeUnit {
 }
 
 pub(crate) fn ttl(request: &Request, _: &Context) -> Translated {
-    Ok((Op::Ttl(bytes(request.word(1))), Shape::Seconds))
+    Ok((Op::Ttl(bytes(request.word(1))), ReplyShape::Seconds))
 }
 
 pub(crate) fn pttl(request: &Request, _: &Context) -> Translated {
@@ -116,7 +116,7 @@ pub(crate) fn persist(request: &Request, _: &Context) -> Translated {
 }
 
 pub(crate) fn expiretime(request: &Request, _: &Context) -> Translated {
-    Ok((Op::ExpireTime(bytes(request.word(1))), Shape::Seconds))
+    Ok((Op::ExpireTime(bytes(request.word(1))), ReplyShape::Seconds))
 }
 
 pub(crate) fn pexpiretime(request: &Request, _: &Context) -> Translated {

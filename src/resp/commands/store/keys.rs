@@ -8,7 +8,7 @@ use super::context::{Context, SYNTAX, Translated, bytes, error_reply, number, pl
 use crate::resp::commands::connection::database;
 use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{Bytes, Op};
 
 /// Maximum number of keys that one page of a SCAN examines.
@@ -58,7 +58,7 @@ pub(crate) fn scan(request: &Request, context: &Context) -> Translated {
     }
     let after = (context.position)(cursor).map(Bytes::from);
     let count = (count as u64).min(SCAN_COUNT_MAX);
-    Ok((Op::Scan { after, glob, count }, Shape::Page { is_hidden }))
+    Ok((Op::Scan { after, glob, count }, ReplyShape::Page { is_hidden }))
 }
 
 pub(crate) fn del(request: &Request, _: &Context) -> Translated {
@@ -128,7 +128,7 @@ pub(crate) fn object(request: &Request, _: &Context) -> Translated {
         ),
         _ => error_reply("ERR the time of the last access to a key is not tracked"),
     };
-    Ok((Op::Exists(vec![key]), Shape::IfPresent(reply)))
+    Ok((Op::Exists(vec![key]), ReplyShape::IfPresent(reply)))
 }
 
 pub(crate) fn memory(request: &Request, _: &Context) -> Translated {

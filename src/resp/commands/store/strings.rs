@@ -6,7 +6,7 @@ use super::context::{Context, SYNTAX, Translated, bytes, error_reply, number, pl
 use super::expiry::TimeUnit;
 use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::float::Float;
 use crate::services::kv::{Bytes, Condition, Expiry, Op, OpError};
 
@@ -76,7 +76,7 @@ fn set_for(request: &Request, context: &Context, unit: TimeUnit, command: &str) 
 pub(crate) fn setnx(request: &Request, _: &Context) -> Translated {
     let (key, value) = (bytes(request.word(1)), bytes(request.word(2)));
     let op = Op::Set { key, value, condition: Condition::Absent, expiry: Expiry::Never, get: false };
-    Ok((op, Shape::OneIfDone))
+    Ok((op, ReplyShape::OneIfDone))
 }
 
 pub(crate) fn getset(request: &Request, _: &Context) -> Translated {
@@ -87,7 +87,7 @@ pub(crate) fn getset(request: &Request, _: &Context) -> Translated {
 pub(crate) fn cas(request: &Request, _: &Context) -> Translated {
     let (key, old, value) = (bytes(request.word(1)), bytes(request.word(2)), bytes(request.word(3)));
     let op = Op::Set { key, value, condition: Condition::Equals(old), expiry: Expiry::Keep, get: false };
-    Ok((op, Shape::OneIfDone))
+    Ok((op, ReplyShape::OneIfDone))
 }
 
 pub(crate) fn mset(request: &Request, _: &Context) -> Translated {
@@ -169,7 +169,7 @@ pub(crate) fn getex(request: &Request, context: &Context) -> Translated {
         Some(Some((unit, value))) => match unit.expiry(value, "getex", context) {
             Ok(expiry) => plain(Op::GetEx { key, expiry }),
             // As in Redis, which looks for the key first.
-            Err(why) => Ok((Op::Exists(vec![key]), Shape::IfPresent(error_reply(&why)))),
+            Err(why) => Ok((Op::Exists(vec![key]), ReplyShape::IfPresent(error_reply(&why)))),
         },
     }
 }

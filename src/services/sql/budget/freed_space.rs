@@ -16,7 +16,7 @@ use super::long_rows::{LONG_BYTES, LongRows, row_length};
 use super::step_cost::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
-use crate::services::sql::commands::{Kind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};
+use crate::services::sql::commands::{RunKind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement::Executor;
@@ -261,7 +261,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
         other => other.clone(),
     };
     let mut limit = AnswerLimit::new(1 << 10, 1);
-    let mut executor = Executor { conn, hooks, kind: Kind::Query, limit: &mut limit };
+    let mut executor = Executor { conn, hooks, kind: RunKind::Query, limit: &mut limit };
     match executor.read(&Statement { sql, params }) {
         Ok(Outcome::Rows { values, .. }) => match values.first().and_then(|row| row.first()) {
             Some(Value::Integer(bytes)) => Ok(Some(*bytes)),

@@ -267,7 +267,7 @@ pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
 pub fn fulltext_written(
     conn: &Connection,
     hooks: &HookState,
-) -> std::result::Result<Option<fulltext_tokens::Written>, StatementError> {
+) -> std::result::Result<Option<fulltext_tokens::WrittenText>, StatementError> {
     if !hooks.touches_virtual.load(Relaxed) {
         return Ok(None);
     }

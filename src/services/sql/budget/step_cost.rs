@@ -374,7 +374,7 @@ impl Program {
             }
             let ValueRef::Text(name) = row.get_ref(1)? else { continue };
             let name = std::str::from_utf8(name).unwrap_or_default();
-            let known = known.get(name).copied().unwrap_or(Known { price: PLAIN, may_jump: false });
+            let known = known.get(name).copied().unwrap_or(KnownInstruction { price: PLAIN, may_jump: false });
             let to = |p: i64| start + usize::try_from(p).unwrap_or(0);
             let mut jumps = Vec::new();
             if known.may_jump {
@@ -610,17 +610,17 @@ impl Program {
 
 /// What an instruction's name says about it.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct KnownInstruction {
     price: Price,
     /// It may jump to its second operand.
     may_jump: bool,
 }
 
-fn known_instructions() -> &'static BTreeMap<&'static str, Known> {
-    static KNOWN: OnceLock<BTreeMap<&str, Known>> = OnceLock::new();
+fn known_instructions() -> &'static BTreeMap<&'static str, KnownInstruction> {
+    static KNOWN: OnceLock<BTreeMap<&str, KnownInstruction>> = OnceLock::new();
     KNOWN.get_or_init(|| {
-        let mut known: BTreeMap<&str, Known> = BTreeMap::new();
-        let of = |price| Known { price, may_jump: false };
+        let mut known: BTreeMap<&str, KnownInstruction> = BTreeMap::new();
+        let of = |price| KnownInstruction { price, may_jump: false };
         known.extend(
             INSTRUCTIONS.iter().flat_map(|(names, price)| names.split(' ').map(move |name| (name, of(*price)))),
         );

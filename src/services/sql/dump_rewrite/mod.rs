@@ -22,7 +22,7 @@ mod script;
 mod tests;
 mod values;
 
-use self::definition::{Content, Definition, Form};
+use self::definition::{Content, Definition, VirtualTable};
 use self::rtree::Rtree;
 use self::script::Script;
 use self::values::{first_literal, schema_row, values};
@@ -150,7 +150,7 @@ impl<'a> Rewriter<'a> {
             table.insert_rows(script)?;
         }
         for table in open {
-            if let Form::Fulltext { content: Content::Elsewhere, .. } = table.definition.form {
+            if let VirtualTable::Fulltext { content: Content::Elsewhere, .. } = table.definition.form {
                 let name = quoted(&table.definition.name);
                 script.add(&["INSERT INTO ", &name, "(", &name, ") VALUES('rebuild')"])?;
             }
@@ -164,7 +164,7 @@ impl Table<'_> {
         let Definition { name, form, .. } = &self.definition;
         let quoted = quoted(name);
         match form {
-            Form::Fulltext { columns, .. } => {
+            VirtualTable::Fulltext { columns, .. } => {
                 for values in &self.content {
                     script.add(&["INSERT INTO ", &quoted, "(rowid", columns, ") ", values])?;
                 }
@@ -173,8 +173,8 @@ impl Table<'_> {
                 }
                 Ok(())
             }
-            Form::Rtree { coordinates, is_integer } => self.rtree.insert_all(name, *coordinates, *is_integer, script),
-            Form::Vocabulary => Ok(()),
+            VirtualTable::Rtree { coordinates, is_integer } => self.rtree.insert_all(name, *coordinates, *is_integer, script),
+            VirtualTable::Vocabulary => Ok(()),
         }
     }
 }
@@ -206,21 +206,21 @@ fn take<'a>(table: &mut Table<'a>, shadow: &'static str, values: Option<&'a str>
     }
     let values = values.ok_or_else(damaged)?;
     match (&table.definition.form, shadow) {
-        (Form::Fulltext { content: Content::None, .. }, "content" | "docsize" | "idx") => Err(format!(
+        (VirtualTable::Fulltext { content: Content::None, .. }, "content" | "docsize" | "idx") => Err(format!(
             "full-text table {name:.200} has an index without content, which cannot be loaded as text: make a file of \
              the dump (sqlite3 new.sqlite < dump.sql) and load that"
         )),
-        (Form::Fulltext { .. }, "content") => {
+        (VirtualTable::Fulltext { .. }, "content") => {
             table.content.push(values);
             Ok(())
         }
         // The version of the format is that of the program that writes it.
-        (Form::Fulltext { .. }, "config") if first_literal(values).as_deref() != Some("version") => {
+        (VirtualTable::Fulltext { .. }, "config") if first_literal(values).as_deref() != Some("version") => {
             table.settings.push(values);
             Ok(())
         }
-        (Form::Rtree { .. }, "node") => table.rtree.node(values).ok_or_else(damaged),
-        (Form::Rtree { .. }, "rowid") => table.rtree.row(values).ok_or_else(damaged),
+        (VirtualTable::Rtree { .. }, "node") => table.rtree.node(values).ok_or_else(damaged),
+        (VirtualTable::Rtree { .. }, "rowid") => table.rtree.row(values).ok_or_else(damaged),
         _ => Ok(()),
     }
 }

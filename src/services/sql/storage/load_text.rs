@@ -14,7 +14,7 @@ use crate::services::sql::budget::fulltext_writes;
 use crate::services::sql::budget::length_tiers;
 use crate::services::sql::budget::step_cost;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
-use crate::services::sql::commands::{Kind, Params, Statement};
+use crate::services::sql::commands::{RunKind, Params, Statement};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
@@ -180,7 +180,7 @@ impl Script<'_> {
             length_tiers::suits(hooks, tier, length_tiers::longest(hooks, &bare))?;
             let text = bare.sql;
             statement::fits(conn, hooks, &text, 0, tier)?;
-            let mut executor = Executor { conn, hooks, kind: Kind::Execute, limit: &mut AnswerLimit::new(0, 0) };
+            let mut executor = Executor { conn, hooks, kind: RunKind::Execute, limit: &mut AnswerLimit::new(0, 0) };
             match fulltext_writes::with_named_tokenizer(&text) {
                 Cow::Borrowed(_) => executor.write(one, &Params::None),
                 Cow::Owned(named) => {

@@ -4,7 +4,7 @@
 
 use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::Params;
-use crate::services::sql::{Answer, Command, Kind, Outcome, Run, Statement};
+use crate::services::sql::{Answer, Command, RunKind, Outcome, Run, Statement};
 
 /// Uses more than half of the budget.
 const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) INSERT INTO t SELECT max(x) FROM c";
@@ -12,7 +12,7 @@ const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM
 const SOME: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000) INSERT INTO t SELECT max(x) FROM c";
 
 fn run(sql: &[&str], is_transaction: bool) -> Command {
-    Command::Run(Run { is_transaction, ..request(sql, Kind::Execute, 1) })
+    Command::Run(Run { is_transaction, ..request(sql, RunKind::Execute, 1) })
 }
 
 fn node() -> Node {
@@ -101,7 +101,7 @@ fn commands_before_a_postponed_one_run_once() {
         sql: "INSERT INTO f VALUES(?)".into(),
         params: Params::Positional(vec![crate::services::sql::Value::Text("x y".to_string())]),
     };
-    let bound = Command::Run(Run { statements: vec![bound], ..request(&[], Kind::Execute, 1) });
+    let bound = Command::Run(Run { statements: vec![bound], ..request(&[], RunKind::Execute, 1) });
     let commands = [
         run(&[MUCH], false),
         bound,

@@ -7,7 +7,7 @@
 use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, Kind, Outcome};
+use crate::services::sql::{Answer, Command, Digest, RunKind, Outcome};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ fn node() -> Node {
 
 /// The outcome of a statement, and the time it took, including the checks after it. Its changes are rolled back.
 fn attempt(node: &mut Node, sql: &str) -> (Outcome, Duration) {
-    let mut run = request(&[sql, "SELECT this_undoes_it"], Kind::Execute, 1);
+    let mut run = request(&[sql, "SELECT this_undoes_it"], RunKind::Execute, 1);
     run.is_transaction = true;
     let begun = Instant::now();
     let now_ms = 1_700_000_000_000 + 1_000 * node.log.len() as u64;
@@ -125,7 +125,7 @@ fn changes_of_the_schema_cost_what_the_schema_is_large() {
     node.execute(&["CREATE TABLE t (a, b)"]);
     let ends = |node: &mut Node, statement: &dyn Fn(usize) -> String| {
         let all: Vec<String> = (0..3_000).map(statement).collect();
-        let mut run = request(&all.iter().map(String::as_str).collect::<Vec<_>>(), Kind::Execute, 1);
+        let mut run = request(&all.iter().map(String::as_str).collect::<Vec<_>>(), RunKind::Execute, 1);
         run.is_transaction = true;
         let now_ms = 1_000 * node.log.len() as u64;
         let said = node.run(now_ms, run);
@@ -342,7 +342,7 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
     let mut ask = |bytes: usize| {
         let sql = "INSERT INTO p SELECT count(*) FROM f WHERE f MATCH ?".to_string();
         let statement = Statement { sql, params: Params::Positional(vec![Value::Text(words(bytes))]) };
-        let run = Run { statements: vec![statement], ..request(&[], Kind::Execute, 1) };
+        let run = Run { statements: vec![statement], ..request(&[], RunKind::Execute, 1) };
         outcome_text(&node.run(1_800_000_000_000, run)[0])
     };
     assert_eq!(ask(40_000), format!("failed: {BUDGET_EXCEEDED}"));
@@ -437,7 +437,7 @@ fn each_full_text_table_names_its_tokenizer() {
 /// The number of these statements that a request may contain: all but the last succeed.
 fn count(node: &mut Node, statements: Vec<String>) -> usize {
     let all: Vec<&str> = statements.iter().map(String::as_str).collect();
-    let run = request(&all, Kind::Execute, 1);
+    let run = request(&all, RunKind::Execute, 1);
     let now_ms = 1_900_000_000_000 + 1_000 * node.log.len() as u64;
     node.run(now_ms, run).iter().take_while(|one| !matches!(one, Outcome::Failed(_))).count()
 }
@@ -583,7 +583,7 @@ fn instances_of_virtual_tables_that_undone_statements_leave_are_paid_for() {
     let many = |first: &str, statement: &str| {
         let mut all = vec![first];
         all.extend([statement; 700]);
-        request(&all, Kind::Execute, 1)
+        request(&all, RunKind::Execute, 1)
     };
     let is = |outcome: &Outcome, part: &str| matches!(outcome, Outcome::Failed(why) if why.contains(part));
     let table = "CREATE VIRTUAL TABLE f USING fts5(a)";
@@ -613,7 +613,7 @@ fn statements_undone_after_a_schema_change_pay_for_the_schema() {
     let run = |node: &mut Node, first: &str, statement: &str, is_transaction: bool| {
         let all: Vec<&str> = [first].into_iter().chain(std::iter::repeat_n(statement, 1_000)).collect();
         let now_ms = 1_000_000 + 1_000 * node.log.len() as u64;
-        let outcomes = node.run(now_ms, Run { is_transaction, ..request(&all, Kind::Execute, 1) });
+        let outcomes = node.run(now_ms, Run { is_transaction, ..request(&all, RunKind::Execute, 1) });
         outcomes.iter().take_while(|outcome| !outcome_text(outcome).contains("not executed")).count()
     };
     // The schema stays as it is: nothing is read again.
@@ -624,8 +624,8 @@ fn statements_undone_after_a_schema_change_pay_for_the_schema() {
     let executed = run(&mut node, "CREATE TABLE new2(a)", &long, false);
     assert!((2..20).contains(&executed), "{executed}");
     // The next request of the same entry does not pay for it.
-    let cheap = request(&[failing; 100], Kind::Execute, 1);
-    let change = request(&["CREATE TABLE new3(a)"], Kind::Execute, 1);
+    let cheap = request(&[failing; 100], RunKind::Execute, 1);
+    let change = request(&["CREATE TABLE new3(a)"], RunKind::Execute, 1);
     let now_ms = 1_000_000 + 1_000 * node.log.len() as u64;
     let answers = node.entry(now_ms, &[Command::Run(change), Command::Run(cheap)]);
     let Answer::Results(outcomes) = answer(answers[1].clone()) else { panic!("{answers:?}") };
@@ -633,8 +633,8 @@ fn statements_undone_after_a_schema_change_pay_for_the_schema() {
     // A schema change is paid for before it is made: with little left it waits, and nothing is read.
     let much = "INSERT INTO t0_1(b) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) \
         SELECT max(x) FROM c";
-    let much = Command::Run(request(&[much], Kind::Execute, 1));
-    let change = Command::Run(request(&["CREATE TABLE new4(a)", failing], Kind::Execute, 1));
+    let much = Command::Run(request(&[much], RunKind::Execute, 1));
+    let change = Command::Run(request(&["CREATE TABLE new4(a)", failing], RunKind::Execute, 1));
     let answers = node.entry(now_ms + 1_000, &[much, change]);
     assert!(matches!(answer(answers[1].clone()), Answer::Busy { .. }), "{answers:?}");
     let before = node.registry.digests();

@@ -7,7 +7,7 @@ use super::script_runner::{Node, outcome_text, request, results};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::{Command, Kind, Params, Statement, Value};
+use crate::services::sql::{Command, RunKind, Params, Statement, Value};
 use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, Result, params_from_iter};
 use std::sync::Arc;
@@ -169,7 +169,7 @@ fn unproven_date_expressions_run_where_sqlite_refuses_the_clock() {
     use crate::services::sql::connection::dates::Dates;
     let dates = Dates::new(&Arc::new(HookState::default()));
     dates.hooks.begin(AT_MS, 0, STEPS_MAX);
-    let text = |text: &str| crate::services::sql::connection::dates::Raw::Text(text.as_bytes().to_vec());
+    let text = |text: &str| crate::services::sql::connection::dates::DateValue::Text(text.as_bytes().to_vec());
     for args in [&[text("now")][..], &[text("subsec")], &[text("2020-01-01"), text("localtime")]] {
         let why = dates.compute("datetime", args).unwrap_err().to_string();
         assert!(why.contains("would read the clock"), "{why}");
@@ -205,7 +205,7 @@ fn every_path_takes_the_time_of_the_entry() {
             "INSERT INTO c VALUES('2001-02-03 04:05:06')",
             "INSERT INTO r SELECT (SELECT max(datetime(w)) FROM words WHERE datetime(w) <= datetime('now'))",
         ],
-        Kind::Execute,
+        RunKind::Execute,
         1,
     );
     run.statements.push(bound);

@@ -10,7 +10,7 @@ use crate::services::sql::connection::catalogue;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::InternalStatements;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::{Command, Database, Kind};
+use crate::services::sql::{Command, Database, RunKind};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ fn a_restart_after_each_command_makes_no_difference() {
         let mut replies = Vec::new();
         for (way, node) in nodes.iter_mut().enumerate() {
             replies.push(
-                node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], Kind::Request, 5))]),
+                node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], RunKind::Request, 5))]),
             );
             match way {
                 0 => {}
@@ -124,7 +124,7 @@ fn a_restart_after_each_command_makes_no_difference() {
 /// A write ends after the same step on every node, also if full-text tables keep prepared statements.
 #[test]
 fn a_runaway_ends_at_the_same_step_whatever_was_before() {
-    let run = |sql: &[&str]| Command::Run(request(sql, Kind::Request, 3));
+    let run = |sql: &[&str]| Command::Run(request(sql, RunKind::Request, 3));
     // How many iterations of a limited loop fit the budget: found by bisection, on a node with a history and on one
     // without.
     let comes_to = |is_busy: bool| {
@@ -282,7 +282,7 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
             [1],
     );
     assert!(made.contains("may differ between nodes"), "{made}");
-    let both = request(&["INSERT INTO t VALUES(1)", "SELECT * FROM v"], Kind::Request, 1);
+    let both = request(&["INSERT INTO t VALUES(1)", "SELECT * FROM v"], RunKind::Request, 1);
     let said = outcome_text(&node.run(1_000_000, both)[1]);
     assert!(said.contains("appears more than four times"), "{said}");
     for fine in [

@@ -5,7 +5,7 @@
 use super::script_runner::{Node, outcome_text, request};
 use crate::services::registry::Registry;
 use crate::services::sql::{
-    Checkpointer, Command, Database, Files, Kind, LongRows, Outcome, Reader, Statement, bare_image,
+    Checkpointer, Command, Database, Files, RunKind, LongRows, Outcome, Reader, Statement, bare_image,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -159,7 +159,7 @@ fn a_file_copied_at_any_moment_can_be_continued() {
             n if n % 3 == 0 => "UPDATE t SET n = n / 2 + 1",
             _ => "INSERT INTO t DEFAULT VALUES",
         };
-        let command = [Command::Run(request(&[sql], Kind::Execute, number))];
+        let command = [Command::Run(request(&[sql], RunKind::Execute, number))];
         assert_eq!(node.entry(number * 1000, &command), model.entry(number * 1000, &command));
         if number % 7 == 3 {
             node.take_snapshot();

@@ -2,7 +2,7 @@
 
 use super::script_runner::{Node, answer, outcome_text, load_file, request};
 use crate::services::sql::commands::STEPS_MAX;
-use crate::services::sql::{Answer, Command, Kind, Outcome};
+use crate::services::sql::{Answer, Command, RunKind, Outcome};
 use rusqlite::{Connection, MAIN_DB};
 use std::process;
 
@@ -17,7 +17,7 @@ fn enforcing() -> Node {
 }
 
 fn run(sql: &str) -> Command {
-    Command::Run(request(&[sql], Kind::Execute, 1))
+    Command::Run(request(&[sql], RunKind::Execute, 1))
 }
 
 fn is_broken(outcome: &Outcome) -> bool {

@@ -6,7 +6,7 @@ use super::script_runner::{Node, answer, outcome_text, request, results};
 use crate::planted_bugs::SqlBugs;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, Kind, Params, Run, Statement, Value};
+use crate::services::sql::{Answer, Command, Digest, RunKind, Params, Run, Statement, Value};
 use std::time::Instant;
 
 fn ran_away() -> String {
@@ -224,7 +224,7 @@ fn views_upon_views_end() {
         node.execute(&[&format!("CREATE VIEW e{level} AS SELECT x.a FROM e{below} x, e{below} y")]);
     }
     let (few, many) = ("SELECT * FROM e3", "SELECT * FROM e12");
-    let asked = request(&[&[few, "SELECT * FROM e29"], &[many; 2000][..]].concat(), Kind::Request, 1);
+    let asked = request(&[&[few, "SELECT * FROM e29"], &[many; 2000][..]].concat(), RunKind::Request, 1);
     let begun = Instant::now();
     let said: Vec<String> = node.run(1, asked).iter().map(outcome_text).collect();
     println!("{:?}", begun.elapsed());
@@ -249,7 +249,7 @@ fn an_index_without_segments_is_no_full_disk() {
     let mut failed = None;
     for _ in 0..3 {
         // The commands of an entry whose transaction SQLite rolls back are run again.
-        let commands = [request(&before, Kind::Execute, 1), request(&words, Kind::Execute, 2)].map(Command::Run);
+        let commands = [request(&before, RunKind::Execute, 1), request(&words, RunKind::Execute, 2)].map(Command::Run);
         let said: Vec<String> = node
             .entry(1_000 * node.log.len() as u64, &commands)
             .into_iter()
@@ -332,7 +332,7 @@ fn copied_bytes_are_counted() {
     let mut node = Node::default();
     node.execute(&["CREATE TABLE a (x)", "CREATE TABLE b (x)", "INSERT INTO a VALUES(zeroblob(1000000))"]);
     let growing = ["INSERT INTO b SELECT * FROM a", "INSERT INTO a SELECT * FROM b"].repeat(12);
-    let said = node.run(1, request(&growing, Kind::Execute, 1));
+    let said = node.run(1, request(&growing, RunKind::Execute, 1));
     assert!(said.iter().any(|one| outcome_text(one) == ran_away()), "the statements would write 75 GB");
     let rows = outcome_text(&node.read("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"));
     let rows: u64 = rows.rsplit("  ").next().unwrap().parse().unwrap();
@@ -377,7 +377,7 @@ fn endless_single_steps_are_stopped() {
     };
     let params = Params::Positional(vec![object(0), object(1_000_000)]);
     let sql = "INSERT INTO big VALUES(length(json_patch(?, ?)))".to_string();
-    let run = Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: Kind::Execute, seed: 1 };
+    let run = Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: RunKind::Execute, seed: 1 };
     assert_eq!(outcome_text(&node.run(1, run)[0]), ran_away());
     let group = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 40000) \
                  SELECT length(json_group_array(hex(zeroblob(32000)))) FROM c";
@@ -390,11 +390,11 @@ fn endless_single_steps_are_stopped() {
     node.execute(&["CREATE TABLE args (hay, needle, b, array)"]);
     let sql = "INSERT INTO args VALUES(?, ?, ?, ?)".to_string();
     let statement = Statement { sql, params: Params::Positional(long) };
-    node.run(1, Run { statements: vec![statement], is_transaction: false, kind: Kind::Execute, seed: 1 });
+    node.run(1, Run { statements: vec![statement], is_transaction: false, kind: RunKind::Execute, seed: 1 });
     let mut fifty = |what: &str| {
         let sql = format!("INSERT INTO big SELECT {what} FROM args");
         let now_ms = 1_000 * node.log.len() as u64;
-        let said = node.run(now_ms, request(&[sql.as_str()].repeat(50), Kind::Execute, 1));
+        let said = node.run(now_ms, request(&[sql.as_str()].repeat(50), RunKind::Execute, 1));
         said.iter().map(outcome_text).collect::<Vec<String>>()
     };
     let said = fifty("length(replace(hay, 'a', b))");
@@ -471,7 +471,7 @@ fn functions_of_ours_answer_as_sqlite_does() {
     for what in asked {
         let sql = format!("SELECT typeof(it), hex(it) FROM (SELECT {what} AS it)");
         let theirs = plain.query_row(&sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
-        let ours = outcome_text(&node.run(1, request(&[&sql], Kind::Query, 1))[0]);
+        let ours = outcome_text(&node.run(1, request(&[&sql], RunKind::Query, 1))[0]);
         match theirs {
             Ok((kind, hex)) => {
                 assert!(ours.ends_with(&format!("'{kind}' | '{hex}'")), "{what}: {ours}, not {kind} {hex}")

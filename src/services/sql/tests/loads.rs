@@ -9,7 +9,7 @@ use super::script_runner::{Node, answer, outcome_text, request};
 use crate::lab::poll::wait_until;
 use crate::services::registry::Registry;
 use crate::services::sql::commands::STAGE_BYTES_MAX;
-use crate::services::sql::{Answer, Command, Database, Files, Kind};
+use crate::services::sql::{Answer, Command, Database, Files, RunKind};
 use rusqlite::{Connection, MAIN_DB};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn put_in_place(load: u64, image: &[u8]) -> Command {
 }
 
 fn run(sql: &str) -> Command {
-    Command::Run(request(&[sql], Kind::Execute, 1))
+    Command::Run(request(&[sql], RunKind::Execute, 1))
 }
 
 fn done(node: &mut Node, command: Command) -> Answer {

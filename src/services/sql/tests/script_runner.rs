@@ -11,7 +11,7 @@ use crate::services::Reply;
 use crate::services::registry::{Registry, encode_batch};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
-    Answer, Command, Database, Kind, Outcome, Params, Query, Run, Statement, Value, rewritten_dump,
+    Answer, Command, Database, RunKind, Outcome, Params, Query, Run, Statement, Value, rewritten_dump,
 };
 use crate::types::Index;
 use std::error::Error;
@@ -58,7 +58,7 @@ impl Node {
     /// Runs statements without parameters.
     pub fn execute(&mut self, sql: &[&str]) -> Vec<Outcome> {
         let seed = self.log.len() as u64;
-        self.run(1_000 * seed, request(sql, Kind::Execute, seed))
+        self.run(1_000 * seed, request(sql, RunKind::Execute, seed))
     }
 
     pub fn read(&self, sql: &str) -> Outcome {
@@ -106,7 +106,7 @@ impl Node {
     }
 }
 
-pub fn request(sql: &[&str], kind: Kind, seed: u64) -> Run {
+pub fn request(sql: &[&str], kind: RunKind, seed: u64) -> Run {
     let statements = sql.iter().map(|sql| Statement::bare(*sql)).collect();
     Run { statements, is_transaction: false, kind, seed }
 }
@@ -195,9 +195,9 @@ impl goldenscript::Runner for ScriptRunner {
             words.iter().map(|sql| Statement { sql: sql.clone(), params: params.clone() }).collect()
         };
         let kind = match line.name.as_str() {
-            "execute" => Some(Kind::Execute),
-            "request" => Some(Kind::Request),
-            "strong" => Some(Kind::Query),
+            "execute" => Some(RunKind::Execute),
+            "request" => Some(RunKind::Request),
+            "strong" => Some(RunKind::Query),
             _ => None,
         };
         if let Some(kind) = kind {
