@@ -81,7 +81,7 @@ pub const HTTP_LINGER_MAX: Duration = Duration::from_secs(30);
 /// The same without a byte.
 pub const HTTP_LINGER_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the
-/// address that has the most of them gives one up (`node/shared/reserved_slots.rs`).
+/// address that has the most of them gives one up (`node/reserved_slots.rs`).
 pub const RESERVED_CONNECTIONS: usize = 64;
 /// Time for the request on such a connection to arrive: the next one waits for its place.
 pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ use super::shared::link::Link;
 use super::shared::memory::MemoryBudget;
 use super::shared::messages::GossipInput;
 use super::shared::request::{Answered, Operation, ReplyTo, Waiter};
-use super::shared::reserved_slots::ReservedSlots;
+use super::reserved_slots::ReservedSlots;
 use super::spawn;
 use super::threads::watch;
 use super::views::chat_feed::ChatReader;

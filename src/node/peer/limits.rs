@@ -8,7 +8,7 @@
 //! than that member may have, but it cannot cause a connection to be closed over which something is received.
 //!
 //! Invariant: P1 there are no more than [`UNKNOWN_CONNECTIONS_MAX`] unknown connections, each with a small buffer.
-//! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
+//! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/peer/frame_memory.rs`).
 
 use crate::lock::{Mutex, lock};
 use crate::types::Identity;

@@ -97,7 +97,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge(
             "phalanx_peer_frames_bytes",
             "Bytes of large frames of peers on their way in",
-            shared.peer_frames.used() as u64,
+            shared.frame_memory.used() as u64,
         ),
         counter("phalanx_memory_refused_total", "Times that a connection could not hold more", shared.memory.refused()),
         counter(

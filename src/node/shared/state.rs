@@ -9,7 +9,7 @@ use super::inboxes::Inboxes;
 use super::link::{HeardTimes, Link};
 use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
-use super::peer_frames::PeerFrames;
+use crate::node::peer::frame_memory::FrameMemory;
 use super::stopper::Stopper;
 use crate::cluster::config_file::Projection;
 use crate::cluster::dispatch::Dispatch;
@@ -191,7 +191,7 @@ pub struct Shared {
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Permit,
     /// Memory for large frames that peers are sending.
-    pub peer_frames: PeerFrames,
+    pub frame_memory: FrameMemory,
     /// Datagrams of links that lose packets.
     pub datagrams: Datagrams,
     /// Members that this node has admitted and that were not heard yet.
@@ -295,7 +295,7 @@ impl Shared {
             hosted: Hosted::default(),
             stopper: parts.stopper,
             incoming_snapshot: Permit::new(),
-            peer_frames: PeerFrames::default(),
+            frame_memory: FrameMemory::default(),
             datagrams: parts.datagrams,
             silent_learners: Mutex::default(),
             started: Instant::now(),

@@ -106,7 +106,7 @@ fn share_of(client: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::shared::reserved_slots::*;
+    use crate::node::reserved_slots::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
