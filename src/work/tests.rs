@@ -11,7 +11,8 @@ mod places;
 mod probes;
 mod start;
 
-use super::run::{Attempt, OutputStream};
+use super::monitor::OutputStream;
+use super::run::Attempt;
 use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
 use super::sandbox::{SandboxLimits, Sandbox};
 use super::scratch::{Scratch, is_mounted_from};

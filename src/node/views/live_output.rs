@@ -7,7 +7,7 @@
 
 use crate::lock::{Mutex, lock, wait_while};
 use crate::services::jobs::JobId;
-pub use crate::work::run::OutputStream;
+pub use crate::work::monitor::OutputStream;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar};
 use std::time::Instant;

@@ -5,7 +5,7 @@ use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, 
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
-use crate::work::run::OutputStream;
+use crate::work::monitor::OutputStream;
 use crate::work::sandbox::{SandboxLimits, Sandbox};
 use crate::work::scratch::{self, Scratch};
 use std::time::{Duration, Instant};
