@@ -4,7 +4,8 @@
 //! Not here: the transaction around it, and the handling of its failure (`apply.rs`, `reader.rs`).
 
 use super::answer_limit::AnswerLimit;
-use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
+use super::budget::prices::{self, Price};
+use super::budget::step_cost::{Program, STEPS_PER_INSTRUCTION};
 use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
 use super::budget::{
     fulltext_matches, fulltext_settings, fulltext_tokens, fulltext_writes, length_tiers, schema_changes,
@@ -88,7 +89,7 @@ impl Executor<'_, '_> {
             return Err(StatementError::BudgetExceeded);
         }
         let on_error = |error: Error| classify(hooks, &error);
-        hooks.set_price(step_cost::PLANNED);
+        hooks.set_price(prices::PLANNED);
         let sql = fulltext_writes::with_named_tokenizer(&statement.sql);
         let mut batch = Batch::new(conn, &sql);
         let Some(mut prepared) = batch.next().map_err(on_error)? else {
@@ -102,7 +103,7 @@ impl Executor<'_, '_> {
         if hooks.passes_over.load(Relaxed) {
             return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
         }
-        hooks.set_price(step_cost::PLAIN);
+        hooks.set_price(prices::PLAIN);
         match tier {
             Some(tier) => {
                 length_tiers::suits(hooks, tier, 0)?;

@@ -13,7 +13,7 @@
 //! (`node/sql/handle.rs`).
 
 use super::long_rows::{LONG_BYTES, LongRows, row_length};
-use super::step_cost::JUMPS;
+use super::prices::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
 use crate::services::sql::commands::{RunKind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};

@@ -12,7 +12,7 @@ use super::dump_lines::{self, Piece};
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::fulltext_writes;
 use crate::services::sql::budget::length_tiers;
-use crate::services::sql::budget::step_cost;
+use crate::services::sql::budget::prices;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
 use crate::services::sql::commands::{RunKind, Params, Statement};
 use crate::services::sql::connection::foreign_keys;
@@ -165,11 +165,11 @@ impl Script<'_> {
             if prepared.is_some() {
                 recorded.restore(hooks);
             } else {
-                hooks.set_price(step_cost::PLANNED);
+                hooks.set_price(prices::PLANNED);
                 prepared = batch.next().map_err(on_error)?;
                 recorded = Recorded::of(hooks);
             }
-            hooks.set_price(step_cost::PLAIN);
+            hooks.set_price(prices::PLAIN);
             let Some(one) = &mut prepared else { return Ok(false) };
             if hooks.passes_over.load(Relaxed) {
                 return Ok(true);
