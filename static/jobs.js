@@ -61,26 +61,26 @@ const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
   }
 
   /** A job stays in the box in which it began: the others do not move up when one ends. */
-  function seat(before, row) {
+  function placeJobs(before, row) {
     const count = Math.min(BOXES_MAX, Math.max(row.slots, row.running.length));
-    const seats = Array.from({ length: count }, (_, at) => (row.running.includes(before[at]) ? before[at] : null));
-    const others = row.running.filter((job) => !seats.includes(job));
-    return seats.map((job) => job ?? others.shift() ?? null);
+    const places = Array.from({ length: count }, (_, at) => (row.running.includes(before[at]) ? before[at] : null));
+    const others = row.running.filter((job) => !places.includes(job));
+    return places.map((job) => job ?? others.shift() ?? null);
   }
 
   function drawWorker(row) {
     const part = workers.get(row.id);
-    const seats = seat(part.jobs, row);
-    while (part.boxes.children.length > seats.length) part.boxes.lastChild.remove();
-    seats.forEach((job, at) => {
+    const places = placeJobs(part.jobs, row);
+    while (part.boxes.children.length > places.length) part.boxes.lastChild.remove();
+    places.forEach((job, at) => {
       const box = part.boxes.children[at];
       if (box && part.jobs[at] === job) return;
       const next = job === null ? make("li", "slot", make("span", "unseen", "free")) : make("li", "slot is-taken", jobLink(job, String(job)));
       if (box) box.replaceWith(next);
       else part.boxes.append(next);
     });
-    part.jobs = seats;
-    const hidden = Math.max(row.slots, row.running.length) - seats.length;
+    part.jobs = places;
+    const hidden = Math.max(row.slots, row.running.length) - places.length;
     part.more.hidden = hidden <= 0;
     set(part.more, `and ${plural(hidden, "slot")} more`);
     part.root.classList.toggle("is-gone", !row.is_here);

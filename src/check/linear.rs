@@ -33,7 +33,7 @@ pub struct Judgement {
 }
 
 /// Checks a history of registers that start empty. `steps_max` bounds the search of each key.
-pub fn judge(operations: &[Operation], steps_max: u64) -> Judgement {
+pub fn check_history(operations: &[Operation], steps_max: u64) -> Judgement {
     let mut by_key: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in operations {
         let says_nothing = matches!(operation.action, Action::Read(_)) && operation.return_us.is_none();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn verdict(history: &[Operation]) -> Verdict {
-        judge(history, STEPS_MAX).verdict
+        check_history(history, STEPS_MAX).verdict
     }
 
     fn add(client: u64, sum: impl Into<Option<i64>>, call_us: u64, return_us: impl Into<Option<u64>>) -> Operation {
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_stale_read_is_a_violation() {
         let judgement =
-            judge(&[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)], STEPS_MAX);
+            check_history(&[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)], STEPS_MAX);
         assert_eq!(judgement.verdict, Verdict::Violation);
         assert!(judgement.why.unwrap().contains("client 2"));
     }
@@ -372,7 +372,7 @@ mod tests {
     fn keys_are_checked_separately() {
         let mut other = read(2, None, 2, 3);
         other.key = "other".into();
-        let judgement = judge(&[write(1, "a", 0, 1), other, read(2, "a", 4, 5)], STEPS_MAX);
+        let judgement = check_history(&[write(1, "a", 0, 1), other, read(2, "a", 4, 5)], STEPS_MAX);
         assert_eq!(judgement.verdict, Verdict::Ok);
     }
 
@@ -381,8 +381,8 @@ mod tests {
         let many: Vec<Operation> = (0..12).map(|n| write(n, &n.to_string(), 0, 100)).collect();
         let mut history = many.clone();
         history.push(read(99, "nobody's", 200, 300));
-        assert_eq!(judge(&history, 100).verdict, Verdict::Undecided);
-        assert_eq!(judge(&history, STEPS_MAX).verdict, Verdict::Violation);
+        assert_eq!(check_history(&history, 100).verdict, Verdict::Undecided);
+        assert_eq!(check_history(&history, STEPS_MAX).verdict, Verdict::Violation);
     }
 
     /// Random histories made by a real register are accepted; with one answer falsified most are not.

@@ -254,8 +254,8 @@ impl ClusterClient {
         self.decoded(&Request::once(method, path, body).at_most_once(), code::UNKNOWN)
     }
 
-    /// `strange`: the exit code for a body that is not of type `T`.
-    fn decoded<T: DeserializeOwned>(&self, request: &Request, strange: u8) -> Result<Answer<T>, Fault> {
+    /// `unexpected`: the exit code for a body that is not of type `T`.
+    fn decoded<T: DeserializeOwned>(&self, request: &Request, unexpected: u8) -> Result<Answer<T>, Fault> {
         let raw = self.exchange(request)?;
         if !(200..=299).contains(&raw.status) {
             return Err(raw.fault());
@@ -264,7 +264,7 @@ impl ClusterClient {
         let value = serde_json::from_slice(body).map_err(|e| {
             let message = format!("{} answered {} with an unexpected body: {e}", raw.from, raw.status);
             Fault::new(
-                strange,
+                unexpected,
                 message,
                 "check that the node has the same version; phalanx status and phalanx events show the current state",
             )

@@ -123,7 +123,7 @@ struct KnownNode {
     row: GossipRow,
     /// When its counter increased at this node.
     moved: Rhythm,
-    pulse: PeerState,
+    state: PeerState,
 }
 
 /// One node's view of all others, from gossip.
@@ -178,8 +178,8 @@ impl Gossip {
         row.uuid = self.me.uuid;
         let mut edges = Vec::new();
         for (&id, known) in &mut self.known {
-            if known.pulse == PeerState::Alive && known.moved.silence_ms(now_ms) >= self.fail_after_ms {
-                known.pulse = PeerState::Failed { since_ms: now_ms };
+            if known.state == PeerState::Alive && known.moved.silence_ms(now_ms) >= self.fail_after_ms {
+                known.state = PeerState::Failed { since_ms: now_ms };
                 edges.push(Edge::Failed { id, is_refused: false });
             }
         }
@@ -220,29 +220,29 @@ impl Gossip {
     pub fn refused(&mut self, now_ms: u64, id: NodeId) -> Option<Edge> {
         let known = self.known.get_mut(&id)?;
         let deaf_until_ms = now_ms + self.fail_after_ms;
-        let (since_ms, edge) = match known.pulse {
+        let (since_ms, edge) = match known.state {
             PeerState::Alive => (now_ms, Some(Edge::Failed { id, is_refused: true })),
             PeerState::Failed { since_ms } | PeerState::Refused { since_ms, .. } => (since_ms, None),
         };
-        known.pulse = PeerState::Refused { since_ms, deaf_until_ms };
+        known.state = PeerState::Refused { since_ms, deaf_until_ms };
         self.note_edges(now_ms, edge.as_slice());
         edge
     }
 
     /// Whether a row of the node was received recently. Always true for this node.
     pub fn is_online(&self, id: NodeId) -> bool {
-        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == PeerState::Alive)
+        id == self.me.id || self.known.get(&id).is_some_and(|k| k.state == PeerState::Alive)
     }
 
     /// Whether the node is online and its newest row is no older than is usual for it. Always true for this node.
     pub fn is_fresh(&self, now_ms: u64, id: NodeId) -> bool {
-        let is_fresh = |k: &KnownNode| k.pulse == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
+        let is_fresh = |k: &KnownNode| k.state == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
         id == self.me.id || self.known.get(&id).is_some_and(is_fresh)
     }
 
     /// Returns another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
-        let leads = |known: &&KnownNode| known.pulse == PeerState::Alive && known.row.role == Role::Leader;
+        let leads = |known: &&KnownNode| known.state == PeerState::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
@@ -273,7 +273,7 @@ impl Gossip {
     /// Returns for every other node, by id: its newest row, whether it is online, and the milliseconds since its
     /// counter increased.
     pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
-        self.known.values().map(|k| (&k.row, k.pulse == PeerState::Alive, k.moved.silence_ms(now_ms))).collect()
+        self.known.values().map(|k| (&k.row, k.state == PeerState::Alive, k.moved.silence_ms(now_ms))).collect()
     }
 
     /// Returns the received rows, newest first.
@@ -303,13 +303,13 @@ impl Gossip {
     }
 
     fn rows(&self) -> impl Iterator<Item = &KnownNode> {
-        self.known.values().filter(|known| known.pulse == PeerState::Alive)
+        self.known.values().filter(|known| known.state == PeerState::Alive)
     }
 
     fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
         let bounds = self.bounds;
         let Some(known) = self.known.get_mut(&row.id) else {
-            let known = KnownNode { row: row.clone(), moved: Rhythm::new(now_ms), pulse: PeerState::Alive };
+            let known = KnownNode { row: row.clone(), moved: Rhythm::new(now_ms), state: PeerState::Alive };
             self.known.insert(row.id, known);
             self.remember(row);
             self.note_heard(now_ms, from, row);
@@ -318,7 +318,7 @@ impl Gossip {
         let is_first_hand = from == row.id;
         // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock
         // from which that process began to count may have been wrong.
-        let has_begun_anew = is_first_hand && known.pulse != PeerState::Alive && row.counter != known.row.counter;
+        let has_begun_anew = is_first_hand && known.state != PeerState::Alive && row.counter != known.row.counter;
         if row.counter <= known.row.counter && !has_begun_anew {
             return None;
         }
@@ -326,7 +326,7 @@ impl Gossip {
         self.remember(row);
         let known = self.known.get_mut(&row.id)?;
         let mut edge = None;
-        match known.pulse {
+        match known.state {
             PeerState::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,
             PeerState::Failed { since_ms } | PeerState::Refused { since_ms, .. } => {
                 let down_ms = now_ms.saturating_sub(since_ms);
@@ -334,7 +334,7 @@ impl Gossip {
             }
             PeerState::Alive => {}
         }
-        known.pulse = PeerState::Alive;
+        known.state = PeerState::Alive;
         known.moved.on_message(now_ms, bounds);
         self.note_heard(now_ms, from, row);
         edge

@@ -59,7 +59,7 @@ struct Tally {
 }
 
 /// Compares the reports. `voters` is the number of all voters, including those without a report.
-pub fn judge(voters: usize, node_reports: &[NodeReport<'_>]) -> Findings {
+pub fn compare_reports(voters: usize, node_reports: &[NodeReport<'_>]) -> Findings {
     let indexes: BTreeSet<Index> = node_reports
         .iter()
         .filter(|node_report| node_report.is_voter)
@@ -180,7 +180,7 @@ mod tests {
                 report,
             })
             .collect();
-        judge(voters, &node_reports)
+        compare_reports(voters, &node_reports)
     }
 
     fn corrupt(findings: &Findings) -> Vec<(u64, u64, Vec<u8>)> {

@@ -38,7 +38,7 @@ struct SentLine {
     line: Line,
 }
 
-fn trouble(fault: ClientError) -> LabError {
+fn lab_error(fault: ClientError) -> LabError {
     LabError::Answer(fault.to_string())
 }
 
@@ -102,12 +102,12 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
         let mut chat = Chat::new(cluster.addresses());
         chat.client.within = Some(PATIENCE);
         chat.client.go_to(place);
-        let account = chat.sign_up(name, &format!("{name}'s secret")).map_err(trouble)?;
+        let account = chat.sign_up(name, &format!("{name}'s secret")).map_err(lab_error)?;
         let stream = chat.follow(Some(0));
         let id = match room {
-            None => chat.post("rooms", &json!({"name": "agora"})).map_err(trouble)?["conversation"].as_u64(),
+            None => chat.post("rooms", &json!({"name": "agora"})).map_err(lab_error)?["conversation"].as_u64(),
             Some(id) => {
-                chat.post(&format!("rooms/{id}/join"), &json!({})).map_err(trouble)?;
+                chat.post(&format!("rooms/{id}/join"), &json!({})).map_err(lab_error)?;
                 Some(id)
             }
         };
@@ -131,7 +131,7 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<SentLine>, say: &mut d
                     _ => format!("{} to all, {round}: {when}", person.name),
                 };
                 let begun = Instant::now();
-                let sent = person.chat.send(&to, &text).map_err(trouble)?;
+                let sent = person.chat.send(&to, &text).map_err(lab_error)?;
                 slowest = slowest.max(begun.elapsed());
                 let number = |name: &str| sent[name].as_u64().unwrap_or(0);
                 let is_for = |name: &&str| matches!(to, Recipient::Room(_)) || [person.name, other].contains(name);
@@ -150,12 +150,12 @@ fn check(people: &mut [Person], said: &[SentLine], faults: &mut Vec<String>, say
     for person in people {
         let wanted = wanted(said, person.name);
         listen(person, wanted.len());
-        let inbox = person.chat.get("conversations").map_err(trouble)?;
+        let inbox = person.chat.get("conversations").map_err(lab_error)?;
         let rows = inbox["conversations"].as_array().cloned().unwrap_or_default();
         let mine: Vec<u64> = rows.iter().filter_map(|row| row["conversation"].as_u64()).collect();
         let mut kept = Vec::new();
         for id in &mine {
-            kept.extend(person.chat.all_of(*id).map_err(trouble)?.iter().map(|message| line(*id, message)));
+            kept.extend(person.chat.all_of(*id).map_err(lab_error)?.iter().map(|message| line(*id, message)));
         }
         let found = [("history", compare(&wanted, &kept)), ("stream", compare(&wanted, &person.heard))];
         let word = if found.iter().all(|(_, why)| why.is_none()) { "ok " } else { "BAD" };

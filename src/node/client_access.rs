@@ -107,7 +107,7 @@ impl ClientAccess {
             return PasswordCheck::Right;
         }
         let from = network(from);
-        let (check, is_first) = self.judge(&mut lock(&self.tries), from, is_right, now);
+        let (check, is_first) = self.decide(&mut lock(&self.tries), from, is_right, now);
         if is_first {
             log::warn!(
                 "wrong client_password from {from} ({port} port); further ones are slowed down, and not logged before \
@@ -120,7 +120,7 @@ impl ClientAccess {
 
     /// What the client gets, and whether it is the first wrong password of this address in a while. One decision
     /// after another: tries that arrive together are counted before the next one is judged.
-    fn judge(
+    fn decide(
         &self,
         tries: &mut BTreeMap<IpAddr, Tries>,
         from: IpAddr,
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn the_first_wrong_password_of_a_burst_is_logged() {
         let (access, now) = (access(), Instant::now());
-        let told = |from: &str, now| access.judge(&mut lock(&access.tries), network(ip(from)), false, now).1;
+        let told = |from: &str, now| access.decide(&mut lock(&access.tries), network(ip(from)), false, now).1;
         assert!(told("10.0.0.9", now) && !told("10.0.0.9", now + FORGET_AFTER / 2));
         assert!(!told("10.0.0.9", now + FORGET_AFTER), "half a minute after the last one");
         assert!(told("10.0.0.9", now + 2 * FORGET_AFTER), "a minute after the last one");

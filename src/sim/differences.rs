@@ -16,7 +16,7 @@ use super::model::services::{Body, Command};
 use super::steps::workers::FIRST_WORD;
 use super::violation::{CheckResult, violation};
 use super::world::{SimEvent, World};
-use crate::cluster::integrity::{Findings, NodeReport, judge};
+use crate::cluster::integrity::{Findings, NodeReport, compare_reports};
 use crate::raft::{Payload, Role};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
@@ -101,7 +101,7 @@ impl World {
                 report: &process.report,
             })
             .collect();
-        Some(judge(membership.voters.len(), &node_reports))
+        Some(compare_reports(membership.voters.len(), &node_reports))
     }
 
     fn compare(&mut self, node: usize) -> CheckResult {

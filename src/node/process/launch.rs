@@ -156,7 +156,7 @@ impl Services {
         match store.newest_snapshot()? {
             Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
                 Ok(damaged) => LaunchError::from(damaged),
-                Err(strange) => LaunchError::Snapshot(strange),
+                Err(other) => LaunchError::Snapshot(other),
             })?,
             None => registry.begin_anew().map_err(LaunchError::Database)?,
         }

@@ -10,7 +10,7 @@
 //! transfer (`rebuild.rs`).
 
 use super::{rebuild, writer};
-use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, judge};
+use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, compare_reports};
 use crate::lock::lock;
 use crate::node::shared::Shared;
 use crate::node::shared::cluster_state::is_member_online;
@@ -109,7 +109,7 @@ impl Checkpoints {
                 report,
             })
             .collect();
-        judge(membership.voters.len(), &node_reports)
+        compare_reports(membership.voters.len(), &node_reports)
     }
 
     fn judge_split(&self, findings: &Findings) {

@@ -164,7 +164,7 @@ mod tests {
     use crate::services::chat::{Command, Target, names};
     use crate::types::Stamp;
 
-    fn say(chat: &mut Chat, text: &str) {
+    fn post(chat: &mut Chat, text: &str) {
         let to = Target::Account("bob".to_string());
         chat.run(Stamp::default(), Command::Post { token: [1; 32], to, text: text.to_string(), client_id: None });
     }
@@ -178,7 +178,7 @@ mod tests {
             let name = names::account(name).unwrap();
             chat.run(Stamp::default(), Command::Create { name, hash: "h".to_string(), token, token_ms: 1000 });
         }
-        say(&mut chat, "one");
+        post(&mut chat, "one");
         feed.set(chat.clone());
         assert!(inbox.try_recv().is_err(), "nobody follows");
         let reader = feed.follow();
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!((view.chat.position(), view.runs.len()), (2, 0));
         assert!(reader.wait(view.chat.turn(), Instant::now()).is_none());
         for text in ["two", "three"] {
-            say(&mut chat, text);
+            post(&mut chat, text);
             feed.set(chat.clone());
             assert!(matches!(inbox.try_recv(), Ok(ChatInput::Changed)));
             feed.publish();

@@ -214,7 +214,7 @@ impl ClientChecker {
 
     /// Whether the history is linearizable.
     pub fn judge_history(&self) -> CheckResult {
-        let judgement = check::judge(&self.history, 200_000);
+        let judgement = check::check_history(&self.history, 200_000);
         match judgement.verdict {
             Verdict::Violation => violation!("Linearizable", "{}", judgement.why.unwrap_or_default()),
             Verdict::Ok | Verdict::Undecided => Ok(()),

@@ -24,7 +24,7 @@ impl World {
         self.liveness.began = self.now;
         self.net.stop_faults();
         self.release_all_hosted();
-        self.note(|_| "calm".into());
+        self.note(|_| "faults stop".into());
         let broken = self.choose_broken();
         for node in 0..self.hosts.len() {
             self.heal(node)?;
