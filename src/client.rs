@@ -36,7 +36,6 @@ pub enum ClientError {
         status: u16,
         /// The node, as `host:port`.
         from: String,
-        /// Its reason.
         why: String,
     },
     /// It may or may not have been done.
@@ -64,7 +63,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A query.
+    /// A GET request.
     pub fn get(path: impl Into<String>) -> Request {
         Request { method: "GET", path: path.into(), body: None, media: None, key: None, is_repeatable: true }
     }

@@ -87,7 +87,6 @@ pub enum ConfigFileError {
         /// The operation, as a verb.
         what: &'static str,
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// Another process has held the lock for too long, or this node is stopping.

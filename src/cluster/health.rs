@@ -188,7 +188,7 @@ fn voteless(situation: &Situation) -> Vec<NodeId> {
     offline.filter(|_| is_short).map(|(id, _)| *id).collect()
 }
 
-/// The same in words.
+/// Which nodes have no vote, as text.
 fn without_vote(nodes: &[NodeId]) -> Option<String> {
     let texts: Vec<String> = nodes.iter().map(|id| id.0.to_string()).collect();
     match texts.split_last()? {

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 /// Nodes that vote and work.
 const NODES: u64 = 7;
-/// The gateway's number.
 const GATEWAY: u64 = NODES + 1;
 /// Requests in each step.
 const REQUESTS: usize = 9;

@@ -32,9 +32,7 @@ pub enum LabError {
     /// A condition did not become true in time.
     #[error("timed out after {after:?} waiting until {what}{detail}")]
     Timeout {
-        /// What was waited for.
         what: String,
-        /// How long.
         after: Duration,
         /// What was missing last, if the probe reports it.
         detail: String,
@@ -42,9 +40,7 @@ pub enum LabError {
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
         what: String,
-        /// Why not.
         source: io::Error,
     },
     /// No block of free ports.

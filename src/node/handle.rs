@@ -108,7 +108,6 @@ impl Handle {
         receivers
     }
 
-    /// Positions of SCANs.
     pub fn scan_cursors(&self) -> &ScanCursors {
         &self.shared.scan_cursors
     }

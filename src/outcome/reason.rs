@@ -110,7 +110,7 @@ pub enum NoLeader {
         n = .0.0
     )]
     OnlyVoterOffline(NodeId),
-    /// There should be one.
+    /// There is a majority, so there should be one.
     #[error("no leader answered in time; an election may be under way: try again")]
     NotInTime,
 }
@@ -181,7 +181,6 @@ pub enum QuotaName {
 }
 
 impl QuotaName {
-    /// Name of the setting.
     pub fn setting(self) -> &'static str {
         match self {
             QuotaName::Keys => "quota_kv_mb",

@@ -45,11 +45,9 @@ pub struct Entry {
     pub index: Index,
     /// Term of the leader that appended it.
     pub term: Term,
-    /// What it carries.
     pub payload: Payload,
 }
 
-/// What an entry carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// First entry of each term: commits what earlier terms left.
@@ -131,7 +129,6 @@ pub struct Durable {
 /// Choices of one node, in ticks and bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
     pub me: Identity,
     /// Between two heartbeats of a leader.
     pub heartbeat_ticks: Ticks,
@@ -217,11 +214,9 @@ pub struct Message {
     pub to: Identity,
     /// Sender's term (for a pre-vote: the term it would campaign in).
     pub term: Term,
-    /// What it says.
     pub body: Body,
 }
 
-/// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Would you vote for me? Binds neither side.
@@ -325,7 +320,6 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// Why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Ask the leader, if known.
@@ -429,7 +423,7 @@ pub enum Event {
     LeaderLost { term: Term, leader: NodeId, cause: LossCause },
     /// Asks for pre-votes for `term`.
     Campaigning { term: Term },
-    /// Won.
+    /// It has won the election.
     BecameLeader { term: Term },
     /// The node was the leader and no longer is.
     SteppedDown { term: Term, cause: StepDownCause },
@@ -458,7 +452,6 @@ pub enum LossCause {
     LeadershipTransfer,
 }
 
-/// Why a leader stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepDownCause {
     /// A message of a newer term.
@@ -485,9 +478,7 @@ pub enum Role {
 /// State of the core as seen from outside, for status pages and tests.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Role in this term.
     pub role: Role,
-    /// Current term.
     pub term: Term,
     /// Leader of the term, if known.
     pub leader: Option<NodeId>,
@@ -504,7 +495,7 @@ pub struct View {
     pub has_quorum: bool,
     /// Whether an entry of the leader's own term is committed.
     pub has_committed_own_term: bool,
-    /// Hand-over in progress.
+    /// Target of the leadership transfer in progress.
     pub transfer_to: Option<NodeId>,
     /// On the leader: one row per other member.
     pub peers: Vec<PeerView>,

@@ -7,7 +7,7 @@ use super::{Entry, PeerView, View};
 use crate::types::{Index, NodeId, Term, Ticks};
 
 impl Raft {
-    /// A look from outside.
+    /// A copy of the state, for other threads and for tests.
     pub fn view(&self) -> View {
         let timeout = self.answer_ticks();
         let (transfer_to, peers) = match &self.state {
@@ -55,7 +55,6 @@ impl Raft {
         self.log.slice(from, to)
     }
 
-    /// Current term.
     pub fn term(&self) -> Term {
         self.hard.term
     }

@@ -47,7 +47,6 @@ pub struct Multi {
     pub(crate) is_void: bool,
 }
 
-/// One Redis connection.
 pub struct Conn {
     pub(crate) shared: Arc<ServerState>,
     /// All connections, for CLIENT.
@@ -200,7 +199,6 @@ impl Conn {
         ConnectionAction::Continue
     }
 
-    /// Submits the batch.
     pub(crate) fn submit(&mut self) {
         if self.batch.ops.is_empty() {
             return;

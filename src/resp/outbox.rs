@@ -142,14 +142,11 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendOutcome {
-    /// Everything was sent.
     All,
     /// The socket accepts no more now; so many bytes were sent in all calls.
     Some(usize),
-    /// The connection is gone.
     Closed,
 }
 

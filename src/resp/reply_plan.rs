@@ -48,7 +48,6 @@ pub struct ReplyPlan {
 }
 
 impl ReplyPlan {
-    /// Adds the next reply.
     pub fn push(&mut self, shape: ReplyShape) {
         if shape != ReplyShape::Plain {
             self.special.push((self.count, shape));

@@ -16,7 +16,6 @@ pub struct ServerState {
     /// Scripts that clients have loaded.
     pub scripts: Loaded,
     pub counts: Counts,
-    /// When the server started.
     pub started: Instant,
     /// Drawn at the start, as Redis does: INFO shows it.
     pub run_id: Uuid,

@@ -58,7 +58,6 @@ pub struct HistoryLine {
     pub at_ms: u64,
     /// `election`, `failure`, `membership`, `start`, ...
     pub kind: String,
-    /// Node it is about.
     pub node: Option<NodeId>,
     /// A sentence.
     pub text: String,

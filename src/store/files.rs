@@ -34,7 +34,6 @@ pub trait Files: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Renames a file atomically; replaces an existing file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Returns the names in a folder, sorted; `NotFound` if there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -223,7 +222,6 @@ fn when_there_is_room<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// The machine's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFiles;
 

@@ -272,7 +272,6 @@ fn finish_discard(files: &dyn Files, dir: &Path, me: &mut StoredIdentity) -> Res
 #[derive(Debug)]
 pub struct FolderLock {
     dir: PathBuf,
-    /// The open folder.
     folder: std::fs::File,
     /// The open lock file; the system releases the lock when it is closed, however the process ends.
     file: std::fs::File,

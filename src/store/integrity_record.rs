@@ -15,7 +15,6 @@ use uuid::Uuid;
 const FILE_NAME: &str = "integrity.json";
 const TEMPORARY_NAME: &str = "integrity.json.tmp";
 
-/// What was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingKind {
@@ -30,7 +29,6 @@ pub enum FindingKind {
 pub struct IntegrityRecord {
     /// Uuid of the node; a record with another uuid is about a discarded state.
     pub uuid: Uuid,
-    /// What was detected.
     pub kind: FindingKind,
     /// Index of the checkpoint.
     pub index: Index,

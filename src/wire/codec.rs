@@ -55,7 +55,6 @@ pub enum WireError {
     /// Another node answers than the one that was called. If there is a secret, that node has proved that it knows it.
     #[error("rejected: {who:?} answers")]
     Other {
-        /// Who answers.
         who: Identity,
         cluster: Option<Uuid>,
     },

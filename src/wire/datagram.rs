@@ -81,7 +81,6 @@ pub struct Ack {
     pub beyond: u64,
 }
 
-/// What a datagram says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
     /// The sender has seen that packets are lost between the two: the other side should send datagrams, too.

@@ -36,7 +36,6 @@ pub struct GossipRow {
     /// Client connections that this process has ever had: by this, other nodes know which of their redirected clients
     /// have connected.
     pub sessions_opened_total: u64,
-    /// Role in its term.
     pub role: Role,
     /// Standing in the newest membership it knows.
     pub standing: Standing,
@@ -58,7 +57,6 @@ pub struct GossipRow {
     pub is_disk_low: bool,
     /// Its process, on its host.
     pub pid: u32,
-    /// Where it is reached.
     pub addresses: Addresses,
     /// Whether it can serve clients: what `/readyz` says.
     pub is_ready: bool,

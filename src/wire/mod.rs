@@ -113,7 +113,6 @@ pub enum Purpose {
 pub enum Frame {
     /// Acceptor's first word: 16 random bytes, its part of what is proved.
     Challenge { nonce: [u8; 16] },
-    /// Dialer's answer.
     Hello(Hello),
     /// Acceptor agrees; who it is and which cluster it is in.
     Welcome {
@@ -239,7 +238,6 @@ impl Frame {
 pub enum Ask {
     /// Run this service command through the log, once.
     Command {
-        /// Its name.
         tag: Tag,
         /// With its routing byte.
         #[serde(with = "serde_bytes")]
@@ -249,7 +247,7 @@ pub enum Ask {
     },
     /// Change the membership by one step.
     Change(raft::Change),
-    /// Hand leadership over.
+    /// Transfer the leadership; `None`: to any voter.
     Transfer(Option<NodeId>),
 }
 
@@ -294,12 +292,10 @@ impl Forwarded {
 pub struct DiscoveryAnswer {
     /// Its cluster; `None`: it looks for one itself.
     pub cluster: Option<Uuid>,
-    /// Who answers.
     pub id: Option<NodeId>,
     pub term: Term,
     /// The leader it follows, and where.
     pub leader: Option<(NodeId, Addresses)>,
-    /// Every member it knows.
     pub members: Vec<(NodeId, Addresses)>,
     /// Setting `cluster_name`.
     pub name: String,

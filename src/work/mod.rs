@@ -40,7 +40,6 @@ pub enum WorkError {
     Io {
         /// The operation, as a verb phrase: "create the job's folder".
         doing: String,
-        /// The system's error.
         source: std::io::Error,
     },
 }

@@ -34,7 +34,7 @@ pub struct Rhythm {
 }
 
 impl Rhythm {
-    /// First heard now.
+    /// A node that was heard for the first time at `now_ms`.
     pub fn new(now_ms: u64) -> Rhythm {
         Rhythm { heard_ms: now_ms, longest_ms: [0; 2], span_ends_ms: now_ms + SPAN_MS }
     }

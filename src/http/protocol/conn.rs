@@ -33,7 +33,7 @@ const READ_BYTES: usize = 4 << 10;
 const OUTPUT_BYTES_GATHERED: usize = 32 << 10;
 /// Bytes that are read and dropped so that the client can read the response: as many as the largest body has.
 const LINGER_BYTES_MAX: usize = limits::HTTP_LOAD_BYTES_MAX;
-/// Of these, at once.
+/// Bytes of it that are read at once.
 const LINGER_READ_BYTES: usize = 16 << 10;
 /// Time after which a client that still sends is given up if the node stops.
 const LINGER_SLICE: Duration = Duration::from_millis(200);

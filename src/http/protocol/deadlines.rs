@@ -33,7 +33,6 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Those of a node.
     pub fn of(settings: &Settings) -> Deadlines {
         Deadlines {
             head: limits::HTTP_HEAD_DEADLINE,

@@ -8,7 +8,6 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestError {
     pub status: u16,
-    /// The reason, for people.
     pub why: &'static str,
 }
 

@@ -15,7 +15,6 @@ use std::io::Write;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin {
     pub node: u64,
-    /// The leader it knows.
     pub leader: Option<u64>,
     pub term: u64,
     /// Index of the write or read, otherwise the index that this node has applied.

@@ -25,11 +25,8 @@ const ANSWER_SLACK: Duration = Duration::from_millis(200);
 pub struct Inboxes {
     /// Raft and the requests of clients.
     pub core: Sender<CoreInput>,
-    /// The store.
     pub disk: Sender<DiskJob>,
-    /// The services.
     pub apply: Sender<ApplyJob>,
-    /// Heartbeats.
     pub gossip: Sender<GossipInput>,
     /// Frames for the page; a message says that one is due.
     pub monitor: Sender<()>,

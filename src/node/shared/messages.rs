@@ -81,7 +81,6 @@ pub enum CoreInput {
     Lead,
     /// Whether less than the reserve is free on the disk.
     DiskLow(bool),
-    /// End the thread.
     Stop,
 }
 
@@ -123,14 +122,12 @@ pub enum ApplyJob {
     Await { job: JobId, at_least: Index, deadline: Instant, reply: ReplyTo },
     /// The node stops: answer every client that waits for a job.
     AnswerWaiting,
-    /// End the thread.
     Stop,
 }
 
 /// For `gossip`.
 #[derive(Debug)]
 pub enum GossipInput {
-    /// A peer's table.
     Heard { from: NodeId, table: GossipTable },
     /// A peer's port refuses connections.
     Refused(NodeId),
@@ -138,7 +135,6 @@ pub enum GossipInput {
     HandedOut,
     /// The leader, the members or their addresses have changed.
     Changed,
-    /// End the thread.
     Stop,
 }
 
@@ -166,7 +162,6 @@ pub enum ChatInput {
 pub enum PubSubInput {
     /// Another node's client has published a message. `held`: its bytes in the memory budget.
     Published { channel: Vec<u8>, message: Vec<u8>, held: Reservation },
-    /// End the thread.
     Stop,
 }
 
@@ -175,7 +170,6 @@ pub enum PubSubInput {
 pub enum TakeoverInput {
     /// A message of raft to a voter that is hosted here.
     Message(Message),
-    /// End the thread.
     Stop,
 }
 

@@ -34,7 +34,6 @@ pub enum Ack {
     Accepted,
 }
 
-/// What a client requests.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Run this service command, which begins with its routing byte, through the log, once. `tag`: `None`: this node
@@ -62,7 +61,6 @@ pub trait Waiter: Send + Debug {
     fn answer(self: Box<Self>, answered: Answered);
 }
 
-/// Where an answer goes.
 #[derive(Debug)]
 pub enum ReplyTo {
     /// A connection thread of this node that waits for it.

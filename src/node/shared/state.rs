@@ -108,7 +108,6 @@ pub struct Counters {
 /// Everything that more than one thread of a node uses.
 pub struct Shared {
     pub settings: Settings,
-    /// This node.
     pub me: Identity,
     pub cluster: Uuid,
     /// Made of `cluster_secret`, for the peer port.
@@ -119,7 +118,6 @@ pub struct Shared {
     pub inboxes: Inboxes,
     /// Client connections.
     pub sessions: Arc<Sessions>,
-    /// Monitor frames.
     pub frames: Frames,
     pub events: Events,
     /// Changes of leader.
@@ -160,7 +158,6 @@ pub struct Shared {
     pub live: Live,
     /// Who subscribes to which channels.
     pub channels: Channels,
-    /// Positions of SCANs.
     pub scan_cursors: ScanCursors,
     /// The chat as the services have it, and who follows it.
     pub chat: Arc<ChatFeed>,
@@ -186,7 +183,6 @@ pub struct Shared {
     mismatched_peers: Mutex<BTreeMap<String, String>>,
     /// Voters of dead processes that this node hosts.
     pub hosted: Hosted,
-    /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Permit,
@@ -220,7 +216,6 @@ pub struct Shared {
 /// What [`Shared::new`] needs.
 pub struct Parts {
     pub settings: Settings,
-    /// This node.
     pub me: Identity,
     pub cluster: Uuid,
     /// Made of `cluster_secret`.
@@ -235,7 +230,6 @@ pub struct Parts {
     /// The database, if it has one.
     pub sql: Option<ReaderPool>,
     pub datagrams: Datagrams,
-    /// Ends this process.
     pub stopper: Stopper,
     /// What an earlier process knew of this node's state.
     pub integrity_record: Option<IntegrityRecord>,
@@ -335,7 +329,7 @@ impl Shared {
         now_ms_kept.unwrap_or_else(|| lock(&self.skews).middle(now_ms()))
     }
 
-    /// Since start.
+    /// Milliseconds since the start.
     pub fn uptime_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
@@ -452,12 +446,11 @@ impl Shared {
         Arc::clone(&lock(&self.ways))
     }
 
-    /// Returns those of before.
+    /// Returns the previous value.
     pub fn set_ways(&self, ways: Ways) -> Arc<Ways> {
         std::mem::replace(&mut *lock(&self.ways), Arc::new(ways))
     }
 
-    /// This node's load now.
     pub fn load(&self) -> Load {
         lock(&self.load_meter).load(self.sessions.count() as u64)
     }
@@ -567,7 +560,7 @@ impl Shared {
         lock(&self.mismatched_peers).clone()
     }
 
-    /// Returns those of before.
+    /// Returns the previous value.
     pub fn set_mismatched_peers(&self, mismatched: BTreeMap<String, String>) -> BTreeMap<String, String> {
         let is_new = *lock(&self.mismatched_peers) != mismatched;
         let before = std::mem::replace(&mut *lock(&self.mismatched_peers), mismatched);

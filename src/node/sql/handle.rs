@@ -33,7 +33,6 @@ use std::time::{Duration, Instant};
 pub struct SqlRead {
     /// One after another, from one state.
     pub statements: Vec<Statement>,
-    /// How fresh.
     pub level: ReadLevel,
     /// With level `None`: refuse if this node has not heard a leader for longer.
     pub freshness: Option<Duration>,
@@ -44,13 +43,11 @@ pub struct SqlRead {
 /// The form of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupForm {
-    /// A SQLite file.
     File,
     /// The statements that recreate it, as by `.dump` of sqlite3.
     Sql,
 }
 
-/// What a backup contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub form: BackupForm,

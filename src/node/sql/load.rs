@@ -30,7 +30,6 @@ const COMMAND_MAX: Duration = Duration::from_secs(30);
 pub struct SentFile {
     /// A random number that identifies the load.
     pub load: u64,
-    /// Its length.
     pub bytes: u64,
     /// CRC-32 of all of it.
     pub crc: u32,

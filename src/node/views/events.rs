@@ -36,7 +36,6 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds an event.
     pub fn push(&self, at_ms: u64, kind: &str, node: Option<NodeId>, text: String) {
         let mut ring = lock(&self.ring);
         ring.newest_seq += 1;

@@ -128,7 +128,6 @@ impl Integrity {
         self.checkpoint.store(index.0, Ordering::Release);
     }
 
-    /// Newest checkpoint applied.
     pub fn checkpoint(&self) -> Index {
         Index(self.checkpoint.load(Ordering::Acquire))
     }

@@ -32,7 +32,6 @@ pub struct JobsView {
     pub mine: Vec<AssignedAttempt>,
     /// Whether this process is a worker: it has joined, and was not declared lost since.
     pub am_here: bool,
-    /// All workers.
     pub here: Vec<Identity>,
     /// For the page.
     pub status: JobsStatus,

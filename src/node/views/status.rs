@@ -65,11 +65,9 @@ pub struct WorkerRow {
     pub trouble: Option<String>,
 }
 
-/// One result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
     pub id: JobId,
-    /// Its runtime.
     pub language: String,
     /// How it ended, in one word.
     pub verdict: String,
@@ -102,13 +100,10 @@ pub struct NodeRuntimes {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
     pub id: NodeId,
-    /// Its identity.
     pub uuid: Uuid,
     /// Role in the current term.
     pub role: Role,
-    /// Standing in the cluster.
     pub membership: Standing,
-    /// Version of the program.
     pub version: String,
     /// Since start, in milliseconds.
     pub uptime_ms: u64,
@@ -123,7 +118,6 @@ pub struct ClusterStatus {
     pub name: String,
     /// Leader, if known.
     pub leader: Option<NodeId>,
-    /// Term of this node.
     pub term: Term,
     /// Whether enough voters are reachable to commit.
     pub has_quorum: bool,
@@ -234,7 +228,6 @@ pub struct NodeRow {
     pub clock_ahead_ms: Option<i64>,
 }
 
-/// One client connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Eight hexadecimal digits.
@@ -274,7 +267,6 @@ pub struct EventLine {
     pub at_ms: u64,
     /// `election`, `failure`, `join`, `membership`, `snapshot`, `leadership transfer`, `disk`, `start`, `stop`.
     pub kind: String,
-    /// Node it is about.
     pub node: Option<NodeId>,
     /// A sentence: `node 5 leads in term 7, 23 ms after node 3 was lost`.
     pub text: String,

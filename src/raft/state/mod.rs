@@ -32,7 +32,6 @@ pub(crate) enum State {
     Follower,
     /// Asks for pre-votes or votes.
     Candidate(Campaign),
-    /// Leads.
     Leader(Box<Leadership>),
 }
 

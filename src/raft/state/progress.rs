@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 pub(crate) enum Mode {
     /// Looking for the common point.
     Probe,
-    /// Sending ahead.
+    /// Entries are sent before earlier ones are acknowledged.
     Stream,
     /// A snapshot is under way on its own connection.
     Snapshot,
@@ -36,7 +36,6 @@ pub(crate) struct Progress {
     proven_index: Index,
     /// Its log lacks what it acknowledged: it counts as a copy of nothing and is not fed.
     pub(crate) has_forgotten: bool,
-    /// Next to send.
     pub(crate) next_index: Index,
     pub(crate) mode: Mode,
     /// Probe: whether one is unanswered.

@@ -43,7 +43,6 @@ pub enum Control {
 /// A subcommand: its name, its arity with both names, its arguments as HELP shows them, and its purpose.
 pub type Sub = (&'static str, i64, &'static str, &'static str);
 
-/// One command.
 pub struct Spec {
     /// In lower case.
     pub name: &'static str,

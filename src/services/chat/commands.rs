@@ -98,7 +98,6 @@ pub enum Command {
     Create {
         /// Must be free.
         name: Name,
-        /// Hash of its password.
         hash: String,
         /// Hash of the first log-in's token.
         token: TokenHash,
@@ -123,46 +122,39 @@ pub enum Command {
     },
     /// Ends this log-in, or all log-ins of the account.
     LogOut {
-        /// The log-in.
         token: TokenHash,
         /// Whether to end all of them.
         everywhere: bool,
     },
     /// Deletes the account. Its messages stay.
     Delete {
-        /// The account's log-in.
         token: TokenHash,
     },
     /// Starts a direct conversation with another account, or finds it.
     Direct {
-        /// The sender's log-in.
         token: TokenHash,
         /// Key of the other's name.
         with: String,
     },
     /// Creates a room; its creator is the first member.
     MakeRoom {
-        /// The creator's log-in.
         token: TokenHash,
         /// Must be free.
         name: Name,
     },
     /// Joins a room; joining again changes nothing.
     Join {
-        /// The account's log-in.
         token: TokenHash,
         room: ConversationId,
     },
     /// Leaves a room. An empty room is removed.
     Leave {
-        /// The account's log-in.
         token: TokenHash,
         room: ConversationId,
     },
     /// Sent a message in earlier versions, which also marked everything before it as read. Old logs contain it and must
     /// have the same effect on every node.
     Send {
-        /// The sender's log-in.
         token: TokenHash,
         to: Target,
         text: String,
@@ -171,14 +163,12 @@ pub enum Command {
     },
     /// Deletes the sender's own message: its text is removed, its number stays.
     Erase {
-        /// The sender's log-in.
         token: TokenHash,
         conversation: ConversationId,
         number: u64,
     },
     /// Moves the read mark up to here; never back.
     Mark {
-        /// The reader's log-in.
         token: TokenHash,
         conversation: ConversationId,
         /// Number of the last message that was read.
@@ -191,7 +181,6 @@ pub enum Command {
     },
     /// Sends a message. It moves the sender's read mark only if there is nothing unread before it.
     Post {
-        /// The sender's log-in.
         token: TokenHash,
         to: Target,
         text: String,
@@ -224,7 +213,6 @@ pub enum Answer {
     /// The account exists and is logged in.
     Created {
         account: AccountId,
-        /// Its stored password hash.
         hash: String,
         /// The log-in that was created with it.
         token: TokenHash,
@@ -283,10 +271,8 @@ pub enum Refusal {
     /// The name is in use.
     #[error("this name is already in use")]
     NameTaken,
-    /// Not a valid name.
     #[error("{0}")]
     BadName(String),
-    /// Not a valid text.
     #[error("{0}")]
     BadText(String),
     /// Too many bytes.
@@ -339,14 +325,12 @@ pub enum Query {
     One(TokenHash, ConversationId),
     /// A page of messages, in order: [`View::History`].
     History {
-        /// The account's log-in.
         token: TokenHash,
         conversation: ConversationId,
         /// Only below this number.
         before: Option<u64>,
         /// Only above this number. Without it, the newest messages below `before`.
         after: Option<u64>,
-        /// How many at most.
         limit: u64,
     },
     /// Accounts whose key matches, in order: [`View::Names`].
@@ -355,12 +339,10 @@ pub enum Query {
     Rooms(Listing),
     /// Members of a room, in the order of their accounts: [`View::Names`].
     Members {
-        /// The account's log-in.
         token: TokenHash,
         room: ConversationId,
         /// Only accounts after this one.
         after: AccountId,
-        /// How many at most.
         limit: u64,
     },
 }
@@ -368,13 +350,11 @@ pub enum Query {
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// The account's log-in.
     pub token: TokenHash,
     /// A glob.
     pub pattern: String,
     /// Only keys after this one.
     pub after: String,
-    /// How many at most.
     pub limit: u64,
 }
 
@@ -405,7 +385,6 @@ pub enum View {
         /// Number of the newest message.
         newest: u64,
     },
-    /// Names with their numbers.
     Names {
         rows: Vec<Named>,
         /// There may be more rows.

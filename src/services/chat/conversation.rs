@@ -32,7 +32,6 @@ pub struct Message {
 /// The part of a conversation in a snapshot, except its messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Room or direct.
     pub kind: ConversationKind,
     pub members: OrdSet<AccountId>,
     /// Number of the newest message ever sent.
@@ -78,7 +77,6 @@ impl Talk {
         Talk { head, messages: OrdMap::new(), bytes: 0 }
     }
 
-    /// Room or direct.
     pub fn kind(&self) -> &ConversationKind {
         &self.head.kind
     }

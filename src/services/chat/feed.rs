@@ -17,7 +17,6 @@ use std::sync::Arc;
 /// An event that a reader of the feed receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A message was sent.
     Message(u64, Arc<Message>),
     /// The message of this number was deleted.
     Erased(u64),
@@ -27,7 +26,6 @@ pub enum Event {
     Missed(u64),
     /// The account is in the conversation now.
     Joined,
-    /// The account has left.
     Left,
     /// The account has read up to this number, perhaps on another device.
     Read(u64),

@@ -18,7 +18,6 @@ use std::sync::Arc;
 /// Size of the buffer for reading and writing.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Writes the whole chat.
 pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
     let (accounts, unknown_names, newest) = chat.accounts.parts();

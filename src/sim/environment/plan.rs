@@ -23,7 +23,7 @@ pub struct NetPlan {
     pub delay_us: (u64, u64),
     /// Part of packets that take up to `spike_us` longer.
     pub spike: f64,
-    /// See `spike`.
+    /// Delay of a spike in microseconds.
     pub spike_us: u64,
     /// Each directed link keeps its order, as TCP does.
     pub is_ordered: bool,

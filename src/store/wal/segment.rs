@@ -62,7 +62,6 @@ pub struct Scan {
     pub first_sequence: u64,
     /// Sequence that the next record would have.
     pub next_sequence: u64,
-    /// Offset after the header.
     pub header_end: usize,
     /// Offset after the last record.
     pub end: usize,

@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The thread's state.
 pub struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) raft: Raft,

@@ -18,7 +18,6 @@ pub struct Context<'a> {
     pub scripts: &'a scripts::Loaded,
     /// This node's clock, in milliseconds since 1970.
     pub now_ms: u64,
-    /// Draws a random number.
     pub draw: fn() -> u64,
 }
 
