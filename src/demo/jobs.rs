@@ -134,7 +134,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let gateway = cluster.http(GATEWAY);
     let language = choose(&cluster, say)?;
     print_line(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
-    tell_roles(&cluster, say)?;
+    print_roles(&cluster, say)?;
 
     print_line(&format!("2. {REQUESTS} requests to the gateway, one after another"));
     for number in 1..=REQUESTS {
@@ -157,7 +157,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
 
     print_line(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
     let asking: Vec<_> =
-        (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_aside(language, &gateway, number)).collect::<Result<_>>()?;
+        (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_in_background(language, &gateway, number)).collect::<Result<_>>()?;
     cluster.wait_until("a worker has some of them", PATIENCE, || {
         cluster.status(GATEWAY).ok().filter(|status| status.jobs.running > 0).map(|_| ())
     })?;
@@ -217,7 +217,7 @@ fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
     Ok(Language::Shell)
 }
 
-fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn print_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
     for row in cluster.status(GATEWAY)?.nodes {
         let role = match row.is_gateway {
             true => "gateway".to_string(),
@@ -239,7 +239,7 @@ fn heard_from(gossip: &Value) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-fn ask_aside(language: Language, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {
+fn ask_in_background(language: Language, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {
     let (to, answer) = crossbeam_channel::bounded(1);
     let gateway = gateway.to_string();
     crate::node::spawn::spawn("asker", move || drop(to.send(language.ask(&gateway, number))))

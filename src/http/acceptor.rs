@@ -40,7 +40,7 @@ pub(crate) fn accept_all(listener: &Listener, server: &Arc<Server>, name: &'stat
     let is_stopping = || server.host.is_stopping();
     accept::accept_all(listener, "connections", is_stopping, |arrival| match arrival {
         Arrival::Client(stream, peer) => accepted(server, stream, peer, name, run),
-        Arrival::NoRoom(stream) => turn_away(server, &stream, "too many open files"),
+        Arrival::NoRoom(stream) => refuse_connection(server, &stream, "too many open files"),
         Arrival::Failed => {
             server.counts.accept_errors.fetch_add(1, Relaxed);
         }
@@ -73,7 +73,7 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
     };
     let client = (name == NODE_CONNECTION).then(|| (peer.ip(), stream.clone()));
     if let Err(why) = server.host.spawn_connection(name, client, Box::new(job)) {
-        turn_away(server, &stream, &why);
+        refuse_connection(server, &stream, &why);
     }
 }
 
@@ -157,7 +157,7 @@ fn persistence(head: &Head) -> Persistence {
 }
 
 /// Refuses a client for lack of room, without letting a slow one delay the next.
-pub(crate) fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
+pub(crate) fn refuse_connection(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();
     ApiError::refused(503, why.to_string()).into_response(None).write(&mut answer, Persistence::Closed, true, None);

@@ -174,7 +174,7 @@ impl EventLoop<'_> {
                 Some(Client { conn, _admission: admission, _open: open })
             }
             Err(why) => {
-                acceptor::turn_away(server, &stream, &why);
+                acceptor::refuse_connection(server, &stream, &why);
                 None
             }
         }
@@ -185,7 +185,7 @@ impl EventLoop<'_> {
         let (server, listener) = (self.server, self.listener);
         let again = || listener.accept_waiting(socket).ok().flatten();
         let must_pause = self.reserve.on_error(error, "connections", again, |arrival| match arrival {
-            Arrival::NoRoom(stream) => acceptor::turn_away(server, &stream, "too many open files"),
+            Arrival::NoRoom(stream) => acceptor::refuse_connection(server, &stream, "too many open files"),
             _ => drop(server.counts.accept_errors.fetch_add(1, Relaxed)),
         });
         if must_pause && self.paused_until.is_none() {

@@ -40,7 +40,7 @@ pub fn serve(listener: Listener, handle: Handle) {
             shared.counts.accepted.fetch_add(1, Relaxed);
             start(&shared, &clients, stream, peer);
         }
-        Arrival::NoRoom(stream) => turn_away(&shared, &stream, "too many open files"),
+        Arrival::NoRoom(stream) => refuse_connection(&shared, &stream, "too many open files"),
         Arrival::Failed => {}
     });
     for client in clients.all() {
@@ -69,7 +69,7 @@ fn start(shared: &Arc<ServerState>, clients: &Arc<Clients>, stream: TcpStream, p
         }
     };
     if let Err(why) = shared.handle.spawn_connection("resp-conn", None, Box::new(job)) {
-        turn_away(shared, &client.stream, &why);
+        refuse_connection(shared, &client.stream, &why);
     }
 }
 
@@ -86,7 +86,7 @@ impl Drop for Listed {
 }
 
 /// Tells a client that there is no room, without waiting for it.
-fn turn_away(shared: &ServerState, stream: &TcpStream, why: &str) {
+fn refuse_connection(shared: &ServerState, stream: &TcpStream, why: &str) {
     shared.counts.rejected.fetch_add(1, Relaxed);
     log::debug!("redis client rejected: {why}");
     let mut text = Vec::new();

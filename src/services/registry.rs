@@ -143,7 +143,7 @@ impl Registry {
     ///
     /// # Errors
     /// Returns the error of a service that cannot change its files.
-    pub fn begin_anew(&mut self) -> io::Result<()> {
+    pub fn reset_services(&mut self) -> io::Result<()> {
         let mut successor = self.successor(Stamp::default());
         successor.take_over(self)?;
         *self = successor;

@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Heartbeats carry a node's log time.
-    pub fn tell_time(&mut self, node: usize) {
+    pub fn send_log_time(&mut self, node: usize) {
         let host = &self.hosts[node];
         if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
             return;

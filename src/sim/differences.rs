@@ -65,7 +65,7 @@ impl World {
     }
 
     /// A node has applied a checkpoint: it reports the digest of its state.
-    pub fn tell_digest(&mut self, node: usize) -> CheckResult {
+    pub fn report_digest(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let digest = process.service.registry.state_digest(&[], &mut || {});
         let digests = &mut process.report.digests;

@@ -325,7 +325,7 @@ impl World {
             self.dispatch(what)?;
         }
         self.coverage += self.client_checker.jobs_checker.seen;
-        self.client_checker.judge_history()
+        self.client_checker.check_client_history()
     }
 
     /// The paused node that an event belongs to: then the event waits.
@@ -369,7 +369,7 @@ impl World {
                     let delay = self.hosts[node].tick_us;
                     self.after(delay, SimEvent::Tick { node, life });
                     self.send_promise(node);
-                    self.tell_time(node);
+                    self.send_log_time(node);
                     self.step(node, Input::Tick)?;
                     self.maybe_check_workers(node)?;
                 }
@@ -456,7 +456,7 @@ impl World {
             SimEvent::Alter => self.on_alter(),
             SimEvent::Checkpoint => self.on_checkpoint(),
             SimEvent::LivenessPhase => self.on_liveness_phase(),
-            SimEvent::Look => self.on_look(),
+            SimEvent::Look => self.on_progress_check(),
         }
     }
 

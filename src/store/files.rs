@@ -61,7 +61,7 @@ pub trait File: Send {
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// Bytes that [`remove_gently`] frees in one step.
+/// Bytes that [`remove_in_steps`] frees in one step.
 const FREE_STEP_BYTES: u64 = 2 << 20;
 
 /// Removes a large file in steps, calling `pause` in between. Some file systems delay every sync of the disk while they
@@ -72,7 +72,7 @@ const FREE_STEP_BYTES: u64 = 2 << 20;
 ///
 /// # Errors
 /// Returns the disk's error.
-pub fn remove_gently(
+pub fn remove_in_steps(
     files: &dyn Files,
     path: &Path,
     shrunk: &Path,

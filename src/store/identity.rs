@@ -289,7 +289,7 @@ impl FolderLock {
 
 /// Does the same as [`lock`], but retries for [`LOCK_PATIENCE`]: a killed process keeps its lock until the kernel has
 /// freed its memory.
-pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
+pub fn lock_with_retries(dir: &Path) -> Result<FolderLock, StoreError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match lock(dir) {

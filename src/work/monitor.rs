@@ -174,7 +174,7 @@ impl<'a> Monitor<'a> {
                 status = child.try_wait()?.map(|status| (status, Instant::now()));
                 if status.is_some() {
                     // Processes that it left running are killed.
-                    self.kill_rest(&child);
+                    self.kill_remaining(&child);
                     if let Some(its) = &self.tree.home {
                         process_tree::kill_all(|pid| process_tree::has_home(pid, |home| home == its));
                     }
@@ -298,13 +298,13 @@ impl<'a> Monitor<'a> {
 
     fn kill(&mut self, child: &mut Child) {
         self.find_inner();
-        self.kill_rest(child);
+        self.kill_remaining(child);
         // An error means that it has ended meanwhile.
         let _ = child.kill();
     }
 
     /// Kills all processes except the outermost one, which may have exited already.
-    fn kill_rest(&self, child: &Child) {
+    fn kill_remaining(&self, child: &Child) {
         #[cfg(target_os = "linux")]
         if let Some(inner) = &self.inner {
             // An error means that it ended with the others.

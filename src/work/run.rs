@@ -228,7 +228,7 @@ impl Attempt<'_> {
         }
         let prefix: &[String] = if is_heard { &self.found.prefix } else { &[] };
         let start = Start { words: [prefix, words].concat(), stdin, limits, bounds, folders, is_heard };
-        start_patiently(self.is_cancelled, || self.execute_once(scratch, &start))
+        start_with_retries(self.is_cancelled, || self.execute_once(scratch, &start))
     }
 
     fn execute_once(&mut self, scratch: &Scratch, start: &Start) -> Result<Ran, WorkError> {
@@ -285,7 +285,7 @@ impl Attempt<'_> {
 
 /// Calls `once` until it returns anything but [`WorkError::NotStarted`], with a pause before each retry; returns the
 /// last result. Stops early when the job is cancelled.
-pub(crate) fn start_patiently<T>(
+pub(crate) fn start_with_retries<T>(
     is_cancelled: &AtomicBool,
     mut once: impl FnMut() -> Result<T, WorkError>,
 ) -> Result<T, WorkError> {

@@ -99,7 +99,7 @@ impl Search<'_> {
             let differing = survey.differing.values().filter(|(_, cluster)| cluster.is_none()).count();
             let is_outnumbered = self.seeker.settings.cluster_secret.is_none() && differing > survey.searching.len();
             if is_outnumbered {
-                self.say_too_few(survey.searching.len() + 1, survey.searching.len() + 1 + differing);
+                self.log_too_few(survey.searching.len() + 1, survey.searching.len() + 1 + differing);
             }
             return turns >= ahead && !is_outnumbered;
         }
@@ -123,14 +123,14 @@ impl Search<'_> {
         }
         let (agree, count) = (1 + hosts.agreeing.len(), hosts.count());
         if agree < quorum(count) && !is_planted!(self.seeker, minority_bootstraps) {
-            self.say_too_few(agree, count);
+            self.log_too_few(agree, count);
             return false;
         }
         // Another one is about to bootstrap: its claim ends, or its cluster answers.
         survey.claims.is_empty()
     }
 
-    fn say_too_few(&mut self, agree: usize, count: usize) {
+    fn log_too_few(&mut self, agree: usize, count: usize) {
         let needed = quorum(count);
         let line = format!(
             "no new cluster is created: {agree} of {count} nodes agree on cluster_secret, cluster_name and version, \

@@ -17,7 +17,7 @@ const FRONT_ROUNDS: u32 = 5;
 impl Search<'_> {
     /// Whether a new node may continue although a cluster uses the front port: only if it is about to join that
     /// cluster. A cluster that answers at no known address is another one.
-    pub(super) fn judge_front(
+    pub(super) fn check_front_door(
         &mut self,
         owner: FrontOwner,
         survey: &Survey,

@@ -317,7 +317,7 @@ fn give_on(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), Wir
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::ConfigFile(text) => config_writer::hear(shared, from.id, &text),
         Frame::Goodbye => shared.inboxes.to_core(CoreInput::Goodbye(from)),
-        Frame::HandedOut(list) => shared.heard_handed_out(&list),
+        Frame::HandedOut(list) => shared.on_handed_out(&list),
         Frame::Forward { asks, .. } => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
         Frame::Published { channel, message } => publish(shared, channel, message),
         Frame::AskScan { cursor } => {

@@ -36,14 +36,14 @@ pub fn discovery_answer(shared: &Shared, asker: NodeId) -> DiscoveryAnswer {
 }
 
 /// Whether a connection comes from another machine.
-fn is_from_elsewhere(stream: &TcpStream) -> bool {
+fn is_from_another_host(stream: &TcpStream) -> bool {
     let ip = |address: io::Result<SocketAddr>| address.ok().map(|address| address.ip().to_canonical());
     let (there, here) = (ip(stream.peer_addr()), ip(stream.local_addr()));
     there != here && there.is_some_and(|ip| !ip.is_loopback())
 }
 
 /// Why two nodes on different machines cannot reach each other at the addresses that they tell.
-fn unreachable_as_told(ours: &str, theirs: &str) -> Option<String> {
+fn unreachable_address(ours: &str, theirs: &str) -> Option<String> {
     let is_loopback = |at: &str| address::split(at).is_some_and(|(host, _)| address::is_loopback(host));
     let (whose, at) = match (is_loopback(ours), is_loopback(theirs)) {
         (true, _) => ("the leader", ours),
@@ -57,8 +57,8 @@ fn unreachable_as_told(ours: &str, theirs: &str) -> Option<String> {
 pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: bool) -> Frame {
     let who = hello.from;
     let ours = shared.settings.addresses(shared.me.id).peer;
-    if is_from_elsewhere(stream)
-        && let Some(why) = unreachable_as_told(&ours, &hello.addresses.peer)
+    if is_from_another_host(stream)
+        && let Some(why) = unreachable_address(&ours, &hello.addresses.peer)
     {
         return Frame::Reject { why };
     }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_loopback_address_told_to_another_machine_is_reported() {
-        let why = |ours, theirs| unreachable_as_told(ours, theirs).unwrap_or_default();
+        let why = |ours, theirs| unreachable_address(ours, theirs).unwrap_or_default();
         assert!(
             why("127.0.0.1:5701", "10.0.0.2:5702").starts_with("the leader says that it is reached at 127.0.0.1:5701")
         );

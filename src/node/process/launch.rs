@@ -158,7 +158,7 @@ impl Services {
                 Ok(damaged) => LaunchError::from(damaged),
                 Err(other) => LaunchError::Snapshot(other),
             })?,
-            None => registry.begin_anew().map_err(LaunchError::Database)?,
+            None => registry.reset_services().map_err(LaunchError::Database)?,
         }
         let seconds = begun.elapsed().as_secs_f64();
         let news = registry.take_news().into_iter().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
@@ -336,7 +336,7 @@ impl Running {
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
         let is_outdated = why == renew::OUTDATED;
         if !is_outdated {
-            stop::say_goodbye(shared);
+            stop::send_goodbye(shared);
         }
         // While there is a leader: so its jobs continue on other nodes.
         let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));

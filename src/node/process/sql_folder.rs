@@ -173,7 +173,7 @@ impl Files for SqlFolder {
     }
 
     fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
-        if let Err(e) = spawn::spawn_patient("sql-file", work) {
+        if let Err(e) = spawn::spawn_with_retries("sql-file", work) {
             self.give_up(&format!("cannot start a thread for a database file: {e}"), false);
         }
     }

@@ -299,7 +299,7 @@ impl Search<'_> {
 
 fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
     match options.id {
-        Some(id) => Ok((id, identity::lock_patiently(&settings.node_dir(id))?)),
+        Some(id) => Ok((id, identity::lock_with_retries(&settings.node_dir(id))?)),
         None => Ok(identity::lock_lowest(&settings.data_dir, |id| Ports::is_free(settings, id))?),
     }
 }

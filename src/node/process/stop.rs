@@ -31,7 +31,7 @@ const GOODBYE_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Tells all nodes that this one stops.
-pub fn say_goodbye(shared: &Shared) {
+pub fn send_goodbye(shared: &Shared) {
     let _ = shared.inboxes.core.send_timeout(CoreInput::Goodbye(shared.me), CORE_MAX);
     for link in shared.links().values() {
         link.send(&Frame::Goodbye);
@@ -95,7 +95,7 @@ pub fn give_vote_back(shared: &Shared) {
         if said.elapsed() >= GOODBYE_EVERY {
             // It may have got the leadership meanwhile.
             transfer_leadership(shared);
-            say_goodbye(shared);
+            send_goodbye(shared);
             said = Instant::now();
         }
         std::thread::sleep(LOOK_EVERY);

@@ -107,13 +107,13 @@ impl Inboxes {
     }
 
     /// Wakes `monitor`, because something that a frame shows has changed.
-    pub fn poke_monitor(&self) {
+    pub fn wake_monitor(&self) {
         // A full inbox means that a frame is due anyway.
         let _ = self.monitor.try_send(());
     }
 
     /// Wakes `checkpoints`, because there are new digests to compare.
-    pub fn poke_checkpoints(&self) {
+    pub fn wake_checkpoints(&self) {
         // A full inbox means that the thread will check anyway.
         let _ = self.checkpoints.try_send(());
     }

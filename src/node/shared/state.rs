@@ -373,7 +373,7 @@ impl Shared {
         let before = std::mem::replace(&mut *lock(&self.view), Arc::clone(&view));
         let key = |v: &View| (v.role, v.term, v.leader, v.commit_index, v.last_index, v.has_quorum, v.transfer_to);
         if key(&before.raft) != key(&view.raft) {
-            self.inboxes.poke_monitor();
+            self.inboxes.wake_monitor();
         }
         if before.raft.leader != view.raft.leader || before.raft.membership != view.raft.membership {
             self.inboxes.to_gossip(GossipInput::Changed);
@@ -387,7 +387,7 @@ impl Shared {
 
     pub fn set_history(&self, history: Arc<History>) {
         *lock(&self.history) = history;
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Newest node table of the directory.
@@ -398,7 +398,7 @@ impl Shared {
     pub fn set_directory(&self, nodes: Arc<Nodes>) {
         *lock(&self.directory) = nodes;
         self.inboxes.to_gossip(GossipInput::Changed);
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Counts an unknown node's frame that was dropped.
@@ -480,7 +480,7 @@ impl Shared {
             // A full inbox means that the thread will check anyway.
             let _ = self.inboxes.worker.try_send(WorkerInput::JobsChanged);
         }
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Which jobs this node can run, for its heartbeats.
@@ -540,7 +540,7 @@ impl Shared {
 
     pub fn set_disk_low(&self, is_low: bool) {
         self.is_disk_low.store(is_low, Ordering::Release);
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// What the leader reported about this node, if it is not a member.
@@ -551,7 +551,7 @@ impl Shared {
     pub fn set_outsider(&self, outsider: Option<Outsider>) {
         let before = std::mem::replace(&mut *lock(&self.outsider), outsider);
         if before != outsider {
-            self.inboxes.poke_monitor();
+            self.inboxes.wake_monitor();
         }
     }
 
@@ -565,7 +565,7 @@ impl Shared {
         let is_new = *lock(&self.mismatched_peers) != mismatched;
         let before = std::mem::replace(&mut *lock(&self.mismatched_peers), mismatched);
         if is_new {
-            self.inboxes.poke_monitor();
+            self.inboxes.wake_monitor();
         }
         before
     }
@@ -585,11 +585,11 @@ impl Shared {
     /// Records an event of this node, for `/v1/events`.
     pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
         self.events.push(self.now_ms(), kind, node, text);
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Another front door has redirected clients to these workers.
-    pub fn heard_handed_out(&self, choices: &[(NodeId, u32)]) {
+    pub fn on_handed_out(&self, choices: &[(NodeId, u32)]) {
         lock(&self.dispatch).handed_out(self.now_ms(), choices);
     }
 

@@ -76,8 +76,8 @@ impl Checkpoints {
     fn check(&mut self) {
         let findings = Arc::new(self.find());
         self.shared.integrity.set_findings(Arc::clone(&findings));
-        self.judge_split(&findings);
-        self.judge_own(&findings);
+        self.check_split(&findings);
+        self.check_own(&findings);
         self.report_corrupt_nodes();
         if self.shared.integrity.is_corrupt() && Instant::now() >= self.rebuild_after {
             self.rebuild(&findings);
@@ -112,7 +112,7 @@ impl Checkpoints {
         compare_reports(membership.voters.len(), &node_reports)
     }
 
-    fn judge_split(&self, findings: &Findings) {
+    fn check_split(&self, findings: &Findings) {
         let integrity = &self.shared.integrity;
         match (integrity.split(), &findings.split) {
             (None, Some(split)) => {
@@ -138,7 +138,7 @@ impl Checkpoints {
         }
     }
 
-    fn judge_own(&self, findings: &Findings) {
+    fn check_own(&self, findings: &Findings) {
         let (integrity, id) = (&self.shared.integrity, self.shared.me.id);
         let Some(difference) = findings.corrupt.get(&id).filter(|_| !integrity.is_corrupt()) else { return };
         // In this order: from now on no read is served, also after a restart.

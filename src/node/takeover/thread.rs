@@ -130,7 +130,7 @@ impl Takeover {
             && let Some(note) = note
         {
             warn!("{note}");
-            self.shared.inboxes.poke_monitor();
+            self.shared.inboxes.wake_monitor();
         }
     }
 
@@ -142,7 +142,7 @@ impl Takeover {
         let text = format!("node {} hosts the voters of dead processes: {}", self.shared.me.id.0, numbers(&ids));
         info!("{text}");
         self.shared.history_event(Author::Noticer, "takeover", Some(self.shared.me.id), text);
-        self.say_hosted();
+        self.log_hosted();
         // A voter that is behind may not know this node yet.
         let known = || std::iter::once(self.shared.me).chain(view.membership.members()).map(Input::Introduce).collect();
         let inputs = ids.iter().map(|who| (*who, known())).collect();
@@ -152,11 +152,11 @@ impl Takeover {
         }
     }
 
-    fn say_hosted(&self) {
+    fn log_hosted(&self) {
         let ids = self.ids();
         let note = format!("node {} hosts the voters of dead processes: {}", self.shared.me.id.0, numbers(&ids));
         self.shared.hosted.set_note((!ids.is_empty()).then_some(note));
-        self.shared.inboxes.poke_monitor();
+        self.shared.inboxes.wake_monitor();
     }
 
     /// Gives the hosted voters their messages and ticks, and releases those that are no longer needed.
@@ -245,9 +245,9 @@ impl Takeover {
         if self.hosted.is_empty() && self.shared.view().raft.leader.is_some() {
             self.shared.hosted.set_note(None);
         } else if !self.hosted.is_empty() {
-            self.say_hosted();
+            self.log_hosted();
         }
-        self.shared.inboxes.poke_monitor();
+        self.shared.inboxes.wake_monitor();
     }
 }
 

@@ -278,7 +278,7 @@ impl GossipThread {
             }
         }
         if *self.shared.set_ways(ways.clone()) != ways {
-            self.shared.inboxes.poke_monitor();
+            self.shared.inboxes.wake_monitor();
         }
     }
 

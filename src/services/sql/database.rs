@@ -180,7 +180,7 @@ impl Database {
 
     /// Runs statements as an earlier version might have done.
     #[cfg(test)]
-    pub fn look_inside(&self, sql: &str) {
+    pub fn inspect_content(&self, sql: &str) {
         self.with_connection(|conn| conn.execute_batch(sql)).expect("it is open");
     }
 

@@ -132,11 +132,11 @@ impl JobsChecker {
         for (id, was) in before {
             let now = table.job(id).map(row);
             has_changed |= now.as_ref() != Some(&was);
-            self.judge_change(index, id, &was, now.as_ref(), &effect, &left)?;
+            self.verify_change(index, id, &was, now.as_ref(), &effect, &left)?;
             self.rows.extend(now.map(|now| (id, now)));
         }
-        has_changed |= self.judge_new(index, tag, &effect, table)?;
-        self.judge_holders(index)?;
+        has_changed |= self.verify_new(index, tag, &effect, table)?;
+        self.verify_holders(index)?;
         if has_changed && turn_before == table.turn() {
             return violation!("JobTurn", "jobs change at {index} and the turn stays {turn_before}");
         }
@@ -215,7 +215,7 @@ impl JobsChecker {
     }
 
     /// Whether this may become of a job.
-    fn judge_change(
+    fn verify_change(
         &mut self,
         index: u64,
         id: JobId,
@@ -253,7 +253,7 @@ impl JobsChecker {
             State::Queued | State::Assigned { .. } => broken("JobHeld", "nothing has made it change hands"),
             State::Ended { .. } if now.attempt != was.attempt => broken("JobResult", "it ends in another attempt"),
             State::Ended { end, .. } => {
-                self.judge_end(id, was, end, effect, is_lost).or_else(|what| broken("JobResult", &what))
+                self.verify_end(id, was, end, effect, is_lost).or_else(|what| broken("JobResult", &what))
             }
         }
     }
@@ -272,7 +272,7 @@ impl JobsChecker {
     }
 
     /// Whether a job that was open may end so.
-    fn judge_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
+    fn verify_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
         match effect {
             Some((jobs::Command::End { job, worker, attempt, end: reported }, Answer::Done)) if *job == id => {
                 if (was.holder(), was.attempt) != (Some(*worker), *attempt) {
@@ -306,7 +306,7 @@ impl JobsChecker {
     }
 
     /// Whether there is a new job, and may be.
-    fn judge_new(
+    fn verify_new(
         &mut self,
         index: u64,
         tag: Option<Tag>,
@@ -346,7 +346,7 @@ impl JobsChecker {
     }
 
     /// Only who is here has jobs, and no more than it has slots.
-    fn judge_holders(&self, index: u64) -> CheckResult {
+    fn verify_holders(&self, index: u64) -> CheckResult {
         let mut held: BTreeMap<Identity, u64> = BTreeMap::new();
         for (id, row) in &self.rows {
             let Some(holder) = row.holder() else { continue };

@@ -148,7 +148,7 @@ impl LogModel {
     }
 
     /// Applies a job.
-    pub fn carry_out(&mut self, job: &Job) {
+    pub fn apply_job(&mut self, job: &Job) {
         if let Some(hard) = job.hard {
             self.hard = hard;
         }

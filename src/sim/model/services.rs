@@ -296,7 +296,7 @@ impl Registers {
 
     /// Starts without a snapshot.
     pub fn settle(&mut self) {
-        self.registry.begin_anew().expect("it is in memory");
+        self.registry.reset_services().expect("it is in memory");
         self.plant();
     }
 

@@ -68,11 +68,11 @@ impl World {
             self.raft_checker.on_commit(who, leads.or(led), commit)?;
         }
         self.raft_checker.on_view(who, &view)?;
-        self.carry_out(node, fx)
+        self.execute(node, fx)
     }
 
     /// Carries out a step's effects, in order; the process may die at each boundary.
-    fn carry_out(&mut self, node: usize, fx: Effects) -> CheckResult {
+    fn execute(&mut self, node: usize, fx: Effects) -> CheckResult {
         let is_fatal = !self.in_liveness_phase && self.rng.f64() < self.plan.boundary_crash;
         let mut boundaries = if is_fatal { self.rng.u32(0..3) } else { u32::MAX };
         let life = self.hosts[node].life;
@@ -358,7 +358,7 @@ impl World {
                 self.deliver_result(node, ask, result)?;
             }
             if is_checkpoint {
-                self.tell_digest(node)?;
+                self.report_digest(node)?;
             }
         }
         self.keep_time(node);
@@ -497,7 +497,7 @@ impl World {
                     self.client_checker.on_refused(attempt)?;
                 }
                 if let Some(about) = about {
-                    self.on_end_told(node, about, matches!(result, ClientResult::Done(_)));
+                    self.on_end_reported(node, about, matches!(result, ClientResult::Done(_)));
                 }
             }
             Ask::Driver | Ask::Join => {}

@@ -124,7 +124,7 @@ impl World {
     }
 
     /// Checks whether progress has returned, and for how long.
-    pub fn on_look(&mut self) -> CheckResult {
+    pub fn on_progress_check(&mut self) -> CheckResult {
         let (usual, timeout) = (self.plan.election_us(), self.plan.longest_election_us());
         let since = self.now - self.liveness.began;
         self.after(usual / 4, SimEvent::Look);
@@ -229,7 +229,7 @@ impl World {
             let who = host.identity;
             let is_member = view.membership.voters.get(&who.id) == Some(&who.uuid)
                 || view.membership.learners.get(&who.id) == Some(&who.uuid);
-            if host.is_left_out || !is_member || self.has_nobody_to_ask(node) {
+            if host.is_left_out || !is_member || self.has_no_peer_to_ask(node) {
                 continue;
             }
             let Some(process) = &host.process else { return Some(format!("n{} does not run", node + 1)) };
@@ -255,7 +255,7 @@ impl World {
     /// Whether a node has no reason to accept the leader: the cluster has no secret, and every node that it knows, by
     /// identity or by the address of a number, was replaced or stays broken, as are those that these nodes know in
     /// turn. A user must make it join again.
-    pub fn has_nobody_to_ask(&self, node: usize) -> bool {
+    pub fn has_no_peer_to_ask(&self, node: usize) -> bool {
         let Some(process) = &self.hosts[node].process else { return false };
         let is_new = process.raft.view().membership.members().next().is_none();
         let leader = self.settled_leader().map(|leader| self.hosts[leader].identity);

@@ -219,7 +219,7 @@ impl World {
     }
 
     /// Every membership that may still be in force somewhere: the newest committed one and all after it.
-    pub fn memberships_in_play(&self) -> Vec<Arc<Membership>> {
+    pub fn possible_memberships(&self) -> Vec<Arc<Membership>> {
         let mut all: Vec<Arc<Membership>> = Vec::new();
         let committed = self.raft_checker.committed_len();
         all.extend(self.raft_checker.committed_membership(committed).cloned());
@@ -238,7 +238,7 @@ impl World {
     pub fn can_spare(&self, lost: impl Fn(&Identity) -> bool) -> bool {
         let mut destroyed = self.destroyed();
         destroyed.extend(self.hosts.iter().filter(|host| host.is_damaged).map(|host| host.identity));
-        self.memberships_in_play().iter().all(|membership| {
+        self.possible_memberships().iter().all(|membership| {
             let well = membership
                 .voters
                 .iter()

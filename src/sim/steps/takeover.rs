@@ -300,7 +300,7 @@ impl World {
         let hosted = hosted.iter().map(|node| NodeId(*node as u64 + 1)).collect();
         let rules = autopilot::Rules { hosted, ..rules };
         match autopilot::decide(&view, &rules) {
-            Some(change @ Change::Demote(_)) if self.leaves_well_majority(&view.membership, &change) => {
+            Some(change @ Change::Demote(_)) if self.leaves_healthy_majority(&view.membership, &change) => {
                 let Some(process) = self.hosts[host].process.as_mut() else { return Ok(()) };
                 let token = process.token(Ask::Driver);
                 self.step(host, Input::Change { token, change })

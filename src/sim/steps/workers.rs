@@ -113,7 +113,7 @@ impl World {
             let delay = self.rng.u64(least_us..=most_us);
             self.after(delay, SimEvent::Ended { node, life, job, attempt });
         }
-        self.tell_ends(node)?;
+        self.report_ends(node)?;
         if self.is_alive(node, life) && !am_here {
             self.maybe_join(node)?;
         }
@@ -160,7 +160,7 @@ impl World {
 
     /// The result of a reported end: the log has it, or may not have it. In both cases the worker remembers it until
     /// its job table shows the end: otherwise the attempt would be started again.
-    pub fn on_end_told(&mut self, node: usize, key: Key, is_taken: bool) {
+    pub fn on_end_reported(&mut self, node: usize, key: Key, is_taken: bool) {
         let Some(plan) = &self.plan.jobs else { return };
         let is_settled = is_taken || self.bugs.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    fn tell_ends(&mut self, node: usize) -> CheckResult {
+    fn report_ends(&mut self, node: usize) -> CheckResult {
         let (now, life) = (self.now, self.hosts[node].life);
         let patience = if self.bugs.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
         let Some(worker) = self.worker(node) else { return Ok(()) };
@@ -318,7 +318,7 @@ impl World {
         for (node, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.is_left_out) {
             let is_member = membership.uuid_of(host.identity.id) == Some(host.identity.uuid);
             let Some(worker) = host.process.as_ref().and_then(|process| process.worker.as_ref()) else { continue };
-            if is_member && !is_here(table, worker.who) && !self.has_nobody_to_ask(node) {
+            if is_member && !is_here(table, worker.who) && !self.has_no_peer_to_ask(node) {
                 return Some(format!("n{} is a member and does not work", node + 1));
             }
         }

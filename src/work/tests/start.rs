@@ -6,7 +6,7 @@ use crate::node::spawn;
 use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
-use crate::work::run::{Attempt, start_patiently};
+use crate::work::run::{Attempt, start_with_retries};
 use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::how_it_ended;
 use crate::work::{process_tree, scratch};
@@ -122,7 +122,7 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     let is_cancelled = AtomicBool::new(false);
     let not_started = || WorkError::NotStarted { why: "it took more than 10 s".into() };
     let mut tries = 0;
-    let ended: Result<(), WorkError> = start_patiently(&is_cancelled, || {
+    let ended: Result<(), WorkError> = start_with_retries(&is_cancelled, || {
         tries += 1;
         // Longer than [`START_TRIES_FOR`]: no retry begins after that.
         assert!(Command::new("sleep").arg("1.6").status().unwrap().success());
@@ -132,7 +132,7 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     assert_eq!(tries, 1);
     // Tries that fail at once are repeated for that long, and the last one may succeed.
     let (mut tries, begun) = (0, Instant::now());
-    let ended = start_patiently(&is_cancelled, || {
+    let ended = start_with_retries(&is_cancelled, || {
         tries += 1;
         if tries == 6 { Ok(begun.elapsed()) } else { Err(not_started()) }
     });

@@ -59,7 +59,7 @@ impl PendingRequests {
     }
 
     /// Answers other nodes that took this one for the leader. It may have led meanwhile, and logged an earlier attempt.
-    pub fn bounce_forwarded(&mut self) {
+    pub fn return_forwarded(&mut self) {
         let commands = std::mem::take(&mut self.commands);
         let others = std::mem::take(&mut self.others);
         for held in commands.into_iter().chain(others) {

@@ -264,7 +264,7 @@ impl Core {
                 }
             }
             (_, Some(leader)) => {
-                self.requests.bounce_forwarded();
+                self.requests.return_forwarded();
                 if let Some(link) = self.links.get(&leader) {
                     self.requests.forward_all(link);
                 }
@@ -274,7 +274,7 @@ impl Core {
                 }
             }
             (_, None) => {
-                self.requests.bounce_forwarded();
+                self.requests.return_forwarded();
                 self.requests.on_no_leader(now);
             }
         }

@@ -122,7 +122,7 @@ pub fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
             *index
         }
         None => {
-            registry.begin_anew().unwrap();
+            registry.reset_services().unwrap();
             0
         }
     };

@@ -533,7 +533,7 @@ fn a_reserved_name_from_before_can_be_taken_away() {
     let mut node = node();
     node.registry
         .sql()
-        .look_inside("CREATE TABLE _phalanx2 (a); INSERT INTO _phalanx2 VALUES(7); CREATE TABLE _phalanx3 (a)");
+        .inspect_content("CREATE TABLE _phalanx2 (a); INSERT INTO _phalanx2 VALUES(7); CREATE TABLE _phalanx3 (a)");
     for (sql, expected) in [
         ("ALTER TABLE t RENAME TO u", "changed"),
         ("ALTER TABLE _phalanx3 RENAME TO _phalanx4", "failed: names that begin with _phalanx"),

@@ -42,7 +42,7 @@ fn a_file_of_an_older_version_can_be_continued() {
     let before = node.log.len() as u64;
     let mut registry = crate::services::registry::Registry::default();
     registry.sql = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);
-    registry.begin_anew().unwrap();
+    registry.reset_services().unwrap();
     assert_eq!(registry.sql().newest(), before, "the file records its newest entry");
     assert_eq!(registry.take_news(), Vec::<String>::new(), "it was not rebuilt");
     assert!(

@@ -215,7 +215,7 @@ fn a_former_leader_does_not_deny_what_it_has_logged() {
     requests.on_log_end(Index(4));
     requests.expire(Instant::now());
     requests.hold_forwarded(&link, ask(2));
-    requests.bounce_forwarded();
+    requests.return_forwarded();
     let mut expected = Vec::new();
     let mut tags = FrameTags::default();
     for (number, answer) in [(1, Forwarded::Unknown { why: UnknownReason::LeaderLost }), (2, Forwarded::NotLeader)] {
