@@ -142,7 +142,7 @@ impl Net {
         let voters = self.voters.lock().unwrap().clone();
         let (no_bootstrap, bugs) = (None, DiscoveryBugs::default());
         let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_bootstrap, settings, bugs };
-        discover(&seeker, &Door { net: self, me: me.id, until, bootstrap_fails: false, claims: Claims::default() })
+        discover(&seeker, &TestWorld { net: self, me: me.id, until, bootstrap_fails: false, claims: Claims::default() })
     }
 }
 
@@ -159,7 +159,7 @@ fn address(id: u64) -> String {
 }
 
 /// One node's access to the net.
-struct Door<'a> {
+struct TestWorld<'a> {
     net: &'a Net,
     me: NodeId,
     until: Instant,
@@ -167,7 +167,7 @@ struct Door<'a> {
     claims: Claims,
 }
 
-impl World for Door<'_> {
+impl World for TestWorld<'_> {
     fn ask_all(&self, addresses: &[String], _: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
         let at = self.net.at.lock().unwrap();
         let answer = |address: &String| match at.get(address) {
@@ -397,8 +397,8 @@ fn a_bootstrap_that_dies_in_between_leaves_nothing_that_binds() {
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
     let seeker = new_seeker(me, &settings);
     let until = Instant::now() + Duration::from_secs(5);
-    let door = Door { net: &net, me: me.id, until, bootstrap_fails: true, claims: Claims::default() };
-    let failed = discover(&seeker, &door);
+    let world = TestWorld { net: &net, me: me.id, until, bootstrap_fails: true, claims: Claims::default() };
+    let failed = discover(&seeker, &world);
     assert!(matches!(failed, Err(DiscoveryError::Bootstrap(_))));
     let left = net.named().unwrap();
     // Not before the file has aged: its writer might be slow rather than dead.
@@ -617,8 +617,8 @@ fn a_node_without_room_to_lead_leaves_the_bootstrap_to_others() {
     let until = Instant::now() + Duration::from_millis(400);
     let no_bootstrap = Some("no room".to_string());
     let seeker = Seeker { no_bootstrap, ..new_seeker(me, &settings) };
-    let door = Door { net: &net, me: me.id, until, bootstrap_fails: false, claims: Claims::default() };
-    assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
+    let world = TestWorld { net: &net, me: me.id, until, bootstrap_fails: false, claims: Claims::default() };
+    assert_eq!(discover(&seeker, &world).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);
     assert!(matches!(net.search(2, 5_000).unwrap(), Decision::Bootstrapped { .. }));
 }
