@@ -14,7 +14,7 @@ use crate::lab::web::Connection;
 use crate::lab::{LabError, Result};
 use crate::progress::Progress;
 use crate::settings::SandboxKind;
-use crate::work::sandbox::{SandboxLimits, Sandbox};
+use crate::work::sandbox::{Sandbox, SandboxLimits};
 use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -337,8 +337,10 @@ mod tests {
 
     #[test]
     fn a_stale_read_is_a_violation() {
-        let judgement =
-            check_history(&[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)], STEPS_MAX);
+        let judgement = check_history(
+            &[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)],
+            STEPS_MAX,
+        );
         assert_eq!(judgement.verdict, Verdict::Violation);
         assert!(judgement.why.unwrap().contains("client 2"));
     }

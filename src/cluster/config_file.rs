@@ -97,10 +97,7 @@ pub enum ConfigFileError {
     },
     /// The file is not JSON of the expected form.
     #[error("{path} is not a cluster file: {why}", path = path.display())]
-    Mangled {
-        path: PathBuf,
-        why: String,
-    },
+    Mangled { path: PathBuf, why: String },
     /// The file is of another cluster.
     #[error("{path} belongs to cluster {theirs}, this node to cluster {ours}", path = path.display())]
     OtherCluster {

@@ -91,7 +91,8 @@ mod tests {
         let mut meter = LoadMeter::default();
         let little = NodeActivity { requests_per_s: 150, jobs: 0, cpu_percent: 9 };
         assert_eq!(after(30, &mut meter, little), Load { connections: 7, ..Load::default() });
-        let all = after(2, &mut meter, NodeActivity { requests_per_s: u64::MAX, jobs: u64::MAX, cpu_percent: u64::MAX });
+        let all =
+            after(2, &mut meter, NodeActivity { requests_per_s: u64::MAX, jobs: u64::MAX, cpu_percent: u64::MAX });
         assert!(all.total() >= all.work(), "no overflow: {all:?}");
     }
 }

@@ -136,7 +136,8 @@ impl Skews {
         }
         // A delay makes a clock seem behind, never ahead.
         row.ahead_ms = if ahead_ms >= row.ahead_ms { ahead_ms } else { row.ahead_ms.midpoint(ahead_ms) };
-        row.heartbeats = if ahead_ms.unsigned_abs() >= SKEW_WARN_MS as u64 { row.heartbeats.saturating_add(1) } else { 0 };
+        row.heartbeats =
+            if ahead_ms.unsigned_abs() >= SKEW_WARN_MS as u64 { row.heartbeats.saturating_add(1) } else { 0 };
         match (row.heartbeats, row.is_told) {
             (SKEW_BEATS.., false) => {
                 row.is_told = true;
@@ -303,7 +304,8 @@ mod tests {
             assert_eq!(heartbeat(at_ms, at_ms + 1).0, None);
         }
         // Five seconds of beats come in one millisecond.
-        let news: Vec<_> = (1_000..6_000).step_by(HEARTBEAT_MS as usize).filter_map(|at_ms| heartbeat(at_ms, 6_000).0).collect();
+        let news: Vec<_> =
+            (1_000..6_000).step_by(HEARTBEAT_MS as usize).filter_map(|at_ms| heartbeat(at_ms, 6_000).0).collect();
         assert_eq!(news, []);
         assert_eq!(heartbeat(6_000, 6_001), (None, -1), "and they do not count where times are compared");
         // A clock that is behind from then on is reported: its heartbeats arrive at the rate at which they are sent.

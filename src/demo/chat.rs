@@ -42,11 +42,11 @@ fn lab_error(fault: ClientError) -> LabError {
     LabError::Answer(fault.to_string())
 }
 
-/// Runs it; `say` gets each line as it happens.
+/// Runs it; `print_line` gets each line as it happens.
 ///
 /// # Errors
 /// Processes do not start, or the cluster does not reach the state that a step needs.
-pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
+pub fn play(exe: PathBuf, print_line: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut cluster = Cluster::prepare(exe, &json!({"voters_max": NODES, "cluster_name": "demo chat"}))?;
     // Reset at the end if nothing is wrong.
     cluster.keep = true;
@@ -57,24 +57,24 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let leader = cluster.settle_as(NODES as usize)?;
     print_line(&format!("   They have elected node {leader}."));
 
-    let mut people = sign_up(&cluster, say)?;
+    let mut people = sign_up(&cluster, print_line)?;
     let mut said: Vec<SentLine> = Vec::new();
     print_line("3. They send messages, to the room and to each other");
-    talk(&mut people, "all nodes run", &mut said, say)?;
+    talk(&mut people, "all nodes run", &mut said, print_line)?;
 
     print_line(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
     cluster.kill(leader)?;
-    talk(&mut people, "one node is down", &mut said, say)?;
+    talk(&mut people, "one node is down", &mut said, print_line)?;
     let next = cluster.wait_other_leader(leader)?;
     print_line(&format!("   node {next} leads now"));
 
     print_line(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
     cluster.kill(next)?;
-    talk(&mut people, "two nodes are down", &mut said, say)?;
+    talk(&mut people, "two nodes are down", &mut said, print_line)?;
 
     let mut faults = Vec::new();
     print_line("6. All inboxes: complete, in order, without duplicates?");
-    check(&mut people, &said, &mut faults, say)?;
+    check(&mut people, &said, &mut faults, print_line)?;
 
     print_line("7. kill -9 of all nodes that are left; then all five start again");
     cluster.kill_all();
@@ -82,9 +82,9 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
         cluster.restart(id)?;
     }
     cluster.settle_as(NODES as usize)?;
-    talk(&mut people, "all nodes restarted", &mut said, say)?;
+    talk(&mut people, "all nodes restarted", &mut said, print_line)?;
     print_line("8. All inboxes again");
-    check(&mut people, &said, &mut faults, say)?;
+    check(&mut people, &said, &mut faults, print_line)?;
 
     print_line("9. Stopping the nodes");
     drop(people);
@@ -94,7 +94,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
-fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
+fn sign_up(cluster: &Cluster, print_line: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
     print_line("2. Three users create accounts, each on another node, and join the room #agora");
     let mut people = Vec::new();
     let mut room = None;
@@ -119,7 +119,7 @@ fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> 
 }
 
 /// Each user in turn sends messages to the room and to the next user.
-fn talk(people: &mut [Person], when: &str, said: &mut Vec<SentLine>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn talk(people: &mut [Person], when: &str, said: &mut Vec<SentLine>, print_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 1..=MESSAGES {
         for at in 0..people.len() {
@@ -146,7 +146,12 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<SentLine>, say: &mut d
 }
 
 /// Compares the messages of each user, from the stream and from the history, with those that were acknowledged.
-fn check(people: &mut [Person], said: &[SentLine], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn check(
+    people: &mut [Person],
+    said: &[SentLine],
+    faults: &mut Vec<String>,
+    print_line: &mut dyn FnMut(&str),
+) -> Result<()> {
     for person in people {
         let wanted = wanted(said, person.name);
         listen(person, wanted.len());
@@ -163,7 +168,11 @@ fn check(people: &mut [Person], said: &[SentLine], faults: &mut Vec<String>, say
             faults.extend(why.map(|why| format!("{}'s {what}: {why}", person.name)));
         }
         let (count, talks) = (kept.len(), mine.len());
-        print_line(&format!("   {word} {}: {count} of {} messages in {talks} conversations", person.name, wanted.len()));
+        print_line(&format!(
+            "   {word} {}: {count} of {} messages in {talks} conversations",
+            person.name,
+            wanted.len()
+        ));
     }
     Ok(())
 }

@@ -113,11 +113,11 @@ impl Language {
     }
 }
 
-/// Runs it; `say` gets each line as it happens.
+/// Runs it; `print_line` gets each line as it happens.
 ///
 /// # Errors
 /// Processes do not start, or the cluster does not reach the state that a step needs.
-pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
+pub fn play(exe: PathBuf, print_line: &mut dyn FnMut(&str)) -> Result<Account> {
     let settings = json!({"jobs_enabled": true, "voters_max": NODES, "cluster_name": "demo jobs"});
     let mut cluster = Cluster::prepare(exe, &settings)?;
     // Reset at the end if nothing is wrong.
@@ -132,9 +132,9 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     cluster.spawn(GATEWAY, &["--gateway"])?;
     let leader = cluster.settle_as(NODES as usize)?;
     let gateway = cluster.http(GATEWAY);
-    let language = choose(&cluster, say)?;
+    let language = choose(&cluster, print_line)?;
     print_line(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
-    print_roles(&cluster, say)?;
+    print_roles(&cluster, print_line)?;
 
     print_line(&format!("2. {REQUESTS} requests to the gateway, one after another"));
     for number in 1..=REQUESTS {
@@ -156,8 +156,9 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     }
 
     print_line(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
-    let asking: Vec<_> =
-        (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_in_background(language, &gateway, number)).collect::<Result<_>>()?;
+    let asking: Vec<_> = (REQUESTS + 1..=2 * REQUESTS)
+        .map(|number| ask_in_background(language, &gateway, number))
+        .collect::<Result<_>>()?;
     cluster.wait_until("a worker has some of them", PATIENCE, || {
         cluster.status(GATEWAY).ok().filter(|status| status.jobs.running > 0).map(|_| ())
     })?;
@@ -201,7 +202,7 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
 }
 
 /// Java if all workers have it when they have joined, else shell.
-fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
+fn choose(cluster: &Cluster, print_line: &mut dyn FnMut(&str)) -> Result<Language> {
     let workers = cluster.wait_explained("every node has joined as a worker", PATIENCE, || {
         let workers = cluster.status(GATEWAY).map_err(|e| e.to_string())?.jobs.workers;
         let here = workers.iter().filter(|worker| worker.is_here).count();
@@ -217,7 +218,7 @@ fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
     Ok(Language::Shell)
 }
 
-fn print_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn print_roles(cluster: &Cluster, print_line: &mut dyn FnMut(&str)) -> Result<()> {
     for row in cluster.status(GATEWAY)?.nodes {
         let role = match row.is_gateway {
             true => "gateway".to_string(),
@@ -239,7 +240,11 @@ fn heard_from(gossip: &Value) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-fn ask_in_background(language: Language, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {
+fn ask_in_background(
+    language: Language,
+    gateway: &str,
+    number: usize,
+) -> Result<crossbeam_channel::Receiver<Exchange>> {
     let (to, answer) = crossbeam_channel::bounded(1);
     let gateway = gateway.to_string();
     crate::node::spawn::spawn("asker", move || drop(to.send(language.ask(&gateway, number))))

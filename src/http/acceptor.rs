@@ -11,7 +11,7 @@ use super::protocol::head::{Head, Method};
 use super::protocol::response::{Persistence, Response};
 use super::server::Server;
 use crate::node::accept::{self, Arrival};
-use crate::node::{Listener, ConnectionSlot};
+use crate::node::{ConnectionSlot, Listener};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -10,7 +10,7 @@
 //! later. W3 no client keeps the thread busy: after [`REQUESTS_AT_ONCE`] requests in a row it gets its own.
 //! Not here: parsing and deadlines (`protocol/conn.rs`), what the answer is (`front.rs`).
 
-use super::acceptor::{self, After, Open, ListenerRole};
+use super::acceptor::{self, After, ListenerRole, Open};
 use super::protocol::conn::{Arrived, Conn, NextRequest};
 use super::protocol::head::Head;
 use super::server::Server;

@@ -21,7 +21,7 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::{Addressing, Handle, Listener, SessionGuard, ConnectionSlot};
+use crate::node::{Addressing, ConnectionSlot, Handle, Listener, SessionGuard};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::cell::RefCell;

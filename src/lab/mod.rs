@@ -39,10 +39,7 @@ pub enum LabError {
     },
     /// A system call failed.
     #[error("{what}: {source}")]
-    Io {
-        what: String,
-        source: io::Error,
-    },
+    Io { what: String, source: io::Error },
     /// No block of free ports.
     #[error("no free block of ports between 10000 and 32000")]
     NoPorts,

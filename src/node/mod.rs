@@ -53,7 +53,7 @@ pub(crate) mod ticks;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};
-pub use self::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, ConnectionSlot, Watching};
+pub use self::interface::{Addressing, Admission, ConnectionSlot, Connections, Redirect, Reports, Requests, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};

@@ -13,7 +13,7 @@ use super::commands::{self, Control, Handler, Spec, WORD_BYTES_SHOWN};
 use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};
 use super::outbox::Client;
-use super::protocol::parse::{ProtocolError, Owned, Parser, Request};
+use super::protocol::parse::{Owned, Parser, ProtocolError, Request};
 use super::protocol::reply::{self, Proto};
 use super::reply_plan;
 use super::shared::ServerState;
@@ -66,7 +66,7 @@ impl Conn {
                             return action;
                         }
                     }
-                    Err(Fault(why)) => {
+                    Err(ProtocolError(why)) => {
                         self.shared.counts.protocol_errors.fetch_add(1, Relaxed);
                         self.reply(|out| reply::error(out, &why));
                         return ConnectionAction::Close;

@@ -199,7 +199,15 @@ mod tests {
     #[test]
     fn replies_keep_their_order_and_form() {
         let pong = ReplyShape::Written(b"+PONG\r\n".to_vec());
-        let shapes = [ReplyShape::Plain, pong.clone(), ReplyShape::OneIfDone, ReplyShape::Seconds, ReplyShape::Seconds, ReplyShape::Plain, pong];
+        let shapes = [
+            ReplyShape::Plain,
+            pong.clone(),
+            ReplyShape::OneIfDone,
+            ReplyShape::Seconds,
+            ReplyShape::Seconds,
+            ReplyShape::Plain,
+            pong,
+        ];
         let values =
             vec![Value::Ok, Value::Nil, Value::Int(1500), Value::Int(-2), Value::Error(OpError::Other("ERR x".into()))];
         assert_eq!(written(plan(&shapes), &done(values)), "+OK\r\n+PONG\r\n:0\r\n:2\r\n:-2\r\n-ERR x\r\n+PONG\r\n");

@@ -33,9 +33,7 @@ pub enum Command {
         is_gateway: bool,
     },
     /// Removes a node that has left for good.
-    Forget {
-        id: NodeId,
-    },
+    Forget { id: NodeId },
     /// Wrote a short text in earlier versions. Old logs may contain it; it changes nothing.
     Note {
         /// Name of the text.

@@ -21,13 +21,13 @@ mod clocks;
 pub(crate) mod coverage;
 mod differences;
 pub(crate) mod environment;
+mod hostile_processes;
 pub(crate) mod model;
 #[cfg(test)]
 mod planted_bugs;
 pub(crate) mod seeds;
 mod stale_disks;
 pub(crate) mod steps;
-mod hostile_processes;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tuning;

@@ -54,10 +54,7 @@ pub enum StoreError {
         "cannot open {}: {source}; it belongs to another user: start all nodes of a host as the same user, or give \
          this one its own data_dir", .dir.display()
     )]
-    OtherUser {
-        dir: PathBuf,
-        source: io::Error,
-    },
+    OtherUser { dir: PathBuf, source: io::Error },
     /// The folder, its lock or its log is no longer the one that this process opened: a restart would not find what is
     /// written now.
     #[error(
@@ -82,9 +79,7 @@ pub enum StoreError {
     },
     /// An earlier write or sync failed; the content of the disk is unknown, so nothing is written any more.
     #[error("the disk failed earlier ({why}); restart the node when the disk works again")]
-    Poisoned {
-        why: String,
-    },
+    Poisoned { why: String },
     /// A received snapshot is invalid (gap, too long, wrong length); the receiver starts the transfer again.
     #[error("snapshot transfer broken: {0}")]
     Transfer(String),

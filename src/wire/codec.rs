@@ -6,7 +6,7 @@
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
 use super::authentication::FrameTags;
-use super::{Mismatch, Frame};
+use super::{Frame, Mismatch};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Identity;
 use std::io::{self, Read, Write};
@@ -54,10 +54,7 @@ pub enum WireError {
     },
     /// Another node answers than the one that was called. If there is a secret, that node has proved that it knows it.
     #[error("rejected: {who:?} answers")]
-    Other {
-        who: Identity,
-        cluster: Option<Uuid>,
-    },
+    Other { who: Identity, cluster: Option<Uuid> },
 }
 
 /// Text of an error: for a timeout of a socket, the system's text is "resource temporarily unavailable".

@@ -13,7 +13,7 @@
 use super::authentication::{ConnectionTags, Key, Side, Transcript};
 use super::codec::{WireError, read_frame, read_tagged, write_frame, write_tagged};
 use super::datagram::ConnectionId;
-use super::{Mismatch, Frame, Hello, PROTOCOL, Purpose};
+use super::{Frame, Hello, Mismatch, PROTOCOL, Purpose};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
 use crate::types::Identity;

@@ -4,7 +4,7 @@
 //! Not here: what a table means and to which nodes it is sent (`cluster/gossip.rs`).
 
 use crate::raft::{Promise, Role};
-use crate::services::digests::{Mismatch, StateDigest};
+use crate::services::digests::{Difference, StateDigest};
 use crate::types::{Addresses, Index, NodeId, ProcessLimit, Standing, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ pub struct StateReport {
     /// replaced.
     pub digests: Vec<StateDigest>,
     /// It knows that its state differs from the majority's: it serves no reads.
-    pub corrupt: Option<Mismatch>,
+    pub corrupt: Option<Difference>,
 }
 
 /// What the clients of one node get, over about the last second.

@@ -49,7 +49,6 @@ impl Mismatch {
     pub fn name(theirs: &str) -> Mismatch {
         Mismatch::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
     }
-
 }
 
 /// The difference and its cure, for a person on this node.
@@ -57,10 +56,9 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mismatch::Secret => write!(f, "cluster_secret differs: set the same one on all nodes"),
-            Mismatch::Protocol(theirs) => write!(
-                f,
-                "peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes"
-            ),
+            Mismatch::Protocol(theirs) => {
+                write!(f, "peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes")
+            }
             Mismatch::Name(theirs) => write!(f, "cluster_name is {theirs:?} there: set the same one on all nodes"),
         }
     }
@@ -112,7 +110,9 @@ pub enum Purpose {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Frame {
     /// Acceptor's first word: 16 random bytes, its part of what is proved.
-    Challenge { nonce: [u8; 16] },
+    Challenge {
+        nonce: [u8; 16],
+    },
     Hello(Hello),
     /// Acceptor agrees; who it is and which cluster it is in.
     Welcome {
@@ -124,7 +124,9 @@ pub enum Frame {
         datagrams: Option<ConnectionId>,
     },
     /// Acceptor declines, in a sentence for people.
-    Reject { why: String },
+    Reject {
+        why: String,
+    },
     /// Answer to `Ask`.
     DiscoveryAnswer(DiscoveryAnswer),
     /// The new node is a learner of this cluster (or was a member already).
@@ -143,11 +145,18 @@ pub enum Frame {
     HandedOut(Vec<(NodeId, u32)>),
     /// What a follower's clients ask of the leader, in order, each with its number there. `order` counts these frames on
     /// this connection, from 0: those in datagrams may overtake others. `None`: another node passes it on.
-    Forward { order: Option<u64>, asks: Vec<(u64, Ask)> },
+    Forward {
+        order: Option<u64>,
+        asks: Vec<(u64, Ask)>,
+    },
     /// Answers to `Forward`, by number.
     Forwarded(Vec<(u64, Forwarded)>),
     /// What the coming snapshot covers.
-    SnapshotHead { term: Term, meta: raft::SnapshotMeta, bytes: u64 },
+    SnapshotHead {
+        term: Term,
+        meta: raft::SnapshotMeta,
+        bytes: u64,
+    },
     /// Part of it, in order.
     SnapshotChunk {
         offset: u64,
@@ -155,12 +164,21 @@ pub enum Frame {
         bytes: Vec<u8>,
     },
     /// Receiver's last word: all there, durable; or why not.
-    SnapshotDone { ok: bool, why: String },
+    SnapshotDone {
+        ok: bool,
+        why: String,
+    },
     /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was
     /// said.
-    AcceptorProof { who: Identity, cluster: Option<Uuid>, proof: [u8; 32] },
+    AcceptorProof {
+        who: Identity,
+        cluster: Option<Uuid>,
+        proof: [u8; 32],
+    },
     /// Dialer's, to an acceptor that has proved itself. The welcome follows, and each frame has a tag from there on.
-    DialerProof { proof: [u8; 32] },
+    DialerProof {
+        proof: [u8; 32],
+    },
     /// A client of the sender has published this message.
     Published {
         #[serde(with = "serde_bytes")]
@@ -169,12 +187,20 @@ pub enum Frame {
         message: Vec<u8>,
     },
     /// A client of the sender continues a SCAN with this cursor of the receiver.
-    AskScan { cursor: u64 },
+    AskScan {
+        cursor: u64,
+    },
     /// Answer to `AskScan`: the key after which that scan continues, if it is known.
-    Scan { cursor: u64, position: Option<serde_bytes::ByteBuf> },
+    Scan {
+        cursor: u64,
+        position: Option<serde_bytes::ByteBuf>,
+    },
     /// The acceptor cannot talk to this dialer. `cluster`: the one that its data belongs to, `None` for a node without
     /// data. Versions before 16 send `Reject`.
-    Differs { what: Mismatch, cluster: Option<Uuid> },
+    Differs {
+        what: Mismatch,
+        cluster: Option<Uuid>,
+    },
     /// What `config.json` of every host is to contain: the text of the newest version, from the leader.
     ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The sender stops, and gives its vote back.

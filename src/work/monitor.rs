@@ -5,6 +5,7 @@
 
 use super::namespace::Namespace;
 use super::process_tree::{self, ProcessTree};
+use super::sandbox;
 use super::scratch::{FILES_MAX, Scratch};
 use crate::services::jobs::{JobOutcome, Limits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -146,7 +147,12 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    pub(super) fn follow(mut self, mut child: Child, mut stdin: &[u8], hear: &mut dyn FnMut(OutputStream, &[u8])) -> io::Result<Ran> {
+    pub(super) fn follow(
+        mut self,
+        mut child: Child,
+        mut stdin: &[u8],
+        hear: &mut dyn FnMut(OutputStream, &[u8]),
+    ) -> io::Result<Ran> {
         let (mut input, mut out, mut err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         let mut status: Option<(ExitStatus, Instant)> = None;

@@ -12,7 +12,7 @@ use super::WorkError;
 use super::monitor::{Monitor, OutputStream, Ran, START_MAX, spawn};
 use super::process_tree::ProcessTree;
 use super::runtimes::{self, AvailableRuntime, LAUNCHER, Places};
-use super::sandbox::{self, Sandbox, SandboxLimits};
+use super::sandbox::{Sandbox, SandboxLimits};
 use super::scratch::{FILES_MAX, Scratch};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
@@ -37,7 +37,6 @@ const COMPILER: Limits =
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
-
 
 /// An attempt to be made.
 pub struct Attempt<'a> {

@@ -14,7 +14,7 @@ mod start;
 use super::monitor::OutputStream;
 use super::run::Attempt;
 use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
-use super::sandbox::{SandboxLimits, Sandbox};
+use super::sandbox::{Sandbox, SandboxLimits};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::{SandboxKind, known_runtimes as known};

@@ -4,7 +4,7 @@
 use crate::EXE;
 use crate::hosts::{Hosts, is_apart};
 use phalanx::lab::{Cluster, Host, Result};
-use phalanx::wire::{Mismatch, Frame, codec};
+use phalanx::wire::{Frame, Mismatch, codec};
 use serde_json::json;
 use std::net::TcpListener;
 use std::time::Duration;

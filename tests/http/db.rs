@@ -2,7 +2,7 @@
 
 use crate::fake_host::{Served, patient, serve};
 use phalanx::outcome::{self, NoLeader, Reason, UnknownReason};
-use phalanx::services::sql::{Answer, Command, RunKind, Outcome, ReadLevel, Statement};
+use phalanx::services::sql::{Answer, Command, Outcome, ReadLevel, RunKind, Statement};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::time::Duration;

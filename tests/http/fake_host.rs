@@ -5,9 +5,9 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, Admission, Backup, BackupForm, ClientAccess, Connections, Listener, MemoryBudget, Metric, NodeRuntimes,
-    Operation, Output, Published, Redirect, Reports, Requests, Reservation, SentFile, SessionGuard, ConnectionSlot, Sql,
-    SqlFiles, SqlRead, Watching, gauge,
+    Addressing, Admission, Backup, BackupForm, ClientAccess, ConnectionSlot, Connections, Listener, MemoryBudget,
+    Metric, NodeRuntimes, Operation, Output, Published, Redirect, Reports, Requests, Reservation, SentFile,
+    SessionGuard, Sql, SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};

@@ -383,7 +383,8 @@ impl Shell {
             let word = if self.node.is_empty() { "node" } else { "now node" };
             eprintln!("{}", term::paint_err(&format!("-- {word} {}", term::plain_err(&raw.from)), term::Colour::Cyan));
         }
-        let unexpected = || failed(format!("{}: unexpected response; check that the node has the same version", raw.from));
+        let unexpected =
+            || failed(format!("{}: unexpected response; check that the node has the same version", raw.from));
         let results: Results = serde_json::from_slice(&raw.body).map_err(|_| unexpected())?;
         self.node.clone_from(&raw.from);
         let one = results.results.into_iter().next().ok_or_else(unexpected)?;

@@ -112,7 +112,9 @@ fn is_trigger(tokens: &[Token]) -> bool {
         tokens => tokens,
     };
     match tokens {
-        [create, temp, trigger, ..] if is_keyword(create, "create") && (is_keyword(temp, "temp") || is_keyword(temp, "temporary")) => {
+        [create, temp, trigger, ..]
+            if is_keyword(create, "create") && (is_keyword(temp, "temp") || is_keyword(temp, "temporary")) =>
+        {
             is_keyword(trigger, "trigger")
         }
         [create, trigger, ..] => is_keyword(create, "create") && is_keyword(trigger, "trigger"),

@@ -112,7 +112,11 @@ impl Search<'_> {
         let advice = "a new cluster is created only when all `peers` answer, because one that does not may hold the \
             data of an earlier cluster: start it, or remove it from peers";
         if !hosts.missing.is_empty() {
-            self.log_change(log::Level::Warn, "peers", format!("no answer from {} yet; {advice}", hosts.missing.join(", ")));
+            self.log_change(
+                log::Level::Warn,
+                "peers",
+                format!("no answer from {} yet; {advice}", hosts.missing.join(", ")),
+            );
             return false;
         }
         if !hosts.holding.is_empty() {

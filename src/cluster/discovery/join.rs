@@ -75,7 +75,11 @@ impl Search<'_> {
             None => *survey.clusters.keys().next()?,
         };
         let Some((_, id, addresses)) = &survey.clusters[&cluster] else {
-            self.log_change(log::Level::Info, "leader", format!("cluster {cluster} has no leader yet; waiting for one"));
+            self.log_change(
+                log::Level::Info,
+                "leader",
+                format!("cluster {cluster} has no leader yet; waiting for one"),
+            );
             return None;
         };
         match self.world.join(&addresses.peer, cluster) {

@@ -5,7 +5,7 @@ use super::world::{AskError, Seeker, World};
 use crate::cluster::config_file::Projection;
 use crate::cluster::folders::{self, LOCAL_IDS};
 use crate::types::{Addresses, NodeId, Term};
-use crate::wire::{Mismatch, DiscoveryAnswer};
+use crate::wire::{DiscoveryAnswer, Mismatch};
 use log::debug;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -6,7 +6,7 @@ use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::{Mismatch, DiscoveryAnswer};
+use crate::wire::{DiscoveryAnswer, Mismatch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -130,9 +130,7 @@ pub enum Decision {
         identities: Vec<Identity>,
     },
     /// The node has bootstrapped this cluster; [`World::bootstrap`] was called.
-    Bootstrapped {
-        cluster: Uuid,
-    },
+    Bootstrapped { cluster: Uuid },
     /// The node stops.
     Stopping,
 }

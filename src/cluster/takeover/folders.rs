@@ -56,7 +56,9 @@ pub fn claim(data_dir: &Path, cluster: Uuid, voters: &BTreeMap<NodeId, Uuid>, me
         }
         match identity::lock(&dir).and_then(|lock| Ok((lock, owner(&dir)?))) {
             // Read again: its process may have changed it before it ended.
-            Ok((lock, Some(me))) if is_of(&me, who, cluster) => claims.claimed.push(ClaimedFolder { who, dir, me, lock }),
+            Ok((lock, Some(me))) if is_of(&me, who, cluster) => {
+                claims.claimed.push(ClaimedFolder { who, dir, me, lock })
+            }
             Ok(_) => claims.elsewhere.push(who.id),
             Err(StoreError::Locked { .. }) => claims.in_use.push(who.id),
             Err(e) => claims.unusable.push((who.id, e.to_string())),

@@ -72,7 +72,8 @@ mod tests {
     fn only_a_voter_that_had_a_leader_and_has_none_tries() {
         let leaderless = view(None, Role::Candidate, &[1, 2, 3]);
         let second = Some(Duration::from_secs(1));
-        let due = TakeoverSituation { me: who(1), view: &leaderless, leader_age: second, after: second, is_unfit: false };
+        let due =
+            TakeoverSituation { me: who(1), view: &leaderless, leader_age: second, after: second, is_unfit: false };
         assert!(is_due(&due));
         let led = view(Some(2), Role::Follower, &[1, 2, 3]);
         let soon = Some(Duration::from_millis(999));

@@ -11,7 +11,7 @@ use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
-use crate::node::views::chat_lines::{row_json, message_json};
+use crate::node::views::chat_lines::{message_json, row_json};
 use crate::services::chat::commands::{Listing, PAGE_MAX};
 use crate::services::chat::{Answer, Command, Query, Refusal, Target, TokenHash, View, invisible_chars, names};
 use crate::types::Index;

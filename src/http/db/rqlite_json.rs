@@ -125,8 +125,12 @@ impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         let times = self.times.iter().copied().map(Some).chain(std::iter::repeat(None));
-        let timed: Vec<JsonResult> =
-            self.outcomes.iter().zip(times).map(|(outcome, time)| JsonResult { outcome, style: self.style, time }).collect();
+        let timed: Vec<JsonResult> = self
+            .outcomes
+            .iter()
+            .zip(times)
+            .map(|(outcome, time)| JsonResult { outcome, style: self.style, time })
+            .collect();
         map.serialize_entry("results", &timed)?;
         if let Some(time) = self.time {
             map.serialize_entry("time", &time.as_secs_f64())?;

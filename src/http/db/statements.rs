@@ -18,7 +18,7 @@ use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::SqlRead;
 use crate::outcome::Outcome;
-use crate::services::sql::{self, Answer, RunKind, ReadLevel, Run, Statement};
+use crate::services::sql::{self, Answer, ReadLevel, Run, RunKind, Statement};
 use crate::types::Index;
 use serde_json::json;
 use std::time::{Duration, Instant};

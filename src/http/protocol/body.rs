@@ -4,7 +4,7 @@
 //! Not here: reading from the socket (`conn.rs`), the chunked coding (`chunked.rs`).
 
 use super::chunked::Chunked;
-use super::head::{RequestError, Framing, too_large};
+use super::head::{Framing, RequestError, too_large};
 use crate::node::Reservation;
 use crate::node::shared::memory;
 use crate::outcome::MEMORY_FULL;

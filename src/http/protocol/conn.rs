@@ -12,12 +12,12 @@
 
 use super::body::{Arriving, Body, BodyError};
 use super::deadlines::{Deadlines, TransferRate, is_timeout, write_all};
-use super::head::{RequestError, Framing, Head};
+use super::head::{Framing, Head, RequestError};
 use super::parse;
 use super::response::{Origin, Persistence, Response};
 use crate::limits;
 use crate::node::shared::memory;
-use crate::node::{Reservation, ConnectionSlot};
+use crate::node::{ConnectionSlot, Reservation};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::BUSY;
 use rustix::io::Errno;
@@ -512,7 +512,8 @@ mod tests {
         drop(body);
         let mut others = budget.reservation();
         others.resize((12 << 20) - (32 << 10)).unwrap();
-        let full = |found: Result<Body, BodyError>| matches!(found, Err(BodyError::Fault(RequestError { status: 503, .. })));
+        let full =
+            |found: Result<Body, BodyError>| matches!(found, Err(BodyError::Fault(RequestError { status: 503, .. })));
         assert!(full(ask(&mut conn, "Content-Length: 8000000", b"")), "a large one is refused before it is sent");
         assert!(!full(ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000])), "a small one is not");
         let chunk = format!("11000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x11000));

@@ -4,7 +4,7 @@
 //! `unknown` (it may or may not have been done), and one is never reported as the other.
 //! Not here: which outcome of the node has which status (`http/outcome.rs`).
 
-use super::head::Fault;
+use super::head::RequestError;
 use super::response::Response;
 use crate::types::Index;
 use serde_json::json;

@@ -8,7 +8,7 @@
 //! be copied into a response. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
 //! Not here: reading and deadlines (`conn.rs`), which hosts and origins are allowed (`guard.rs`).
 
-use super::head::{RequestError, Framing, Head, Method, fault};
+use super::head::{Framing, Head, Method, RequestError, fault};
 use crate::limits;
 
 /// Longest request line; a longer one is refused with 414.

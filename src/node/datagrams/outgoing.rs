@@ -190,7 +190,8 @@ impl Outgoing {
     /// Pieces that must go over the connection now.
     pub fn for_connection(&mut self, now: Instant) -> Vec<Piece> {
         let late = LATE.max(self.round_trip * 4);
-        let is_late = |sent: &UnackedPiece| !sent.is_on_connection && now.saturating_duration_since(sent.queued_at) >= late;
+        let is_late =
+            |sent: &UnackedPiece| !sent.is_on_connection && now.saturating_duration_since(sent.queued_at) >= late;
         if self.is_proven && self.unacked.iter().any(is_late) {
             self.is_proven = false;
             self.wants_ack = true;

@@ -18,9 +18,9 @@ use crate::lock::lock;
 use crate::node::accept::{self, Arrival};
 use crate::node::datagrams::incoming::Incoming;
 use crate::node::listener::Listener;
+use crate::node::peer::frame_memory::SMALL_FRAME_BYTES;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
-use crate::node::peer::frame_memory::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
 use crate::node::threads::config_writer;
@@ -262,7 +262,8 @@ fn read_one(
         read_body(reader, header, tags)?
     } else {
         let until = Instant::now() + FRAME_DEADLINE;
-        let _held = shared.frame_memory.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
+        let _held =
+            shared.frame_memory.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
         deadline.set(Some(until));
         let frame = read_body(reader, header, tags)?;
         deadline.set(None);

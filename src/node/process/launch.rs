@@ -5,7 +5,7 @@
 use super::ports::{Ports, close};
 use super::sql_folder::SqlFolder;
 use super::{renew, stop};
-use crate::cluster::dispatch::{Candidate, Leadership};
+use crate::cluster::dispatch::{Candidate, KnownLeader};
 use crate::limits;
 use crate::lock::lock;
 use crate::node::datagrams::Datagrams;
@@ -224,7 +224,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     // which other nodes are online, it redirects them to itself.
     let http = shared.settings.addresses(who.id).http;
     let own = Candidate { id: who.id, http, is_fresh: true, is_ready: false };
-    lock(&shared.dispatch).set_online(Leadership::Electing, &[own]);
+    lock(&shared.dispatch).set_online(KnownLeader::Electing, &[own]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
     let clone = |listener: &Listener| listener.try_clone().map_err(LaunchError::Thread);
     let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];

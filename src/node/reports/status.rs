@@ -19,7 +19,7 @@ use crate::raft::Role;
 use crate::services::digests::part_name;
 use crate::services::directory::History;
 use crate::types::{NodeId, Term};
-use crate::wire::heartbeat::{Load, ClientRates};
+use crate::wire::heartbeat::{ClientRates, Load};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

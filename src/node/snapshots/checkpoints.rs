@@ -19,7 +19,7 @@ use crate::outcome::Reason;
 use crate::raft::{Membership, Role};
 use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
-use crate::store::integrity_record::{self, IntegrityRecord, FindingKind};
+use crate::store::integrity_record::{self, FindingKind, IntegrityRecord};
 use crate::types::{Identity, Index, NodeId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};

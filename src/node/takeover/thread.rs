@@ -169,7 +169,7 @@ impl Takeover {
             for (who, hosting) in &mut self.hosted {
                 let inputs = inputs.entry(*who).or_default();
                 inputs.push(Input::Tick);
-                inputs.extend(hosting.voter.hand_over(self.shared.me.id));
+                inputs.extend(hosting.voter.transfer_to(self.shared.me.id));
             }
         }
         self.run_voters(inputs);

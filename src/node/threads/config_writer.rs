@@ -6,7 +6,7 @@
 //! Not here: the file's format and lock (`cluster/config_file.rs`), when it is written (`cluster/config_keeper.rs`).
 
 use crate::cluster::config_file::{ConfigFileError, FILE_BYTES_MAX, Projection, WriteOutcome, read};
-use crate::cluster::config_keeper::{VersionAuthor, Contact, Keeper};
+use crate::cluster::config_keeper::{Contact, Keeper, VersionAuthor};
 use crate::lock::lock;
 use crate::node::reports::status::status;
 use crate::node::shared::Shared;

@@ -104,6 +104,9 @@ fn print_status(shared: &Shared) {
 fn print_peers(shared: &Shared) {
     for (id, addresses) in shared.known_addresses() {
         let here = if id == shared.me.id { " (this node)" } else { "" };
-        print_line(&format!("  node {:<3} peer {} http {} kv {}{here}", id.0, addresses.peer, addresses.http, addresses.kv));
+        print_line(&format!(
+            "  node {:<3} peer {} http {} kv {}{here}",
+            id.0, addresses.peer, addresses.http, addresses.kv
+        ));
     }
 }

@@ -139,7 +139,8 @@ impl Worker {
         if old.is_empty() {
             return;
         }
-        let started = spawn::spawn_with_retries("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
+        let started =
+            spawn::spawn_with_retries("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
         if let Err(e) = started {
             warn!("cannot start a thread to remove folders of old jobs; they stay until the next start err={e}");
         }

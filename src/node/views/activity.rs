@@ -136,7 +136,11 @@ mod tests {
         activity.answered(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
         activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
         assert_eq!(activity.failed(), (3, 1));
-        assert_eq!(activity.pace_at(begun + WINDOW / 2), ClientRates { keys: 7, ..ClientRates::default() }, "no window is over yet");
+        assert_eq!(
+            activity.pace_at(begun + WINDOW / 2),
+            ClientRates { keys: 7, ..ClientRates::default() },
+            "no window is over yet"
+        );
         activity.led(40);
         let pace = activity.pace_at(begun + 2 * WINDOW);
         assert_eq!((pace.kv_ops_per_s, pace.led_per_s, pace.keys), (100, 20, 7));

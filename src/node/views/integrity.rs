@@ -13,7 +13,7 @@ use crate::cluster::integrity::{Difference, Findings, StateReport};
 use crate::lock::{Mutex, lock};
 use crate::outcome::Reason;
 use crate::services::digests::StateDigest;
-use crate::store::integrity_record::{IntegrityRecord, FindingKind};
+use crate::store::integrity_record::{FindingKind, IntegrityRecord};
 use crate::types::Index;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -11,7 +11,7 @@ use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 use crate::wire::heartbeat::JobReport;
-pub use crate::wire::heartbeat::{Load, ClientRates};
+pub use crate::wire::heartbeat::{ClientRates, Load};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;

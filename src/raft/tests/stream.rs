@@ -1,6 +1,6 @@
 //! A stream of appends is begun again once for what was lost, however late and in whatever order the refusals arrive.
 
-use super::guard::{config, node_with, deliver, step};
+use super::guard::{config, deliver, node_with, step};
 use super::world::identity;
 use super::*;
 

@@ -18,10 +18,10 @@ const ALLOCATION_BYTES: usize = 32;
 
 /// Why a connection must end: an error text of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub String);
+pub struct ProtocolError(pub String);
 
 fn fault<T>(why: &str) -> Result<T, ProtocolError> {
-    Err(Fault(format!("ERR Protocol error: {why}")))
+    Err(ProtocolError(format!("ERR Protocol error: {why}")))
 }
 
 /// A range of the input, or of the parser's own copy of plain words.
@@ -137,7 +137,11 @@ impl Parser {
     ///
     /// # Errors
     /// The input is not a valid request: the caller sends the fault and closes.
-    pub fn next<'a>(&'a mut self, input: &'a [u8], is_known: bool) -> Result<Option<(Request<'a>, usize)>, ProtocolError> {
+    pub fn next<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        is_known: bool,
+    ) -> Result<Option<(Request<'a>, usize)>, ProtocolError> {
         if std::mem::take(&mut self.is_done) {
             self.spans.clear();
             (self.at, self.searched, self.left, self.bulk) = (0, 0, None, None);

@@ -2,7 +2,7 @@
 //!
 //! `fuzz/` (cargo-fuzz) gives [`check`] bytes of its own, guided by coverage; the tests draw theirs here.
 
-use super::parse::{ProtocolError, Parser};
+use super::parse::{Parser, ProtocolError};
 use crate::resp::commands::store::context::Context;
 use crate::resp::commands::store::scripts::Loaded;
 use crate::resp::commands::{self, Handler, TABLE};

@@ -13,8 +13,8 @@
 
 use super::commands::{
     ACCOUNTS_MAX, AccountId, CLIENT_IDS_MAX, ConversationId, FAILURES_FREE, FAILURES_KEPT_MS, HASH_BYTES_MAX,
-    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, UNKNOWN_NAMES_MAX, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX,
-    TokenHash, WAIT_MS_MAX, WAIT_MS_MIN,
+    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX, TokenHash,
+    UNKNOWN_NAMES_MAX, WAIT_MS_MAX, WAIT_MS_MIN,
 };
 use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
@@ -388,7 +388,8 @@ impl Accounts {
         let ids: Vec<AccountId> = self.by_id.keys().copied().collect();
         for id in ids {
             let account = self.get_mut(id).expect("it is one of the keys");
-            let unread = account.talks.iter().map(|(id, membership)| (*id, ConversationMembership { read: 0, ..*membership }));
+            let unread =
+                account.talks.iter().map(|(id, membership)| (*id, ConversationMembership { read: 0, ..*membership }));
             account.talks = unread.collect();
         }
     }

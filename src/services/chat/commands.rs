@@ -127,9 +127,7 @@ pub enum Command {
         everywhere: bool,
     },
     /// Deletes the account. Its messages stay.
-    Delete {
-        token: TokenHash,
-    },
+    Delete { token: TokenHash },
     /// Starts a direct conversation with another account, or finds it.
     Direct {
         token: TokenHash,
@@ -143,15 +141,9 @@ pub enum Command {
         name: Name,
     },
     /// Joins a room; joining again changes nothing.
-    Join {
-        token: TokenHash,
-        room: ConversationId,
-    },
+    Join { token: TokenHash, room: ConversationId },
     /// Leaves a room. An empty room is removed.
-    Leave {
-        token: TokenHash,
-        room: ConversationId,
-    },
+    Leave { token: TokenHash, room: ConversationId },
     /// Sent a message in earlier versions, which also marked everything before it as read. Old logs contain it and must
     /// have the same effect on every node.
     Send {
@@ -162,11 +154,7 @@ pub enum Command {
         client_id: Option<String>,
     },
     /// Deletes the sender's own message: its text is removed, its number stays.
-    Erase {
-        token: TokenHash,
-        conversation: ConversationId,
-        number: u64,
-    },
+    Erase { token: TokenHash, conversation: ConversationId, number: u64 },
     /// Moves the read mark up to here; never back.
     Mark {
         token: TokenHash,

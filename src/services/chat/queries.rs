@@ -23,7 +23,7 @@ const LIST_STEPS_MAX: u64 = 20_000_000;
 
 impl Chat {
     pub(crate) fn answer(&self, query: Query) -> View {
-        self.answer(query).unwrap_or_else(View::Refused)
+        self.try_answer(query).unwrap_or_else(View::Refused)
     }
 
     /// About how many bytes are copied or examined to answer a query; not computed beyond `most`.
@@ -55,7 +55,7 @@ impl Chat {
         }
     }
 
-    fn answer(&self, query: Query) -> Result<View, Refusal> {
+    fn try_answer(&self, query: Query) -> Result<View, Refusal> {
         match query {
             Query::Me(token) => {
                 let account = self.accounts.who(&token)?;

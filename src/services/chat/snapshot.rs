@@ -76,6 +76,7 @@ pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
             return Err(bad("two conversations of one number"));
         }
     }
-    let accounts = Accounts::of(accounts, unknown_names, newest_account).ok_or_else(|| bad("accounts that are no two"))?;
+    let accounts =
+        Accounts::of(accounts, unknown_names, newest_account).ok_or_else(|| bad("accounts that are no two"))?;
     Chat::of(accounts, talks, [newest, position, turn]).ok_or_else(|| bad("a chat that contradicts itself"))
 }

@@ -365,7 +365,7 @@ impl Chat {
             membership.read = number;
         }
         if let Some(client_id) = client_id {
-            account.remember_sent(client_id, Sent { conversation: id, number, position, crc, to_crc });
+            account.remember_sent(client_id, SentMessage { conversation: id, number, position, crc, to_crc });
         }
         Ok(Answer::Sent { conversation: id, number, position, is_repeat: false })
     }

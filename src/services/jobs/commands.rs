@@ -234,9 +234,7 @@ pub enum Command {
         end: End,
     },
     /// Cancels a job on behalf of a client.
-    Cancel {
-        job: JobId,
-    },
+    Cancel { job: JobId },
     /// Reports that the sandbox of an attempt did not start: the job is queued again, for another worker if there is
     /// one. Accepted only if the job is still assigned to this worker, in this attempt.
     GiveBack {

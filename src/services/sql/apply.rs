@@ -15,7 +15,8 @@
 use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
 use super::commands::{
-    Answer, Command, RunKind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
+    Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, RunKind, STEPS_MAX,
+    Statement,
 };
 use super::connection::foreign_keys;
 use super::connection::limits::set_length;
@@ -46,8 +47,11 @@ impl Writer {
         let mut entry = match self.entry.take() {
             Some(entry) => entry,
             None => {
-                let stored =
-                    if index <= self.newest { self.with_connection(|conn| own_table::replies(conn, index))? } else { None };
+                let stored = if index <= self.newest {
+                    self.with_connection(|conn| own_table::replies(conn, index))?
+                } else {
+                    None
+                };
                 #[cfg(test)]
                 let stored = stored.filter(|_| !self.bugs.entries_run_again);
                 let replies = stored.unwrap_or_default();

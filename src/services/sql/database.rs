@@ -337,7 +337,8 @@ impl Database {
         self.with_connection(|conn| digest::take(conn, index, &mut || {})).unwrap_or_else(|| {
             // The same as of an opened, empty database.
             let empty = in_memory(None).ok().and_then(Result::ok);
-            let empty = empty.and_then(|writer| writer.with_connection(|conn| digest::take(conn, index, &mut || {})).ok());
+            let empty =
+                empty.and_then(|writer| writer.with_connection(|conn| digest::take(conn, index, &mut || {})).ok());
             empty.unwrap_or_default()
         })
     }

@@ -33,7 +33,7 @@ mod writer;
 pub use self::budget::freed_space::{FREED_BYTES_MAX, may_free};
 pub use self::budget::growth::{COMMAND_GROWTH, Growth, growth};
 pub use self::budget::long_rows::LongRows;
-pub use self::commands::{Answer, Command, Digest, RunKind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};
+pub use self::commands::{Answer, Command, Digest, Outcome, Params, Query, ReadLevel, Run, RunKind, Statement, Value};
 pub use self::connection::check_build;
 pub use self::connection::files::Files;
 pub use self::dump_rewrite::rewritten as rewritten_dump;

@@ -11,7 +11,7 @@ use super::budget::freed_space;
 use super::budget::long_rows::LongRows;
 use super::budget::text_cost::too_many_selects;
 use super::commands::{
-    RunKind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
+    Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, RunKind, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::connection::configure;
 use super::connection::foreign_keys;

@@ -10,7 +10,7 @@ use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, 
 use super::budget::{
     fulltext_matches, fulltext_settings, fulltext_tokens, fulltext_writes, length_tiers, schema_changes,
 };
-use super::commands::{self, Bytes, RunKind, Outcome, Params, SQL_BYTES_MAX, Statement};
+use super::commands::{self, Bytes, Outcome, Params, RunKind, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
 use super::connection::hook_state::{HookState, InternalStatements};
 use super::connection::limits::set_length;

@@ -225,8 +225,9 @@ impl Writer {
             None
         } else {
             let find = "SELECT lower(tbl_name), count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY 1";
-            let indexes =
-                self.with_connection(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
+            let indexes = self.with_connection(|conn| {
+                conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })?;
             let find = "SELECT name FROM sqlite_schema WHERE type = 'view'";
             let views = self.with_connection(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
             Some(Schema { indexes, views, fulltext: self.with_connection(fulltext_writes::definitions)? })
@@ -240,7 +241,8 @@ impl Writer {
     /// corruption.
     pub(super) fn confirm_fatal(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
         if is_damaged && !self.conn.is_autocommit() {
-            let check: String = self.with_connection(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+            let check: String =
+                self.with_connection(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
             if check == "ok" {
                 return Ok(());
             }

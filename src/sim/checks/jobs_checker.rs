@@ -272,7 +272,14 @@ impl JobsChecker {
     }
 
     /// Whether a job that was open may end so.
-    fn verify_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
+    fn verify_end(
+        &mut self,
+        id: JobId,
+        was: &Row,
+        end: &End,
+        effect: &Effect<'_>,
+        is_lost: bool,
+    ) -> Result<(), String> {
         match effect {
             Some((jobs::Command::End { job, worker, attempt, end: reported }, Answer::Done)) if *job == id => {
                 if (was.holder(), was.attempt) != (Some(*worker), *attempt) {

@@ -29,20 +29,34 @@ pub enum ClientResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
     /// Set a register.
-    Set { key: u8, value: u64 },
+    Set {
+        key: u8,
+        value: u64,
+    },
     /// Set a register if it holds `from` (`None`: nothing).
-    Swap { key: u8, from: Option<u64>, to: u64 },
+    Swap {
+        key: u8,
+        from: Option<u64>,
+        to: u64,
+    },
     /// Increment the counter.
     Count,
     /// Read a register or the counter.
-    Read { key: u8 },
+    Read {
+        key: u8,
+    },
     /// Submit a job.
     Submit,
-    Cancel { job: JobId },
+    Cancel {
+        job: JobId,
+    },
     /// Change the database.
     Sql,
     /// Send a chat message, under a client id.
-    Say { who: u64, id: u64 },
+    Say {
+        who: u64,
+        id: u64,
+    },
     /// Another chat command.
     Chat,
 }

@@ -80,7 +80,13 @@ impl World {
             let who = self.hosts[node].identity;
             lost.insert(who);
             if self.can_spare(|identity| lost.contains(identity)) && self.rng.u8(0..4) > 0 {
-                let all = [DiskFailure::Down, DiskFailure::CutOff, DiskFailure::Deaf, DiskFailure::Mute, DiskFailure::HungDisk];
+                let all = [
+                    DiskFailure::Down,
+                    DiskFailure::CutOff,
+                    DiskFailure::Deaf,
+                    DiskFailure::Mute,
+                    DiskFailure::HungDisk,
+                ];
                 broken.push((node, *crate::sim::environment::plan::pick(&mut self.rng, &all)));
             } else {
                 lost.remove(&who);

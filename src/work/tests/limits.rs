@@ -6,7 +6,7 @@ use crate::lab::poll::wait_until;
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
 use crate::work::monitor::OutputStream;
-use crate::work::sandbox::{SandboxLimits, Sandbox};
+use crate::work::sandbox::{Sandbox, SandboxLimits};
 use crate::work::scratch::{self, Scratch};
 use std::time::{Duration, Instant};
 

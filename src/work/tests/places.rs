@@ -4,7 +4,7 @@
 //! These tests run three times: as root, as an unprivileged user, and as root without the capability to mount, as in
 //! most containers.
 
-use super::{LIMITS, again, found, request, text};
+use super::{LIMITS, found, request, run_tests_as, text};
 use crate::node::spawn;
 use crate::services::jobs::{End, JobOutcome};
 use crate::settings::SandboxKind;

@@ -1,7 +1,7 @@
 //! Starting a sandbox: other processes of the same user are not counted against a job, and a command that never began
 //! has no result, but the reason why it did not start.
 
-use super::{BOMB, SandboxLimits, LIMITS, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
+use super::{BOMB, LIMITS, SandboxLimits, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
 use crate::node::spawn;
 use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::types::ProcessLimit;

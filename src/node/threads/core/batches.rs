@@ -7,7 +7,6 @@ use super::pending_requests::{PendingRequest, PendingRequests, TAG_BYTES, comman
 use crate::limits::APPEND_BYTES_MAX;
 use crate::node::quota::{Added, Check, QuotaDecision};
 use crate::node::shared::request::ReplyTo;
-use crate::outcome::Outcome;
 use crate::raft::{Input, Token};
 use crate::services::chat::TokenHash;
 use crate::services::registry::encode_batch;

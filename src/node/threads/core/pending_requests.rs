@@ -48,7 +48,7 @@ pub(super) struct PendingRequest {
     /// that it is not applied.
     pub(super) may_be_logged: bool,
     /// Why the leader, this node, has not done it yet.
-    delayed_by: Option<Refusal>,
+    pub(super) delayed_by: Option<Refusal>,
 }
 
 /// The requests of one entry that is in the log.

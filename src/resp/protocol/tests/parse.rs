@@ -16,7 +16,7 @@ fn feed(input: &[u8], cuts: &[usize], is_known: bool) -> (Vec<Words>, Option<Str
                     from += length;
                 }
                 Ok(None) => break,
-                Err(Fault(why)) => return (found, Some(why)),
+                Err(ProtocolError(why)) => return (found, Some(why)),
             }
         }
     }

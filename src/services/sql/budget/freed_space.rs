@@ -16,7 +16,7 @@ use super::long_rows::{LONG_BYTES, LongRows, row_length};
 use super::prices::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
-use crate::services::sql::commands::{RunKind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};
+use crate::services::sql::commands::{Outcome, Params, RunKind, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement::Executor;

@@ -63,7 +63,7 @@ fn verb(sql: &str) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use crate::services::sql::budget::growth::*;
-    use crate::services::sql::commands::{RunKind, Run, Statement};
+    use crate::services::sql::commands::{Run, RunKind, Statement};
 
     #[test]
     fn statements_that_free_space_are_recognized_by_their_verb() {
@@ -87,7 +87,9 @@ mod tests {
             ("", false),
         ] {
             let of = |statements: Vec<Statement>| {
-                growth(&Command::Run(Run { statements, is_transaction: false, kind: RunKind::Execute, seed: 1 }).encode())
+                growth(
+                    &Command::Run(Run { statements, is_transaction: false, kind: RunKind::Execute, seed: 1 }).encode(),
+                )
             };
             let beside = of(vec![Statement::bare("DELETE FROM a"), Statement::bare(sql)]);
             assert_eq!(beside, if expected { Growth::MayAdd } else { Growth::Adds }, "{sql:?}");

@@ -165,11 +165,11 @@ pub(super) const fn price(step: u64, bytes: u64) -> Price {
 }
 
 impl Price {
-    const fn long(self, long: u64) -> Price {
+    pub(super) const fn long(self, long: u64) -> Price {
         Price { long, ..self }
     }
 
-    const fn far(self, far: u64) -> Price {
+    pub(super) const fn far(self, far: u64) -> Price {
         Price { far, ..self }
     }
 }

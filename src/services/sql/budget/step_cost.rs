@@ -9,7 +9,10 @@
 //! (`length_tiers.rs`).
 
 use super::fulltext_terms::{Registers, SearchTerms};
-use super::prices::{PLAIN, MATCH_STEP, MATCH_STEP_BYTE, MATCH_SEARCH, MATCH_SEARCH_BYTE, LARGEST_OF_MANY, COLLATION, Price, Keys, KnownInstruction, price, of_words, function, folds, comparison, is_largest_of_many, known_instructions};
+use super::prices::{
+    COLLATION, Keys, KnownInstruction, LARGEST_OF_MANY, MATCH_SEARCH, MATCH_SEARCH_BYTE, MATCH_STEP, MATCH_STEP_BYTE,
+    PLAIN, Price, comparison, folds, function, is_largest_of_many, known_instructions, of_words, price,
+};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;

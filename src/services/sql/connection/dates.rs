@@ -167,7 +167,11 @@ impl Dates {
     /// The time of `now` as text in a format that SQLite reads.
     fn now(&self) -> Result<DateValue> {
         let seconds = self.hooks.now_ms.load(Relaxed) as f64 / 1000.0;
-        let args = [DateValue::Text(b"%Y-%m-%d %H:%M:%f".to_vec()), DateValue::Real(seconds), DateValue::Text(b"unixepoch".to_vec())];
+        let args = [
+            DateValue::Text(b"%Y-%m-%d %H:%M:%f".to_vec()),
+            DateValue::Real(seconds),
+            DateValue::Text(b"unixepoch".to_vec()),
+        ];
         self.ask("SELECT strftime(?, ?, ?)", &args)
     }
 
@@ -184,7 +188,8 @@ impl Dates {
             None => args.push(self.now()?),
             #[cfg(test)]
             Some(point) if point.is_one_of(&["now"]) && point.bytes() != b"now" && self.is_overlooking() => {
-                args[place] = DateValue::Real(self.hooks.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
+                args[place] =
+                    DateValue::Real(self.hooks.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
             }
             Some(point) if point.is_one_of(&["now"]) => args[place] = self.now()?,
             Some(point) if point.is_one_of(SUBSECONDS) => args.insert(place, self.now()?),

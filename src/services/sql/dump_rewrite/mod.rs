@@ -173,7 +173,9 @@ impl Table<'_> {
                 }
                 Ok(())
             }
-            VirtualTable::Rtree { coordinates, is_integer } => self.rtree.insert_all(name, *coordinates, *is_integer, script),
+            VirtualTable::Rtree { coordinates, is_integer } => {
+                self.rtree.insert_all(name, *coordinates, *is_integer, script)
+            }
             VirtualTable::Vocabulary => Ok(()),
         }
     }

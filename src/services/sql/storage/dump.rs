@@ -4,7 +4,7 @@
 //! well.
 //! Not here: loading a dump (`load.rs`).
 
-use super::schema::{self, TableForm, Table, quoted};
+use super::schema::{self, Table, TableForm, quoted};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::io::{self, Write};

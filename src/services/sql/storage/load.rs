@@ -7,11 +7,11 @@
 //! Not here: dumps (`load_text.rs`), when a file is copied and by which thread (`prepare.rs`).
 
 use super::own_table::{self, LoadPlan};
-use super::schema::{self, TableForm, Table, quoted};
+use super::schema::{self, Table, TableForm, quoted};
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::fulltext_settings;
 use crate::services::sql::budget::length_tiers::{self, RowTier};
-use crate::services::sql::commands::{Answer, Command, RunKind, LOAD_BYTES_MAX, STAGE_BYTES_MAX, Statement};
+use crate::services::sql::commands::{Answer, Command, LOAD_BYTES_MAX, RunKind, STAGE_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
 use crate::services::sql::integrity::integrity_violation;
@@ -126,7 +126,8 @@ impl Stop {
 /// # Errors
 /// See [`Stop`].
 pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -> std::result::Result<(), Stop> {
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::message(&error)));
+    let theirs =
+        |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::message(&error)));
     let ours = |error: rusqlite::Error| Stop::of(hooks, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;

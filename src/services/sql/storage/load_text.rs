@@ -14,7 +14,7 @@ use crate::services::sql::budget::fulltext_writes;
 use crate::services::sql::budget::length_tiers;
 use crate::services::sql::budget::prices;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
-use crate::services::sql::commands::{RunKind, Params, Statement};
+use crate::services::sql::commands::{Params, RunKind, Statement};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};

@@ -4,7 +4,7 @@
 
 use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::Params;
-use crate::services::sql::{Answer, Command, RunKind, Outcome, Run, Statement};
+use crate::services::sql::{Answer, Command, Outcome, Run, RunKind, Statement};
 
 /// Uses more than half of the budget.
 const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) INSERT INTO t SELECT max(x) FROM c";

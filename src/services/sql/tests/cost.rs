@@ -7,7 +7,7 @@
 use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, RunKind, Outcome};
+use crate::services::sql::{Answer, Command, Digest, Outcome, RunKind};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

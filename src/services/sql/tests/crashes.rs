@@ -3,7 +3,7 @@
 //! Not here: files on a disk (`files.rs`).
 
 use super::script_runner::{Node, answer, outcome_text, request, results};
-use crate::services::sql::{Answer, Command, Database, RunKind, Outcome, Run, Statement};
+use crate::services::sql::{Answer, Command, Database, Outcome, Run, RunKind, Statement};
 use crate::services::{Reply, sql};
 
 /// A statement that never ends.

@@ -7,7 +7,7 @@ use super::script_runner::{Node, outcome_text, request, results};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::{Command, RunKind, Params, Statement, Value};
+use crate::services::sql::{Command, Params, RunKind, Statement, Value};
 use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, Result, params_from_iter};
 use std::sync::Arc;

@@ -103,7 +103,10 @@ fn a_restart_after_each_command_makes_no_difference() {
         let mut replies = Vec::new();
         for (way, node) in nodes.iter_mut().enumerate() {
             replies.push(
-                node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], RunKind::Request, 5))]),
+                node.entry(
+                    1_700_000_000_000 + number as u64 * 777,
+                    &[Command::Run(request(&[sql], RunKind::Request, 5))],
+                ),
             );
             match way {
                 0 => {}
@@ -294,7 +297,9 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         let said = outcome_text(&node.execute(&[fine])[0]);
         assert!(said.starts_with("changed"), "{fine}: {said}");
     }
-    assert!(outcome_text(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available"));
+    assert!(
+        outcome_text(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available")
+    );
 }
 
 #[test]

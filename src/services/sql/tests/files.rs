@@ -5,7 +5,7 @@
 use super::script_runner::{Node, outcome_text, request};
 use crate::services::registry::Registry;
 use crate::services::sql::{
-    Checkpointer, Command, Database, Files, RunKind, LongRows, Outcome, Reader, Statement, bare_image,
+    Checkpointer, Command, Database, Files, LongRows, Outcome, Reader, RunKind, Statement, bare_image,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -219,7 +219,9 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     leader.execute(&["SELECT 1"]);
     leader.take_snapshot();
     let mut reader = Reader::open(&path, Arc::new(|| None)).unwrap();
-    assert!(outcome_text(&reader.read(&[Statement::bare("SELECT count(*) FROM t")], 0, 0, &mut || ())[0]).ends_with('2'));
+    assert!(
+        outcome_text(&reader.read(&[Statement::bare("SELECT count(*) FROM t")], 0, 0, &mut || ())[0]).ends_with('2')
+    );
     node.registry.restore(&mut leader.snapshot.as_ref().unwrap().1.as_slice()).unwrap();
     assert_eq!(node.registry.digests(), leader.registry.digests());
     let seen = outcome_text(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0, &mut || ())[0]);

@@ -1,8 +1,8 @@
 //! Foreign keys where a script does not reach: rollbacks of a whole entry, files, dumps of the tool, and what they cost.
 
-use super::script_runner::{Node, answer, outcome_text, load_file, request};
+use super::script_runner::{Node, answer, load_file, outcome_text, request};
 use crate::services::sql::commands::STEPS_MAX;
-use crate::services::sql::{Answer, Command, RunKind, Outcome};
+use crate::services::sql::{Answer, Command, Outcome, RunKind};
 use rusqlite::{Connection, MAIN_DB};
 use std::process;
 

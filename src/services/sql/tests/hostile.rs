@@ -6,7 +6,7 @@ use super::script_runner::{Node, answer, outcome_text, request, results};
 use crate::planted_bugs::SqlBugs;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, RunKind, Params, Run, Statement, Value};
+use crate::services::sql::{Answer, Command, Digest, Params, Run, RunKind, Statement, Value};
 use std::time::Instant;
 
 fn ran_away() -> String {
@@ -315,8 +315,9 @@ fn long_defaults_are_no_lack_of_memory() {
             let said = outcome_text(&node.execute(&[sql])[0]);
             assert!(!said.starts_with("failed"), "{long}: {sql:.50}: {said:.200}");
         }
-        let lengths =
-            outcome_text(&node.read("SELECT sum(length(z)), count(*) FROM (SELECT z FROM x UNION ALL SELECT z FROM v)"));
+        let lengths = outcome_text(
+            &node.read("SELECT sum(length(z)), count(*) FROM (SELECT z FROM x UNION ALL SELECT z FROM v)"),
+        );
         assert!(lengths.ends_with(&format!("  {} | 6", 6 * long)), "{long}: {lengths}");
         let dump = node.dump();
         let mut other = Node::default();
@@ -377,7 +378,8 @@ fn endless_single_steps_are_stopped() {
     };
     let params = Params::Positional(vec![object(0), object(1_000_000)]);
     let sql = "INSERT INTO big VALUES(length(json_patch(?, ?)))".to_string();
-    let run = Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: RunKind::Execute, seed: 1 };
+    let run =
+        Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: RunKind::Execute, seed: 1 };
     assert_eq!(outcome_text(&node.run(1, run)[0]), ran_away());
     let group = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 40000) \
                  SELECT length(json_group_array(hex(zeroblob(32000)))) FROM c";

@@ -11,7 +11,7 @@ use crate::services::Reply;
 use crate::services::registry::{Registry, encode_batch};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
-    Answer, Command, Database, RunKind, Outcome, Params, Query, Run, Statement, Value, rewritten_dump,
+    Answer, Command, Database, Outcome, Params, Query, Run, RunKind, Statement, Value, rewritten_dump,
 };
 use crate::types::Index;
 use std::error::Error;

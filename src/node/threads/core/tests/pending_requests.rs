@@ -1,10 +1,11 @@
 //! PendingRequests without the core thread.
 
 use super::*;
+use crate::limits::{APPEND_BYTES_MAX, COMMAND_BYTES_MAX};
 use crate::lock::{Mutex, lock};
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::inboxes;
-use crate::node::shared::link::Wire;
+use crate::node::shared::link::{Link, Wire};
 use crate::node::shared::state::Parts;
 use crate::raft::{Raft, bootstrap_state};
 use crate::settings::Settings;
@@ -12,6 +13,7 @@ use crate::store::{Options, RealFiles, Store};
 use crate::types::Identity;
 use crate::wire::authentication::FrameTags;
 use crate::wire::codec::encode_onto;
+use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::net::{TcpListener, TcpStream};
 
