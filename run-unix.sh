@@ -4,7 +4,7 @@
 #   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
 #
 # What it starts is written down in <data_dir>/run: for each node a pid together with the moment at which that process
-# began, so that `stop` never ends a stranger that got the same pid later. Settings come from `phalanx config show`,
+# began, so that `stop` never ends another process that got the same pid later. Settings come from `phalanx config show`,
 # that is from settings.json and PHALANX_* variables. Works with bash 3.2, the one that macOS has.
 
 set -u
@@ -168,7 +168,7 @@ read_settings() {
 
 # ---- processes ----
 
-# began PID: the moment at which a process began, in whatever words the system has; empty if there is none.
+# began PID: the moment at which a process began, in the system's format; empty if there is none.
 began() {
   if [ -r "/proc/$1/stat" ]; then
     # Field 22; the name in brackets may hold blanks, so count from behind it.
@@ -233,7 +233,7 @@ unlock_run_folder() {
   run_lock=
 }
 
-# Where there is no flock (macOS): whoever makes the folder has the lock; one whose maker is gone is taken away.
+# Where there is no flock (macOS): the process that creates the folder holds the lock; one whose creator has ended is removed.
 lock_by_folder() {
   local lock=$run_dir/lock.d aside=$run_dir/lock.d.$$ tries=0
   until mkdir "$lock" 2>/dev/null; do
@@ -254,7 +254,7 @@ lock_by_folder() {
   (umask 077 && printf '%s %s\n' "$$" "$(began "$$")" >"$lock/pid")
 }
 
-# is_in_use FOLDER: whether a node works in this data folder, whoever started it. It holds a lock on the file `lock`,
+# is_in_use FOLDER: whether a node works in this data folder, no matter who started it. It holds a lock on the file `lock`,
 # which also names its pid: that must do where there is no flock.
 is_in_use() {
   [ -e "$1/lock" ] || return 1
@@ -265,7 +265,7 @@ is_in_use() {
   local holder=
   read -r holder <"$1/lock"
   [ -n "$holder" ] || return 1
-  # The pid may have gone to a stranger since: only a process of this name counts.
+  # The pid may have gone to another process since: only a process of this name counts.
   case $(cat "/proc/$holder/comm" 2>/dev/null || ps -o comm= -p "$holder" 2>/dev/null) in
     *phalanx*) true ;;
     *) false ;;
@@ -274,7 +274,7 @@ is_in_use() {
 
 # ---- starting ----
 
-# make_private FOLDER: for nobody else to look into, whatever the umask. An older, wider one is narrowed.
+# make_private FOLDER: accessible to its owner only, regardless of the umask. An older, wider one is narrowed.
 make_private() {
   (umask 077 && mkdir -p "$1") && chmod go-rwx "$1"
 }
@@ -300,7 +300,7 @@ check_ports() {
 }
 
 # Writes the little program that runs one node in its terminal (or without one). Settings stand in it, the secret among them:
-# it is for nobody else to read.
+# it is readable by its owner only.
 write_launcher() {
   local id=$1 kind=$2 file=$run_dir/node-$1.sh name
   rm -f "$file"
@@ -463,7 +463,7 @@ describe_tmux() {
   fi
 }
 
-# redirect: where the front door sends a visitor now; fails while it sends nobody. Where it wants the password of clients
+# redirect: where the front door sends a visitor now; fails while it redirects no client. Where it wants the password of clients
 # first (401) it is open, and nothing is printed: "phalanx config show" does not give the password away.
 redirect() {
   (
@@ -603,7 +603,7 @@ look() {
   done
 }
 
-# The front door opens before every node has joined: whoever looked in between would be told of a degraded cluster.
+# The front door opens before every node has joined: a user who looked in between would see a degraded cluster.
 wait_until_joined() {
   local deadline=$((SECONDS + joined_within))
   while :; do
@@ -779,7 +779,7 @@ fresh() {
   start_nodes
 }
 
-# Everything that start, its nodes and phalanx dev have made, but for the build, which takes minutes to repeat.
+# Everything that start, its nodes and phalanx dev have made, except the build, which takes minutes to repeat.
 clean() {
   find_program
   read_settings

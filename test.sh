@@ -65,7 +65,7 @@ if ((${#missing[@]})); then
   fi
 fi
 
-# rqlite's clients, unmodified from PyPI and npm, in a folder that nobody else looks into. The npm package of rqlite-js
+# rqlite's clients, unmodified from PyPI and npm, in a folder of the user alone. The npm package of rqlite-js
 # needs @babel/runtime and does not say so.
 clients=target/rqlite-clients
 if ! PYTHONPATH=$clients/python python3 -c 'import alembic, pyrqlite, rqdb, sqlalchemy_rqlite' 2>/dev/null; then
@@ -89,7 +89,7 @@ if ! NODE_PATH=target/redis-clients/node_modules node -e "require('ioredis')" 2>
     || say "test.sh: could not install ioredis with npm; its test says that it is skipped"
 fi
 
-# Tools that read the OpenAPI document and the dashboard, in folders that nobody else looks into.
+# Tools that read the OpenAPI document and the dashboard, in folders of the user alone.
 if ! PYTHONPATH=target/openapi-python-client python3 -c 'import openapi_python_client' 2>/dev/null; then
   python3 -m pip install --quiet --target target/openapi-python-client openapi-python-client==0.29.1 >/dev/null 2>&1 \
     || say "test.sh: could not install openapi-python-client with pip; its test says that it is skipped"

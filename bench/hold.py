@@ -34,7 +34,7 @@ def post(path, body, kind="application/json", headers=None):
 
 
 def execute(sql):
-    """Runs a statement, again while it is told to come again."""
+    """Runs a statement, and retries while the answer is to retry."""
     while True:
         status, text = post("/db/execute", json.dumps([sql]))
         if status == 200:

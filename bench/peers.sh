@@ -63,7 +63,7 @@ work=$(cd "$work" && pwd)
 export TMPDIR=$work
 
 pids=()
-# Ends what was started since the last call, by pid; each is a child of this shell, so its number is nobody else's.
+# Ends what was started since the last call, by pid; each is a child of this shell, so no other process has its pid.
 end_all() {
   local pid
   for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done
@@ -173,7 +173,7 @@ if wants etcd; then
     [ -n "$leader" ] && break
     sleep 0.1
   done
-  [ -n "$leader" ] || { echo "error: etcd elected nobody" >&2; exit 1; }
+  [ -n "$leader" ] || { echo "error: etcd elected no leader" >&2; exit 1; }
   measure etcd --server etcd --endpoint "$leader"
 fi
 
@@ -205,7 +205,7 @@ if wants zookeeper; then
     [ -n "$leader" ] && break
     sleep 0.1
   done
-  [ -n "$leader" ] || { echo "error: ZooKeeper elected nobody" >&2; tail -5 "$work/zk-1.log" >&2; exit 1; }
+  [ -n "$leader" ] || { echo "error: ZooKeeper elected no leader" >&2; tail -5 "$work/zk-1.log" >&2; exit 1; }
   measure zookeeper --server zookeeper --endpoint "$leader"
 fi
 

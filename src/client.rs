@@ -36,7 +36,6 @@ pub enum ClientError {
         status: u16,
         /// The node, as `host:port`.
         from: String,
-        /// Its reason.
         why: String,
     },
     /// It may or may not have been done.
@@ -47,7 +46,6 @@ pub enum ClientError {
     Unreachable(String),
 }
 
-/// A request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// `GET`, `PUT`, `POST`, `DELETE`.
@@ -65,7 +63,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A query.
+    /// A GET request.
     pub fn get(path: impl Into<String>) -> Request {
         Request { method: "GET", path: path.into(), body: None, media: None, key: None, is_repeatable: true }
     }
@@ -101,7 +99,6 @@ impl Request {
     }
 }
 
-/// A client.
 #[derive(Debug)]
 pub struct Client {
     addresses: Vec<String>,
@@ -132,7 +129,6 @@ impl Clone for Client {
     }
 }
 
-/// The result of one attempt.
 enum AttemptResult {
     Answer(Response),
     /// It did not arrive.
@@ -301,18 +297,18 @@ impl Client {
         let kept = self.connection.take().filter(|_| request.may_be_sent_again());
         let broke = match kept.map(|connection| self.exchange(connection, request, until)) {
             Some(Ok(response)) => return AttemptResult::Answer(response),
-            Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => return AttemptResult::Lost(in_words(&e)),
+            Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => return AttemptResult::Lost(describe_io_error(&e)),
             Some(Err(_)) => true,
             None => false,
         };
         let connection = match Connection::open(self.address(), self.patience.min(CONNECT_MAX)) {
             Ok(connection) => connection.with_password(self.password.as_deref()),
-            Err(e) if broke => return AttemptResult::Lost(in_words(&e)),
-            Err(e) => return AttemptResult::NotSent(in_words(&e)),
+            Err(e) if broke => return AttemptResult::Lost(describe_io_error(&e)),
+            Err(e) => return AttemptResult::NotSent(describe_io_error(&e)),
         };
         match self.exchange(connection, request, until) {
             Ok(response) => AttemptResult::Answer(response),
-            Err(e) => AttemptResult::Lost(in_words(&e)),
+            Err(e) => AttemptResult::Lost(describe_io_error(&e)),
         }
     }
 
@@ -380,7 +376,7 @@ fn refused(from: &str, response: &Response) -> ClientError {
     ClientError::Refused { status: response.status, from: from.to_string(), why: why(response) }
 }
 
-pub(crate) fn in_words(e: &io::Error) -> String {
+pub(crate) fn describe_io_error(e: &io::Error) -> String {
     match e.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "no answer in time".into(),

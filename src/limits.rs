@@ -66,7 +66,7 @@ pub const HTTP_BODY_BYTES_MAX: usize = 8 << 20;
 pub const HTTP_LOAD_BYTES_MAX: usize = 1 << 30;
 /// The form of a log-in, from a client that is not known yet. More: 413.
 pub const HTTP_LOGIN_BYTES_MAX: usize = 8 << 10;
-/// Total time for a head to arrive, whatever the pace of its bytes.
+/// Total time for a head to arrive, regardless of the pace of its bytes.
 pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes a second that a body, a response or a piece of a stream moves at least, on average over a window. Slower: 408,
 /// or the connection is closed. What fits into one window has no other deadline than its end.
@@ -81,7 +81,7 @@ pub const HTTP_LINGER_MAX: Duration = Duration::from_secs(30);
 /// The same without a byte.
 pub const HTTP_LINGER_SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Connections beyond `connections_max` that get one answer about health, status or administration each. More: the
-/// address that has the most of them gives one up (`node/shared/reserved_slots.rs`).
+/// address that has the most of them gives one up (`node/reserved_slots.rs`).
 pub const RESERVED_CONNECTIONS: usize = 64;
 /// Time for the request on such a connection to arrive: the next one waits for its place.
 pub const RESERVED_DEADLINE: Duration = Duration::from_secs(1);

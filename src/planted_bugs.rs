@@ -8,7 +8,7 @@
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RaftBugs {
-    /// A candidate or leader that becomes a follower in the same term forgets whom it voted for.
+    /// A candidate or leader that becomes a follower in the same term forgets its vote.
     pub forget_vote_on_step_down: bool,
     /// Votes, acceptances and terms leave at once instead of after the sync.
     pub answer_before_sync: bool,
@@ -45,7 +45,7 @@ pub struct RaftBugs {
     /// `TimeoutNow` of an older term, or for another log, is obeyed.
     pub late_transfer_obeyed: bool,
     /// Messages of unknown identities are accepted.
-    pub hears_strangers: bool,
+    pub hears_unknown_senders: bool,
     /// Every term is believed, and after the last one comes 0.
     pub terms_wrap: bool,
 }
@@ -68,7 +68,7 @@ pub struct StoreBugs {
     pub vote_in_its_own_record: bool,
     /// An entry that replaces a suffix replaces only the entry of its own index when the log is read again.
     pub replay_resurrects_truncated: bool,
-    /// Whatever is damaged, the log is cut there and the node continues.
+    /// At any damage the log is cut there and the node continues.
     pub damage_is_torn_tail: bool,
     /// A failed sync is tried again, and believed if it works then.
     pub retry_failed_sync: bool,

@@ -31,13 +31,13 @@ impl Progress {
 
     /// Writes a line and begins a step whose length is unknown.
     pub fn begin(&self, text: &str) {
-        self.say(text);
+        self.print_line(text);
         self.restart(None);
     }
 
     /// Writes a line and begins a step that takes about this long.
     pub fn begin_timed(&self, text: &str, span: Duration) {
-        self.say(text);
+        self.print_line(text);
         self.bar.set_style(style(&format!("{{spinner}} {{elapsed}} of {} s", span.as_secs())));
         self.bar.unset_length();
         self.bar.reset();
@@ -45,7 +45,7 @@ impl Progress {
 
     /// Writes a line and begins a step of `total` parts.
     pub fn begin_counted(&self, text: &str, total: u64) {
-        self.say(text);
+        self.print_line(text);
         self.restart(Some(total));
     }
 
@@ -71,7 +71,7 @@ impl Progress {
     }
 
     /// Writes a line and continues the step.
-    pub fn say(&self, line: &str) {
+    pub fn print_line(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 

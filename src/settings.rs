@@ -64,7 +64,7 @@ settings! {
     cluster_name: String = "phalanx".into(), Rule::Text(1, 64);
     /// Address that this host's nodes listen on.
     host: String = "127.0.0.1".into(), Rule::Host;
-    /// Address at which peers and clients are told to reach this host's nodes; `None`: `host`.
+    /// Address at which peers and clients reach this host's nodes; `None`: `host`.
     advertise_host: Option<String> = None, Rule::HostOrNull;
     /// `host:port` of nodes on other hosts (their peer ports).
     peers: Vec<String> = Vec::new(), Rule::Peers;
@@ -205,7 +205,7 @@ impl Settings {
     }
 
     /// `advertise_host`, or else the address that nodes listen on; of nodes that listen on all, loopback: clients from
-    /// elsewhere are told the address by which they came.
+    /// elsewhere get the address by which they came.
     pub fn advertised_host(&self) -> &str {
         self.advertise_host.as_deref().unwrap_or(self.local_host())
     }
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_may_differ_from_what_is_listened_on() {
+    fn advertised_addresses_may_differ_from_listening_ones() {
         let told = |host: &str, advertised: Option<&str>| {
             let advertise_host = advertised.map(String::from);
             let settings = Settings { host: host.into(), advertise_host, ..Settings::default() };

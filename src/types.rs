@@ -38,7 +38,7 @@ pub struct Term(pub u64);
 impl Term {
     /// The term after this one.
     pub fn next(self) -> Term {
-        Term(self.0.checked_add(1).expect("no term that anybody believes is the last one"))
+        Term(self.0.checked_add(1).expect("terms that are accepted stay far below u64::MAX"))
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Index(pub u64);
 impl Index {
     /// The index after this one.
     pub fn next(self) -> Index {
-        Index(self.0.checked_add(1).expect("no index that anybody believes is the last one"))
+        Index(self.0.checked_add(1).expect("indexes that are accepted stay far below u64::MAX"))
     }
 
     /// The index before this one; index 0 has none and stays.
@@ -80,7 +80,6 @@ pub struct Ticks(pub u64);
 /// under the old number, so promises (votes, acknowledged entries) of the lost disk are never counted again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// The number.
     pub id: NodeId,
     /// Drawn at random when the data folder was made.
     pub uuid: Uuid,

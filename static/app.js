@@ -29,7 +29,7 @@
   let source = null;
   let heardAt = performance.now(); // when the newest frame came
   let checkedAt = heardAt;
-  let lost = null; // {node, at}: whom we lost while nobody else is followed
+  let lost = null; // {node, at}: the node that we lost while no other is followed
   let home = null; // the node that the page came from: the only one that takes changes from it
   let homeLostAt = null; // when that one was lost, until it is back
   let frontPort = 0;
@@ -68,7 +68,7 @@
   };
 
   window.update = (next) => {
-    document.currentScript?.remove(); // or the page would grow for ever
+    document.currentScript?.remove(); // or the page would grow forever
     if (isOwnDocument()) take(next);
   };
 

@@ -1,41 +1,24 @@
-// The chat: one stream of what happens, one request for each thing done, and another node when the one behind them dies.
+// The page of the chat: the log-in, the list of conversations, and the one that is open.
 //
-// The page knows all nodes (HELLO, and the status later). A request that fails goes to the next one under the same key, so it
-// is carried out once; the stream is opened on the next one behind the position that was read last, so nothing is missed or
-// doubled. A browser opens six connections to a node at most: a hidden tab keeps no stream and looks in every few seconds.
-// What somebody is writing stays where it is, and is kept for a reload too.
-// What people write becomes text nodes and nothing else. Nothing is fetched from anywhere but the nodes.
+// Text that is being written stays where it is, and is kept for a reload too. What people write becomes text nodes and nothing
+// else. Nothing is fetched from anywhere but the nodes.
+// Not here: requests, the stream, and the choice of the node (chat_client.js).
 "use strict";
 
 (() => {
-  const ATTEMPT_MS = 3000; // Give one node up for one request.
-  const GIVE_UP_MS = 30000; // Give a request up.
-  const SILENCE_MS = 4500; // The stream beats every two seconds.
-  const RETRY_MS = 150;
-  const LOOK_MS = 500; // A hidden tab closes its stream when nothing has come for so long,
-  const REST_MS = 4000; // and opens it again after so long, or when it is shown.
   const PAGE = 50;
 
+  const client = chatClient();
+  const { Refused, ask } = client;
   const $ = (id) => document.getElementById(id);
-  const LOOPBACK = /^(localhost|127\.[\d.]+|\[::1\])(?=:|$)/i;
-  const nodes = new Map(HELLO.nodes.map((node) => [node.id, reached(node)])); // id -> http://host:port
-  let node = HELLO.node; // who is asked first
-  let token = sessionStorage.getItem("chat-token");
   let me = null; // {account, name}
   let position = 0;
   let talks = new Map(); // conversation -> its row, with messages: Map number -> message, isWhole
   let open = null; // the conversation that is shown
   let pending = []; // {id, conversation, text, at_ms, state}
-  let follower = null;
   let newFrom = null; // messages beyond this number were new when the conversation was opened
 
   // ---- small things ----
-
-  /** Where this page reaches a node. Its own is where it came from, which may be a proxy; one on loopback is on that machine. */
-  function reached(node) {
-    if (node.id === HELLO.node) return location.origin;
-    return `http://${LOOPBACK.test(location.hostname) ? node.http : node.http.replace(LOOPBACK, location.hostname)}`;
-  }
 
   function make(tag, className, ...inside) {
     const element = document.createElement(tag);
@@ -44,7 +27,6 @@
     return element;
   }
 
-  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const draftKey = (id) => `chat-draft-${me.account}-${id}`;
   const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
   const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -68,63 +50,6 @@
     return element;
   }
 
-  /** What a node wants to see first where a password is set; the user's own token has a header of its own. */
-  const withAccess = () => (HELLO.access === null ? {} : { Authorization: `Bearer ${HELLO.access}` });
-
-  // ---- asking ----
-
-  class Refused extends Error {
-    constructor(status, words) {
-      super(words);
-      this.status = status;
-    }
-  }
-
-  function nextNode(failed) {
-    if (node !== failed) return; // somebody has moved on already
-    const ids = [...nodes.keys()].sort((a, b) => a - b);
-    node = ids[(ids.indexOf(failed) + 1) % ids.length];
-  }
-
-  /** Asks until a node answers. The key is the same on each try: what is asked for happens once. */
-  async function ask(method, path, body, { isWhole = false } = {}) {
-    const key = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
-    const until = performance.now() + GIVE_UP_MS;
-    let words = "no node answers";
-    while (performance.now() < until) {
-      const at = node;
-      const controller = new AbortController();
-      const timer = setTimeout(() => controller.abort(), ATTEMPT_MS);
-      try {
-        const headers = withAccess();
-        if (token) headers["X-Phalanx-Chat-Token"] = token;
-        if (method !== "GET") {
-          headers["Content-Type"] = "application/json";
-          headers["Idempotency-Key"] = key;
-        }
-        const answer = await fetch(`${nodes.get(at)}${isWhole ? path : `/v1/chat/${path}`}`, {
-          method,
-          headers,
-          body: method === "GET" || method === "DELETE" ? undefined : JSON.stringify(body || {}),
-          signal: controller.signal,
-          cache: "no-store",
-          credentials: "omit",
-        });
-        const value = await answer.json().catch(() => ({}));
-        if (answer.ok) return value;
-        words = value.error || `status ${answer.status}`;
-        if (answer.status < 500) throw new Refused(answer.status, words);
-      } catch (error) {
-        if (error instanceof Refused) throw error;
-      } finally {
-        clearTimeout(timer);
-      }
-      nextNode(at);
-      await pause(RETRY_MS);
-    }
-    throw new Error(words);
-  }
-
   // ---- coming and going ----
 
   async function enter(path) {
@@ -133,8 +58,7 @@
     for (const button of buttons) button.disabled = true;
     try {
       const answer = await ask("POST", path, { name: $("name").value.trim(), password: $("password").value });
-      token = answer.token;
-      sessionStorage.setItem("chat-token", token);
+      client.setToken(answer.token);
       $("password").value = "";
       await begin();
     } catch (error) {
@@ -159,16 +83,21 @@
     $("app").hidden = false;
     const last = Number(sessionStorage.getItem("chat-open"));
     if (talks.has(last)) show(last);
-    follow();
-    learn();
+    client.follow({
+      position: () => position,
+      onLine: take,
+      onLive: live,
+      onLost: lost,
+      onLoggedOut: () => leave("This session has ended. Please log in again."),
+      onUnknownPosition: loadInbox,
+    });
+    client.learnNodes();
   }
 
   function leave(words) {
-    token = null;
+    client.setToken(null);
+    client.stopFollowing();
     me = null;
-    sessionStorage.removeItem("chat-token");
-    if (follower) follower.abort();
-    follower = null;
     talks = new Map();
     pending = [];
     open = null;
@@ -192,85 +121,7 @@
     talks.set(row.conversation, { ...row, messages: before ? before.messages : new Map(), isWhole: before ? before.isWhole : false });
   }
 
-  /** Nodes may have joined since the page came. */
-  async function learn() {
-    const status = await ask("GET", "/v1/status", null, { isWhole: true }).catch(() => null);
-    for (const row of status ? status.nodes : []) if (row.http) nodes.set(row.id, reached(row));
-  }
-
   // ---- the stream ----
-
-  async function follow() {
-    const controller = new AbortController();
-    follower = controller;
-    const isMine = () => follower === controller;
-    while (isMine()) {
-      const at = node;
-      const round = new AbortController();
-      const stop = () => round.abort();
-      controller.signal.addEventListener("abort", stop);
-      let timer = setTimeout(stop, ATTEMPT_MS);
-      let isResting = false;
-      const wait = () => {
-        clearTimeout(timer);
-        timer = setTimeout(() => {
-          isResting = document.hidden;
-          stop();
-        }, document.hidden ? LOOK_MS : SILENCE_MS);
-      };
-      try {
-        const answer = await fetch(`${nodes.get(at)}/v1/chat/stream?after=${position}`, {
-          headers: { ...withAccess(), "X-Phalanx-Chat-Token": token },
-          signal: round.signal,
-          cache: "no-store",
-          credentials: "omit",
-        });
-        if (answer.status === 401) return isMine() && leave("This session has ended. Please log in again.");
-        if (answer.status === 400) await loadInbox(); // the position is not of this cluster
-        if (answer.ok) {
-          const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-          document.addEventListener("visibilitychange", wait, { signal: round.signal });
-          let text = "";
-          for (;;) {
-            wait();
-            const { value, done } = await reader.read();
-            if (done || !isMine()) break;
-            live(at);
-            const lines = (text + value).split("\n");
-            text = lines.pop();
-            for (const line of lines) if (line) take(JSON.parse(line));
-            if (!isMine()) return;
-          }
-        }
-      } catch {
-        // Broken off, silent, or not to be reached: the same.
-      }
-      clearTimeout(timer);
-      stop();
-      controller.signal.removeEventListener("abort", stop);
-      if (!isMine()) return;
-      if (isResting) {
-        await rest();
-        continue;
-      }
-      lost(at);
-      nextNode(at);
-      await pause(RETRY_MS);
-    }
-  }
-
-  /** Ends when the tab is shown, or after a while. */
-  function rest() {
-    return new Promise((done) => {
-      const end = () => {
-        clearTimeout(timer);
-        document.removeEventListener("visibilitychange", end);
-        done();
-      };
-      const timer = setTimeout(end, REST_MS);
-      document.addEventListener("visibilitychange", end);
-    });
-  }
 
   let lostNode = null;
 
@@ -280,11 +131,11 @@
     document.body.classList.remove("is-lost");
     const words = `live from node ${at}`;
     if ($("link-text").textContent !== words) $("link-text").textContent = words;
-    for (const link of document.querySelectorAll("a.monitor")) link.href = `${nodes.get(at)}/`;
+    for (const link of document.querySelectorAll("a.monitor")) link.href = `${client.addressOf(at)}/`;
     // A reload would ask the node that this page came from.
     const isHomeLost = at !== HELLO.node;
     $("door-link").hidden = !isHomeLost;
-    if (isHomeLost) $("door-link").href = `${nodes.get(at).replace(/:\d+$/, "")}:${HELLO.front_port}/chat`;
+    if (isHomeLost) $("door-link").href = `${client.addressOf(at).replace(/:\d+$/, "")}:${HELLO.front_port}/chat`;
     $("link").dataset.node = at;
   }
 
@@ -311,7 +162,7 @@
       position = event.position;
     }
     if (event.type === "joined" && event.row) {
-      // Whoever was out meanwhile, on another device, is not told what was said: that is history, and looked up.
+      // A device that was offline does not get the messages it missed as events: it loads them as history.
       const before = talks.get(event.conversation);
       const isWhole = before && (before.messages.size === 0 || before.messages.has(event.row.newest));
       addTalk(event.row, isWhole ? before : undefined);
@@ -617,7 +468,7 @@
 
   let delivery = Promise.resolve();
 
-  /** One after another: what is written first is said first. */
+  /** One after another: messages are sent in the order in which they were written. */
   function deliver(message) {
     message.state = "sending";
     if (open === message.conversation) drawMessages();
@@ -757,6 +608,6 @@
     if (isLooking() && open !== null) markRead();
   });
 
-  if (token) begin();
+  if (client.hasToken()) begin();
   else leave("");
 })();

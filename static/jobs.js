@@ -2,7 +2,7 @@
 //
 // A slot, a worker's row and a result keep their element as long as they are shown, so that nothing jumps, and neither the
 // keyboard's focus nor a half-made selection is lost to a frame.
-// Not here: the box to run a program in (run.js), frames and whom they come from (app.js).
+// Not here: the box to run a program in (run.js), frames and which node they come from (app.js).
 "use strict";
 
 /** How a job ended: good, poor or bad, and that in words. `verdict`: the frame's, or the state of a job that has ended. */
@@ -29,7 +29,7 @@ const howItEnded = (verdict, exitCode, signal, why) => {
 const SAID_NOTHING = "no output";
 
 const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
-  const BOXES_MAX = 16; // More slots than that are told as a number.
+  const BOXES_MAX = 16; // More slots than that are shown as a number.
   const workers = new Map(); // node id -> its row
   const results = new Map(); // job id -> its line
 
@@ -61,26 +61,26 @@ const jobsSection = ({ $, set, make, plural, span, when, jobLink }) => {
   }
 
   /** A job stays in the box in which it began: the others do not move up when one ends. */
-  function seat(before, row) {
+  function placeJobs(before, row) {
     const count = Math.min(BOXES_MAX, Math.max(row.slots, row.running.length));
-    const seats = Array.from({ length: count }, (_, at) => (row.running.includes(before[at]) ? before[at] : null));
-    const others = row.running.filter((job) => !seats.includes(job));
-    return seats.map((job) => job ?? others.shift() ?? null);
+    const places = Array.from({ length: count }, (_, at) => (row.running.includes(before[at]) ? before[at] : null));
+    const others = row.running.filter((job) => !places.includes(job));
+    return places.map((job) => job ?? others.shift() ?? null);
   }
 
   function drawWorker(row) {
     const part = workers.get(row.id);
-    const seats = seat(part.jobs, row);
-    while (part.boxes.children.length > seats.length) part.boxes.lastChild.remove();
-    seats.forEach((job, at) => {
+    const places = placeJobs(part.jobs, row);
+    while (part.boxes.children.length > places.length) part.boxes.lastChild.remove();
+    places.forEach((job, at) => {
       const box = part.boxes.children[at];
       if (box && part.jobs[at] === job) return;
       const next = job === null ? make("li", "slot", make("span", "unseen", "free")) : make("li", "slot is-taken", jobLink(job, String(job)));
       if (box) box.replaceWith(next);
       else part.boxes.append(next);
     });
-    part.jobs = seats;
-    const hidden = Math.max(row.slots, row.running.length) - seats.length;
+    part.jobs = places;
+    const hidden = Math.max(row.slots, row.running.length) - places.length;
     part.more.hidden = hidden <= 0;
     set(part.more, `and ${plural(hidden, "slot")} more`);
     part.root.classList.toggle("is-gone", !row.is_here);

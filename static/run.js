@@ -3,7 +3,7 @@
 // Everything is asked of the node that this page came from; while that one is gone, of the node that is followed in its
 // place. A program that is handed in while a node dies is handed in again under the same key: it is one job.
 // What a program says is only ever text, and what is typed is kept (per language, until the tab is closed).
-// Not here: workers and results (jobs.js), whom the page follows (app.js).
+// Not here: workers and results (jobs.js), which node the page follows (app.js).
 "use strict";
 
 const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, followed, withAccess }) => {
@@ -48,7 +48,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
     source.value = kept.texts[language.value] || EXAMPLES[language.value] || "";
   }
 
-  /** The languages that workers have, and the chosen one even while nobody has it: what is typed must not go with a node. */
+  /** The languages that workers have, and the chosen one even while no worker has it: typed text must not disappear with a node. */
   function drawLanguages(workers) {
     const there = new Set(workers.filter((row) => row.is_here).flatMap((row) => row.runtimes));
     const chosen = language.value || kept.chosen;
@@ -130,7 +130,7 @@ const runBox = ({ $, set, make, span, lines, pause, address, home, isHomeHere, f
 
   /** What a node said, or why not in plain words: `{said}` or `{why, status}`. */
   async function ask(method, path, body) {
-    // Under one key it is done once, whoever sends it again: this page to another node, or a browser by itself.
+    // Under one key it is done once, no matter who sends it again: this page to another node, or a browser by itself.
     const headers = withAccess({ "Idempotency-Key": [...crypto.getRandomValues(new Uint32Array(4))].join("-") });
     if (body) headers["Content-Type"] = "application/json";
     const until = performance.now() + GIVE_UP_MS;

@@ -44,7 +44,6 @@ pub struct Options {
 /// The figures of one run, as the command line prints them.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Findings {
-    /// Readers.
     pub readers: usize,
     /// Messages that were sent and acknowledged.
     pub messages: usize,

@@ -2,7 +2,6 @@
 //!
 //! Not here: what a good response contains (`sql_rates.rs`, `front_rates.rs`).
 
-/// A whole response.
 pub struct HttpReply<'a> {
     pub length: usize,
     /// Without the version.

@@ -14,7 +14,7 @@ use crate::lab::web::Connection;
 use crate::lab::{LabError, Result};
 use crate::progress::Progress;
 use crate::settings::SandboxKind;
-use crate::work::sandbox::{Bounds, Sandbox};
+use crate::work::sandbox::{Sandbox, SandboxLimits};
 use crate::work::scratch::Scratch;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -52,16 +52,12 @@ pub struct Options {
     pub queue: u64,
 }
 
-/// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Description.
     pub what: &'static str,
     /// Unit of the figures.
     pub unit: &'static str,
-    /// Median.
     pub median: f64,
-    /// Maximum.
     pub worst: f64,
     /// Target; empty: the figure is only for comparison.
     pub target: &'static str,
@@ -148,7 +144,7 @@ impl Bare {
     }
 
     fn command(&self) -> Command {
-        let bounds = Bounds { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
+        let bounds = SandboxLimits { wall_s: 60, cpu_s: 10, data: 512 << 20, file: 64 << 20, processes: 512 };
         let words = ["sh", "main.sh"].map(String::from);
         self.sandbox.command(&words, self.scratch.path(), &[], OWN_SLOT, &bounds)
     }

@@ -174,11 +174,9 @@ pub struct Rate {
     pub per_second: f64,
     /// Mean time of one, in milliseconds.
     pub average_ms: f64,
-    /// Median.
     pub p50_ms: f64,
     /// 99th percentile.
     pub p99_ms: f64,
-    /// Maximum.
     pub max_ms: f64,
     /// Commands that were refused.
     pub errors: u64,

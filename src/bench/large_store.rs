@@ -41,10 +41,8 @@ pub struct Options {
     pub value_bytes: u64,
 }
 
-/// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Description.
     pub what: &'static str,
     /// Unit of `value` and `bound`.
     pub unit: &'static str,

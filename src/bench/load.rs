@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn filling_says_each_key_once() {
+    fn filling_writes_each_key_once() {
         let address = serve(&["+OK\r\n"], 7);
         let speak = || -> Box<dyn Dialect> { Box::new(Redis::new(CommandKind::Set, vec![b'v'; 5], false, None)) };
         let tally = fill(&load(address, 4), &speak, &Progress::new()).unwrap();

@@ -20,7 +20,6 @@ pub struct Operation {
     pub action: Action,
 }
 
-/// What an operation did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Set the register to this value.

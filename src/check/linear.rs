@@ -4,7 +4,7 @@
 //! A history is linearizable if each key's is (Herlihy and Wing), so each key is searched alone. The search walks the
 //! calls and returns in time order, tries each operation that may come next, and goes back when an operation returns
 //! that could not be placed. A configuration (which operations are placed, what the register holds) that failed once
-//! is never entered again. The search is exponential at worst, hence bounded: beyond `steps_max` the verdict is
+//! is never entered again. The search is exponential at worst, so it is bounded: beyond `steps_max` the verdict is
 //! [`Verdict::Undecided`], which does not prove the history correct.
 //!
 //! Not here: the format of histories (`history.rs`).
@@ -33,7 +33,7 @@ pub struct Judgement {
 }
 
 /// Checks a history of registers that start empty. `steps_max` bounds the search of each key.
-pub fn judge(operations: &[Operation], steps_max: u64) -> Judgement {
+pub fn check_history(operations: &[Operation], steps_max: u64) -> Judgement {
     let mut by_key: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in operations {
         let says_nothing = matches!(operation.action, Action::Read(_)) && operation.return_us.is_none();
@@ -135,7 +135,7 @@ impl Step {
 
 /// A call or a return in the time line, a doubly linked list: a placed operation is lifted out of it.
 #[derive(Clone, Copy)]
-struct Mark {
+struct TimelineEvent {
     operation: usize,
     is_call: bool,
     prev: usize,
@@ -148,7 +148,7 @@ const HEAD: usize = 0;
 struct Search {
     steps: Vec<Step>,
     values: Values,
-    marks: Vec<Mark>,
+    marks: Vec<TimelineEvent>,
     /// Where each operation's call and return stand in `marks`; a return that never came has none.
     places: Vec<(usize, Option<usize>)>,
     /// Completed operations not yet placed.
@@ -172,11 +172,11 @@ impl Search {
             }
         }
         line.sort();
-        let mut marks = vec![Mark { operation: usize::MAX, is_call: false, prev: HEAD, next: HEAD }];
+        let mut marks = vec![TimelineEvent { operation: usize::MAX, is_call: false, prev: HEAD, next: HEAD }];
         let mut places = vec![(HEAD, None); operations.len()];
         for (_, is_return, operation) in line {
             let here = marks.len();
-            marks.push(Mark { operation, is_call: !is_return, prev: here - 1, next: HEAD });
+            marks.push(TimelineEvent { operation, is_call: !is_return, prev: here - 1, next: HEAD });
             marks[here - 1].next = here;
             if is_return {
                 places[operation].1 = Some(here);
@@ -191,13 +191,13 @@ impl Search {
     }
 
     fn unlink(&mut self, at: usize) {
-        let Mark { prev, next, .. } = self.marks[at];
+        let TimelineEvent { prev, next, .. } = self.marks[at];
         self.marks[prev].next = next;
         self.marks[next].prev = prev;
     }
 
     fn relink(&mut self, at: usize) {
-        let Mark { prev, next, .. } = self.marks[at];
+        let TimelineEvent { prev, next, .. } = self.marks[at];
         self.marks[prev].next = at;
         self.marks[next].prev = at;
     }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn verdict(history: &[Operation]) -> Verdict {
-        judge(history, STEPS_MAX).verdict
+        check_history(history, STEPS_MAX).verdict
     }
 
     fn add(client: u64, sum: impl Into<Option<i64>>, call_us: u64, return_us: impl Into<Option<u64>>) -> Operation {
@@ -337,8 +337,10 @@ mod tests {
 
     #[test]
     fn a_stale_read_is_a_violation() {
-        let judgement =
-            judge(&[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)], STEPS_MAX);
+        let judgement = check_history(
+            &[write(1, "a", 0, 1), write(1, "b", 2, 3), read(2, "a", 4, 5), read(3, "b", 6, 7)],
+            STEPS_MAX,
+        );
         assert_eq!(judgement.verdict, Verdict::Violation);
         assert!(judgement.why.unwrap().contains("client 2"));
     }
@@ -372,7 +374,7 @@ mod tests {
     fn keys_are_checked_separately() {
         let mut other = read(2, None, 2, 3);
         other.key = "other".into();
-        let judgement = judge(&[write(1, "a", 0, 1), other, read(2, "a", 4, 5)], STEPS_MAX);
+        let judgement = check_history(&[write(1, "a", 0, 1), other, read(2, "a", 4, 5)], STEPS_MAX);
         assert_eq!(judgement.verdict, Verdict::Ok);
     }
 
@@ -381,8 +383,8 @@ mod tests {
         let many: Vec<Operation> = (0..12).map(|n| write(n, &n.to_string(), 0, 100)).collect();
         let mut history = many.clone();
         history.push(read(99, "nobody's", 200, 300));
-        assert_eq!(judge(&history, 100).verdict, Verdict::Undecided);
-        assert_eq!(judge(&history, STEPS_MAX).verdict, Verdict::Violation);
+        assert_eq!(check_history(&history, 100).verdict, Verdict::Undecided);
+        assert_eq!(check_history(&history, STEPS_MAX).verdict, Verdict::Violation);
     }
 
     /// Random histories made by a real register are accepted; with one answer falsified most are not.

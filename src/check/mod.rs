@@ -9,4 +9,4 @@ pub(crate) mod history;
 pub(crate) mod linear;
 
 pub use history::{Action, Operation};
-pub use linear::{Verdict, judge};
+pub use linear::{Verdict, check_history};

@@ -55,9 +55,9 @@ pub struct Answer<T> {
     pub from: String,
 }
 
-/// A response, whatever its status.
+/// A response, regardless of its status.
 #[derive(Clone, Debug, Default)]
-pub struct Raw {
+pub struct RawResponse {
     pub status: u16,
     /// `X-Phalanx-Key-Index`.
     pub key_index: Option<u64>,
@@ -68,14 +68,14 @@ pub struct Raw {
     pub from: String,
 }
 
-impl Raw {
+impl RawResponse {
     /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// The reason that a node gives.
-    pub fn said(&self) -> String {
+    pub fn reason(&self) -> String {
         self.json()["error"].as_str().unwrap_or("no reason given").to_string()
     }
 
@@ -185,18 +185,18 @@ impl ClusterClient {
         let _ = asks.learn();
     }
 
-    /// Sends a request until a node answers it, whatever the status.
+    /// Sends a request until a node answers it, regardless of the status.
     ///
     /// # Errors
     /// No node reachable, or none with a quorum (4); sent, with an unknown outcome (5).
-    pub fn exchange(&self, request: &Request) -> Result<Raw, Fault> {
+    pub fn exchange(&self, request: &Request) -> Result<RawResponse, Fault> {
         let mut asks = self.asks.borrow_mut();
         asks.patience = if request.method == "GET" { self.query_timeout } else { self.change_timeout };
         let response = asks.answer(request).map_err(fault)?;
         let number = |name: &str| response.header(name)?.parse().ok();
         let (key_index, ttl_ms) = (number("x-phalanx-key-index"), number("x-phalanx-key-ttl-ms"));
         let from = asks.address().to_string();
-        Ok(Raw { status: response.status, key_index, ttl_ms, body: response.body, from })
+        Ok(RawResponse { status: response.status, key_index, ttl_ms, body: response.body, from })
     }
 
     /// Opens a stream of lines at the first node that offers it; a read without data returns after `read_timeout`.
@@ -221,7 +221,7 @@ impl ClusterClient {
                     return Err(Fault::new(code::FAILED, format!("{endpoint}: no such job"), next));
                 }
                 Ok((status, _)) => return Err(declined(&endpoint, status, &format!("HTTP status {status}"))),
-                Err(e) => failures.add(&endpoint, client::in_words(&e)),
+                Err(e) => failures.add(&endpoint, client::describe_io_error(&e)),
             }
             asks.go_on();
         }
@@ -255,8 +255,8 @@ impl ClusterClient {
         self.decoded(&Request::once(method, path, body).at_most_once(), code::UNKNOWN)
     }
 
-    /// `strange`: the exit code for a body that is not of type `T`.
-    fn decoded<T: DeserializeOwned>(&self, request: &Request, strange: u8) -> Result<Answer<T>, Fault> {
+    /// `unexpected`: the exit code for a body that is not of type `T`.
+    fn decoded<T: DeserializeOwned>(&self, request: &Request, unexpected: u8) -> Result<Answer<T>, Fault> {
         let raw = self.exchange(request)?;
         if !(200..=299).contains(&raw.status) {
             return Err(raw.fault());
@@ -265,7 +265,7 @@ impl ClusterClient {
         let value = serde_json::from_slice(body).map_err(|e| {
             let message = format!("{} answered {} with an unexpected body: {e}", raw.from, raw.status);
             Fault::new(
-                strange,
+                unexpected,
                 message,
                 "check that the node has the same version; phalanx status and phalanx events show the current state",
             )
@@ -394,21 +394,21 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answering_is_exit_code_4_and_says_where() {
+    fn without_an_answer_the_exit_code_is_4_and_names_the_addresses() {
         // Port 1 on loopback is reserved and nothing listens there.
         let client = ClusterClient::to(vec!["127.0.0.1:1".into()], Duration::from_secs(1));
         let fault = client.get::<Value>("/v1/status").unwrap_err();
         assert_eq!(fault.code, code::UNREACHABLE);
         assert!(fault.message.contains("connection refused at 127.0.0.1:1"), "{fault}");
         let fault = client.change::<Value>("POST", "/v1/leader/transfer", &Value::Null).unwrap_err();
-        assert_eq!(fault.code, code::UNREACHABLE, "never sent, hence not unknown: {fault}");
+        assert_eq!(fault.code, code::UNREACHABLE, "never sent, so it is not unknown: {fault}");
     }
 
     #[test]
     fn a_nodes_refusal_keeps_its_meaning() {
         let codes = |status, body: &str| {
             let body = body.as_bytes().to_vec();
-            Raw { status, from: "a:1".to_string(), body, ..Raw::default() }.fault().code
+            RawResponse { status, from: "a:1".to_string(), body, ..RawResponse::default() }.fault().code
         };
         assert_eq!(codes(503, r#"{"error":"no quorum","outcome":"refused"}"#), code::UNREACHABLE);
         assert_eq!(codes(504, r#"{"error":"late","outcome":"unknown"}"#), code::UNKNOWN);

@@ -6,7 +6,7 @@
 //! signal N ended it; 1 with a reason otherwise.
 //! Not here: the states of a job (`services/jobs/`), HTTP (`http/api/jobs.rs`, `http/api/job_output.rs`).
 
-use super::client::{self, ClientArgs, ClusterClient, Raw, Request};
+use super::client::{self, ClientArgs, ClusterClient, RawResponse, Request};
 use super::fault::{Fault, code};
 use super::kv::{parse_time, put_bytes};
 use super::term;
@@ -156,7 +156,7 @@ fn cancellation(id: u64) -> Request {
 }
 
 /// The body of an answer that reports success.
-fn answered(raw: Raw) -> Result<Value, Fault> {
+fn answered(raw: RawResponse) -> Result<Value, Fault> {
     let next = match raw.status {
         200..=299 => return Ok(raw.json()),
         404 => "phalanx job list shows the jobs; results are kept for jobs_keep_ms",
@@ -165,7 +165,7 @@ fn answered(raw: Raw) -> Result<Value, Fault> {
         403 => "name a node where jobs are enabled with -e HOST:PORT",
         _ => return Err(raw.fault()),
     };
-    Err(Fault::new(code::FAILED, raw.said(), next))
+    Err(Fault::new(code::FAILED, raw.reason(), next))
 }
 
 /// A request for `POST /v1/jobs`.

@@ -6,7 +6,7 @@
 //! once. Exit codes: 0; 1 no such key, or the condition is not met; 4 and 5 as for all commands.
 //! Not here: what the store does (`services/kv/`), HTTP (`http/api/kv.rs`).
 
-use super::client::{ClientArgs, ClusterClient, Raw, Request};
+use super::client::{ClientArgs, ClusterClient, RawResponse, Request};
 use super::fault::{Fault, code};
 use super::term;
 use crate::text::percent_encode;
@@ -192,8 +192,8 @@ fn level_param(level: Level) -> Vec<(&'static str, String)> {
 }
 
 /// The error for a status other than success.
-fn declined(raw: &Raw) -> Fault {
-    let said = raw.said();
+fn declined(raw: &RawResponse) -> Fault {
+    let said = raw.reason();
     match raw.status {
         404 => Fault::new(code::FAILED, said, "phalanx kv scan lists the keys"),
         412 => Fault::new(code::FAILED, format!("condition not met: {said}"), "read the key again before you retry"),
@@ -202,7 +202,7 @@ fn declined(raw: &Raw) -> Fault {
 }
 
 /// Sends a request; an answer other than success is an error.
-fn succeed(client: &ClusterClient, request: &Request) -> Result<Raw, Fault> {
+fn succeed(client: &ClusterClient, request: &Request) -> Result<RawResponse, Fault> {
     let raw = client.exchange(request)?;
     if matches!(raw.status, 200 | 202) { Ok(raw) } else { Err(declined(&raw)) }
 }
@@ -224,7 +224,7 @@ fn get(key: &OsString, is_raw: bool, level: Level, args: &ClientArgs) -> Result<
 }
 
 /// A key and its value in the form of `/v1/kv?prefix=`.
-fn described(key: Vec<u8>, raw: &Raw) -> Value {
+fn described(key: Vec<u8>, raw: &RawResponse) -> Value {
     let mut value = json!({"index": raw.key_index});
     if let Some(ttl_ms) = raw.ttl_ms {
         value["ttl_ms"] = ttl_ms.into();

@@ -34,7 +34,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// An answer.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
     /// `200`, `307`, ...
@@ -51,7 +50,6 @@ impl Response {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// Body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -85,7 +83,6 @@ impl Connection {
         self
     }
 
-    /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }

@@ -99,10 +99,10 @@ fn refused_unknown_and_unreachable_are_distinguished() {
 #[test]
 fn a_follower_continues_after_its_position() {
     let message = |position: u64| format!("{{\"type\":\"message\",\"position\":{position}}}\n");
-    let beat = "{\"type\":\"beat\",\"position\":3}\n".to_string();
+    let heartbeat = "{\"type\":\"beat\",\"position\":3}\n".to_string();
     // One line in two chunks, and one line that never ends.
     let (half, rest) = (message(4)[..9].to_string(), message(4)[9..].to_string());
-    let first = stream(&[beat, half, rest, message(5), "{\"typ".to_string()]);
+    let first = stream(&[heartbeat, half, rest, message(5), "{\"typ".to_string()]);
     let second = stream(&[message(5), message(6), "{\"type\":\"logged_out\"}\n".to_string()]);
     let (one, _) = serve(vec![Does::Answers(first)]);
     let (two, heard) = serve(vec![Does::Answers(second)]);

@@ -26,7 +26,6 @@ use std::collections::BTreeSet;
 /// equal.
 const CAUGHT_UP_ENTRIES: u64 = 1000;
 
-/// Settings of autopilot.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// Minimum number of voters after a demotion.

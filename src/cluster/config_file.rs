@@ -38,14 +38,12 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Content of `config.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Projection {
-    /// The cluster as a whole.
     pub cluster_info: ClusterInfo,
     /// The nodes by name, `node_<id>`.
     #[serde(serialize_with = "by_id")]
     pub nodes: BTreeMap<String, NodeInfo>,
 }
 
-/// The cluster as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterInfo {
     /// Id of the cluster; random, drawn when it was created.
@@ -64,10 +62,8 @@ pub struct ClusterInfo {
     pub stale_since: Option<String>,
 }
 
-/// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Number of the node.
     pub id: NodeId,
     /// Host name or IP address, without brackets.
     pub ip: String,
@@ -79,7 +75,6 @@ pub struct NodeInfo {
     pub kv_port: u16,
     /// `LEADER`, `ONLINE` or `OFFLINE`.
     pub status: Liveness,
-    /// Number of client connections.
     pub load: u64,
 }
 
@@ -91,9 +86,7 @@ pub enum ConfigFileError {
     Io {
         /// The operation, as a verb.
         what: &'static str,
-        /// Path of the file.
         path: PathBuf,
-        /// The system's error.
         source: io::Error,
     },
     /// Another process has held the lock for too long, or this node is stopping.
@@ -104,16 +97,10 @@ pub enum ConfigFileError {
     },
     /// The file is not JSON of the expected form.
     #[error("{path} is not a cluster file: {why}", path = path.display())]
-    Mangled {
-        /// The file.
-        path: PathBuf,
-        /// Message of the parser.
-        why: String,
-    },
+    Mangled { path: PathBuf, why: String },
     /// The file is of another cluster.
     #[error("{path} belongs to cluster {theirs}, this node to cluster {ours}", path = path.display())]
     OtherCluster {
-        /// The file.
         path: PathBuf,
         /// This node's cluster.
         ours: Uuid,
@@ -122,9 +109,8 @@ pub enum ConfigFileError {
     },
 }
 
-/// Result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteOutcome {
     /// The file has the requested content.
     Yes,
     /// The file was not changed, because it has a newer term or version.
@@ -205,10 +191,10 @@ impl Projection {
     }
 }
 
-impl Written {
+impl WriteOutcome {
     /// The file was not changed, as it has this content.
-    pub(super) fn not(newer: &Projection) -> Written {
-        Written::NotWritten { term: newer.cluster_info.term, version: newer.cluster_info.last_version }
+    pub(super) fn not(newer: &Projection) -> WriteOutcome {
+        WriteOutcome::NotWritten { term: newer.cluster_info.term, version: newer.cluster_info.last_version }
     }
 }
 
@@ -313,17 +299,17 @@ impl Lock {
     ///
     /// # Errors
     /// Returns [`ConfigFileError::OtherCluster`], or an error if a system call fails.
-    pub fn write(&self, projection: &Projection) -> Result<Written, ConfigFileError> {
+    pub fn write(&self, projection: &Projection) -> Result<WriteOutcome, ConfigFileError> {
         if let Some(found) = self.read()? {
             let (ours, theirs) = (projection.cluster_info.id, found.cluster_info.id);
             if theirs != ours {
                 return Err(ConfigFileError::OtherCluster { path: self.config.clone(), ours, theirs });
             }
             if found == *projection {
-                return Ok(Written::Yes);
+                return Ok(WriteOutcome::Yes);
             }
             if found.is_newer_than(projection) {
-                return Ok(Written::not(&found));
+                return Ok(WriteOutcome::not(&found));
             }
         }
         // One name is enough: the process that holds the lock is the only writer. A leftover file is removed, and so is
@@ -351,7 +337,7 @@ impl Lock {
             }
             other => other.map_err(|e| failed("rename", e))?,
         }
-        Ok(Written::Yes)
+        Ok(WriteOutcome::Yes)
     }
 }
 
@@ -399,7 +385,7 @@ pub fn write(
     path: &Path,
     projection: &Projection,
     wait: &dyn Fn(Duration) -> bool,
-) -> Result<Written, ConfigFileError> {
+) -> Result<WriteOutcome, ConfigFileError> {
     Lock::take(path, wait)?.write(projection)
 }
 

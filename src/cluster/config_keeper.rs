@@ -5,10 +5,10 @@
 //!
 //! A node that is not in contact with a leader cannot know whether the content is out of date. Nodes in contact share a
 //! lock on `config.json.contact.lock`; one that is not, and gets that lock for itself alone, marks the file with the
-//! time since when nobody here knows better (`stale_since`). The first node in contact again writes it anew.
+//! time since which no node here knows better (`stale_since`). The first node in contact again writes it anew.
 //! Not here: format and lock of the file (`config_file.rs`), thread and frames (`node/threads/config_writer.rs`).
 
-use super::config_file::{self, ClusterInfo, ConfigFileError, Lock, Projection, Written, beside, read, target};
+use super::config_file::{self, ClusterInfo, ConfigFileError, Lock, Projection, WriteOutcome, beside, read, target};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -25,13 +25,13 @@ const STALE_AFTER_MS: u64 = 500;
 
 /// The leader's record of its last version.
 #[derive(Debug, Default)]
-pub struct Author {
+pub struct VersionAuthor {
     last: Option<Arc<Projection>>,
     made_ms: u64,
     checked_ms: u64,
 }
 
-impl Author {
+impl VersionAuthor {
     /// Whether to find out now if there is a change.
     pub fn is_due(&self, now_ms: u64) -> bool {
         let has_passed = |since_ms, at_least_ms| now_ms.saturating_sub(since_ms) >= at_least_ms;
@@ -88,20 +88,20 @@ impl Keeper {
         path: &Path,
         newest: &Arc<Projection>,
         wait: &dyn Fn(Duration) -> bool,
-    ) -> Option<Result<Written, ConfigFileError>> {
+    ) -> Option<Result<WriteOutcome, ConfigFileError>> {
         let stamp = stamp_of(path);
         let is_known =
             |(kept, seen): &(Arc<Projection>, _)| Arc::ptr_eq(kept, newest) && stamp.is_some() && *seen == stamp;
         if self.intact.as_ref().is_some_and(is_known) {
-            return Some(Ok(Written::Yes));
+            return Some(Ok(WriteOutcome::Yes));
         }
         let found = read(path).ok().flatten();
         if found.as_ref() == Some(&**newest) {
             self.intact = Some((Arc::clone(newest), stamp));
-            return Some(Ok(Written::Yes));
+            return Some(Ok(WriteOutcome::Yes));
         }
         if let Some(newer) = found.filter(|found| found.is_newer_than(newest)) {
-            return Some(Ok(Written::not(&newer)));
+            return Some(Ok(WriteOutcome::not(&newer)));
         }
         if self.failed_ms.is_some_and(|at| now_ms.saturating_sub(at) < WRITE_EVERY_MS) {
             return None;

@@ -8,7 +8,7 @@
 //! Whether a change is safe is decided by raft: it is an ordinary demotion, and quorums of successive memberships
 //! overlap. A goodbye that is lost, or comes from a node that stays, costs at most a vote that the autopilot gives back.
 //!
-//! Rules: D1 a node that stops demotes nobody. D2 nobody is demoted if fewer than half of the voters stay. D3 a node
+//! Rules: D1 a node that stops demotes no node. D2 no node is demoted if fewer than half of the voters stay. D3 a node
 //! that stops is not promoted (`autopilot.rs`) and gets no leadership (`raft/transfer.rs`).
 //! Unlike the autopilot's own demotions, these may go below `voters_min`.
 //! Not here: what a node does when it stops (`node/process/stop.rs`).

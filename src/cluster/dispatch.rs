@@ -12,7 +12,7 @@
 //! and corrects an imbalance at the beginning of the flow by its share only (its part of all clients). The nodes use
 //! different orders, chosen so that each worker is early in some and late in others: the imbalances of unfinished
 //! rotations do not add up. For five nodes and four workers that alone keeps each worker within two clients of the
-//! mean, whatever the timing. After a moment without redirects the estimates are exact, and the lowest one is taken. A
+//! mean, regardless of the timing. After a moment without redirects the estimates are exact, and the lowest one is taken. A
 //! worker with an estimate far from the lowest is avoided also during a flow (a worker that has returned empty is
 //! filled).
 //!
@@ -101,7 +101,7 @@ pub struct Candidate {
 
 /// What is known of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leadership {
+pub enum KnownLeader {
     /// It is this node.
     Of(NodeId),
     /// There is none, but a majority is heard: there will be one in a moment.
@@ -156,7 +156,7 @@ impl Dispatch {
     }
 
     /// Sets the nodes that are online, this one included, and the leader.
-    pub fn set_online(&mut self, leadership: Leadership, online: &[Candidate]) {
+    pub fn set_online(&mut self, leadership: KnownLeader, online: &[Candidate]) {
         let nodes_before = self.workers.len();
         self.workers.retain(|id, _| online.iter().any(|other| other.id == *id));
         for other in online {
@@ -186,12 +186,12 @@ impl Dispatch {
     }
 
     /// The nodes that clients may be sent to, by id; none: no node can serve.
-    fn eligible_of(&self, leadership: Leadership, online: &[Candidate]) -> Vec<NodeId> {
+    fn eligible_of(&self, leadership: KnownLeader, online: &[Candidate]) -> Vec<NodeId> {
         let mut ready: Vec<NodeId> = online.iter().filter(|it| it.is_fresh && it.is_ready).map(|it| it.id).collect();
-        if ready.is_empty() && leadership == Leadership::Electing {
+        if ready.is_empty() && leadership == KnownLeader::Electing {
             ready = online.iter().filter(|it| it.is_fresh).map(|it| it.id).collect();
         }
-        let followers: Vec<NodeId> = ready.iter().copied().filter(|id| leadership != Leadership::Of(*id)).collect();
+        let followers: Vec<NodeId> = ready.iter().copied().filter(|id| leadership != KnownLeader::Of(*id)).collect();
         let mut eligible = if followers.is_empty() { ready } else { followers };
         eligible.sort_unstable();
         eligible

@@ -38,14 +38,12 @@ const EDGES_MAX: usize = 100;
 pub enum Edge {
     /// The node sent no heartbeat for `fail_after_ms`, or its port refuses connections.
     Failed {
-        /// The node.
         id: NodeId,
         /// Whether its port refused a connection; otherwise its counter did not change.
         is_refused: bool,
     },
     /// The node's counter increases again.
     Back {
-        /// The node.
         id: NodeId,
         /// How long it counted as failed, in milliseconds.
         down_ms: u64,
@@ -80,9 +78,7 @@ pub struct ReceivedRow {
     pub from: NodeId,
     /// Node that the row is about.
     pub about: NodeId,
-    /// Counter in the row.
     pub counter: u64,
-    /// Load in the row.
     pub load: u64,
 }
 
@@ -99,7 +95,7 @@ pub struct EdgeLine {
 
 /// Output of one heartbeat.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Beat {
+pub struct GossipRound {
     /// Nodes to which the table is to be sent.
     pub to: Vec<NodeId>,
     /// The table, the same for all of them.
@@ -123,11 +119,11 @@ enum PeerState {
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownNode {
     row: GossipRow,
     /// When its counter increased at this node.
     moved: Rhythm,
-    pulse: PeerState,
+    state: PeerState,
 }
 
 /// One node's view of all others, from gossip.
@@ -140,7 +136,7 @@ pub struct Gossip {
     bounds: Bounds,
     pause_ms: u64,
     last_tick_ms: u64,
-    known: BTreeMap<NodeId, Known>,
+    known: BTreeMap<NodeId, KnownNode>,
     /// Votes and acknowledged entries of each node, as far as they were received.
     promises: BTreeMap<Identity, Promise>,
     heard: VecDeque<ReceivedRow>,
@@ -174,7 +170,7 @@ impl Gossip {
         leader: Option<NodeId>,
         peers: &[NodeId],
         rng: &mut fastrand::Rng,
-    ) -> Beat {
+    ) -> GossipRound {
         assert_eq!(row.id, self.me.id, "a node beats for itself only");
         self.exclude_own_pause(now_ms);
         self.counter += 1;
@@ -182,8 +178,8 @@ impl Gossip {
         row.uuid = self.me.uuid;
         let mut edges = Vec::new();
         for (&id, known) in &mut self.known {
-            if known.pulse == PeerState::Alive && known.moved.silence_ms(now_ms) >= self.fail_after_ms {
-                known.pulse = PeerState::Failed { since_ms: now_ms };
+            if known.state == PeerState::Alive && known.moved.silence_ms(now_ms) >= self.fail_after_ms {
+                known.state = PeerState::Failed { since_ms: now_ms };
                 edges.push(Edge::Failed { id, is_refused: false });
             }
         }
@@ -196,7 +192,7 @@ impl Gossip {
         let mut rows: Vec<GossipRow> = self.rows().map(|known| known.row.clone()).collect();
         rows.push(row);
         rows.sort_by_key(|row| row.id);
-        Beat { to, table: GossipTable { rows, ..GossipTable::default() }, edges }
+        GossipRound { to, table: GossipTable { rows, ..GossipTable::default() }, edges }
     }
 
     /// Merges a peer's table; returns the nodes that are back.
@@ -224,29 +220,29 @@ impl Gossip {
     pub fn refused(&mut self, now_ms: u64, id: NodeId) -> Option<Edge> {
         let known = self.known.get_mut(&id)?;
         let deaf_until_ms = now_ms + self.fail_after_ms;
-        let (since_ms, edge) = match known.pulse {
+        let (since_ms, edge) = match known.state {
             PeerState::Alive => (now_ms, Some(Edge::Failed { id, is_refused: true })),
             PeerState::Failed { since_ms } | PeerState::Refused { since_ms, .. } => (since_ms, None),
         };
-        known.pulse = PeerState::Refused { since_ms, deaf_until_ms };
+        known.state = PeerState::Refused { since_ms, deaf_until_ms };
         self.note_edges(now_ms, edge.as_slice());
         edge
     }
 
     /// Whether a row of the node was received recently. Always true for this node.
     pub fn is_online(&self, id: NodeId) -> bool {
-        id == self.me.id || self.known.get(&id).is_some_and(|k| k.pulse == PeerState::Alive)
+        id == self.me.id || self.known.get(&id).is_some_and(|k| k.state == PeerState::Alive)
     }
 
     /// Whether the node is online and its newest row is no older than is usual for it. Always true for this node.
     pub fn is_fresh(&self, now_ms: u64, id: NodeId) -> bool {
-        let is_fresh = |k: &Known| k.pulse == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
+        let is_fresh = |k: &KnownNode| k.state == PeerState::Alive && k.moved.is_fresh(now_ms, self.bounds);
         id == self.me.id || self.known.get(&id).is_some_and(is_fresh)
     }
 
     /// Returns another node that has recently reported that it leads.
     pub fn leader(&self) -> Option<NodeId> {
-        let leads = |known: &&Known| known.pulse == PeerState::Alive && known.row.role == Role::Leader;
+        let leads = |known: &&KnownNode| known.state == PeerState::Alive && known.row.role == Role::Leader;
         self.known.values().filter(leads).max_by_key(|known| known.row.term).map(|known| known.row.id)
     }
 
@@ -277,11 +273,11 @@ impl Gossip {
     /// Returns for every other node, by id: its newest row, whether it is online, and the milliseconds since its
     /// counter increased.
     pub fn all(&self, now_ms: u64) -> Vec<(&GossipRow, bool, u64)> {
-        self.known.values().map(|k| (&k.row, k.pulse == PeerState::Alive, k.moved.silence_ms(now_ms))).collect()
+        self.known.values().map(|k| (&k.row, k.state == PeerState::Alive, k.moved.silence_ms(now_ms))).collect()
     }
 
     /// Returns the received rows, newest first.
-    pub fn heard(&self) -> impl Iterator<Item = &ReceivedRow> {
+    pub fn received(&self) -> impl Iterator<Item = &ReceivedRow> {
         self.heard.iter().rev()
     }
 
@@ -302,18 +298,18 @@ impl Gossip {
             "counter": self.counter,
             "rows": rows.collect::<Vec<_>>(),
             "failures": self.edges().collect::<Vec<_>>(),
-            "heard": self.heard().collect::<Vec<_>>(),
+            "heard": self.received().collect::<Vec<_>>(),
         })
     }
 
-    fn rows(&self) -> impl Iterator<Item = &Known> {
-        self.known.values().filter(|known| known.pulse == PeerState::Alive)
+    fn rows(&self) -> impl Iterator<Item = &KnownNode> {
+        self.known.values().filter(|known| known.state == PeerState::Alive)
     }
 
     fn take(&mut self, now_ms: u64, from: NodeId, row: &GossipRow) -> Option<Edge> {
         let bounds = self.bounds;
         let Some(known) = self.known.get_mut(&row.id) else {
-            let known = Known { row: row.clone(), moved: Rhythm::new(now_ms), pulse: PeerState::Alive };
+            let known = KnownNode { row: row.clone(), moved: Rhythm::new(now_ms), state: PeerState::Alive };
             self.known.insert(row.id, known);
             self.remember(row);
             self.note_heard(now_ms, from, row);
@@ -322,7 +318,7 @@ impl Gossip {
         let is_first_hand = from == row.id;
         // A failed node that sends its own row is alive, whatever an earlier process under its id has sent: the clock
         // from which that process began to count may have been wrong.
-        let has_begun_anew = is_first_hand && known.pulse != PeerState::Alive && row.counter != known.row.counter;
+        let has_begun_anew = is_first_hand && known.state != PeerState::Alive && row.counter != known.row.counter;
         if row.counter <= known.row.counter && !has_begun_anew {
             return None;
         }
@@ -330,7 +326,7 @@ impl Gossip {
         self.remember(row);
         let known = self.known.get_mut(&row.id)?;
         let mut edge = None;
-        match known.pulse {
+        match known.state {
             PeerState::Refused { deaf_until_ms, .. } if !is_first_hand && now_ms < deaf_until_ms => return None,
             PeerState::Failed { since_ms } | PeerState::Refused { since_ms, .. } => {
                 let down_ms = now_ms.saturating_sub(since_ms);
@@ -338,8 +334,8 @@ impl Gossip {
             }
             PeerState::Alive => {}
         }
-        known.pulse = PeerState::Alive;
-        known.moved.heard(now_ms, bounds);
+        known.state = PeerState::Alive;
+        known.moved.on_message(now_ms, bounds);
         self.note_heard(now_ms, from, row);
         edge
     }

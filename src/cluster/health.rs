@@ -52,7 +52,7 @@ pub struct Situation {
     /// Nodes with a state that differs from the majority's.
     pub corrupt: BTreeSet<NodeId>,
     /// Addresses in `peers` at which a node cannot join, with the reason.
-    pub odd_peers: BTreeMap<String, String>,
+    pub mismatched_peers: BTreeMap<String, String>,
     /// If no majority has the same state: a message with what to do.
     pub split: Option<String>,
     /// Which voters of dead processes this node hosts, or why it cannot host those that a majority needs.
@@ -101,7 +101,7 @@ impl Health {
 pub fn assess(situation: &Situation) -> HealthReport {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
-    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Nor can one
+    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Neither can one
     // that does not reach the leader.
     let is_behind = |id: &NodeId| situation.stuck.contains_key(id) || situation.cut_off.get(id) == Some(&None);
     let stuck = online.clone().filter(|(id, _)| is_behind(id)).count();
@@ -167,7 +167,7 @@ pub fn assess(situation: &Situation) -> HealthReport {
             _ => format!("{reachable} of {voters} voters are online"),
         });
     }
-    reasons.extend(situation.odd_peers.iter().map(|(peer, why)| format!("{peer} in peers cannot join: {why}")));
+    reasons.extend(situation.mismatched_peers.iter().map(|(peer, why)| format!("{peer} in peers cannot join: {why}")));
     reasons.extend(situation.quotas.iter().cloned());
     let health = match (is_serving, reasons.is_empty()) {
         (false, _) => Health::Unavailable,
@@ -188,7 +188,7 @@ fn voteless(situation: &Situation) -> Vec<NodeId> {
     offline.filter(|_| is_short).map(|(id, _)| *id).collect()
 }
 
-/// The same in words.
+/// Which nodes have no vote, as text.
 fn without_vote(nodes: &[NodeId]) -> Option<String> {
     let texts: Vec<String> = nodes.iter().map(|id| id.0.to_string()).collect();
     match texts.split_last()? {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_connection_to_the_leader_is_told_and_counts_if_it_reaches_it_otherwise() {
+    fn a_node_cut_off_from_the_leader_is_reported_and_counts_if_relayed() {
         let cut_off = |through: Option<NodeId>| {
             let cut_off = BTreeMap::from([(NodeId(1), through)]);
             assess(&Situation { cut_off, ..situation(3, &[1, 2, 3], &[]) })
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn states_that_differ_are_told() {
+    fn differing_states_are_reported() {
         let corrupt = Situation { corrupt: BTreeSet::from([NodeId(2)]), ..situation(3, &[1, 2, 3], &[]) };
         let line = "degraded: node 2's state differs from the majority's; it is being rebuilt";
         assert_eq!(assess(&corrupt).line(), line);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nearly_full_disk_is_told_and_a_leader_that_has_one_takes_no_writes() {
+    fn a_nearly_full_disk_is_reported_and_stops_a_leaders_writes() {
         let low = |ids: &[u64], leader: u64, voters: &[i64]| {
             let disk_low = ids.iter().map(|id| NodeId(*id)).collect();
             assess(&Situation { disk_low, ..situation(leader, voters, &[]) })
@@ -358,9 +358,9 @@ mod tests {
 
     #[test]
     fn a_leader_without_answers_does_not_serve() {
-        let odd_peers = BTreeMap::from([("10.0.0.5:5705".to_string(), "cluster_secret differs".to_string())]);
-        let odd = assess(&Situation { odd_peers, ..situation(1, &[1, 2, 3], &[]) });
-        assert_eq!(odd.line(), "degraded: 10.0.0.5:5705 in peers cannot join: cluster_secret differs");
+        let mismatched_peers = BTreeMap::from([("10.0.0.5:5705".to_string(), "cluster_secret differs".to_string())]);
+        let mismatched = assess(&Situation { mismatched_peers, ..situation(1, &[1, 2, 3], &[]) });
+        assert_eq!(mismatched.line(), "degraded: 10.0.0.5:5705 in peers cannot join: cluster_secret differs");
         let quotas = vec!["quota_kv_mb is reached".to_string()];
         let full = assess(&Situation { quotas, ..situation(1, &[1, 2, 3], &[]) });
         assert_eq!(full.line(), "degraded: quota_kv_mb is reached");

@@ -18,7 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// After this many newer checkpoints a voter's digest is no longer waited for.
 const CHECKPOINTS_WAITED: usize = 2;
 
-/// The report of one node.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeReport<'a> {
     /// Id of the node in the membership.
@@ -27,7 +26,6 @@ pub struct NodeReport<'a> {
     pub is_voter: bool,
     /// Whether it is online, so that it may report more digests.
     pub is_online: bool,
-    /// Its digests.
     pub report: &'a StateReport,
 }
 
@@ -61,7 +59,7 @@ struct Tally {
 }
 
 /// Compares the reports. `voters` is the number of all voters, including those without a report.
-pub fn judge(voters: usize, node_reports: &[NodeReport<'_>]) -> Findings {
+pub fn compare_reports(voters: usize, node_reports: &[NodeReport<'_>]) -> Findings {
     let indexes: BTreeSet<Index> = node_reports
         .iter()
         .filter(|node_report| node_report.is_voter)
@@ -182,7 +180,7 @@ mod tests {
                 report,
             })
             .collect();
-        judge(voters, &node_reports)
+        compare_reports(voters, &node_reports)
     }
 
     fn corrupt(findings: &Findings) -> Vec<(u64, u64, Vec<u8>)> {
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn who_differs_from_the_majority_is_corrupt() {
+    fn a_node_that_differs_from_the_majority_is_corrupt() {
         let same: &[(u64, u64, u64)] = &[(7, 1, 2)];
         let clean = judged(3, &[(1, same), (2, same), (3, same)]);
         assert!(clean.is_clean());

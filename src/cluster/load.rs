@@ -20,7 +20,7 @@ const SCALE: u64 = 1000;
 
 /// What a node did in the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Doing {
+pub struct NodeActivity {
     /// Requests answered in a second.
     pub requests_per_s: u64,
     /// Jobs that run.
@@ -39,7 +39,7 @@ pub struct LoadMeter {
 
 impl LoadMeter {
     /// To be called once a second.
-    pub fn note(&mut self, doing: Doing) {
+    pub fn note(&mut self, doing: NodeActivity) {
         let moved = |average: u64, newest: u64| {
             let newest = newest.saturating_mul(SCALE);
             // The remainder is dropped at last: an idle node's average becomes 0.
@@ -67,31 +67,32 @@ impl LoadMeter {
 mod tests {
     use super::*;
 
-    fn after(seconds: u64, meter: &mut LoadMeter, doing: Doing) -> Load {
+    fn after(seconds: u64, meter: &mut LoadMeter, doing: NodeActivity) -> Load {
         (0..seconds).for_each(|_| meter.note(doing));
         meter.load(7)
     }
 
     #[test]
-    fn what_a_node_does_counts_and_what_is_over_is_forgotten() {
+    fn load_counts_present_activity_only() {
         let mut meter = LoadMeter::default();
-        let busy = Doing { requests_per_s: 4000, jobs: 2, cpu_percent: 45 };
+        let busy = NodeActivity { requests_per_s: 4000, jobs: 2, cpu_percent: 45 };
         let first = after(1, &mut meter, busy);
         assert!((4..10).contains(&first.requests) && first.jobs == 10, "{first:?}");
         let load = after(20, &mut meter, busy);
         assert!((19..=20).contains(&load.requests), "{load:?}");
         assert_eq!((load.connections, load.jobs, load.cpu), (7, 10, 4));
         assert_eq!(load.total(), 7 + load.requests + 10 + 4);
-        let idle = after(30, &mut meter, Doing::default());
+        let idle = after(30, &mut meter, NodeActivity::default());
         assert_eq!((idle.total(), meter.requests, meter.cpu), (7, 0, 0));
     }
 
     #[test]
     fn small_differences_count_nothing() {
         let mut meter = LoadMeter::default();
-        let little = Doing { requests_per_s: 150, jobs: 0, cpu_percent: 9 };
+        let little = NodeActivity { requests_per_s: 150, jobs: 0, cpu_percent: 9 };
         assert_eq!(after(30, &mut meter, little), Load { connections: 7, ..Load::default() });
-        let all = after(2, &mut meter, Doing { requests_per_s: u64::MAX, jobs: u64::MAX, cpu_percent: u64::MAX });
+        let all =
+            after(2, &mut meter, NodeActivity { requests_per_s: u64::MAX, jobs: u64::MAX, cpu_percent: u64::MAX });
         assert!(all.total() >= all.work(), "no overflow: {all:?}");
     }
 }

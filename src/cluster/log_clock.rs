@@ -83,7 +83,7 @@ impl LogClock {
 
     /// Records the log time of another node. The leader's is adopted; that of other nodes only while this node has
     /// none, because it has just started and may be elected before it receives a leader's heartbeat.
-    pub fn heard(&mut self, log_ms: u64, is_leader: bool, mono_us: u64) {
+    pub fn on_log_time(&mut self, log_ms: u64, is_leader: bool, mono_us: u64) {
         if is_leader || self.read_us.is_none() {
             let log_us = log_ms.saturating_mul(1000);
             self.at_us = if is_leader { log_us } else { log_us.max(self.at_us) };
@@ -104,7 +104,7 @@ struct Skew {
     /// How far it is ahead of this node's clock (negative: behind), minus the delay of its heartbeats.
     ahead_ms: i64,
     /// Number of consecutive heartbeats that showed more than [`SKEW_WARN_MS`].
-    beats: u32,
+    heartbeats: u32,
     /// When the newest heartbeat was received, in microseconds of this node's monotonic clock.
     came_us: u64,
     their_wall_ms: u64,
@@ -124,9 +124,9 @@ impl Skews {
     /// Records the wall clock in a node's heartbeat. A heartbeat is used only if the time since the previous one is
     /// about the same at the receiver as at the sender: after this process was suspended, delayed heartbeats arrive
     /// together.
-    pub fn heard(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64, mono_us: u64) -> Option<SkewNews> {
+    pub fn on_heartbeat(&mut self, id: NodeId, their_wall_ms: u64, wall_ms: u64, mono_us: u64) -> Option<SkewNews> {
         let ahead_ms = (i128::from(their_wall_ms) - i128::from(wall_ms)).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        let first = Skew { ahead_ms, beats: 0, came_us: mono_us, their_wall_ms, is_told: false };
+        let first = Skew { ahead_ms, heartbeats: 0, came_us: mono_us, their_wall_ms, is_told: false };
         let row = self.rows.entry(id).or_insert(first);
         let came_after_ms = mono_us.saturating_sub(std::mem::replace(&mut row.came_us, mono_us)) / 1000;
         let sent_after_ms = their_wall_ms.saturating_sub(std::mem::replace(&mut row.their_wall_ms, their_wall_ms));
@@ -136,8 +136,9 @@ impl Skews {
         }
         // A delay makes a clock seem behind, never ahead.
         row.ahead_ms = if ahead_ms >= row.ahead_ms { ahead_ms } else { row.ahead_ms.midpoint(ahead_ms) };
-        row.beats = if ahead_ms.unsigned_abs() >= SKEW_WARN_MS as u64 { row.beats.saturating_add(1) } else { 0 };
-        match (row.beats, row.is_told) {
+        row.heartbeats =
+            if ahead_ms.unsigned_abs() >= SKEW_WARN_MS as u64 { row.heartbeats.saturating_add(1) } else { 0 };
+        match (row.heartbeats, row.is_told) {
             (SKEW_BEATS.., false) => {
                 row.is_told = true;
                 Some(SkewNews::Off(ahead_ms))
@@ -198,7 +199,7 @@ mod tests {
             let wrong = |ms: u64| (WALL_MS + ms).saturating_add_signed(off);
             // The cluster was created by a node that is right, and kept by this one as a follower.
             let mut clock = LogClock::default();
-            clock.heard(WALL_MS, true, 0);
+            clock.on_log_time(WALL_MS, true, 0);
             let took_ms = a_second_of(&mut clock, 0, wrong);
             assert!((1_000 - 1_000 / SLEW - 1..=1_000 + 1_000 / SLEW + 1).contains(&took_ms), "{off}: {took_ms} ms");
             // The wall clock jumps while the node leads.
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(first.stamp(0, ahead_ms), ahead_ms, "the first time comes from the clock of the first node");
         // A follower with another monotonic clock, right, has applied that.
         let mut next = LogClock::recovered(0);
-        next.heard(ahead_ms, true, 7_000_000);
+        next.on_log_time(ahead_ms, true, 7_000_000);
         let stamp_ms = next.stamp(17_000_000, WALL_MS + 10_000);
         assert!((ahead_ms + 10_000 - 10_000 / SLEW..=ahead_ms + 10_000).contains(&stamp_ms), "{}", stamp_ms - ahead_ms);
         // Finally it reaches the wall clock, and never decreases.
@@ -231,7 +232,7 @@ mod tests {
     #[test]
     fn idle_hours_count_and_so_do_hours_in_which_all_were_down() {
         let mut clock = LogClock::default();
-        clock.heard(WALL_MS, true, 0);
+        clock.on_log_time(WALL_MS, true, 0);
         assert_eq!(clock.now(HOUR_MS * 1000), Some(WALL_MS + HOUR_MS));
         assert_eq!(clock.stamp(HOUR_MS * 1000, WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
         let mut clock = LogClock::recovered(WALL_MS);
@@ -242,15 +243,15 @@ mod tests {
         assert_eq!(LogClock::recovered(WALL_MS).stamp(10, WALL_MS - HOUR_MS), WALL_MS);
         // A node that restarts while the others run adopts it from the leader, whatever its own clock says.
         let mut clock = LogClock::recovered(WALL_MS);
-        clock.heard(WALL_MS + 60_000, true, 10);
+        clock.on_log_time(WALL_MS + 60_000, true, 10);
         let stamp_ms = clock.stamp(1_010, WALL_MS + HOUR_MS);
         assert!((WALL_MS + 60_000..=WALL_MS + 60_002).contains(&stamp_ms), "{}", stamp_ms - WALL_MS);
         // Or, before it hears a leader, from any other; later only from the leader.
         let mut clock = LogClock::recovered(WALL_MS);
-        clock.heard(WALL_MS + 60_000, false, 10);
-        clock.heard(WALL_MS + HOUR_MS, false, 20);
+        clock.on_log_time(WALL_MS + 60_000, false, 10);
+        clock.on_log_time(WALL_MS + HOUR_MS, false, 20);
         assert_eq!(clock.now(1_010), Some(WALL_MS + 60_001));
-        clock.heard(WALL_MS + 50_000, true, 30);
+        clock.on_log_time(WALL_MS + 50_000, true, 30);
         assert_eq!(clock.now(30), Some(WALL_MS + 50_000));
     }
 
@@ -259,55 +260,56 @@ mod tests {
         let mut skews = Skews::default();
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
         // With two clocks it is unknown which is right.
-        skews.heard(NodeId(2), WALL_MS + HOUR_MS, WALL_MS, 0);
+        skews.on_heartbeat(NodeId(2), WALL_MS + HOUR_MS, WALL_MS, 0);
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
-        skews.heard(NodeId(3), WALL_MS + 2, WALL_MS, 0);
+        skews.on_heartbeat(NodeId(3), WALL_MS + 2, WALL_MS, 0);
         assert_eq!(skews.middle(WALL_MS), WALL_MS);
         // And seen from the one that is wrong.
         let mut skews = Skews::default();
-        skews.heard(NodeId(1), WALL_MS, WALL_MS + HOUR_MS, 0);
-        skews.heard(NodeId(3), WALL_MS + 1, WALL_MS + HOUR_MS, 0);
+        skews.on_heartbeat(NodeId(1), WALL_MS, WALL_MS + HOUR_MS, 0);
+        skews.on_heartbeat(NodeId(3), WALL_MS + 1, WALL_MS + HOUR_MS, 0);
         assert_eq!(skews.middle(WALL_MS + HOUR_MS), WALL_MS + 1);
         skews.forget(NodeId(3));
         assert_eq!(skews.middle(WALL_MS + HOUR_MS), WALL_MS + HOUR_MS);
     }
 
     #[test]
-    fn skew_is_told_once_and_a_late_beat_is_not_skew() {
+    fn skew_is_reported_once_and_a_late_heartbeat_is_not_skew() {
         let mut skews = Skews::default();
         let mut at_us = 0;
-        let mut beat = |their_ms: u64, our_ms: u64| {
+        let mut heartbeat = |their_ms: u64, our_ms: u64| {
             at_us += SECOND_US / 5;
-            skews.heard(NodeId(2), their_ms, our_ms, at_us)
+            skews.on_heartbeat(NodeId(2), their_ms, our_ms, at_us)
         };
-        assert_eq!(beat(WALL_MS, WALL_MS), None);
-        assert_eq!(beat(WALL_MS, WALL_MS + 5_000), None, "a beat that was five seconds on its way");
-        assert_eq!(beat(WALL_MS + 5_000, WALL_MS + 5_001), None);
+        assert_eq!(heartbeat(WALL_MS, WALL_MS), None);
+        assert_eq!(heartbeat(WALL_MS, WALL_MS + 5_000), None, "a heartbeat that was five seconds on its way");
+        assert_eq!(heartbeat(WALL_MS + 5_000, WALL_MS + 5_001), None);
         let ahead = WALL_MS + HOUR_MS;
-        assert_eq!((beat(ahead, WALL_MS), beat(ahead, WALL_MS)), (None, None));
-        assert_eq!(beat(ahead, WALL_MS), Some(SkewNews::Off(HOUR_MS as i64)));
-        assert_eq!(beat(ahead, WALL_MS), None);
-        assert_eq!(beat(WALL_MS, WALL_MS), Some(SkewNews::Fine));
-        assert_eq!(beat(u64::MAX, 0), None);
+        assert_eq!((heartbeat(ahead, WALL_MS), heartbeat(ahead, WALL_MS)), (None, None));
+        assert_eq!(heartbeat(ahead, WALL_MS), Some(SkewNews::Off(HOUR_MS as i64)));
+        assert_eq!(heartbeat(ahead, WALL_MS), None);
+        assert_eq!(heartbeat(WALL_MS, WALL_MS), Some(SkewNews::Fine));
+        assert_eq!(heartbeat(u64::MAX, 0), None);
     }
 
     #[test]
     fn beats_that_waited_while_this_process_stood_still_are_no_skew() {
-        const BEAT_MS: u64 = 200;
+        const HEARTBEAT_MS: u64 = 200;
         let mut skews = Skews::default();
-        let mut beat = |sent_ms: u64, came_ms: u64| {
-            let heard = skews.heard(NodeId(2), WALL_MS + sent_ms, WALL_MS + came_ms, came_ms * 1000);
+        let mut heartbeat = |sent_ms: u64, came_ms: u64| {
+            let heard = skews.on_heartbeat(NodeId(2), WALL_MS + sent_ms, WALL_MS + came_ms, came_ms * 1000);
             (heard, skews.all().next().map_or(0, |(_, ahead_ms)| ahead_ms))
         };
-        for at_ms in (0..1_000).step_by(BEAT_MS as usize) {
-            assert_eq!(beat(at_ms, at_ms + 1).0, None);
+        for at_ms in (0..1_000).step_by(HEARTBEAT_MS as usize) {
+            assert_eq!(heartbeat(at_ms, at_ms + 1).0, None);
         }
         // Five seconds of beats come in one millisecond.
-        let news: Vec<_> = (1_000..6_000).step_by(BEAT_MS as usize).filter_map(|at_ms| beat(at_ms, 6_000).0).collect();
+        let news: Vec<_> =
+            (1_000..6_000).step_by(HEARTBEAT_MS as usize).filter_map(|at_ms| heartbeat(at_ms, 6_000).0).collect();
         assert_eq!(news, []);
-        assert_eq!(beat(6_000, 6_001), (None, -1), "nor do they count where times are told");
+        assert_eq!(heartbeat(6_000, 6_001), (None, -1), "and they do not count where times are compared");
         // A clock that is behind from then on is reported: its heartbeats arrive at the rate at which they are sent.
-        let news: Vec<_> = (7..12).filter_map(|s| beat(s * 1_000 - 5_000, s * 1_000).0).collect();
+        let news: Vec<_> = (7..12).filter_map(|s| heartbeat(s * 1_000 - 5_000, s * 1_000).0).collect();
         assert_eq!(news, [SkewNews::Off(-5_000)]);
     }
 }

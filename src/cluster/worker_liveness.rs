@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lost_the_silent_and_the_removed_are_gone_and_nobody_else() {
+    fn only_lost_silent_and_removed_workers_are_dropped() {
         let workers = [1, 2, 3, 4, 5].map(who);
         let rows = [(2, 10), (3, 400), (4, 0)];
         let lost = BTreeSet::from([NodeId(4)]);

@@ -32,94 +32,94 @@ struct Person {
 type Line = (u64, u64, String);
 
 /// A message that was acknowledged.
-struct Said {
+struct SentLine {
     /// Who must receive it, the sender included.
     to: Vec<&'static str>,
     line: Line,
 }
 
-fn trouble(fault: ClientError) -> LabError {
+fn lab_error(fault: ClientError) -> LabError {
     LabError::Answer(fault.to_string())
 }
 
-/// Runs it; `say` gets each line as it happens.
+/// Runs it; `print_line` gets each line as it happens.
 ///
 /// # Errors
 /// Processes do not start, or the cluster does not reach the state that a step needs.
-pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
+pub fn play(exe: PathBuf, print_line: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut cluster = Cluster::prepare(exe, &json!({"voters_max": NODES, "cluster_name": "demo chat"}))?;
     // Reset at the end if nothing is wrong.
     cluster.keep = true;
-    say(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
+    print_line(&format!("1. {NODES} nodes start, in {}", cluster.dir().display()));
     for id in 1..=NODES {
         cluster.spawn(id, &[])?;
     }
     let leader = cluster.settle_as(NODES as usize)?;
-    say(&format!("   They have elected node {leader}."));
+    print_line(&format!("   They have elected node {leader}."));
 
-    let mut people = sign_up(&cluster, say)?;
-    let mut said: Vec<Said> = Vec::new();
-    say("3. They send messages, to the room and to each other");
-    talk(&mut people, "all nodes run", &mut said, say)?;
+    let mut people = sign_up(&cluster, print_line)?;
+    let mut said: Vec<SentLine> = Vec::new();
+    print_line("3. They send messages, to the room and to each other");
+    talk(&mut people, "all nodes run", &mut said, print_line)?;
 
-    say(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
+    print_line(&format!("4. kill -9 of the leader, node {leader}; they continue at once"));
     cluster.kill(leader)?;
-    talk(&mut people, "one node is down", &mut said, say)?;
+    talk(&mut people, "one node is down", &mut said, print_line)?;
     let next = cluster.wait_other_leader(leader)?;
-    say(&format!("   node {next} leads now"));
+    print_line(&format!("   node {next} leads now"));
 
-    say(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
+    print_line(&format!("5. kill -9 of the new leader, node {next}: three of five are left"));
     cluster.kill(next)?;
-    talk(&mut people, "two nodes are down", &mut said, say)?;
+    talk(&mut people, "two nodes are down", &mut said, print_line)?;
 
     let mut faults = Vec::new();
-    say("6. All inboxes: complete, in order, without duplicates?");
-    check(&mut people, &said, &mut faults, say)?;
+    print_line("6. All inboxes: complete, in order, without duplicates?");
+    check(&mut people, &said, &mut faults, print_line)?;
 
-    say("7. kill -9 of all nodes that are left; then all five start again");
+    print_line("7. kill -9 of all nodes that are left; then all five start again");
     cluster.kill_all();
     for id in 1..=NODES {
         cluster.restart(id)?;
     }
     cluster.settle_as(NODES as usize)?;
-    talk(&mut people, "all nodes restarted", &mut said, say)?;
-    say("8. All inboxes again");
-    check(&mut people, &said, &mut faults, say)?;
+    talk(&mut people, "all nodes restarted", &mut said, print_line)?;
+    print_line("8. All inboxes again");
+    check(&mut people, &said, &mut faults, print_line)?;
 
-    say("9. Stopping the nodes");
+    print_line("9. Stopping the nodes");
     drop(people);
     faults.extend(cluster.stop_orderly(PATIENCE)?);
-    say("   all processes have stopped");
+    print_line("   all processes have stopped");
     cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
-fn sign_up(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
-    say("2. Three users create accounts, each on another node, and join the room #agora");
+fn sign_up(cluster: &Cluster, print_line: &mut dyn FnMut(&str)) -> Result<Vec<Person>> {
+    print_line("2. Three users create accounts, each on another node, and join the room #agora");
     let mut people = Vec::new();
     let mut room = None;
     for (place, name) in PEOPLE.into_iter().enumerate() {
         let mut chat = Chat::new(cluster.addresses());
         chat.client.within = Some(PATIENCE);
         chat.client.go_to(place);
-        let account = chat.sign_up(name, &format!("{name}'s secret")).map_err(trouble)?;
+        let account = chat.sign_up(name, &format!("{name}'s secret")).map_err(lab_error)?;
         let stream = chat.follow(Some(0));
         let id = match room {
-            None => chat.post("rooms", &json!({"name": "agora"})).map_err(trouble)?["conversation"].as_u64(),
+            None => chat.post("rooms", &json!({"name": "agora"})).map_err(lab_error)?["conversation"].as_u64(),
             Some(id) => {
-                chat.post(&format!("rooms/{id}/join"), &json!({})).map_err(trouble)?;
+                chat.post(&format!("rooms/{id}/join"), &json!({})).map_err(lab_error)?;
                 Some(id)
             }
         };
         room = room.or(id);
-        say(&format!("   {name} is account {}, on {}", account["account"], chat.client.address()));
+        print_line(&format!("   {name} is account {}, on {}", account["account"], chat.client.address()));
         people.push(Person { name, chat, stream, heard: Vec::new() });
     }
     Ok(people)
 }
 
 /// Each user in turn sends messages to the room and to the next user.
-fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn talk(people: &mut [Person], when: &str, said: &mut Vec<SentLine>, print_line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for round in 1..=MESSAGES {
         for at in 0..people.len() {
@@ -131,31 +131,36 @@ fn talk(people: &mut [Person], when: &str, said: &mut Vec<Said>, say: &mut dyn F
                     _ => format!("{} to all, {round}: {when}", person.name),
                 };
                 let begun = Instant::now();
-                let sent = person.chat.send(&to, &text).map_err(trouble)?;
+                let sent = person.chat.send(&to, &text).map_err(lab_error)?;
                 slowest = slowest.max(begun.elapsed());
                 let number = |name: &str| sent[name].as_u64().unwrap_or(0);
                 let is_for = |name: &&str| matches!(to, Recipient::Room(_)) || [person.name, other].contains(name);
                 let to = PEOPLE.into_iter().filter(is_for).collect();
-                said.push(Said { to, line: (number("conversation"), number("number"), text) });
+                said.push(SentLine { to, line: (number("conversation"), number("number"), text) });
             }
         }
     }
     let count = MESSAGES * people.len() * 2;
-    say(&format!("   {count} messages sent and acknowledged, the slowest after {} ms", slowest.as_millis()));
+    print_line(&format!("   {count} messages sent and acknowledged, the slowest after {} ms", slowest.as_millis()));
     Ok(())
 }
 
 /// Compares the messages of each user, from the stream and from the history, with those that were acknowledged.
-fn check(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn check(
+    people: &mut [Person],
+    said: &[SentLine],
+    faults: &mut Vec<String>,
+    print_line: &mut dyn FnMut(&str),
+) -> Result<()> {
     for person in people {
         let wanted = wanted(said, person.name);
         listen(person, wanted.len());
-        let inbox = person.chat.get("conversations").map_err(trouble)?;
+        let inbox = person.chat.get("conversations").map_err(lab_error)?;
         let rows = inbox["conversations"].as_array().cloned().unwrap_or_default();
         let mine: Vec<u64> = rows.iter().filter_map(|row| row["conversation"].as_u64()).collect();
         let mut kept = Vec::new();
         for id in &mine {
-            kept.extend(person.chat.all_of(*id).map_err(trouble)?.iter().map(|message| line(*id, message)));
+            kept.extend(person.chat.all_of(*id).map_err(lab_error)?.iter().map(|message| line(*id, message)));
         }
         let found = [("history", compare(&wanted, &kept)), ("stream", compare(&wanted, &person.heard))];
         let word = if found.iter().all(|(_, why)| why.is_none()) { "ok " } else { "BAD" };
@@ -163,13 +168,17 @@ fn check(people: &mut [Person], said: &[Said], faults: &mut Vec<String>, say: &m
             faults.extend(why.map(|why| format!("{}'s {what}: {why}", person.name)));
         }
         let (count, talks) = (kept.len(), mine.len());
-        say(&format!("   {word} {}: {count} of {} messages in {talks} conversations", person.name, wanted.len()));
+        print_line(&format!(
+            "   {word} {}: {count} of {} messages in {talks} conversations",
+            person.name,
+            wanted.len()
+        ));
     }
     Ok(())
 }
 
 /// The messages that a user must receive, by conversation and in order.
-fn wanted(said: &[Said], name: &str) -> Vec<Line> {
+fn wanted(said: &[SentLine], name: &str) -> Vec<Line> {
     let mut wanted: Vec<Line> = said.iter().filter(|one| one.to.contains(&name)).map(|one| one.line.clone()).collect();
     wanted.sort();
     wanted
@@ -221,8 +230,8 @@ fn listen(person: &mut Person, count: usize) {
 mod tests {
     use crate::demo::chat::*;
 
-    fn said() -> Vec<Said> {
-        let one = |conversation, number, to: &[&'static str]| Said {
+    fn said() -> Vec<SentLine> {
+        let one = |conversation, number, to: &[&'static str]| SentLine {
             to: to.to_vec(),
             line: (conversation, number, format!("{number} in {conversation}")),
         };
@@ -257,9 +266,9 @@ mod tests {
             got.swap(at, next);
             assert!(compare(&wanted, &got).unwrap().starts_with("out of order"), "{at} and {next}");
         }
-        let mut stranger = wanted.clone();
-        stranger.push((7, 1, "1 in 7".to_string()));
-        assert!(compare(&wanted, &stranger).is_some(), "somebody else's message");
+        let mut extra = wanted.clone();
+        extra.push((7, 1, "1 in 7".to_string()));
+        assert!(compare(&wanted, &extra).is_some(), "somebody else's message");
         assert!(compare(&wanted, &[]).is_some(), "nothing at all");
     }
 }

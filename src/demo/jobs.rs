@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 /// Nodes that vote and work.
 const NODES: u64 = 7;
-/// The gateway's number.
 const GATEWAY: u64 = NODES + 1;
 /// Requests in each step.
 const REQUESTS: usize = 9;
@@ -114,11 +113,11 @@ impl Language {
     }
 }
 
-/// Runs it; `say` gets each line as it happens.
+/// Runs it; `print_line` gets each line as it happens.
 ///
 /// # Errors
 /// Processes do not start, or the cluster does not reach the state that a step needs.
-pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
+pub fn play(exe: PathBuf, print_line: &mut dyn FnMut(&str)) -> Result<Account> {
     let settings = json!({"jobs_enabled": true, "voters_max": NODES, "cluster_name": "demo jobs"});
     let mut cluster = Cluster::prepare(exe, &settings)?;
     // Reset at the end if nothing is wrong.
@@ -126,59 +125,60 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     let mut faults = Vec::new();
     let mut exchanges = Vec::new();
 
-    say(&format!("1. {NODES} nodes and a gateway start, in {}", cluster.dir().display()));
+    print_line(&format!("1. {NODES} nodes and a gateway start, in {}", cluster.dir().display()));
     for id in 1..=NODES {
         cluster.spawn(id, &[])?;
     }
     cluster.spawn(GATEWAY, &["--gateway"])?;
     let leader = cluster.settle_as(NODES as usize)?;
     let gateway = cluster.http(GATEWAY);
-    let language = choose(&cluster, say)?;
-    say(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
-    tell_roles(&cluster, say)?;
+    let language = choose(&cluster, print_line)?;
+    print_line(&format!("   They have elected node {leader}. The gateway replicates the log and does not vote:"));
+    print_roles(&cluster, print_line)?;
 
-    say(&format!("2. {REQUESTS} requests to the gateway, one after another"));
+    print_line(&format!("2. {REQUESTS} requests to the gateway, one after another"));
     for number in 1..=REQUESTS {
         let exchange = language.ask(&gateway, number);
-        say(&exchange.line());
+        print_line(&exchange.line());
         exchanges.push(exchange);
     }
 
     // The leader is killed in the next step.
     let lowest = (1..=NODES).find(|id| *id != leader).unwrap_or(1);
-    say(&format!("3. kill -9 of node {lowest}; the logs of the others"));
+    print_line(&format!("3. kill -9 of node {lowest}; the logs of the others"));
     cluster.kill(lowest)?;
     let sign = format!("no heartbeat from node {lowest}: failed");
     for id in (1..=GATEWAY).filter(|id| *id != lowest) {
         let line = cluster.wait_until(&format!("node {id} notices"), PATIENCE, || {
             cluster.log(id).lines().find(|line| line.contains(&sign)).map(str::to_string)
         })?;
-        say(&format!("   {line}"));
+        print_line(&format!("   {line}"));
     }
 
-    say(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
-    let asking: Vec<_> =
-        (REQUESTS + 1..=2 * REQUESTS).map(|number| ask_aside(language, &gateway, number)).collect::<Result<_>>()?;
+    print_line(&format!("4. {REQUESTS} requests at once, and kill -9 of the leader, node {leader}, while they run"));
+    let asking: Vec<_> = (REQUESTS + 1..=2 * REQUESTS)
+        .map(|number| ask_in_background(language, &gateway, number))
+        .collect::<Result<_>>()?;
     cluster.wait_until("a worker has some of them", PATIENCE, || {
         cluster.status(GATEWAY).ok().filter(|status| status.jobs.running > 0).map(|_| ())
     })?;
     cluster.kill(leader)?;
     let next = cluster.wait_other_leader(leader)?;
     if let Some(failover) = cluster.status(next)?.failovers.first() {
-        say(&format!("   node {next} leads now, {} ms later ({})", failover.leaderless_ms, failover.cause));
+        print_line(&format!("   node {next} leads now, {} ms later ({})", failover.leaderless_ms, failover.cause));
     }
 
-    say("5. All requests with their answers");
+    print_line("5. All requests with their answers");
     for answer in asking {
         let exchange =
             answer.recv().map_err(|_| LabError::Answer("the thread of a request has panicked".to_string()))?;
-        say(&exchange.line());
+        print_line(&exchange.line());
         exchanges.push(exchange);
     }
 
-    say("6. One more");
+    print_line("6. One more");
     let exchange = language.ask(&gateway, 2 * REQUESTS + 1);
-    say(&exchange.line());
+    print_line(&exchange.line());
     exchanges.push(exchange);
 
     for exchange in exchanges.iter().filter(|exchange| !exchange.is_right()) {
@@ -186,23 +186,23 @@ pub fn play(exe: PathBuf, say: &mut dyn FnMut(&str)) -> Result<Account> {
     }
     faults.extend(count(&gateway, &exchanges)?);
 
-    say("7. The heartbeats that each node has received, from GET /v1/gossip");
+    print_line("7. The heartbeats that each node has received, from GET /v1/gossip");
     for id in cluster.running() {
         let path = cluster.dir().join(format!("heartbeats-{id}.json"));
         let heard = cluster.get(id, "/v1/gossip")?;
-        say(&format!("   node {id}: {}", heard_from(&heard.json())));
+        print_line(&format!("   node {id}: {}", heard_from(&heard.json())));
         std::fs::write(&path, heard.body).map_err(LabError::io(format!("write {}", path.display())))?;
     }
 
-    say("8. Stopping the nodes");
+    print_line("8. Stopping the nodes");
     faults.extend(cluster.stop_orderly(PATIENCE)?);
-    say("   all processes have stopped");
+    print_line("   all processes have stopped");
     cluster.keep = !faults.is_empty();
     Ok(Account { faults, folder: cluster.dir().to_path_buf() })
 }
 
 /// Java if all workers have it when they have joined, else shell.
-fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
+fn choose(cluster: &Cluster, print_line: &mut dyn FnMut(&str)) -> Result<Language> {
     let workers = cluster.wait_explained("every node has joined as a worker", PATIENCE, || {
         let workers = cluster.status(GATEWAY).map_err(|e| e.to_string())?.jobs.workers;
         let here = workers.iter().filter(|worker| worker.is_here).count();
@@ -214,18 +214,18 @@ fn choose(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<Language> {
     if workers.iter().all(|worker| worker.runtimes.iter().any(|language| language == "java")) {
         return Ok(Language::Java);
     }
-    say("   This machine has no Java compiler: the requests are shell scripts instead.");
+    print_line("   This machine has no Java compiler: the requests are shell scripts instead.");
     Ok(Language::Shell)
 }
 
-fn tell_roles(cluster: &Cluster, say: &mut dyn FnMut(&str)) -> Result<()> {
+fn print_roles(cluster: &Cluster, print_line: &mut dyn FnMut(&str)) -> Result<()> {
     for row in cluster.status(GATEWAY)?.nodes {
         let role = match row.is_gateway {
             true => "gateway".to_string(),
             false => format!("{:?}", row.role).to_lowercase(),
         };
         let standing = format!("{:?}", row.membership).to_lowercase();
-        say(&format!("   node {}  {role:<9} {standing:<8} http://{}", row.id.0, row.http));
+        print_line(&format!("   node {}  {role:<9} {standing:<8} http://{}", row.id.0, row.http));
     }
     Ok(())
 }
@@ -240,7 +240,11 @@ fn heard_from(gossip: &Value) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-fn ask_aside(language: Language, gateway: &str, number: usize) -> Result<crossbeam_channel::Receiver<Exchange>> {
+fn ask_in_background(
+    language: Language,
+    gateway: &str,
+    number: usize,
+) -> Result<crossbeam_channel::Receiver<Exchange>> {
     let (to, answer) = crossbeam_channel::bounded(1);
     let gateway = gateway.to_string();
     crate::node::spawn::spawn("asker", move || drop(to.send(language.ask(&gateway, number))))

@@ -1,6 +1,6 @@
 //! Accepts connections, gives each a thread, and serves its requests with the caller's function.
 //!
-//! Limits are checked before a thread exists, and a client that exceeds them is told so in one response instead of
+//! Limits are checked before a thread exists, and a client that exceeds them gets one response instead of
 //! being left to time out.
 //! Not here: how a request is answered (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).
@@ -11,7 +11,7 @@ use super::protocol::head::{Head, Method};
 use super::protocol::response::{Persistence, Response};
 use super::server::Server;
 use crate::node::accept::{self, Arrival};
-use crate::node::{Listener, Slot};
+use crate::node::{ConnectionSlot, Listener};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(crate) const NODE_CONNECTION: &str = "http-conn";
 
 /// What a listener is for.
 #[derive(Clone, Copy)]
-pub(crate) struct Service {
+pub(crate) struct ListenerRole {
     /// Name of the threads of connections.
     pub thread: &'static str,
     /// Whether the answer to a request may have to be waited for.
@@ -40,7 +40,7 @@ pub(crate) fn accept_all(listener: &Listener, server: &Arc<Server>, name: &'stat
     let is_stopping = || server.host.is_stopping();
     accept::accept_all(listener, "connections", is_stopping, |arrival| match arrival {
         Arrival::Client(stream, peer) => accepted(server, stream, peer, name, run),
-        Arrival::NoRoom(stream) => turn_away(server, &stream, "too many open files"),
+        Arrival::NoRoom(stream) => refuse_connection(server, &stream, "too many open files"),
         Arrival::Failed => {
             server.counts.accept_errors.fetch_add(1, Relaxed);
         }
@@ -74,7 +74,7 @@ fn start(server: &Arc<Server>, stream: TcpStream, peer: SocketAddr, name: &'stat
     };
     let client = (name == NODE_CONNECTION).then(|| (peer.ip(), stream.clone()));
     if let Err(why) = server.host.spawn_connection(name, client, Box::new(job)) {
-        turn_away(server, &stream, &why);
+        refuse_connection(server, &stream, &why);
     }
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn respond(
     server.counts.requests.fetch_add(1, Relaxed);
     let (wished, has_body) = (persistence(&head), head.method != Some(Method::Head));
     let Some((response, is_body_read)) = answer(conn, head) else { return After::Gone };
-    let may_keep = is_body_read && conn.slot() == Slot::Ordinary && !server.host.is_stopping();
+    let may_keep = is_body_read && conn.slot() == ConnectionSlot::Ordinary && !server.host.is_stopping();
     let persistence = if may_keep { wished } else { Persistence::Closed };
     response.write(conn.output(), persistence, has_body, origin());
     match persistence {
@@ -158,7 +158,7 @@ fn persistence(head: &Head) -> Persistence {
 }
 
 /// Refuses a client for lack of room, without letting a slow one delay the next.
-pub(crate) fn turn_away(server: &Server, stream: &TcpStream, why: &str) {
+pub(crate) fn refuse_connection(server: &Server, stream: &TcpStream, why: &str) {
     server.counts.turned_away.fetch_add(1, Relaxed);
     let mut answer = Vec::new();
     ApiError::refused(503, why.to_string()).into_response(None).write(&mut answer, Persistence::Closed, true, None);

@@ -1,4 +1,4 @@
-//! Serves the connections of one listener in one thread, as long as nobody has to be waited for.
+//! Serves the connections of one listener in one thread, as long as nothing has to be waited for.
 //!
 //! A redirect takes some microseconds. With a thread for each connection, changing threads for each request would take
 //! as long again. So one thread waits for all connections, by `epoll`, and answers what has arrived. A connection for
@@ -10,7 +10,7 @@
 //! later. W3 no client keeps the thread busy: after [`REQUESTS_AT_ONCE`] requests in a row it gets its own.
 //! Not here: parsing and deadlines (`protocol/conn.rs`), what the answer is (`front.rs`).
 
-use super::acceptor::{self, After, Open, Service};
+use super::acceptor::{self, After, ListenerRole, Open};
 use super::protocol::conn::{Arrived, Conn, NextRequest};
 use super::protocol::head::Head;
 use super::server::Server;
@@ -35,7 +35,7 @@ const EVENTS_MAX: usize = 64;
 const REQUESTS_AT_ONCE: usize = 64;
 
 /// A connection of which nothing has arrived.
-struct Waiting {
+struct IdleConnection {
     client: Client,
     until: Instant,
 }
@@ -63,10 +63,10 @@ enum Left {
 struct EventLoop<'a> {
     server: &'a Arc<Server>,
     listener: &'a Listener,
-    service: Service,
+    service: ListenerRole,
     epoll: OwnedFd,
     /// By number, which `epoll` reports; the sockets of the listener have the numbers from `usize::MAX` down.
-    waiting: Vec<Option<Waiting>>,
+    waiting: Vec<Option<IdleConnection>>,
     free: Vec<usize>,
     reserve: Reserve,
     /// No client is accepted until then.
@@ -76,8 +76,8 @@ struct EventLoop<'a> {
 /// Serves until the node stops.
 ///
 /// # Errors
-/// When the system has no `epoll` for this: nobody was accepted then.
-pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: Service) -> io::Result<()> {
+/// When the system has no `epoll` for this: no connection was accepted then.
+pub(crate) fn serve(listener: &Listener, server: &Arc<Server>, service: ListenerRole) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let mut event_loop = EventLoop {
         server,
@@ -174,7 +174,7 @@ impl EventLoop<'_> {
                 Some(Client { conn, _admission: admission, _open: open })
             }
             Err(why) => {
-                acceptor::turn_away(server, &stream, &why);
+                acceptor::refuse_connection(server, &stream, &why);
                 None
             }
         }
@@ -185,7 +185,7 @@ impl EventLoop<'_> {
         let (server, listener) = (self.server, self.listener);
         let again = || listener.accept_waiting(socket).ok().flatten();
         let must_pause = self.reserve.on_error(error, "connections", again, |arrival| match arrival {
-            Arrival::NoRoom(stream) => acceptor::turn_away(server, &stream, "too many open files"),
+            Arrival::NoRoom(stream) => acceptor::refuse_connection(server, &stream, "too many open files"),
             _ => drop(server.counts.accept_errors.fetch_add(1, Relaxed)),
         });
         if must_pause && self.paused_until.is_none() {
@@ -277,7 +277,7 @@ impl EventLoop<'_> {
     fn keep(&mut self, number: usize, mut client: Client) {
         client.conn.shrink_buffers();
         let until = client.conn.idle_until();
-        self.waiting[number] = Some(Waiting { client, until });
+        self.waiting[number] = Some(IdleConnection { client, until });
     }
 
     fn give_thread(&self, client: Client, left: Left) {

@@ -8,7 +8,7 @@
 //! as there.
 //! Not here: asking that question (`node/process/front_port.rs`).
 
-use super::acceptor::{self, Service};
+use super::acceptor::{self, ListenerRole};
 use super::access;
 #[cfg(target_os = "linux")]
 use super::event_loop;
@@ -29,7 +29,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 /// What the redirector answers; the form of the log-in page is read as it arrives.
-const SERVICE: Service = Service { thread: "door-conn", must_wait: is_log_in, answer: answer_request };
+const SERVICE: ListenerRole = ListenerRole { thread: "door-conn", must_wait: is_log_in, answer: answer_request };
 
 /// Body of the `door` thread: redirects until the node stops.
 pub fn serve(listener: Listener, handle: Handle) {
@@ -129,7 +129,7 @@ fn answer(server: &Server, client: &Conn, head: &Head) -> ApiResult {
 }
 
 /// The address of a node on loopback, by the name of loopback that the client uses: browsers separate cookies by name, so
-/// whoever has logged in at `localhost` has no session at `127.0.0.1`.
+/// a user who has logged in at `localhost` has no session at `127.0.0.1`.
 fn under_same_name(host: &str, address: String) -> String {
     match (address::split(host), address::split(&address)) {
         (Some((name, _)), Some((node, Some(port)))) if address::is_loopback(name) && address::is_loopback(node) => {

@@ -29,14 +29,14 @@ const PASSWORD_BYTES: (usize, usize) = (8, 1024);
 /// The hashes in progress in one node.
 #[derive(Debug, Default)]
 pub(crate) struct Passwords {
-    busy: Mutex<Busy>,
+    busy: Mutex<HasherState>,
     changed: Condvar,
     /// A hash that matches no password: it is compared where there is no account, so that the comparison takes as long.
     nobodys: OnceLock<String>,
 }
 
 #[derive(Debug, Default)]
-struct Busy {
+struct HasherState {
     running: usize,
     waiting: usize,
     /// Memory that no thread uses at present (P1).
@@ -58,7 +58,7 @@ impl Passwords {
             return Err(too_many());
         }
         busy.waiting += 1;
-        let is_full = |busy: &mut Busy| busy.running >= CHAT_HASHES_MAX;
+        let is_full = |busy: &mut HasherState| busy.running >= CHAT_HASHES_MAX;
         busy = wait_while(&self.changed, busy, deadline, is_full);
         busy.waiting -= 1;
         if is_full(&mut busy) {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_too_many_waits_and_then_is_told() {
+    fn a_request_beyond_the_slots_waits_and_is_then_refused() {
         let passwords = Passwords::default();
         let slots: Vec<_> = (0..CHAT_HASHES_MAX).map(|_| passwords.enter(soon()).unwrap()).collect();
         let refused = passwords.enter(Instant::now() + Duration::from_millis(5)).err().unwrap();

@@ -5,7 +5,7 @@
 //! Not here: which handler a request has (`routes.rs`), the checks before it is called (`router.rs`).
 
 use super::outcome::answered;
-use super::protocol::body::Broken;
+use super::protocol::body::BodyError;
 use super::protocol::conn::Conn;
 use super::protocol::error::ApiError;
 use super::protocol::head::Head;
@@ -104,11 +104,11 @@ pub(crate) enum Upload {
     Gone,
 }
 
-impl From<Broken> for Upload {
-    fn from(broken: Broken) -> Upload {
+impl From<BodyError> for Upload {
+    fn from(broken: BodyError) -> Upload {
         match broken {
-            Broken::Gone => Upload::Gone,
-            Broken::Fault(fault) => Upload::Unread(fault.into()),
+            BodyError::Gone => Upload::Gone,
+            BodyError::Fault(fault) => Upload::Unread(fault.into()),
         }
     }
 }

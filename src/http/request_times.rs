@@ -26,7 +26,6 @@ fn outcome_of(status: u16) -> usize {
 /// Method and template of a route.
 pub(crate) type RouteName = (&'static str, &'static str);
 
-/// The times of one route.
 #[derive(Debug)]
 struct RouteTimes {
     name: RouteName,

@@ -1,6 +1,6 @@
 //! From a request head to its handler: the checks before a handler is called, and how its result becomes a response.
 //!
-//! The checks in order: known method, our `Host` (but for probes), a caller whose page may ask, the password, a known path,
+//! The checks in order: known method, our `Host` (except for probes), a caller whose page may ask, the password, a known path,
 //! an allowed method, known parameters, a body within bounds. A preflight request has no password.
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
@@ -21,7 +21,7 @@ use super::request::{ApiResult, Request, Upload};
 use super::routes::{self, Handler, Path, Route};
 use super::server::Server;
 use crate::limits;
-use crate::node::{Addressing, Handle, Listener, SessionGuard, Slot};
+use crate::node::{Addressing, ConnectionSlot, Handle, Listener, SessionGuard};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::{BUSY, UNKNOWN};
 use std::cell::RefCell;
@@ -203,7 +203,7 @@ fn check<'a>(server: &Server, conn: &Conn, head: &'a Head) -> Result<Checked<'a>
             None => ApiError::refused(405, "method not allowed for this path").with("Allow", path.allow()),
         });
     };
-    if conn.slot() == Slot::Reserved && !route.is_vital {
+    if conn.slot() == ConnectionSlot::Reserved && !route.is_vital {
         return Err(ApiError::refused(503, "all connections are in use (setting connections_max)"));
     }
     Ok(Checked::Route(route, path.args))

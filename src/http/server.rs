@@ -30,7 +30,6 @@ impl<T> Host for T where
 
 /// What all connections of one listener share.
 pub struct Server {
-    /// The node.
     pub host: Arc<dyn Host>,
     pub deadlines: Deadlines,
     /// For `/metrics`.

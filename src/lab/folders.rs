@@ -39,7 +39,6 @@ impl Folder {
         Ok(Folder { path, is_kept: false })
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -62,7 +61,7 @@ impl Drop for Folder {
 }
 
 /// From now on Ctrl+C, SIGTERM and SIGHUP end this program without leaving nodes or folders behind.
-pub fn clean_up_when_told_to_end() {
+pub fn clean_up_on_signals() {
     // If this fails, the folders stay.
     let _ = signals::listen(|signal| {
         // Both locks are held until the process ends: a thread that creates a folder or a process waits until then.

@@ -13,7 +13,6 @@ const WAIT: Duration = Duration::from_secs(5);
 /// How long one node may take to accept a job before the next is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The client.
 #[derive(Debug)]
 pub struct Jobs {
     client: Client,

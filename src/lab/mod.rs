@@ -34,21 +34,14 @@ pub enum LabError {
     /// A condition did not become true in time.
     #[error("timed out after {after:?} waiting until {what}{detail}")]
     Timeout {
-        /// What was waited for.
         what: String,
-        /// How long.
         after: Duration,
         /// What was missing last, if the probe reports it.
         detail: String,
     },
     /// A system call failed.
     #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why not.
-        source: io::Error,
-    },
+    Io { what: String, source: io::Error },
     /// No block of free ports.
     #[error("no free block of ports between 10000 and 32000")]
     NoPorts,

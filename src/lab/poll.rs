@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vain_wait_says_what_for_and_what_was_missing() {
+    fn a_timed_out_wait_reports_what_was_missing() {
         let started = Instant::now();
         let err = wait_explained::<()>("pigs fly", Duration::from_millis(30), || Err("no wings".into())).unwrap_err();
         assert_eq!(err.to_string(), "timed out after 30ms waiting until pigs fly (last probe: no wings)");

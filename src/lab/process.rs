@@ -37,7 +37,6 @@ pub fn kill_all() -> MutexGuard<'static, BTreeSet<u32>> {
 pub struct Process {
     child: Child,
     log: PathBuf,
-    /// When it was started.
     pub started: Instant,
 }
 

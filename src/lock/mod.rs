@@ -3,7 +3,7 @@
 //! Two threads that take two locks in opposite orders wait for each other without end, but only if they do so at the
 //! same moment, which tests rarely see. So each mutex belongs to a class: those of one type that one place in the code
 //! creates. In debug builds, which all tests are, `order.rs` records which class is locked while which other one is
-//! held, in whatever thread and at whatever time, and panics when the reverse order appears. Release builds keep neither
+//! held, in any thread and at any time, and panics when the reverse order appears. Release builds keep neither
 //! classes nor records. (The crate tracing-mutex orders single mutexes, not classes: it does not see two connections
 //! that lock each other's state.)
 //!
@@ -18,7 +18,7 @@ mod order;
 #[cfg(test)]
 mod tests;
 
-use self::order::{Class, Held};
+use self::order::{Class, HeldLock};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{self, Condvar, PoisonError};
@@ -55,7 +55,7 @@ impl<T: Default> Default for Mutex<T> {
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
     inner: sync::MutexGuard<'a, T>,
-    held: Held,
+    held: HeldLock,
 }
 
 impl<T> Deref for MutexGuard<'_, T> {
@@ -72,7 +72,6 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// Locks a mutex.
 #[track_caller]
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     let held = mutex.class.take();

@@ -5,9 +5,9 @@
 //! thread remembers the arrows that it has checked, so that the graph is locked once for each.
 
 #[cfg(debug_assertions)]
-pub use self::checked::{Class, Held};
+pub use self::checked::{Class, HeldLock};
 #[cfg(not(debug_assertions))]
-pub use self::unchecked::{Class, Held};
+pub use self::unchecked::{Class, HeldLock};
 
 #[cfg(debug_assertions)]
 mod checked {
@@ -47,7 +47,7 @@ mod checked {
 
     /// A lock of a class that this thread holds.
     #[derive(Debug)]
-    pub struct Held(Class, PhantomData<MutexGuard<'static, ()>>);
+    pub struct HeldLock(Class, PhantomData<MutexGuard<'static, ()>>);
 
     impl Class {
         #[track_caller]
@@ -65,14 +65,14 @@ mod checked {
 
         /// Checks that this thread may wait for a lock of this class, and records it as held.
         #[track_caller]
-        pub fn take(self) -> Held {
+        pub fn take(self) -> HeldLock {
             let here = Location::caller();
             // A destructor that locks during a panic must not end the process before the message is out.
             if !thread::panicking() {
                 HELD.with_borrow(|held| held.iter().for_each(|other| check(*other, (self, here))));
             }
             HELD.with_borrow_mut(|held| held.push((self, here)));
-            Held(self, PhantomData)
+            HeldLock(self, PhantomData)
         }
     }
 
@@ -102,7 +102,7 @@ mod checked {
         }
     }
 
-    impl Held {
+    impl HeldLock {
         /// Checks that the thread holds nothing else.
         #[track_caller]
         pub fn is_alone(&self) {
@@ -116,7 +116,7 @@ mod checked {
         }
     }
 
-    impl Drop for Held {
+    impl Drop for HeldLock {
         fn drop(&mut self) {
             // Guards may be dropped in any order.
             HELD.with_borrow_mut(|held| {
@@ -136,7 +136,7 @@ mod checked {
         }
         let mut arrows = ARROWS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(way) = way(&arrows, next, held) {
-            let reverse: Vec<String> = way.windows(2).map(|pair| told(&arrows, pair[0], pair[1])).collect();
+            let reverse: Vec<String> = way.windows(2).map(|pair| describe(&arrows, pair[0], pair[1])).collect();
             drop(arrows);
             panic!(
                 "L1: {next:?} is locked at {next_at} by a thread that holds {held:?} since {held_at}; in another order: {}",
@@ -147,7 +147,7 @@ mod checked {
         CHECKED.with_borrow_mut(|checked| checked.insert((held, next)));
     }
 
-    fn told(arrows: &Arrows, held: Class, next: Class) -> String {
+    fn describe(arrows: &Arrows, held: Class, next: Class) -> String {
         let (held_at, next_at) = arrows[&held][&next];
         format!("{next:?} at {next_at} by one that held {held:?} since {held_at}")
     }
@@ -177,7 +177,7 @@ mod unchecked {
 
     /// A lock of a class that this thread holds.
     #[derive(Debug)]
-    pub struct Held;
+    pub struct HeldLock;
 
     impl Class {
         pub const fn here<T>() -> Class {
@@ -186,12 +186,12 @@ mod unchecked {
 
         pub fn is_known(self) {}
 
-        pub fn take(self) -> Held {
-            Held
+        pub fn take(self) -> HeldLock {
+            HeldLock
         }
     }
 
-    impl Held {
+    impl HeldLock {
         pub fn is_alone(&self) {}
     }
 }

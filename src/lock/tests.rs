@@ -69,7 +69,7 @@ fn a_permit_is_refused_while_it_is_taken() {
 }
 
 #[test]
-fn who_waits_holds_nothing_else() {
+fn a_thread_that_waits_on_a_condition_holds_no_other_mutex() {
     let (state, other, changed) = (Mutex::new(false), Mutex::new('x'), Condvar::new());
     drop(wait_timeout(&changed, lock(&state), Duration::from_millis(1)));
     drop(wait_while(&changed, lock(&state), Instant::now(), |is_set| !*is_set));
@@ -81,7 +81,7 @@ fn who_waits_holds_nothing_else() {
 }
 
 #[test]
-fn where_default_is_derived_each_type_is_a_class() {
+fn a_derived_default_makes_one_class_for_each_type() {
     #[derive(Debug, Default)]
     struct Pair {
         one: Mutex<u8>,

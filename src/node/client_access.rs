@@ -127,10 +127,10 @@ impl ClientAccess {
         if is_right && (!keys.can_password_be_guessed || self.remembered.load(Relaxed) == 0) {
             return PasswordCheck::Right;
         }
-        self.judge_and_tell(from, (Guess::Password, port), is_right, now)
+        self.decide_and_log(from, (Guess::Password, port), is_right, now)
     }
 
-    fn judge_and_tell(
+    fn decide_and_log(
         &self,
         from: IpAddr,
         (guess, port): (Guess, &str),
@@ -138,7 +138,7 @@ impl ClientAccess {
         now: Instant,
     ) -> PasswordCheck {
         let from = network(from);
-        let (check, is_first) = self.judge(&mut lock(&self.tries), from, guess, is_right, now);
+        let (check, is_first) = self.decide(&mut lock(&self.tries), from, guess, is_right, now);
         if is_first {
             let what = match guess {
                 Guess::Password => "wrong client_password",
@@ -153,9 +153,9 @@ impl ClientAccess {
         check
     }
 
-    /// What the client is told, and whether it is the first wrong guess of this address in a while. One decision
+    /// What the client gets, and whether it is the first wrong guess of this address in a while. One decision
     /// after another: tries that arrive together are counted before the next one is judged.
-    fn judge(
+    fn decide(
         &self,
         tries: &mut BTreeMap<IpAddr, Tries>,
         from: IpAddr,
@@ -223,7 +223,7 @@ impl ClientAccess {
             return is_valid;
         }
         let guess = Guess::Session(tag.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)));
-        is_valid & (self.judge_and_tell(from, (guess, "HTTP"), is_right, now) == PasswordCheck::Right)
+        is_valid & (self.decide_and_log(from, (guess, "HTTP"), is_right, now) == PasswordCheck::Right)
     }
 }
 

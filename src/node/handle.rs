@@ -8,20 +8,20 @@ use super::client_access::ClientAccess;
 use super::connection_threads::ConnectionThreads;
 #[cfg(target_os = "linux")]
 use super::front::aid;
-use super::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, Slot, Watching};
+use super::interface::{Addressing, Admission, ConnectionSlot, Connections, Redirect, Reports, Requests, Watching};
 use super::listener::Listener;
 use super::pubsub::Channels;
 use super::reports::metrics::{self, Metric};
 use super::reports::process;
 use super::reports::readiness;
 use super::reports::status;
-use super::scan_cursors::{Place, Position, ScanCursors};
+use super::reserved_slots::ReservedSlots;
+use super::scan_cursors::{CursorPlace, Position, ScanCursors};
 use super::shared::Shared;
 use super::shared::link::Link;
 use super::shared::memory::MemoryBudget;
 use super::shared::messages::GossipInput;
 use super::shared::request::{Answered, Operation, ReplyTo, Waiter};
-use super::shared::reserved_slots::ReservedSlots;
 use super::spawn;
 use super::threads::watch;
 use super::views::chat_feed::ChatReader;
@@ -52,9 +52,9 @@ pub struct Handle {
 }
 
 /// Counts a connection until it is dropped, however its thread ends.
-struct Counted(Arc<AtomicUsize>);
+struct ConnectionCount(Arc<AtomicUsize>);
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -108,7 +108,6 @@ impl Handle {
         receivers
     }
 
-    /// Positions of SCANs.
     pub fn scan_cursors(&self) -> &ScanCursors {
         &self.shared.scan_cursors
     }
@@ -118,8 +117,8 @@ impl Handle {
     pub fn scan_position(&self, cursor: u64) -> Position {
         let cursors = self.scan_cursors();
         let node = match cursors.find(cursor) {
-            Place::Here(position) => return position,
-            Place::At(node) => node,
+            CursorPlace::Here(position) => return position,
+            CursorPlace::At(node) => node,
         };
         let link = self.shared.links().get(&node).cloned().filter(Link::is_usable)?;
         cursors.expect(cursor);
@@ -219,13 +218,13 @@ impl Connections for Handle {
 
     fn admit(&self, client: Option<(IpAddr, Arc<TcpStream>)>) -> Result<Admission, String> {
         let max = self.shared.settings.connections_max as usize;
-        let counted = Counted(Arc::clone(&self.connections));
+        let counted = ConnectionCount(Arc::clone(&self.connections));
         if self.connections.fetch_add(1, Ordering::AcqRel) < max {
-            return Ok(Admission::new(Slot::Ordinary, counted));
+            return Ok(Admission::new(ConnectionSlot::Ordinary, counted));
         }
         drop(counted);
         match client.and_then(|(ip, stream)| self.reserved.enter(ip, stream)) {
-            Some(reserved) => Ok(Admission::new(Slot::Reserved, reserved)),
+            Some(reserved) => Ok(Admission::new(ConnectionSlot::Reserved, reserved)),
             None => Err(format!("{max} connections are open, the limit of connections_max")),
         }
     }

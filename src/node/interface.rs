@@ -60,7 +60,7 @@ pub trait Connections {
         &self,
         name: &'static str,
         client: Option<(IpAddr, Arc<TcpStream>)>,
-        run: Box<dyn FnOnce(Slot) + Send>,
+        run: Box<dyn FnOnce(ConnectionSlot) + Send>,
     ) -> Result<(), String> {
         let admission = self.admit(client)?;
         let job = move || {
@@ -76,20 +76,20 @@ pub trait Connections {
 
 /// What a connection holds until it ends.
 pub struct Admission {
-    pub slot: Slot,
+    pub slot: ConnectionSlot,
     _held: Box<dyn Any + Send>,
 }
 
 impl Admission {
     /// `held` gives the slot back when it is dropped.
-    pub fn new(slot: Slot, held: impl Any + Send) -> Admission {
+    pub fn new(slot: ConnectionSlot, held: impl Any + Send) -> Admission {
         Admission { slot, _held: Box::new(held) }
     }
 }
 
 /// The slot of a connection among all of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum ConnectionSlot {
     /// One of `connections_max`.
     Ordinary,
     /// One beyond these, for one request: health checks, status and administration; anything else is refused.

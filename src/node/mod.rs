@@ -6,8 +6,9 @@
 //! - `views/` are the values that threads publish: events, jobs, chat, sessions, integrity, the status, the newest
 //!   frame.
 //! - `shared/` is what all threads share: locks, inboxes and their messages, requests, links to peers, and on top
-//!   [`shared::Shared`]. `client_access.rs` checks clients' passwords; `quota.rs` judges what the services may hold; `sql/reader_pool.rs` has the connections that
-//!   read the database, `pubsub.rs` the channels of PUBLISH, `scan_cursors.rs` the positions of SCANs.
+//!   [`shared::Shared`]. `client_access.rs` checks clients' passwords; `quota.rs` checks what the services may hold;
+//!   `sql/reader_pool.rs` has the connections that read the database, `pubsub.rs` the channels of PUBLISH,
+//!   `scan_cursors.rs` the positions of SCANs.
 //! - `datagrams/` repeats small frames of links that lose packets.
 //! - `reports/` builds the heartbeat row, the status and the metrics from it.
 //! - `snapshots/` writes, sends and compares the services' state; `peer/` are the connections between nodes.
@@ -17,8 +18,8 @@
 //! - `takeover/` hosts the voters of dead processes of this host.
 //! - `interface.rs` is what endpoints ask of a node, a trait per feature, and `handle.rs` how this node does it;
 //!   `sql/handle.rs` and `sql/load.rs` are the same for the database;
-//!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`, and `connection_threads.rs` has
-//!   the threads that serve them.
+//!   `accept.rs` accepts clients for all of them, from the sockets of a `listener.rs`; `connection_threads.rs` has the
+//!   threads that serve them, and `reserved_slots.rs` the connections beyond `connections_max`.
 //! - `front/` serves the front doors of frozen nodes of this host.
 //! - `process/` is start and end: `process/start.rs` opens the folder and finds or bootstraps the cluster,
 //!   `process/launch.rs` starts every thread, `process/stop.rs` ends the node; `process/new_cluster.rs` makes a new
@@ -40,6 +41,7 @@ pub(crate) mod process;
 pub(crate) mod pubsub;
 pub(crate) mod quota;
 pub(crate) mod reports;
+pub(crate) mod reserved_slots;
 pub(crate) mod scan_cursors;
 pub(crate) mod shared;
 pub(crate) mod snapshots;
@@ -51,7 +53,7 @@ pub(crate) mod ticks;
 pub mod views;
 
 pub use self::client_access::{ClientAccess, PasswordCheck};
-pub use self::interface::{Addressing, Admission, Connections, Redirect, Reports, Requests, Slot, Watching};
+pub use self::interface::{Addressing, Admission, ConnectionSlot, Connections, Redirect, Reports, Requests, Watching};
 pub use self::listener::Listener;
 pub use self::process::launch::{Endpoint, Endpoints};
 pub use self::process::start::{NodeOptions, StartError, run};
@@ -62,7 +64,7 @@ pub use self::shared::request::{Ack, Answered, Level, Operation, Waiter};
 pub use self::sql::handle::{Backup, BackupForm, Sql, SqlRead};
 pub use self::sql::load::{SentFile, SqlFiles};
 pub use self::views::frames::Published;
-pub use self::views::live_output::{Output, Piece, Stream};
+pub use self::views::live_output::{Output, OutputStream, Piece};
 pub use self::views::sessions::SessionGuard;
 pub use self::views::status::NodeRuntimes;
 pub use handle::Handle;

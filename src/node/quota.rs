@@ -32,11 +32,9 @@ pub struct Sizes {
     pub sql_bytes: u64,
     /// The database has triggers.
     pub has_triggers: bool,
-    /// Messages of the chat.
     pub chat_bytes: u64,
     /// Jobs that wait or run.
     pub jobs: u64,
-    /// Bytes of those jobs.
     pub jobs_bytes: u64,
 }
 
@@ -55,7 +53,6 @@ impl Sizes {
     }
 }
 
-/// One quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     pub name: QuotaName,
@@ -146,7 +143,7 @@ fn added_by_any(bytes: usize) -> Added {
 
 /// Whether a command may be proposed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum QuotaDecision {
     Admitted,
     /// Not before more of the log is applied.
     Postponed,
@@ -188,26 +185,26 @@ impl<'a> Check<'a> {
 
     /// Whether a command, with its routing byte, may be proposed. `written_by`: bytes that the account with this token
     /// has written to the chat.
-    pub fn admit(&mut self, command: &[u8], written_by: impl FnOnce(&chat::TokenHash) -> u64) -> Admission {
-        let Some((service, command)) = command.split_first() else { return Admission::Admitted };
+    pub fn admit(&mut self, command: &[u8], written_by: impl FnOnce(&chat::TokenHash) -> u64) -> QuotaDecision {
+        let Some((service, command)) = command.split_first() else { return QuotaDecision::Admitted };
         match *service {
             Store::ID => self.admit_keys(command),
             Database::ID => self.admit_sql(command),
             JobTable::ID => self.admit_job(command),
             Chat::ID => self.admit_chat(command, written_by),
-            _ => Admission::Admitted,
+            _ => QuotaDecision::Admitted,
         }
     }
 
     // Decoding a command takes time, so it is decoded only if it could be one that comes near the quota.
 
-    fn admit_keys(&mut self, command: &[u8]) -> Admission {
+    fn admit_keys(&mut self, command: &[u8]) -> QuotaDecision {
         let mut growth = kv::Growth::of_length(command.len());
         if !self.is_far(KEYS, self.added_keys(growth)) {
             growth = kv::Growth::of(command);
         }
         let admission = self.decide(KEYS, growth.contained, self.added_keys(growth));
-        if admission == Admission::Admitted {
+        if admission == QuotaDecision::Admitted {
             self.copied += growth.copied;
         }
         admission
@@ -219,49 +216,49 @@ impl<'a> Check<'a> {
         growth.contained + copied(self.copied + growth.copied) - copied(self.copied)
     }
 
-    fn admit_sql(&mut self, command: &[u8]) -> Admission {
-        // The command that puts a file in place is short, whatever the size of the file.
+    fn admit_sql(&mut self, command: &[u8]) -> QuotaDecision {
+        // The command that puts a file in place is short, regardless of the size of the file.
         const PUT_IN_PLACE_BYTES_MAX: usize = 64;
         let bytes = command.len() as u64;
         let added = bytes + sql::COMMAND_GROWTH;
         let is_known = command.len() > PUT_IN_PLACE_BYTES_MAX && self.is_far(DATABASE, added);
         match if is_known { sql::Growth::Adds } else { sql::growth(command) } {
-            sql::Growth::Nothing => Admission::Admitted,
+            sql::Growth::Nothing => QuotaDecision::Admitted,
             sql::Growth::Adds => self.decide(DATABASE, bytes, added),
             sql::Growth::Replaces(bytes) if bytes > self.quotas[DATABASE].most => {
-                Admission::Refused(self.quotas[DATABASE].reason())
+                QuotaDecision::Refused(self.quotas[DATABASE].reason())
             }
             sql::Growth::Replaces(bytes) => self.decide(DATABASE, 0, bytes),
             sql::Growth::MayAdd if self.sizes.has_triggers && self.quotas[DATABASE].is_beyond_by_far(bytes) => {
-                Admission::Refused(Reason::TriggersBeyondQuota { most: self.quotas[DATABASE].most })
+                QuotaDecision::Refused(Reason::TriggersBeyondQuota { most: self.quotas[DATABASE].most })
             }
             sql::Growth::MayAdd => self.decide(DATABASE, 0, added),
         }
     }
 
-    fn admit_job(&mut self, command: &[u8]) -> Admission {
+    fn admit_job(&mut self, command: &[u8]) -> QuotaDecision {
         let mut bytes = command.len() as u64 * JOB_BYTES_PER_BYTE;
         if !self.is_far(JOBS, 1) || !self.is_far(JOBS_BYTES, bytes) {
             match jobs::commands::submitted_bytes(command) {
                 Some(exact) => bytes = exact as u64,
-                None => return Admission::Admitted,
+                None => return QuotaDecision::Admitted,
             }
         }
         let before = self.entry;
         let mut admission = self.decide(JOBS, 1, 1);
-        if admission == Admission::Admitted {
+        if admission == QuotaDecision::Admitted {
             admission = self.decide(JOBS_BYTES, bytes, bytes);
         }
-        if admission != Admission::Admitted {
+        if admission != QuotaDecision::Admitted {
             self.entry = before;
         }
         admission
     }
 
-    fn admit_chat(&mut self, command: &[u8], written_by: impl FnOnce(&chat::TokenHash) -> u64) -> Admission {
+    fn admit_chat(&mut self, command: &[u8], written_by: impl FnOnce(&chat::TokenHash) -> u64) -> QuotaDecision {
         let (does_add, writer) = chat::commands::growth(command);
         if !does_add {
-            return Admission::Admitted;
+            return QuotaDecision::Admitted;
         }
         let bytes = command.len() as u64 + MESSAGE_BYTES as u64;
         if let Some(token) = writer {
@@ -269,8 +266,8 @@ impl<'a> Check<'a> {
             let own = Quota { name, used: written_by(&token), most };
             // What is not applied yet may all be of this account.
             let admission = own.decide(self.ahead(CHAT), bytes, bytes);
-            if admission != Admission::Admitted {
-                self.is_closed[CHAT] |= admission == Admission::Postponed;
+            if admission != QuotaDecision::Admitted {
+                self.is_closed[CHAT] |= admission == QuotaDecision::Postponed;
                 return admission;
             }
         }
@@ -288,12 +285,12 @@ impl<'a> Check<'a> {
         used.saturating_add(self.ahead(at)).saturating_add(added) <= most / 4 * 3
     }
 
-    fn decide(&mut self, at: usize, certain: u64, added: u64) -> Admission {
+    fn decide(&mut self, at: usize, certain: u64, added: u64) -> QuotaDecision {
         let admission = self.quotas[at].decide(self.ahead(at), certain, added);
         match admission {
-            Admission::Admitted => self.entry[at] = self.entry[at].saturating_add(added),
-            Admission::Postponed => self.is_closed[at] = true,
-            Admission::Refused(_) => {}
+            QuotaDecision::Admitted => self.entry[at] = self.entry[at].saturating_add(added),
+            QuotaDecision::Postponed => self.is_closed[at] = true,
+            QuotaDecision::Refused(_) => {}
         }
         admission
     }
@@ -302,16 +299,16 @@ impl<'a> Check<'a> {
 impl Quota {
     /// Decides about a command that adds `added` bytes at most, `certain` of them probably; the commands before it add
     /// `ahead` at most (Q1).
-    fn decide(&self, ahead: u64, certain: u64, added: u64) -> Admission {
+    fn decide(&self, ahead: u64, certain: u64, added: u64) -> QuotaDecision {
         let is_beyond = |more: u64| self.used.saturating_add(more) > self.most;
         if added == 0 || !is_beyond(ahead.saturating_add(added)) {
-            Admission::Admitted
+            QuotaDecision::Admitted
         } else if certain > 0 && is_beyond(certain) {
-            Admission::Refused(self.reason())
+            QuotaDecision::Refused(self.reason())
         } else if ahead == 0 {
-            Admission::Admitted
+            QuotaDecision::Admitted
         } else {
-            Admission::Postponed
+            QuotaDecision::Postponed
         }
     }
 
@@ -331,7 +328,7 @@ mod tests {
     use super::*;
     use crate::services::Service;
     use crate::services::kv::{Batch, Bytes, Condition, Expiry, Op};
-    use crate::services::sql::{Command, Kind, Statement};
+    use crate::services::sql::{Command, RunKind, Statement};
 
     fn set(bytes: usize) -> Op {
         let (key, value) = (Bytes::from(b"k".to_vec()), Bytes::from(vec![0; bytes]));
@@ -347,13 +344,13 @@ mod tests {
         Database::encode_command(&Command::Run(sql::Run {
             statements,
             is_transaction: false,
-            kind: Kind::Execute,
+            kind: RunKind::Execute,
             seed: 1,
         }))
     }
 
     #[test]
-    fn what_grows_is_refused_at_the_quota_and_what_makes_room_is_not() {
+    fn growing_writes_are_refused_at_the_quota_and_removals_are_not() {
         let settings = Settings {
             quota_kv_mb: 1,
             quota_db_mb: 1,
@@ -373,9 +370,9 @@ mod tests {
         let named = |sizes: Sizes, written: u64, command: &[u8]| {
             let mut check = Check::new(&settings, &sizes, [0; 5]);
             match check.admit(command, |asked| if *asked == token { written } else { 0 }) {
-                Admission::Admitted => None,
-                Admission::Refused(Reason::Quota { quota, .. }) => Some(quota.setting()),
-                Admission::Refused(Reason::TriggersBeyondQuota { .. }) => Some("triggers"),
+                QuotaDecision::Admitted => None,
+                QuotaDecision::Refused(Reason::Quota { quota, .. }) => Some(quota.setting()),
+                QuotaDecision::Refused(Reason::TriggersBeyondQuota { .. }) => Some("triggers"),
                 other => panic!("{other:?}"),
             }
         };
@@ -454,9 +451,9 @@ mod tests {
                 let (mut entry, mut later) = (Vec::new(), VecDeque::new());
                 for command in waiting.drain(..) {
                     match check.admit(&command, |_| 0) {
-                        Admission::Admitted => entry.push(command),
-                        Admission::Postponed => later.push_back(command),
-                        Admission::Refused(_) => refused += 1,
+                        QuotaDecision::Admitted => entry.push(command),
+                        QuotaDecision::Postponed => later.push_back(command),
+                        QuotaDecision::Refused(_) => refused += 1,
                     }
                 }
                 postponed += later.len();
@@ -479,21 +476,21 @@ mod tests {
     }
 
     #[test]
-    fn who_is_postponed_is_next() {
+    fn a_postponed_request_is_next() {
         let settings = Settings { quota_kv_mb: 1, ..Settings::default() };
         let (unapplied, sizes) = ([1 << 19, 0, 0, 0, 0], Sizes::default());
         let mut check = Check::new(&settings, &sizes, unapplied);
-        assert_eq!(check.admit(&run(vec![set(1 << 19)]), |_| 0), Admission::Postponed);
-        assert_eq!(check.admit(&run(vec![set(1)]), |_| 0), Admission::Postponed, "it overtakes");
-        assert_eq!(check.admit(&run(vec![set(1 << 20)]), |_| 0), Admission::Refused(check.quotas[KEYS].reason()));
+        assert_eq!(check.admit(&run(vec![set(1 << 19)]), |_| 0), QuotaDecision::Postponed);
+        assert_eq!(check.admit(&run(vec![set(1)]), |_| 0), QuotaDecision::Postponed, "it overtakes");
+        assert_eq!(check.admit(&run(vec![set(1 << 20)]), |_| 0), QuotaDecision::Refused(check.quotas[KEYS].reason()));
         for free in [run(vec![Op::FlushAll]), sql("INSERT INTO t VALUES(1)")] {
-            assert_eq!(check.admit(&free, |_| 0), Admission::Admitted);
+            assert_eq!(check.admit(&free, |_| 0), QuotaDecision::Admitted);
         }
         assert_eq!(check.added()[..2], [0, sql("INSERT INTO t VALUES(1)").len() as u64 - 1 + sql::COMMAND_GROWTH]);
     }
 
     #[test]
-    fn what_a_new_leader_finds_in_its_log_counts_until_it_is_applied() {
+    fn unapplied_entries_of_a_new_leader_count() {
         let entry = |index| Entry {
             index: Index(index),
             term: crate::types::Term(1),

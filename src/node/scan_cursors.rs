@@ -2,7 +2,7 @@
 //!
 //! The store pages through keys in order and continues after a key; cursors of Redis are numbers. A node keeps the keys
 //! of its newest cursors, and each cursor contains the number of its node: another node that gets it (through a
-//! balancer) asks that one for the key. If nobody knows the key (the node has restarted, does not answer in time, or has
+//! balancer) asks that one for the key. If no node knows the key (the node has restarted, does not answer in time, or has
 //! forgotten it), the scan starts again: its client may see a key twice, which SCAN allows, and never misses one.
 //! Each process uses different numbers, and they fit into a double, in which some clients store them.
 //! Not here: how nodes ask each other (`handle.rs`, `peer/acceptor.rs`).
@@ -29,7 +29,7 @@ pub struct ScanCursors {
     me: NodeId,
     /// All bits but those that count.
     origin: u64,
-    known: Mutex<Known>,
+    known: Mutex<KeptPositions>,
     /// Cursors of other nodes that clients of this one wait for; `Some`: the answer.
     asked: Mutex<BTreeMap<u64, Option<Position>>>,
     answered: Condvar,
@@ -39,7 +39,7 @@ pub struct ScanCursors {
 pub type Position = Option<Vec<u8>>;
 
 #[derive(Debug, Default)]
-struct Known {
+struct KeptPositions {
     /// Number of the newest, within [`COUNT_BITS`].
     newest: u64,
     /// Newest last.
@@ -48,8 +48,7 @@ struct Known {
 
 /// Where the position of a cursor is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// Here.
+pub enum CursorPlace {
     Here(Position),
     /// On another node.
     At(NodeId),
@@ -80,12 +79,12 @@ impl ScanCursors {
     }
 
     /// Where the position of this cursor is. 0 begins a scan.
-    pub fn find(&self, cursor: u64) -> Place {
+    pub fn find(&self, cursor: u64) -> CursorPlace {
         let node = NodeId(cursor >> COUNT_BITS & ((1 << NODE_BITS) - 1));
         match node {
-            _ if cursor == 0 => Place::Here(None),
-            node if node == self.me => Place::Here(self.own(cursor)),
-            node => Place::At(node),
+            _ if cursor == 0 => CursorPlace::Here(None),
+            node if node == self.me => CursorPlace::Here(self.own(cursor)),
+            node => CursorPlace::At(node),
         }
     }
 
@@ -103,7 +102,7 @@ impl ScanCursors {
         lock(&self.asked).entry(cursor).or_default();
     }
 
-    /// Another node's answer; ignored if nobody waits for it.
+    /// Another node's answer; ignored if no request waits for it.
     pub fn on_answer(&self, cursor: u64, position: Position) {
         if let Some(answer) = lock(&self.asked).get_mut(&cursor) {
             *answer = Some(position);
@@ -125,8 +124,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn here(position: &[u8]) -> Place {
-        Place::Here(Some(position.to_vec()))
+    fn here(position: &[u8]) -> CursorPlace {
+        CursorPlace::Here(Some(position.to_vec()))
     }
 
     #[test]
@@ -142,19 +141,19 @@ mod tests {
     fn an_unknown_number_begins_anew_and_the_oldest_is_forgotten() {
         let (before, now) = (ScanCursors::new(NodeId(1), 5), ScanCursors::new(NodeId(1), 9));
         let first = now.remember(b"k");
-        assert_eq!(before.find(first), Place::Here(None), "an earlier process");
-        assert_eq!(now.find(0), Place::Here(None));
+        assert_eq!(before.find(first), CursorPlace::Here(None), "an earlier process");
+        assert_eq!(now.find(0), CursorPlace::Here(None));
         for _ in 0..RESP_CURSORS_MAX {
             now.remember(b"x");
         }
-        assert_eq!(now.find(first), Place::Here(None));
+        assert_eq!(now.find(first), CursorPlace::Here(None));
     }
 
     #[test]
     fn the_number_names_its_node_which_is_asked() {
         let (one, two) = (ScanCursors::new(NodeId(1), 5), ScanCursors::new(NodeId(2), 5));
         let cursor = one.remember(b"k");
-        assert_eq!(two.find(cursor), Place::At(NodeId(1)));
+        assert_eq!(two.find(cursor), CursorPlace::At(NodeId(1)));
         two.on_answer(cursor, Some(b"nobody asked".to_vec()));
         two.expect(cursor);
         two.on_answer(cursor, one.own(cursor));

@@ -26,7 +26,7 @@ pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result
 ///
 /// # Errors
 /// When the system refuses another thread.
-pub fn spawn_patient(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+pub fn spawn_with_retries(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     spawn(name, || {
         give_way();
         run();

@@ -2,7 +2,7 @@
 //!
 //! Invariants: K1 a tick that passed while the thread slept, and can ring no timer, comes before the input that woke it:
 //! otherwise raft would measure the time between two heartbeats as up to twice as long. K2 a tick that may ring a timer
-//! comes after all inputs that have arrived: a node that was late itself blames nobody for silence.
+//! comes after all inputs that have arrived: a node that was late itself holds no silence against others.
 //! Not here: how many ticks can ring no timer (`threads/core/turns.rs`).
 
 use crate::limits::TICK_MS;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passed_in_sleep_comes_before_the_inputs_and_what_may_ring_a_timer_after_them() {
+    fn ticks_that_may_fire_a_timer_come_after_the_inputs() {
         let start = Instant::now();
         let mut clock = TickClock::new(start);
         assert_eq!(clock.wake_at(9), start + TICK * 10);

@@ -45,7 +45,6 @@ pub fn exit_of(status: u16) -> u8 {
 
 /// A reason with its row of the table.
 pub trait Coded: Display {
-    /// Its row.
     fn codes(&self) -> Codes;
 }
 

@@ -98,7 +98,7 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NoLeader {
     /// This node is no longer a member.
-    #[error("{}", .0.in_words(*.1))]
+    #[error("{}", .0.describe(*.1))]
     Outsider(Outsider, Identity),
     /// Too few voters are online.
     #[error("no quorum: {reachable} of {voters} voters reachable, {needed} needed")]
@@ -110,7 +110,7 @@ pub enum NoLeader {
         n = .0.0
     )]
     OnlyVoterOffline(NodeId),
-    /// There should be one.
+    /// There is a majority, so there should be one.
     #[error("no leader answered in time; an election may be under way: try again")]
     NotInTime,
 }
@@ -152,7 +152,7 @@ pub enum Outsider {
 
 impl Outsider {
     /// A sentence for users: why the node `me` is not a member, and what to do.
-    pub fn in_words(self, me: Identity) -> String {
+    pub fn describe(self, me: Identity) -> String {
         let n = me.id.0;
         match self {
             Outsider::Removed => format!(
@@ -181,7 +181,6 @@ pub enum QuotaName {
 }
 
 impl QuotaName {
-    /// Name of the setting.
     pub fn setting(self) -> &'static str {
         match self {
             QuotaName::Keys => "quota_kv_mb",

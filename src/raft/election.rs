@@ -91,7 +91,7 @@ impl Raft {
         if !self.can_campaign() || self.defers_to_others() {
             return;
         }
-        // Chance grows with each failed attempt, whatever the settings: two candidates in step would split the vote
+        // Chance grows with each failed attempt, regardless of the settings: two candidates in step would split the vote
         // every time.
         let mut delay = cx.rng.u64(0..=self.attempts.min(8));
         if self.config.highest_id_first {

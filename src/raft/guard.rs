@@ -1,7 +1,7 @@
 //! Which messages a node accepts at all: only those of members, and only terms and indexes that an honest sequence of
 //! events can reach.
 //!
-//! One heartbeat of a stranger with the term 2^64-1 would end a cluster permanently: every node would adopt the term,
+//! One heartbeat of an unknown sender with the term 2^64-1 would end a cluster permanently: every node would adopt the term,
 //! and there is none after it. So a message counts only if its sender is known here, and only if what it says is
 //! possible.
 //!
@@ -11,7 +11,7 @@
 //! appends from a leader whose membership entry it has not got, or it would never get it. The host introduces an
 //! identity only from a sender that this node has a reason to believe: the sender proved the cluster's secret; or a
 //! node that is known here names it in its gossip; or it answered at the address of the member that has its number; or
-//! the leader that this newcomer joined named it. A stranger can cause none of these. An introduction is not a
+//! the leader that this new node joined named it. An unknown sender can cause none of these. An introduction is not a
 //! membership: it changes no quorum.
 //!
 //! Invariants: K1 a message of an unknown identity changes nothing. K2 the term grows by at most [`TERM_JUMP_MAX`] a
@@ -48,7 +48,7 @@ impl Raft {
 
     /// Whether this node listens to the identity.
     pub fn knows(&self, who: &Identity) -> bool {
-        is_planted!(self.config, hears_strangers)
+        is_planted!(self.config, hears_unknown_senders)
             || self.is_named(who)
             || self.introduced.get(&who.id).is_some_and(|uuids| uuids.contains(&who.uuid))
             || self.is_fed(who)
@@ -95,7 +95,7 @@ impl Raft {
     /// Why a message is not to be heard, if so.
     pub(crate) fn objection(&self, message: &Message) -> Option<Refused> {
         if !self.knows(&message.from) {
-            return Some(Refused::Stranger(message.from));
+            return Some(Refused::UnknownSender(message.from));
         }
         if !self.is_term_possible(message.term) {
             return Some(Refused::TermJump(message.from, message.term));

@@ -1,7 +1,7 @@
 //! Membership: one change at a time, in force as soon as it is in the log.
 //!
 //! Two memberships that differ by one voter have no disjoint quorums, so no joint phase is needed, provided that a
-//! change starts only when the one before it, and an entry of the leader's own term, are committed. A newcomer is a
+//! change starts only when the one before it, and an entry of the leader's own term, are committed. A new node is a
 //! learner until it has caught up. A change that would leave the live voters without a majority is refused.
 //!
 //! Invariants: G1 the membership in force is the newest in the log, else the snapshot's. G2 at most one change is

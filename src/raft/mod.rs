@@ -45,11 +45,9 @@ pub struct Entry {
     pub index: Index,
     /// Term of the leader that appended it.
     pub term: Term,
-    /// What it carries.
     pub payload: Payload,
 }
 
-/// What an entry carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// First entry of each term: commits what earlier terms left.
@@ -87,7 +85,7 @@ pub struct Membership {
 /// One step from a membership to the next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// A newcomer, or a removed node that returns; refused while another identity holds the id.
+    /// A new node, or a removed node that returns; refused while another identity holds the id.
     AddLearner(Identity),
     /// A learner becomes a voter; refused until it has caught up.
     Promote(NodeId),
@@ -117,7 +115,7 @@ pub struct SnapshotMeta {
     pub membership: Membership,
 }
 
-/// All that a restart finds on disk; the default is a newcomer's empty state.
+/// All that a restart finds on disk; the default is a new node's empty state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
     /// Term and vote.
@@ -131,7 +129,6 @@ pub struct Durable {
 /// Choices of one node, in ticks and bytes.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
     pub me: Identity,
     /// Between two heartbeats of a leader.
     pub heartbeat_ticks: Ticks,
@@ -217,11 +214,9 @@ pub struct Message {
     pub to: Identity,
     /// Sender's term (for a pre-vote: the term it would campaign in).
     pub term: Term,
-    /// What it says.
     pub body: Body,
 }
 
-/// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Would you vote for me? Binds neither side.
@@ -270,7 +265,7 @@ pub struct Effects {
     /// What the disk must take, in order of `seq`.
     pub persist: Option<Persist>,
     /// Promises: they leave only when every persist up to this step's is on disk. Never without a `persist` in this
-    /// step: if one is needed and there is nothing to write, `persist` is present and empty but for its `seq`.
+    /// step: if one is needed and there is nothing to write, `persist` is present and empty except its `seq`.
     pub after_sync: Vec<Message>,
     /// The commit index moved to here.
     pub commit: Option<Index>,
@@ -290,7 +285,7 @@ pub struct Effects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Its sender is not known here.
-    Stranger(Identity),
+    UnknownSender(Identity),
     /// No honest sequence of elections leads to its term.
     TermJump(Identity, Term),
     /// Its indexes or terms contradict each other.
@@ -307,7 +302,7 @@ pub struct Persist {
     /// Drop the whole log: this received snapshot replaces it. Never together with `entries`: a crash between the
     /// two would lose entries that were accepted long ago.
     pub install: Option<SnapshotMeta>,
-    /// Entries to write; the first one's index cuts whatever stood there and after it.
+    /// Entries to write; the first one's index cuts everything there and after it.
     pub entries: Vec<Entry>,
 }
 
@@ -325,7 +320,6 @@ pub enum Answer {
     Refused(Refusal),
 }
 
-/// Why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// Ask the leader, if known.
@@ -429,7 +423,7 @@ pub enum Event {
     LeaderLost { term: Term, leader: NodeId, cause: LossCause },
     /// Asks for pre-votes for `term`.
     Campaigning { term: Term },
-    /// Won.
+    /// It has won the election.
     BecameLeader { term: Term },
     /// The node was the leader and no longer is.
     SteppedDown { term: Term, cause: StepDownCause },
@@ -458,7 +452,6 @@ pub enum LossCause {
     LeadershipTransfer,
 }
 
-/// Why a leader stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepDownCause {
     /// A message of a newer term.
@@ -485,15 +478,12 @@ pub enum Role {
 /// State of the core as seen from outside, for status pages and tests.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Role in this term.
     pub role: Role,
-    /// Current term.
     pub term: Term,
     /// Leader of the term, if known.
     pub leader: Option<NodeId>,
     /// Last index in the log, synced or not.
     pub last_index: Index,
-    /// Commit index.
     pub commit_index: Index,
     /// Index of the newest snapshot that the log starts after (0: none).
     pub snapshot_index: Index,
@@ -507,7 +497,7 @@ pub struct View {
     pub has_committed_own_term: bool,
     /// A follower counts a leader that is silent for this long as gone.
     pub silence_timeout: Ticks,
-    /// Leadership transfer in progress.
+    /// Target of the leadership transfer in progress.
     pub transfer_to: Option<NodeId>,
     /// On the leader: one row per other member.
     pub peers: Vec<PeerView>,
@@ -516,7 +506,6 @@ pub struct View {
 /// What the leader knows of one member.
 #[derive(Clone, Debug)]
 pub struct PeerView {
-    /// Who.
     pub who: Identity,
     /// Known equal and durable up to here.
     pub match_index: Index,

@@ -114,7 +114,7 @@ impl Raft {
         true
     }
 
-    /// A message of an older term: its sender is told the newer one: otherwise a node with a high term and a short log
+    /// A message of an older term is answered with the newer one: otherwise a node with a high term and a short log
     /// and a leader with a low term and a long log could ignore each other permanently.
     fn on_older_term(&mut self, cx: &mut Cx<'_>, message: Message) {
         let envelope = self.envelope();
@@ -142,7 +142,7 @@ impl Raft {
         self.maybe_commit(cx);
     }
 
-    /// Becomes a follower, in this term or a newer one; whatever the old role held is forgotten.
+    /// Becomes a follower, in this term or a newer one; the state of the old role is dropped.
     pub(crate) fn become_follower(&mut self, cx: &mut Cx<'_>, term: Term, cause: StepDownCause) {
         assert!(term >= self.hard.term, "C1: term would go back: {} -> {term}", self.hard.term);
         let was_leader = matches!(self.state, State::Leader(_));

@@ -3,7 +3,7 @@
 //! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib raft::` records them
 //! anew; read the difference before you commit it. `world.rs` is the cluster, this file the language:
 //!
-//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `found` one founder;
+//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `bootstrap` one voter that starts a cluster;
 //!   `join N` an empty node
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
 //! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N`
@@ -107,7 +107,7 @@ impl World {
                     self.add(id, 0, Durable { hard_state, snapshot: None, entries: vec![first.clone()] });
                 }
             }
-            "found" => self.add(1, 0, bootstrap_state(identity(1, 0))),
+            "bootstrap" => self.add(1, 0, bootstrap_state(identity(1, 0))),
             "join" => self.add(node(words, 0)?.0, 0, Durable::default()),
             "preset" => self.preset(node(words, 0)?, keys)?,
             "tick" => {
@@ -372,7 +372,7 @@ impl World {
             "snapshot-loses-membership" => bugs.snapshot_loses_membership = true,
             "snapshot-keeps-conflict" => bugs.snapshot_keeps_conflict = true,
             "transfer-never-cleared" => bugs.transfer_never_cleared = true,
-            "hears-strangers" => bugs.hears_strangers = true,
+            "hears-unknown-senders" => bugs.hears_unknown_senders = true,
             "terms-wrap" => bugs.terms_wrap = true,
             "late-transfer-obeyed" => bugs.late_transfer_obeyed = true,
             _ => return Err("no such planted bug".into()),

@@ -72,7 +72,7 @@ impl Raft {
         }
     }
 
-    /// The leader spoke.
+    /// A message of the leader has arrived.
     pub(crate) fn on_leader_heard(&mut self) {
         if let Some(at) = self.heard_at {
             self.silences.add(self.now, self.now - at);

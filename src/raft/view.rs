@@ -7,7 +7,7 @@ use super::{Entry, PeerView, View};
 use crate::types::{Index, NodeId, Term, Ticks};
 
 impl Raft {
-    /// A look from outside.
+    /// A copy of the state, for other threads and for tests.
     pub fn view(&self) -> View {
         let (transfer_to, peers) = match &self.state {
             State::Leader(lead) => {
@@ -56,7 +56,6 @@ impl Raft {
         self.log.slice(from, to)
     }
 
-    /// Current term.
     pub fn term(&self) -> Term {
         self.hard.term
     }
@@ -66,7 +65,6 @@ impl Raft {
         self.leader.map(|leader| leader.id)
     }
 
-    /// Commit index.
     pub fn commit_index(&self) -> Index {
         self.commit
     }

@@ -9,7 +9,7 @@ use super::dispatch::serve_connection;
 use super::drain;
 use super::outbox::Client;
 use super::protocol::reply;
-use super::shared::Shared;
+use super::shared::ServerState;
 use crate::limits::RESP_DRAIN_INBOX_MAX;
 use crate::node::Connections;
 use crate::node::Handle;
@@ -28,7 +28,7 @@ const KEEPALIVE: Duration = Duration::from_secs(300);
 /// Body of the `resp` thread: serves until the node stops, which ends the accept.
 pub fn serve(listener: Listener, handle: Handle) {
     let (slow, inbox) = bounded(RESP_DRAIN_INBOX_MAX);
-    let shared = Arc::new(Shared::new(handle.clone(), slow));
+    let shared = Arc::new(ServerState::new(handle.clone(), slow));
     let clients = Arc::new(Clients::default());
     let weak = Arc::downgrade(&clients);
     if let Err(error) = handle.spawn_own("resp-drain", move || drain::run(&weak, &inbox)) {
@@ -40,7 +40,7 @@ pub fn serve(listener: Listener, handle: Handle) {
             shared.counts.accepted.fetch_add(1, Relaxed);
             start(&shared, &clients, stream, peer);
         }
-        Arrival::NoRoom(stream) => turn_away(&shared, &stream, "too many open files"),
+        Arrival::NoRoom(stream) => refuse_connection(&shared, &stream, "too many open files"),
         Arrival::Failed => {}
     });
     for client in clients.all() {
@@ -48,7 +48,7 @@ pub fn serve(listener: Listener, handle: Handle) {
     }
 }
 
-fn start(shared: &Arc<Shared>, clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
+fn start(shared: &Arc<ServerState>, clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
     let prepared =
         stream.set_nodelay(true).and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive));
@@ -69,7 +69,7 @@ fn start(shared: &Arc<Shared>, clients: &Arc<Clients>, stream: TcpStream, peer: 
         }
     };
     if let Err(why) = shared.handle.spawn_connection("resp-conn", None, Box::new(job)) {
-        turn_away(shared, &client.stream, &why);
+        refuse_connection(shared, &client.stream, &why);
     }
 }
 
@@ -86,7 +86,7 @@ impl Drop for Listed {
 }
 
 /// Tells a client that there is no room, without waiting for it.
-fn turn_away(shared: &Shared, stream: &TcpStream, why: &str) {
+fn refuse_connection(shared: &ServerState, stream: &TcpStream, why: &str) {
     shared.counts.rejected.fetch_add(1, Relaxed);
     log::debug!("redis client rejected: {why}");
     let mut text = Vec::new();

@@ -10,7 +10,6 @@ use std::sync::Arc;
 pub struct Clients(Mutex<BTreeMap<u64, Arc<Client>>>);
 
 impl Clients {
-    /// Adds one.
     pub fn insert(&self, client: Arc<Client>) {
         lock(&self.0).insert(client.id, client);
     }
@@ -25,7 +24,6 @@ impl Clients {
         lock(&self.0).values().cloned().collect()
     }
 
-    /// How many there are.
     pub fn count(&self) -> usize {
         lock(&self.0).len()
     }

@@ -9,8 +9,8 @@ use super::outbox::{Client, RequestPath, Size};
 use super::protocol::lines;
 use super::protocol::parse::Owned;
 use super::protocol::reply::{self, Proto};
-use super::reply_plan::{Plan, Shape, error_text};
-use super::shared::Shared;
+use super::reply_plan::{ReplyPlan, ReplyShape, error_text};
+use super::shared::ServerState;
 use crate::limits::{RESP_BATCH_BYTES_MAX, RESP_BATCH_OPS_MAX};
 use crate::node::{Ack, Addressing, Answered, Connections, Level, Operation, Requests, Reservation, SubscriptionKind};
 use crate::outcome::Outcome;
@@ -47,9 +47,8 @@ pub struct Multi {
     pub(crate) is_void: bool,
 }
 
-/// One Redis connection.
 pub struct Conn {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<ServerState>,
     /// All connections, for CLIENT.
     pub(crate) clients: Arc<Clients>,
     /// This one's replies and profile.
@@ -76,7 +75,7 @@ pub struct Conn {
     pub(crate) subscribed_bytes: usize,
     /// The batch that is being gathered, how its answer will be written, and how large it is.
     pub(crate) batch: Batch,
-    pub(crate) plan: Plan,
+    pub(crate) plan: ReplyPlan,
     batch_bytes: usize,
     batch_reads: usize,
     batch_needs_log: bool,
@@ -90,7 +89,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub(crate) fn new(shared: Arc<Shared>, clients: Arc<Clients>, client: Arc<Client>) -> Conn {
+    pub(crate) fn new(shared: Arc<ServerState>, clients: Arc<Clients>, client: Arc<Client>) -> Conn {
         let is_known = !shared.handle.access().is_required();
         let memory = shared.handle.memory().reservation();
         Conn {
@@ -110,7 +109,7 @@ impl Conn {
             subscribed: BTreeSet::new(),
             subscribed_bytes: 0,
             batch: Batch::default(),
-            plan: Plan::default(),
+            plan: ReplyPlan::default(),
             batch_bytes: 0,
             batch_reads: 0,
             batch_needs_log: false,
@@ -127,7 +126,7 @@ impl Conn {
     }
 
     /// Adds an operation to the batch.
-    pub(crate) fn gather(&mut self, op: Op, shape: Shape, bytes: usize) {
+    pub(crate) fn gather(&mut self, op: Op, shape: ReplyShape, bytes: usize) {
         let needs_log = op.needs_log();
         if needs_log {
             self.shared.note_size(bytes);
@@ -179,7 +178,7 @@ impl Conn {
             self.send_if_much();
         } else {
             self.batch_bytes += out.len();
-            self.plan.push(Shape::Written(out));
+            self.plan.push(ReplyShape::Written(out));
         }
     }
 
@@ -200,7 +199,6 @@ impl Conn {
         ConnectionAction::Continue
     }
 
-    /// Submits the batch.
     pub(crate) fn submit(&mut self) {
         if self.batch.ops.is_empty() {
             return;
@@ -215,7 +213,7 @@ impl Conn {
     }
 
     /// Submits a batch; returns its operations.
-    pub(crate) fn submit_batch(&mut self, batch: Batch, mut plan: Plan, mut needs_log: bool) -> Vec<Op> {
+    pub(crate) fn submit_batch(&mut self, batch: Batch, mut plan: ReplyPlan, mut needs_log: bool) -> Vec<Op> {
         if !self.client.wait_room() {
             return batch.ops;
         }

@@ -13,10 +13,10 @@ use super::commands::{self, Control, Handler, Spec, WORD_BYTES_SHOWN};
 use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};
 use super::outbox::Client;
-use super::protocol::parse::{Fault, Owned, Parser, Request};
+use super::protocol::parse::{Owned, Parser, ProtocolError, Request};
 use super::protocol::reply::{self, Proto};
 use super::reply_plan;
-use super::shared::Shared;
+use super::shared::ServerState;
 use super::transactions::too_many_keys;
 use crate::limits::RESP_WRITE_DEADLINE;
 use crate::node::Connections;
@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 /// How long a client may still send after the last reply, and how many bytes.
 const LINGER: (Duration, usize) = (Duration::from_millis(500), 1 << 20);
 /// Body of the thread.
-pub fn serve_connection(shared: &Arc<Shared>, clients: &Arc<Clients>, client: &Arc<Client>) {
+pub fn serve_connection(shared: &Arc<ServerState>, clients: &Arc<Clients>, client: &Arc<Client>) {
     let mut conn = Conn::new(Arc::clone(shared), Arc::clone(clients), Arc::clone(client));
     let action = conn.run(&mut Input::new(shared.handle.memory().reservation()));
     conn.flush();
@@ -65,7 +65,7 @@ impl Conn {
                             return action;
                         }
                     }
-                    Err(Fault(why)) => {
+                    Err(ProtocolError(why)) => {
                         self.shared.counts.protocol_errors.fetch_add(1, Relaxed);
                         self.reply(|out| reply::error(out, &why));
                         return ConnectionAction::Close;
@@ -196,7 +196,7 @@ impl Conn {
     }
 
     pub(super) fn translate(&self, spec: &Spec, request: &Request) -> Translated {
-        let Shared { handle, scripts, .. } = &*self.shared;
+        let ServerState { handle, scripts, .. } = &*self.shared;
         let position = |cursor| handle.scan_position(cursor);
         let context = Context { position: &position, scripts, now_ms: self.now_ms, draw: || fastrand::u64(..) };
         match spec.handler {

@@ -7,7 +7,7 @@
 //! Not here: sending to clients that read everything at once (`outbox.rs`).
 
 use super::clients::Clients;
-use super::outbox::{Client, Sent};
+use super::outbox::{Client, SendOutcome};
 use crate::limits::{RESP_SENDING_BYTES_MIN, RESP_WRITE_DEADLINE};
 use crate::warn_seldom;
 use crossbeam_channel::Receiver;
@@ -68,12 +68,12 @@ fn wait(slow: &[Slow]) -> Vec<bool> {
 fn go_on(slow: &mut Slow, is_writable: bool, now: Instant) -> bool {
     if is_writable {
         match slow.client.drain() {
-            (Sent::Some(taken), left) if taken >= slow.left => {
+            (SendOutcome::Some(taken), left) if taken >= slow.left => {
                 slow.left = left.min(PIECE_BYTES);
                 slow.extend(now);
             }
-            (Sent::Some(taken), _) => slow.left -= taken,
-            (Sent::All | Sent::Closed, _) => return false,
+            (SendOutcome::Some(taken), _) => slow.left -= taken,
+            (SendOutcome::All | SendOutcome::Closed, _) => return false,
         }
     }
     if now < slow.deadline {

@@ -1,6 +1,6 @@
 //! Bytes that have arrived on one connection and are not handled yet, and waiting for more.
 //!
-//! Invariant: C2 a request that has begun must be complete by a deadline, whatever the rate of its bytes; between
+//! Invariant: C2 a request that has begun must be complete by a deadline, regardless of the rate of its bytes; between
 //! requests a connection may stay idle without limit.
 
 use super::outbox::Client;

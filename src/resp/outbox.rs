@@ -15,8 +15,8 @@
 use super::profile::Profile;
 use super::protocol::lines;
 use super::protocol::reply::{self, Proto};
-use super::reply_plan::Plan;
-use super::shared::Shared;
+use super::reply_plan::ReplyPlan;
+use super::shared::ServerState;
 use crate::limits::{RESP_BATCHES_BYTES_MAX, RESP_BATCHES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::lock::{Mutex, MutexGuard, lock, wait_timeout};
 use crate::node::{Answered, Reservation, Subscriber, Waiter};
@@ -59,7 +59,7 @@ pub struct Size {
 #[derive(Debug)]
 enum QueuedReply {
     /// A batch: how to write its reply, how large the batch is, and its answer once it has arrived.
-    Batch { plan: Plan, path: RequestPath, size: Size, answered: Option<Answered> },
+    Batch { plan: ReplyPlan, path: RequestPath, size: Size, answered: Option<Answered> },
     /// A reply that is already written.
     Written(Vec<u8>),
 }
@@ -122,7 +122,7 @@ pub struct Client {
     profile: Mutex<Profile>,
     /// Bytes of requests that were read.
     received: AtomicUsize,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     outbox: Mutex<Outbox>,
     changed: Condvar,
 }
@@ -142,20 +142,17 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// Everything was sent.
+pub enum SendOutcome {
     All,
     /// The socket accepts no more now; so many bytes were sent in all calls.
     Some(usize),
-    /// The connection is gone.
     Closed,
 }
 
 impl Client {
     /// A connection that has just been accepted.
-    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>, memory: Reservation) -> Client {
+    pub fn new(id: u64, stream: TcpStream, peer: SocketAddr, shared: Arc<ServerState>, memory: Reservation) -> Client {
         let profile = Mutex::new(Profile::new(peer, Instant::now()));
         let (outbox, received) = (Mutex::new(Outbox::new(memory)), AtomicUsize::new(0));
         Client { id, stream, profile, received, shared, outbox, changed: Condvar::new() }
@@ -234,7 +231,7 @@ impl Client {
     /// holds in eventual mode. `None`: the memory budget has no room for it; its place already holds that refusal.
     pub fn push_batch(
         self: &Arc<Client>,
-        plan: Plan,
+        plan: ReplyPlan,
         needs_log: bool,
         is_eventual: bool,
         size: Size,
@@ -384,18 +381,18 @@ impl Client {
             return;
         }
         match self.send_now(outbox) {
-            Sent::All => {}
-            Sent::Some(_) => {
+            SendOutcome::All => {}
+            SendOutcome::Some(_) => {
                 outbox.is_draining = self.shared.drain(self.id);
                 if !outbox.is_draining {
                     self.close_locked(outbox);
                 }
             }
-            Sent::Closed => self.close_locked(outbox),
+            SendOutcome::Closed => self.close_locked(outbox),
         }
     }
 
-    fn send_now(&self, outbox: &mut Outbox) -> Sent {
+    fn send_now(&self, outbox: &mut Outbox) -> SendOutcome {
         let mut taken_in_all = 0;
         while outbox.sent < outbox.out.len() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
@@ -412,29 +409,29 @@ impl Client {
                         outbox.out.shrink_to(BUFFER_BYTES_KEPT);
                         outbox.sent = 0;
                     }
-                    return Sent::Some(taken_in_all);
+                    return SendOutcome::Some(taken_in_all);
                 }
-                Err(_) => return Sent::Closed,
+                Err(_) => return SendOutcome::Closed,
             }
         }
         outbox.out.clear();
         outbox.out.shrink_to(BUFFER_BYTES_KEPT);
         outbox.sent = 0;
-        Sent::All
+        SendOutcome::All
     }
 
     /// Continues sending, for `resp-drain`; returns the bytes that are left.
-    pub(crate) fn drain(&self) -> (Sent, usize) {
+    pub(crate) fn drain(&self) -> (SendOutcome, usize) {
         let mut outbox = self.lock();
         if outbox.is_closed {
-            return (Sent::Closed, 0);
+            return (SendOutcome::Closed, 0);
         }
         let sent = self.send_now(&mut outbox);
         self.bound(&mut outbox);
         match sent {
-            Sent::All => outbox.is_draining = false,
-            Sent::Some(_) => {}
-            Sent::Closed => self.close_locked(&mut outbox),
+            SendOutcome::All => outbox.is_draining = false,
+            SendOutcome::Some(_) => {}
+            SendOutcome::Closed => self.close_locked(&mut outbox),
         }
         if outbox.is_awaited {
             self.changed.notify_all();

@@ -15,7 +15,7 @@ use crate::services::kv::commands::{BatchReplyRef, ValueRef};
 
 /// How one reply is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ReplyShape {
     /// As the value is.
     Plain,
     /// 1 if it was done, 0 if the condition was not met: SETNX, CAS.
@@ -32,7 +32,7 @@ pub enum Shape {
 
 /// How the answer to one batch is written.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub struct ReplyPlan {
     /// Protocol version when the commands arrived.
     pub proto: Proto,
     /// They arrived as plain lines.
@@ -40,17 +40,16 @@ pub struct Plan {
     /// Replies in all.
     pub count: u32,
     /// Those that are not plain, by position.
-    pub special: Vec<(u32, Shape)>,
+    pub special: Vec<(u32, ReplyShape)>,
     /// One EXEC: all replies in one array, or nothing if it was aborted.
     pub is_exec: bool,
     /// Acknowledged before it is applied: the replies are known, all `OK`.
     pub is_accepted: bool,
 }
 
-impl Plan {
-    /// Adds the next reply.
-    pub fn push(&mut self, shape: Shape) {
-        if shape != Shape::Plain {
+impl ReplyPlan {
+    pub fn push(&mut self, shape: ReplyShape) {
+        if shape != ReplyShape::Plain {
             self.special.push((self.count, shape));
         }
         self.count += 1;
@@ -59,7 +58,7 @@ impl Plan {
     /// Replaces a reply that is already written.
     pub fn rewrite(&mut self, position: u32, reply: Vec<u8>) {
         if let Some((_, shape)) = self.special.iter_mut().find(|(at, _)| *at == position) {
-            *shape = Shape::Written(reply);
+            *shape = ReplyShape::Written(reply);
         }
     }
 
@@ -101,8 +100,8 @@ impl Plan {
         let mut largest = 0;
         let mut special = self.special.into_iter().peekable();
         for position in 0..self.count {
-            let shape = special.next_if(|(at, _)| *at == position).map_or(Shape::Plain, |(_, shape)| shape);
-            if let Shape::Written(bytes) = shape {
+            let shape = special.next_if(|(at, _)| *at == position).map_or(ReplyShape::Plain, |(_, shape)| shape);
+            if let ReplyShape::Written(bytes) = shape {
                 out.extend_from_slice(&bytes);
                 continue;
             }
@@ -132,14 +131,14 @@ enum Values<'a> {
     Given(std::vec::IntoIter<ValueRef<'a>>),
 }
 
-fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &Shape, value: &ValueRef, cursors: &ScanCursors) {
+fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &ReplyShape, value: &ValueRef, cursors: &ScanCursors) {
     match (shape, value) {
-        (Shape::OneIfDone, ValueRef::Ok) => reply::int(out, 1),
-        (Shape::OneIfDone, ValueRef::Nil) => reply::int(out, 0),
-        (Shape::Seconds, ValueRef::Int(ms)) if *ms >= 0 => reply::int(out, ms.saturating_add(500) / 1000),
-        (Shape::IfPresent(_), ValueRef::Int(0)) => reply::nil(out, proto),
-        (Shape::IfPresent(reply), ValueRef::Int(_)) => out.extend_from_slice(reply),
-        (Shape::Page { is_hidden }, ValueRef::List(page)) => write_page(out, proto, page, *is_hidden, cursors),
+        (ReplyShape::OneIfDone, ValueRef::Ok) => reply::int(out, 1),
+        (ReplyShape::OneIfDone, ValueRef::Nil) => reply::int(out, 0),
+        (ReplyShape::Seconds, ValueRef::Int(ms)) if *ms >= 0 => reply::int(out, ms.saturating_add(500) / 1000),
+        (ReplyShape::IfPresent(_), ValueRef::Int(0)) => reply::nil(out, proto),
+        (ReplyShape::IfPresent(reply), ValueRef::Int(_)) => out.extend_from_slice(reply),
+        (ReplyShape::Page { is_hidden }, ValueRef::List(page)) => write_page(out, proto, page, *is_hidden, cursors),
         _ => write_value(out, proto, value),
     }
 }
@@ -181,14 +180,14 @@ mod tests {
     use crate::services::kv::{BatchReply, Bytes, OpError, Value};
     use crate::types::{Index, NodeId};
 
-    fn written(plan: Plan, answered: &Answered) -> String {
+    fn written(plan: ReplyPlan, answered: &Answered) -> String {
         let mut out = Vec::new();
         plan.write(answered, &ScanCursors::new(NodeId(1), 7), &mut out);
         String::from_utf8(out).unwrap()
     }
 
-    fn plan(shapes: &[Shape]) -> Plan {
-        let mut plan = Plan::default();
+    fn plan(shapes: &[ReplyShape]) -> ReplyPlan {
+        let mut plan = ReplyPlan::default();
         shapes.iter().for_each(|shape| plan.push(shape.clone()));
         plan
     }
@@ -199,27 +198,35 @@ mod tests {
 
     #[test]
     fn replies_keep_their_order_and_form() {
-        let pong = Shape::Written(b"+PONG\r\n".to_vec());
-        let shapes = [Shape::Plain, pong.clone(), Shape::OneIfDone, Shape::Seconds, Shape::Seconds, Shape::Plain, pong];
+        let pong = ReplyShape::Written(b"+PONG\r\n".to_vec());
+        let shapes = [
+            ReplyShape::Plain,
+            pong.clone(),
+            ReplyShape::OneIfDone,
+            ReplyShape::Seconds,
+            ReplyShape::Seconds,
+            ReplyShape::Plain,
+            pong,
+        ];
         let values =
             vec![Value::Ok, Value::Nil, Value::Int(1500), Value::Int(-2), Value::Error(OpError::Other("ERR x".into()))];
         assert_eq!(written(plan(&shapes), &done(values)), "+OK\r\n+PONG\r\n:0\r\n:2\r\n:-2\r\n-ERR x\r\n+PONG\r\n");
     }
 
     #[test]
-    fn every_command_of_a_run_that_failed_says_so() {
-        let shapes = [Shape::Plain, Shape::Written(b"+PONG\r\n".to_vec()), Shape::OneIfDone];
+    fn every_command_of_a_failed_batch_fails() {
+        let shapes = [ReplyShape::Plain, ReplyShape::Written(b"+PONG\r\n".to_vec()), ReplyShape::OneIfDone];
         let refused = Outcome::Refused(Reason::Unreadable("disk:\r\nI/O".to_string()));
         let line = "-CLUSTERDOWN the database cannot be read: disk:  I/O\r\n";
         assert_eq!(written(plan(&shapes), &refused), format!("{line}+PONG\r\n{line}"));
         let unknown = Outcome::Unknown(UnknownReason::LeaderLost);
-        let exec = Plan { is_exec: true, ..plan(&shapes) };
+        let exec = ReplyPlan { is_exec: true, ..plan(&shapes) };
         assert_eq!(written(exec, &unknown), "-UNKNOWN the leader was lost before it answered\r\n");
     }
 
     #[test]
     fn exec_is_one_array_or_nothing() {
-        let exec = |proto| Plan { is_exec: true, proto, ..plan(&[Shape::Plain, Shape::Plain]) };
+        let exec = |proto| ReplyPlan { is_exec: true, proto, ..plan(&[ReplyShape::Plain, ReplyShape::Plain]) };
         assert_eq!(written(exec(Proto::Two), &done(vec![Value::Ok, Value::Nil])), "*2\r\n+OK\r\n$-1\r\n");
         let aborted = || Outcome::Done((Index(1), Reply::Ok(BatchReply::Aborted.encode())));
         assert_eq!(written(exec(Proto::Two), &aborted()), "*-1\r\n");
@@ -230,15 +237,15 @@ mod tests {
     fn a_page_has_a_number_to_go_on_with() {
         let bytes = |text: &str| Value::Bytes(Bytes::from(text.as_bytes().to_vec()));
         let page = |last| done(vec![Value::List(vec![last, Value::List(vec![bytes("a")])])]);
-        let text = written(plan(&[Shape::Page { is_hidden: false }]), &page(bytes("a")));
+        let text = written(plan(&[ReplyShape::Page { is_hidden: false }]), &page(bytes("a")));
         assert!(text.starts_with("*2\r\n$") && text.ends_with("*1\r\n$1\r\na\r\n"), "{text}");
-        let last = written(plan(&[Shape::Page { is_hidden: true }]), &page(Value::Nil));
+        let last = written(plan(&[ReplyShape::Page { is_hidden: true }]), &page(Value::Nil));
         assert_eq!(last, "*2\r\n$1\r\n0\r\n*0\r\n");
     }
 
     #[test]
-    fn what_is_accepted_is_acknowledged_without_an_answer() {
-        let accepted = Plan { is_accepted: true, ..plan(&[Shape::Plain, Shape::Plain]) };
+    fn accepted_commands_reply_ok() {
+        let accepted = ReplyPlan { is_accepted: true, ..plan(&[ReplyShape::Plain, ReplyShape::Plain]) };
         assert_eq!(written(accepted, &Outcome::Done((Index(0), Reply::Ok(Vec::new())))), "+OK\r\n+OK\r\n");
     }
 }

@@ -11,13 +11,11 @@ use uuid::Uuid;
 const VALUE_BYTES_MIN: usize = 4 << 10;
 
 /// Shared by all connections.
-pub struct Shared {
-    /// The node.
+pub struct ServerState {
     pub handle: Handle,
     /// Scripts that clients have loaded.
     pub scripts: Loaded,
     pub counts: Counts,
-    /// When the server started.
     pub started: Instant,
     /// Drawn at the start, as Redis does: INFO shows it.
     pub run_id: Uuid,
@@ -37,11 +35,11 @@ pub struct Counts {
     pub protocol_errors: AtomicU64,
 }
 
-impl Shared {
+impl ServerState {
     /// A server that starts now. `slow`: the inbox of the `resp-drain` thread.
-    pub fn new(handle: Handle, slow: Sender<u64>) -> Shared {
+    pub fn new(handle: Handle, slow: Sender<u64>) -> ServerState {
         let run_id = Uuid::new_v4();
-        Shared {
+        ServerState {
             handle,
             scripts: Loaded::default(),
             counts: Counts::default(),

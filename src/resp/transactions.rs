@@ -6,7 +6,7 @@ use super::commands::{self, Handler};
 use super::conn::Conn;
 use super::protocol::parse::{Owned, Request};
 use super::protocol::reply;
-use super::reply_plan::{self, Plan, Shape};
+use super::reply_plan::{self, ReplyPlan, ReplyShape};
 use crate::limits::RESP_REQUEST_BYTES_MAX;
 use crate::node::Level;
 use crate::outcome::{Outcome, Reason};
@@ -52,7 +52,7 @@ impl Conn {
         }
         self.submit();
         let mut batch = Batch { watched, ops: Vec::with_capacity(multi.queued.len()) };
-        let mut plan = Plan { proto: self.proto, is_exec: true, ..Plan::default() };
+        let mut plan = ReplyPlan { proto: self.proto, is_exec: true, ..ReplyPlan::default() };
         let mut publications = Vec::new();
         for owned in &multi.queued {
             let request = owned.request();
@@ -72,7 +72,7 @@ impl Conn {
                     Err(why) => reply::error(&mut out, &why),
                 },
             }
-            plan.push(Shape::Written(out));
+            plan.push(ReplyShape::Written(out));
         }
         if batch.keys_named() > BATCH_KEYS_MAX {
             return self.reply(|out| reply::error(out, &too_many_keys(batch.keys_named())));

@@ -33,15 +33,11 @@ pub enum Command {
         is_gateway: bool,
     },
     /// Removes a node that has left for good.
-    Forget {
-        /// Id of the node.
-        id: NodeId,
-    },
+    Forget { id: NodeId },
     /// Wrote a short text in earlier versions. Old logs may contain it; it changes nothing.
     Note {
         /// Name of the text.
         id: String,
-        /// The text.
         text: String,
     },
     /// Adds to the history. Lines that it has already are skipped: a command may be sent twice.
@@ -60,7 +56,6 @@ pub struct HistoryLine {
     pub at_ms: u64,
     /// `election`, `failure`, `membership`, `start`, ...
     pub kind: String,
-    /// Node it is about.
     pub node: Option<NodeId>,
     /// A sentence.
     pub text: String,
@@ -103,7 +98,6 @@ pub enum Query {
     Nodes,
 }
 
-/// The node table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nodes {
     /// Number of changes so far.
@@ -138,12 +132,10 @@ impl Command {
 }
 
 impl Directory {
-    /// Returns the node table.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
-    /// Returns the history.
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }

@@ -93,7 +93,6 @@ services! {
     kv: kv::Store,
     /// Users' programs, which the workers run.
     jobs: jobs::JobTable,
-    /// The SQL database.
     sql: sql::Database,
     /// Accounts, rooms and messages.
     chat: chat::Chat,
@@ -144,7 +143,7 @@ impl Registry {
     ///
     /// # Errors
     /// Returns the error of a service that cannot change its files.
-    pub fn begin_anew(&mut self) -> io::Result<()> {
+    pub fn reset_services(&mut self) -> io::Result<()> {
         let mut successor = self.successor(Stamp::default());
         successor.take_over(self)?;
         *self = successor;
@@ -275,7 +274,7 @@ impl Registry {
     }
 
     fn apply_once(&mut self, at: Stamp, tag: &Tag, command: &[u8]) -> (Index, Reply) {
-        match self.sessions.look(tag) {
+        match self.sessions.look_up(tag) {
             TagLookup::Before(index, reply) => (index, reply),
             TagLookup::Forgotten => (at.index, Reply::Failed("this request has expired".to_string())),
             TagLookup::New => {
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_comes_late_undoes_nobody_elses_write() {
+    fn a_late_duplicate_undoes_no_later_write() {
         let mut registry = Registry::default();
         let write = |tag: u64, text: &str| {
             let (key, value) = (b"k".to_vec().into(), text.as_bytes().to_vec().into());

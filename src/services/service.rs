@@ -76,7 +76,6 @@ pub trait Replicated: Service + Clone + Default {
     const ID: u8;
     /// Name in status, events and on the command line.
     const NAME: &'static str;
-    /// Type of its commands.
     type Command: Serialize;
     /// Type of its queries.
     type Query: Serialize;

@@ -127,7 +127,7 @@ impl Sessions {
     }
 
     /// Looks up a tag, and discards the replies for which its origin no longer waits.
-    pub fn look(&mut self, tag: &Tag) -> TagLookup {
+    pub fn look_up(&mut self, tag: &Tag) -> TagLookup {
         let session = self.session(tag.origin);
         if let Ok(place) = session.find(tag.number) {
             let kept = &session.replies[place];
@@ -162,7 +162,7 @@ impl Sessions {
     /// Simulates a fault by recording a reply without a command (see [`super::Service::alter`]).
     pub(super) fn alter(&mut self, at: Stamp) {
         let tag = Tag { origin: Uuid::from_u128(1), number: at.index.0, done_below: 0 };
-        self.look(&tag);
+        self.look_up(&tag);
         self.record(at, &tag, &Reply::Ok(Vec::new()));
     }
 
@@ -244,34 +244,34 @@ mod tests {
     fn a_second_copy_gets_the_first_ones_reply_until_its_sender_is_done() {
         let mut sessions = Sessions::default();
         let reply = Reply::Ok(vec![7]);
-        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::New);
+        assert_eq!(sessions.look_up(&tag(1, 1)), TagLookup::New);
         sessions.record(at(1, 0), &tag(1, 1), &reply);
-        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::Before(Index(1), reply));
-        assert_eq!(sessions.look(&tag(2, 2)), TagLookup::New);
-        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::Forgotten);
+        assert_eq!(sessions.look_up(&tag(1, 1)), TagLookup::Before(Index(1), reply));
+        assert_eq!(sessions.look_up(&tag(2, 2)), TagLookup::New);
+        assert_eq!(sessions.look_up(&tag(1, 1)), TagLookup::Forgotten);
     }
 
     #[test]
     fn numbers_may_arrive_out_of_order() {
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.look(&tag(5, 3)), TagLookup::New);
+        assert_eq!(sessions.look_up(&tag(5, 3)), TagLookup::New);
         sessions.record(at(1, 0), &tag(5, 3), &Reply::Ok(vec![]));
-        assert_eq!(sessions.look(&tag(3, 3)), TagLookup::New);
+        assert_eq!(sessions.look_up(&tag(3, 3)), TagLookup::New);
         sessions.record(at(2, 0), &tag(3, 3), &Reply::Ok(vec![3]));
-        assert_eq!(sessions.look(&tag(3, 3)), TagLookup::Before(Index(2), Reply::Ok(vec![3])));
-        assert_eq!(sessions.look(&tag(5, 3)), TagLookup::Before(Index(1), Reply::Ok(vec![])));
-        assert_eq!(sessions.look(&tag(2, 2)), TagLookup::Forgotten);
+        assert_eq!(sessions.look_up(&tag(3, 3)), TagLookup::Before(Index(2), Reply::Ok(vec![3])));
+        assert_eq!(sessions.look_up(&tag(5, 3)), TagLookup::Before(Index(1), Reply::Ok(vec![])));
+        assert_eq!(sessions.look_up(&tag(2, 2)), TagLookup::Forgotten);
     }
 
     #[test]
     fn a_silent_origin_is_forgotten_and_a_busy_one_is_not() {
         let mut sessions = Sessions::default();
         let busy = Tag { origin: Uuid::from_u128(2), number: 1, done_below: 1 };
-        sessions.look(&tag(1, 1));
-        sessions.look(&busy);
+        sessions.look_up(&tag(1, 1));
+        sessions.look_up(&busy);
         for _ in 0..4 {
             pass(&mut sessions, IDLE_MS_MAX / 4 - 1);
-            sessions.look(&busy);
+            sessions.look_up(&busy);
         }
         assert_eq!(sessions.len(), 2);
         pass(&mut sessions, 4);
@@ -280,12 +280,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_makes_nobody_forgotten() {
+    fn a_clock_jump_expires_no_session() {
         let mut sessions = Sessions::default();
-        sessions.look(&tag(1, 1));
+        sessions.look_up(&tag(1, 1));
         sessions.record(at(1, 0), &tag(1, 1), &Reply::Ok(vec![1]));
         sessions.expire(at(2, 100 * IDLE_MS_MAX));
-        assert_eq!(sessions.look(&tag(1, 1)), TagLookup::Before(Index(1), Reply::Ok(vec![1])));
+        assert_eq!(sessions.look_up(&tag(1, 1)), TagLookup::Before(Index(1), Reply::Ok(vec![1])));
     }
 
     #[test]
@@ -305,18 +305,18 @@ mod tests {
     #[test]
     fn a_copy_does_not_see_what_comes_later() {
         let mut sessions = Sessions::default();
-        sessions.look(&tag(1, 1));
+        sessions.look_up(&tag(1, 1));
         sessions.record(at(1, 0), &tag(1, 1), &Reply::Ok(vec![1]));
         let copy = sessions.clone();
-        sessions.look(&tag(2, 2));
+        sessions.look_up(&tag(2, 2));
         sessions.record(at(2, 0), &tag(2, 2), &Reply::Ok(vec![2]));
         let mut bytes = Vec::new();
         copy.snapshot(&mut bytes).unwrap();
         let mut back = Sessions::default();
         back.restore(&mut bytes.as_slice()).unwrap();
         assert_eq!(back, copy);
-        assert_eq!(back.look(&tag(1, 1)), TagLookup::Before(Index(1), Reply::Ok(vec![1])));
-        assert_eq!(back.look(&tag(2, 1)), TagLookup::New);
+        assert_eq!(back.look_up(&tag(1, 1)), TagLookup::Before(Index(1), Reply::Ok(vec![1])));
+        assert_eq!(back.look_up(&tag(2, 1)), TagLookup::New);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Not here: what one key may hold (`rules.rs`).
 
 use super::injected;
-use super::rules::{MASK, Raw, Rule, is_secret};
+use super::rules::{MASK, RawValue, Rule, is_secret};
 use super::{DEFAULT_FILE, KEYS, Settings};
 use crate::address;
 use crate::text::{plain, without_byte_order_mark};
@@ -110,7 +110,6 @@ impl Sources {
     }
 }
 
-/// One error in the settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_of}: {key} = {value}: {why}; allowed: {allowed}")]
 pub struct SettingsError {
@@ -122,7 +121,6 @@ pub struct SettingsError {
     pub value: String,
     /// `unknown key`, `wrong type`, `out of range`, ...
     pub why: String,
-    /// The allowed values.
     pub allowed: String,
 }
 
@@ -147,7 +145,7 @@ impl Settings {
     ) -> Result<(Settings, Sources), Vec<SettingsError>> {
         let mut gather = Gather::default();
         for (key, value) in flags {
-            gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), Raw::Typed(value.clone()));
+            gather.take(Source::Flag(key.clone()), &key.replace('-', "_"), RawValue::Typed(value.clone()));
         }
         let mut variables: BTreeMap<String, String> = env.into_iter().filter(|(name, _)| is_setting(name)).collect();
         let injected = injected::names(&variables);
@@ -155,7 +153,7 @@ impl Settings {
         gather.sources.injected = injected;
         for (name, value) in variables {
             let key = name["PHALANX_".len()..].to_ascii_lowercase();
-            gather.take(Source::Environment(name), &key, Raw::Typed(value));
+            gather.take(Source::Environment(name), &key, RawValue::Typed(value));
         }
         gather.take_file(file);
         gather.finish()
@@ -201,7 +199,7 @@ impl Gather {
     }
 
     /// Checks one value, also when a stronger source has set its key already; keeps it if none has.
-    pub(crate) fn take(&mut self, source: Source, key: &str, raw: Raw) {
+    pub(crate) fn take(&mut self, source: Source, key: &str, raw: RawValue) {
         let renamed = RENAMED.iter().find(|(former, _)| *former == key);
         let present = renamed.map_or(key, |(_, name)| name);
         let Some((name, rule)) = KEYS.iter().find(|(name, _)| *name == present) else {
@@ -263,7 +261,7 @@ impl Gather {
         };
         let mut seen = BTreeSet::new();
         for (key, value) in pairs {
-            let raw = Raw::Json(value);
+            let raw = RawValue::Json(value);
             if seen.insert(key.clone()) {
                 self.take(source.clone(), &key, raw);
             } else {
@@ -326,7 +324,7 @@ impl Gather {
     }
 }
 
-/// Whether `typed` is probably a typing error for `name`: equal but for separators, a missing or a wrong letter.
+/// Whether `typed` is probably a typing error for `name`: equal except for separators, a missing or a wrong letter.
 fn is_near(name: &str, typed: &str) -> bool {
     let bare = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let (name, typed) = (bare(name), bare(typed));

@@ -85,7 +85,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_a_service_brings_is_recognized() {
+    fn settings_of_a_service_are_recognized() {
         assert_eq!(found(&SERVICE), SERVICE.map(|(name, _)| name));
         let front = SERVICE.map(|(name, value)| (name.replace("PHALANX", "PHALANX_FRONT"), value));
         let front: Vec<_> = front.iter().map(|(name, value)| (name.as_str(), *value)).collect();

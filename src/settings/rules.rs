@@ -11,7 +11,7 @@ use std::net::IpAddr;
 /// Highest value of a port base: it leaves room for every node id.
 pub(crate) const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
-/// Random bits that a `cluster_secret` must have room for: whoever connects to a peer port can compare guesses with the
+/// Random bits that a `cluster_secret` must have room for: a process that connects to a peer port can compare guesses with the
 /// proof that it is sent (`wire/authentication.rs`), as fast as its machines allow.
 const SECRET_BITS: f64 = 128.0;
 
@@ -39,20 +39,20 @@ pub(crate) enum Rule {
 }
 
 /// A value as the user wrote it.
-pub(crate) enum Raw {
+pub(crate) enum RawValue {
     /// From a file.
     Json(Value),
     /// From the environment or the command line.
     Typed(String),
 }
 
-impl Raw {
+impl RawValue {
     pub(crate) fn shown(&self, key: &str) -> String {
         match self {
             // Also if the key is misspelt.
             _ if is_secret(key) => MASK.into(),
-            Raw::Json(value) => value.to_string(),
-            Raw::Typed(text) => format!("{text:?}"),
+            RawValue::Json(value) => value.to_string(),
+            RawValue::Typed(text) => format!("{text:?}"),
         }
     }
 }
@@ -163,10 +163,10 @@ impl Rule {
     }
 
     /// The value in the form that [`Settings`] takes, or what is wrong with it.
-    pub(crate) fn check(self, raw: &Raw) -> Result<Value, &'static str> {
+    pub(crate) fn check(self, raw: &RawValue) -> Result<Value, &'static str> {
         let value = match raw {
-            Raw::Json(value) => value.clone(),
-            Raw::Typed(text) => self.read_typed(text)?,
+            RawValue::Json(value) => value.clone(),
+            RawValue::Typed(text) => self.read_typed(text)?,
         };
         let is_text = |text: &str, least, most| {
             (least..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)

@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Heartbeats carry a node's log time.
-    pub fn tell_time(&mut self, node: usize) {
+    pub fn send_log_time(&mut self, node: usize) {
         let host = &self.hosts[node];
         if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
             return;
@@ -54,7 +54,7 @@ impl World {
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             if let (false, Some(process)) = (self.net.is_cut(node, other), self.hosts[other].process.as_mut()) {
                 let is_leader = process.raft.view().leader == Some(who);
-                process.log_clock.heard(log_ms, is_leader, self.now);
+                process.log_clock.on_log_time(log_ms, is_leader, self.now);
             }
         }
     }
@@ -76,7 +76,7 @@ impl World {
         self.coverage.stamps_kept += 1;
         // Every leader rounds once, and truncates to whole milliseconds.
         let slew_ms = now_us / 1_000 / SLEW + self.coverage.elections + 2;
-        let (least, most) = self.time_begun.expect("whoever keeps log time has it from one who began it");
+        let (least, most) = self.time_begun.expect("log time is adopted from a node that began it");
         if ahead_ms + slew_ms < least || ahead_ms > most + slew_ms {
             return violation!(
                 "TimeFlows",

@@ -86,9 +86,9 @@ coverage! {
     hosted_led,
     /// Folders that were given back.
     hosted_released,
-    /// Messages of strangers.
+    /// Messages of hostile processes.
     hostile_messages,
-    /// Messages that a node must refuse: those of strangers and of members that it does not know yet.
+    /// Messages that a node must refuse: those of unknown senders and of members that it does not know yet.
     refused_messages,
     /// Commands proposed to a leader.
     proposals,
@@ -108,7 +108,6 @@ coverage! {
     jobs_finished,
     /// Of those, jobs that had been begun more than once.
     jobs_finished_again,
-    /// Jobs that were cancelled.
     jobs_cancelled,
     /// Jobs that were given up, because their workers were lost again and again.
     jobs_given_up,

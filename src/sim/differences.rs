@@ -16,7 +16,7 @@ use super::model::services::{Body, Command};
 use super::steps::workers::FIRST_WORD;
 use super::violation::{CheckResult, violation};
 use super::world::{SimEvent, World};
-use crate::cluster::integrity::{Findings, NodeReport, judge};
+use crate::cluster::integrity::{Findings, NodeReport, compare_reports};
 use crate::raft::{Payload, Role};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
@@ -65,7 +65,7 @@ impl World {
     }
 
     /// A node has applied a checkpoint: it reports the digest of its state.
-    pub fn tell_digest(&mut self, node: usize) -> CheckResult {
+    pub fn report_digest(&mut self, node: usize) -> CheckResult {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let digest = process.service.registry.state_digest(&[], &mut || {});
         let digests = &mut process.report.digests;
@@ -101,7 +101,7 @@ impl World {
                 report: &process.report,
             })
             .collect();
-        Some(judge(membership.voters.len(), &node_reports))
+        Some(compare_reports(membership.voters.len(), &node_reports))
     }
 
     fn compare(&mut self, node: usize) -> CheckResult {

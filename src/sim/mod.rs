@@ -6,7 +6,7 @@
 //! - `environment/`: the plan, the network and the disks.
 //! - `model/`: the state of nodes, clients, workers and transfers. `model/services.rs` runs the real services.
 //! - `steps/`: what happens, one event after another; `clocks.rs`, `stale_disks.rs` (older copies of disks),
-//!   `strangers.rs` (hostile processes) and `differences.rs` (a state that was altered) are scenarios of their own.
+//!   `hostile_processes.rs` and `differences.rs` (a state that was altered) are scenarios of their own.
 //! - `checks/`: the rules. `checks/raft_checker.rs` asserts those of consensus after every step,
 //!   `checks/client_checker.rs` what clients were promised; both keep models of their own (`checks/log_model.rs`,
 //!   `checks/kv_model.rs`, `checks/jobs_checker.rs`, `checks/delivery_checker.rs`).
@@ -21,13 +21,13 @@ mod clocks;
 pub(crate) mod coverage;
 mod differences;
 pub(crate) mod environment;
+mod hostile_processes;
 pub(crate) mod model;
 #[cfg(test)]
 mod planted_bugs;
 pub(crate) mod seeds;
 mod stale_disks;
 pub(crate) mod steps;
-mod strangers;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tuning;
@@ -50,7 +50,6 @@ use std::sync::Once;
 /// How to run a seed.
 #[derive(Clone, Copy, Default)]
 pub struct Options {
-    /// Planted bugs.
     pub bugs: Bugs,
     /// Their name in the list of planted bugs.
     pub bugs_name: Option<&'static str>,
@@ -92,11 +91,9 @@ pub struct Report {
 /// A run in which something broke.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The seed.
     pub seed: u64,
     /// When, in virtual ticks.
     pub tick: u64,
-    /// Which rule.
     pub violation: Violation,
     /// The last events, if they were kept.
     pub trace: Vec<String>,

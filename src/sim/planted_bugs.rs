@@ -46,7 +46,7 @@ fn voters(plan: &mut Plan, count: usize) {
 }
 
 /// Hostile processes that send all kinds of messages.
-fn strangers(plan: &mut Plan, _: &mut Rng) {
+fn hostile(plan: &mut Plan, _: &mut Rng) {
     (plan.hostile, plan.has_secret) = (4.0, false);
 }
 
@@ -101,7 +101,7 @@ fn slow_rounds(plan: &mut Plan, _: &mut Rng) {
     only(plan, &[]);
 }
 
-/// Jobs, whatever the seed has drawn; no client cancels them.
+/// Jobs, regardless of what the seed has drawn; no client cancels them.
 fn jobs(plan: &mut Plan, rng: &mut Rng) {
     let drawn = plan.jobs.take().unwrap_or_else(|| JobsPlan::draw(rng, plan));
     plan.jobs = Some(JobsPlan { share: 0.6, cancels: 0.0, ..drawn });
@@ -130,7 +130,7 @@ fn false_alarms(plan: &mut Plan, rng: &mut Rng) {
     }
 }
 
-/// The database, whatever the seed has drawn.
+/// The database, regardless of what the seed has drawn.
 fn database(plan: &mut Plan, _: &mut Rng) {
     voters(plan, 3);
     (plan.sql, plan.jobs, plan.clients) = (0.7, None, 4);
@@ -213,8 +213,8 @@ const ALL: &[Planted] = &[
     planted("nobody_is_gone", 2_000, jobs, |f| f.host.nobody_is_gone = true),
     planted("stuck_are_not_gone", 2_000, jobs, |f| f.host.stuck_are_not_gone = true),
     planted("joins_without_a_read", 2_000, jobs, |f| f.host.joins_without_a_read = true),
-    planted("hears_strangers", 200, strangers, |f| f.raft.hears_strangers = true),
-    planted("terms_wrap", 200, strangers, |f| f.raft.terms_wrap = true),
+    planted("hears_unknown_senders", 200, hostile, |f| f.raft.hears_unknown_senders = true),
+    planted("terms_wrap", 200, hostile, |f| f.raft.terms_wrap = true),
     planted("worker_keeps_identity", 2_000, jobs, |f| f.host.worker_keeps_identity = true),
     planted("failed_sandbox_is_a_result", 2_000, jobs, |f| f.host.failed_sandbox_is_a_result = true),
     planted("ends_are_told_once", 2_000, jobs, |f| f.host.ends_are_told_once = true),

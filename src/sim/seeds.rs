@@ -12,7 +12,7 @@ type Regression = (u64, &'static str);
 pub const REGRESSIONS: [(Option<Tuning>, &[Regression]); 3] = [
     (Some(tuning::WITHOUT_JOBS), OLDEST),
     // What each of these showed is also built on purpose, in `sim::tests`.
-    (Some(tuning::WITHOUT_STRANGERS), OLDER_THAN_STRANGERS),
+    (Some(tuning::WITHOUT_HOSTILE), OLDER_THAN_HOSTILE),
     (None, AS_DRAWN),
 ];
 
@@ -26,19 +26,19 @@ const OLDEST: &[Regression] = &[
     (21995, "a follower behind the compacted log, just after a snapshot, was never sent the last entry (raft)"),
 ];
 
-const OLDER_THAN_STRANGERS: &[Regression] = &[
+const OLDER_THAN_HOSTILE: &[Regression] = &[
     (807516, "a worker with a hung disk was declared gone only after everything else had settled (checker)"),
     (811838, "an idle leader's hung disk was held against it, though nobody had asked it to write (checker)"),
     (10006430, "the term of a node that was removed and did not know counted (checker)"),
 ];
 
 const AS_DRAWN: &[Regression] = &[
-    (10115394, "gossip of the identity that a number had before drove the leader's out of a newcomer's ears (raft)"),
+    (10115394, "gossip of the identity that a number had before drove the leader's out of a new node's ears (raft)"),
     (10034542, "an entry counted as committed in terms before its commit (checker)"),
     (10041147, "the same"),
     (10038549, "a learner whose vote a candidate needed held the newest log and could not campaign (raft)"),
     (10042090, "the same"),
-    (10126926, "a node that had started again no longer heard a newcomer that it had voted for (raft)"),
+    (10126926, "a node that had started again no longer heard a new node that it had voted for (raft)"),
     (10148590, "a worker that had just joined was declared gone for what its log had lacked before (jobs)"),
     (10151035, "a node did not call the address of a member that had been replaced (checker)"),
     (10085218, "a client asked by chance only nodes that take a question and never answer (checker)"),
@@ -48,7 +48,7 @@ const AS_DRAWN: &[Regression] = &[
         10132851,
         "what a leader of the past had proposed was to be answered, though nobody wrote as much again (checker)",
     ),
-    (10044328, "nodes were to hear a leader of whom only a newcomer that knew nobody could have told (checker)"),
+    (10044328, "nodes were to hear a leader of whom only a new node that knew nobody could have told (checker)"),
     (10115537, "a node was to hear a leader whom nobody that it knows could name (checker)"),
 ];
 

@@ -3,7 +3,7 @@
 //!
 //! Such a disk lacks votes and acknowledgements that its node has given. Only other nodes can detect that, so every
 //! process remembers the promises of others that it receives (`raft/state/promise.rs`), and a starting node is compared
-//! with all that is remembered. A disk that has less than that is replaced by a new identity, like a lost one; hence
+//! with all that is remembered. A disk that has less than that is replaced by a new identity, like a lost one; so
 //! this fault asks [`World::can_spare`] first. A disk that was not restored from a copy must never have less, whatever
 //! else has happened to it.
 //!

@@ -4,7 +4,7 @@
 //! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs:
 //! `planted_bugs.rs`.
 
-use super::environment::plan::{self, Broken};
+use super::environment::plan::{self, DiskFailure};
 use super::planted_bugs as planted;
 use super::*;
 use crate::types::Ticks;
@@ -86,7 +86,7 @@ const IDLE_WITH_HUNG_DISK: Tuning = Tuning {
     change: |plan, rng| {
         quiet(plan);
         (tuning::WITHOUT_JOBS.change)(plan, rng);
-        plan.broken = Some(vec![Some(Broken::HungDisk)]);
+        plan.broken = Some(vec![Some(DiskFailure::HungDisk)]);
     },
 };
 
@@ -109,7 +109,7 @@ const WRITES_TO_HUNG_DISK: Tuning = Tuning {
 };
 
 #[test]
-fn a_leader_whose_disk_hangs_must_not_stay_once_somebody_writes() {
+fn a_leader_with_a_hung_disk_must_step_down_once_there_are_writes() {
     let options = Options { tuning: Some(WRITES_TO_HUNG_DISK), ..Options::default() };
     for seed in 0..5 {
         let failure = run(seed, &options).expect_err("it never steps down");
@@ -154,7 +154,7 @@ const WORKER_WITH_HUNG_DISK: Tuning = Tuning {
         jobs.fail_after_ticks = Ticks(6 * plan.election_us() / plan::TICK_US);
         (jobs.ready_us, jobs.again_us) = (1_000, 3_000);
         plan.jobs = Some(jobs);
-        plan.broken = Some(vec![None, Some(Broken::HungDisk), Some(Broken::Down)]);
+        plan.broken = Some(vec![None, Some(DiskFailure::HungDisk), Some(DiskFailure::Down)]);
     },
 };
 
@@ -212,7 +212,7 @@ fn one_seed_is_one_run() {
 }
 
 #[test]
-fn a_failure_says_how_to_see_it_again() {
+fn a_failure_prints_how_to_replay_it() {
     let options = Options {
         bugs: Bugs { host: HostBugs { synced_before_sync: true, ..HostBugs::default() }, ..Bugs::default() },
         bugs_name: Some("synced_before_sync"),

@@ -10,7 +10,6 @@ use fastrand::Rng;
 pub struct Tuning {
     /// What `phalanx sim replay --plan` or, for those of single tests, `PHALANX_PLAN` calls it.
     pub name: &'static str,
-    /// The change.
     pub change: fn(&mut Plan, &mut Rng),
 }
 
@@ -20,13 +19,13 @@ pub const WITHOUT_JOBS: Tuning = Tuning {
     name: "without-jobs",
     change: |plan, rng| {
         (plan.jobs, plan.sql) = (None, 0.0);
-        (WITHOUT_STRANGERS.change)(plan, rng);
+        (WITHOUT_HOSTILE.change)(plan, rng);
     },
 };
 
 /// Without hostile processes, and with a secret.
-pub const WITHOUT_STRANGERS: Tuning =
-    Tuning { name: "without-strangers", change: |plan, _| (plan.hostile, plan.has_secret) = (0.0, true) };
+pub const WITHOUT_HOSTILE: Tuning =
+    Tuning { name: "without-hostile", change: |plan, _| (plan.hostile, plan.has_secret) = (0.0, true) };
 
 /// Nodes of one host that are killed until one is left, which hosts the voters of the dead.
 pub const TAKEOVER: Tuning = Tuning {
@@ -41,4 +40,4 @@ pub const TAKEOVER: Tuning = Tuning {
 };
 
 /// Those of the command line.
-pub const ALL: [Tuning; 3] = [WITHOUT_JOBS, WITHOUT_STRANGERS, TAKEOVER];
+pub const ALL: [Tuning; 3] = [WITHOUT_JOBS, WITHOUT_HOSTILE, TAKEOVER];

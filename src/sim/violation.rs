@@ -5,7 +5,6 @@ use crate::services::sessions::Tag;
 /// A rule that was broken, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Name of the rule.
     pub rule: &'static str,
     /// What happened, for a person.
     pub what: String,
@@ -50,7 +49,6 @@ impl Hash {
         }
     }
 
-    /// The value.
     pub fn end(self) -> u64 {
         self.0
     }

@@ -31,81 +31,177 @@ use uuid::Uuid;
 /// What travels between nodes.
 #[derive(Clone, Debug)]
 pub enum Packet {
-    /// Raft's own.
     Raft(Message),
     /// A command for the leader, from the host of another node.
-    Forward { life: u64, token: u64, command: Arc<[u8]> },
+    Forward {
+        life: u64,
+        token: u64,
+        command: Arc<[u8]>,
+    },
     /// Its answer.
-    Forwarded { life: u64, token: u64, result: ClientResult },
+    Forwarded {
+        life: u64,
+        token: u64,
+        result: ClientResult,
+    },
 }
 
-/// An event.
 #[derive(Debug)]
 pub enum SimEvent {
-    /// A node's tick.
-    Tick { node: usize, life: u64 },
+    Tick {
+        node: usize,
+        life: u64,
+    },
     /// A packet arrives.
-    Packet { from: usize, to: usize, packet: Box<Packet> },
+    Packet {
+        from: usize,
+        to: usize,
+        packet: Box<Packet>,
+    },
     /// A disk has done what it was doing.
-    DiskDone { node: usize, life: u64 },
+    DiskDone {
+        node: usize,
+        life: u64,
+    },
     /// Committed entries reach the service.
-    Apply { node: usize, life: u64 },
+    Apply {
+        node: usize,
+        life: u64,
+    },
     /// A node's worker checks its assigned jobs.
-    Work { node: usize, life: u64 },
+    Work {
+        node: usize,
+        life: u64,
+    },
     /// A program ends.
-    Ended { node: usize, life: u64, job: JobId, attempt: u32 },
+    Ended {
+        node: usize,
+        life: u64,
+        job: JobId,
+        attempt: u32,
+    },
     /// A snapshot of the own service is written.
-    Save { node: usize, life: u64, meta: Box<crate::raft::SnapshotMeta>, bytes: Vec<u8> },
+    Save {
+        node: usize,
+        life: u64,
+        meta: Box<crate::raft::SnapshotMeta>,
+        bytes: Vec<u8>,
+    },
     /// A piece of a snapshot arrives.
-    Chunk { transfer: u64 },
+    Chunk {
+        transfer: u64,
+    },
     /// The sender learns how streaming ended.
-    Sent { node: usize, life: u64, to: NodeId, ok: bool },
+    Sent {
+        node: usize,
+        life: u64,
+        to: NodeId,
+        ok: bool,
+    },
     /// A received snapshot is durable.
-    Received { node: usize, life: u64, transfer: u64 },
+    Received {
+        node: usize,
+        life: u64,
+        transfer: u64,
+    },
     /// A process starts.
-    Start { node: usize },
+    Start {
+        node: usize,
+    },
     /// A paused process continues.
-    Thaw { node: usize },
+    Thaw {
+        node: usize,
+    },
     /// The next crash of a crash loop.
-    Doom { node: usize, life: u64 },
+    Doom {
+        node: usize,
+        life: u64,
+    },
     /// A node is notified about a link.
-    Link { node: usize, life: u64, about: usize, is_up: bool },
+    Link {
+        node: usize,
+        life: u64,
+        about: usize,
+        is_up: bool,
+    },
     /// Strike with a fault, and again later.
-    Fault { at: usize },
+    Fault {
+        at: usize,
+    },
     /// Nodes stop in order.
     Departures,
     /// A node says that it stops.
-    Goodbye { node: usize, life: u64 },
+    Goodbye {
+        node: usize,
+        life: u64,
+    },
     /// It ends.
-    Depart { node: usize, life: u64 },
+    Depart {
+        node: usize,
+        life: u64,
+    },
     /// Mend the network.
     Mend,
     /// A disk is well again.
-    DiskWell { node: usize },
+    DiskWell {
+        node: usize,
+    },
     /// A client does something next.
-    Wake { client: usize },
+    Wake {
+        client: usize,
+    },
     /// A client's request arrives at a node.
-    Request { client: usize, attempt: u64, node: usize },
-    /// A client has its answer.
-    Reply { client: usize, attempt: u64, result: ClientResult },
+    Request {
+        client: usize,
+        attempt: u64,
+        node: usize,
+    },
+    Reply {
+        client: usize,
+        attempt: u64,
+        result: ClientResult,
+    },
     /// A client has waited long enough for an attempt.
-    Deadline { client: usize, attempt: u64 },
+    Deadline {
+        client: usize,
+        attempt: u64,
+    },
     /// The membership driver acts.
     Driver,
     /// All nodes but one die.
     LastStanding,
     /// A process dies.
-    Kill { node: usize, down_us: u64 },
+    Kill {
+        node: usize,
+        down_us: u64,
+    },
     /// A node considers hosting the voters of dead processes.
-    Takeover { node: usize, life: u64 },
+    Takeover {
+        node: usize,
+        life: u64,
+    },
     /// A tick of the voters that a node hosts.
-    HostedTick { node: usize, life: u64 },
+    HostedTick {
+        node: usize,
+        life: u64,
+    },
     /// A message reaches a voter that the node hosts.
-    ToHosted { node: usize, life: u64, message: Box<Message> },
+    ToHosted {
+        node: usize,
+        life: u64,
+        message: Box<Message>,
+    },
     /// A message of a voter that the node hosts.
-    FromHosted { node: usize, life: u64, message: Box<Message> },
+    FromHosted {
+        node: usize,
+        life: u64,
+        message: Box<Message>,
+    },
     /// A node receives gossip.
-    Gossip { node: usize, life: u64 },
+    Gossip {
+        node: usize,
+        life: u64,
+    },
     /// A hostile process sends a message.
     Hostile,
     /// A state is altered without a log entry.
@@ -123,11 +219,8 @@ const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
 const OLD_PACKETS_MAX: usize = 400;
 
-/// The world.
 pub struct World {
-    /// What this seed chose.
     pub plan: Plan,
-    /// Planted bugs.
     pub bugs: Bugs,
     /// The source of random numbers.
     pub rng: Rng,
@@ -143,9 +236,7 @@ pub struct World {
     next_sequence: u64,
     /// Nodes; node `i` has the number `i + 1`.
     pub hosts: Vec<Host>,
-    /// Links.
     pub net: Network,
-    /// Old packets.
     pub old_packets: VecDeque<(usize, usize, Packet)>,
     /// Snapshots on their way.
     pub transfers: Transfers,
@@ -153,15 +244,12 @@ pub struct World {
     pub raft_checker: RaftChecker,
     /// The checker of what clients see.
     pub client_checker: ClientChecker,
-    /// Clients.
     pub clients: Vec<Client>,
     /// How often things happened.
     pub coverage: Coverage,
-    /// Faults have stopped.
     pub in_liveness_phase: bool,
     /// State of the liveness phase.
     pub liveness: LivenessPhase,
-    /// The run is over.
     pub is_over: bool,
     /// Number of commands of workers and leaders so far.
     pub words: u64,
@@ -189,9 +277,9 @@ impl World {
         plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
         // Likewise for older copies of disks, and hostile processes.
         plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
-        let mut strangers = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *pick(&mut strangers, &[0.0, 0.0, 0.5, 2.0]);
-        plan.has_secret = strangers.bool();
+        let mut hostile = Rng::with_seed(seed.rotate_left(48));
+        plan.hostile = *pick(&mut hostile, &[0.0, 0.0, 0.5, 2.0]);
+        plan.has_secret = hostile.bool();
         // Likewise for nodes that stop in order.
         let mut departing = Rng::with_seed(seed.rotate_left(24));
         let often = departing.u64(6..=20) * plan.election_us();
@@ -337,7 +425,7 @@ impl World {
             self.dispatch(what)?;
         }
         self.coverage += self.client_checker.jobs_checker.seen;
-        self.client_checker.judge_history()
+        self.client_checker.check_client_history()
     }
 
     /// The paused node that an event belongs to: then the event waits.
@@ -381,7 +469,7 @@ impl World {
                     let delay = self.hosts[node].tick_us;
                     self.after(delay, SimEvent::Tick { node, life });
                     self.send_promise(node);
-                    self.tell_time(node);
+                    self.send_log_time(node);
                     self.step(node, Input::Tick)?;
                     self.maybe_check_workers(node)?;
                 }
@@ -468,7 +556,7 @@ impl World {
             SimEvent::Alter => self.on_alter(),
             SimEvent::Checkpoint => self.on_checkpoint(),
             SimEvent::LivenessPhase => self.on_liveness_phase(),
-            SimEvent::Look => self.on_look(),
+            SimEvent::Look => self.on_progress_check(),
         }
     }
 
@@ -527,7 +615,7 @@ impl World {
                 if self.hosts[to].life == life {
                     let process = self.hosts[to].process.as_mut().expect("checked above");
                     if let Some(ask) = process.asks.remove(&token) {
-                        return self.tell(to, ask, result);
+                        return self.deliver_result(to, ask, result);
                     }
                 }
                 Ok(())

@@ -12,11 +12,9 @@ pub enum StoreError {
     #[error("damaged file {} at byte {offset}: {why}; `phalanx node --id {} --rejoin` discards this node's state and \
         joins again", .file.display(), advice(.node))]
     Damaged {
-        /// The file.
         file: PathBuf,
         /// Offset of the first bad byte, or of the record that contains it.
         offset: u64,
-        /// What is wrong.
         why: String,
         /// Node that owns the data, if known.
         node: Option<NodeId>,
@@ -24,7 +22,6 @@ pub enum StoreError {
     /// The file was written by another version of Phalanx.
     #[error("{} has format {found:?}, but this program reads only {expected:?}", .file.display())]
     Version {
-        /// The file.
         file: PathBuf,
         /// The format name at its beginning.
         found: String,
@@ -48,7 +45,6 @@ pub enum StoreError {
     /// Another process uses this folder.
     #[error("{} is in use by another phalanx process{}", .dir.display(), .process.map_or(String::new(), |pid| format!(" (pid {pid})")))]
     Locked {
-        /// The folder.
         dir: PathBuf,
         /// Its process id, if it could be read from the lock file.
         process: Option<u32>,
@@ -58,12 +54,7 @@ pub enum StoreError {
         "cannot open {}: {source}; it belongs to another user: start all nodes of a host as the same user, or give \
          this one its own data_dir", .dir.display()
     )]
-    OtherUser {
-        /// The folder.
-        dir: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    OtherUser { dir: PathBuf, source: io::Error },
     /// The folder, its lock or its log is no longer the one that this process opened: a restart would not find what is
     /// written now.
     #[error(
@@ -84,24 +75,18 @@ pub enum StoreError {
     Io {
         /// The operation, as a verb phrase: "write to PATH".
         doing: String,
-        /// The system's error.
         source: io::Error,
     },
     /// An earlier write or sync failed; the content of the disk is unknown, so nothing is written any more.
     #[error("the disk failed earlier ({why}); restart the node when the disk works again")]
-    Poisoned {
-        /// The first error.
-        why: String,
-    },
+    Poisoned { why: String },
     /// A received snapshot is invalid (gap, too long, wrong length); the receiver starts the transfer again.
     #[error("snapshot transfer broken: {0}")]
     Transfer(String),
     /// `identity.json` cannot be parsed.
     #[error("{} is not readable: {why}; restore it, or, while a majority of the other voters runs, `phalanx node --id {} --rejoin` starts over as a new identity", .file.display(), advice(.node))]
     Identity {
-        /// The file.
         file: PathBuf,
-        /// What is wrong.
         why: String,
         /// Node that owns the data, if known.
         node: Option<NodeId>,
@@ -109,7 +94,6 @@ pub enum StoreError {
     /// The folder is named after one node and contains the data of another one.
     #[error("{} is the folder of node {}, not of node {}, as its identity.json says; {advice}", .dir.display(), .owner.0, .node.0)]
     ForeignFolder {
-        /// The folder.
         dir: PathBuf,
         /// Node that owns the data.
         owner: NodeId,
@@ -119,11 +103,9 @@ pub enum StoreError {
         advice: String,
     },
     /// The folder contains a log, but no identity or no cluster.
-    #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a newcomer; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
+    #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a new node; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
     IdentityLost {
-        /// The node's folder.
         dir: PathBuf,
-        /// What is wrong.
         why: &'static str,
         /// Node that owns the data, if known.
         node: Option<NodeId>,

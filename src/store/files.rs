@@ -34,7 +34,6 @@ pub trait Files: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Renames a file atomically; replaces an existing file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Returns the names in a folder, sorted; `NotFound` if there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -62,7 +61,7 @@ pub trait File: Send {
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
 }
 
-/// Bytes that [`remove_gently`] frees in one step.
+/// Bytes that [`remove_in_steps`] frees in one step.
 const FREE_STEP_BYTES: u64 = 2 << 20;
 
 /// Removes a large file in steps, calling `pause` in between. Some file systems delay every sync of the disk while they
@@ -73,7 +72,7 @@ const FREE_STEP_BYTES: u64 = 2 << 20;
 ///
 /// # Errors
 /// Returns the disk's error.
-pub fn remove_gently(
+pub fn remove_in_steps(
     files: &dyn Files,
     path: &Path,
     shrunk: &Path,
@@ -120,7 +119,7 @@ pub fn shared_mode() -> u32 {
     SHARED_MODE.get().copied().unwrap_or(0o644)
 }
 
-/// Creates a folder and its parents with mode 700, whatever the umask. A dangling link is left as it is: the disk that
+/// Creates a folder and its parents with mode 700, regardless of the umask. A dangling link is left as it is: the disk that
 /// it points to may not be mounted.
 ///
 /// # Errors
@@ -196,7 +195,7 @@ fn narrow_below(dir: &Path, has_folders: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file of the node. A pipe or device is refused: opening or reading it could block for ever, or never end.
+/// Opens a file of the node. A pipe or device is refused: opening or reading it could block forever, or never end.
 ///
 /// # Errors
 /// Returns the system's error, or an error if it is not a regular file.
@@ -223,7 +222,6 @@ fn when_there_is_room<T>(open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// The machine's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFiles;
 
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_at_once() {
+    fn files_that_are_not_regular_are_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let (pipe, zero) = (dir.path().join("pipe"), dir.path().join("zero"));
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -369,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_makes_is_for_nobody_else() {
+    fn files_of_a_node_are_private() {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().join("data/node-1");
         RealFiles.create_dir(&dir.join("wal")).unwrap();
@@ -399,16 +397,16 @@ mod tests {
     #[test]
     fn an_older_wider_folder_is_narrowed_with_all_that_is_the_nodes_own() {
         let data = tempfile::tempdir().unwrap();
-        let (dir, stranger) = (data.path().join("node-1"), data.path().join("stranger"));
+        let (dir, foreign) = (data.path().join("node-1"), data.path().join("foreign"));
         for folder in ["wal", "jobs/7"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
         }
-        let files = [stranger.clone(), dir.join("node.json"), dir.join("wal/0.wal"), dir.join("jobs/7/main.sh")];
+        let files = [foreign.clone(), dir.join("node.json"), dir.join("wal/0.wal"), dir.join("jobs/7/main.sh")];
         for file in &files {
             fs::write(file, "").unwrap();
             fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        std::os::unix::fs::symlink(&stranger, dir.join("link")).unwrap();
+        std::os::unix::fs::symlink(&foreign, dir.join("link")).unwrap();
         for folder in [&dir, &dir.join("wal"), &dir.join("jobs")] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         }

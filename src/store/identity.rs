@@ -38,7 +38,6 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 pub struct StoredIdentity {
     /// The cluster that the data belongs to; `None` until the node has joined or bootstrapped one.
     pub cluster: Option<Uuid>,
-    /// The node's number.
     pub id: NodeId,
     /// Random; drawn when the folder was created, and again when its state was discarded.
     pub uuid: Uuid,
@@ -124,11 +123,11 @@ fn foreign(files: &dyn Files, dir: &Path, me: &StoredIdentity, node: NodeId) -> 
     let advice = match (&own[..], is_home_taken) {
         ([], true) => format!(
             "{home} is node {owner}'s as well, so this is a copy of it or from another cluster: move it away; without a folder \
-             node {number} starts as a newcomer"
+             node {number} starts as a new node"
         ),
         ([], false) => format!(
             "rename it to {home}; node {number}'s own folder does not lie beside it: put that in its place, or node {number} starts as \
-             a newcomer"
+             a new node"
         ),
         (own, true) => {
             let own = own.join(" or ");
@@ -273,7 +272,6 @@ fn finish_discard(files: &dyn Files, dir: &Path, me: &mut StoredIdentity) -> Res
 #[derive(Debug)]
 pub struct FolderLock {
     dir: PathBuf,
-    /// The open folder.
     folder: std::fs::File,
     /// The open lock file; the system releases the lock when it is closed, however the process ends.
     file: std::fs::File,
@@ -291,7 +289,7 @@ impl FolderLock {
 
 /// Does the same as [`lock`], but retries for [`LOCK_PATIENCE`]: a killed process keeps its lock until the kernel has
 /// freed its memory.
-pub fn lock_patiently(dir: &Path) -> Result<FolderLock, StoreError> {
+pub fn lock_with_retries(dir: &Path) -> Result<FolderLock, StoreError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match lock(dir) {
@@ -394,7 +392,7 @@ mod tests {
                 &swapped[1..],
                 vec![beside, "data/node-2: stop the nodes", "this one to data/node-2", "that one to data/node-1"],
             ),
-            (&[("node-2", 2)], vec!["data/node-2 is node 2's as well", "move it away", "node 1 starts as a newcomer"]),
+            (&[("node-2", 2)], vec!["data/node-2 is node 2's as well", "move it away", "node 1 starts as a new node"]),
             (&[("node-2", 2), ("old", 1)], vec![beside, "data/old: move this one away", "that one to data/node-1"]),
             (&[], vec!["rename it to data/node-2", "node 1's own folder does not lie beside it"]),
         ] {

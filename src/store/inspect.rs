@@ -15,20 +15,17 @@ use std::sync::Arc;
 
 /// One record with its position.
 pub struct InspectedRecord<'a> {
-    /// Path of the segment.
     pub file: &'a Path,
     /// Offset of its frame.
     pub offset: usize,
     /// Its position in the log.
     pub at: Position,
-    /// The decoded record.
     pub record: &'a Record,
 }
 
 /// Content of a node's folder.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Number of log segments.
     pub segments: usize,
     /// Number of readable records of all kinds.
     pub records: u64,

@@ -15,10 +15,9 @@ use uuid::Uuid;
 const FILE_NAME: &str = "integrity.json";
 const TEMPORARY_NAME: &str = "integrity.json.tmp";
 
-/// What was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum FindingKind {
     /// This node's state differs from the majority's.
     Corrupt,
     /// No majority of the voters has the same state.
@@ -30,15 +29,14 @@ pub enum Kind {
 pub struct IntegrityRecord {
     /// Uuid of the node; a record with another uuid is about a discarded state.
     pub uuid: Uuid,
-    /// What was detected.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// Index of the checkpoint.
     pub index: Index,
     /// Numbers of the parts of the state that differ.
     pub parts: Vec<u8>,
 }
 
-/// Reads the record of this identity. A file that cannot be parsed counts as [`Kind::Corrupt`].
+/// Reads the record of this identity. A file that cannot be parsed counts as [`FindingKind::Corrupt`].
 ///
 /// # Errors
 /// Returns an error if the file cannot be read.
@@ -49,7 +47,7 @@ pub fn load(files: &dyn Files, dir: &Path, uuid: Uuid) -> Result<Option<Integrit
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(StoreError::io("read", &path, e)),
     };
-    let unread = || IntegrityRecord { uuid, kind: Kind::Corrupt, index: Index(0), parts: Vec::new() };
+    let unread = || IntegrityRecord { uuid, kind: FindingKind::Corrupt, index: Index(0), parts: Vec::new() };
     let record: IntegrityRecord = serde_json::from_slice(&bytes).unwrap_or_else(|_| unread());
     Ok(Some(record).filter(|record| record.uuid == uuid))
 }
@@ -87,12 +85,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), None);
-        let record = IntegrityRecord { uuid: one, kind: Kind::Corrupt, index: Index(7), parts: vec![2, 4] };
+        let record = IntegrityRecord { uuid: one, kind: FindingKind::Corrupt, index: Index(7), parts: vec![2, 4] };
         save(&RealFiles, dir.path(), Some(&record)).unwrap();
         assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), Some(record));
         assert_eq!(load(&RealFiles, dir.path(), other).unwrap(), None);
         std::fs::write(dir.path().join(FILE_NAME), b"{").unwrap();
-        assert_eq!(load(&RealFiles, dir.path(), one).unwrap().map(|record| record.kind), Some(Kind::Corrupt));
+        assert_eq!(load(&RealFiles, dir.path(), one).unwrap().map(|record| record.kind), Some(FindingKind::Corrupt));
         save(&RealFiles, dir.path(), None).unwrap();
         save(&RealFiles, dir.path(), None).unwrap();
         assert_eq!(load(&RealFiles, dir.path(), one).unwrap(), None);

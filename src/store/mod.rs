@@ -48,7 +48,6 @@ pub const WAL_DIR: &str = "wal";
 /// Folder of the snapshots below a node's folder.
 pub const SNAPSHOTS_DIR: &str = "snapshots";
 
-/// Options of a store.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Node that owns the data, for error messages; `None`: derived from the folder's name (`node-3`).

@@ -10,7 +10,7 @@
 //! (`store/wal/writer.rs`).
 
 use super::error::StoreError;
-use super::files::remove_gently;
+use super::files::remove_in_steps;
 use super::{File, Files, Options, Poison};
 use crate::raft::SnapshotMeta;
 use crate::types::{Index, NodeId, Term};
@@ -181,7 +181,7 @@ impl Snapshots {
         let old: Vec<_> = self.list()?.into_iter().filter(|(i, _)| *i < index).collect();
         for (index, term) in &old {
             let path = self.dir.join(name_of(*index, *term, "snap"));
-            remove_gently(&*self.files, &path, &self.dir.join("gone.tmp"), || self.readers.is_empty(), pause)?;
+            remove_in_steps(&*self.files, &path, &self.dir.join("gone.tmp"), || self.readers.is_empty(), pause)?;
         }
         if old.is_empty() { Ok(()) } else { self.sync_dir() }
     }

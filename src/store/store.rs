@@ -6,7 +6,7 @@
 //! Not here: the log's own recovery (`store/wal/writer.rs`), threads (`node/`).
 
 use super::error::StoreError;
-use super::files::remove_gently;
+use super::files::remove_in_steps;
 use super::wal::record::Record;
 use super::wal::recover::{self, Torn};
 use super::wal::replay::Replay;
@@ -38,7 +38,7 @@ impl CutJob {
         let shrunk = |path: &Path| path.with_file_name(writer::SHRUNK_NAME);
         let mut segments = self.segments.iter();
         segments
-            .try_for_each(|path| remove_gently(&*self.files, path, &shrunk(path), || true, pause))
+            .try_for_each(|path| remove_in_steps(&*self.files, path, &shrunk(path), || true, pause))
             .and_then(|()| self.snapshots.remove_before(self.index, pause))
             .inspect_err(|e| poison.set(e))
     }

@@ -279,7 +279,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_proof_covers_everything_that_was_said() {
+    fn the_proof_covers_the_whole_exchange() {
         let from = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
         let (addresses, opening, purpose) = (Addresses::default(), vec![1; 16], Purpose::Peer);
         let hello = Hello { protocol: PROTOCOL, cluster: None, from, addresses, opening, purpose };

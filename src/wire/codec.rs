@@ -1,12 +1,12 @@
 //! Frames on a byte stream: length, checksum, postcard; and a tag where the nodes share a secret (`authentication.rs`).
 //!
-//! Whatever arrives is from outside: a bad length, checksum, tag or encoding is an error that costs the connection,
+//! All input is from outside: a bad length, checksum, tag or encoding is an error that costs the connection,
 //! never a panic, and nothing is allocated from a declared length beyond the limit. Frames to send may contain data
 //! from outside: one that would be too large is an error, too.
 //! Not here: what a frame means (`node/`), the handshake (`handshake.rs`).
 
 use super::authentication::FrameTags;
-use super::{Difference, Frame};
+use super::{Frame, Mismatch};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::types::Identity;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The socket failed, closed or was too slow.
-    #[error("{}", said(.0))]
+    #[error("{}", describe_io_error(.0))]
     Io(#[from] io::Error),
     /// A frame declares more bytes than allowed here.
     #[error("frame of {len} bytes, at most {max} allowed")]
@@ -46,25 +46,19 @@ pub enum WireError {
     #[error("rejected, unproved: {0}")]
     Unproved(String),
     /// The two nodes cannot be in one cluster. Nothing of it is proved.
-    #[error("{}", .what.in_words())]
+    #[error("{what}")]
     Differs {
-        /// What differs.
-        what: Difference,
+        what: Mismatch,
         /// The cluster that the other node's data belongs to, as it says.
         cluster: Option<Uuid>,
     },
     /// Another node answers than the one that was called. If there is a secret, that node has proved that it knows it.
     #[error("rejected: {who:?} answers")]
-    Other {
-        /// Who answers.
-        who: Identity,
-        /// Its cluster.
-        cluster: Option<Uuid>,
-    },
+    Other { who: Identity, cluster: Option<Uuid> },
 }
 
 /// Text of an error: for a timeout of a socket, the system's text is "resource temporarily unavailable".
-fn said(e: &io::Error) -> String {
+fn describe_io_error(e: &io::Error) -> String {
     if e.kind() == io::ErrorKind::WouldBlock { "timed out".into() } else { e.to_string() }
 }
 
@@ -232,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_whose_time_is_up_says_so() {
+    fn a_socket_timeout_is_reported_as_such() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let mut silent = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         silent.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();

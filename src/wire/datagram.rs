@@ -48,7 +48,7 @@ impl ConnectionId {
 
 impl fmt::Debug for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without a secret whoever knows it may send in the dialer's name.
+        // Without a secret any process that knows it may send in the dialer's name.
         f.write_str("ConnectionId(********)")
     }
 }
@@ -81,7 +81,6 @@ pub struct Ack {
     pub beyond: u64,
 }
 
-/// What a datagram says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
     /// The sender has seen that packets are lost between the two: the other side should send datagrams, too.

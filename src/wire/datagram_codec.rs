@@ -3,7 +3,7 @@
 //! a key of this connection and direction. Without a secret the id, which is random, shows that the sender did the
 //! handshake.
 //!
-//! Whatever arrives is from outside: an error is counted and the datagram dropped.
+//! All input is from outside: an error is counted and the datagram dropped.
 //! Not here: what a datagram says (`datagram.rs`).
 
 use super::authentication::{DatagramTags, TAG_BYTES};
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_cut_or_made_up_is_refused() {
+    fn altered_truncated_and_forged_datagrams_are_refused() {
         for (key, has_secret) in keys().iter().zip([false, true]) {
             let bytes = key.encode(7, &full(key.connection));
             for bit in 0..bytes.len() * 8 {

@@ -6,14 +6,14 @@
 //! then does the acceptor send what it remembers of the dialer. The proof covers all bytes of the handshake, and every
 //! later frame has a tag (`authentication.rs`), so that no third party can take over the connection.
 //!
-//! The whole handshake has one deadline, whatever the pace of its bytes, and until it is over a frame
+//! The whole handshake has one deadline, regardless of the pace of its bytes, and until it is over a frame
 //! may hold 4 KiB at most. A dialer with another cluster, protocol or secret is rejected with a reason of one sentence.
 //! Not here: what follows (`node/peer/acceptor.rs`).
 
 use super::authentication::{ConnectionTags, Key, Side, Transcript};
 use super::codec::{WireError, read_frame, read_tagged, write_frame, write_tagged};
 use super::datagram::ConnectionId;
-use super::{Difference, Frame, Hello, PROTOCOL, Purpose};
+use super::{Frame, Hello, Mismatch, PROTOCOL, Purpose};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::raft::Promise;
 use crate::types::Identity;
@@ -56,9 +56,7 @@ impl Read for DeadlineReader<'_> {
 /// How an acceptor answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HelloReply {
-    /// Who it is.
     pub who: Identity,
-    /// Its cluster.
     pub cluster: Option<Uuid>,
     /// What it remembers of the dialer's promises.
     pub remembered: Promise,
@@ -101,8 +99,8 @@ pub fn dial(
         };
         let secrets = Transcript { nonce, hello: &hello, who, cluster }.secrets(key);
         if !secrets.is_proof(Side::Acceptor, &proof) {
-            write_frame(&mut to, &Frame::Reject { why: Difference::Secret.in_words() })?;
-            return Err(WireError::Differs { what: Difference::Secret, cluster });
+            write_frame(&mut to, &Frame::Reject { why: Mismatch::Secret.to_string() })?;
+            return Err(WireError::Differs { what: Mismatch::Secret, cluster });
         }
         is_intended(intended, who, cluster)?;
         write_frame(&mut to, &Frame::DialerProof { proof: secrets.proof(Side::Dialer) })?;
@@ -166,23 +164,23 @@ pub fn accept(
     };
     let mut tags = ConnectionTags::default();
     if hello.protocol != PROTOCOL {
-        let why = Difference::Protocol(hello.protocol).in_words();
+        let why = Mismatch::Protocol(hello.protocol).to_string();
         if hello.protocol < DIFFERS_SINCE {
             return reject(stream, &mut tags, why);
         }
-        write_frame(&mut to, &Frame::Differs { what: Difference::Protocol(PROTOCOL), cluster })?;
+        write_frame(&mut to, &Frame::Differs { what: Mismatch::Protocol(PROTOCOL), cluster })?;
         return Err(WireError::Rejected(why));
     }
     if hello.opening.is_empty() != key.is_none() {
-        write_frame(&mut to, &Frame::Differs { what: Difference::Secret, cluster })?;
-        return Err(WireError::Rejected(Difference::Secret.in_words()));
+        write_frame(&mut to, &Frame::Differs { what: Mismatch::Secret, cluster })?;
+        return Err(WireError::Rejected(Mismatch::Secret.to_string()));
     }
     if let Some(key) = key {
         let secrets = Transcript { nonce, hello: &hello, who: me, cluster }.secrets(key);
         write_frame(&mut to, &Frame::AcceptorProof { who: me, cluster, proof: secrets.proof(Side::Acceptor) })?;
         match read_frame(&mut from, EARLY_FRAME_BYTES_MAX)? {
             Frame::DialerProof { proof } if secrets.is_proof(Side::Dialer, &proof) => {}
-            Frame::DialerProof { .. } => return reject(stream, &mut tags, Difference::Secret.in_words()),
+            Frame::DialerProof { .. } => return reject(stream, &mut tags, Mismatch::Secret.to_string()),
             Frame::Reject { why } => return Err(WireError::Rejected(why)),
             _ => return Err(WireError::Unexpected("frame before the dialer's proof")),
         }
@@ -274,12 +272,12 @@ mod tests {
             let (dialed, accepted) = shake((None, ours), (there, theirs));
             let (dialed, accepted) = (dialed.map(|_| ()).unwrap_err(), accepted.map(|_| ()).unwrap_err());
             assert!(matches!(&accepted, WireError::Rejected(why) if why.contains("cluster_secret")), "{accepted}");
-            assert!(matches!(&dialed, WireError::Differs { what: Difference::Secret, cluster } if *cluster == there));
+            assert!(matches!(&dialed, WireError::Differs { what: Mismatch::Secret, cluster } if *cluster == there));
         }
     }
 
     #[test]
-    fn another_cluster_is_refused_and_a_newcomer_is_not() {
+    fn another_cluster_is_refused_and_a_new_node_is_not() {
         let (one, two) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
         for secret in [None, Some("s")] {
             let (dialed, _) = shake((one, secret), (two, secret));
@@ -315,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stands_between_two_nodes_can_change_nothing() {
+    fn a_man_in_the_middle_can_change_nothing() {
         let (dialed, accepted) = relayed(Some(who(2)), |_, frame| frame);
         assert!(dialed.is_ok() && accepted.is_ok());
         type Change = fn(Hello) -> Hello;
@@ -360,14 +358,14 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_what_it_can_read() {
+    fn another_version_gets_a_rejection_that_it_can_read() {
         for (protocol, secret) in [(PROTOCOL + 1, None), (PROTOCOL + 1, Some("s")), (15, None)] {
             let (address, accepting) = listen(None, secret);
             let mut stream = TcpStream::connect(address).unwrap();
             assert!(matches!(read_frame(&mut stream, 1 << 10).unwrap(), Frame::Challenge { .. }));
             write_frame(&mut stream, &Frame::Hello(Hello { protocol, ..hello(None) })).unwrap();
             match read_frame(&mut stream, 1 << 10).unwrap() {
-                Frame::Differs { what: Difference::Protocol(PROTOCOL), cluster: None } => assert!(protocol > 15),
+                Frame::Differs { what: Mismatch::Protocol(PROTOCOL), cluster: None } => assert!(protocol > 15),
                 Frame::Reject { why } => assert!(protocol == 15 && why.contains("run the same version"), "{why}"),
                 other => panic!("{other:?}"),
             }
@@ -377,7 +375,7 @@ mod tests {
 
     /// A process that has taken the port of a member, and knows no secret.
     #[test]
-    fn an_acceptor_without_the_secret_is_told_nothing_and_believed_nothing() {
+    fn an_acceptor_without_the_secret_learns_nothing_and_is_not_trusted() {
         let answers: [fn(&Hello) -> Frame; 3] = [
             |_| Frame::Welcome {
                 who: who(2),

@@ -25,7 +25,6 @@ pub struct GossipTable {
 /// The newest state of one node, as it has reported it itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GossipRow {
-    /// Its number.
     pub id: NodeId,
     /// Its identity: a new one replaces the row of the old.
     pub uuid: Uuid,
@@ -37,22 +36,19 @@ pub struct GossipRow {
     /// Client connections that this process has ever had: by this, other nodes know which of their redirected clients
     /// have connected.
     pub sessions_opened_total: u64,
-    /// Role in its term.
     pub role: Role,
     /// Standing in the newest membership it knows.
     pub standing: Standing,
-    /// Its term.
     pub term: Term,
     /// Last index in its log.
     pub last_index: Index,
     /// What it has promised, for others to remember.
     pub promise: Promise,
-    /// Its commit index.
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,
     /// What its clients get.
-    pub pace: Pace,
+    pub pace: ClientRates,
     pub state: Arc<StateReport>,
     /// Name of the newest database file that it has prepared to be put in place; 0 if there is none.
     pub prepared_load: u64,
@@ -61,7 +57,6 @@ pub struct GossipRow {
     pub is_disk_low: bool,
     /// Its process, on its host.
     pub pid: u32,
-    /// Where it is reached.
     pub addresses: Addresses,
     /// Whether it can serve clients: what `/readyz` says.
     pub is_ready: bool,
@@ -119,7 +114,7 @@ pub struct StateReport {
 /// What the clients of one node get, over about the last second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Pace {
+pub struct ClientRates {
     /// Commands answered in a second.
     pub kv_ops_per_s: u64,
     /// Requests in a second that other nodes forwarded to this one, as their leader.

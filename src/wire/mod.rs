@@ -23,6 +23,7 @@ use crate::services::sessions::Tag;
 use crate::types::{Addresses, Identity, Index, NodeId, Term};
 use datagram::{Ack, ConnectionId, Piece};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
@@ -34,7 +35,7 @@ const NAME_CHARS_MAX: usize = 64;
 
 /// Why two nodes cannot be in one cluster: what the other node's settings or version must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Difference {
+pub enum Mismatch {
     /// Of the setting `cluster_secret`: another one, or none on one side.
     Secret,
     /// Of [`PROTOCOL`]; holds the other node's.
@@ -43,22 +44,22 @@ pub enum Difference {
     Name(String),
 }
 
-impl Difference {
+impl Mismatch {
     /// Of the cluster's name, which is `theirs`; no longer than a name can be.
-    pub fn name(theirs: &str) -> Difference {
-        Difference::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
+    pub fn name(theirs: &str) -> Mismatch {
+        Mismatch::Name(theirs.chars().take(NAME_CHARS_MAX).collect())
     }
+}
 
-    /// The difference and its cure, in words for people on this node.
-    pub fn in_words(&self) -> String {
+/// The difference and its cure, for a person on this node.
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Difference::Secret => "cluster_secret differs: set the same one on all nodes".to_string(),
-            Difference::Protocol(theirs) => {
-                format!("peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes")
+            Mismatch::Secret => write!(f, "cluster_secret differs: set the same one on all nodes"),
+            Mismatch::Protocol(theirs) => {
+                write!(f, "peer protocol version {PROTOCOL} here, {theirs} there: run the same version on all nodes")
             }
-            Difference::Name(theirs) => {
-                format!("cluster_name is {theirs:?} there: set the same one on all nodes")
-            }
+            Mismatch::Name(theirs) => write!(f, "cluster_name is {theirs:?} there: set the same one on all nodes"),
         }
     }
 }
@@ -109,8 +110,9 @@ pub enum Purpose {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Frame {
     /// Acceptor's first word: 16 random bytes, its part of what is proved.
-    Challenge { nonce: [u8; 16] },
-    /// Dialer's answer.
+    Challenge {
+        nonce: [u8; 16],
+    },
     Hello(Hello),
     /// Acceptor agrees; who it is and which cluster it is in.
     Welcome {
@@ -122,10 +124,12 @@ pub enum Frame {
         datagrams: Option<ConnectionId>,
     },
     /// Acceptor declines, in a sentence for people.
-    Reject { why: String },
+    Reject {
+        why: String,
+    },
     /// Answer to `Ask`.
     DiscoveryAnswer(DiscoveryAnswer),
-    /// The newcomer is a learner of this cluster (or was a member already).
+    /// The new node is a learner of this cluster (or was a member already).
     Joined {
         cluster: Uuid,
         members: Vec<(NodeId, Addresses)>,
@@ -136,17 +140,23 @@ pub enum Frame {
     Raft(raft::Message),
     /// What the sender remembers of the receiver, when that has changed for the worse.
     Remembered(raft::Promise),
-    /// One heartbeat table.
     Gossip(heartbeat::GossipTable),
     /// To which nodes the sender has just redirected clients: node and count.
     HandedOut(Vec<(NodeId, u32)>),
     /// What a follower's clients ask of the leader, in order, each with its number there. `order` counts these frames on
     /// this connection, from 0: those in datagrams may overtake others. `None`: another node passes it on.
-    Forward { order: Option<u64>, asks: Vec<(u64, Ask)> },
+    Forward {
+        order: Option<u64>,
+        asks: Vec<(u64, Ask)>,
+    },
     /// Answers to `Forward`, by number.
     Forwarded(Vec<(u64, Forwarded)>),
     /// What the coming snapshot covers.
-    SnapshotHead { term: Term, meta: raft::SnapshotMeta, bytes: u64 },
+    SnapshotHead {
+        term: Term,
+        meta: raft::SnapshotMeta,
+        bytes: u64,
+    },
     /// Part of it, in order.
     SnapshotChunk {
         offset: u64,
@@ -154,12 +164,21 @@ pub enum Frame {
         bytes: Vec<u8>,
     },
     /// Receiver's last word: all there, durable; or why not.
-    SnapshotDone { ok: bool, why: String },
+    SnapshotDone {
+        ok: bool,
+        why: String,
+    },
     /// Acceptor's answer to a hello where there is a secret: who it is, its cluster, and its proof over all that was
     /// said.
-    AcceptorProof { who: Identity, cluster: Option<Uuid>, proof: [u8; 32] },
+    AcceptorProof {
+        who: Identity,
+        cluster: Option<Uuid>,
+        proof: [u8; 32],
+    },
     /// Dialer's, to an acceptor that has proved itself. The welcome follows, and each frame has a tag from there on.
-    DialerProof { proof: [u8; 32] },
+    DialerProof {
+        proof: [u8; 32],
+    },
     /// A client of the sender has published this message.
     Published {
         #[serde(with = "serde_bytes")]
@@ -168,12 +187,20 @@ pub enum Frame {
         message: Vec<u8>,
     },
     /// A client of the sender continues a SCAN with this cursor of the receiver.
-    AskScan { cursor: u64 },
+    AskScan {
+        cursor: u64,
+    },
     /// Answer to `AskScan`: the key after which that scan continues, if it is known.
-    Scan { cursor: u64, position: Option<serde_bytes::ByteBuf> },
+    Scan {
+        cursor: u64,
+        position: Option<serde_bytes::ByteBuf>,
+    },
     /// The acceptor cannot talk to this dialer. `cluster`: the one that its data belongs to, `None` for a node without
     /// data. Versions before 16 send `Reject`.
-    Differs { what: Difference, cluster: Option<Uuid> },
+    Differs {
+        what: Mismatch,
+        cluster: Option<Uuid>,
+    },
     /// What `config.json` of every host is to contain: the text of the newest version, from the leader.
     ConfigFile(#[serde(with = "serde_bytes")] Vec<u8>),
     /// The sender stops, and gives its vote back.
@@ -237,7 +264,6 @@ impl Frame {
 pub enum Ask {
     /// Run this service command through the log, once.
     Command {
-        /// Its name.
         tag: Tag,
         /// With its routing byte.
         #[serde(with = "serde_bytes")]
@@ -247,7 +273,7 @@ pub enum Ask {
     },
     /// Change the membership by one step.
     Change(raft::Change),
-    /// Hand leadership over.
+    /// Transfer the leadership; `None`: to any voter.
     Transfer(Option<NodeId>),
 }
 
@@ -292,13 +318,10 @@ impl Forwarded {
 pub struct DiscoveryAnswer {
     /// Its cluster; `None`: it looks for one itself.
     pub cluster: Option<Uuid>,
-    /// Who answers.
     pub id: Option<NodeId>,
-    /// Term it is in.
     pub term: Term,
     /// The leader it follows, and where.
     pub leader: Option<(NodeId, Addresses)>,
-    /// Every member it knows.
     pub members: Vec<(NodeId, Addresses)>,
     /// Setting `cluster_name`.
     pub name: String,

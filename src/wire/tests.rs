@@ -97,7 +97,7 @@ fn word(why: &str) -> Frame {
 }
 
 #[test]
-fn who_passes_a_handshake_on_is_no_member() {
+fn a_relayed_handshake_makes_no_member() {
     // Frames of its own: without a tag, with a wrong one, or with what the dialer has said already.
     type Forgery = fn(&Relayed) -> Vec<u8>;
     let forgeries: [Forgery; 3] = [
@@ -179,7 +179,7 @@ fn every_connection_and_each_direction_of_it_has_keys_of_its_own() {
 }
 
 #[test]
-fn who_connects_first_hears_no_proof_without_a_hello() {
+fn no_proof_is_sent_before_a_hello() {
     let (address, accepting) = node(2);
     let mut stream = TcpStream::connect(address).unwrap();
     assert!(matches!(read_frame(&mut stream, FRAME_BYTES_MAX).unwrap(), Frame::Challenge { .. }));

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_without_room_are_told() {
+    fn full_user_maps_are_reported() {
         let whole = "         0          0 4294967295\n";
         let given = "         0       1000          1\n         1     100000      65536\n";
         let alone = "         0       1000          1\n";

@@ -27,7 +27,6 @@ const LINE_BUFFER: [&str; 2] = ["stdbuf", "-oL"];
 /// Maximum bytes that are kept of each output stream of a probe.
 const SAID_MAX: usize = 4096;
 
-/// A runtime that is available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AvailableRuntime {
     /// The configured runtime.

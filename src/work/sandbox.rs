@@ -15,7 +15,7 @@
 //! code or output was returned.
 //!
 //! All processes end when the outermost process is killed or the thread that started it ends. A thread may end before
-//! the parent-death signal is set up, and a frozen node kills no process: hence `timeout` around the whole command, and
+//! the parent-death signal is set up, and a frozen node kills no process: so there is `timeout` around the whole command, and
 //! `scratch::clear` at the next start. Without that, a process may stay forever: if bubblewrap's outer process is killed
 //! before it has written the user mappings, the inner one waits for them without end (`child_wait_fd` in bubblewrap.c).
 //! Not here: watching the command (`run.rs`), the folder (`scratch.rs`).
@@ -80,7 +80,7 @@ const CLOSE_ON_EXEC: u64 = 0o2_000_000;
 
 /// Limits of one command. `cpu_s`, `data` and `file` apply to each of its processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct SandboxLimits {
     /// Wall-clock time of the whole command in seconds; `timeout` kills it [`ORPHAN_S`] later.
     pub wall_s: u64,
     /// Processor time in seconds; one second later the process is killed.
@@ -132,7 +132,7 @@ impl Sandbox {
 
     fn try_once(&self, jobs: &Path) -> Result<(), WorkError> {
         let slot = std::process::id();
-        let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+        let bounds = SandboxLimits { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
         let missing: Vec<&str> = self.programs().filter(|program| !on_path(program).is_file()).collect();
         if !missing.is_empty() {
             return Err(WorkError::NoSandbox { why: advice::of_missing(&missing) });
@@ -228,7 +228,7 @@ impl Sandbox {
         scratch: &Path,
         folders: &[PathBuf],
         slot: u32,
-        bounds: &Bounds,
+        bounds: &SandboxLimits,
     ) -> Command {
         let path = match folders.first() {
             Some(home) => format!("{}/bin:{SYSTEM_PATH}", home.display()),
@@ -282,7 +282,7 @@ impl Sandbox {
     }
 
     /// Returns the `prlimit` command line that sets the limits and then executes the rest of the line.
-    fn limits(&self, bounds: &Bounds) -> Vec<String> {
+    fn limits(&self, bounds: &SandboxLimits) -> Vec<String> {
         // An absolute path, because the toolchain's folder comes first in the job's `PATH`.
         let mut line = vec![on_path("prlimit").to_string_lossy().into_owned()];
         line.extend([format!("--cpu={}:{}", bounds.cpu_s, bounds.cpu_s + 1), format!("--data={}", bounds.data)]);

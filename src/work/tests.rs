@@ -11,9 +11,10 @@ mod places;
 mod probes;
 mod start;
 
-use super::run::{Attempt, Stream};
+use super::monitor::OutputStream;
+use super::run::Attempt;
 use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
-use super::sandbox::{Bounds, Sandbox};
+use super::sandbox::{Sandbox, SandboxLimits};
 use super::scratch::{Scratch, is_mounted_from};
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::{SandboxKind, known_runtimes as known};
@@ -60,7 +61,7 @@ fn passable() -> tempfile::TempDir {
 }
 
 /// Runs an attempt in a separate folder; asserts that its files are removed.
-fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(Stream, &[u8])) -> Option<End> {
+fn attempt(sandbox: &Sandbox, request: &Request, hear: &mut dyn FnMut(OutputStream, &[u8])) -> Option<End> {
     // Each test may be a process of its own, and two concurrent programs must not share a user.
     static SLOT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(16)));
     let found = found(&request.language)?;
@@ -168,7 +169,7 @@ fn the_class_of_a_java_source_is_found() {
 }
 
 #[test]
-fn a_compilers_words_come_back() {
+fn compiler_messages_are_returned() {
     for (language, source, said) in [
         ("c", "int main() { return x; }", "x"),
         ("rust", "fn main() { y }", "y"),
@@ -181,7 +182,7 @@ fn a_compilers_words_come_back() {
 }
 
 #[test]
-fn exit_codes_signals_and_live_output_are_told() {
+fn exit_codes_signals_and_live_output_are_reported() {
     finished(&shell("echo out; echo err >&2; exit 7"), 7, "out\n");
     let killed = shell("kill -SEGV $$");
     assert_eq!((killed.outcome, killed.exit_code, killed.signal), (JobOutcome::Finished, None, Some(11)));
@@ -190,11 +191,11 @@ fn exit_codes_signals_and_live_output_are_told() {
         heard.push((from, text(bytes)));
     });
     finished(&end.unwrap(), 0, "one\n");
-    assert_eq!(heard, [(Stream::Out, "one\n".to_string()), (Stream::Err, "two\n".to_string())]);
+    assert_eq!(heard, [(OutputStream::Out, "one\n".to_string()), (OutputStream::Err, "two\n".to_string())]);
 }
 
 #[test]
-fn too_much_time_is_told_also_of_one_who_ignores_signals() {
+fn exceeded_time_is_reported_even_if_signals_are_ignored() {
     let limits = Limits { wall_ms: 300, ..LIMITS };
     for source in ["sleep 60", "trap '' TERM INT HUP; while :; do sleep 1; done", "sleep 60 & sleep 60"] {
         // Measured from the program's start: the start of a sandbox has a separate limit, and takes long on a busy
@@ -220,7 +221,7 @@ fn too_much_output_is_cut_where_it_is_too_much() {
 }
 
 #[test]
-fn too_much_memory_is_told() {
+fn exceeded_memory_is_reported() {
     let Some(end) = run(&request("python", "x = []\nwhile True: x.append(bytearray(1 << 20))")) else { return };
     assert_eq!(end.outcome, JobOutcome::MemoryExceeded, "{}", text(&end.stderr));
     assert!(end.memory_peak_kib > LIMITS.memory_mb << 10);
@@ -253,7 +254,7 @@ fn memory_of_a_process_whose_first_thread_has_ended_is_counted() {
 }
 
 #[test]
-fn what_namespaces_do_not_divide_is_refused() {
+fn resources_outside_namespaces_are_refused() {
     let source = r#"
         #define _GNU_SOURCE
         #include <errno.h>
@@ -289,7 +290,7 @@ fn a_sandboxed_process_is_known_by_its_mounts() {
     assert!(scratch.is_err(), "the folder above is made by clear()");
     std::fs::create_dir(dir.path().join("jobs")).unwrap();
     let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1).unwrap();
-    let bounds = Bounds { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+    let bounds = SandboxLimits { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["cat", "/proc/self/mountinfo"].map(String::from);
     let output = sandbox().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
     let table = text(&output.stdout);
@@ -358,7 +359,7 @@ fn files_keep_their_names_and_contents() {
 }
 
 #[test]
-fn laying_out_ends_in_time() {
+fn writing_files_stops_at_the_time_limit() {
     let deep =
         |n: usize| (format!("{}{n}", "d/".repeat(400) + &format!("{n}/") + &"e/".repeat(300)), Vec::new().into());
     let limits = Limits { wall_ms: 300, ..LIMITS };
@@ -383,7 +384,7 @@ fn fill_with_empty_files(folder: &str) -> String {
 }
 
 #[test]
-fn too_many_files_are_told() {
+fn too_many_files_are_reported() {
     let large = shell("exec head -c 9000000 /dev/zero > large");
     assert_eq!((large.outcome, large.signal), (JobOutcome::FilesExceeded, Some(25)));
     // If the signal ends only one process of the program, the others may continue, and get the reason.
@@ -418,7 +419,7 @@ fn nest(top: &Path, deep: usize) {
 }
 
 #[test]
-fn deep_folders_harm_nobody() {
+fn deep_folders_are_harmless() {
     let Some(end) = run(&request(
         "python",
         "import os\nfor i in range(30000):\n  os.mkdir('d'); os.chdir('d')\n  if i % 7 == 0: os.symlink('/', 'l')\nprint('deep')",
@@ -470,7 +471,7 @@ fn a_start_clears_what_a_killed_process_left() {
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     // Simulates a node that was killed before the parent-death signal of its programs was set.
-    let bounds = super::sandbox::Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
+    let bounds = super::sandbox::SandboxLimits { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sleep", "60"].map(String::from);
     let sandbox = sandbox();
     if let Some(user) = sandbox.user(4000) {
@@ -516,7 +517,7 @@ fn a_start_waits_for_another_node_that_removes_its_folder() {
 const BOMB: &str = include_str!("../../tests/cluster/jobs/fork_bomb.sh");
 
 #[test]
-fn a_fork_bomb_is_stopped_and_harms_nobody() {
+fn a_fork_bomb_is_stopped_and_affects_no_other_job() {
     let begun = Instant::now();
     let end = run(&Request { limits: Limits { wall_ms: 3000, ..LIMITS }, ..request("shell", BOMB) }).unwrap();
     assert_eq!(end.outcome, JobOutcome::ProcessesExceeded, "{}", text(&end.stderr));
@@ -560,8 +561,8 @@ fn nothing_outside_can_be_reached_or_read() {
 /// The sandbox is set up differently for root and for other users: where the tests run as root, these run again as an
 /// unprivileged user.
 #[test]
-fn users_without_rights_are_shut_in_as_well() {
-    const AGAIN: [&str; 22] = [
+fn jobs_of_users_without_rights_are_sandboxed_too() {
+    const TESTS: [&str; 22] = [
         "bombs::a_fork_bomb_in_c_is_noticed_soon_on_a_busy_machine",
         "bombs::programs_give_way_to_their_watcher",
         "bombs::the_processes_of_a_sandbox_are_counted_in_one_look",
@@ -569,40 +570,40 @@ fn users_without_rights_are_shut_in_as_well() {
         "start::other_threads_of_the_user_do_not_count",
         "start::a_fork_bomb_touches_no_other_slot",
         "start::a_sandbox_that_does_not_start_is_no_end",
-        "output::what_was_printed_before_the_time_limit_is_kept",
+        "output::output_before_the_time_limit_is_kept",
         "output::javascript_may_reserve_what_it_does_not_use",
         "nothing_outside_can_be_reached_or_read",
-        "a_fork_bomb_is_stopped_and_harms_nobody",
-        "too_much_time_is_told_also_of_one_who_ignores_signals",
-        "links_and_locked_folders_lead_nobody_astray",
-        "exit_codes_signals_and_live_output_are_told",
+        "a_fork_bomb_is_stopped_and_affects_no_other_job",
+        "exceeded_time_is_reported_even_if_signals_are_ignored",
+        "links_and_locked_folders_are_not_followed",
+        "exit_codes_signals_and_live_output_are_reported",
         "exit_codes_that_look_like_signals_are_no_limits",
         "memory_that_is_shared_is_counted",
         "jobs_go_first_where_memory_is_short",
         "no_namespaces_are_made_within_the_sandbox",
         "many_threads_have_room",
-        "laying_out_ends_in_time",
-        "too_much_memory_is_told",
-        "what_is_cancelled_ends_at_once",
+        "writing_files_stops_at_the_time_limit",
+        "exceeded_memory_is_reported",
+        "cancelled_programs_end_at_once",
     ];
-    again(&as_user("65534"), &AGAIN);
+    run_tests_as(&as_user("65534"), &TESTS);
 }
 
 /// The kernel counts an attempt's files only if the node is root; otherwise they are counted by walking through the
 /// folders.
 #[test]
 fn users_without_rights_leave_no_files_either() {
-    const AGAIN: [&str; 8] = [
-        "too_many_files_are_told",
+    const TESTS: [&str; 8] = [
+        "too_many_files_are_reported",
         "limits::a_file_filler_is_stopped_without_a_sandbox",
         "limits::detached_children_end_with_their_program",
-        "deep_folders_harm_nobody",
+        "deep_folders_are_harmless",
         "a_start_clears_what_a_killed_process_left",
         "files_keep_their_names_and_contents",
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",
     ];
-    again(&as_user("65533"), &AGAIN);
+    run_tests_as(&as_user("65533"), &TESTS);
 }
 
 fn as_user(user: &str) -> Vec<String> {
@@ -610,7 +611,7 @@ fn as_user(user: &str) -> Vec<String> {
 }
 
 /// Runs tests of this module again after `setpriv` has removed these privileges, if there are any to remove.
-fn again(less: &[String], names: &[&str]) {
+fn run_tests_as(less: &[String], names: &[&str]) {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("skipped: the others run without rights as it is");
     }
@@ -633,7 +634,7 @@ fn again(less: &[String], names: &[&str]) {
 }
 
 #[test]
-fn links_and_locked_folders_lead_nobody_astray() {
+fn links_and_locked_folders_are_not_followed() {
     let outside = tempfile::tempdir().unwrap();
     let precious = outside.path().join("precious");
     std::fs::write(&precious, "kept").unwrap();
@@ -646,7 +647,7 @@ fn links_and_locked_folders_lead_nobody_astray() {
 }
 
 #[test]
-fn what_is_cancelled_ends_at_once() {
+fn cancelled_programs_end_at_once() {
     let found = found("shell").unwrap();
     let (sandbox, dir) = (sandbox(), passable());
     let is_cancelled = AtomicBool::new(false);

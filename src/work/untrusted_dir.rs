@@ -23,7 +23,7 @@ const OPEN: Mode = Mode::RWXU;
 
 /// Number and size of the files in a folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct DirUsage {
     /// Files and folders.
     pub files: u64,
     /// Bytes that the files occupy, without holes and without blocks preallocated beyond their ends.
@@ -34,8 +34,8 @@ pub struct Count {
 
 /// Counts the files in a folder and its subfolders. Returns `None` if there are more than `most`, if they are nested
 /// deeper than [`DEPTH_MAX`], or if a folder cannot be read.
-pub fn count(top: &Path, most: u64) -> Option<Count> {
-    let mut count = Count::default();
+pub fn count(top: &Path, most: u64) -> Option<DirUsage> {
+    let mut count = DirUsage::default();
     let mut open = vec![Dir::new(present(open_folder(CWD, top)).ok()??).ok()?];
     loop {
         let depth = open.len();

@@ -93,7 +93,7 @@ fn status(verdict: &str) -> Value {
 }
 
 #[test]
-fn nobody_reachable_is_exit_code_4_on_stderr_with_advice() {
+fn an_unreachable_cluster_is_exit_code_4_with_advice() {
     for args in [
         vec!["status"],
         vec!["status", "--check"],
@@ -410,7 +410,7 @@ fn logs_below(folder: &std::path::Path, depth: usize, found: &mut Vec<String>) {
 }
 
 #[test]
-fn demos_and_benches_that_are_told_to_end_leave_nothing_behind() {
+fn demos_and_benches_leave_nothing_behind_when_stopped() {
     let mut cases = vec![
         (&["demo", "chat"][..], Signal::TERM, 143),
         (&["demo", "jobs"], Signal::INT, 130),
@@ -534,7 +534,7 @@ fn strange_node() -> String {
 }
 
 #[test]
-fn what_others_wrote_is_escaped_on_a_terminal_and_as_it_is_in_a_pipe() {
+fn foreign_text_is_escaped_on_terminals_only() {
     let node = strange_node();
     let exe = EXE;
     let state = tempfile::tempdir().unwrap();
@@ -598,7 +598,7 @@ fn what_others_wrote_is_escaped_on_a_terminal_and_as_it_is_in_a_pipe() {
 
 /// A runner that is stopped reads nothing: its guardian, which tells it of each renewal, ends the command all the same.
 #[test]
-fn a_guardian_that_nobody_hears_ends_what_it_guards() {
+fn a_guardian_without_a_reader_ends_its_command() {
     let (mut mouth, _ear) = std::os::unix::net::UnixStream::pair().unwrap();
     mouth.set_nonblocking(true).unwrap();
     while mouth.write(&[b'\n'; 4096]).is_ok() {}

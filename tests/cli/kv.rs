@@ -155,7 +155,7 @@ fn scans_are_whole_and_watches_see_every_change_in_order() {
 }
 
 #[test]
-fn the_next_node_takes_over_and_nobody_is_exit_code_4() {
+fn the_next_node_is_tried_and_no_node_is_exit_code_4() {
     let mut cli = Cli::new();
     cli.cluster.kill(1).unwrap();
     for n in 1..=5 {

@@ -269,7 +269,7 @@ fn a_node_that_is_too_busy_counts_no_failures_and_keeps_no_memory() {
 }
 
 #[test]
-fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
+fn outsiders_read_nothing_and_a_client_id_is_for_one_target() {
     let cluster = Cluster::ready(EXE, 1, &json!({})).unwrap();
     let (mut ann, _bob, mut eve) = (member(&cluster, "ann", 0), member(&cluster, "bob", 0), member(&cluster, "eve", 0));
     let to = |name: &str| Recipient::Person(name.to_string());
@@ -292,7 +292,7 @@ fn strangers_learn_nothing_and_a_client_id_is_for_one_target() {
 }
 
 #[test]
-fn who_logs_out_on_one_node_is_out_on_all() {
+fn logging_out_on_one_node_applies_on_all() {
     let cluster = Cluster::ready(EXE, 3, &json!({})).unwrap();
     let mut ann = member(&cluster, "ann", 0);
     let mut stream = ann.follow(None);

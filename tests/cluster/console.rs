@@ -129,8 +129,8 @@ fn a_log_that_nobody_reads_stops_no_node() -> Result<()> {
     // Each of these costs one line at this level.
     let flood = || {
         for _ in 0..200 {
-            let stranger = TcpStream::connect(cluster.peer(1)).ok()?;
-            let _ = (&stranger).write_all(&[7; 64]);
+            let unknown = TcpStream::connect(cluster.peer(1)).ok()?;
+            let _ = (&unknown).write_all(&[7; 64]);
         }
         dropped()
     };

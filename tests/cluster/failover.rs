@@ -91,7 +91,7 @@ fn frozen_leader_is_replaced_and_steps_down_when_it_thaws() -> Result<()> {
 }
 
 #[test]
-fn ctrl_c_hands_leadership_over_before_the_leader_goes() -> Result<()> {
+fn ctrl_c_transfers_leadership_before_the_leader_exits() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 5, &json!({}))?;
     let onlooker = Onlooker::start(&cluster);
     for round in 0..3 {
@@ -199,7 +199,7 @@ fn nodes_killed_one_by_one_leave_a_cluster_that_serves_until_three_are_dead() ->
 }
 
 #[test]
-fn every_node_says_that_it_hears_no_heartbeat_from_a_dead_one() -> Result<()> {
+fn every_node_reports_missing_heartbeats_of_a_dead_one() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"fail_after_ms": 1000}))?;
     let leader = cluster.settle()?;
     let victim = (1..=3).find(|id| *id != leader).unwrap_or(1);

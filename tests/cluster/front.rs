@@ -240,7 +240,7 @@ fn without_a_quorum_the_door_still_leads_to_whoever_lives() -> Result<()> {
 
 /// Its share of the front door stays with a node that was removed: the clients who get there are sent on to members.
 #[test]
-fn a_removed_node_sends_nobody_to_itself_or_to_the_leader() -> Result<()> {
+fn a_removed_node_redirects_no_client_to_itself() -> Result<()> {
     let cluster = Cluster::ready(EXE, 4, &json!({}))?;
     let leader = cluster.settle()?;
     let gone = (1..=4).find(|id| *id != leader).unwrap();

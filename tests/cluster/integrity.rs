@@ -291,7 +291,7 @@ fn without_a_majority_nothing_is_written_until_one_is_chosen() -> Result<()> {
 }
 
 #[test]
-fn a_leader_that_nobody_has_found_wrong_yet_gives_its_state_to_nobody() -> Result<()> {
+fn an_unchecked_leader_gives_its_state_to_no_node() -> Result<()> {
     let mut cluster = Cluster::prepare(EXE, &json!({"snapshot_every_entries": 50}))?;
     for id in 1..=3 {
         cluster.spawn(id, &["--lab"])?;

@@ -18,7 +18,7 @@ mod jobs;
 mod kv;
 mod members;
 mod memory;
-mod odd_hosts;
+mod mismatched_hosts;
 mod partition;
 mod peer_port;
 mod readme;

@@ -1,4 +1,4 @@
-//! What clients and strangers can make a node hold: resident memory of real processes under attacks.
+//! What clients and unknown peers can make a node hold: resident memory of real processes under attacks.
 
 use crate::EXE;
 use phalanx::lab::{Cluster, Result};
@@ -86,7 +86,7 @@ fn announce(mut stream: &TcpStream, bytes: usize) {
 }
 
 #[test]
-fn frames_of_strangers_cost_next_to_nothing_and_peers_go_on() -> Result<()> {
+fn frames_of_unknown_peers_cost_little_memory_and_members_go_on() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"memory_budget_mb": 64}))?;
     let leader = cluster.settle()?;
     let pid = cluster.process(leader)?.pid();
@@ -103,7 +103,7 @@ fn frames_of_strangers_cost_next_to_nothing_and_peers_go_on() -> Result<()> {
         }
     }
     let grown = memory(pid, "VmHWM:") - before;
-    assert!(grown < 12 * MIB, "512 strangers cost {} KiB", grown >> 10);
+    assert!(grown < 12 * MIB, "512 unknown peers cost {} KiB", grown >> 10);
     // In a member's name it is that member's share that is used up.
     let member = cluster.status(leader % 3 + 1)?.node.uuid;
     let from = Identity { id: NodeId(leader % 3 + 1), uuid: member };
@@ -117,7 +117,7 @@ fn frames_of_strangers_cost_next_to_nothing_and_peers_go_on() -> Result<()> {
     cluster.put("after", "y")?;
     assert_eq!(cluster.settle()?, leader);
     assert!(cluster.status(leader)?.cluster.term.0 <= term.0 + 2, "it went on leading");
-    // A member's handshake is one of the newest: it finds a place while strangers keep coming.
+    // A member's handshake is one of the newest: it finds a place while unknown peers keep connecting.
     let other = leader % 3 + 1;
     cluster.kill(other)?;
     cluster.spawn(other, &[])?;

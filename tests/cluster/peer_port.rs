@@ -1,4 +1,4 @@
-//! Strangers at the peer port: garbage, giants, the wrong secret and silence cost a connection, never the node.
+//! Unknown processes at the peer port: garbage, giants, the wrong secret and silence cost a connection, never the node.
 
 use crate::EXE;
 use phalanx::lab::{Cluster, Result};
@@ -11,8 +11,8 @@ use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
 use phalanx::wire::authentication::Key;
 use phalanx::wire::codec::{self, WireError};
 use phalanx::wire::datagram::Piece;
-use phalanx::wire::heartbeat::{GossipRow, GossipTable, Load, Pace};
-use phalanx::wire::{Ask, Difference, DiscoveryAnswer, Forwarded, Frame, Hello, PROTOCOL, Purpose, handshake};
+use phalanx::wire::heartbeat::{ClientRates, GossipRow, GossipTable, Load};
+use phalanx::wire::{Ask, DiscoveryAnswer, Forwarded, Frame, Hello, Mismatch, PROTOCOL, Purpose, handshake};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
@@ -57,7 +57,7 @@ fn threads(cluster: &mut Cluster) -> Option<usize> {
 }
 
 #[test]
-fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
+fn an_unknown_process_costs_a_connection_and_nothing_else() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     cluster.put("before", "x")?;
     let pid = cluster.process(1)?.pid();
@@ -85,7 +85,7 @@ fn strangers_cost_a_connection_and_nothing_else() -> Result<()> {
     for secret in [Some("guessed"), None] {
         let stream = connect(&cluster);
         match handshake::dial(&stream, hello(Purpose::Peer), None, secret.map(Key::of).as_ref()) {
-            Err(WireError::Differs { what: Difference::Secret, .. }) => {}
+            Err(WireError::Differs { what: Mismatch::Secret, .. }) => {}
             other => panic!("{secret:?} was let in: {other:?}"),
         }
         until_hung_up(&stream, soon);
@@ -220,7 +220,7 @@ fn row(who: Identity, term: u64, number: u64) -> GossipRow {
         promise: Promise { term: Term(term), has_voted: true, index: Index(number), is_broken: true },
         commit_index: Index(number),
         applied_index: Index(number),
-        pace: Pace::default(),
+        pace: ClientRates::default(),
         state: Arc::default(),
         prepared_load: number,
         jobs: Arc::default(),
@@ -248,13 +248,13 @@ fn refused_members(cluster: &Cluster, id: u64) -> usize {
     log.lines().filter(of_members).count()
 }
 
-/// Terms and numbers that a stranger would try.
+/// Terms and numbers that an attacker would try.
 const EDGES: [u64; 6] = [0, 1, 1 << 32, 1 << 63, u64::MAX - 1, u64::MAX];
 
-/// Without a secret anybody on this machine may connect. What a stranger says counts for nothing, and what comes in a member's
+/// Without a secret anybody on this machine may connect. Frames of an unknown sender change nothing, and what comes in a member's
 /// name cannot take the cluster to the end of all terms.
 #[test]
-fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
+fn frames_of_unknown_senders_and_impossible_terms_change_nothing() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
     cluster.put("before", "x")?;
     let leader = cluster.settle()?;
@@ -269,7 +269,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
     };
 
     let refused_before = [1, 2, 3].map(|id| refused_members(&cluster, id));
-    let mut strangers_frames = 0;
+    let mut frames_of_unknown = 0;
     for to in 1..=3 {
         // A number of its own, and the number of every member.
         for id in [9, 1, 2, 3, 0, u64::MAX] {
@@ -279,7 +279,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
             let all = edges.flat_map(|(term, number)| frames(from, identity(to), term, number)).collect();
             for frame in replayed(all, to ^ id) {
                 codec::write_frame(&mut &stream, &frame).unwrap();
-                strangers_frames += u64::from(to == leader);
+                frames_of_unknown += u64::from(to == leader);
             }
         }
         // In a member's name, with a term that cannot be; the first of them would have been the last.
@@ -301,18 +301,18 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         let stream = call(to, from, Purpose::State).unwrap();
         match codec::read_frame(&mut &stream, 1 << 20).unwrap() {
             Frame::Reject { why } => assert_eq!(why, "only members may fetch the state"),
-            other => panic!("a stranger is given {other:?}"),
+            other => panic!("an unknown process is given {other:?}"),
         }
         // Connections of one that does not say which cluster it means.
         let stream = TcpStream::connect(cluster.peer(to)).unwrap();
         handshake::dial(&stream, Hello { from, ..hello(Purpose::Peer) }, None, None).unwrap();
         until_hung_up(&stream, Duration::from_secs(3));
     }
-    let stranger = "phalanx_peer_frames_refused_total{why=\"stranger\"}";
+    let refused = "phalanx_peer_frames_refused_total{why=\"stranger\"}";
     cluster.wait_explained("all of them are counted", Duration::from_secs(20), || {
-        match metric(&cluster, leader, stranger) {
-            Some(count) if count >= strangers_frames => Ok(()),
-            count => Err(format!("{count:?} of {strangers_frames}")),
+        match metric(&cluster, leader, refused) {
+            Some(count) if count >= frames_of_unknown => Ok(()),
+            count => Err(format!("{count:?} of {frames_of_unknown}")),
         }
     })?;
     for id in 1..=3 {
@@ -339,7 +339,7 @@ fn frames_of_strangers_and_absurd_terms_change_nothing() -> Result<()> {
         assert_eq!(cluster.status(id)?.node.uuid, statuses[&id].node.uuid);
         assert!(cluster.is_running(id));
     }
-    // A member is still found when it comes back, and a newcomer may still ask to join.
+    // A member is still found when it comes back, and a new node may still ask to join.
     let away = leader % 3 + 1;
     cluster.kill(away)?;
     let as_away = Hello { cluster: name, from: identity(away), ..hello(Purpose::Peer) };
@@ -462,7 +462,7 @@ fn pretend(
 
 /// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up for it.
 #[test]
-fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result<()> {
+fn a_process_at_the_port_of_a_dead_member_is_not_trusted() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     cluster.put("before", "x")?;
     let leader = cluster.settle()?;
@@ -495,7 +495,7 @@ fn whoever_has_the_port_of_a_member_that_is_down_is_believed_nothing() -> Result
     Ok(())
 }
 
-/// A log's beginning is gone: the newcomer is sent a snapshot, in frames with tags.
+/// A log's beginning is gone: the new node is sent a snapshot, in frames with tags.
 #[test]
 fn a_snapshot_goes_between_nodes_that_share_a_secret() -> Result<()> {
     let mut cluster = Cluster::ready(
@@ -530,7 +530,7 @@ fn addresses(cluster: &Cluster, id: u64) -> Addresses {
 
 /// A command that makes an entry that no frame can carry ended each leader that took it.
 #[test]
-fn a_forwarded_command_that_no_door_takes_ends_nobody() -> Result<()> {
+fn an_invalid_forwarded_command_stops_no_node() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
     let leader = cluster.settle()?;
     let pid = cluster.process(leader)?.pid();
@@ -608,7 +608,7 @@ fn ask_to_join(cluster: &Cluster, leader: u64, name: Option<Uuid>, id: u64) -> F
     codec::read_frame(&mut &stream, 1 << 20).unwrap()
 }
 
-/// A stranger does not get the number of a member that is about to be back, and no more than a few places; a node whose disk was
+/// An unknown process does not get the number of a member that is about to be back, and no more than a few places; a node whose disk was
 /// wiped gets its number back at once.
 #[test]
 fn a_number_stays_with_a_member_that_starts_again() -> Result<()> {
@@ -636,7 +636,7 @@ fn a_number_stays_with_a_member_that_starts_again() -> Result<()> {
     cluster.restart(away)?;
     let leader = cluster.settle()?;
     assert_ne!(cluster.status(away)?.node.uuid, identity(away).uuid);
-    // Strangers under free numbers, who are never heard of.
+    // Unknown processes under free ids that are not heard again.
     let joined =
         (11..=22).filter(|id| matches!(ask_to_join(&cluster, leader, name, *id), Frame::Joined { .. })).count();
     assert_eq!(joined, 8);

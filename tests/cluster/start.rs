@@ -167,7 +167,7 @@ fn a_second_process_for_the_same_node_is_refused() -> Result<()> {
 }
 
 #[test]
-fn a_node_whose_limits_are_too_low_says_so_at_once() -> Result<()> {
+fn a_node_with_too_low_limits_reports_it_at_start() -> Result<()> {
     let cluster = Cluster::prepare(EXE, &json!({}))?;
     let settings = cluster.settings_path().to_string_lossy().into_owned();
     let files =

@@ -100,7 +100,7 @@ fn every_route_wants_the_password_but_those_for_probes_and_the_log_in() {
 }
 
 #[test]
-fn without_a_password_nothing_is_asked_for_and_nobody_logs_in() {
+fn without_a_password_there_is_no_log_in() {
     let served = serve(patient());
     assert_eq!(served.get("/v1/status").status, 200);
     assert_eq!(served.ask("GET", "/v1/status", &basic("whatever"), "").status, 200);
@@ -109,7 +109,7 @@ fn without_a_password_nothing_is_asked_for_and_nobody_logs_in() {
 }
 
 #[test]
-fn a_person_logs_in_at_a_page_and_goes_on_where_they_were() {
+fn a_person_logs_in_and_returns_to_the_page() {
     for is_front in [false, true] {
         let served = serve_closed(is_front);
         let asked = served.ask("GET", "/v1/events?since=3&wait=1s", WINDOW, "");
@@ -182,7 +182,7 @@ fn a_session_is_good_at_every_node_of_the_cluster_and_a_page_hands_it_on() {
 }
 
 #[test]
-fn who_guesses_is_slowed_and_sessions_are_not() {
+fn password_guesses_are_slowed_and_sessions_are_not() {
     let served = serve_closed(false);
     let cookie = cookie_of(&log_in(&served, PASSWORD, "/"));
     let status = |headers: &str| served.ask("GET", "/v1/status", headers, "").status;

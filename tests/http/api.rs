@@ -28,7 +28,7 @@ fn open(served: &Served, target: &str, more: &str) -> TcpStream {
 }
 
 #[test]
-fn status_says_who_answers_and_from_where() {
+fn status_names_the_node_that_answers() {
     let served = serve(patient());
     let answer = served.get("/v1/status");
     assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/json")));
@@ -268,7 +268,7 @@ fn without_a_node_that_can_serve_the_front_door_leads_to_pages_and_reports_only(
 }
 
 #[test]
-fn the_front_door_asks_for_patience_when_nobody_is_online() {
+fn the_front_door_answers_503_when_no_node_is_online() {
     let served = serve_front(patient());
     *served.host.worker.lock().unwrap() = None;
     let answer = served.get("/");

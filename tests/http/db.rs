@@ -2,7 +2,7 @@
 
 use crate::fake_host::{Served, patient, serve};
 use phalanx::outcome::{self, NoLeader, Reason, UnknownReason};
-use phalanx::services::sql::{Answer, Command, Kind, Outcome, ReadLevel, Statement};
+use phalanx::services::sql::{Answer, Command, Outcome, ReadLevel, RunKind, Statement};
 use serde_json::json;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -49,11 +49,11 @@ fn requests_become_commands_and_reads() {
     assert_eq!(
         shapes,
         [
-            (false, true, Kind::Execute),
-            (true, false, Kind::Execute),
-            (true, false, Kind::Execute),
-            (false, false, Kind::Request),
-            (false, false, Kind::Execute)
+            (false, true, RunKind::Execute),
+            (true, false, RunKind::Execute),
+            (true, false, RunKind::Execute),
+            (false, false, RunKind::Request),
+            (false, false, RunKind::Execute)
         ]
     );
     assert_eq!(commands[1].0, commands[2].0, "one key, one tag");
@@ -81,7 +81,7 @@ fn requests_become_commands_and_reads() {
 }
 
 #[test]
-fn a_host_that_refuses_or_does_not_know_is_told_apart() {
+fn refused_and_unknown_outcomes_are_distinguished() {
     let served = door();
     let body = r#"["INSERT INTO a VALUES(1)"]"#;
     for (outcome, status, said) in [

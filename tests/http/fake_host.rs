@@ -5,9 +5,9 @@ use phalanx::node::views::chat_feed::{ChatFeed, ChatReader};
 use phalanx::node::views::sessions::Sessions;
 use phalanx::node::views::status::*;
 use phalanx::node::{
-    Addressing, Admission, Backup, BackupForm, ClientAccess, Connections, Listener, MemoryBudget, Metric, NodeRuntimes,
-    Operation, Output, Published, Redirect, Reports, Requests, Reservation, SentFile, SessionGuard, Slot, Sql,
-    SqlFiles, SqlRead, Watching, gauge,
+    Addressing, Admission, Backup, BackupForm, ClientAccess, ConnectionSlot, Connections, Listener, MemoryBudget,
+    Metric, NodeRuntimes, Operation, Output, Published, Redirect, Reports, Requests, Reservation, SentFile,
+    SessionGuard, Sql, SqlFiles, SqlRead, Watching, gauge,
 };
 use phalanx::outcome::{Outcome, Reason};
 use phalanx::raft::{Change, Role};
@@ -165,7 +165,7 @@ impl Connections for FakeHost {
     fn admit(&self, client: Option<(IpAddr, Arc<TcpStream>)>) -> Result<Admission, String> {
         let (before, max) = (self.connections.fetch_add(1, SeqCst), self.connections_max.load(SeqCst));
         let counted = Counted(self.connections.clone());
-        let slot = if before < max { Slot::Ordinary } else { Slot::Reserved };
+        let slot = if before < max { ConnectionSlot::Ordinary } else { ConnectionSlot::Reserved };
         match before < max + if client.is_some() { RESERVED } else { 0 } {
             true => Ok(Admission::new(slot, counted)),
             false => Err("too many connections".to_owned()),
@@ -515,7 +515,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 commit_index: Index(commit),
                 applied_index: Index(commit - id % 2),
                 lag: id % 2,
-                pace: Pace {
+                pace: ClientRates {
                     kv_ops_per_s: if id == 4 { 0 } else { 1200 * id + 37 * (step % 7) },
                     led_per_s: if is_leader { 900 } else { 0 },
                     kv_p50_us: 210 + 40 * id,

@@ -34,7 +34,7 @@ fn connections_that_wait_for_nothing_have_no_thread() {
 }
 
 #[test]
-fn a_head_that_comes_slowly_is_cut_off_and_delays_nobody() {
+fn a_slow_head_is_cut_off_and_delays_no_other() {
     let served = serve_front(quick());
     let mut slow: Vec<TcpStream> = (0..8).map(|_| served.connect()).collect();
     slow.iter_mut().for_each(|stream| stream.write_all(b"GET / HTT").unwrap());
@@ -94,7 +94,7 @@ fn requests_sent_ahead_are_answered_in_order() {
 }
 
 #[test]
-fn who_does_not_read_delays_nobody() {
+fn a_client_that_does_not_read_delays_no_other() {
     let served = serve_front(patient());
     let mut greedy = served.connect();
     greedy.set_nonblocking(true).unwrap();
@@ -116,7 +116,7 @@ fn who_does_not_read_delays_nobody() {
 
 /// The form of the log-in page is read as it arrives, in a thread.
 #[test]
-fn a_form_that_comes_slowly_delays_nobody() {
+fn a_slow_form_delays_no_other() {
     let settings = Settings { client_password: Some("open-sesame".into()), ..Settings::default() };
     let served = serve_on(FakeHost::with(4, settings), patient(), "127.0.0.1:0", true);
     let form = "password=open-sesame&next=%2F";

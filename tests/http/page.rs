@@ -68,7 +68,7 @@ fn watch_and_a_page_for_plain_text_are_tables_alone() {
 }
 
 #[test]
-fn what_programs_say_neither_ends_the_comment_nor_moves_the_cursor() {
+fn program_output_cannot_break_the_page_or_the_terminal() {
     let served = serve(patient());
     let mut frame = canned_frame(4, 5, 1);
     Arc::make_mut(&mut frame.status.jobs.last[0]).says = "--><script>alert(1)</script>\u{1b}[2J\r".to_owned();
@@ -84,7 +84,7 @@ fn what_programs_say_neither_ends_the_comment_nor_moves_the_cursor() {
 }
 
 #[test]
-fn a_cluster_without_workers_says_nothing_about_jobs() {
+fn a_cluster_without_workers_shows_nothing_about_jobs() {
     let served = serve(patient());
     let mut frame = canned_frame(4, 5, 1);
     frame.status.jobs = Default::default();

@@ -206,7 +206,7 @@ fn a_request_may_arrive_split_at_every_byte() {
 }
 
 #[test]
-fn continue_is_said_only_to_those_who_may_go_on() {
+fn continue_is_sent_only_to_accepted_requests() {
     let served = serve(patient());
     let mut stream = served.connect();
     let head = "Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n";
@@ -292,7 +292,7 @@ fn a_client_that_does_not_read_is_dropped() {
 }
 
 #[test]
-fn too_many_connections_are_told_so() {
+fn excess_connections_get_an_error() {
     let served = serve(patient());
     served.host.connections_max.store(2, SeqCst);
     let mut kept: Vec<_> = (0..2).map(|_| served.connect()).collect();

@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_that_says_stop_undoes_the_statement() {
+    fn a_watcher_can_abort_the_statement() {
         let conn = open();
         conn.execute_batch("CREATE VIRTUAL TABLE f USING fts5(a, tokenize = 'porter')").unwrap();
         conn.execute_batch("BEGIN; INSERT INTO f VALUES('before')").unwrap();

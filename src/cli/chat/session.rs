@@ -98,7 +98,7 @@ impl Drop for Keep {
 }
 
 /// A client that is not logged in.
-fn stranger(options: &ChatOptions) -> Result<Chat, Fault> {
+fn logged_out(options: &ChatOptions) -> Result<Chat, Fault> {
     let mut chat = Chat::new(client::endpoints(&options.client)?);
     chat.client.password = client::password(&options.client)?;
     if let Some(seconds) = options.client.timeout {
@@ -109,7 +109,7 @@ fn stranger(options: &ChatOptions) -> Result<Chat, Fault> {
 
 /// A client with the saved session.
 pub(crate) fn member(options: &ChatOptions) -> Result<Chat, Fault> {
-    let mut chat = stranger(options)?;
+    let mut chat = logged_out(options)?;
     match (std::fs::read_to_string(path_of(options)), &options.who) {
         (Ok(token), _) => chat.client.token = Some(token.trim().to_string()),
         (Err(_), Some(who)) => {
@@ -142,7 +142,7 @@ pub(crate) fn password() -> Result<String, Fault> {
 }
 
 pub(crate) fn enter(options: &ChatOptions, name: &str, is_new: bool) -> Result<(), Fault> {
-    let mut chat = stranger(options)?;
+    let mut chat = logged_out(options)?;
     let password = password()?;
     let keep = Keep::begin(options)?;
     let answer = if is_new { chat.sign_up(name, &password) } else { chat.log_in(name, &password) }.map_err(fault)?;

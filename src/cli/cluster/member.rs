@@ -59,7 +59,7 @@ pub fn run(args: &MemberArgs) -> Result<(), Fault> {
         MemberCommand::Add { node, uuid } => add(*node, *uuid, client),
         MemberCommand::Remove { node } => {
             let done = ClusterClient::new(client)?.change("DELETE", &format!("/v1/members/{node}"), &Value::Null)?;
-            say(client, *node, "removed", &done.value)
+            print_result(client, *node, "removed", &done.value)
         }
         MemberCommand::Promote { node } => set(*node, "voter", client),
         MemberCommand::Demote { node } => set(*node, "learner", client),
@@ -85,7 +85,7 @@ fn add(node: u64, uuid: Option<Uuid>, args: &ClientArgs) -> Result<(), Fault> {
         None => ask_uuid(node, args)?,
     };
     let done = ClusterClient::new(args)?.change("POST", "/v1/members", &json!({"id": node, "uuid": uuid}))?;
-    say(args, node, "added", &done.value)
+    print_result(args, node, "added", &done.value)
 }
 
 /// Asks the node for its uuid, at the HTTP address that the cluster or else the settings give.
@@ -112,10 +112,10 @@ fn ask_uuid(node: u64, args: &ClientArgs) -> Result<Uuid, Fault> {
 fn set(node: u64, membership: &str, args: &ClientArgs) -> Result<(), Fault> {
     let body = json!({"membership": membership});
     let done = ClusterClient::new(args)?.change("POST", &format!("/v1/members/{node}"), &body)?;
-    say(args, node, &format!("now a {membership}"), &done.value)
+    print_result(args, node, &format!("now a {membership}"), &done.value)
 }
 
-fn say(args: &ClientArgs, node: u64, what: &str, answer: &Value) -> Result<(), Fault> {
+fn print_result(args: &ClientArgs, node: u64, what: &str, answer: &Value) -> Result<(), Fault> {
     let at = answer["index"].as_u64().map_or(String::new(), |index| format!(" (committed at index {index})"));
     term::answer(args.json, answer, || format!("node {node} is {what}{at}"));
     Ok(())

@@ -11,7 +11,7 @@ use crate::cli::client;
 use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::lab::LabError;
-use crate::lab::folders::clean_up_when_told_to_end;
+use crate::lab::folders::clean_up_on_signals;
 use crate::progress::Progress;
 use serde_json::json;
 use std::path::Path;
@@ -51,7 +51,7 @@ enum BenchCommand {
 
 pub fn run(args: &BenchArgs) -> Result<(), Fault> {
     let (exe, progress) = (own_program()?, Progress::new());
-    clean_up_when_told_to_end();
+    clean_up_on_signals();
     match &args.command {
         BenchCommand::Failover(options) => {
             let report = failover::run(&exe, options, &progress).map_err(lab_fault)?;

@@ -8,7 +8,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::term::{self, Colour};
 use crate::demo::jobs::Account;
 use crate::demo::{chat, jobs};
-use crate::lab::folders::clean_up_when_told_to_end;
+use crate::lab::folders::clean_up_on_signals;
 
 /// Arguments of `phalanx demo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,7 +28,7 @@ enum DemoCommand {
 
 pub fn run(args: &DemoArgs) -> Result<(), Fault> {
     let exe = own_program()?;
-    clean_up_when_told_to_end();
+    clean_up_on_signals();
     let (played, result) = match args.command {
         DemoCommand::Jobs => {
             (jobs::play(exe, &mut term::line), "Every request was answered, correctly and exactly once.")

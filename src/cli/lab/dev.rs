@@ -59,7 +59,7 @@ pub struct DevArgs {
 }
 
 /// One node and how much of its output has been printed.
-struct Shown {
+struct ShownNode {
     process: Process,
     log: PathBuf,
     read: u64,
@@ -74,7 +74,7 @@ struct Stage {
     exe: PathBuf,
     settings_file: Option<PathBuf>,
     settings: Settings,
-    nodes: BTreeMap<u64, Shown>,
+    nodes: BTreeMap<u64, ShownNode>,
     chosen: Option<u64>,
 }
 
@@ -160,12 +160,12 @@ impl Stage {
         command.args(args).process_group(0);
         command.envs(std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")));
         let process = Process::start(&mut command, &log)?;
-        let shown = Shown { process, log, read: 0, rest: String::new(), frozen: None, has_ended: false };
+        let shown = ShownNode { process, log, read: 0, rest: String::new(), frozen: None, has_ended: false };
         self.nodes.insert(id, shown);
         Ok(())
     }
 
-    fn say(&self, id: u64, text: &str) {
+    fn print_line(&self, id: u64, text: &str) {
         let colours = [31, 32, 33, 34, 35, 36, 91, 92, 93];
         let colour = colours[(id as usize - 1) % colours.len()];
         let prefix = if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
@@ -206,7 +206,7 @@ impl Stage {
             }
         }
         for (id, line) in news {
-            self.say(id, &line);
+            self.print_line(id, &line);
         }
     }
 
@@ -254,7 +254,7 @@ impl Stage {
             }
             _ => "continued (SIGCONT)",
         };
-        self.say(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
+        self.print_line(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
     }
 
     /// The node that was frozen last and still is.

@@ -41,7 +41,7 @@ pub fn run() -> Result<(), Fault> {
     // A stopped runner does not read: a guardian that blocked on writing to it would neither renew the lock nor kill
     // the command.
     rustix::io::ioctl_fionbio(io::stdout(), true).map_err(|e| failed(e.into()))?;
-    say(&format!("kept {}", lease.held_from.as_millis()));
+    write_event(&format!("kept {}", lease.held_from.as_millis()));
     let (tell, events) = bounded(4);
     let (runner_events, renewing) = (tell.clone(), lease.clone());
     spawn::spawn("runner", move || await_runner(&runner_events)).map_err(failed)?;
@@ -55,7 +55,7 @@ pub fn run() -> Result<(), Fault> {
                 if !is_orphan {
                     kill_at = lease.kill_at();
                 }
-                say(&format!("kept {}", held_from.as_millis()));
+                write_event(&format!("kept {}", held_from.as_millis()));
             }
             Ok(Event::Dismissed) => return Ok(()),
             Ok(Event::RunnerGone) => {
@@ -65,7 +65,7 @@ pub fn run() -> Result<(), Fault> {
                 let _ = kill_current_process_group(Signal::CONT);
             }
             Ok(Event::Lost) => {
-                say("lost");
+                write_event("lost");
                 kill_at = Duration::ZERO;
             }
             Err(_) if since_boot() >= kill_at => {
@@ -79,7 +79,7 @@ pub fn run() -> Result<(), Fault> {
 
 /// Writes a word without blocking, or drops it: the end of standard input reports a runner that is gone, and a runner
 /// that was stopped for thousands of renewals considers its lock lost when it continues.
-fn say(word: &str) {
+fn write_event(word: &str) {
     let _ = rustix::io::write(io::stdout(), format!("{word}\n").as_bytes());
 }
 

@@ -10,8 +10,8 @@
 pub(crate) mod interrupt;
 pub(crate) mod text;
 use self::interrupt::Interrupts;
-use self::text::Form;
-use super::client::{ClientArgs, ClusterClient, Raw, Request};
+use self::text::OutputFormat;
+use super::client::{ClientArgs, ClusterClient, RawResponse, Request};
 use super::fault::{Fault, code};
 use super::term;
 use crate::progress::Progress;
@@ -67,12 +67,12 @@ pub struct SqlArgs {
 #[derive(Debug, Deserialize)]
 struct Results {
     #[serde(default)]
-    results: Vec<One>,
+    results: Vec<StatementResult>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct One {
+struct StatementResult {
     error: Option<String>,
     columns: Option<Vec<String>>,
     values: Vec<Vec<Value>>,
@@ -81,7 +81,7 @@ struct One {
 
 struct Shell {
     client: ClusterClient,
-    form: Form,
+    form: OutputFormat,
     level: String,
     is_interactive: bool,
     /// Ctrl+C, at a terminal.
@@ -96,9 +96,9 @@ struct Shell {
 /// Those of the exit codes at the top of this file.
 pub fn run(args: &SqlArgs) -> Result<(), Fault> {
     let form = match (args.csv, args.client.json) {
-        (true, _) => Form::Csv,
-        (_, true) => Form::Json,
-        _ => Form::Table,
+        (true, _) => OutputFormat::Csv,
+        (_, true) => OutputFormat::Json,
+        _ => OutputFormat::Table,
     };
     let client = ClusterClient::new(&args.client)?;
     let (level, node) = (args.level.clone(), String::new());
@@ -176,7 +176,7 @@ impl Shell {
                 match self.dot(line.trim()) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(fault) => is_leaving = tell(&fault),
+                    Err(fault) => is_leaving = report_fault(&fault),
                 }
                 continue;
             }
@@ -190,7 +190,7 @@ impl Shell {
             for sql in whole {
                 let done = if sql.starts_with('.') { self.dot(sql).map(drop) } else { self.statement(sql) };
                 if let Err(fault) = done {
-                    is_leaving = tell(&fault);
+                    is_leaving = report_fault(&fault);
                     break;
                 }
             }
@@ -231,9 +231,9 @@ impl Shell {
             }
             (".foreign_keys", value @ ("" | "on" | "off")) => self.foreign_keys(value)?,
             (".read", path) if !path.is_empty() => self.read(Path::new(path))?,
-            (".mode", "table") => self.form = Form::Table,
-            (".mode", "csv") => self.form = Form::Csv,
-            (".mode", "json") => self.form = Form::Json,
+            (".mode", "table") => self.form = OutputFormat::Table,
+            (".mode", "csv") => self.form = OutputFormat::Csv,
+            (".mode", "json") => self.form = OutputFormat::Json,
             _ => return Err(Fault::new(code::USAGE, format!("unknown command {line:?}"), ".help lists the commands")),
         }
         Ok(true)
@@ -327,7 +327,7 @@ impl Shell {
         self.shown(&one)
     }
 
-    fn shown(&self, one: &One) -> Result<(), Fault> {
+    fn shown(&self, one: &StatementResult) -> Result<(), Fault> {
         match &one.columns {
             Some(columns) => self.show(&text::rows(self.form, columns, &one.values))?,
             None if self.is_interactive => match one.rows_affected {
@@ -364,7 +364,7 @@ impl Shell {
     }
 
     /// Sends a request and waits for the answer or Ctrl+C.
-    fn exchange(&self, client: ClusterClient, request: Request) -> Result<Raw, Fault> {
+    fn exchange(&self, client: ClusterClient, request: Request) -> Result<RawResponse, Fault> {
         let Some(interrupts) = &self.interrupts else { return client.exchange(&request) };
         let asked = interrupts.or_done(move || (client.exchange(&request), client));
         let (answer, client) = asked.ok_or_else(interrupted)?;
@@ -372,7 +372,7 @@ impl Shell {
         answer
     }
 
-    fn ask(&mut self, statements: &Value) -> Result<One, Fault> {
+    fn ask(&mut self, statements: &Value) -> Result<StatementResult, Fault> {
         let path = format!("/db/request?blob_array&level={}", self.level);
         let request = Request::once("POST", path, Some(statements.to_string().into_bytes()));
         let raw = self.exchange(self.client.clone(), request)?;
@@ -383,10 +383,11 @@ impl Shell {
             let word = if self.node.is_empty() { "node" } else { "now node" };
             eprintln!("{}", term::paint_err(&format!("-- {word} {}", term::plain_err(&raw.from)), term::Colour::Cyan));
         }
-        let strange = || failed(format!("{}: unexpected response; check that the node has the same version", raw.from));
-        let results: Results = serde_json::from_slice(&raw.body).map_err(|_| strange())?;
+        let unexpected =
+            || failed(format!("{}: unexpected response; check that the node has the same version", raw.from));
+        let results: Results = serde_json::from_slice(&raw.body).map_err(|_| unexpected())?;
         self.node.clone_from(&raw.from);
-        let one = results.results.into_iter().next().ok_or_else(strange)?;
+        let one = results.results.into_iter().next().ok_or_else(unexpected)?;
         match one.error {
             Some(why) => Err(failed(why)),
             None => Ok(one),
@@ -395,7 +396,7 @@ impl Shell {
 }
 
 /// Prints a fault; returns whether it was Ctrl+C.
-fn tell(fault: &Fault) -> bool {
+fn report_fault(fault: &Fault) -> bool {
     fault.report();
     *fault == interrupted()
 }

@@ -18,7 +18,7 @@ const LINES: TableStyle = TableStyle::new()
 
 /// The output format of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputFormat {
     /// A table with borders.
     #[default]
     Table,
@@ -102,26 +102,28 @@ fn is_blank(text: &str) -> bool {
     true
 }
 
-fn says(token: &Token, word: &str) -> bool {
+fn is_keyword(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(it) if it.eq_ignore_ascii_case(word))
 }
 
 fn is_trigger(tokens: &[Token]) -> bool {
     let tokens = match tokens {
-        [explain, rest @ ..] if says(explain, "explain") => rest,
+        [explain, rest @ ..] if is_keyword(explain, "explain") => rest,
         tokens => tokens,
     };
     match tokens {
-        [create, temp, trigger, ..] if says(create, "create") && (says(temp, "temp") || says(temp, "temporary")) => {
-            says(trigger, "trigger")
+        [create, temp, trigger, ..]
+            if is_keyword(create, "create") && (is_keyword(temp, "temp") || is_keyword(temp, "temporary")) =>
+        {
+            is_keyword(trigger, "trigger")
         }
-        [create, trigger, ..] => says(create, "create") && says(trigger, "trigger"),
+        [create, trigger, ..] => is_keyword(create, "create") && is_keyword(trigger, "trigger"),
         _ => false,
     }
 }
 
 fn ends_trigger(tokens: &[Token]) -> bool {
-    matches!(tokens, [.., Token::Semicolon, end] if says(end, "end"))
+    matches!(tokens, [.., Token::Semicolon, end] if is_keyword(end, "end"))
 }
 
 /// Whether a statement begins with one of these words.
@@ -153,7 +155,7 @@ fn changes(sql: &str) -> bool {
     while let Ok((token, len)) = token(&sql[at..]) {
         at += len;
         if let Some(word) = token
-            && ["insert", "update", "delete", "replace"].iter().any(|it| says(&word, it))
+            && ["insert", "update", "delete", "replace"].iter().any(|it| is_keyword(&word, it))
         {
             return true;
         }
@@ -165,10 +167,10 @@ fn changes(sql: &str) -> bool {
 pub fn leaves_open(statements: &[&str]) -> bool {
     statements.iter().fold(false, |is_open, sql| {
         let words = first_words(sql);
-        let says = |at: usize, word: &str| words.get(at).is_some_and(|it| it.eq_ignore_ascii_case(word));
-        let is_partial = says(1, "to") || says(2, "to");
-        let ends = says(0, "commit") || says(0, "end") || (says(0, "rollback") && !is_partial);
-        says(0, "begin") || (is_open && !ends)
+        let is_at = |at: usize, word: &str| words.get(at).is_some_and(|it| it.eq_ignore_ascii_case(word));
+        let is_partial = is_at(1, "to") || is_at(2, "to");
+        let ends = is_at(0, "commit") || is_at(0, "end") || (is_at(0, "rollback") && !is_partial);
+        is_at(0, "begin") || (is_open && !ends)
     })
 }
 
@@ -186,10 +188,10 @@ fn first_words(sql: &str) -> Vec<&str> {
 }
 
 /// Writes the rows of a result.
-pub fn rows(form: Form, columns: &[String], values: &[Vec<Value>]) -> String {
+pub fn rows(form: OutputFormat, columns: &[String], values: &[Vec<Value>]) -> String {
     match form {
-        Form::Table => table(columns, values),
-        Form::Csv => {
+        OutputFormat::Table => table(columns, values),
+        OutputFormat::Csv => {
             let names = columns.iter().map(|name| csv(name)).collect::<Vec<_>>().join(",");
             let lines = values.iter().map(|row| {
                 let cells = row.iter().map(|value| if value.is_null() { String::new() } else { csv(&shown(value)) });
@@ -197,7 +199,7 @@ pub fn rows(form: Form, columns: &[String], values: &[Vec<Value>]) -> String {
             });
             std::iter::once(names).chain(lines).map(|line| line + "\n").collect()
         }
-        Form::Json => {
+        OutputFormat::Json => {
             let object = |row: &Vec<Value>| {
                 let entry = |(name, value): (&String, &Value)| {
                     let value = if value.is_array() { Value::from(shown(value)) } else { value.clone() };
@@ -318,16 +320,16 @@ mod tests {
         let values =
             [vec![json!(1), json!("日本")], vec![json!(12), json!("a\"\nb")], vec![json!([0, 255]), Value::Null]];
         assert_eq!(
-            rows(Form::Table, &columns, &values),
+            rows(OutputFormat::Table, &columns, &values),
             "┌─────────┬──────┐\n│ id      │ name │\n├─────────┼──────┤\n│       1 │ 日本 │\n\
              │      12 │ a\"↵b │\n│ x'00ff' │ NULL │\n└─────────┴──────┘\n"
         );
-        assert_eq!(rows(Form::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\nb\"\nx'00ff',\n");
+        assert_eq!(rows(OutputFormat::Csv, &columns, &values), "id,name\n1,日本\n12,\"a\"\"\nb\"\nx'00ff',\n");
         assert_eq!(
-            rows(Form::Json, &columns, &values),
+            rows(OutputFormat::Json, &columns, &values),
             "[{\"id\":1,\"name\":\"日本\"},{\"id\":12,\"name\":\"a\\\"\\nb\"},{\"id\":\"x'00ff'\",\"name\":null}]\n"
         );
-        let long = rows(Form::Table, &columns[..1], &[vec![json!("x".repeat(1000))]]);
+        let long = rows(OutputFormat::Table, &columns[..1], &[vec![json!("x".repeat(1000))]]);
         assert!(long.lines().all(|line| line.width() <= CELL_WIDTH_MAX + 4), "{long}");
     }
 }

@@ -66,7 +66,7 @@ impl Search<'_> {
     /// A node that could not lead must not bootstrap, or the cluster would have no leader. Logs the reason.
     pub(super) fn may_bootstrap(&mut self) -> bool {
         if let Some(why) = self.seeker.no_bootstrap.clone() {
-            self.say(
+            self.log_change(
                 log::Level::Warn,
                 "bootstrap",
                 format!("no cluster found, and this node cannot bootstrap one: {why}"),
@@ -82,7 +82,7 @@ impl Search<'_> {
             if survey.clusters.is_empty() {
                 let line =
                     format!("no node of cluster {cluster} answers yet; this node, which belongs to it, keeps looking");
-                self.say(log::Level::Info, "own cluster", line);
+                self.log_change(log::Level::Info, "own cluster", line);
             }
             return false;
         }
@@ -95,11 +95,11 @@ impl Search<'_> {
         }
         let ahead = survey.searching.iter().filter(|id| **id > self.seeker.me.id).count() as u32;
         if self.hosts(survey).count() == 1 {
-            // Whatever listens on this host may say that it differs: with a secret, that is not heeded.
+            // Any process on this host may claim to differ: with a secret, the claim is ignored.
             let differing = survey.differing.values().filter(|(_, cluster)| cluster.is_none()).count();
             let is_outnumbered = self.seeker.settings.cluster_secret.is_none() && differing > survey.searching.len();
             if is_outnumbered {
-                self.say_too_few(survey.searching.len() + 1, survey.searching.len() + 1 + differing);
+                self.log_too_few(survey.searching.len() + 1, survey.searching.len() + 1 + differing);
             }
             return turns >= ahead && !is_outnumbered;
         }
@@ -112,31 +112,35 @@ impl Search<'_> {
         let advice = "a new cluster is created only when all `peers` answer, because one that does not may hold the \
             data of an earlier cluster: start it, or remove it from peers";
         if !hosts.missing.is_empty() {
-            self.say(log::Level::Warn, "peers", format!("no answer from {} yet; {advice}", hosts.missing.join(", ")));
+            self.log_change(
+                log::Level::Warn,
+                "peers",
+                format!("no answer from {} yet; {advice}", hosts.missing.join(", ")),
+            );
             return false;
         }
         if !hosts.holding.is_empty() {
             let line = "has data of a cluster, and a new one is not created beside it: correct the difference, or \
                 remove the data there if it is of no use";
-            self.say(log::Level::Warn, "peers", format!("{} {line}", hosts.holding.join(", ")));
+            self.log_change(log::Level::Warn, "peers", format!("{} {line}", hosts.holding.join(", ")));
             return false;
         }
         let (agree, count) = (1 + hosts.agreeing.len(), hosts.count());
         if agree < quorum(count) && !is_planted!(self.seeker, minority_bootstraps) {
-            self.say_too_few(agree, count);
+            self.log_too_few(agree, count);
             return false;
         }
         // Another one is about to bootstrap: its claim ends, or its cluster answers.
         survey.claims.is_empty()
     }
 
-    fn say_too_few(&mut self, agree: usize, count: usize) {
+    fn log_too_few(&mut self, agree: usize, count: usize) {
         let needed = quorum(count);
         let line = format!(
             "no new cluster is created: {agree} of {count} nodes agree on cluster_secret, cluster_name and version, \
              {needed} needed; see the nodes named above"
         );
-        self.say(log::Level::Warn, "peers", line);
+        self.log_change(log::Level::Warn, "peers", line);
     }
 
     /// Over several hosts, bootstraps with the grants of all nodes that agree (D5).
@@ -171,7 +175,7 @@ impl Search<'_> {
             Ok(lock) => lock,
             // The holder is probably bootstrapping.
             Err(ConfigFileError::Busy { path }) => {
-                self.say(
+                self.log_change(
                     log::Level::Info,
                     "lock",
                     format!("{} is locked by another process; trying again", path.display()),
@@ -183,13 +187,13 @@ impl Search<'_> {
         let Traces { clusters: others, unclear } = folders::traces_below(&settings.data_dir, self.seeker.me.id);
         if let Some(why) = unclear {
             let line = "no new cluster is created while this may be the data of an existing one";
-            self.say(log::Level::Warn, "data", format!("{why}; {line}"));
+            self.log_change(log::Level::Warn, "data", format!("{why}; {line}"));
             return Ok(None);
         }
         if let Some(named) = lock.read()? {
             if let Err(why) = self.is_stale(&named, survey, &others) {
                 if let Some(why) = why {
-                    self.say(log::Level::Info, "file", why);
+                    self.log_change(log::Level::Info, "file", why);
                 }
                 return Ok(None);
             }
@@ -207,7 +211,7 @@ impl Search<'_> {
             let folder = folder.display();
             let what = "start its nodes; or run `phalanx recover` if a majority of its disks is lost; \
                         or move its data away to create a new cluster";
-            self.say(
+            self.log_change(
                 log::Level::Warn,
                 "data",
                 format!("{folder} holds data of cluster {cluster}, of which no node answers: {what}"),

@@ -1,7 +1,7 @@
 //! The right to bootstrap a cluster over several hosts, which have no file and no lock in common.
 //!
 //! A node that wants to bootstrap claims the right from every node that looks for the same cluster; each of them, and it
-//! itself, grants it to one node at a time. Invariants: C1 while a node claims the right it grants it to nobody, and
+//! itself, grants it to one node at a time. Invariants: C1 while a node claims the right it grants it to no other, and
 //! while it has granted it, it does not claim it. C2 a grant ends only when its holder itself answers that it no longer
 //! claims the right: it has given up, or its process has ended without a cluster. While the holder is silent the grant
 //! stands. C3 a node grants only what its last round of questions allows: all hosts have answered, none is in a cluster,
@@ -125,7 +125,7 @@ mod tests {
         claims.set_found(found(&[2]));
         assert!(!claims.grant(asked(3, 1)), "another claims the right");
         claims.set_found(found(&[]));
-        assert!(!claims.grant(asked(4, 1)), "a stranger");
+        assert!(!claims.grant(asked(4, 1)), "an unknown node");
         assert!(claims.grant(asked(3, 1)) && claims.grant(asked(3, 1)));
         assert!(!claims.grant(asked(3, 2)) && !claims.grant(asked(2, 3)));
         assert_eq!(claims.current(), Some(Uuid::from_u128(1)));

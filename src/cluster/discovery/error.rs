@@ -21,7 +21,6 @@ pub enum DiscoveryError {
         file: PathBuf,
         /// Cluster in `config.json`.
         theirs: Uuid,
-        /// The node's folder.
         data: PathBuf,
         /// Cluster of the node's data.
         ours: Uuid,

@@ -17,7 +17,7 @@ const FRONT_ROUNDS: u32 = 5;
 impl Search<'_> {
     /// Whether a new node may continue although a cluster uses the front port: only if it is about to join that
     /// cluster. A cluster that answers at no known address is another one.
-    pub(super) fn judge_front(
+    pub(super) fn check_front_door(
         &mut self,
         owner: FrontOwner,
         survey: &Survey,
@@ -51,7 +51,7 @@ impl Search<'_> {
             Some(wanted) if survey.clusters.contains_key(&wanted) => wanted,
             Some(wanted) => {
                 if let Some(other) = survey.clusters.keys().next() {
-                    self.say(
+                    self.log_change(
                         log::Level::Warn,
                         "clusters",
                         format!(
@@ -65,7 +65,7 @@ impl Search<'_> {
             }
             None if survey.clusters.len() > 1 => {
                 let all = survey.clusters.keys().map(Uuid::to_string).collect::<Vec<_>>().join(" and ");
-                self.say(
+                self.log_change(
                     log::Level::Warn,
                     "clusters",
                     format!("clusters {all} answer: set peers or config_file_path to select one"),
@@ -75,7 +75,11 @@ impl Search<'_> {
             None => *survey.clusters.keys().next()?,
         };
         let Some((_, id, addresses)) = &survey.clusters[&cluster] else {
-            self.say(log::Level::Info, "leader", format!("cluster {cluster} has no leader yet; waiting for one"));
+            self.log_change(
+                log::Level::Info,
+                "leader",
+                format!("cluster {cluster} has no leader yet; waiting for one"),
+            );
             return None;
         };
         match self.world.join(&addresses.peer, cluster) {
@@ -92,7 +96,7 @@ impl Search<'_> {
             Err(why) => {
                 self.joins_refused += 1;
                 if self.joins_refused >= REFUSED_JOINS_LOGGED_FROM {
-                    self.say(
+                    self.log_change(
                         log::Level::Warn,
                         "join",
                         format!("the leader, node {}, does not accept this node yet: {why}", id.0),

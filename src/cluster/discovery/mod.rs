@@ -90,7 +90,7 @@ impl Search<'_> {
             self.allow_grants(&survey);
             let is_front_taken = front.is_some();
             let may_join = match front {
-                Some(owner) => self.judge_front(owner, &survey, named.as_ref())?,
+                Some(owner) => self.check_front_door(owner, &survey, named.as_ref())?,
                 None => true,
             };
             if may_join && let Some(decision) = self.try_join(&survey, named.as_ref()) {

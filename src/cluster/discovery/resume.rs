@@ -43,7 +43,7 @@ impl Search<'_> {
                 Some(leader) if led.1 == LEADER_CHECK_ROUNDS => {
                     let line = "this node renames its log and joins again under a new identity";
                     let what = self.outdated(&known);
-                    self.say(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
+                    self.log_change(log::Level::Warn, "outdated", format!("{what}. Node {leader} leads: {line}"));
                     return Decision::Outdated;
                 }
                 Some(_) => Duration::from_millis(self.seeker.settings.election_timeout_ms),
@@ -56,7 +56,7 @@ impl Search<'_> {
                         restored from older copies. Restore the newer folders; or, to keep the older state, stop all \
                         nodes, start those with older folders first, then the others with --rejoin";
                     let what = self.outdated(&known);
-                    self.say(log::Level::Error, "outdated", format!("{what}; {line}"));
+                    self.log_change(log::Level::Error, "outdated", format!("{what}; {line}"));
                     LONG_ROUND
                 }
             };

@@ -5,7 +5,7 @@ use super::world::{AskError, Seeker, World};
 use crate::cluster::config_file::Projection;
 use crate::cluster::folders::{self, LOCAL_IDS};
 use crate::types::{Addresses, NodeId, Term};
-use crate::wire::{Difference, DiscoveryAnswer};
+use crate::wire::{DiscoveryAnswer, Mismatch};
 use log::debug;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) struct Survey {
     /// Addresses that did not answer in time.
     pub silent: BTreeSet<String>,
     /// Addresses of nodes that cannot be in one cluster with this one: why, and the cluster that their data belongs to.
-    pub differing: BTreeMap<String, (Difference, Option<Uuid>)>,
+    pub differing: BTreeMap<String, (Mismatch, Option<Uuid>)>,
     /// Claims that other nodes make or have granted.
     pub claims: BTreeSet<Uuid>,
     /// Message about a node that refused the request, with its reason.
@@ -93,7 +93,7 @@ impl Search<'_> {
                 }
                 // A member of this node's own cluster may have another name for it already.
                 Ok(there) if self.is_named_differently(&there) => {
-                    survey.differing.insert(address.clone(), (Difference::name(&there.name), there.cluster));
+                    survey.differing.insert(address.clone(), (Mismatch::name(&there.name), there.cluster));
                 }
                 Ok(DiscoveryAnswer { cluster: None, id, claim, .. }) => {
                     survey.searching.extend(id);
@@ -143,16 +143,16 @@ impl Search<'_> {
             }
         }
         if !survey.differing.is_empty() {
-            let all = survey.differing.iter().map(|(address, (what, _))| format!("{address}: {}", what.in_words()));
+            let all = survey.differing.iter().map(|(address, (what, _))| format!("{address}: {what}"));
             let all = all.collect::<Vec<_>>().join("; ");
-            self.say(
+            self.log_change(
                 log::Level::Warn,
                 "differing",
                 format!("nodes that cannot be in one cluster with this one: {all}"),
             );
         }
         if let Some(line) = &survey.rejected {
-            self.say(log::Level::Warn, "rejected", line.clone());
+            self.log_change(log::Level::Warn, "rejected", line.clone());
         } else if survey.clusters.is_empty() {
             let (asked, searching) = (survey.asked, survey.searching.len());
             let line = match searching {
@@ -162,7 +162,7 @@ impl Search<'_> {
                         normal at a first start"
                 ),
             };
-            self.say(log::Level::Info, "search", line);
+            self.log_change(log::Level::Info, "search", line);
         }
         survey
     }
@@ -188,7 +188,7 @@ impl Search<'_> {
     }
 
     /// Logs a line unless it equals the last one about its topic.
-    pub(super) fn say(&mut self, level: log::Level, topic: &'static str, line: String) {
+    pub(super) fn log_change(&mut self, level: log::Level, topic: &'static str, line: String) {
         if self.logged.get(topic) != Some(&line) {
             log::log!(level, "{line}");
             self.logged.insert(topic, line);

@@ -119,7 +119,7 @@ impl Net {
         names.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).count()
     }
 
-    /// A newcomer searches for at most `for_ms`.
+    /// A new node searches for at most `for_ms`.
     fn search(&self, id: u64, for_ms: u64) -> Result<Decision, DiscoveryError> {
         self.search_with(id, for_ms, None, false, &self.settings())
     }
@@ -142,7 +142,7 @@ impl Net {
         let voters = self.voters.lock().unwrap().clone();
         let (no_bootstrap, bugs) = (None, DiscoveryBugs::default());
         let seeker = Seeker { me, cluster, kept, has_log, voters, known, no_bootstrap, settings, bugs };
-        discover(&seeker, &Door { net: self, me: me.id, until, bootstrap_fails: false, claims: Claims::default() })
+        discover(&seeker, &TestWorld { net: self, me: me.id, until, bootstrap_fails: false, claims: Claims::default() })
     }
 }
 
@@ -159,7 +159,7 @@ fn address(id: u64) -> String {
 }
 
 /// One node's access to the net.
-struct Door<'a> {
+struct TestWorld<'a> {
     net: &'a Net,
     me: NodeId,
     until: Instant,
@@ -167,7 +167,7 @@ struct Door<'a> {
     claims: Claims,
 }
 
-impl World for Door<'_> {
+impl World for TestWorld<'_> {
     fn ask_all(&self, addresses: &[String], _: Duration) -> Vec<Result<DiscoveryAnswer, AskError>> {
         let at = self.net.at.lock().unwrap();
         let answer = |address: &String| match at.get(address) {
@@ -271,7 +271,7 @@ fn a_single_node_bootstraps_after_bounded_attempts() {
 }
 
 #[test]
-fn a_newcomer_joins_the_leader_that_answers() {
+fn a_new_node_joins_the_leader_that_answers() {
     let net = Net::new();
     net.put(2, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 0 });
     net.put(17, At::Member { cluster: CLUSTER, leader: Some(NodeId(17)), refuses_joins: 3 });
@@ -375,8 +375,8 @@ fn a_file_of_a_dead_cluster_does_not_keep_from_a_living_one() {
     assert!(net.bootstrapped.lock().unwrap().is_empty());
 }
 
-/// A node with an empty folder that may found a cluster.
-fn newcomer(me: Identity, settings: &Settings) -> Seeker<'_> {
+/// A node with an empty folder that may bootstrap a cluster.
+fn new_seeker(me: Identity, settings: &Settings) -> Seeker<'_> {
     Seeker {
         me,
         cluster: None,
@@ -395,10 +395,10 @@ fn a_bootstrap_that_dies_in_between_leaves_nothing_that_binds() {
     let net = Net::new();
     let settings = net.settings();
     let me = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-    let seeker = newcomer(me, &settings);
+    let seeker = new_seeker(me, &settings);
     let until = Instant::now() + Duration::from_secs(5);
-    let door = Door { net: &net, me: me.id, until, bootstrap_fails: true, claims: Claims::default() };
-    let failed = discover(&seeker, &door);
+    let world = TestWorld { net: &net, me: me.id, until, bootstrap_fails: true, claims: Claims::default() };
+    let failed = discover(&seeker, &world);
     assert!(matches!(failed, Err(DiscoveryError::Bootstrap(_))));
     let left = net.named().unwrap();
     // Not before the file has aged: its writer might be slow rather than dead.
@@ -429,7 +429,7 @@ fn look_at(net: &Net, id: u64, hosts: &[u64]) -> Decision {
 
 /// Two of three hosts lost their disks: no cluster may be created beside the data of the third.
 #[test]
-fn newcomers_wait_for_a_survivor_and_never_found_beside_it() {
+fn new_nodes_wait_for_a_survivor_and_never_bootstrap_beside_it() {
     let net = Net::new();
     let settings = Settings { peers: [21, 22, 23].map(address).to_vec(), ..net.settings() };
     net.put(21, At::Looking(NodeId(21)));
@@ -505,12 +505,12 @@ fn a_log_is_not_set_aside_on_one_word() {
 /// The cluster at the front port answers at no other known address, or is not the one that the new node belongs to.
 #[test]
 fn no_node_joins_or_bootstraps_beside_another_clusters_front_door() {
-    for why in ["newcomer", "config.json of another cluster", "a node of another cluster", "data of another cluster"] {
+    for why in ["new node", "config.json of another cluster", "a node of another cluster", "data of another cluster"] {
         let net = Net::new();
         *net.front.lock().unwrap() = Some(CLUSTER);
         let mut cluster = None;
         match why {
-            "newcomer" => {}
+            "new node" => {}
             "config.json of another cluster" => net.leave_config(OTHER, 0),
             "a node of another cluster" => net.leads(2, OTHER),
             _ => cluster = Some(OTHER),
@@ -548,13 +548,13 @@ fn the_front_door_of_the_cluster_that_is_joined_keeps_nobody_out() {
 
 /// Whatever listens at a peer port may decline; it is believed only where it may be a node.
 #[test]
-fn a_stranger_that_declines_keeps_no_cluster_from_being_founded() {
+fn an_unknown_node_that_declines_prevents_no_bootstrap() {
     let net = Net::new();
     net.put(3, At::Unproved);
     let settings = Settings { cluster_secret: Some("s".into()), ..net.settings() };
     assert!(matches!(net.search_with(1, 5000, None, false, &settings).unwrap(), Decision::Bootstrapped { .. }));
 
-    // Without a secret no node can prove its identity: a declining node counts at an address where a founder may be,
+    // Without a secret no node can prove its identity: a declining node counts at an address where a bootstrapping node may be,
     // which `peers` decides.
     for (declining, peers) in [(3, vec![address(1), address(2)]), (3, vec![]), (1, vec![address(1), address(2)])] {
         let net = Net::new();
@@ -616,9 +616,9 @@ fn a_node_without_room_to_lead_leaves_the_bootstrap_to_others() {
     let me = Identity { id: NodeId(3), uuid: Uuid::from_u128(3) };
     let until = Instant::now() + Duration::from_millis(400);
     let no_bootstrap = Some("no room".to_string());
-    let seeker = Seeker { no_bootstrap, ..newcomer(me, &settings) };
-    let door = Door { net: &net, me: me.id, until, bootstrap_fails: false, claims: Claims::default() };
-    assert_eq!(discover(&seeker, &door).unwrap(), Decision::Stopping);
+    let seeker = Seeker { no_bootstrap, ..new_seeker(me, &settings) };
+    let world = TestWorld { net: &net, me: me.id, until, bootstrap_fails: false, claims: Claims::default() };
+    assert_eq!(discover(&seeker, &world).unwrap(), Decision::Stopping);
     assert_eq!(net.named(), None);
     assert!(matches!(net.search(2, 5_000).unwrap(), Decision::Bootstrapped { .. }));
 }

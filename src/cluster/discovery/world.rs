@@ -6,7 +6,7 @@ use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
 use crate::types::{Addresses, Identity, NodeId};
-use crate::wire::{Difference, DiscoveryAnswer};
+use crate::wire::{DiscoveryAnswer, Mismatch};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,6 @@ pub struct Seeker<'a> {
     pub known: Vec<String>,
     /// If it must not bootstrap: the reason (too little disk space to lead).
     pub no_bootstrap: Option<String>,
-    /// The node's settings.
     pub settings: &'a Settings,
     /// Known mistakes that a test switches on.
     #[cfg(test)]
@@ -53,10 +52,9 @@ pub enum AskError {
     #[error("unproved: {0}")]
     Unproved(String),
     /// The node there cannot be in one cluster with this one. Nothing of it is proved.
-    #[error("{}", .what.in_words())]
+    #[error("{what}")]
     Differs {
-        /// What differs.
-        what: Difference,
+        what: Mismatch,
         /// The cluster that its data belongs to, as it says.
         cluster: Option<Uuid>,
     },
@@ -70,9 +68,7 @@ pub enum AskError {
 pub enum JoinAnswer {
     /// The node is a learner (or was a member already).
     Joined {
-        /// Id of the cluster.
         cluster: Uuid,
-        /// Its members with their addresses.
         members: Vec<(NodeId, Addresses)>,
         /// Ids and uuids of the members.
         identities: Vec<Identity>,
@@ -115,13 +111,10 @@ pub trait World {
 /// The cluster that listens at this host's front port (`service_port`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FrontOwner {
-    /// Id of the cluster.
     pub cluster: Uuid,
-    /// Name of the cluster.
     pub name: String,
 }
 
-/// Result of discovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// The node has state and continues with its log.
@@ -131,18 +124,13 @@ pub enum Decision {
     Outdated,
     /// The node is a member of this cluster now.
     Joined {
-        /// Id of the cluster.
         cluster: Uuid,
-        /// Its members with their addresses.
         members: Vec<(NodeId, Addresses)>,
         /// Ids and uuids of the members: messages of other nodes are dropped until the log names them.
         identities: Vec<Identity>,
     },
     /// The node has bootstrapped this cluster; [`World::bootstrap`] was called.
-    Bootstrapped {
-        /// Id of the cluster.
-        cluster: Uuid,
-    },
+    Bootstrapped { cluster: Uuid },
     /// The node stops.
     Stopping,
 }

@@ -14,7 +14,7 @@ const ASK_EVERY_MS: u64 = 50;
 const ASK_AGAIN_MS: u64 = 200;
 /// An answer that takes no longer than this is never late: a busy machine delays answers.
 const ANSWER_MIN_MS: u64 = 150;
-/// Nor is one that takes this many times the longest time that one took lately.
+/// The same holds for one that takes this many times the longest time that one took lately.
 const ANSWER_FACTOR: u64 = 3;
 /// However long answers took, this is late.
 const ANSWER_MAX_MS: u64 = 2000;

@@ -104,7 +104,7 @@ impl Paths {
             // Its silence until now says nothing.
             path.heard.restart(now_ms);
         } else if link.heard_ms > path.heard.heard_ms() {
-            path.heard.heard(link.heard_ms, self.bounds);
+            path.heard.on_message(link.heard_ms, self.bounds);
         }
         path.was_regular = link.is_regular;
         let down_since_ms = *path.down_since_ms.get_or_insert(now_ms);

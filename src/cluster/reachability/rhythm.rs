@@ -34,13 +34,13 @@ pub struct Rhythm {
 }
 
 impl Rhythm {
-    /// First heard now.
+    /// A node that was heard for the first time at `now_ms`.
     pub fn new(now_ms: u64) -> Rhythm {
         Rhythm { heard_ms: now_ms, longest_ms: [0; 2], span_ends_ms: now_ms + SPAN_MS }
     }
 
-    /// Heard again.
-    pub fn heard(&mut self, now_ms: u64, bounds: Bounds) {
+    /// Records a message that was received at `now_ms`.
+    pub fn on_message(&mut self, now_ms: u64, bounds: Bounds) {
         let silence_ms = self.silence_ms(now_ms);
         if silence_ms <= 2 * self.limit_ms(bounds) {
             self.longest_ms[0] = self.longest_ms[0].max(silence_ms);
@@ -90,15 +90,15 @@ mod tests {
     fn the_limit_follows_what_was_heard_and_forgets_it() {
         let bounds = Bounds::of(200, 2000);
         let mut rhythm = Rhythm::new(0);
-        (1..=10).for_each(|n| rhythm.heard(200 * n, bounds));
+        (1..=10).for_each(|n| rhythm.on_message(200 * n, bounds));
         assert!(rhythm.is_fresh(2600, bounds) && !rhythm.is_fresh(2601, bounds), "three intervals");
-        rhythm.heard(2800, bounds);
+        rhythm.on_message(2800, bounds);
         // The longest was 800 ms.
         assert!(rhythm.is_fresh(4000, bounds) && !rhythm.is_fresh(4001, bounds));
         let mut now_ms = 2800;
         while now_ms < 2 * SPAN_MS + 5000 {
             now_ms += 200;
-            rhythm.heard(now_ms, bounds);
+            rhythm.on_message(now_ms, bounds);
         }
         assert!(!rhythm.is_fresh(now_ms + 601, bounds), "it has been regular since");
     }
@@ -107,8 +107,8 @@ mod tests {
     fn an_absence_and_a_pause_of_this_node_do_not_raise_the_limit() {
         let bounds = Bounds::of(200, 2000);
         let mut rhythm = Rhythm::new(0);
-        rhythm.heard(200, bounds);
-        rhythm.heard(1500, bounds);
+        rhythm.on_message(200, bounds);
+        rhythm.on_message(1500, bounds);
         assert!(!rhythm.is_fresh(2101, bounds), "R1");
         rhythm.exclude(5000, 7100);
         assert!(rhythm.is_fresh(7100, bounds), "{rhythm:?}");

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 /// The locked folder of a voter whose process is dead.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct ClaimedFolder {
     pub who: Identity,
     dir: PathBuf,
     me: StoredIdentity,
@@ -30,8 +30,8 @@ pub struct Claimed {
 
 /// What became of the voters' folders.
 #[derive(Debug, Default)]
-pub struct Claims {
-    pub claimed: Vec<Claimed>,
+pub struct FolderClaims {
+    pub claimed: Vec<ClaimedFolder>,
     /// Voters with a process that holds its folder's lock: it runs, or is frozen.
     pub in_use: Vec<NodeId>,
     /// Voters without a folder here: they are on other hosts.
@@ -47,8 +47,8 @@ pub fn claim(
     voters: &BTreeMap<NodeId, Uuid>,
     me: NodeId,
     why_not: impl Fn(&Path) -> std::io::Result<Option<String>>,
-) -> Claims {
-    let mut claims = Claims::default();
+) -> FolderClaims {
+    let mut claims = FolderClaims::default();
     for who in voters.iter().filter(|(id, _)| **id != me).map(|(&id, &uuid)| Identity { id, uuid }) {
         let dir = identity::folder(data_dir, who.id);
         match owner(&dir) {
@@ -68,7 +68,9 @@ pub fn claim(
         }
         match identity::lock(&dir).and_then(|lock| Ok((lock, owner(&dir)?))) {
             // Read again: its process may have changed it before it ended.
-            Ok((lock, Some(me))) if is_of(&me, who, cluster) => claims.claimed.push(Claimed { who, dir, me, lock }),
+            Ok((lock, Some(me))) if is_of(&me, who, cluster) => {
+                claims.claimed.push(ClaimedFolder { who, dir, me, lock })
+            }
             Ok(_) => claims.elsewhere.push(who.id),
             Err(StoreError::Locked { .. }) => claims.in_use.push(who.id),
             Err(e) => claims.unusable.push((who.id, e.to_string())),
@@ -86,7 +88,7 @@ fn is_of(owner: &StoredIdentity, who: Identity, cluster: Uuid) -> bool {
     owner.identity() == who && owner.cluster == Some(cluster) && owner.has_log && !owner.is_discarding
 }
 
-impl Claimed {
+impl ClaimedFolder {
     /// Opens its log, as a start of its process would.
     ///
     /// # Errors
@@ -167,7 +169,7 @@ mod tests {
         change(5, |me| me.cluster = Some(Uuid::from_u128(78)));
         change(6, |me| me.is_discarding = true);
         let first = claim(data.path(), CLUSTER, &voters, NodeId(1), why_unsafe);
-        let ids = |claims: &Claims| claims.claimed.iter().map(|it| it.who.id.0).collect::<Vec<_>>();
+        let ids = |claims: &FolderClaims| claims.claimed.iter().map(|it| it.who.id.0).collect::<Vec<_>>();
         assert_eq!((ids(&first), &first.in_use), (vec![2], &vec![NodeId(3)]));
         assert_eq!(first.elsewhere, [4, 5, 6, 7].map(NodeId));
         assert!(!identity::folder(data.path(), NodeId(7)).exists(), "nothing is created");

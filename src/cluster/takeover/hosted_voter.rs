@@ -98,7 +98,7 @@ impl HostedVoter {
     }
 
     /// If this voter leads, because its log is newer than its host's: the request to give the lead to the host.
-    pub fn hand_over(&mut self, host: NodeId) -> Option<Input> {
+    pub fn transfer_to(&mut self, host: NodeId) -> Option<Input> {
         if self.raft.role() != Role::Leader {
             return None;
         }

@@ -5,7 +5,7 @@
 //! what a restart of that process would do: it opens the folder and runs the voter in it, with the promises that are on
 //! its disk. Such a voter is *hosted*. To the protocol nothing has happened but that a voter restarted and can be reached
 //! by one node alone: it votes by its own log, and what it acknowledges is on its own disk. So two nodes that try the same
-//! need two majorities, and there is no second one; and whatever is interrupted leaves folders as a crash leaves them.
+//! need two majorities, and there is no second one; and an interrupted takeover leaves folders as a crash does.
 //! A hosted voter is made a learner as soon as the membership allows it, and its folder is released.
 //!
 //! `rule.rs` decides when a node tries and when it ends, `hosted_voter.rs` runs one voter on one folder,
@@ -16,5 +16,5 @@ pub(crate) mod folders;
 pub(crate) mod hosted_voter;
 pub(crate) mod rule;
 
-pub use folders::Claimed;
+pub use folders::ClaimedFolder;
 pub use hosted_voter::{HostedError, HostedVoter, Observed};

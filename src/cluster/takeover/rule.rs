@@ -1,6 +1,6 @@
 //! When a node hosts the voters of dead processes, and until when.
 //!
-//! None of this decides whether a promise holds: a hosted voter keeps those of its folder, whoever hosts it and for how
+//! None of this decides whether a promise holds: a hosted voter keeps those of its folder, no matter who hosts it and for how
 //! long. It decides whether the attempt can help, and that folders are not held for longer than they are needed.
 //!
 //! Rules: T1 only a voter that has had a leader since its process started, and has none now. T2 only with a majority of
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 /// What a node knows of itself when it considers an attempt.
 #[derive(Clone, Debug)]
-pub struct Situation<'a> {
+pub struct TakeoverSituation<'a> {
     pub me: Identity,
     pub view: &'a View,
     /// Since a leader was last heard, this node included; `None`: never in this process.
@@ -28,8 +28,8 @@ pub struct Situation<'a> {
 }
 
 /// Rule T1.
-pub fn is_due(situation: &Situation<'_>) -> bool {
-    let Situation { me, view, leader_age, after, is_unfit } = situation;
+pub fn is_due(situation: &TakeoverSituation<'_>) -> bool {
+    let TakeoverSituation { me, view, leader_age, after, is_unfit } = situation;
     let (Some(age), Some(after)) = (leader_age, after) else { return false };
     !is_unfit && view.leader.is_none() && age >= after && view.membership.is_voter(me)
 }
@@ -72,18 +72,19 @@ mod tests {
     fn only_a_voter_that_had_a_leader_and_has_none_tries() {
         let leaderless = view(None, Role::Candidate, &[1, 2, 3]);
         let second = Some(Duration::from_secs(1));
-        let due = Situation { me: who(1), view: &leaderless, leader_age: second, after: second, is_unfit: false };
+        let due =
+            TakeoverSituation { me: who(1), view: &leaderless, leader_age: second, after: second, is_unfit: false };
         assert!(is_due(&due));
         let led = view(Some(2), Role::Follower, &[1, 2, 3]);
         let soon = Some(Duration::from_millis(999));
         for not_due in [
-            Situation { view: &led, ..due.clone() },
-            Situation { me: who(4), ..due.clone() },
-            Situation { me: Identity { uuid: Uuid::nil(), ..who(1) }, ..due.clone() },
-            Situation { leader_age: None, ..due.clone() },
-            Situation { leader_age: soon, ..due.clone() },
-            Situation { after: None, ..due.clone() },
-            Situation { is_unfit: true, ..due.clone() },
+            TakeoverSituation { view: &led, ..due.clone() },
+            TakeoverSituation { me: who(4), ..due.clone() },
+            TakeoverSituation { me: Identity { uuid: Uuid::nil(), ..who(1) }, ..due.clone() },
+            TakeoverSituation { leader_age: None, ..due.clone() },
+            TakeoverSituation { leader_age: soon, ..due.clone() },
+            TakeoverSituation { after: None, ..due.clone() },
+            TakeoverSituation { is_unfit: true, ..due.clone() },
         ] {
             assert!(!is_due(&not_due), "{not_due:?}");
         }
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn voters_are_counted_by_identity_and_once() {
         let voters = view(None, Role::Candidate, &[1, 2, 3, 4, 5]).membership.voters.clone();
-        let stranger = Identity { uuid: Uuid::nil(), ..who(4) };
+        let unknown = Identity { uuid: Uuid::nil(), ..who(4) };
         for (held, is_enough) in [
             (vec![2, 3], true),
             (vec![2, 3, 4, 5], true),
@@ -104,7 +105,7 @@ mod tests {
             let held = held.into_iter().map(who).collect();
             assert_eq!(is_majority(&voters, who(1), &held), is_enough, "{held:?}");
         }
-        assert!(!is_majority(&voters, who(1), &BTreeSet::from([who(2), stranger])));
+        assert!(!is_majority(&voters, who(1), &BTreeSet::from([who(2), unknown])));
         assert!(!is_majority(&voters, who(6), &BTreeSet::from([who(2), who(3)])), "not a voter itself");
     }
 

@@ -43,12 +43,12 @@ fn a_deposed_leader_overwrites_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("below/config.json");
     assert!(read(&path).unwrap().is_none());
-    assert_eq!(write(&path, &projection(3, 5, 2), &no_wait).unwrap(), Written::Yes);
-    let ahead = Written::NotWritten { term: Term(3), version: 5 };
+    assert_eq!(write(&path, &projection(3, 5, 2), &no_wait).unwrap(), WriteOutcome::Yes);
+    let ahead = WriteOutcome::NotWritten { term: Term(3), version: 5 };
     assert_eq!(write(&path, &projection(2, 99, 2), &no_wait).unwrap(), ahead);
     assert_eq!(write(&path, &projection(3, 4, 2), &no_wait).unwrap(), ahead);
     assert_eq!(read(&path).unwrap(), Some(projection(3, 5, 2)));
-    assert_eq!(write(&path, &projection(4, 1, 3), &no_wait).unwrap(), Written::Yes);
+    assert_eq!(write(&path, &projection(4, 1, 3), &no_wait).unwrap(), WriteOutcome::Yes);
     let mut other = projection(9, 9, 1);
     other.cluster_info.id = Uuid::from_u128(8);
     let error = write(&path, &other, &no_wait).unwrap_err().to_string();
@@ -66,7 +66,7 @@ fn a_mangled_file_is_set_aside_and_rewritten() {
     for mangled in ["", "{", "[]", "{\"cluster_info\": {}}", "\u{0}\u{0}\u{0}", &beyond] {
         fs::write(&path, mangled).unwrap();
         assert!(matches!(read(&path), Err(ConfigFileError::Mangled { .. })), "{mangled:?}");
-        assert_eq!(write(&path, &projection(1, 1, 1), &no_wait).unwrap(), Written::Yes);
+        assert_eq!(write(&path, &projection(1, 1, 1), &no_wait).unwrap(), WriteOutcome::Yes);
         assert_eq!(read(&path).unwrap(), Some(projection(1, 1, 1)));
     }
     let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
@@ -146,7 +146,7 @@ fn a_link_stays_and_what_it_points_to_is_replaced() {
     std::fs::create_dir(&shared).unwrap();
     std::os::unix::fs::symlink("shared/cluster.json", &path).unwrap();
     for version in 1..3 {
-        assert_eq!(write(&path, &projection(1, version, 2), &no_wait).unwrap(), Written::Yes);
+        assert_eq!(write(&path, &projection(1, version, 2), &no_wait).unwrap(), WriteOutcome::Yes);
         assert!(std::fs::symlink_metadata(&path).unwrap().is_symlink());
         assert_eq!(read(&shared.join("cluster.json")).unwrap(), Some(projection(1, version, 2)));
     }
@@ -162,7 +162,7 @@ fn a_link_in_place_of_the_temporary_file_is_not_written_through() {
     let (path, victim) = (dir.path().join("config.json"), dir.path().join("victim"));
     std::fs::write(&victim, "mine").unwrap();
     std::os::unix::fs::symlink(&victim, dir.path().join("config.json.tmp")).unwrap();
-    assert_eq!(write(&path, &projection(1, 1, 2), &no_wait).unwrap(), Written::Yes);
+    assert_eq!(write(&path, &projection(1, 1, 2), &no_wait).unwrap(), WriteOutcome::Yes);
     assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     assert!(!std::fs::symlink_metadata(&path).unwrap().is_symlink());
 }
@@ -180,7 +180,7 @@ fn a_file_that_is_a_mount_is_written_where_it_is() {
     let written = [3, 2].map(|nodes| write(&path, &projection(nodes, 1, nodes), &no_wait));
     let found = read(&outside);
     rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
-    assert!(matches!(written[0], Ok(Written::Yes)), "{written:?}");
-    assert!(matches!(written[1], Ok(Written::NotWritten { .. })), "{written:?}");
+    assert!(matches!(written[0], Ok(WriteOutcome::Yes)), "{written:?}");
+    assert!(matches!(written[1], Ok(WriteOutcome::NotWritten { .. })), "{written:?}");
     assert_eq!(found.unwrap(), Some(projection(3, 1, 3)));
 }

@@ -13,7 +13,7 @@ fn shown(path: &Path) -> (u64, Option<String>) {
 
 #[test]
 fn an_author_makes_a_version_of_each_change_and_at_most_one_a_second() {
-    let mut author = Author::default();
+    let mut author = VersionAuthor::default();
     let first = author.revise(0, projection(1, 0, 1), None).unwrap();
     assert_eq!(first.cluster_info.last_version, 1);
     assert!(!author.is_due(999) && author.is_due(1000));
@@ -24,7 +24,7 @@ fn an_author_makes_a_version_of_each_change_and_at_most_one_a_second() {
     let edited = ClusterInfo { last_version: 50, ..second.cluster_info.clone() };
     assert_eq!(author.revise(6000, projection(1, 0, 2), Some(&edited)).unwrap().cluster_info.last_version, 51);
     // In another term versions restart, whatever the file of the former has.
-    let mut next = Author::default();
+    let mut next = VersionAuthor::default();
     assert_eq!(next.revise(0, projection(2, 0, 2), Some(&edited)).unwrap().cluster_info.last_version, 1);
 }
 
@@ -35,19 +35,19 @@ fn a_keeper_writes_what_is_newer_and_repairs_what_was_changed() {
     let (mut one, mut two) = (Keeper::default(), Keeper::default());
     let versions: Vec<_> = (0..4).map(|version| Arc::new(projection(1, version, 2))).collect();
     let keep = |keeper: &mut Keeper, now_ms, newest| keeper.keep(now_ms, &path, newest, &no_wait).map(Result::unwrap);
-    assert_eq!(keep(&mut one, 0, &versions[1]), Some(Written::Yes));
+    assert_eq!(keep(&mut one, 0, &versions[1]), Some(WriteOutcome::Yes));
     let stamp = stamp_of(&path);
-    assert_eq!(keep(&mut two, 0, &versions[1]), Some(Written::Yes));
+    assert_eq!(keep(&mut two, 0, &versions[1]), Some(WriteOutcome::Yes));
     assert_eq!(stamp_of(&path), stamp, "one write for both");
-    assert_eq!(keep(&mut one, 1, &versions[2]), Some(Written::Yes));
-    assert_eq!(keep(&mut two, 1, &versions[1]), Some(Written::NotWritten { term: Term(1), version: 2 }));
+    assert_eq!(keep(&mut one, 1, &versions[2]), Some(WriteOutcome::Yes));
+    assert_eq!(keep(&mut two, 1, &versions[1]), Some(WriteOutcome::NotWritten { term: Term(1), version: 2 }));
     for what in ["edited", "mangled", "removed"] {
         match what {
             "edited" => fs::write(&path, projection(1, 2, 1).to_text()).unwrap(),
             "mangled" => fs::write(&path, "oops").unwrap(),
             _ => fs::remove_file(&path).unwrap(),
         }
-        assert_eq!(keep(&mut one, 2, &versions[2]), Some(Written::Yes));
+        assert_eq!(keep(&mut one, 2, &versions[2]), Some(WriteOutcome::Yes));
         assert_eq!(read(&path).unwrap().as_ref(), Some(&*versions[2]), "{what}");
     }
     fs::remove_file(&path).unwrap();
@@ -55,7 +55,7 @@ fn a_keeper_writes_what_is_newer_and_repairs_what_was_changed() {
     assert!(one.keep(10, &path, &versions[3], &no_wait).unwrap().is_err());
     assert!(one.keep(900, &path, &versions[3], &no_wait).is_none(), "not again so soon");
     fs::remove_dir(&path).unwrap();
-    assert_eq!(keep(&mut one, 1010, &versions[3]), Some(Written::Yes));
+    assert_eq!(keep(&mut one, 1010, &versions[3]), Some(WriteOutcome::Yes));
 }
 
 #[test]

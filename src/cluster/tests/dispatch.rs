@@ -9,8 +9,8 @@ fn online(ids: &[u64]) -> Vec<Candidate> {
     ids.iter().map(|id| Candidate { id: NodeId(*id), http: http(*id), is_fresh: true, is_ready: true }).collect()
 }
 
-fn led_by(id: u64) -> Leadership {
-    Leadership::Of(NodeId(id))
+fn led_by(id: u64) -> KnownLeader {
+    KnownLeader::Of(NodeId(id))
 }
 
 fn pick(dispatch: &mut Dispatch, now_ms: u64) -> Option<(u64, bool)> {
@@ -38,7 +38,7 @@ fn the_leader_takes_clients_only_when_alone() {
     d.set_online(led_by(1), &online(&[1, 2]));
     assert_eq!(picks(&mut d, 0, 3), [2, 2, 2]);
     // While a leader is being elected everyone alive is a worker.
-    d.set_online(Leadership::Electing, &online(&[1, 2]));
+    d.set_online(KnownLeader::Electing, &online(&[1, 2]));
     assert!(picks(&mut d, 0, 4).contains(&1));
     d.set_online(led_by(1), &[]);
     assert_eq!(d.pick(0), None);
@@ -108,7 +108,7 @@ fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64>
     let leader = NodeId(rng.u64(1..=5));
     let mut nodes: Vec<Dispatch> = ids.iter().map(|id| Dispatch::new(NodeId(*id))).collect();
     for node in &mut nodes {
-        node.set_online(Leadership::Of(leader), &online(&ids));
+        node.set_online(KnownLeader::Of(leader), &online(&ids));
         for id in ids {
             node.report(0, NodeId(id), 0, 0);
         }
@@ -260,7 +260,7 @@ fn clients_go_only_to_nodes_that_can_serve() {
     d.set_online(led_by(9), &but(3, |it| it.is_fresh = false));
     assert!(!picks(&mut d, 0, 30).contains(&3), "not heard");
     // A node that cannot serve sends clients to those that can.
-    d.set_online(Leadership::Unknown, &but(1, |it| it.is_ready = false));
+    d.set_online(KnownLeader::Unknown, &but(1, |it| it.is_ready = false));
     assert!(!picks(&mut d, 0, 30).contains(&1), "this node itself is not ready");
     // The followers do not reach their leader.
     let mut all = online(&[1, 2, 3, 9]);
@@ -275,12 +275,12 @@ fn without_a_node_that_can_serve_those_that_may_elect_a_leader_get_clients_or_th
     let mut all = online(&[1, 2, 3]);
     all.iter_mut().for_each(|it| it.is_ready = false);
     all[2].is_fresh = false;
-    d.set_online(Leadership::Electing, &all);
+    d.set_online(KnownLeader::Electing, &all);
     let of: Vec<_> = (0..6).map(|_| pick(&mut d, 0).unwrap()).collect();
     assert!(of.contains(&(1, true)) && of.contains(&(2, true)) && !of.contains(&(3, true)), "{of:?}");
-    d.set_online(Leadership::Unknown, &all);
+    d.set_online(KnownLeader::Unknown, &all);
     assert_eq!(pick(&mut d, 0), Some((1, false)));
-    d.set_online(Leadership::Unknown, &all[1..]);
+    d.set_online(KnownLeader::Unknown, &all[1..]);
     assert_eq!(pick(&mut d, 0), None, "this node was removed");
 }
 

@@ -52,14 +52,14 @@ fn beat_until(gossip: &mut Gossip, from_ms: u64, to_ms: u64) -> Vec<String> {
     let mut rng = fastrand::Rng::with_seed(1);
     let mut lines = Vec::new();
     for now_ms in (from_ms..=to_ms).step_by(200).skip(1) {
-        let beat = gossip.tick(now_ms, row(gossip.me, 0), None, &[], &mut rng);
-        lines.extend(beat.edges.iter().map(Edge::to_string));
+        let round = gossip.tick(now_ms, row(gossip.me, 0), None, &[], &mut rng);
+        lines.extend(round.edges.iter().map(Edge::to_string));
     }
     lines
 }
 
 #[test]
-fn a_counter_that_stands_still_is_a_failure_told_once() {
+fn a_counter_that_stops_is_reported_as_one_failure() {
     let mut g = gossip(1);
     assert!(g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)])).is_empty());
     assert!(g.is_online(NodeId(3)));
@@ -116,8 +116,8 @@ fn no_counter_is_the_last_one() {
     assert_eq!(g.row(START_MS, NodeId(3)).unwrap().0.counter, 7);
     // The largest that is believed at all does not drive the node itself beyond it.
     g.merge(START_MS, NodeId(2), &table(&[row(Identity { id: NodeId(1), uuid: Uuid::nil() }, COUNTER_MAX)]));
-    let beat = g.tick(START_MS + 200, row(identity(1), 0), None, &[], &mut rng);
-    assert!(beat.table.rows.iter().any(|row| row.id == NodeId(1) && row.counter < START_MS + 1000));
+    let round = g.tick(START_MS + 200, row(identity(1), 0), None, &[], &mut rng);
+    assert!(round.table.rows.iter().any(|row| row.id == NodeId(1) && row.counter < START_MS + 1000));
     // Nor does a clock at the end of time.
     let mut late = Gossip::new(identity(1), u64::MAX, &Settings::default());
     late.tick(u64::MAX, row(identity(1), 0), None, &[], &mut rng);
@@ -129,32 +129,32 @@ fn the_dead_are_not_passed_on_and_the_log_is_bounded() {
     let mut rng = fastrand::Rng::with_seed(1);
     g.merge(START_MS, NodeId(2), &table(&[row(identity(2), 1), row(identity(3), 1)]));
     g.refused(START_MS, NodeId(3));
-    let beat = g.tick(START_MS + 200, row(identity(1), 0), Some(NodeId(2)), &[NodeId(2), NodeId(3)], &mut rng);
-    let ids: Vec<u64> = beat.table.rows.iter().map(|row| row.id.0).collect();
+    let round = g.tick(START_MS + 200, row(identity(1), 0), Some(NodeId(2)), &[NodeId(2), NodeId(3)], &mut rng);
+    let ids: Vec<u64> = round.table.rows.iter().map(|row| row.id.0).collect();
     assert_eq!(ids, [1, 2]);
     for n in 0..2 * GOSSIP_LOG_MAX as u64 {
         g.merge(START_MS + n, NodeId(2), &table(&[row(identity(2), 2 + n)]));
     }
-    assert_eq!(g.heard().count(), GOSSIP_LOG_MAX);
-    let newest = g.heard().next().unwrap();
+    assert_eq!(g.received().count(), GOSSIP_LOG_MAX);
+    let newest = g.received().next().unwrap();
     assert_eq!((newest.from, newest.about, newest.counter), (NodeId(2), NodeId(2), 2 * GOSSIP_LOG_MAX as u64 + 1));
     assert_eq!(g.to_json(START_MS)["heard"][0]["counter"], 2 * GOSSIP_LOG_MAX as u64 + 1);
 }
 
 #[test]
-fn a_beat_goes_to_the_leader_and_two_others() {
+fn a_heartbeat_goes_to_the_leader_and_two_others() {
     let mut g = gossip(1);
     let mut rng = fastrand::Rng::with_seed(4);
     let peers: Vec<NodeId> = (2..=9).map(NodeId).collect();
     for n in 1..50 {
-        let beat = g.tick(START_MS + n * 200, row(identity(1), 0), Some(NodeId(5)), &peers, &mut rng);
-        let mut to = beat.to.clone();
+        let round = g.tick(START_MS + n * 200, row(identity(1), 0), Some(NodeId(5)), &peers, &mut rng);
+        let mut to = round.to.clone();
         to.sort();
         to.dedup();
-        assert_eq!((to.len(), to.contains(&NodeId(5)), to.contains(&NodeId(1))), (3, true, false), "{:?}", beat.to);
+        assert_eq!((to.len(), to.contains(&NodeId(5)), to.contains(&NodeId(1))), (3, true, false), "{:?}", round.to);
     }
-    let beat = g.tick(START_MS + 20_000, row(identity(1), 0), Some(NodeId(1)), &peers, &mut rng);
-    assert_eq!(beat.to.len(), 2, "the leader does not send to itself");
+    let round = g.tick(START_MS + 20_000, row(identity(1), 0), Some(NodeId(1)), &peers, &mut rng);
+    assert_eq!(round.to.len(), 2, "the leader does not send to itself");
 }
 
 #[test]
@@ -172,22 +172,22 @@ fn a_node_whose_clock_went_back_gets_ahead_of_its_forerunner() {
     let mut late = Gossip::new(identity(3), START_MS - 3_600_000, &Settings::default());
     late.merge(START_MS - 3_599_000, NodeId(1), &table(&[row(identity(3), START_MS)]));
     let mut rng = fastrand::Rng::with_seed(1);
-    let beat = late.tick(START_MS - 3_598_900, row(identity(3), 0), None, &[], &mut rng);
-    assert!(beat.table.rows[0].counter > START_MS);
+    let round = late.tick(START_MS - 3_598_900, row(identity(3), 0), None, &[], &mut rng);
+    assert!(round.table.rows[0].counter > START_MS);
     // Its own echo changes nothing.
     let counter = late.counter;
-    late.merge(START_MS - 3_598_800, NodeId(1), &beat.table);
+    late.merge(START_MS - 3_598_800, NodeId(1), &round.table);
     assert_eq!(late.counter, counter);
 }
 
 #[test]
-fn a_process_that_stood_still_blames_nobody() {
+fn a_process_that_was_suspended_reports_no_failures() {
     let mut g = gossip(1);
     g.merge(START_MS, NodeId(3), &table(&[row(identity(3), 10)]));
     beat_until(&mut g, START_MS, START_MS + 400);
     let mut rng = fastrand::Rng::with_seed(1);
-    let beat = g.tick(START_MS + 60_000, row(identity(1), 0), None, &[], &mut rng);
-    assert!(beat.edges.is_empty(), "{:?}", beat.edges);
+    let round = g.tick(START_MS + 60_000, row(identity(1), 0), None, &[], &mut rng);
+    assert!(round.edges.is_empty(), "{:?}", round.edges);
     // But silence that lasts is still found.
     assert_eq!(beat_until(&mut g, START_MS + 60_000, START_MS + 63_000), ["no heartbeat from node 3: failed"]);
 }
@@ -211,11 +211,11 @@ fn a_virtual_cluster_finds_its_dead_and_only_them() {
             }
             for &id in ids.iter().filter(|id| (t + id.0 * 29) % 200 == 0 && !is_dead(**id)) {
                 let node = nodes.get_mut(&id).unwrap();
-                let beat = node.tick(now_ms, row(identity(id.0), 0), Some(NodeId(7)), &ids, &mut rng);
-                edges.entry(id).or_default().extend(beat.edges.iter().map(|e| format!("{t} {e}")));
-                for to in beat.to {
+                let round = node.tick(now_ms, row(identity(id.0), 0), Some(NodeId(7)), &ids, &mut rng);
+                edges.entry(id).or_default().extend(round.edges.iter().map(|e| format!("{t} {e}")));
+                for to in round.to {
                     if rng.u8(0..5) > 0 {
-                        mail.entry(now_ms + rng.u64(1..150)).or_default().push((id, to, beat.table.clone()));
+                        mail.entry(now_ms + rng.u64(1..150)).or_default().push((id, to, round.table.clone()));
                     }
                 }
             }

@@ -51,7 +51,7 @@ struct OutputParams {
     id: JobId,
     is_followed: bool,
     is_lines: bool,
-    only: Option<node::Stream>,
+    only: Option<node::OutputStream>,
     /// Another node requests the output that this node has of this attempt.
     attempt: Option<u32>,
 }
@@ -61,8 +61,8 @@ impl OutputParams {
         let params = request.params();
         let only = match params.get("stream") {
             None | Some("both") => None,
-            Some("stdout") => Some(node::Stream::Out),
-            Some("stderr") => Some(node::Stream::Err),
+            Some("stdout") => Some(node::OutputStream::Out),
+            Some("stderr") => Some(node::OutputStream::Err),
             Some(_) => return Err(ApiError::refused(400, "stream must be stdout, stderr or both")),
         };
         let is_lines = match params.get("format") {
@@ -89,7 +89,7 @@ enum Cut {
 
 /// What has been sent of one attempt.
 #[derive(Default)]
-struct Shown {
+struct SentOutput {
     attempt: u32,
     /// Bytes of its output, in the order in which they were printed.
     bytes: usize,
@@ -101,7 +101,7 @@ struct Follower<'a> {
     server: &'a Server,
     conn: &'a Conn,
     params: &'a OutputParams,
-    shown: Shown,
+    shown: SentOutput,
     said_at: Instant,
     /// Since when the job has been seen waiting, and the reason that was sent last.
     waits: Option<(Instant, String)>,
@@ -125,7 +125,7 @@ fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) 
         if conn.begin_stream(head, server.origin()).is_err() {
             return Ok(());
         }
-        let shown = Shown { attempt, ..Shown::default() };
+        let shown = SentOutput { attempt, ..SentOutput::default() };
         let mut follower = Follower { server, conn, params, shown, said_at, waits: None };
         if follower.pass_on(&output, || true).is_ok() && follower.line(&json!({"over": true})).is_ok() {
             let _ = conn.end_stream();
@@ -136,7 +136,7 @@ fn run(server: &Server, conn: &mut Conn, head: Response, params: &OutputParams) 
     if conn.begin_stream(head, server.origin()).is_err() {
         return Ok(());
     }
-    let mut follower = Follower { server, conn, params, shown: Shown::default(), said_at, waits: None };
+    let mut follower = Follower { server, conn, params, shown: SentOutput::default(), said_at, waits: None };
     if follower.follow(index, job).is_ok() {
         let _ = conn.end_stream();
     }
@@ -225,7 +225,7 @@ impl Follower<'_> {
             return Ok(());
         }
         let had_output = self.shown.bytes > 0;
-        self.shown = Shown { attempt, ..Shown::default() };
+        self.shown = SentOutput { attempt, ..SentOutput::default() };
         if self.params.is_lines {
             let mut line = json!({"attempt": attempt, "worker": worker});
             if let Some(past) = job.past.last() {
@@ -310,7 +310,7 @@ impl Follower<'_> {
         let last = self.params.is_lines.then(|| to_json(self.params.id, &job, true));
         // Dropped so that a client that reads slowly keeps nothing in memory that the services have forgotten.
         drop(job);
-        for stream in [node::Stream::Out, node::Stream::Err] {
+        for stream in [node::OutputStream::Out, node::OutputStream::Err] {
             while let Some(bytes) = self.next_of_end(stream)? {
                 self.piece(stream, bytes)?;
             }
@@ -319,16 +319,16 @@ impl Follower<'_> {
     }
 
     /// The next piece of an ended job's output.
-    fn next_of_end(&self, stream: node::Stream) -> Result<Option<Vec<u8>>, Cut> {
+    fn next_of_end(&self, stream: node::OutputStream) -> Result<Option<Vec<u8>>, Cut> {
         let Some(Job { state: State::Ended { end, .. }, .. }) = self.server.host.job(self.params.id) else {
             return Err(Cut::Forgotten);
         };
-        let bytes = if stream == node::Stream::Out { &end.stdout } else { &end.stderr };
+        let bytes = if stream == node::OutputStream::Out { &end.stdout } else { &end.stderr };
         let rest = bytes.get(self.shown.each[place_of(stream)]..).filter(|rest| !rest.is_empty());
         Ok(rest.map(|rest| first_piece(rest).to_vec()))
     }
 
-    fn piece(&mut self, stream: node::Stream, bytes: Vec<u8>) -> Result<(), Cut> {
+    fn piece(&mut self, stream: node::OutputStream, bytes: Vec<u8>) -> Result<(), Cut> {
         self.shown.bytes += bytes.len();
         self.shown.each[place_of(stream)] += bytes.len();
         if self.params.only.is_some_and(|only| only != stream) {
@@ -337,7 +337,7 @@ impl Follower<'_> {
         if !self.params.is_lines {
             return self.chunk(&bytes);
         }
-        let name = if stream == node::Stream::Out { "stdout" } else { "stderr" };
+        let name = if stream == node::OutputStream::Out { "stdout" } else { "stderr" };
         let (text, is_base64) = as_text(bytes);
         let mut row = json!({"attempt": self.shown.attempt, "stream": name});
         row[if is_base64 { "base64" } else { "text" }] = text.into();
@@ -366,9 +366,9 @@ impl Follower<'_> {
     }
 }
 
-/// The stream's index in [`Shown::each`].
-fn place_of(stream: node::Stream) -> usize {
-    usize::from(stream == node::Stream::Err)
+/// The stream's index in [`SentOutput::each`].
+fn place_of(stream: node::OutputStream) -> usize {
+    usize::from(stream == node::OutputStream::Err)
 }
 
 fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {
@@ -380,11 +380,11 @@ fn is_current(server: &Server, id: JobId, attempt: u32) -> bool {
 }
 
 /// A piece as another node sends it; `None` for its last line, and for anything that is not a piece.
-fn piece_of(line: &[u8]) -> Option<(node::Stream, Vec<u8>)> {
+fn piece_of(line: &[u8]) -> Option<(node::OutputStream, Vec<u8>)> {
     let piece: Json = serde_json::from_slice(line).ok()?;
     let stream = match piece["stream"].as_str()? {
-        "stdout" => node::Stream::Out,
-        "stderr" => node::Stream::Err,
+        "stdout" => node::OutputStream::Out,
+        "stderr" => node::OutputStream::Err,
         _ => return None,
     };
     match (piece["text"].as_str(), piece["base64"].as_str()) {

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_nobody_can_take_says_what_is_wrong_where() {
+    fn a_job_that_no_worker_can_run_shows_why() {
         assert_eq!(reason("c", &[]).as_deref(), Some("no worker offers c; no worker has joined yet"));
         let workers = shared(vec![
             worker(1, &[], Some("no bwrap")),

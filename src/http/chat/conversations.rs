@@ -11,7 +11,7 @@ use crate::http::protocol::idempotency;
 use crate::http::protocol::params::Params;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
-use crate::node::views::chat_lines::{row_json, said_json};
+use crate::node::views::chat_lines::{message_json, row_json};
 use crate::services::chat::commands::{Listing, PAGE_MAX};
 use crate::services::chat::{Answer, Command, Query, Refusal, Target, TokenHash, View, invisible_chars, names};
 use crate::types::Index;
@@ -34,7 +34,7 @@ fn change(request: &Request, token: &TokenHash, command: &Command) -> Result<(In
 /// An empty body, or `{}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+struct EmptyBody {}
 
 pub(crate) fn me(request: &Request) -> ApiResult {
     match ask(request, &Query::Me(token(request.head)?))? {
@@ -59,7 +59,7 @@ pub(crate) fn log_out(request: &Request) -> ApiResult {
 }
 
 pub(crate) fn delete_account(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let (index, _) = change(request, &token, &Command::Delete { token })?;
     done(index, &json!({"deleted": true}))
 }
@@ -97,13 +97,13 @@ pub(crate) fn make_room(request: &Request) -> ApiResult {
 }
 
 pub(crate) fn join(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let (index, answer) = change(request, &token, &Command::Join { token, room: number(request.args.0)? })?;
     conversation(index, answer)
 }
 
 pub(crate) fn leave(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let (index, _) = change(request, &token, &Command::Leave { token, room: number(request.args.0)? })?;
     done(index, &json!({"left": true}))
 }
@@ -128,7 +128,7 @@ pub(crate) fn send(request: &Request) -> ApiResult {
         (None, None, Some(name)) => Target::Room(names::key_of(name.strip_prefix('#').unwrap_or(&name))),
         _ => return Err(ApiError::refused(400, "exactly one of conversation, with and room is required")),
     };
-    if !invisible_chars::says_something(&text) {
+    if !invisible_chars::has_visible_text(&text) {
         return Err(refusal(&Refusal::BadText("a message cannot be empty".to_string())));
     }
     match change(request, &token, &Command::Post { token, to, text, client_id })? {
@@ -141,7 +141,7 @@ pub(crate) fn send(request: &Request) -> ApiResult {
 }
 
 pub(crate) fn erase(request: &Request) -> ApiResult {
-    let (token, Nothing {}) = (token(request.head)?, body(request.body)?);
+    let (token, EmptyBody {}) = (token(request.head)?, body(request.body)?);
     let command = Command::Erase { token, conversation: number(request.args.0)?, number: number(request.args.1)? };
     let (index, _) = change(request, &token, &command)?;
     done(index, &json!({"deleted": true}))
@@ -196,7 +196,7 @@ pub(crate) fn history(request: &Request) -> ApiResult {
     };
     match ask(request, &query)? {
         (index, View::History { messages, oldest, newest }) => {
-            let messages: Vec<Json> = messages.iter().map(said_json).collect();
+            let messages: Vec<Json> = messages.iter().map(message_json).collect();
             done(index, &json!({"messages": messages, "oldest": oldest, "newest": newest}))
         }
         _ => Err(unexpected()),

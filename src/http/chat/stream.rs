@@ -25,7 +25,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// Longest time without a line.
-const BEAT: Duration = Duration::from_secs(2);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A valid log-in, and the position after which its owner reads.
 struct Login {
@@ -90,7 +90,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn stream(&mut self, server: &Server, feed: &ChatReader, mut view: std::sync::Arc<ChatView>) -> io::Result<()> {
-        self.beat()?;
+        self.send_heartbeat()?;
         let mut said_at = Instant::now();
         loop {
             if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
@@ -119,12 +119,12 @@ impl Reader<'_> {
                 if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
                     return self.conn.end_stream();
                 }
-                if let Some(newer) = feed.wait(turn, said_at + BEAT) {
+                if let Some(newer) = feed.wait(turn, said_at + HEARTBEAT_INTERVAL) {
                     view = newer;
                     break;
                 }
-                if said_at.elapsed() >= BEAT {
-                    self.beat()?;
+                if said_at.elapsed() >= HEARTBEAT_INTERVAL {
+                    self.send_heartbeat()?;
                     said_at = Instant::now();
                 }
             }
@@ -159,7 +159,7 @@ impl Reader<'_> {
         }
     }
 
-    fn beat(&self) -> io::Result<()> {
+    fn send_heartbeat(&self) -> io::Result<()> {
         self.conn.send_piece(&[format!("{{\"type\":\"beat\",\"position\":{}}}\n", self.position).as_bytes()])
     }
 }

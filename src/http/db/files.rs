@@ -85,7 +85,7 @@ fn send(
     level: ReadLevel,
     is_compressed: bool,
 ) -> Result<(), ApiError> {
-    let pace = Pace { begun: Instant::now(), bytes: 0 };
+    let pace = SendRate { begun: Instant::now(), bytes: 0 };
     let mut out = Pieces { server, conn, head: Some(head), gathered: Vec::new(), pace, is_cut_short: false };
     let outcome = if is_compressed {
         let mut packed = GzEncoder::new(&mut out, Compression::fast());
@@ -114,18 +114,18 @@ struct Pieces<'a> {
     /// `None`: it was sent.
     head: Option<Response>,
     gathered: Vec<u8>,
-    pace: Pace,
+    pace: SendRate,
     /// Nothing more is sent.
     is_cut_short: bool,
 }
 
 /// How fast a whole database is on its way.
-struct Pace {
+struct SendRate {
     begun: Instant,
     bytes: u64,
 }
 
-impl Pace {
+impl SendRate {
     fn is_too_slow(&self) -> bool {
         self.begun.elapsed() > time_for(self.bytes)
     }
@@ -222,7 +222,7 @@ fn load_text(server: &Server, head: &Head, body: &[u8]) -> ApiResult {
 
 /// Sends a file through the log as it arrives. Until the last step no table has changed.
 fn load_file(server: &Server, conn: &mut Conn, head: &Head, mut body: Arriving, load: u64) -> Upload {
-    let mut pace = Pace { begun: Instant::now(), bytes: 0 };
+    let mut pace = SendRate { begun: Instant::now(), bytes: 0 };
     let (mut crc, mut hash) = (crc32fast::Hasher::new(), Sha256::new());
     loop {
         if let Err(broken) = conn.read_body(&mut body, STAGE_BYTES_MAX) {
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(time_for(0), Duration::from_secs(600));
         // 1 GiB, the largest that is loaded.
         assert_eq!(time_for(1 << 30), Duration::from_secs(600 + 16 * 1024));
-        let pace = Pace { begun: Instant::now(), bytes: 0 };
+        let pace = SendRate { begun: Instant::now(), bytes: 0 };
         assert!(!pace.is_too_slow());
     }
 }

@@ -79,7 +79,7 @@ fn value(json: Json) -> Result<Value, String> {
 /// How results are to be written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Style {
-    /// Each row an object.
+    /// Each row is an object.
     pub is_associative: bool,
     /// Blobs as arrays of bytes instead of base64.
     pub has_blob_arrays: bool,
@@ -125,8 +125,12 @@ impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         let times = self.times.iter().copied().map(Some).chain(std::iter::repeat(None));
-        let timed: Vec<One> =
-            self.outcomes.iter().zip(times).map(|(outcome, time)| One { outcome, style: self.style, time }).collect();
+        let timed: Vec<JsonResult> = self
+            .outcomes
+            .iter()
+            .zip(times)
+            .map(|(outcome, time)| JsonResult { outcome, style: self.style, time })
+            .collect();
         map.serialize_entry("results", &timed)?;
         if let Some(time) = self.time {
             map.serialize_entry("time", &time.as_secs_f64())?;
@@ -139,13 +143,13 @@ impl Serialize for Results<'_> {
 }
 
 /// A JSON array of what a function makes of each item.
-struct Each<'a, T, F>(&'a [T], F);
+struct JsonArray<'a, T, F>(&'a [T], F);
 
-fn each<'a, T, R: Serialize, F: Fn(&'a T) -> R>(items: &'a [T], make: F) -> Each<'a, T, F> {
-    Each(items, make)
+fn json_array<'a, T, R: Serialize, F: Fn(&'a T) -> R>(items: &'a [T], make: F) -> JsonArray<'a, T, F> {
+    JsonArray(items, make)
 }
 
-impl<'a, T, R: Serialize, F: Fn(&'a T) -> R> Serialize for Each<'a, T, F> {
+impl<'a, T, R: Serialize, F: Fn(&'a T) -> R> Serialize for JsonArray<'a, T, F> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut list = to.serialize_seq(Some(self.0.len()))?;
         for item in self.0 {
@@ -155,13 +159,13 @@ impl<'a, T, R: Serialize, F: Fn(&'a T) -> R> Serialize for Each<'a, T, F> {
     }
 }
 
-struct One<'a> {
+struct JsonResult<'a> {
     outcome: &'a Outcome,
     style: Style,
     time: Option<Duration>,
 }
 
-impl Serialize for One<'_> {
+impl Serialize for JsonResult<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;
         match self.outcome {
@@ -184,7 +188,7 @@ impl Serialize for One<'_> {
                     (0..columns.len()).filter(|at| !columns[at + 1..].contains(&columns[*at])).collect();
                 let name_of = |at: &usize| (columns[*at].as_str(), types[*at].as_str());
                 map.serialize_entry("types", &Object(kept.iter().map(name_of).collect()))?;
-                let rows = each(values, |row| {
+                let rows = json_array(values, |row| {
                     Object(kept.iter().map(|at| (columns[*at].as_str(), self.cell(&types[*at], &row[*at]))).collect())
                 });
                 map.serialize_entry("rows", &rows)?;
@@ -193,7 +197,7 @@ impl Serialize for One<'_> {
                 map.serialize_entry("columns", columns)?;
                 map.serialize_entry("types", types)?;
                 if !values.is_empty() {
-                    map.serialize_entry("values", &each(values, |row| Row { of: self, types, values: row }))?;
+                    map.serialize_entry("values", &json_array(values, |row| Row { of: self, types, values: row }))?;
                 }
             }
         }
@@ -204,7 +208,7 @@ impl Serialize for One<'_> {
     }
 }
 
-impl One<'_> {
+impl JsonResult<'_> {
     fn cell<'a>(&self, declared: &'a str, value: &'a Value) -> Cell<'a> {
         Cell { value, declared, has_blob_arrays: self.style.has_blob_arrays }
     }
@@ -220,7 +224,7 @@ impl<T: Serialize> Serialize for Object<'_, T> {
 }
 
 struct Row<'a> {
-    of: &'a One<'a>,
+    of: &'a JsonResult<'a>,
     types: &'a [String],
     values: &'a [Value],
 }

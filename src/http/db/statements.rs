@@ -1,6 +1,6 @@
 //! `/db/execute`, `/db/query`, `/db/request`, `/db/digest`: SQL statements over HTTP.
 //!
-//! Parameters mean what they mean to rqlite, or nothing: a flag is set whatever its value (`pretty=yes`), and unknown ones
+//! Parameters mean what they mean to rqlite, or nothing: a flag is set regardless of its value (`pretty=yes`), and unknown ones
 //! are ignored. Without effect are those that choose another way to the same result (`redirect`, `retries`: every node
 //! answers; `queue`, `wait`: the write is done before the response), those that switch off what does not exist here
 //! (`noparse`, `norwrandom`, `norwtime`), and those of reads in a request that writes.
@@ -18,7 +18,7 @@ use crate::http::request::{ApiResult, Request};
 use crate::http::server::Server;
 use crate::node::SqlRead;
 use crate::outcome::Outcome;
-use crate::services::sql::{self, Answer, Kind, ReadLevel, Run, Statement};
+use crate::services::sql::{self, Answer, ReadLevel, Run, RunKind, Statement};
 use crate::types::Index;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -111,12 +111,12 @@ impl QueryParams {
     }
 
     /// Reads that do not go through the log. The response to `/db/execute` holds no rows.
-    fn read(&self, server: &Server, statements: Vec<Statement>, kind: Kind) -> ApiResult {
+    fn read(&self, server: &Server, statements: Vec<Statement>, kind: RunKind) -> ApiResult {
         let read = SqlRead { statements, level: self.level, freshness: self.freshness, seed: seed() };
         let mut times = Vec::new();
         let mut held = server.host.memory().reservation();
         let mut outcome = server.host.sql_read(read, self.has_timings.then_some(&mut times), &mut held, self.deadline);
-        if kind == Kind::Execute
+        if kind == RunKind::Execute
             && let Outcome::Done((_, Answer::Results(outcomes))) = &mut outcome
         {
             for one in outcomes.iter_mut().filter(|one| matches!(one, sql::Outcome::Rows { .. })) {
@@ -126,7 +126,7 @@ impl QueryParams {
         self.respond(outcome, times)
     }
 
-    fn write(&self, request: &Request, statements: Vec<Statement>, kind: Kind) -> ApiResult {
+    fn write(&self, request: &Request, statements: Vec<Statement>, kind: RunKind) -> ApiResult {
         let server = request.server;
         let tag = idempotency::tag(request.head, request.body)?;
         let run = Run { statements, is_transaction: self.is_transaction, kind, seed: seed() };
@@ -189,16 +189,16 @@ fn statements(body: &[u8]) -> Result<Vec<Statement>, ApiError> {
 
 /// `POST /db/execute`: statements that change something.
 pub(crate) fn execute(request: &Request) -> ApiResult {
-    read_or_write(request, Kind::Execute)
+    read_or_write(request, RunKind::Execute)
 }
 
 /// `POST /db/request`: statements of both kinds.
 pub(crate) fn request(request: &Request) -> ApiResult {
-    read_or_write(request, Kind::Request)
+    read_or_write(request, RunKind::Request)
 }
 
 /// If all statements only read, the request does not go through the log.
-fn read_or_write(request: &Request, kind: Kind) -> ApiResult {
+fn read_or_write(request: &Request, kind: RunKind) -> ApiResult {
     idempotency::check(request.head)?;
     let params = QueryParams::of(request.server, &request.params())?;
     let statements = statements(request.body)?;
@@ -220,10 +220,10 @@ fn asked(request: &Request) -> Result<Vec<Statement>, ApiError> {
 /// `GET /db/query?q=...` and `POST /db/query`: statements that only read.
 pub(crate) fn query(request: &Request) -> ApiResult {
     let params = QueryParams::of(request.server, &request.params())?;
-    let run = Run { statements: asked(request)?, is_transaction: false, kind: Kind::Query, seed: 0 };
+    let run = Run { statements: asked(request)?, is_transaction: false, kind: RunKind::Query, seed: 0 };
     match run.excess() {
         Some(why) => Err(ApiError::refused(413, why)),
-        None => params.read(request.server, run.statements, Kind::Query),
+        None => params.read(request.server, run.statements, RunKind::Query),
     }
 }
 

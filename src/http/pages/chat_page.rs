@@ -2,9 +2,9 @@
 //!
 //! Style and script are part of the page, so that it needs nothing more from a node that may die the next moment: it
 //! continues with another node, whose address it has been given here. Its policy runs only scripts with this response's
-//! nonce, and allows connections to nodes of the cluster only. Not here: what the page does (`static/chat.js`).
+//! nonce, and allows connections to nodes of the cluster only. Not here: what the page does (`static/chat.js`, `static/chat_client.js`).
 
-use super::static_files::{CHAT_PAGE, CHAT_SCRIPT, CHAT_STYLE, fill, nodes_json, policy, with_page_headers};
+use super::static_files::{CHAT_PAGE, CHAT_SCRIPTS, CHAT_STYLE, fill, nodes_json, policy, with_page_headers};
 use crate::http::access;
 use crate::http::protocol::response::Response;
 use crate::http::request::{ApiResult, Request};
@@ -26,7 +26,7 @@ pub(crate) fn page(request: &Request) -> ApiResult {
         &[
             ("{{style}}", &format!("<style nonce=\"{nonce}\">{CHAT_STYLE}</style>")),
             ("{{hello}}", &format!("<script nonce=\"{nonce}\">const HELLO = {hello};</script>")),
-            ("{{script}}", &format!("<script nonce=\"{nonce}\">{CHAT_SCRIPT}</script>")),
+            ("{{script}}", &format!("<script nonce=\"{nonce}\">{}</script>", CHAT_SCRIPTS.concat())),
         ],
     );
     let response = Response { content_type: "text/html; charset=utf-8", ..Response::text(200, html) };

@@ -62,7 +62,7 @@ pub(crate) fn log_in(server: &Server, conn: &mut Conn, head: &Head) -> Upload {
 
 fn answer(server: &Server, conn: &Conn, head: &Head, body: &[u8]) -> ApiResult {
     let Some(session) = access::new_session(server) else {
-        return Err(ApiError::refused(404, "nobody logs in here: no client_password is set"));
+        return Err(ApiError::refused(404, "there is no log-in: client_password is not set"));
     };
     let form = std::str::from_utf8(body).ok().and_then(Form::read);
     let form = form.ok_or_else(|| ApiError::refused(400, "send a form with password and next"))?;
@@ -79,9 +79,9 @@ fn answer(server: &Server, conn: &Conn, head: &Head, body: &[u8]) -> ApiResult {
 pub(crate) fn log_out(request: &Request) -> ApiResult {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Nothing {}
+    struct EmptyBody {}
     if !request.body.is_empty() {
-        let Nothing {} = params::object(request.body)?;
+        let EmptyBody {} = params::object(request.body)?;
     }
     Ok(Response::empty(204).with("Set-Cookie", cookie(request.server, "", 0, false)))
 }

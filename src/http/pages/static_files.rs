@@ -25,10 +25,10 @@ pub(crate) const SCRIPTS: [&str; 3] = [
 
 /// The page of the chat with its placeholders; `chat_page.rs` fills them.
 pub(crate) const CHAT_PAGE: &str = include_str!("../../../static/chat.html");
-/// Its style.
 pub(crate) const CHAT_STYLE: &str = include_str!("../../../static/chat.css");
-/// Its script.
-pub(crate) const CHAT_SCRIPT: &str = include_str!("../../../static/chat.js");
+/// Its script: its files in the order in which they run.
+pub(crate) const CHAT_SCRIPTS: [&str; 2] =
+    [include_str!("../../../static/chat_client.js"), include_str!("../../../static/chat.js")];
 
 /// The log-in page with its placeholders; `login.rs` fills them.
 pub(crate) const LOGIN_PAGE: &str = include_str!("../../../static/login.html");

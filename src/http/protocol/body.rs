@@ -4,7 +4,7 @@
 //! Not here: reading from the socket (`conn.rs`), the chunked coding (`chunked.rs`).
 
 use super::chunked::Chunked;
-use super::head::{Fault, Framing, too_large};
+use super::head::{Framing, RequestError, too_large};
 use crate::node::Reservation;
 use crate::node::shared::memory;
 use crate::outcome::MEMORY_FULL;
@@ -13,11 +13,11 @@ use std::ops::Deref;
 
 /// Why a body did not arrive.
 #[derive(Debug)]
-pub enum Broken {
+pub enum BodyError {
     /// The client has disconnected.
     Gone,
     /// Answer, then close.
-    Fault(Fault),
+    Fault(RequestError),
 }
 
 /// A body, and its reservation in the memory budget.
@@ -77,15 +77,15 @@ pub struct Arriving {
     held: Reservation,
 }
 
-const FULL: Broken = Broken::Fault(Fault { status: BUSY.status, why: MEMORY_FULL });
+const FULL: BodyError = BodyError::Fault(RequestError { status: BUSY.status, why: MEMORY_FULL });
 
 impl Arriving {
     /// A body of which nothing has arrived.
-    pub(super) fn new(framing: Framing, bytes_max: usize, held: Reservation) -> Result<Arriving, Broken> {
+    pub(super) fn new(framing: Framing, bytes_max: usize, held: Reservation) -> Result<Arriving, BodyError> {
         if let Framing::Length(length) = framing
             && length > bytes_max
         {
-            return Err(Broken::Fault(Fault { status: 413, why: too_large(bytes_max) }));
+            return Err(BodyError::Fault(RequestError { status: 413, why: too_large(bytes_max) }));
         }
         let is_done = framing == Framing::Empty;
         Ok(Arriving { framing, chunked: Chunked::default(), bytes: Vec::new(), taken: 0, bytes_max, is_done, held })
@@ -96,7 +96,7 @@ impl Arriving {
     }
 
     /// Consumes input that has arrived; returns how many bytes.
-    pub(super) fn take(&mut self, input: &[u8], until: usize) -> Result<usize, Broken> {
+    pub(super) fn take(&mut self, input: &[u8], until: usize) -> Result<usize, BodyError> {
         match self.framing {
             Framing::Empty => Ok(0),
             Framing::Length(length) => {
@@ -109,7 +109,7 @@ impl Arriving {
             Framing::Chunked => {
                 self.held.resize(self.held.bytes().max(self.bytes.len() + input.len())).map_err(|_| FULL)?;
                 let room = self.bytes_max.saturating_sub(self.taken);
-                let used = self.chunked.feed(input, &mut self.bytes, room).map_err(Broken::Fault)?;
+                let used = self.chunked.feed(input, &mut self.bytes, room).map_err(BodyError::Fault)?;
                 self.is_done = self.chunked.is_done();
                 Ok(used)
             }
@@ -117,7 +117,7 @@ impl Arriving {
     }
 
     /// Reserves memory for pieces of so many bytes.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), Broken> {
+    pub fn hold(&mut self, bytes: usize) -> Result<(), BodyError> {
         self.held.resize(bytes).map_err(|_| FULL)
     }
 

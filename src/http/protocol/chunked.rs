@@ -3,7 +3,7 @@
 //! Invariant: nothing is allocated from a declared length.
 //! Not here: reading (`conn.rs`), how large a body may be (`http/router.rs`).
 
-use super::head::{Fault, fault, too_large};
+use super::head::{RequestError, fault, too_large};
 
 /// Longest chunk-size line with its extensions, which no legitimate client needs.
 const CHUNK_LINE_BYTES_MAX: usize = 128;
@@ -44,7 +44,7 @@ impl Chunked {
 
     /// Consumes bytes from `input` and appends body bytes to `body` (at most `body_bytes_max` in all). Returns how many
     /// bytes of `input` belong to this body; the rest belongs to the next request.
-    pub fn feed(&mut self, input: &[u8], body: &mut Vec<u8>, body_bytes_max: usize) -> Result<usize, Fault> {
+    pub fn feed(&mut self, input: &[u8], body: &mut Vec<u8>, body_bytes_max: usize) -> Result<usize, RequestError> {
         let mut at = 0;
         while at < input.len() && !self.is_done() {
             if self.state == ChunkState::Data {
@@ -66,7 +66,7 @@ impl Chunked {
         Ok(at)
     }
 
-    fn on_byte(&mut self, byte: u8) -> Result<(), Fault> {
+    fn on_byte(&mut self, byte: u8) -> Result<(), RequestError> {
         use ChunkState::*;
         self.line_bytes += 1;
         self.state = match (self.state, byte) {
@@ -111,7 +111,7 @@ impl Chunked {
 mod tests {
     use crate::http::protocol::chunked::*;
 
-    fn chunks(text: &str) -> Result<(Vec<u8>, usize), Fault> {
+    fn chunks(text: &str) -> Result<(Vec<u8>, usize), RequestError> {
         let (mut decoder, mut body) = (Chunked::default(), Vec::new());
         let used = decoder.feed(text.as_bytes(), &mut body, 1000)?;
         assert!(decoder.is_done(), "{text:?} did not end");

@@ -1,6 +1,6 @@
 //! One client connection: bytes in and out, each phase under a deadline.
 //!
-//! A per-read timeout alone lets a client live for ever on a byte a second (slowloris) or drain a response a byte a
+//! A per-read timeout alone lets a client keep its connection forever with a byte a second (slowloris) or drain a response a byte a
 //! second (slow read). So a head has one deadline in total; a body, a response and each chunk of a stream must make
 //! progress (`deadlines.rs`); and every blocking call gets only what is left of the time.
 //!
@@ -10,14 +10,14 @@
 //! (`node/shared/memory.rs`).
 //! Not here: what requests mean (`http/router.rs`), which requests are allowed (`guard.rs`).
 
-use super::body::{Arriving, Body, Broken};
-use super::deadlines::{Deadlines, Progress, is_timeout, write_all};
-use super::head::{Fault, Framing, Head};
+use super::body::{Arriving, Body, BodyError};
+use super::deadlines::{Deadlines, TransferRate, is_timeout, write_all};
+use super::head::{Framing, Head, RequestError};
 use super::parse;
 use super::response::{Origin, Persistence, Response};
 use crate::limits;
 use crate::node::shared::memory;
-use crate::node::{Reservation, Slot};
+use crate::node::{ConnectionSlot, Reservation};
 use crate::outcome::MEMORY_FULL;
 use crate::outcome::codes::BUSY;
 use rustix::io::Errno;
@@ -33,7 +33,7 @@ const READ_BYTES: usize = 4 << 10;
 const OUTPUT_BYTES_GATHERED: usize = 32 << 10;
 /// Bytes that are read and dropped so that the client can read the response: as many as the largest body has.
 const LINGER_BYTES_MAX: usize = limits::HTTP_LOAD_BYTES_MAX;
-/// Of these, at once.
+/// Bytes of it that are read at once.
 const LINGER_READ_BYTES: usize = 16 << 10;
 /// Time after which a client that still sends is given up if the node stops.
 const LINGER_SLICE: Duration = Duration::from_millis(200);
@@ -45,7 +45,7 @@ pub enum NextRequest {
     /// The client has disconnected, or stayed idle for too long.
     Gone,
     /// What it sent is not a valid request, or too slow: answer, then close.
-    Fault(Fault),
+    Fault(RequestError),
 }
 
 /// What can be had without waiting.
@@ -53,7 +53,6 @@ pub enum NextRequest {
 pub enum Arrived {
     /// What [`Conn::next_request`] would return.
     Next(NextRequest),
-    /// Nothing.
     Nothing,
     /// A part of a head.
     Part,
@@ -71,7 +70,7 @@ pub struct Conn {
     first_until: Option<Instant>,
     /// The present request is HTTP/1.1, so a stream is sent in chunks.
     is_chunked: bool,
-    slot: Slot,
+    slot: ConnectionSlot,
     /// The reservation for both buffers.
     memory: Reservation,
 }
@@ -82,10 +81,10 @@ impl Conn {
         stream: Arc<TcpStream>,
         peer: SocketAddr,
         mut deadlines: Deadlines,
-        slot: Slot,
+        slot: ConnectionSlot,
         memory: Reservation,
     ) -> Conn {
-        if slot == Slot::Reserved {
+        if slot == ConnectionSlot::Reserved {
             deadlines = deadlines.at_most(limits::RESERVED_DEADLINE);
         }
         Conn {
@@ -113,7 +112,7 @@ impl Conn {
     }
 
     /// Its slot among all connections.
-    pub fn slot(&self) -> Slot {
+    pub fn slot(&self) -> ConnectionSlot {
         self.slot
     }
 
@@ -182,7 +181,7 @@ impl Conn {
                     }
                 }
                 Err(error) if is_timeout(&error) && !self.input.is_empty() => {
-                    return NextRequest::Fault(Fault { status: 408, why: "the request head took too long" });
+                    return NextRequest::Fault(RequestError { status: 408, why: "the request head took too long" });
                 }
                 Err(_) => return NextRequest::Gone,
             }
@@ -244,12 +243,12 @@ impl Conn {
     /// Reserves memory for what was read; a fault if there is none.
     fn reserve_input(&mut self) -> Option<NextRequest> {
         let is_full = self.memory.resize(self.input.capacity() + self.output.capacity()).is_err();
-        is_full.then_some(NextRequest::Fault(Fault { status: BUSY.status, why: MEMORY_FULL }))
+        is_full.then_some(NextRequest::Fault(RequestError { status: BUSY.status, why: MEMORY_FULL }))
     }
 
     /// Reads the whole body of a request, at most `body_bytes_max`. For a declared length, all of its memory is
     /// reserved before reading, so that no request that has begun is refused in favour of a later one.
-    pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, Broken> {
+    pub fn body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Body, BodyError> {
         let whole = if let Framing::Length(length) = head.framing { length } else { 0 };
         let mut arriving = self.begin(head, body_bytes_max, whole)?;
         self.read_body(&mut arriving, usize::MAX)?;
@@ -257,24 +256,24 @@ impl Conn {
     }
 
     /// Begins to read a body of at most `body_bytes_max` that is not to be held as a whole.
-    pub fn begin_body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Arriving, Broken> {
+    pub fn begin_body(&mut self, head: &Head, body_bytes_max: usize) -> Result<Arriving, BodyError> {
         self.begin(head, body_bytes_max, 0)
     }
 
     /// Reserves so many bytes, and only then sends `100 Continue` to a client that expects it.
-    fn begin(&mut self, head: &Head, body_bytes_max: usize, room: usize) -> Result<Arriving, Broken> {
+    fn begin(&mut self, head: &Head, body_bytes_max: usize, room: usize) -> Result<Arriving, BodyError> {
         let mut arriving = Arriving::new(head.framing, body_bytes_max, self.memory.another())?;
         arriving.hold(room)?;
         if head.expects_continue && self.input.is_empty() {
             self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        self.flush().map_err(|_| Broken::Gone)?;
+        self.flush().map_err(|_| BodyError::Gone)?;
         Ok(arriving)
     }
 
     /// Continues to read a body until so many bytes of it are available, or all, as long as it makes progress.
-    pub fn read_body(&mut self, arriving: &mut Arriving, until: usize) -> Result<(), Broken> {
-        let mut progress = Progress::new(self.deadlines.body);
+    pub fn read_body(&mut self, arriving: &mut Arriving, until: usize) -> Result<(), BodyError> {
+        let mut progress = TransferRate::new(self.deadlines.body);
         loop {
             let used = arriving.take(&self.input, until)?;
             self.input.drain(..used);
@@ -282,12 +281,12 @@ impl Conn {
                 return Ok(());
             }
             match self.fill(Some(progress.until())) {
-                Ok(0) => return Err(Broken::Gone),
+                Ok(0) => return Err(BodyError::Gone),
                 Ok(read) => progress.moved(read),
                 Err(error) if is_timeout(&error) => {
-                    return Err(Broken::Fault(Fault { status: 408, why: "the body arrives too slowly" }));
+                    return Err(BodyError::Fault(RequestError { status: 408, why: "the body arrives too slowly" }));
                 }
-                Err(_) => return Err(Broken::Gone),
+                Err(_) => return Err(BodyError::Gone),
             }
         }
     }
@@ -327,7 +326,7 @@ impl Conn {
         if self.output.is_empty() {
             return Ok(());
         }
-        let result = write_all(&self.stream, &self.output, &mut Progress::new(self.deadlines.write));
+        let result = write_all(&self.stream, &self.output, &mut TransferRate::new(self.deadlines.write));
         self.output.clear();
         self.output.shrink_to(OUTPUT_BYTES_GATHERED);
         self.account();
@@ -400,7 +399,7 @@ impl Conn {
             return Ok(());
         }
         // Rare: the client reads slowly.
-        let mut progress = Progress::new(self.deadlines.write);
+        let mut progress = TransferRate::new(self.deadlines.write);
         let mut held = self.memory.another();
         held.resize(length).map_err(|_| io::ErrorKind::TimedOut)?;
         let mut skip = written;
@@ -471,7 +470,7 @@ mod tests {
     use std::io::Write;
     use std::net::TcpListener;
 
-    fn pair(memory: Reservation, slot: Slot) -> (TcpStream, Conn) {
+    fn pair(memory: Reservation, slot: ConnectionSlot) -> (TcpStream, Conn) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, peer) = listener.accept().unwrap();
@@ -482,9 +481,9 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_nothing_is_dropped_when_others_hold_all_there_is() {
+    fn a_client_that_reads_nothing_is_dropped_when_memory_is_short() {
         let budget = MemoryBudget::new(16 << 20);
-        let (client, conn) = pair(budget.reservation(), Slot::Ordinary);
+        let (client, conn) = pair(budget.reservation(), ConnectionSlot::Ordinary);
         let mut others = budget.reservation();
         others.resize(12 << 20).unwrap();
         // The socket accepts some megabytes, then nothing.
@@ -509,7 +508,7 @@ mod tests {
     #[test]
     fn every_byte_of_a_connection_is_in_the_budget() {
         let budget = MemoryBudget::new(16 << 20);
-        let (mut client, mut conn) = pair(budget.reservation(), Slot::Ordinary);
+        let (mut client, mut conn) = pair(budget.reservation(), ConnectionSlot::Ordinary);
         let head = |more: &str| format!("POST /v1/note HTTP/1.1\r\nHost: localhost\r\n{more}\r\n\r\n");
         let mut ask = |conn: &mut Conn, more: &str, body: &[u8]| {
             client.write_all(head(more).as_bytes()).unwrap();
@@ -523,7 +522,8 @@ mod tests {
         drop(body);
         let mut others = budget.reservation();
         others.resize((12 << 20) - (32 << 10)).unwrap();
-        let full = |found: Result<Body, Broken>| matches!(found, Err(Broken::Fault(Fault { status: 503, .. })));
+        let full =
+            |found: Result<Body, BodyError>| matches!(found, Err(BodyError::Fault(RequestError { status: 503, .. })));
         assert!(full(ask(&mut conn, "Content-Length: 8000000", b"")), "a large one is refused before it is sent");
         assert!(!full(ask(&mut conn, "Content-Length: 8000", &[b'x'; 8000])), "a small one is not");
         let chunk = format!("11000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x11000));

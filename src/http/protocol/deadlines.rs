@@ -33,7 +33,6 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// Those of a node.
     pub fn of(settings: &Settings) -> Deadlines {
         Deadlines {
             head: limits::HTTP_HEAD_DEADLINE,
@@ -65,7 +64,7 @@ impl Deadlines {
 
 /// A transfer in one direction, which must move enough bytes in each window (D1).
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct TransferRate {
     window: Duration,
     /// End of the present window.
     until: Instant,
@@ -73,9 +72,9 @@ pub(super) struct Progress {
     missing: usize,
 }
 
-impl Progress {
-    pub(super) fn new(window: Duration) -> Progress {
-        Progress { window, until: Instant::now() + window, missing: bytes_in(window) }
+impl TransferRate {
+    pub(super) fn new(window: Duration) -> TransferRate {
+        TransferRate { window, until: Instant::now() + window, missing: bytes_in(window) }
     }
 
     /// The present window's end: a transfer that has not moved enough by then is over.
@@ -86,7 +85,7 @@ impl Progress {
     pub(super) fn moved(&mut self, bytes: usize) {
         self.missing = self.missing.saturating_sub(bytes);
         if self.missing == 0 {
-            *self = Progress::new(self.window);
+            *self = TransferRate::new(self.window);
         }
     }
 }
@@ -104,7 +103,7 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
 ///
 /// # Errors
 /// `TimedOut` without enough progress, else those of the socket.
-pub(super) fn write_all(mut stream: &TcpStream, mut bytes: &[u8], progress: &mut Progress) -> io::Result<()> {
+pub(super) fn write_all(mut stream: &TcpStream, mut bytes: &[u8], progress: &mut TransferRate) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -130,7 +129,7 @@ mod tests {
     #[test]
     fn enough_progress_moves_the_end_of_the_window() {
         let window = Duration::from_secs(10);
-        let mut progress = Progress::new(window);
+        let mut progress = TransferRate::new(window);
         let first = progress.until();
         progress.moved(bytes_in(window) - 1);
         assert_eq!((progress.until(), progress.missing), (first, 1));

@@ -4,7 +4,7 @@
 //! `unknown` (it may or may not have been done), and one is never reported as the other.
 //! Not here: which outcome of the node has which status (`http/outcome.rs`).
 
-use super::head::Fault;
+use super::head::RequestError;
 use super::response::Response;
 use crate::types::Index;
 use serde_json::json;
@@ -58,7 +58,6 @@ impl ApiError {
         self
     }
 
-    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> ApiError {
         self.headers.push((name, value.into()));
         self
@@ -85,8 +84,8 @@ impl ApiError {
     }
 }
 
-impl From<Fault> for ApiError {
-    fn from(fault: Fault) -> ApiError {
+impl From<RequestError> for ApiError {
+    fn from(fault: RequestError) -> ApiError {
         ApiError::refused(fault.status, fault.why)
     }
 }

@@ -1,7 +1,7 @@
 //! Which requests are allowed: pages on localhost can be reached from any web site that a person visits.
 //!
 //! - A `Host` that is not ours is a name that someone else points at this machine (DNS rebinding): 421.
-//! - A request caused by a page of another site is refused with 403, whatever its method: a GET of `/db/query` costs a
+//! - A request caused by a page of another site is refused with 403, regardless of its method: a GET of `/db/query` costs a
 //!   node whatever the query asks for, and an `<img>` sends one. The table of routes says for each operation whose
 //!   pages may request it ([`Audience`]); without an entry only the node's own pages may.
 //! - A browser must declare what it sends (415): a plain form of another site cannot declare JSON. This supplements the

@@ -6,15 +6,13 @@ use crate::limits;
 
 /// Why a request is refused before its content is examined. The connection closes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Status of the response.
+pub struct RequestError {
     pub status: u16,
-    /// The reason, for people.
     pub why: &'static str,
 }
 
-pub(super) fn fault<T>(status: u16, why: &'static str) -> Result<T, Fault> {
-    Err(Fault { status, why })
+pub(super) fn fault<T>(status: u16, why: &'static str) -> Result<T, RequestError> {
+    Err(RequestError { status, why })
 }
 
 /// Methods that the server knows; others are answered with 501. Those in `Other` are never allowed (405).

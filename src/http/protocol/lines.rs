@@ -24,7 +24,6 @@ pub enum Next {
     End,
 }
 
-/// A stream of lines.
 #[derive(Debug)]
 pub struct Lines {
     from: BufReader<TcpStream>,

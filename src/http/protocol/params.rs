@@ -56,7 +56,7 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Whether it is there, whatever its value: so rqlite reads its flags.
+    /// Whether it is there, regardless of its value: so rqlite reads its flags.
     pub(crate) fn is_set(&self, name: &str) -> bool {
         self.get(name).is_some()
     }

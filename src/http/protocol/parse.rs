@@ -8,14 +8,14 @@
 //! be copied into a response. P2 a body has exactly one framing. P3 nothing is allocated from a declared length.
 //! Not here: reading and deadlines (`conn.rs`), which hosts and origins are allowed (`guard.rs`).
 
-use super::head::{Fault, Framing, Head, Method, fault};
+use super::head::{Framing, Head, Method, RequestError, fault};
 use crate::limits;
 
 /// Longest request line; a longer one is refused with 414.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
 /// Parses a head at the start of `bytes`. `Ok(None)`: more bytes are needed. `Ok(Some((head, length)))`: the body, or
 /// the next request, starts at `length`.
-pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
+pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, RequestError> {
     let mut headers = [httparse::EMPTY_HEADER; limits::HTTP_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
@@ -48,7 +48,7 @@ pub fn head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
 }
 
 /// Size rules that hold however much of the head has arrived.
-fn check_unfinished(bytes: &[u8]) -> Result<(), Fault> {
+fn check_unfinished(bytes: &[u8]) -> Result<(), RequestError> {
     // Empty lines before the request are skipped by the parser; they do not make the line longer.
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     if start > 4 {
@@ -80,7 +80,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), Fault> {
+    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), RequestError> {
         if value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
             return fault(400, "control character in a header value");
         }
@@ -150,7 +150,7 @@ impl Fields {
         Ok(())
     }
 
-    fn finish(self, method: Option<Method>, target: &str, is_http11: bool) -> Result<Head, Fault> {
+    fn finish(self, method: Option<Method>, target: &str, is_http11: bool) -> Result<Head, RequestError> {
         let mut host = self.host.unwrap_or_default();
         // HTTP/1.0 has no Host: health checks of load balancers send none, and browsers always do.
         if host.is_empty() && is_http11 {
@@ -195,7 +195,7 @@ impl Fields {
 }
 
 /// Digits only: no sign, no list, no blank, no overflow.
-fn content_length(value: &[u8]) -> Result<usize, Fault> {
+fn content_length(value: &[u8]) -> Result<usize, RequestError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return fault(400, "Content-Length must be a number");
     }
@@ -210,7 +210,7 @@ fn content_length(value: &[u8]) -> Result<usize, Fault> {
 mod tests {
     use crate::http::protocol::parse::*;
 
-    fn parse(text: &str) -> Result<Head, Fault> {
+    fn parse(text: &str) -> Result<Head, RequestError> {
         head(text.as_bytes()).map(|found| found.expect("a whole head").0)
     }
 

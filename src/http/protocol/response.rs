@@ -14,11 +14,8 @@ use std::io::Write;
 /// The origin of a response: the `X-Phalanx-*` headers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin {
-    /// This node.
     pub node: u64,
-    /// The leader it knows.
     pub leader: Option<u64>,
-    /// Its term.
     pub term: u64,
     /// Index of the write or read, otherwise the index that this node has applied.
     pub index: u64,

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Sequence numbers below the newest that are told apart. Older datagrams count as received before.
+/// Sequence numbers below the newest that are distinguished. Older datagrams count as received before.
 const REPLAY_WINDOW: u64 = 64;
 
 /// One accepted peer connection, for the threads that read what it carries.
@@ -32,7 +32,7 @@ pub struct Incoming {
     /// Held while the requests are given to `core`, so that no other thread gives on later ones first; `core` itself
     /// never takes it.
     pub forwards: Mutex<ForwardOrder>,
-    received: Mutex<Received>,
+    received: Mutex<ReceiveWindow>,
     has_brought: AtomicBool,
 }
 
@@ -76,7 +76,7 @@ impl Incoming {
 }
 
 #[derive(Debug, Default)]
-struct Received {
+struct ReceiveWindow {
     replay: Replay,
     /// All pieces before this number have been received.
     below: u64,
@@ -87,7 +87,7 @@ struct Received {
     begun_pieces: usize,
 }
 
-impl Received {
+impl ReceiveWindow {
     fn take(&mut self, pieces: Vec<Piece>) -> Result<Vec<Vec<u8>>, WireError> {
         for piece in pieces {
             if !is_possible(&piece) {
@@ -170,7 +170,7 @@ mod tests {
             frames.iter().for_each(|frame| pieces.extend(cut(frame, pieces.len() as u64).unwrap()));
             let mut twice = [pieces.clone(), pieces.clone()].concat();
             rng.shuffle(&mut twice);
-            let (mut received, mut taken) = (Received::default(), Vec::new());
+            let (mut received, mut taken) = (ReceiveWindow::default(), Vec::new());
             for piece in twice {
                 taken.extend(received.take(vec![piece]).unwrap());
             }
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_honest_sender_sends_is_bounded() {
+    fn malformed_datagrams_cannot_exceed_the_bounds() {
         let piece = |number, len, is_last| Piece { number, is_last, bytes: vec![0; len] };
-        let mut received = Received::default();
+        let mut received = ReceiveWindow::default();
         assert!(received.take((1..500).rev().map(|number| piece(number, 1, false)).collect()).unwrap().is_empty());
         assert_eq!(received.held.len() as u64, WINDOW_PIECES - 1);
         assert!(received.take(vec![piece(0, 1, false)]).is_err(), "a frame without an end");
         for bad in [piece(0, 0, true), piece(0, PIECE_BYTES_MAX + 1, true), piece(u64::MAX, 1, true)] {
-            assert!(Received::default().take(vec![bad]).is_err());
+            assert!(ReceiveWindow::default().take(vec![bad]).is_err());
         }
     }
 }

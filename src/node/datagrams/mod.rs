@@ -111,7 +111,7 @@ impl Datagrams {
     }
 }
 
-/// The way for datagrams of one link. They go to the address to which the connection was made, whatever the source of
+/// The way for datagrams of one link. They go to the address to which the connection was made, regardless of the source of
 /// others.
 #[derive(Debug)]
 pub struct DatagramPath {

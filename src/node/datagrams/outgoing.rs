@@ -44,7 +44,7 @@ pub struct Outgoing {
     sequence: u64,
     /// Of the next piece.
     next: u64,
-    unacked: VecDeque<Sent>,
+    unacked: VecDeque<UnackedPiece>,
     /// Smoothed.
     round_trip: Duration,
     lossy_until: Option<Instant>,
@@ -63,7 +63,7 @@ pub struct Outgoing {
 
 /// A piece that is not acknowledged.
 #[derive(Debug)]
-struct Sent {
+struct UnackedPiece {
     piece: Piece,
     queued_at: Instant,
     /// When it was last sent as a datagram.
@@ -142,7 +142,7 @@ impl Outgoing {
             return false;
         }
         self.next += pieces.len() as u64;
-        self.unacked.extend(pieces.into_iter().map(|piece| Sent {
+        self.unacked.extend(pieces.into_iter().map(|piece| UnackedPiece {
             piece,
             queued_at: now,
             sent_at: None,
@@ -190,7 +190,8 @@ impl Outgoing {
     /// Pieces that must go over the connection now.
     pub fn for_connection(&mut self, now: Instant) -> Vec<Piece> {
         let late = LATE.max(self.round_trip * 4);
-        let is_late = |sent: &Sent| !sent.is_on_connection && now.saturating_duration_since(sent.queued_at) >= late;
+        let is_late =
+            |sent: &UnackedPiece| !sent.is_on_connection && now.saturating_duration_since(sent.queued_at) >= late;
         if self.is_proven && self.unacked.iter().any(is_late) {
             self.is_proven = false;
             self.wants_ack = true;

@@ -69,7 +69,7 @@ fn has_ended(stream: &UnixStream) -> bool {
     poll(&mut waiting, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// Descriptors of another node, or how often they were asked for in vain.
+/// Descriptors of another node, or how often asking for them failed.
 enum Door {
     /// Until the process that gave them ends, which `stream` tells: heartbeats tell of a new process later.
     Held {
@@ -185,7 +185,7 @@ impl Aid {
     }
 }
 
-/// Accepts whoever waits at a socket; returns how many.
+/// Accepts all pending connections of a socket; returns how many.
 fn accept_waiting(socket: &TcpListener, take: &impl Fn(TcpStream, SocketAddr)) -> usize {
     // The flag is shared with the owner, which then waits in another way (`node/listener.rs`).
     if socket.set_nonblocking(true).is_err() {

@@ -72,7 +72,7 @@ impl Meeting {
     }
 }
 
-/// Gives the sockets to whoever has connected, if it is the same user.
+/// Gives the sockets to the process that has connected, if it is of the same user.
 pub fn give(stream: &UnixStream, sockets: &[TcpListener]) -> io::Result<()> {
     check_user(stream)?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;

@@ -5,7 +5,7 @@
 //!
 //! Frames are accepted only from a node of this cluster: its identity is in the membership, or was vouched for
 //! (`raft/guard.rs`); with a `cluster_secret` the handshake has proved it. Anyone else may ask who leads, and ask to
-//! join. Frames of a stranger are dropped as they arrive, as if the network had lost them, and the connection stays
+//! join. Frames of an unknown node are dropped as they arrive, as if the network had lost them, and the connection stays
 //! open for some seconds: a member that this node does not know yet becomes known within a round of gossip.
 //! Not here: how many connections there are and what they may hold (`limits.rs`), dialing (`dialer.rs`), what messages
 //! mean (`node/threads/core/`, `node/threads/gossip.rs`).
@@ -18,9 +18,9 @@ use crate::lock::lock;
 use crate::node::accept::{self, Arrival};
 use crate::node::datagrams::incoming::Incoming;
 use crate::node::listener::Listener;
+use crate::node::peer::frame_memory::SMALL_FRAME_BYTES;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, GossipInput, PubSubInput};
-use crate::node::shared::peer_frames::SMALL_FRAME_BYTES;
 use crate::node::snapshots::{rebuild, transfer};
 use crate::node::spawn;
 use crate::node::threads::config_writer;
@@ -45,11 +45,11 @@ use std::time::{Duration, Instant};
 /// A connection without a frame for so long is half open: gossip alone sends more often.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long the connection of an unknown node stays open: gossip makes a member known within a second.
-const STRANGER_MAX: Duration = Duration::from_secs(10);
+const UNKNOWN_NODE_MAX: Duration = Duration::from_secs(10);
 /// A node that is unknown for longer than this after it connected is logged. The first frames of a new node may arrive
 /// before the membership change that names it.
-const NEWCOMER_MAX: Duration = Duration::from_secs(2);
-/// Bytes that are read at once from a known node, and from a stranger, of which frames are dropped as they arrive.
+const NEW_NODE_MAX: Duration = Duration::from_secs(2);
+/// Bytes that are read at once from a known node, and from an unknown one, of which frames are dropped as they arrive.
 const READ_BYTES: (usize, usize) = (64 << 10, 1 << 10);
 /// Pause after the system has refused a thread.
 const SPAWN_PAUSE: Duration = Duration::from_millis(20);
@@ -113,7 +113,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Arc<ConnectionEntry>)
         }
         Purpose::Join { is_gateway } => answer(stream, &mut tags, join::admit(shared, stream, &hello, is_gateway)),
         Purpose::Snapshot if !belongs(shared, from) => {
-            shared.refuse_frame(Refused::Stranger(from));
+            shared.refuse_frame(Refused::UnknownSender(from));
             let why = "this node has no address of yours".to_string();
             answer(stream, &mut tags, Frame::SnapshotDone { ok: false, why })
         }
@@ -193,7 +193,7 @@ fn wait_until_known(
     tags: &mut FrameTags,
 ) -> Result<io::Cursor<Vec<u8>>, WireError> {
     let begun = Instant::now();
-    let stream = DeadlineReader::new(stream, begun + STRANGER_MAX);
+    let stream = DeadlineReader::new(stream, begun + UNKNOWN_NODE_MAX);
     let mut reader = BufReader::with_capacity(READ_BYTES.1, stream);
     loop {
         // Waits before it checks: the node may become known while it sends nothing.
@@ -206,9 +206,9 @@ fn wait_until_known(
         }
         let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
         skip_body(&mut reader, header, tags)?;
-        match begun.elapsed() < NEWCOMER_MAX {
-            true => shared.count_stranger(),
-            false => shared.refuse_frame(Refused::Stranger(from)),
+        match begun.elapsed() < NEW_NODE_MAX {
+            true => shared.count_unknown_sender(),
+            false => shared.refuse_frame(Refused::UnknownSender(from)),
         }
     }
 }
@@ -255,14 +255,15 @@ fn read_one(
     let header = read_header(reader, FRAME_BYTES_MAX)?;
     if !belongs(shared, from) {
         skip_body(reader, header, tags)?;
-        shared.refuse_frame(Refused::Stranger(from));
+        shared.refuse_frame(Refused::UnknownSender(from));
         return Ok(());
     }
     let frame = if header.len <= SMALL_FRAME_BYTES {
         read_body(reader, header, tags)?
     } else {
         let until = Instant::now() + FRAME_DEADLINE;
-        let _held = shared.peer_frames.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
+        let _held =
+            shared.frame_memory.hold(from, header.len, until).ok_or(WireError::Unexpected("wait for memory"))?;
         deadline.set(Some(until));
         let frame = read_body(reader, header, tags)?;
         deadline.set(None);
@@ -317,7 +318,7 @@ fn give_on(shared: &Arc<Shared>, from: Identity, frame: Frame) -> Result<(), Wir
         Frame::Gossip(table) => shared.inboxes.to_gossip(GossipInput::Heard { from: from.id, table }),
         Frame::ConfigFile(text) => config_writer::hear(shared, from.id, &text),
         Frame::Goodbye => shared.inboxes.to_core(CoreInput::Goodbye(from)),
-        Frame::HandedOut(list) => shared.heard_handed_out(&list),
+        Frame::HandedOut(list) => shared.on_handed_out(&list),
         Frame::Forward { asks, .. } => shared.inboxes.to_core(CoreInput::Forward { from, asks }),
         Frame::Published { channel, message } => publish(shared, channel, message),
         Frame::AskScan { cursor } => {
@@ -361,7 +362,7 @@ pub(super) fn take_pieces(shared: &Arc<Shared>, incoming: &Incoming, pieces: Vec
     Ok(())
 }
 
-/// Passes on what another node's client has published, or drops it: for want of subscribers, memory or time.
+/// Passes on what another node's client has published, or drops it if there is no subscriber, memory or time.
 fn publish(shared: &Shared, channel: Vec<u8>, message: Vec<u8>) {
     if !shared.channels.has_subscribers() {
         return;

@@ -12,7 +12,7 @@ use crate::limits::SEND_INBOX_MAX;
 use crate::lock::{Mutex, lock};
 use crate::node::datagrams::patience;
 use crate::node::shared::Shared;
-use crate::node::shared::link::{Link, LinkInput, Route, Wire};
+use crate::node::shared::link::{Link, LinkInput, PeerRoute, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
 use crate::types::Identity;
 use crate::wire::authentication::ConnectionTags;
@@ -45,7 +45,7 @@ pub fn start(shared: Arc<Shared>, who: Identity, address: String) -> io::Result<
     let (inbox, queue) = bounded(SEND_INBOX_MAX);
     let wire = Arc::new(Mutex::new(Wire::default()));
     let link = Link::new(shared.me, who, address.clone(), Arc::clone(&wire), inbox);
-    // Not the link itself: this thread ends when nobody has it any more.
+    // Not the link itself: this thread ends when no other thread holds it.
     let route = link.route();
     crate::node::spawn::spawn(&format!("send-{}", who.id.0), move || {
         Dialer { shared, who, address, wire, route }.run(&queue)
@@ -58,7 +58,7 @@ struct Dialer {
     who: Identity,
     address: String,
     wire: Arc<Mutex<Wire>>,
-    route: Arc<Route>,
+    route: Arc<PeerRoute>,
 }
 
 enum LinkEnd {
@@ -120,7 +120,7 @@ impl Dialer {
                     WireError::Rejected(why) => warn!("peer rejects us peer={} err={why:?}", self.who.id),
                     WireError::Unproved(why) => {
                         warn!(
-                            "peer rejects us, unproved: whoever listens at {} may say so peer={} err={why:?}",
+                            "peer rejects us, unproved: any process that listens at {} can claim this peer={} err={why:?}",
                             self.address, self.who.id
                         );
                     }

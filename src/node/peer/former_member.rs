@@ -64,7 +64,7 @@ impl MembershipCheck {
         }
         let outsider = shared.outsider();
         if let Some(it) = outsider.filter(|_| outsider != self.logged) {
-            let text = it.in_words(shared.me);
+            let text = it.describe(shared.me);
             warn!("{text}");
             shared.event("failure", Some(shared.me.id), text);
         }
@@ -120,16 +120,16 @@ mod tests {
     use crate::types::NodeId;
 
     #[test]
-    fn whose_the_number_is_says_what_became_of_a_node() {
+    fn the_holder_of_the_id_tells_removed_from_replaced() {
         let me = Identity { id: NodeId(2), uuid: Uuid::from_u128(7) };
         assert_eq!(outsider(me, Some(me.uuid)), None);
-        let replaced = outsider(me, Some(Uuid::from_u128(9))).unwrap().in_words(me);
+        let replaced = outsider(me, Some(Uuid::from_u128(9))).unwrap().describe(me);
         assert!(replaced.starts_with("node 2 is now another data folder, with uuid 00000000-"), "{replaced}");
         assert!(
             replaced.contains("`phalanx node --id 2 --rejoin`") && replaced.contains("stop this node"),
             "{replaced}"
         );
-        let removed = outsider(me, None).unwrap().in_words(me);
+        let removed = outsider(me, None).unwrap().describe(me);
         assert!(removed.starts_with("this node was removed") && removed.contains("--id 2 --rejoin"), "{removed}");
     }
 }

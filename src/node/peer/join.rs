@@ -1,13 +1,13 @@
-//! The leader's side of a join: makes the newcomer a learner, replacing a lost disk's identity under the same id.
+//! The leader's side of a join: makes the new node a learner, replacing a lost disk's identity under the same id.
 //!
 //! The old identity is removed before the new one is added, so one number never votes twice. A number is in use while
-//! its holder answers the leader. A holder that is silent may only be restarting: the newcomer gets the number when the
-//! holder has been silent for `dead_after_ms`, or at once if the newcomer answers at the holder's address, which no two
+//! its holder answers the leader. A holder that is silent may only be restarting: the new node gets the number when the
+//! holder has been silent for `dead_after_ms`, or at once if the new node answers at the holder's address, which no two
 //! nodes can have. Each step is a separate membership change, committed before the next.
 //! Not here: finding the leader (`cluster/discovery/`), becoming a voter (`cluster/autopilot.rs`).
 
 use super::discovery_client::Asker;
-use super::newcomers::SILENT_LEARNERS_MAX;
+use super::silent_learners::SILENT_LEARNERS_MAX;
 use crate::address;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
@@ -36,14 +36,14 @@ pub fn discovery_answer(shared: &Shared, asker: NodeId) -> DiscoveryAnswer {
 }
 
 /// Whether a connection comes from another machine.
-fn is_from_elsewhere(stream: &TcpStream) -> bool {
+fn is_from_another_host(stream: &TcpStream) -> bool {
     let ip = |address: io::Result<SocketAddr>| address.ok().map(|address| address.ip().to_canonical());
     let (there, here) = (ip(stream.peer_addr()), ip(stream.local_addr()));
     there != here && there.is_some_and(|ip| !ip.is_loopback())
 }
 
 /// Why two nodes on different machines cannot reach each other at the addresses that they tell.
-fn unreachable_as_told(ours: &str, theirs: &str) -> Option<String> {
+fn unreachable_address(ours: &str, theirs: &str) -> Option<String> {
     let is_loopback = |at: &str| address::split(at).is_some_and(|(host, _)| address::is_loopback(host));
     let (whose, at) = match (is_loopback(ours), is_loopback(theirs)) {
         (true, _) => ("the leader", ours),
@@ -57,8 +57,8 @@ fn unreachable_as_told(ours: &str, theirs: &str) -> Option<String> {
 pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: bool) -> Frame {
     let who = hello.from;
     let ours = shared.settings.addresses(shared.me.id).peer;
-    if is_from_elsewhere(stream)
-        && let Some(why) = unreachable_as_told(&ours, &hello.addresses.peer)
+    if is_from_another_host(stream)
+        && let Some(why) = unreachable_address(&ours, &hello.addresses.peer)
     {
         return Frame::Reject { why };
     }
@@ -69,7 +69,7 @@ pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: boo
         return Frame::Reject { why: format!("node ids are 1 to {}", NodeId::MAX) };
     }
     let deadline = shared.request_deadline();
-    let admitted = check_newcomer(shared, hello).and_then(|()| {
+    let admitted = check_admission(shared, hello).and_then(|()| {
         // A gateway is registered as one before it is a member, so no leader ever makes it a voter.
         if is_gateway {
             register_gateway(shared, hello, deadline)?;
@@ -86,8 +86,8 @@ pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: boo
     }
 }
 
-/// Checks whether the newcomer is admitted now; the error says why not.
-fn check_newcomer(shared: &Shared, hello: &Hello) -> Result<(), String> {
+/// Checks whether the new node is admitted now; the error says why not.
+fn check_admission(shared: &Shared, hello: &Hello) -> Result<(), String> {
     let who = hello.from;
     let view = shared.view();
     match view.raft.membership.uuid_of(who.id) {
@@ -110,13 +110,13 @@ fn check_newcomer(shared: &Shared, hello: &Hello) -> Result<(), String> {
         }
         None => {}
     }
-    if shared.try_add_newcomer(who) {
+    if shared.try_add_silent_learner(who) {
         return Ok(());
     }
     Err(format!("{SILENT_LEARNERS_MAX} new nodes have not answered since they joined: try again within a minute"))
 }
 
-/// Whether the newcomer answers at the address of the holder of its number: then the holder's disk was replaced, or
+/// Whether the new node answers at the address of the holder of its number: then the holder's disk was replaced, or
 /// discarded by its user (`--rejoin`), and the holder cannot return there.
 fn is_at_address_of(shared: &Shared, who: Identity, holder: Identity) -> bool {
     let directory = shared.directory();
@@ -155,8 +155,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_tells_a_loopback_address_to_another_machine_is_named() {
-        let why = |ours, theirs| unreachable_as_told(ours, theirs).unwrap_or_default();
+    fn a_loopback_address_told_to_another_machine_is_reported() {
+        let why = |ours, theirs| unreachable_address(ours, theirs).unwrap_or_default();
         assert!(
             why("127.0.0.1:5701", "10.0.0.2:5702").starts_with("the leader says that it is reached at 127.0.0.1:5701")
         );

@@ -1,14 +1,14 @@
 //! Limits for the number of connections on the peer port.
 //!
-//! A connection is a stranger's until its handshake has named a known identity. Strangers have few places. When all are
+//! A connection is unknown until its handshake has named a known identity. There are few places for unknown ones. When all are
 //! taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of the
 //! newest. A known identity has places of its own that no other identity can take; when they are taken, the oldest of
 //! its connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of
 //! this machine can claim a member's identity: it can take that member's places while they are free, and no more bytes
 //! than that member may have, but it cannot cause a connection to be closed over which something is received.
 //!
-//! Invariant: P1 strangers hold no more than [`STRANGERS_MAX`] connections, each with a small buffer.
-//! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/shared/peer_frames.rs`).
+//! Invariant: P1 there are no more than [`UNKNOWN_CONNECTIONS_MAX`] unknown connections, each with a small buffer.
+//! Not here: reading frames (`acceptor.rs`), the memory that frames take (`node/peer/frame_memory.rs`).
 
 use crate::lock::{Mutex, lock};
 use crate::types::Identity;
@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Connections of strangers. More: the oldest is closed.
-pub const STRANGERS_MAX: usize = 64;
+/// Connections whose handshake has named no known identity yet. More: the oldest is closed.
+pub const UNKNOWN_CONNECTIONS_MAX: usize = 64;
 /// Connections of one known identity for one purpose: the present one, and an earlier one whose end was not noticed
 /// yet. More: the oldest that is silent is closed; if none is, the new one, and its dialer tries again.
 const OF_ONE_MAX: usize = 2;
@@ -40,7 +40,7 @@ pub struct ConnectionTable {
 #[derive(Debug, Default)]
 struct Connections {
     newest: u64,
-    strangers: VecDeque<OpenConnection>,
+    unknown: VecDeque<OpenConnection>,
     known: BTreeMap<(Identity, u8), VecDeque<OpenConnection>>,
 }
 
@@ -76,15 +76,15 @@ impl ConnectionTable {
         self.now_ms().saturating_sub(open.heard_ms.load(Ordering::Relaxed)) >= SILENT_MS
     }
 
-    /// A stranger's place for a connection that was just accepted.
+    /// The place of an unknown one for a connection that was just accepted.
     pub fn enter(self: &Arc<ConnectionTable>, stream: Arc<TcpStream>) -> ConnectionEntry {
         let heard_ms = Arc::new(AtomicU64::new(self.now_ms()));
         let mut table = lock(&self.open);
         table.newest += 1;
         let number = table.newest;
-        table.strangers.push_back(OpenConnection { number, stream, heard_ms: Arc::clone(&heard_ms) });
-        while table.strangers.len() > STRANGERS_MAX {
-            table.strangers.pop_front().iter().for_each(OpenConnection::close);
+        table.unknown.push_back(OpenConnection { number, stream, heard_ms: Arc::clone(&heard_ms) });
+        while table.unknown.len() > UNKNOWN_CONNECTIONS_MAX {
+            table.unknown.pop_front().iter().for_each(OpenConnection::close);
         }
         ConnectionEntry { table: Arc::clone(self), number, heard_ms }
     }
@@ -94,7 +94,7 @@ impl ConnectionEntry {
     /// The connection is of a known identity; returns whether there is a place for it.
     pub fn recognize(&self, who: Identity, purpose: &Purpose) -> bool {
         let mut table = lock(&self.table.open);
-        let Some(at) = table.strangers.iter().position(|open| open.number == self.number) else {
+        let Some(at) = table.unknown.iter().position(|open| open.number == self.number) else {
             // Closed meanwhile, or recognized before.
             return table.known.values().flatten().any(|open| open.number == self.number);
         };
@@ -106,7 +106,7 @@ impl ConnectionEntry {
         if table.known.values().map(VecDeque::len).sum::<usize>() >= KNOWN_MAX {
             return false;
         }
-        let Some(open) = table.strangers.remove(at) else { return false };
+        let Some(open) = table.unknown.remove(at) else { return false };
         self.touch();
         table.known.entry(key).or_default().push_back(open);
         true
@@ -120,7 +120,7 @@ impl ConnectionEntry {
     /// Closes the connection, wherever it stands.
     pub fn close(&self) {
         let table = lock(&self.table.open);
-        let all = table.strangers.iter().chain(table.known.values().flatten());
+        let all = table.unknown.iter().chain(table.known.values().flatten());
         all.filter(|open| open.number == self.number).for_each(OpenConnection::close);
     }
 
@@ -140,7 +140,7 @@ impl ConnectionEntry {
 impl Drop for ConnectionEntry {
     fn drop(&mut self) {
         let mut table = lock(&self.table.open);
-        table.strangers.retain(|open| open.number != self.number);
+        table.unknown.retain(|open| open.number != self.number);
         table.known.retain(|_, own| {
             own.retain(|open| open.number != self.number);
             !own.is_empty()
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_push_out_strangers_and_never_a_member() {
+    fn unknown_connections_replace_each_other_and_never_a_members() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let places = Arc::new(ConnectionTable::default());
         let come = || {
@@ -192,15 +192,15 @@ mod tests {
         };
         let member = come();
         assert!(member.1.recognize(who(2), &Purpose::Peer) && member.1.recognize(who(2), &Purpose::Peer));
-        let strangers: Vec<_> = (0..STRANGERS_MAX + 3).map(|_| come()).collect();
-        let closed = strangers.iter().filter(|(client, _)| is_closed(client)).count();
+        let unknown: Vec<_> = (0..UNKNOWN_CONNECTIONS_MAX + 3).map(|_| come()).collect();
+        let closed = unknown.iter().filter(|(client, _)| is_closed(client)).count();
         assert_eq!((closed, is_closed(&member.0)), (3, false));
-        assert!(is_closed(&strangers[0].0) && !strangers[0].1.recognize(who(3), &Purpose::Peer), "its place is gone");
+        assert!(is_closed(&unknown[0].0) && !unknown[0].1.recognize(who(3), &Purpose::Peer), "its place is gone");
         let other = come();
         assert!(other.1.recognize(who(2), &Purpose::Snapshot) && !is_closed(&member.0), "another purpose");
-        drop((member, strangers, other));
+        drop((member, unknown, other));
         let table = lock(&places.open);
-        assert!(table.strangers.is_empty() && table.known.is_empty());
+        assert!(table.unknown.is_empty() && table.known.is_empty());
     }
 
     #[test]
@@ -228,6 +228,6 @@ mod tests {
         assert!(!has_place(&claims[2]) && !is_closed(&member.0), "it has spoken again");
         drop((member, claims));
         let table = lock(&places.open);
-        assert!(table.strangers.is_empty() && table.known.is_empty());
+        assert!(table.unknown.is_empty() && table.known.is_empty());
     }
 }

@@ -4,13 +4,13 @@
 //! that address.
 //!
 //! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
-//! whether a node in `peers` cannot join (`odd_peers.rs`), and, after a long time without a leader, whether this node is
+//! whether a node in `peers` cannot join (`mismatched_peers.rs`), and, after a long time without a leader, whether this node is
 //! still a member (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery/`).
 
 use super::discovery_client::{Asker, named_addresses};
 use super::former_member;
-use super::odd_peers::OddPeers;
+use super::mismatched_peers::MismatchedPeers;
 use crate::node::process::front_port;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
@@ -32,12 +32,12 @@ pub fn run(shared: &Arc<Shared>) {
     let mut missing_since: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
     let (mut front, mut outsider) = (front_port::FrontPortCheck::default(), former_member::MembershipCheck::default());
-    let mut odd_peers = OddPeers::default();
+    let mut mismatched_peers = MismatchedPeers::default();
     while !shared.is_stopped() {
         std::thread::sleep(EVERY);
         front.maybe_check(shared);
         outsider.maybe_check(shared, &asker);
-        odd_peers.maybe_check(shared, &asker);
+        mismatched_peers.maybe_check(shared, &asker);
         let missing = missing(shared);
         if missing.is_empty() {
             (missing_since, asked) = (None, None);

@@ -5,7 +5,7 @@
 use super::ports::{Ports, close};
 use super::sql_folder::SqlFolder;
 use super::{renew, stop};
-use crate::cluster::dispatch::{Candidate, Leadership};
+use crate::cluster::dispatch::{Candidate, KnownLeader};
 use crate::limits;
 use crate::lock::lock;
 use crate::node::datagrams::Datagrams;
@@ -158,9 +158,9 @@ impl Services {
         match store.newest_snapshot()? {
             Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
                 Ok(damaged) => LaunchError::from(damaged),
-                Err(strange) => LaunchError::Snapshot(strange),
+                Err(other) => LaunchError::Snapshot(other),
             })?,
-            None => registry.begin_anew().map_err(LaunchError::Database)?,
+            None => registry.reset_services().map_err(LaunchError::Database)?,
         }
         let seconds = begun.elapsed().as_secs_f64();
         let news = registry.take_news().into_iter().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
@@ -226,7 +226,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     // which other nodes are online, it redirects them to itself.
     let http = shared.settings.addresses(who.id).http;
     let own = Candidate { id: who.id, http, is_fresh: true, is_ready: false };
-    lock(&shared.dispatch).set_online(Leadership::Electing, &[own]);
+    lock(&shared.dispatch).set_online(KnownLeader::Electing, &[own]);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
     let clone = |listener: &Listener| listener.try_clone().map_err(LaunchError::Thread);
     let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
@@ -339,7 +339,7 @@ impl Running {
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
         let is_outdated = why == renew::OUTDATED;
         if !is_outdated {
-            stop::say_goodbye(shared);
+            stop::send_goodbye(shared);
         }
         // While there is a leader: so its jobs continue on other nodes.
         let _ = inboxes.worker.send_timeout(WorkerInput::Stop, Duration::from_millis(200));

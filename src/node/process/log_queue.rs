@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_logs_never_waits_and_what_was_dropped_is_told() {
+    fn logging_never_blocks_and_reports_dropped_lines() {
         let (let_go, held) = sync_channel(0);
         let (taken, lines) = sync_channel(2 * QUEUE_LINES_MAX);
         let sink = Sink::start("blocked", Blocked(held, taken), dropped_line).unwrap();

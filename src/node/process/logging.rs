@@ -80,8 +80,8 @@ pub fn reopen() {
     }
 }
 
-/// Writes a line without time and prefix, whatever the filter is.
-pub fn say(text: &str) {
+/// Writes a line without time and prefix, regardless of the filter is.
+pub fn print(text: &str) {
     queue(format!("{}\n", text::plain_lines(text)).as_bytes());
 }
 
@@ -130,11 +130,11 @@ fn on_panic(info: &panic::PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let at = info.location().map_or("?".to_string(), ToString::to_string);
     let what = info.payload_as_str().unwrap_or("(no message)");
-    say(&format!("{} error {} thread {} panicked at {at}: {what}", clock(), place(), thread.name().unwrap_or("?")));
+    print(&format!("{} error {} thread {} panicked at {at}: {what}", clock(), place(), thread.name().unwrap_or("?")));
     // Captured if RUST_BACKTRACE is set.
     let backtrace = std::backtrace::Backtrace::capture();
     if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
-        say(&backtrace.to_string());
+        print(&backtrace.to_string());
     }
     flush();
 }
@@ -182,7 +182,7 @@ mod tests {
     use crate::node::process::logging::*;
 
     #[test]
-    fn roles_have_their_words() {
+    fn roles_have_names() {
         for (now, word) in [(Role::Follower, "follower"), (Role::Candidate, "candidate"), (Role::Leader, "leader")] {
             set_place(Term(3), now);
             assert_eq!(role(), word);

@@ -129,7 +129,7 @@ impl Survivor {
         if owner != rustix::process::geteuid().as_raw() {
             return Err(RecoverError::OtherUser { dir, owner });
         }
-        let lock = identity::lock_patiently(&dir)?;
+        let lock = identity::lock_with_retries(&dir)?;
         // `load` would finish a discard.
         let Some(mut me) = identity::peek(&*files, &dir)? else {
             identity::missing_beside_a_log(&*files, &dir)?;
@@ -165,7 +165,7 @@ impl Survivor {
             let folder = self.settings.node_dir(other);
             let found = match other == id {
                 true => Some(self.me.clone()),
-                false => look_into(files, &folder)?,
+                false => inspect_folder(files, &folder)?,
             };
             let Some(found) = found.filter(|it| it.cluster == Some(self.cluster)) else { continue };
             if other != id && identity::is_in_use(&folder) {
@@ -235,7 +235,7 @@ impl Survivor {
         Ok(())
     }
 
-    /// Members that its log names, but for this node.
+    /// Members that its log names, except this node.
     pub fn others(&self) -> Vec<Identity> {
         self.membership.members().filter(|who| who.id != self.me.id).collect()
     }
@@ -297,7 +297,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The identity in another folder. A log without an identity file may belong to the cluster and lack only that file.
-fn look_into(files: &dyn Files, folder: &Path) -> Result<Option<StoredIdentity>, StoreError> {
+fn inspect_folder(files: &dyn Files, folder: &Path) -> Result<Option<StoredIdentity>, StoreError> {
     match identity::peek(files, folder) {
         Ok(None) => identity::missing_beside_a_log(files, folder).map(|()| None),
         Err(e) if !identity::holds_log(files, folder).unwrap_or(false) => {

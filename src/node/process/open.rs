@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_unfinished_bootstrap_left_goes() {
+    fn an_unfinished_bootstrap_is_removed() {
         let uuid = Uuid::from_u128(7);
         let whole = raft::bootstrap_state(Identity { id: ME, uuid });
         let torn = Durable { entries: Vec::new(), ..whole.clone() };

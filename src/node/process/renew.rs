@@ -21,7 +21,7 @@ use std::process::Command;
 pub const OUTDATED: &str = "the data folder is an older copy";
 
 /// What a folder lacks, as text.
-pub fn in_words(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> String {
+pub fn describe_outdated(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> String {
     let (me, by) = (me.0, by.0);
     let lost = match known.is_broken {
         true => format!("entries up to {} that it had acknowledged", known.index),

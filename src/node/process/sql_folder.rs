@@ -173,7 +173,7 @@ impl Files for SqlFolder {
     }
 
     fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
-        if let Err(e) = spawn::spawn_patient("sql-file", work) {
+        if let Err(e) = spawn::spawn_with_retries("sql-file", work) {
             self.give_up(&format!("cannot start a thread for a database file: {e}"), false);
         }
     }
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_adopted_is_the_database_after_a_restart_and_others_are_gone() {
+    fn only_the_adopted_file_is_the_database_after_a_restart() {
         let home = tempfile::tempdir().unwrap();
         let folder = open(home.path());
         assert!(folder.path().ends_with("db.sqlite"));

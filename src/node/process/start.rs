@@ -28,7 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// File descriptors that a node needs itself at least: files of the log, snapshots and database, listeners, strangers
+/// File descriptors that a node needs itself at least: files of the log, snapshots and database, listeners, unknown peers
 /// and peers on the peer port, reserved slots, pipes of jobs. Of a larger limit it is an eighth, for more peers.
 const OWN_FILES: u64 = 256;
 
@@ -121,7 +121,7 @@ pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) 
         },
         Err(StartError::Stopped) => 0,
         Err(e) => {
-            logging::say(&format!("error: {e}"));
+            logging::print(&format!("error: {e}"));
             e.exit_code()
         }
     };
@@ -299,7 +299,7 @@ impl Search<'_> {
 
 fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
     match options.id {
-        Some(id) => Ok((id, identity::lock_patiently(&settings.node_dir(id))?)),
+        Some(id) => Ok((id, identity::lock_with_retries(&settings.node_dir(id))?)),
         None => Ok(identity::lock_lowest(&settings.data_dir, |id| Ports::is_free(settings, id))?),
     }
 }

@@ -34,7 +34,7 @@ const GOODBYE_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Tells all nodes that this one stops.
-pub fn say_goodbye(shared: &Shared) {
+pub fn send_goodbye(shared: &Shared) {
     let _ = shared.inboxes.core.send_timeout(CoreInput::Goodbye(shared.me), CORE_MAX);
     for link in shared.links().values() {
         link.send(&Frame::Goodbye);
@@ -67,7 +67,7 @@ fn does_a_voter_stay(shared: &Shared) -> bool {
     view.raft.membership.voters.keys().any(is_staying)
 }
 
-/// The only voter waits until the autopilot has promoted a learner that answers, if there is one: otherwise nobody
+/// The only voter waits until the autopilot has promoted a learner that answers, if there is one: otherwise no node
 /// could lead.
 fn await_other_voter(shared: &Shared, until: Instant) {
     let deadline = until.min(Instant::now() + PROMOTION_MAX);
@@ -99,7 +99,7 @@ pub fn give_vote_back(shared: &Shared, until: Instant) {
         if said.elapsed() >= GOODBYE_EVERY {
             // It may have got the leadership meanwhile.
             transfer_leadership(shared, deadline);
-            say_goodbye(shared);
+            send_goodbye(shared);
             said = Instant::now();
         }
         std::thread::sleep(LOOK_EVERY);

@@ -5,7 +5,7 @@
 use super::process::cpu_time;
 use super::readiness;
 use crate::cluster::gossip::GossipRow;
-use crate::cluster::load::Doing;
+use crate::cluster::load::NodeActivity;
 use crate::lock::lock;
 use crate::node::shared::Shared;
 use crate::node::sql::reader_pool::ReaderPool;
@@ -78,7 +78,7 @@ impl LoadWatch {
         let used = cpu.saturating_sub(self.cpu).as_secs_f64() / span.as_secs_f64() / processors as f64;
         let jobs = shared.jobs();
         let own = jobs.status.workers.iter().find(|worker| worker.id == shared.me.id);
-        let doing = Doing {
+        let doing = NodeActivity {
             requests_per_s: shared.activity.pace().kv_ops_per_s,
             jobs: own.map_or(0, |worker| worker.running.len() as u64),
             cpu_percent: (used * 100.0) as u64,

@@ -15,7 +15,7 @@ use crate::raft::Role;
 use crate::services::chat::Chat;
 use crate::store;
 use crate::wire::PROTOCOL;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the files of each part of a node's data lie in its folder.
 const DATA_PARTS: [(&str, &str); 3] = [("log", "wal"), ("snapshots", "snapshots"), ("database", "sql")];
@@ -49,18 +49,36 @@ pub enum MetricValue {
     },
 }
 
+/// All rows, in the order in which `/metrics` shows them.
 pub fn all(shared: &Shared) -> Vec<Metric> {
+    let mut rows = of_consensus(shared);
+    rows.extend(of_state(shared));
+    rows.extend(of_clients(shared));
+    rows.extend(of_log(shared));
+    rows.extend(of_peers(shared));
+    rows.extend(of_clocks(shared));
+    rows.extend(by_label(shared));
+    rows.extend(sizes(shared));
+    for quota in quota::all(&shared.settings, &shared.sizes()) {
+        let labels = vec![("quota", quota.name.setting().to_string())];
+        let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);
+        let most = gauge("phalanx_quota_max", "Where a quota is reached", quota.most);
+        rows.extend([Metric { labels: labels.clone(), ..used }, Metric { labels, ..most }]);
+    }
+    rows
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn of_consensus(shared: &Shared) -> Vec<Metric> {
     let view = shared.view();
     let raft = &view.raft;
-    let counters = &shared.counters;
     let is_leader = u64::from(raft.role == Role::Leader);
     let online = lock(&shared.gossip).all(shared.now_ms()).iter().filter(|(_, is_online, _)| *is_online).count() + 1;
     let health = shared.health();
     let takes_writes = health.health != Health::Unavailable;
-    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let (pace, jobs) = (shared.activity.pace(), shared.jobs());
-    let state = &shared.integrity;
-    let agreed = state.findings().agreed.unwrap_or_default().0;
     let mut rows = vec![
         gauge("phalanx_term", "Current term", raft.term.0),
         gauge("phalanx_is_leader", "1 on the leader", is_leader),
@@ -82,6 +100,22 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_commit_index", "Commit index", raft.commit_index.0),
         gauge("phalanx_applied_index", "Index that the services have applied", shared.applied().0),
         gauge("phalanx_snapshot_index", "Index of the newest snapshot below the log", raft.snapshot_index.0),
+        counter("phalanx_failovers_total", "Changes of leader seen", load(&shared.counters.failovers)),
+    ];
+    for peer in &raft.peers {
+        rows.push(Metric {
+            labels: vec![("peer", peer.who.id.0.to_string())],
+            ..gauge("phalanx_peer_match_index", "Known equal and durable on a peer", peer.match_index.0)
+        });
+    }
+    rows
+}
+
+/// Whether the nodes' states agree.
+fn of_state(shared: &Shared) -> Vec<Metric> {
+    let state = &shared.integrity;
+    let agreed = state.findings().agreed.unwrap_or_default().0;
+    vec![
         gauge("phalanx_state_corrupt", "1 while this node's state is known to be wrong", u64::from(state.is_corrupt())),
         gauge("phalanx_state_split", "1 while no majority of the voters agrees", u64::from(state.is_split())),
         gauge(
@@ -92,10 +126,20 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_state_agreed_index", "Newest index at which a majority agreed in everything", agreed),
         counter("phalanx_state_digests_total", "Digests of the whole state taken", load(&state.digests)),
         counter("phalanx_state_differences_total", "Differences between nodes found", load(&state.differences)),
+        Metric {
+            value: MetricValue::Gauge(load(&state.digest_us) as f64 / 1e6),
+            ..gauge("phalanx_state_digest_seconds", "How long the newest digest took, rests included", 0)
+        },
+    ]
+}
+
+fn of_clients(shared: &Shared) -> Vec<Metric> {
+    let (rates, jobs) = (shared.activity.pace(), shared.jobs());
+    vec![
         gauge("phalanx_sessions", "Client connections now", shared.sessions.count() as u64),
         counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),
-        gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", pace.keys),
-        gauge("phalanx_kv_commands_per_second", "Commands answered in the last second", pace.kv_ops_per_s),
+        gauge("phalanx_kv_keys", "Keys in the store, as this node has applied it", rates.keys),
+        gauge("phalanx_kv_commands_per_second", "Commands answered in the last second", rates.kv_ops_per_s),
         counter("phalanx_kv_commands_total", "Commands answered", shared.activity.answers().count()),
         gauge("phalanx_jobs_queued", "Jobs that wait for a worker", jobs.status.queued as u64),
         gauge("phalanx_jobs_running", "Jobs that a worker has", jobs.status.running as u64),
@@ -103,11 +147,6 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         gauge("phalanx_workers", "Workers that are there", jobs.here.len() as u64),
         gauge("phalanx_memory_budget_bytes", "Bytes that connections may hold", shared.memory.bytes_max() as u64),
         gauge("phalanx_memory_used_bytes", "Bytes that connections hold now", shared.memory.used() as u64),
-        gauge(
-            "phalanx_peer_frames_bytes",
-            "Bytes of large frames of peers on their way in",
-            shared.peer_frames.used() as u64,
-        ),
         counter("phalanx_memory_refused_total", "Times that a connection could not hold more", shared.memory.refused()),
         counter(
             "phalanx_pubsub_dropped_total",
@@ -115,13 +154,14 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             shared.channels.dropped(),
         ),
         counter("phalanx_wrong_passwords_total", "Wrong client passwords", shared.access.wrong_total()),
-        counter("phalanx_dispatched_total", "Redirects by the front door", load(&counters.dispatched)),
-        gauge(
-            "phalanx_peers_relayed",
-            "Peers that are reached through another node",
-            shared.ways().relayed.len() as u64,
-        ),
-        counter("phalanx_failovers_total", "Changes of leader seen", load(&counters.failovers)),
+        counter("phalanx_dispatched_total", "Redirects by the front door", load(&shared.counters.dispatched)),
+    ]
+}
+
+/// Times of the log, and lines that were not logged.
+fn of_log(shared: &Shared) -> Vec<Metric> {
+    let counters = &shared.counters;
+    vec![
         counter("phalanx_log_syncs_total", "Syncs of the log", counters.syncs.count()),
         histogram("phalanx_log_sync_duration_seconds", "Time of a sync of the log", &counters.syncs),
         histogram(
@@ -136,6 +176,27 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             "Log lines that a terminal, pipe or disk did not take fast enough",
             log_queue::dropped_total(),
         ),
+        Metric {
+            value: MetricValue::Counter(counters.syncs.sum_seconds()),
+            ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
+        },
+    ]
+}
+
+/// Frames and datagrams between nodes.
+fn of_peers(shared: &Shared) -> Vec<Metric> {
+    let counters = &shared.counters;
+    let mut rows = vec![
+        gauge(
+            "phalanx_peer_frames_bytes",
+            "Bytes of large frames of peers on their way in",
+            shared.frame_memory.used() as u64,
+        ),
+        gauge(
+            "phalanx_peers_relayed",
+            "Peers that are reached through another node",
+            shared.ways().relayed.len() as u64,
+        ),
         counter(
             "phalanx_peer_frames_too_large_total",
             "Frames that were not sent because no node would take them",
@@ -146,7 +207,7 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         counter("phalanx_datagrams_received_total", "Datagrams taken", load(&shared.datagrams.counters.received)),
     ];
     let refused = [
-        ("stranger", &counters.frames_of_strangers),
+        ("stranger", &counters.frames_of_unknown_senders),
         ("term", &counters.frames_with_absurd_term),
         ("malformed", &counters.frames_malformed),
     ];
@@ -168,14 +229,11 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
             ..counter("phalanx_relay_frames_total", "Frames between nodes by way of another node", count)
         });
     }
-    rows.push(Metric {
-        value: MetricValue::Counter(counters.syncs.sum_seconds()),
-        ..counter("phalanx_log_sync_seconds_total", "Time spent in syncs of the log", 0)
-    });
-    rows.push(Metric {
-        value: MetricValue::Gauge(load(&state.digest_us) as f64 / 1e6),
-        ..gauge("phalanx_state_digest_seconds", "How long the newest digest took, rests included", 0)
-    });
+    rows
+}
+
+fn of_clocks(shared: &Shared) -> Vec<Metric> {
+    let mut rows = Vec::new();
     for (id, ahead_ms) in lock(&shared.skews).all() {
         rows.push(Metric {
             labels: vec![("peer", id.0.to_string())],
@@ -188,20 +246,6 @@ pub fn all(shared: &Shared) -> Vec<Metric> {
         value: MetricValue::Gauge(off_ms as f64 / 1e3),
         ..gauge("phalanx_log_time_offset_seconds", "How far log time is ahead of this node's wall clock", 0)
     });
-    for peer in &raft.peers {
-        rows.push(Metric {
-            labels: vec![("peer", peer.who.id.0.to_string())],
-            ..gauge("phalanx_peer_match_index", "Known equal and durable on a peer", peer.match_index.0)
-        });
-    }
-    rows.extend(by_label(shared));
-    rows.extend(sizes(shared));
-    for quota in quota::all(&shared.settings, &shared.sizes()) {
-        let labels = vec![("quota", quota.name.setting().to_string())];
-        let used = gauge("phalanx_quota_used", "Bytes or jobs that a quota counts", quota.used);
-        let most = gauge("phalanx_quota_max", "Where a quota is reached", quota.most);
-        rows.extend([Metric { labels: labels.clone(), ..used }, Metric { labels, ..most }]);
-    }
     rows
 }
 

@@ -18,7 +18,7 @@ pub fn missing(shared: &Shared) -> Vec<String> {
     if raft.leader.is_none() {
         missing.push("no leader is known".to_string());
     }
-    missing.extend(shared.outsider().map(|it| it.in_words(shared.me)));
+    missing.extend(shared.outsider().map(|it| it.describe(shared.me)));
     let now_ms = shared.now_ms();
     // What was committed in the last moment is no lag: the others' heartbeats say more than this node has by then.
     let committed = lock(&shared.lags).committed_at(now_ms.saturating_sub(2 * shared.settings.gossip_ms));

@@ -19,7 +19,7 @@ use crate::raft::Role;
 use crate::services::digests::part_name;
 use crate::services::directory::History;
 use crate::types::{NodeId, Term};
-use crate::wire::heartbeat::{Load, Pace};
+use crate::wire::heartbeat::{ClientRates, Load};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -166,7 +166,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             applied_index: row.applied_index,
             lag: committed.max(row.commit_index).0.saturating_sub(row.applied_index.0),
             // The last figures of a dead node are out of date.
-            pace: if is_online { row.pace } else { Pace::default() },
+            pace: if is_online { row.pace } else { ClientRates::default() },
             pid: is_on_same_host(shared, &addresses.http).then_some(row.pid).filter(|_| is_online),
             http: addresses.http,
             kv: addresses.kv,

@@ -19,13 +19,13 @@ use uuid::Uuid;
 
 impl Shared {
     /// Whether one more node may join; if so, it is counted.
-    pub fn try_add_newcomer(&self, who: Identity) -> bool {
-        lock(&self.newcomers).try_add(who, &self.view().raft, |who| self.is_registered(who))
+    pub fn try_add_silent_learner(&self, who: Identity) -> bool {
+        lock(&self.silent_learners).try_add(who, &self.view().raft, |who| self.is_registered(who))
     }
 
     /// A learner that was never heard and that the leader must remove, if there is one.
-    pub fn overdue_newcomer(&self, view: &View) -> Option<NodeId> {
-        lock(&self.newcomers).overdue(view, |who| self.is_registered(who))
+    pub fn overdue_silent_learner(&self, view: &View) -> Option<NodeId> {
+        lock(&self.silent_learners).overdue(view, |who| self.is_registered(who))
     }
 
     /// Whether the directory has its addresses.
@@ -110,7 +110,7 @@ impl Shared {
         health::assess(&Situation {
             cut_off,
             disk_low,
-            outsider: self.outsider().map(|it| it.in_words(self.me)),
+            outsider: self.outsider().map(|it| it.describe(self.me)),
             leader: raft.leader,
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
@@ -118,7 +118,7 @@ impl Shared {
             stuck,
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),
-            odd_peers: self.odd_peers(),
+            mismatched_peers: self.mismatched_peers(),
             takeover: self.hosted.note(),
             corrupt,
             split: self.integrity.no_writes().map(|why| why.to_string()),

@@ -28,7 +28,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn messages_deadlines_and_the_end_are_told_apart() {
+    fn messages_deadlines_and_the_end_are_distinguished() {
         let (sender, inbox) = bounded(4);
         let within = |span: u64| Instant::now() + Duration::from_millis(span);
         assert_eq!(park(&inbox, within(1)), Err(RecvTimeoutError::Timeout));

@@ -25,11 +25,8 @@ const ANSWER_SLACK: Duration = Duration::from_millis(200);
 pub struct Inboxes {
     /// Raft and the requests of clients.
     pub core: Sender<CoreInput>,
-    /// The store.
     pub disk: Sender<DiskJob>,
-    /// The services.
     pub apply: Sender<ApplyJob>,
-    /// Heartbeats.
     pub gossip: Sender<GossipInput>,
     /// Frames for the page; a message says that one is due.
     pub monitor: Sender<()>,
@@ -63,7 +60,6 @@ pub struct Receivers {
     pub checkpoints: Receiver<()>,
 }
 
-/// Empty inboxes.
 pub fn channels() -> (Inboxes, Receivers) {
     let (core, core_receiver) = bounded(CORE_INBOX_MAX);
     let (disk, disk_receiver) = bounded(DISK_INBOX_MAX);
@@ -111,13 +107,13 @@ impl Inboxes {
     }
 
     /// Wakes `monitor`, because something that a frame shows has changed.
-    pub fn poke_monitor(&self) {
+    pub fn wake_monitor(&self) {
         // A full inbox means that a frame is due anyway.
         let _ = self.monitor.try_send(());
     }
 
     /// Wakes `checkpoints`, because there are new digests to compare.
-    pub fn poke_checkpoints(&self) {
+    pub fn wake_checkpoints(&self) {
         // A full inbox means that the thread will check anyway.
         let _ = self.checkpoints.try_send(());
     }

@@ -103,7 +103,7 @@ struct Line {
 
 /// How a peer is reached; its `send-m` thread has it too.
 #[derive(Debug, Default)]
-pub struct Route {
+pub struct PeerRoute {
     /// Whether `through` has a line: read for each frame.
     is_relayed: AtomicBool,
     /// The line to the node that passes frames on.
@@ -112,15 +112,13 @@ pub struct Route {
     is_refused: AtomicBool,
 }
 
-/// One outgoing link.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// The peer.
     pub who: Identity,
     pub address: String,
     me: Identity,
     line: Line,
-    route: Arc<Route>,
+    route: Arc<PeerRoute>,
 }
 
 impl Link {
@@ -141,7 +139,7 @@ impl Link {
         self.route.set_line(through.map(|link| link.line.clone()))
     }
 
-    pub fn route(&self) -> Arc<Route> {
+    pub fn route(&self) -> Arc<PeerRoute> {
         Arc::clone(&self.route)
     }
 
@@ -273,7 +271,7 @@ impl Link {
     }
 }
 
-impl Route {
+impl PeerRoute {
     fn set_line(&self, line: Option<Line>) -> bool {
         let peer = |line: &Option<Line>| line.as_ref().map(|line| line.peer);
         let mut present = lock(&self.through);

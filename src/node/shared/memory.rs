@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_counts_whether_there_is_room_or_not() {
+    fn memory_already_in_use_counts_even_beyond_the_budget() {
         let budget = MemoryBudget::new(4 * MIB);
         let mut one = budget.reservation();
         assert!(one.force(3 * MIB) && !one.force(5 * MIB));

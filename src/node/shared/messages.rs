@@ -25,7 +25,10 @@ pub enum CoreInput {
     /// A message from a peer, its sender verified.
     Raft(Message),
     /// There is an outgoing connection to the peer; a question and its answer took this long.
-    LinkUp { peer: NodeId, round_trip: Duration },
+    LinkUp {
+        peer: NodeId,
+        round_trip: Duration,
+    },
     /// The peer's process is gone: its connection broke and dialing again was refused.
     LinkLost(NodeId),
     /// This node hosts this voter, and reaches it.
@@ -37,16 +40,26 @@ pub enum CoreInput {
     /// The peer's connection to us ended.
     PeerClosed(Identity),
     /// What a peer remembers of this node's promises. `compared` gets a message if the link may be used.
-    Remembered { by: Identity, promise: Promise, compared: Option<Sender<()>> },
+    Remembered {
+        by: Identity,
+        promise: Promise,
+        compared: Option<Sender<()>>,
+    },
     /// A member answers at this address, which may differ from the known one.
-    Found { who: Identity, addresses: Addresses },
+    Found {
+        who: Identity,
+        addresses: Addresses,
+    },
     /// A node has connected. `is_proved`: it knows the cluster's secret.
-    Met { who: Identity, addresses: Addresses, is_proved: bool },
+    Met {
+        who: Identity,
+        addresses: Addresses,
+        is_proved: bool,
+    },
     /// A peer that this node trusts names a node of this cluster (`raft/guard.rs`).
     Vouched(Identity),
     /// This identity answered at the address of a member of the same number, where another identity was expected.
     Answers(Identity),
-    /// The directory changed.
     Directory(Arc<Nodes>),
     /// The services have applied the entries that [`ApplyJob::Notify`] waited for.
     Applied,
@@ -55,17 +68,30 @@ pub enum CoreInput {
     /// The services' snapshot at this index is on disk.
     SnapshotSaved(Index),
     /// A leader's snapshot is complete on disk beside the log.
-    SnapshotReceived { from: Identity, term: Term, meta: SnapshotMeta, done: Sender<bool> },
+    SnapshotReceived {
+        from: Identity,
+        term: Term,
+        meta: SnapshotMeta,
+        done: Sender<bool>,
+    },
     /// Streaming a snapshot to a follower ended.
-    SnapshotSent { to: NodeId, ok: bool },
+    SnapshotSent {
+        to: NodeId,
+        ok: bool,
+    },
     /// A request of a client of this node.
     Request(Request),
     /// Requests of clients of another node.
-    Forward { from: Identity, asks: Vec<(u64, Ask)> },
+    Forward {
+        from: Identity,
+        asks: Vec<(u64, Ask)>,
+    },
     /// The leader's answers to what this node forwarded.
     Forwarded(Vec<(u64, Forwarded)>),
     /// Another node asks for this node's state.
-    CopyState { reply: Sender<(SnapshotMeta, Registry)> },
+    CopyState {
+        reply: Sender<(SnapshotMeta, Registry)>,
+    },
     /// A state from another node is on disk beside the log, to replace this node's, which is wrong. `reply`: whether
     /// the log contains all entries after it; if so, `apply` waits for the bytes in `data`, and then sends `done`.
     ReplaceState {
@@ -82,7 +108,6 @@ pub enum CoreInput {
     Lead,
     /// Whether less than the reserve is free on the disk.
     DiskLow(bool),
-    /// End the thread.
     Stop,
 }
 
@@ -106,50 +131,78 @@ pub enum DiskJob {
 #[derive(Debug)]
 pub enum ApplyJob {
     /// Committed entries in order, each with the requests that wait for it; then a snapshot, if one is due.
-    Entries { run: Vec<(Entry, Vec<ReplyTo>)>, snapshot_meta: Option<SnapshotMeta> },
+    Entries {
+        run: Vec<(Entry, Vec<ReplyTo>)>,
+        snapshot_meta: Option<SnapshotMeta>,
+    },
     /// Queries for a state that has applied `at_least`.
-    Queries { at_least: Index, queries: Vec<Question> },
+    Queries {
+        at_least: Index,
+        queries: Vec<Question>,
+    },
     /// Send [`CoreInput::Applied`] once what was sent before is applied.
     Notify,
     /// Replace the services' state by a snapshot, once the disk has it.
-    Install { meta: SnapshotMeta, data: Receiver<SnapshotReader> },
+    Install {
+        meta: SnapshotMeta,
+        data: Receiver<SnapshotReader>,
+    },
     /// Give a copy of the state as it is at this index.
-    Copy { meta: SnapshotMeta, reply: Sender<(SnapshotMeta, Registry)> },
+    Copy {
+        meta: SnapshotMeta,
+        reply: Sender<(SnapshotMeta, Registry)>,
+    },
     /// Replace a state that is wrong by the one in `data`, of the index of `meta`, and apply the later entries again.
-    Replace { meta: SnapshotMeta, data: Receiver<SnapshotReader>, run: Vec<Entry>, done: Sender<Result<(), String>> },
+    Replace {
+        meta: SnapshotMeta,
+        data: Receiver<SnapshotReader>,
+        run: Vec<Entry>,
+        done: Sender<Result<(), String>>,
+    },
     /// Change one part of the state without a log entry: only in a lab.
-    Alter { part: u8 },
+    Alter {
+        part: u8,
+    },
     /// Answer when the job has ended, or when a state of `at_least` (an index that the caller knows to be applied on
     /// some node) does not contain it.
-    Await { job: JobId, at_least: Index, deadline: Instant, reply: ReplyTo },
+    Await {
+        job: JobId,
+        at_least: Index,
+        deadline: Instant,
+        reply: ReplyTo,
+    },
     /// The node stops: answer every client that waits for a job.
     AnswerWaiting,
-    /// End the thread.
     Stop,
 }
 
 /// For `gossip`.
 #[derive(Debug)]
 pub enum GossipInput {
-    /// A peer's table.
-    Heard { from: NodeId, table: GossipTable },
+    Heard {
+        from: NodeId,
+        table: GossipTable,
+    },
     /// A peer's port refuses connections.
     Refused(NodeId),
     /// The front door of this node has redirected clients: inform the other front doors.
     HandedOut,
     /// The leader, the members or their addresses have changed.
     Changed,
-    /// End the thread.
     Stop,
 }
 
 /// For `watch`.
 #[derive(Debug)]
 pub enum WatchInput {
-    /// Something was applied.
     Applied,
     /// A client waits until the key has another revision than this one; `changed` gets one message then.
-    Watch { key: Bytes, revision: u64, deadline: Instant, changed: Sender<()> },
+    Watch {
+        key: Bytes,
+        revision: u64,
+        deadline: Instant,
+        changed: Sender<()>,
+    },
     /// The node has begun to stop, or its threads are to end: `Shared` says which.
     Stop,
 }
@@ -167,8 +220,11 @@ pub enum ChatInput {
 #[derive(Debug)]
 pub enum PubSubInput {
     /// Another node's client has published a message. `held`: its bytes in the memory budget.
-    Published { channel: Vec<u8>, message: Vec<u8>, held: Reservation },
-    /// End the thread.
+    Published {
+        channel: Vec<u8>,
+        message: Vec<u8>,
+        held: Reservation,
+    },
     Stop,
 }
 
@@ -177,7 +233,6 @@ pub enum PubSubInput {
 pub enum TakeoverInput {
     /// A message of raft to a voter that is hosted here.
     Message(Message),
-    /// End the thread.
     Stop,
 }
 

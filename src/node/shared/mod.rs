@@ -2,7 +2,7 @@
 //!
 //! State has one owner; [`Shared`] holds small values behind short locks, and the sender of each thread's inbox. A lock
 //! here is held for a few loads or one clone, never across a wait. From the bottom: clocks and inboxes
-//! (`clock.rs`, `inbox.rs`); budgets (`memory.rs`, `peer_frames.rs`, `reserved_slots.rs`); redirects to report
+//! (`clock.rs`, `inbox.rs`); the memory of clients (`memory.rs`); redirects to report
 //! (`hand_outs.rs`); links to peers, requests and the threads' messages (`link.rs`, `request.rs`, `messages.rs`,
 //! `inboxes.rs`); the switch that stops the process (`stopper.rs`); who is hosted (`hosted.rs`); on top `state.rs`, and
 //! `cluster_state.rs` with what follows from it.
@@ -17,9 +17,7 @@ pub(crate) mod inboxes;
 pub(crate) mod link;
 pub(crate) mod memory;
 pub(crate) mod messages;
-pub(crate) mod peer_frames;
 pub(crate) mod request;
-pub(crate) mod reserved_slots;
 pub(crate) mod state;
 pub(crate) mod stopper;
 

@@ -34,7 +34,6 @@ pub enum Ack {
     Accepted,
 }
 
-/// What a client requests.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Run this service command, which begins with its routing byte, through the log, once. `tag`: `None`: this node
@@ -62,7 +61,6 @@ pub trait Waiter: Send + Debug {
     fn answer(self: Box<Self>, answered: Answered);
 }
 
-/// Where an answer goes.
 #[derive(Debug)]
 pub enum ReplyTo {
     /// A connection thread of this node that waits for it.
@@ -72,19 +70,19 @@ pub enum ReplyTo {
     /// The node that forwarded it, and its number there.
     Peer(Link, u64),
     /// It has been answered.
-    Nobody,
+    Discard,
 }
 
 impl ReplyTo {
     /// Sends the answer; only the first call has an effect. A client that has disconnected is ignored.
     pub fn answer(&mut self, answered: Answered) {
-        match std::mem::replace(self, ReplyTo::Nobody) {
+        match std::mem::replace(self, ReplyTo::Discard) {
             ReplyTo::Local(to) => {
                 let _ = to.try_send(answered);
             }
             ReplyTo::Callback(waiter) => waiter.answer(answered),
             ReplyTo::Peer(link, number) => link.send(&Frame::Forwarded(vec![(number, answered.into())])),
-            ReplyTo::Nobody => {}
+            ReplyTo::Discard => {}
         }
     }
 }

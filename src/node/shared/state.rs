@@ -9,7 +9,6 @@ use super::inboxes::Inboxes;
 use super::link::{HeardTimes, Link};
 use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
-use super::peer_frames::PeerFrames;
 use super::stopper::Stopper;
 use crate::cluster::config_file::Projection;
 use crate::cluster::dispatch::Dispatch;
@@ -22,7 +21,8 @@ use crate::lock::{Mutex, Permit, lock};
 use crate::node::client_access::ClientAccess;
 use crate::node::datagrams::Datagrams;
 use crate::node::front::Neighbours;
-use crate::node::peer::newcomers::Newcomers;
+use crate::node::peer::frame_memory::FrameMemory;
+use crate::node::peer::silent_learners::SilentLearners;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::pubsub::Channels;
 use crate::node::quota::Sizes;
@@ -74,7 +74,7 @@ pub struct Counters {
     /// Handshakes on the peer port that failed.
     pub peer_handshakes_failed: AtomicU64,
     /// Frames from identities that this node does not know.
-    pub frames_of_strangers: AtomicU64,
+    pub frames_of_unknown_senders: AtomicU64,
     /// Messages with a term that no honest sequence of elections leads to.
     pub frames_with_absurd_term: AtomicU64,
     /// Messages that contradict themselves.
@@ -107,11 +107,8 @@ pub struct Counters {
 
 /// Everything that more than one thread of a node uses.
 pub struct Shared {
-    /// Settings of this process.
     pub settings: Settings,
-    /// This node.
     pub me: Identity,
-    /// Its cluster.
     pub cluster: Uuid,
     /// Made of `cluster_secret`, for the peer port.
     pub peer_key: Option<Key>,
@@ -121,9 +118,7 @@ pub struct Shared {
     pub inboxes: Inboxes,
     /// Client connections.
     pub sessions: Arc<Sessions>,
-    /// Monitor frames.
     pub frames: Frames,
-    /// The event ring.
     pub events: Events,
     /// Changes of leader.
     pub failovers: FailoverLog,
@@ -148,7 +143,6 @@ pub struct Shared {
     pub neighbours: Neighbours,
     /// Redirects of which the other nodes are to be informed.
     pub hand_outs: HandOuts,
-    /// Counters for the metrics.
     pub counters: Counters,
     /// What the services hold, as applied.
     sizes: Mutex<Sizes>,
@@ -164,7 +158,6 @@ pub struct Shared {
     pub live: Live,
     /// Who subscribes to which channels.
     pub channels: Channels,
-    /// Positions of SCANs.
     pub scan_cursors: ScanCursors,
     /// The chat as the services have it, and who follows it.
     pub chat: Arc<ChatFeed>,
@@ -186,20 +179,19 @@ pub struct Shared {
     outsider: Mutex<Option<Outsider>>,
     /// The newest version of `config.json` that this node knows.
     pub config_file: Mutex<Option<Arc<Projection>>>,
-    /// Addresses in `peers` at which a node cannot join, and why (`node/peer/odd_peers.rs`).
-    odd_peers: Mutex<BTreeMap<String, String>>,
+    /// Addresses in `peers` at which a node cannot join, and why (`node/peer/mismatched_peers.rs`).
+    mismatched_peers: Mutex<BTreeMap<String, String>>,
     /// Voters of dead processes that this node hosts.
     pub hosted: Hosted,
-    /// Ends this process.
     pub stopper: Stopper,
     /// Held while a snapshot is being received.
     pub incoming_snapshot: Permit,
     /// Memory for large frames that peers are sending.
-    pub peer_frames: PeerFrames,
+    pub frame_memory: FrameMemory,
     /// Datagrams of links that lose packets.
     pub datagrams: Datagrams,
     /// Members that this node has admitted and that were not heard yet.
-    pub newcomers: Mutex<Newcomers>,
+    pub silent_learners: Mutex<SilentLearners>,
     started: Instant,
     started_ms: u64,
     view: Mutex<Arc<CoreView>>,
@@ -223,11 +215,8 @@ pub struct Shared {
 
 /// What [`Shared::new`] needs.
 pub struct Parts {
-    /// Settings of this process.
     pub settings: Settings,
-    /// This node.
     pub me: Identity,
-    /// Its cluster.
     pub cluster: Uuid,
     /// Made of `cluster_secret`.
     pub peer_key: Option<Key>,
@@ -237,12 +226,10 @@ pub struct Parts {
     pub inboxes: Inboxes,
     /// This node runs no jobs and never votes.
     pub is_gateway: bool,
-    /// Snapshot files.
     pub snapshots: Snapshots,
     /// The database, if it has one.
     pub sql: Option<ReaderPool>,
     pub datagrams: Datagrams,
-    /// Ends this process.
     pub stopper: Stopper,
     /// What an earlier process knew of this node's state.
     pub integrity_record: Option<IntegrityRecord>,
@@ -298,13 +285,13 @@ impl Shared {
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
             config_file: Mutex::default(),
-            odd_peers: Mutex::default(),
+            mismatched_peers: Mutex::default(),
             hosted: Hosted::default(),
             stopper: parts.stopper,
             incoming_snapshot: Permit::new(),
-            peer_frames: PeerFrames::default(),
+            frame_memory: FrameMemory::default(),
             datagrams: parts.datagrams,
-            newcomers: Mutex::default(),
+            silent_learners: Mutex::default(),
             started: Instant::now(),
             started_ms,
             view: Mutex::new(Arc::new(CoreView { raft: parts.view, known: parts.known, leaving: BTreeSet::new() })),
@@ -342,7 +329,7 @@ impl Shared {
         now_ms_kept.unwrap_or_else(|| lock(&self.skews).middle(now_ms()))
     }
 
-    /// Since start.
+    /// Milliseconds since the start.
     pub fn uptime_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
@@ -375,7 +362,6 @@ impl Shared {
         *lock(&self.sizes) = sizes;
     }
 
-    /// Newest published raft view.
     pub fn view(&self) -> Arc<CoreView> {
         Arc::clone(&lock(&self.view))
     }
@@ -387,7 +373,7 @@ impl Shared {
         let before = std::mem::replace(&mut *lock(&self.view), Arc::clone(&view));
         let key = |v: &View| (v.role, v.term, v.leader, v.commit_index, v.last_index, v.has_quorum, v.transfer_to);
         if key(&before.raft) != key(&view.raft) {
-            self.inboxes.poke_monitor();
+            self.inboxes.wake_monitor();
         }
         if before.raft.leader != view.raft.leader || before.raft.membership != view.raft.membership {
             self.inboxes.to_gossip(GossipInput::Changed);
@@ -401,7 +387,7 @@ impl Shared {
 
     pub fn set_history(&self, history: Arc<History>) {
         *lock(&self.history) = history;
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Newest node table of the directory.
@@ -412,20 +398,20 @@ impl Shared {
     pub fn set_directory(&self, nodes: Arc<Nodes>) {
         *lock(&self.directory) = nodes;
         self.inboxes.to_gossip(GossipInput::Changed);
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
-    /// Counts a stranger's frame that was dropped.
-    pub fn count_stranger(&self) {
-        self.counters.frames_of_strangers.fetch_add(1, Ordering::Relaxed);
+    /// Counts an unknown node's frame that was dropped.
+    pub fn count_unknown_sender(&self) {
+        self.counters.frames_of_unknown_senders.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a frame that was not accepted, and logs it. At most one line per [`REFUSED_FRAME_LINE_GAP`] reports such
     /// frames: their sender must not be able to fill the log.
     pub fn refuse_frame(&self, why: Refused) {
         let (counter, text) = match why {
-            Refused::Stranger(who) => (
-                &self.counters.frames_of_strangers,
+            Refused::UnknownSender(who) => (
+                &self.counters.frames_of_unknown_senders,
                 format!("node {who:?} is not a member of this cluster: its frames are dropped"),
             ),
             Refused::TermJump(who, term) => (
@@ -460,12 +446,11 @@ impl Shared {
         Arc::clone(&lock(&self.ways))
     }
 
-    /// Returns those of before.
+    /// Returns the previous value.
     pub fn set_ways(&self, ways: Ways) -> Arc<Ways> {
         std::mem::replace(&mut *lock(&self.ways), Arc::new(ways))
     }
 
-    /// This node's load now.
     pub fn load(&self) -> Load {
         lock(&self.load_meter).load(self.sessions.count() as u64)
     }
@@ -495,7 +480,7 @@ impl Shared {
             // A full inbox means that the thread will check anyway.
             let _ = self.inboxes.worker.try_send(WorkerInput::JobsChanged);
         }
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Which jobs this node can run, for its heartbeats.
@@ -555,7 +540,7 @@ impl Shared {
 
     pub fn set_disk_low(&self, is_low: bool) {
         self.is_disk_low.store(is_low, Ordering::Release);
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// What the leader reported about this node, if it is not a member.
@@ -566,21 +551,21 @@ impl Shared {
     pub fn set_outsider(&self, outsider: Option<Outsider>) {
         let before = std::mem::replace(&mut *lock(&self.outsider), outsider);
         if before != outsider {
-            self.inboxes.poke_monitor();
+            self.inboxes.wake_monitor();
         }
     }
 
     /// Addresses in `peers` at which a node cannot join, and why.
-    pub fn odd_peers(&self) -> BTreeMap<String, String> {
-        lock(&self.odd_peers).clone()
+    pub fn mismatched_peers(&self) -> BTreeMap<String, String> {
+        lock(&self.mismatched_peers).clone()
     }
 
-    /// Returns those of before.
-    pub fn set_odd_peers(&self, odd: BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let is_new = *lock(&self.odd_peers) != odd;
-        let before = std::mem::replace(&mut *lock(&self.odd_peers), odd);
+    /// Returns the previous value.
+    pub fn set_mismatched_peers(&self, mismatched: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let is_new = *lock(&self.mismatched_peers) != mismatched;
+        let before = std::mem::replace(&mut *lock(&self.mismatched_peers), mismatched);
         if is_new {
-            self.inboxes.poke_monitor();
+            self.inboxes.wake_monitor();
         }
         before
     }
@@ -600,11 +585,11 @@ impl Shared {
     /// Records an event of this node, for `/v1/events`.
     pub fn event(&self, kind: &'static str, node: Option<NodeId>, text: String) {
         self.events.push(self.now_ms(), kind, node, text);
-        self.inboxes.poke_monitor();
+        self.inboxes.wake_monitor();
     }
 
     /// Another front door has redirected clients to these workers.
-    pub fn heard_handed_out(&self, choices: &[(NodeId, u32)]) {
+    pub fn on_handed_out(&self, choices: &[(NodeId, u32)]) {
         lock(&self.dispatch).handed_out(self.now_ms(), choices);
     }
 

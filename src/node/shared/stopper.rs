@@ -45,7 +45,7 @@ impl Stopper {
             StopStep::Begin => {}
             StopStep::SameEvent => return,
             StopStep::AtOnce => {
-                logging::say("phalanx: stopped at once, as asked twice");
+                logging::print("phalanx: stopped at once, as asked twice");
                 logging::exit(EXIT_INTERRUPTED);
             }
         }

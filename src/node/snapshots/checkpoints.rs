@@ -10,7 +10,7 @@
 //! transfer (`rebuild.rs`).
 
 use super::{rebuild, writer};
-use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, judge};
+use crate::cluster::integrity::{Difference, Findings, NodeReport, StateReport, compare_reports};
 use crate::lock::lock;
 use crate::node::shared::Shared;
 use crate::node::shared::cluster_state::is_member_online;
@@ -19,7 +19,7 @@ use crate::outcome::Reason;
 use crate::raft::{Membership, Role};
 use crate::services::registry::checkpoint_command;
 use crate::store::RealFiles;
-use crate::store::integrity_record::{self, IntegrityRecord, Kind};
+use crate::store::integrity_record::{self, FindingKind, IntegrityRecord};
 use crate::types::{Identity, Index, NodeId};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{error, info, warn};
@@ -76,8 +76,8 @@ impl Checkpoints {
     fn check(&mut self) {
         let findings = Arc::new(self.find());
         self.shared.integrity.set_findings(Arc::clone(&findings));
-        self.judge_split(&findings);
-        self.judge_own(&findings);
+        self.check_split(&findings);
+        self.check_own(&findings);
         self.report_corrupt_nodes();
         if self.shared.integrity.is_corrupt() && Instant::now() >= self.rebuild_after {
             self.rebuild(&findings);
@@ -109,10 +109,10 @@ impl Checkpoints {
                 report,
             })
             .collect();
-        judge(membership.voters.len(), &node_reports)
+        compare_reports(membership.voters.len(), &node_reports)
     }
 
-    fn judge_split(&self, findings: &Findings) {
+    fn check_split(&self, findings: &Findings) {
         let integrity = &self.shared.integrity;
         match (integrity.split(), &findings.split) {
             (None, Some(split)) => {
@@ -122,7 +122,7 @@ impl Checkpoints {
                 error!("{text}");
                 self.shared.event("state", None, text);
                 if !integrity.is_corrupt() {
-                    self.save(Some((Kind::Split, split)));
+                    self.save(Some((FindingKind::Split, split)));
                 }
             }
             (Some(split), None) if findings.agreed.is_some_and(|agreed| agreed > split.index) => {
@@ -138,12 +138,12 @@ impl Checkpoints {
         }
     }
 
-    fn judge_own(&self, findings: &Findings) {
+    fn check_own(&self, findings: &Findings) {
         let (integrity, id) = (&self.shared.integrity, self.shared.me.id);
         let Some(difference) = findings.corrupt.get(&id).filter(|_| !integrity.is_corrupt()) else { return };
         // In this order: from now on no read is served, also after a restart.
         integrity.set_corrupt(Some(difference.clone()));
-        self.save(Some((Kind::Corrupt, difference)));
+        self.save(Some((FindingKind::Corrupt, difference)));
         self.shared.inboxes.to_core(CoreInput::Corrupt(true));
         let parts = difference.parts_text();
         error!(
@@ -152,7 +152,7 @@ impl Checkpoints {
         );
     }
 
-    fn save(&self, found: Option<(Kind, &Difference)>) {
+    fn save(&self, found: Option<(FindingKind, &Difference)>) {
         let record = found.map(|(kind, difference)| IntegrityRecord {
             uuid: self.shared.me.uuid,
             kind,
@@ -214,7 +214,7 @@ impl Checkpoints {
         let shared = Arc::clone(&self.shared);
         writer::remove_covered_log(&shared, index);
         shared.integrity.set_corrupt(None);
-        self.save(shared.integrity.split().as_ref().map(|split| (Kind::Split, split)));
+        self.save(shared.integrity.split().as_ref().map(|split| (FindingKind::Split, split)));
         shared.inboxes.to_core(CoreInput::Corrupt(false));
         self.rebuild_failed = None;
         let (id, seconds) = (shared.me.id.0, took.as_secs_f64());
@@ -292,7 +292,7 @@ mod tests {
 
     /// docs/operations.md: at least once a minute while anything is written, and sooner while a node differs.
     #[test]
-    fn a_checkpoint_is_due_after_a_minute_with_news_and_soon_while_somebody_differs() {
+    fn checkpoints_are_due_each_minute_and_sooner_while_a_node_differs() {
         let seconds = Duration::from_secs;
         assert!(is_due(true, true, seconds(60), None));
         assert!(!is_due(true, true, seconds(59), None));

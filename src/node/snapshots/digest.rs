@@ -49,5 +49,5 @@ pub fn take(shared: &Shared, registry: &Registry, epoch: u64, slow_sql: &Mutex<O
     shared.integrity.digest_us.store(took.as_micros() as u64, Ordering::Relaxed);
     log::debug!("digest index={} ms={}", digest.index, took.as_millis());
     shared.integrity.add_digest(epoch, digest);
-    shared.inboxes.poke_checkpoints();
+    shared.inboxes.wake_checkpoints();
 }

@@ -7,7 +7,7 @@
 //! far behind (`transfer.rs`).
 
 use super::transfer;
-use super::writer::{Count, SavePace};
+use super::writer::{ByteCounter, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer::{self, Dialed};
 use crate::node::peer::limits::ConnectionEntry;
@@ -31,7 +31,7 @@ const HEAD_MAX: Duration = Duration::from_secs(120);
 /// How long this node's own log may take to reach the index of the state.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
 /// Time between two checks for that.
-const AGAIN: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of one chunk on the wire.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -64,7 +64,7 @@ pub fn give(
     };
     stream.set_write_timeout(Some(STALL_MAX))?;
     stream.set_read_timeout(Some(HEAD_MAX))?;
-    let mut bytes = Count(0);
+    let mut bytes = ByteCounter(0);
     registry.snapshot(&mut bytes)?;
     let term = shared.term();
     write_tagged(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
@@ -175,7 +175,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, tags: &mut FrameTags) -> Re
             Ok(Err(why)) if begun.elapsed() > CATCH_UP_MAX || shared.is_stopping() => {
                 return Err(WireError::Rejected(why));
             }
-            Ok(Err(_)) => std::thread::sleep(AGAIN),
+            Ok(Err(_)) => std::thread::sleep(RETRY_INTERVAL),
             Err(_) => return Err(WireError::Unexpected("silence of the core")),
         }
     }

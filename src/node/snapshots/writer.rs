@@ -23,7 +23,7 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 /// Saves a snapshot and removes the log that it covers. A disk error ends the process, a full disk does not.
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
-    let (begun, mut bytes) = (Instant::now(), Count(0));
+    let (begun, mut bytes) = (Instant::now(), ByteCounter(0));
     if let Err(e) = registry.snapshot(&mut bytes) {
         return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");
     }
@@ -61,9 +61,9 @@ pub fn remove_covered_log(shared: &Shared, index: Index) {
 }
 
 /// A writer that only counts.
-pub struct Count(pub u64);
+pub struct ByteCounter(pub u64);
 
-impl Write for Count {
+impl Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len() as u64;
         Ok(bytes.len())

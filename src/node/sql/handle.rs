@@ -33,7 +33,6 @@ use std::time::{Duration, Instant};
 pub struct SqlRead {
     /// One after another, from one state.
     pub statements: Vec<Statement>,
-    /// How fresh.
     pub level: ReadLevel,
     /// With level `None`: refuse if this node has not heard a leader for longer.
     pub freshness: Option<Duration>,
@@ -44,13 +43,11 @@ pub struct SqlRead {
 /// The form of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackupForm {
-    /// A SQLite file.
     File,
     /// The statements that recreate it, as by `.dump` of sqlite3.
     Sql,
 }
 
-/// What a backup contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     pub form: BackupForm,
@@ -101,7 +98,7 @@ pub trait Sql {
     ) -> Outcome<(Index, Answer)>;
     /// Runs a command of the database through the log. `tag`: from the `Idempotency-Key`, if the client sent one.
     fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
-    /// Reads. A statement that could change anything fails, whatever the level. `times` gets how long each took. `held`
+    /// Reads. A statement that could change anything fails, regardless of the level. `times` gets how long each took. `held`
     /// reserves memory for the rows and for their encoded form.
     fn sql_read(
         &self,

@@ -3,7 +3,7 @@
 //! Each node prepares the file beside its log and reports that with its heartbeats. The last step is proposed when the
 //! leader, whose `apply` answers clients, and a majority are ready, and after some more time for the others. A node
 //! that is not ready then waits when it applies the step, and is behind for that time.
-//! Not here: what a node does with these commands (`services/sql/loading.rs`).
+//! Not here: what a node does with these commands (`services/sql/load_commands.rs`).
 
 use crate::lock::lock;
 use crate::node::handle::Handle;
@@ -30,7 +30,6 @@ const COMMAND_MAX: Duration = Duration::from_secs(30);
 pub struct SentFile {
     /// A random number that identifies the load.
     pub load: u64,
-    /// Its length.
     pub bytes: u64,
     /// CRC-32 of all of it.
     pub crc: u32,

@@ -87,7 +87,6 @@ impl ReadLimits {
 #[derive(Default)]
 struct Connections {
     idle: Vec<PooledReader>,
-    /// Idle or in use.
     open: usize,
 }
 

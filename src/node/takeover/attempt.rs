@@ -6,8 +6,8 @@
 //! Not here: what is done with the folders (`thread.rs`).
 
 use crate::address;
-use crate::cluster::takeover::folders::{self, Claims};
-use crate::cluster::takeover::{Claimed, HostedVoter, rule};
+use crate::cluster::takeover::folders::{self, FolderClaims};
+use crate::cluster::takeover::{ClaimedFolder, HostedVoter, rule};
 use crate::node::process::renew;
 use crate::node::shared::Shared;
 use crate::raft::{Config, Membership, Promise};
@@ -48,7 +48,7 @@ pub(super) fn attempt(
     let is_majority = |held: BTreeSet<Identity>| rule::is_majority(&membership.voters, shared.me, &held);
     // Before any log is read: two nodes that try at once must not keep folders from each other for long.
     if !is_majority(claims.claimed.iter().map(|claimed| claimed.who).collect()) {
-        return Err(in_words(&claims));
+        return Err(describe_shortage(&claims));
     }
     let mut hosted = Vec::new();
     for claimed in std::mem::take(&mut claims.claimed) {
@@ -60,7 +60,7 @@ pub(super) fn attempt(
     }
     match is_majority(hosted.iter().map(|hosting| hosting.voter.who).collect()) {
         true => Ok(hosted),
-        false => Err(in_words(&claims)),
+        false => Err(describe_shortage(&claims)),
     }
 }
 
@@ -82,19 +82,19 @@ fn why_alive(at: &str) -> Option<String> {
     }
 }
 
-fn open(shared: &Shared, mut claimed: Claimed, config: &Config) -> Result<Hosting, String> {
+fn open(shared: &Shared, mut claimed: ClaimedFolder, config: &Config) -> Result<Hosting, String> {
     let who = claimed.who;
     let (store, durable) = claimed.open().map_err(|e| e.to_string())?;
     let (kept, known) = (Promise::from(&durable), shared.remembers(&who));
     if kept.falls_short_of(&known) {
-        return Err(renew::in_words(who.id, shared.me.id, &kept, &known));
+        return Err(renew::describe_outdated(who.id, shared.me.id, &kept, &known));
     }
     let voter = HostedVoter::new(Config { me: who, ..config.clone() }, store, durable);
     Ok(Hosting { voter, _lock: claimed.lock })
 }
 
 /// Why the folders are too few, and what can be done.
-fn in_words(claims: &Claims) -> String {
+fn describe_shortage(claims: &FolderClaims) -> String {
     let list = |ids: &[NodeId]| {
         let ids: Vec<String> = ids.iter().map(|id| id.0.to_string()).collect();
         format!("{} {}", if ids.len() == 1 { "node" } else { "nodes" }, ids.join(", "))

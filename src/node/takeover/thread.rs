@@ -110,7 +110,7 @@ impl Takeover {
     /// Tries if it is time.
     fn maybe_try(&mut self) {
         let view = self.shared.view();
-        let situation = rule::Situation {
+        let situation = rule::TakeoverSituation {
             me: self.shared.me,
             view: &view.raft,
             leader_age: self.shared.leader_age(),
@@ -120,7 +120,7 @@ impl Takeover {
         if !rule::is_due(&situation) {
             self.next_try = None;
             if view.raft.leader.is_some() {
-                self.say(None);
+                self.set_note(None);
             }
             return;
         }
@@ -134,18 +134,18 @@ impl Takeover {
         }
         match attempt(&self.shared, &view.raft.membership, &self.config, &self.unusable) {
             Ok(hosted) => self.begin(&view.raft, hosted),
-            Err(why) => self.say(Some(format!("dead voters cannot be hosted: {why}"))),
+            Err(why) => self.set_note(Some(format!("dead voters cannot be hosted: {why}"))),
         }
         self.next_try = Some(self.draw(NEXT_TRY_MS));
     }
 
     /// A new reason, for the log and the health.
-    fn say(&self, note: Option<String>) {
+    fn set_note(&self, note: Option<String>) {
         if self.shared.hosted.set_note(note.clone())
             && let Some(note) = note
         {
             warn!("{note}");
-            self.shared.inboxes.poke_monitor();
+            self.shared.inboxes.wake_monitor();
         }
     }
 
@@ -157,7 +157,7 @@ impl Takeover {
         let text = format!("node {} hosts the voters of dead processes: {}", self.shared.me.id.0, numbers(&ids));
         info!("{text}");
         self.shared.history_event(Author::Noticer, "takeover", Some(self.shared.me.id), text);
-        self.say_hosted();
+        self.log_hosted();
         // A voter that is behind may not know this node yet.
         let known = || std::iter::once(self.shared.me).chain(view.membership.members()).map(Input::Introduce).collect();
         let inputs = ids.iter().map(|who| (*who, known())).collect();
@@ -167,11 +167,11 @@ impl Takeover {
         }
     }
 
-    fn say_hosted(&self) {
+    fn log_hosted(&self) {
         let ids = self.ids();
         let note = format!("node {} hosts the voters of dead processes: {}", self.shared.me.id.0, numbers(&ids));
         self.shared.hosted.set_note((!ids.is_empty()).then_some(note));
-        self.shared.inboxes.poke_monitor();
+        self.shared.inboxes.wake_monitor();
     }
 
     /// Gives the hosted voters their messages and ticks, and releases those that are no longer needed.
@@ -184,7 +184,7 @@ impl Takeover {
             for (who, hosting) in &mut self.hosted {
                 let inputs = inputs.entry(*who).or_default();
                 inputs.push(Input::Tick);
-                inputs.extend(hosting.voter.hand_over(self.shared.me.id));
+                inputs.extend(hosting.voter.transfer_to(self.shared.me.id));
             }
         }
         self.run_voters(inputs);
@@ -231,7 +231,7 @@ impl Takeover {
         if is_overdue && view.raft.role != Role::Leader {
             let newer = self.hosted.values().filter(|hosting| hosting.voter.raft().refused_older_log());
             let newer: BTreeSet<Identity> = newer.map(|hosting| hosting.voter.who).collect();
-            self.say(Some(match newer.is_empty() {
+            self.set_note(Some(match newer.is_empty() {
                 true => "dead voters were hosted, and no leader was elected in time".to_string(),
                 false => format!(
                     "the log of {} is newer than this node's and could not be fetched: start it",
@@ -260,9 +260,9 @@ impl Takeover {
         if self.hosted.is_empty() && self.shared.view().raft.leader.is_some() {
             self.shared.hosted.set_note(None);
         } else if !self.hosted.is_empty() {
-            self.say_hosted();
+            self.log_hosted();
         }
-        self.shared.inboxes.poke_monitor();
+        self.shared.inboxes.wake_monitor();
     }
 }
 

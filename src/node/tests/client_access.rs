@@ -54,10 +54,10 @@ fn an_address_that_guesses_waits_longer_each_time_and_no_other_does() {
 }
 
 #[test]
-fn the_first_wrong_password_of_a_burst_is_told() {
+fn the_first_wrong_password_of_a_burst_is_logged() {
     let (access, now) = (access(), Instant::now());
     let told =
-        |from: &str, now| access.judge(&mut lock(&access.tries), network(ip(from)), Guess::Password, false, now).1;
+        |from: &str, now| access.decide(&mut lock(&access.tries), network(ip(from)), Guess::Password, false, now).1;
     assert!(told("10.0.0.9", now) && !told("10.0.0.9", now + FORGET_AFTER / 2));
     assert!(!told("10.0.0.9", now + FORGET_AFTER), "half a minute after the last one");
     assert!(told("10.0.0.9", now + 2 * FORGET_AFTER), "a minute after the last one");

@@ -164,7 +164,7 @@ impl Apply {
         let (shared, registry, slow_sql) =
             (Arc::clone(&self.shared), self.registry.clone(), Arc::clone(&self.slow_sql));
         let epoch = integrity.epoch();
-        let started = spawn::spawn_patient("digest", move || {
+        let started = spawn::spawn_with_retries("digest", move || {
             digest::take(&shared, &registry, epoch, &slow_sql);
             drop(registry);
             shared.integrity.end_digest();
@@ -184,7 +184,7 @@ impl Apply {
         }
         let registry = self.registry.clone();
         let shared = Arc::clone(&self.shared);
-        let started = spawn::spawn_patient("snapshot", move || {
+        let started = spawn::spawn_with_retries("snapshot", move || {
             writer::save(&shared, registry, &meta);
             shared.integrity.end_saving();
         });

@@ -5,8 +5,8 @@
 //! it.
 //! Not here: the file's format and lock (`cluster/config_file.rs`), when it is written (`cluster/config_keeper.rs`).
 
-use crate::cluster::config_file::{ConfigFileError, FILE_BYTES_MAX, Projection, Written, read};
-use crate::cluster::config_keeper::{Author, Contact, Keeper};
+use crate::cluster::config_file::{ConfigFileError, FILE_BYTES_MAX, Projection, WriteOutcome, read};
+use crate::cluster::config_keeper::{Contact, Keeper, VersionAuthor};
 use crate::lock::lock;
 use crate::node::reports::status::status;
 use crate::node::shared::Shared;
@@ -95,7 +95,7 @@ pub fn hear(shared: &Shared, from: NodeId, text: &[u8]) {
 /// The leader's part.
 #[derive(Default)]
 struct Announcer {
-    author: Author,
+    author: VersionAuthor,
     /// What was sent last, and when.
     sent: Option<(Arc<Projection>, u64)>,
 }
@@ -151,9 +151,9 @@ impl Report {
     }
 
     /// The problem, if it differs from the last one; empty: it is over.
-    fn edge(&mut self, now: Instant, path: &Path, outcome: Result<Written, ConfigFileError>) -> Option<String> {
+    fn edge(&mut self, now: Instant, path: &Path, outcome: Result<WriteOutcome, ConfigFileError>) -> Option<String> {
         match outcome {
-            Ok(Written::NotWritten { .. }) => {
+            Ok(WriteOutcome::NotWritten { .. }) => {
                 let (since, checks) = self.ahead.get_or_insert((now, 0));
                 *checks += 1;
                 // A leader that was frozen or cut off while another one was elected does not know that for a moment.
@@ -173,11 +173,11 @@ impl Report {
 }
 
 /// Why the file was not written and what a person can do about it; empty if it was.
-fn problem(path: &Path, outcome: Result<Written, ConfigFileError>) -> String {
+fn problem(path: &Path, outcome: Result<WriteOutcome, ConfigFileError>) -> String {
     let path = path.display();
     match outcome {
-        Ok(Written::Yes) => String::new(),
-        Ok(Written::NotWritten { term, .. }) => format!(
+        Ok(WriteOutcome::Yes) => String::new(),
+        Ok(WriteOutcome::NotWritten { term, .. }) => format!(
             "{path} names term {term}, which is newer than the current term: the file was edited, or copied from \
              another cluster; move the file away, and the leader writes it again"
         ),
@@ -211,9 +211,9 @@ mod tests {
     use crate::types::Term;
 
     #[test]
-    fn a_leader_of_the_past_says_nothing_of_a_newer_leaders_file() {
+    fn a_former_leader_cannot_change_a_newer_leaders_file() {
         let path = Path::new("config.json");
-        let ahead = || Ok(Written::NotWritten { term: Term(9), version: 1 });
+        let ahead = || Ok(WriteOutcome::NotWritten { term: Term(9), version: 1 });
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
         let mut report = Report::new(Duration::from_secs(3));
@@ -230,6 +230,6 @@ mod tests {
             "{said}"
         );
         assert_eq!(report.edge(at(124), path, ahead()), None, "the edge alone");
-        assert_eq!(report.edge(at(125), path, Ok(Written::Yes)).as_deref(), Some(""));
+        assert_eq!(report.edge(at(125), path, Ok(WriteOutcome::Yes)).as_deref(), Some(""));
     }
 }

@@ -35,13 +35,13 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
             "L" | "l" | "lead" => lead(shared),
             "status" => print_status(shared),
             "peers" => print_peers(shared),
-            "help" | "?" | "h" => say(HELP),
+            "help" | "?" | "h" => print_line(HELP),
             "quit" | "exit" | "q" => {
                 shared.stopper.stop("quit");
                 return;
             }
             lab if options.is_lab && lab.starts_with("alter ") => alter(shared, &lab["alter ".len()..]),
-            other => say(&format!("unknown command {other:?}; {HELP}")),
+            other => print_line(&format!("unknown command {other:?}; {HELP}")),
         }
     }
     if options.ends_with_input {
@@ -51,22 +51,22 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
 
 /// Writes a line to the terminal. Only this thread waits for a terminal that does not accept output; a closed one is
 /// ignored.
-fn say(line: &str) {
+fn print_line(line: &str) {
     let _ = writeln!(io::stdout(), "{}", text::plain_lines(line));
 }
 
 fn lead(shared: &Shared) {
     let (me, view) = (shared.me.id, shared.view());
     if view.raft.role == Role::Leader {
-        return say(&format!("node {me} leads already, in term {}", view.raft.term, me = me.0));
+        return print_line(&format!("node {me} leads already, in term {}", view.raft.term, me = me.0));
     }
     if standing(shared, me) != Standing::Voter {
-        return say(&format!(
+        return print_line(&format!(
             "node {me} cannot lead: it is not a voter; phalanx member list shows the voters",
             me = me.0
         ));
     }
-    say(&format!("node {} requests the leadership", me.0));
+    print_line(&format!("node {} requests the leadership", me.0));
     shared.inboxes.to_core(CoreInput::Lead);
 }
 
@@ -75,19 +75,19 @@ fn alter(shared: &Shared, part: &str) {
     match part_number(part) {
         Some(number) => {
             shared.inboxes.alter(number);
-            say(&format!("altered {part}"));
+            print_line(&format!("altered {part}"));
         }
-        None => say(&format!("no part of the state is called {part:?}")),
+        None => print_line(&format!("no part of the state is called {part:?}")),
     }
 }
 
 fn print_status(shared: &Shared) {
     let status = status(shared);
     let leader = status.cluster.leader.map_or("none".to_string(), |id| id.0.to_string());
-    say(&shared.health().line());
-    say(&format!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term));
+    print_line(&shared.health().line());
+    print_line(&format!("node {} term {} leader {leader}", status.node.id.0, status.cluster.term));
     for row in status.nodes {
-        say(&format!(
+        print_line(&format!(
             "  node {:<3} {:<8} {:<9} last {} commit {} applied {} lag {} load {}",
             row.id.0,
             format!("{:?}", row.status).to_uppercase(),
@@ -104,6 +104,9 @@ fn print_status(shared: &Shared) {
 fn print_peers(shared: &Shared) {
     for (id, addresses) in shared.known_addresses() {
         let here = if id == shared.me.id { " (this node)" } else { "" };
-        say(&format!("  node {:<3} peer {} http {} kv {}{here}", id.0, addresses.peer, addresses.http, addresses.kv));
+        print_line(&format!(
+            "  node {:<3} peer {} http {} kv {}{here}",
+            id.0, addresses.peer, addresses.http, addresses.kv
+        ));
     }
 }

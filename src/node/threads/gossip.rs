@@ -4,7 +4,7 @@
 //!
 //! Not here: what a table contains and when a node counts as failed (`cluster/gossip.rs`).
 
-use crate::cluster::dispatch::{Candidate, Leadership};
+use crate::cluster::dispatch::{Candidate, KnownLeader};
 use crate::cluster::gossip::{Edge, Gossip, GossipRow, GossipTable};
 use crate::cluster::log_clock::SkewNews;
 use crate::cluster::reachability::relay::{Paths, PeerLink, Reports};
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 /// Time between two tries to register this node's addresses.
 const REGISTER_EVERY: Duration = Duration::from_millis(500);
 
-struct Beats {
+struct GossipThread {
     shared: Arc<Shared>,
     rng: fastrand::Rng,
     registering: Arc<AtomicBool>,
@@ -64,7 +64,7 @@ impl Reports for Rows<'_> {
 
 /// Body of the thread.
 pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
-    let mut beats = Beats {
+    let mut thread = GossipThread {
         shared: Arc::clone(shared),
         rng: fastrand::Rng::new(),
         registering: Arc::new(AtomicBool::new(false)),
@@ -81,18 +81,18 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
         let now = Instant::now();
         // Before the inbox is read: a report may be due without a message, which a full inbox has dropped.
         if let Some(choices) = shared.hand_outs.take_due(now) {
-            beats.send_choices(choices);
+            thread.send_choices(choices);
         }
         let until = shared.hand_outs.due(now).map_or(next, |due| due.min(next));
         match inbox::park(inbox, until) {
-            Ok(GossipInput::Heard { from, table }) => beats.heard(from, &table),
-            Ok(GossipInput::Refused(id)) => beats.refused(id),
+            Ok(GossipInput::Heard { from, table }) => thread.on_table(from, &table),
+            Ok(GossipInput::Refused(id)) => thread.refused(id),
             Ok(GossipInput::HandedOut) => {}
-            Ok(GossipInput::Changed) => beats.refresh_dispatch(shared.now_ms()),
+            Ok(GossipInput::Changed) => thread.refresh_dispatch(shared.now_ms()),
             Ok(GossipInput::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) if Instant::now() < next => {}
             Err(RecvTimeoutError::Timeout) => {
-                beats.beat();
+                thread.beat();
                 // After a pause of the process the missed heartbeats are not sent.
                 next = (next + every).max(Instant::now());
             }
@@ -100,7 +100,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<GossipInput>) {
     }
 }
 
-impl Beats {
+impl GossipThread {
     fn beat(&mut self) {
         let now_ms = self.shared.now_ms();
         let view = self.shared.view();
@@ -109,32 +109,32 @@ impl Beats {
         self.load_watch.maybe_note(&self.shared);
         self.update_ways(now_ms, &links);
         let row = own_row(&self.shared);
-        let beat = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
+        let round = lock(&self.shared.gossip).tick(now_ms, row, view.raft.leader, &peers, &mut self.rng);
         let is_member = |row: &&GossipRow| view.raft.membership.is_member(&Identity { id: row.id, uuid: row.uuid });
-        let rows = || beat.table.rows.iter().filter(is_member);
+        let rows = || round.table.rows.iter().filter(is_member);
         let committed = rows().map(|row| row.commit_index).max().unwrap_or_default();
         let ends = rows().map(|row| (row.id, row.last_index));
         lock(&self.shared.lags).note(now_ms, committed, ends);
         let log_ms = lock(&self.shared.log_clock).now(mono_us());
-        let table = Frame::Gossip(GossipTable { wall_ms: wall_ms(), log_ms, ..beat.table });
+        let table = Frame::Gossip(GossipTable { wall_ms: wall_ms(), log_ms, ..round.table });
         // A connection that does not work is tried at each heartbeat: what arrives shows that it works again.
         let ways = self.shared.ways();
-        let to: BTreeSet<&NodeId> = beat.to.iter().chain(&ways.unreached).chain(ways.relayed.keys()).collect();
+        let to: BTreeSet<&NodeId> = round.to.iter().chain(&ways.unreached).chain(ways.relayed.keys()).collect();
         for id in to {
             if let Some(link) = links.get(id) {
                 link.send(&table);
             }
         }
-        self.report(&beat.edges);
+        self.report(&round.edges);
         self.refresh_dispatch(now_ms);
         self.publish_neighbours(now_ms);
         self.register();
         self.record_history();
     }
 
-    fn heard(&mut self, from: NodeId, table: &GossipTable) {
+    fn on_table(&mut self, from: NodeId, table: &GossipTable) {
         let now_ms = self.shared.now_ms();
-        // A node that is named by a node of this cluster belongs to it: tables of strangers are dropped before.
+        // A node that is named by a node of this cluster belongs to it: tables of unknown nodes are dropped before.
         let view = self.shared.view();
         for row in &table.rows {
             let who = Identity { id: row.id, uuid: row.uuid };
@@ -164,9 +164,9 @@ impl Beats {
     fn compare_clocks(&self, from: NodeId, table: &GossipTable) {
         let view = self.shared.view();
         if let Some(log_ms) = table.log_ms {
-            lock(&self.shared.log_clock).heard(log_ms, view.raft.leader == Some(from), mono_us());
+            lock(&self.shared.log_clock).on_log_time(log_ms, view.raft.leader == Some(from), mono_us());
         }
-        let news = lock(&self.shared.skews).heard(from, table.wall_ms, wall_ms(), mono_us());
+        let news = lock(&self.shared.skews).on_heartbeat(from, table.wall_ms, wall_ms(), mono_us());
         let text = match news {
             Some(SkewNews::Off(ahead_ms)) => {
                 let (by_s, way) =
@@ -235,9 +235,9 @@ impl Beats {
         let heard = voters.keys().filter(|id| gossip.is_fresh(now_ms, **id)).count();
         drop(gossip);
         let leadership = match leader {
-            Some(leader) => Leadership::Of(leader),
-            None if heard >= quorum(voters.len()) => Leadership::Electing,
-            None => Leadership::Unknown,
+            Some(leader) => KnownLeader::Of(leader),
+            None if heard >= quorum(voters.len()) => KnownLeader::Electing,
+            None => KnownLeader::Unknown,
         };
         let (load, opened) = (self.shared.load().total(), self.shared.sessions.opened_total());
         let mut dispatch = lock(&self.shared.dispatch);
@@ -278,7 +278,7 @@ impl Beats {
             }
         }
         if *self.shared.set_ways(ways.clone()) != ways {
-            self.shared.inboxes.poke_monitor();
+            self.shared.inboxes.wake_monitor();
         }
     }
 

@@ -18,12 +18,11 @@ use std::time::Duration;
 
 /// Queries that cost no more than this, in bytes copied or examined, are answered by `apply` itself.
 const INLINE_COST_MAX: usize = 128 << 10;
-/// See L1.
+/// The bound of invariant L1.
 const UNTAKEN_BYTES_MAX: usize = 16 << 20;
 /// Time between two checks whether answers were received.
 const CHECK_EVERY: Duration = Duration::from_millis(1);
 
-/// One query.
 pub struct LargeRead {
     service: Box<dyn Service>,
     at: Stamp,
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_not_answered_where_commands_wait() {
+    fn long_reads_do_not_delay_commands() {
         let mut registry = Registry::default();
         registry.skip(Index(1));
         let at = registry.applied();

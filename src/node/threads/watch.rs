@@ -138,23 +138,23 @@ fn notify(table: &mut Watchers, key: &Bytes, revision: &Value) {
 /// Waits until a key's revision is another than this one; false at the deadline, or when the node stops.
 pub fn wait(shared: &Shared, key: &[u8], revision: u64, deadline: Instant) -> bool {
     // W1: counted first. Sequential consistency orders this against the count that `apply` reads after it has applied.
-    let _counted = Counted::new(shared);
+    let _counted = WatcherCount::new(shared);
     let (changed, news) = crossbeam_channel::bounded(1);
     let watch = WatchInput::Watch { key: Bytes::from(key), revision, deadline, changed };
     shared.inboxes.watch(watch, deadline) && news.recv_deadline(deadline).is_ok()
 }
 
 /// Counts one watcher for as long as it waits.
-struct Counted<'a>(&'a Shared);
+struct WatcherCount<'a>(&'a Shared);
 
-impl Counted<'_> {
-    fn new(shared: &Shared) -> Counted<'_> {
+impl WatcherCount<'_> {
+    fn new(shared: &Shared) -> WatcherCount<'_> {
         shared.watchers.fetch_add(1, Ordering::SeqCst);
-        Counted(shared)
+        WatcherCount(shared)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for WatcherCount<'_> {
     fn drop(&mut self) {
         self.0.watchers.fetch_sub(1, Ordering::SeqCst);
     }

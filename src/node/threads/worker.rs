@@ -139,7 +139,8 @@ impl Worker {
         if old.is_empty() {
             return;
         }
-        let started = spawn::spawn_patient("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
+        let started =
+            spawn::spawn_with_retries("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
         if let Err(e) = started {
             warn!("cannot start a thread to remove folders of old jobs; they stay until the next start err={e}");
         }
@@ -322,7 +323,7 @@ impl Worker {
     }
 
     fn propose(&self, command: &Command) {
-        self.propose_encoded(JobTable::encode_command(command), ReplyTo::Nobody);
+        self.propose_encoded(JobTable::encode_command(command), ReplyTo::Discard);
     }
 
     fn propose_encoded(&self, command: Vec<u8>, reply: ReplyTo) {
@@ -388,7 +389,7 @@ impl Worker {
             Err(_) if was_cancelled => return self.shared.live.forget(job, attempt),
             Ok(end) => {
                 let took_ms = end.compile_ms + end.run_ms;
-                info!("job {job} attempt {attempt} ended: {} in {took_ms} ms", in_words(&end));
+                info!("job {job} attempt {attempt} ended: {} in {took_ms} ms", describe_end(&end));
                 Command::End { job, worker, attempt, end }
             }
             Err(why) => {
@@ -466,7 +467,7 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<End, WorkError> {
-        let mut hear = |stream, bytes: &[u8]| self.output.say(stream, bytes);
+        let mut hear = |stream, bytes: &[u8]| self.output.append(stream, bytes);
         let attempt = Attempt {
             sandbox: &self.sandbox,
             found: &self.found,
@@ -514,7 +515,7 @@ impl Waiter for ReadWaiter {
 }
 
 /// An end as text: `finished, exit code 0`.
-fn in_words(end: &End) -> String {
+fn describe_end(end: &End) -> String {
     let how = match &end.outcome {
         JobOutcome::Failed(why) => return format!("failed ({why})"),
         outcome => outcome.word(),

@@ -8,7 +8,7 @@
 use super::latency::{BUCKETS, Recorder, percentile_us};
 use crate::lock::{Mutex, lock};
 use crate::outcome::Outcome;
-use crate::wire::heartbeat::Pace;
+use crate::wire::heartbeat::ClientRates;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ struct Window {
     begun: Instant,
     counts: Vec<u64>,
     led: u64,
-    pace: Pace,
+    pace: ClientRates,
 }
 
 impl Default for Activity {
@@ -49,7 +49,7 @@ impl Default for Activity {
                 begun: Instant::now(),
                 counts: vec![0; BUCKETS],
                 led: 0,
-                pace: Pace::default(),
+                pace: ClientRates::default(),
             }),
         }
     }
@@ -92,11 +92,11 @@ impl Activity {
     }
 
     /// The figures of the last whole window.
-    pub fn pace(&self) -> Pace {
+    pub fn pace(&self) -> ClientRates {
         self.pace_at(Instant::now())
     }
 
-    fn pace_at(&self, now: Instant) -> Pace {
+    fn pace_at(&self, now: Instant) -> ClientRates {
         let mut window = lock(&self.window);
         let span = now.saturating_duration_since(window.begun);
         if span >= WINDOW {
@@ -105,7 +105,7 @@ impl Activity {
             let commands: u64 = fresh.iter().sum();
             let led = self.led.load(Ordering::Relaxed);
             let per_second = |count: u64| (count as f64 / span.as_secs_f64()).round() as u64;
-            window.pace = Pace {
+            window.pace = ClientRates {
                 kv_ops_per_s: per_second(commands),
                 led_per_s: per_second(led - window.led),
                 kv_p50_us: percentile_us(&fresh, 0.5),
@@ -116,7 +116,7 @@ impl Activity {
             window.counts = counts;
             window.led = led;
         }
-        Pace { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
+        ClientRates { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
     }
 }
 
@@ -136,7 +136,11 @@ mod tests {
         activity.answered(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
         activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
         assert_eq!(activity.failed(), (3, 1));
-        assert_eq!(activity.pace_at(begun + WINDOW / 2), Pace { keys: 7, ..Pace::default() }, "no window is over yet");
+        assert_eq!(
+            activity.pace_at(begun + WINDOW / 2),
+            ClientRates { keys: 7, ..ClientRates::default() },
+            "no window is over yet"
+        );
         activity.led(40);
         let pace = activity.pace_at(begun + 2 * WINDOW);
         assert_eq!((pace.kv_ops_per_s, pace.led_per_s, pace.keys), (100, 20, 7));
@@ -144,7 +148,7 @@ mod tests {
         assert_eq!(activity.pace_at(begun + 5 * WINDOW / 2), pace, "until the next is over");
         assert_eq!(
             activity.pace_at(begun + 3 * WINDOW),
-            Pace { keys: 7, ..Pace::default() },
+            ClientRates { keys: 7, ..ClientRates::default() },
             "and a quiet one is zero"
         );
         assert_eq!(activity.answers().count(), 200);

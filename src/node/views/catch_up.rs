@@ -41,7 +41,7 @@ impl Recovery {
     }
 
     /// A leader reports its commit index. `silence`: time since a leader was heard before, if ever.
-    pub fn heard(&self, commit: Index, applied: Index, silence: Option<Duration>) {
+    pub fn on_commit(&self, commit: Index, applied: Index, silence: Option<Duration>) {
         let was_away = silence.is_none_or(|silence| silence >= AWAY_AFTER);
         if self.is_under_way.load(Ordering::Relaxed) {
             return;
@@ -104,17 +104,17 @@ mod tests {
     const ME: NodeId = NodeId(2);
 
     #[test]
-    fn a_restart_and_a_silence_are_told_once_each() {
+    fn a_restart_and_a_silence_are_reported_once() {
         let recovery = Recovery::new(true);
-        recovery.heard(Index(1300), Index(96), None);
-        recovery.heard(Index(1400), Index(96), Some(Duration::ZERO));
+        recovery.on_commit(Index(1300), Index(96), None);
+        recovery.on_commit(Index(1400), Index(96), Some(Duration::ZERO));
         assert_eq!(recovery.applied(Index(1299), ME), None);
         let message = recovery.applied(Index(1310), ME).unwrap();
         assert!(message.starts_with("node 2 replayed 1,204 entries in 0.") && message.ends_with(" s"), "{message}");
         assert_eq!(recovery.applied(Index(1400), ME), None);
-        recovery.heard(Index(1500), Index(1400), Some(Duration::from_millis(300)));
+        recovery.on_commit(Index(1500), Index(1400), Some(Duration::from_millis(300)));
         assert_eq!(recovery.applied(Index(1500), ME), None, "a leader that falls silent for a moment");
-        recovery.heard(Index(1501), Index(1400), Some(Duration::from_secs(3)));
+        recovery.on_commit(Index(1501), Index(1400), Some(Duration::from_secs(3)));
         recovery.installed(Index(1500));
         assert!(recovery.applied(Index(1501), ME).unwrap().starts_with("node 2 replayed 1 entry in "));
     }
@@ -122,9 +122,9 @@ mod tests {
     #[test]
     fn a_first_start_and_a_failover_are_no_recoveries() {
         let first = Recovery::new(false);
-        first.heard(Index(7), Index(0), Some(Duration::ZERO));
+        first.on_commit(Index(7), Index(0), Some(Duration::ZERO));
         assert_eq!(first.applied(Index(7), ME), None);
-        first.heard(Index(7), Index(7), Some(Duration::from_secs(3)));
+        first.on_commit(Index(7), Index(7), Some(Duration::from_secs(3)));
         assert_eq!(first.applied(Index(8), ME), None);
     }
 

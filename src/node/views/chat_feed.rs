@@ -28,7 +28,7 @@ pub type Line = (u64, ConversationId, Arc<str>);
 
 /// What happened between two positions.
 #[derive(Debug)]
-pub struct Run {
+pub struct EventRun {
     /// After this one,
     pub from: u64,
     /// up to this one.
@@ -40,10 +40,9 @@ pub struct Run {
 /// The chat as readers see it.
 #[derive(Clone, Debug, Default)]
 pub struct ChatView {
-    /// All of it.
     pub chat: Arc<Chat>,
     /// The newest runs, each behind the one before (F1); the last ends at the chat's position.
-    pub runs: Vec<Arc<Run>>,
+    pub runs: Vec<Arc<EventRun>>,
 }
 
 /// Where `apply` leaves the chat and readers find it.
@@ -124,7 +123,7 @@ impl ChatFeed {
                         let line = chat_lines::for_all(&chat, position, conversation, &event)?;
                         Some((position, conversation, line.into()))
                     });
-                    runs.push(Arc::new(Run { from, to, lines: lines.collect() }));
+                    runs.push(Arc::new(EventRun { from, to, lines: lines.collect() }));
                 }
                 // Too much, or the first call: readers ask the chat itself (F1: later runs do not follow earlier ones).
                 _ => runs.clear(),
@@ -165,7 +164,7 @@ mod tests {
     use crate::services::chat::{Command, Target, names};
     use crate::types::Stamp;
 
-    fn say(chat: &mut Chat, text: &str) {
+    fn post(chat: &mut Chat, text: &str) {
         let to = Target::Account("bob".to_string());
         chat.run(Stamp::default(), Command::Post { token: [1; 32], to, text: text.to_string(), client_id: None });
     }
@@ -179,7 +178,7 @@ mod tests {
             let name = names::account(name).unwrap();
             chat.run(Stamp::default(), Command::Create { name, hash: "h".to_string(), token, token_ms: 1000 });
         }
-        say(&mut chat, "one");
+        post(&mut chat, "one");
         feed.set(chat.clone());
         assert!(inbox.try_recv().is_err(), "nobody follows");
         let reader = feed.follow();
@@ -189,7 +188,7 @@ mod tests {
         assert_eq!((view.chat.position(), view.runs.len()), (2, 0));
         assert!(reader.wait(view.chat.turn(), Instant::now()).is_none());
         for text in ["two", "three"] {
-            say(&mut chat, text);
+            post(&mut chat, text);
             feed.set(chat.clone());
             assert!(matches!(inbox.try_recv(), Ok(ChatInput::Changed)));
             feed.publish();

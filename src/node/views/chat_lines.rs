@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 pub fn for_all(chat: &Chat, position: u64, conversation: ConversationId, event: &Event) -> Option<String> {
     let mut line = match event {
         Event::Message(number, said) => {
-            let mut line = said_json(&chat.said(*number, said));
+            let mut line = message_json(&chat.message_view(*number, said));
             line["type"] = "message".into();
             line
         }
@@ -41,8 +41,7 @@ pub fn for_one(chat: &Chat, who: AccountId, position: u64, conversation: Convers
     format!("{line}\n")
 }
 
-/// A message.
-pub fn said_json(said: &MessageView) -> Json {
+pub fn message_json(said: &MessageView) -> Json {
     json!({
         "number": said.number,
         "at_ms": said.at_ms,
@@ -62,6 +61,6 @@ pub fn row_json(row: &Row) -> Json {
         "unread": row.unread,
         "read": row.read,
         "newest": row.newest,
-        "last": row.last.as_ref().map(said_json),
+        "last": row.last.as_ref().map(message_json),
     })
 }

@@ -36,7 +36,6 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Adds an event.
     pub fn push(&self, at_ms: u64, kind: &str, node: Option<NodeId>, text: String) {
         let mut ring = lock(&self.ring);
         ring.newest_seq += 1;
@@ -78,7 +77,7 @@ impl Events {
 #[derive(Default)]
 struct LeaderChanges {
     leader: Option<NodeId>,
-    /// Since when there is none, whom we lost, and why.
+    /// Since when there is none, which node it was, and why.
     lost: Option<(Instant, NodeId, String)>,
 }
 
@@ -89,7 +88,6 @@ pub struct FailoverLog {
 }
 
 impl FailoverLog {
-    /// The leader was lost.
     pub fn lost(&self, leader: NodeId, since: Instant, cause: &str) {
         let mut leadership = lock(&self.leadership);
         leadership.leader = None;
@@ -128,32 +126,32 @@ const LED_FOR_MS: u64 = 5000;
 /// What waits for the log: at most [`HISTORY_MAX`] of each. Full: the oldest goes.
 #[derive(Debug, Default)]
 pub struct HistoryQueue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<QueuedHistory>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedHistory {
     lines: VecDeque<(Author, HistoryLine)>,
     changes: VecDeque<Failover>,
 }
 
 impl HistoryQueue {
     pub fn push(&self, author: Author, line: HistoryLine) {
-        let Waiting { lines, .. } = &mut *lock(&self.waiting);
+        let QueuedHistory { lines, .. } = &mut *lock(&self.waiting);
         lines.push_back((author, line));
         lines.drain(..lines.len().saturating_sub(HISTORY_MAX));
     }
 
     /// This node leads, in the place of another one.
     pub fn push_change(&self, change: Failover) {
-        let Waiting { changes, .. } = &mut *lock(&self.waiting);
+        let QueuedHistory { changes, .. } = &mut *lock(&self.waiting);
         changes.push_back(change);
         changes.drain(..changes.len().saturating_sub(HISTORY_MAX));
     }
 
     /// What this node is to write now.
     pub fn take(&self, is_leader: bool, now_ms: u64) -> (Vec<HistoryLine>, Vec<Failover>) {
-        let Waiting { lines, changes } = &mut *lock(&self.waiting);
+        let QueuedHistory { lines, changes } = &mut *lock(&self.waiting);
         let mut taken = Vec::new();
         lines.retain(|(author, line)| {
             let is_mine = is_leader || *author == Author::Noticer;
@@ -165,7 +163,7 @@ impl HistoryQueue {
         (taken, changes.drain(..).collect())
     }
 
-    /// It could not be written, or nobody knows.
+    /// It could not be written, or the outcome is unknown.
     pub fn put_back(&self, lines: Vec<HistoryLine>, changes: Vec<Failover>) {
         let waiting = &mut *lock(&self.waiting);
         lines.into_iter().rev().for_each(|line| waiting.lines.push_front((Author::Noticer, line)));
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_noticed_too_is_written_by_the_leader_alone() {
+    fn only_the_leader_writes_events_that_all_nodes_see() {
         let queue = HistoryQueue::default();
         let line = |at_ms| HistoryLine { at_ms, kind: "failure".into(), node: None, text: format!("at {at_ms}") };
         for (author, at_ms) in [(Author::Leader, 1000), (Author::Noticer, 1001), (Author::Leader, 1002)] {

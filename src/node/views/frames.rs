@@ -14,7 +14,6 @@ pub struct Published {
     pub seq: u64,
     /// The frame as one line of JSON, safe inside a `<script>` element (`<` is escaped as `\u003c`).
     pub json: Arc<str>,
-    /// The frame itself.
     pub frame: Arc<MonitorFrame>,
 }
 
@@ -26,7 +25,6 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The newest frame.
     pub fn newest(&self) -> Arc<Published> {
         lock(&self.newest).clone().expect("the first frame is published before any endpoint opens")
     }

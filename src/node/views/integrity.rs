@@ -13,7 +13,7 @@ use crate::cluster::integrity::{Difference, Findings, StateReport};
 use crate::lock::{Mutex, lock};
 use crate::outcome::Reason;
 use crate::services::digests::StateDigest;
-use crate::store::integrity_record::{IntegrityRecord, Kind};
+use crate::store::integrity_record::{FindingKind, IntegrityRecord};
 use crate::types::Index;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,11 +55,11 @@ struct State {
 impl Integrity {
     /// `record`: what an earlier process knew.
     pub fn new(record: Option<IntegrityRecord>) -> Integrity {
-        let found = |kind: Kind| {
+        let found = |kind: FindingKind| {
             let record = record.as_ref().filter(|record| record.kind == kind)?;
             Some(Difference { index: record.index, parts: record.parts.clone() })
         };
-        let (corrupt, split) = (found(Kind::Corrupt), found(Kind::Split));
+        let (corrupt, split) = (found(FindingKind::Corrupt), found(FindingKind::Split));
         Integrity {
             is_corrupt: AtomicBool::new(corrupt.is_some()),
             is_split: AtomicBool::new(split.is_some()),
@@ -128,7 +128,6 @@ impl Integrity {
         self.checkpoint.store(index.0, Ordering::Release);
     }
 
-    /// Newest checkpoint applied.
     pub fn checkpoint(&self) -> Index {
         Index(self.checkpoint.load(Ordering::Acquire))
     }
@@ -228,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_of_a_state_that_was_replaced_is_never_told() {
+    fn a_digest_of_a_replaced_state_is_never_reported() {
         let integrity = Integrity::new(None);
         let before = integrity.epoch();
         integrity.add_digest(before, digest(7));
@@ -256,8 +255,8 @@ mod tests {
         assert!(why.starts_with("this node's key-value differs from the majority's at index 7"), "{why}");
         assert_eq!(integrity.no_writes(), None);
         let record = |kind| IntegrityRecord { uuid: uuid::Uuid::nil(), kind, index: Index(7), parts: vec![2] };
-        assert!(Integrity::new(Some(record(Kind::Corrupt))).no_reads().is_some());
-        let split = Integrity::new(Some(record(Kind::Split)));
+        assert!(Integrity::new(Some(record(FindingKind::Corrupt))).no_reads().is_some());
+        let split = Integrity::new(Some(record(FindingKind::Split)));
         assert!(split.no_reads().is_none() && split.no_writes().unwrap().to_string().starts_with("read-only: "));
     }
 }

@@ -32,7 +32,6 @@ pub struct JobsView {
     pub mine: Vec<AssignedAttempt>,
     /// Whether this process is a worker: it has joined, and was not declared lost since.
     pub am_here: bool,
-    /// All workers.
     pub here: Vec<Identity>,
     /// For the page.
     pub status: JobsStatus,
@@ -44,28 +43,28 @@ pub struct JobsView {
 impl JobsView {
     /// The jobs for the process `me`. Rows that have not changed are taken from the view `before`: under load there are
     /// hundreds of views a second, and copying texts would be most of their cost.
-    pub fn of(board: &JobTable, me: Identity, before: &JobsView) -> JobsView {
+    pub fn of(table: &JobTable, me: Identity, before: &JobsView) -> JobsView {
         let assigned = |(job, attempt): (JobId, u32)| {
-            Some(AssignedAttempt { job, attempt, request: board.job(job)?.request.clone() })
+            Some(AssignedAttempt { job, attempt, request: table.job(job)?.request.clone() })
         };
-        let here: Vec<Identity> = board.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
-        let (queued, running) = board.counts();
+        let here: Vec<Identity> = table.workers().filter(|worker| worker.is_here).map(|worker| worker.who).collect();
+        let (queued, running) = table.counts();
         let stamps: Vec<_> =
-            board.workers().map(|worker| (worker.who, worker.turn, worker.heard, worker.is_here)).collect();
+            table.workers().map(|worker| (worker.who, worker.turn, worker.heard, worker.is_here)).collect();
         let known = |at: usize| before.status.workers.get(at).filter(|_| before.stamps.get(at) == Some(&stamps[at]));
-        let workers = board
+        let workers = table
             .workers()
             .enumerate()
             .map(|(at, worker)| known(at).map_or_else(|| Arc::new(worker_row(worker)), Arc::clone))
             .collect();
         let known = |id: JobId| before.status.last.iter().find(|row| row.id == id);
-        let last = board
+        let last = table
             .last_ended(LAST_SHOWN)
             .filter_map(|(id, job)| known(id).cloned().or_else(|| row(id, job).map(Arc::new)))
             .collect();
         let status = JobsStatus { queued, running, workers, last };
-        let mine = board.work_of(me).into_iter().filter_map(assigned).collect();
-        JobsView { all: board.parts().0.clone(), mine, am_here: here.contains(&me), here, status, stamps }
+        let mine = table.work_of(me).into_iter().filter_map(assigned).collect();
+        JobsView { all: table.parts().0.clone(), mine, am_here: here.contains(&me), here, status, stamps }
     }
 
     /// Whether nothing has changed for a worker since `before`.
@@ -114,12 +113,12 @@ mod tests {
     #[test]
     fn a_worker_that_joins_again_shows_what_it_offers_now() {
         let who = Identity { id: NodeId(1), uuid: Uuid::from_u128(1) };
-        let (mut board, mut view) = (JobTable::default(), JobsView::default());
+        let (mut table, mut view) = (JobTable::default(), JobsView::default());
         for trouble in [None, Some("no room for namespaces".to_string()), None] {
             let runtimes = trouble.is_none().then(|| "shell".to_string());
             let runtimes = runtimes.into_iter().collect();
-            board.run(Stamp::default(), Command::Join { worker: who, slots: 1, runtimes, trouble: trouble.clone() });
-            view = JobsView::of(&board, who, &view);
+            table.run(Stamp::default(), Command::Join { worker: who, slots: 1, runtimes, trouble: trouble.clone() });
+            view = JobsView::of(&table, who, &view);
             let row = &view.status.workers[0];
             assert_eq!((&row.trouble, row.runtimes.len()), (&trouble, usize::from(trouble.is_none())));
         }

@@ -12,7 +12,6 @@ use std::time::Duration;
 const FINE_BITS: u32 = 6;
 /// Values at and above this many microseconds (17 minutes) share the last bucket.
 const VALUE_BITS_MAX: u32 = 30;
-/// Number of buckets.
 pub const BUCKETS: usize = ((VALUE_BITS_MAX - FINE_BITS + 1) as usize) << FINE_BITS;
 
 /// The bucket of a value in microseconds.
@@ -124,7 +123,6 @@ impl Recorder {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Their sum.
     pub fn sum_seconds(&self) -> f64 {
         self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
     }
@@ -154,7 +152,6 @@ pub struct CoarseRecorder {
 }
 
 impl CoarseRecorder {
-    /// Adds a duration.
     pub fn record(&self, took: Duration) {
         let us = took.as_micros() as u64;
         let bucket = us.checked_ilog2().and_then(|bits| bits.checked_sub(FINE_BITS)).map_or(0, |bits| bits / 2 + 1);
@@ -167,7 +164,6 @@ impl CoarseRecorder {
         self.counts.iter().all(|count| count.load(Ordering::Relaxed) == 0)
     }
 
-    /// Their sum.
     pub fn sum_seconds(&self) -> f64 {
         self.sum_us.load(Ordering::Relaxed) as f64 / 1e6
     }

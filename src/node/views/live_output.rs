@@ -7,7 +7,7 @@
 
 use crate::lock::{Mutex, lock, wait_while};
 use crate::services::jobs::JobId;
-pub use crate::work::run::Stream;
+pub use crate::work::monitor::OutputStream;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar};
 use std::time::Instant;
@@ -26,13 +26,13 @@ pub fn first_piece(bytes: &[u8]) -> &[u8] {
 }
 
 /// A piece of output and its stream.
-pub type Piece = (Stream, Vec<u8>);
+pub type Piece = (OutputStream, Vec<u8>);
 
 #[derive(Debug, Default)]
 struct Printed {
     bytes: Vec<u8>,
     /// Where each run of bytes of one stream ends.
-    runs: Vec<(Stream, usize)>,
+    runs: Vec<(OutputStream, usize)>,
     is_over: bool,
 }
 
@@ -45,7 +45,7 @@ pub struct Output {
 
 impl Output {
     /// Adds bytes that the program has printed.
-    pub fn say(&self, from: Stream, bytes: &[u8]) {
+    pub fn append(&self, from: OutputStream, bytes: &[u8]) {
         let mut said = lock(&self.said);
         said.bytes.extend_from_slice(bytes);
         let end = said.bytes.len();
@@ -86,7 +86,6 @@ pub struct Live {
 }
 
 impl Live {
-    /// An attempt begins.
     pub fn begin(&self, job: JobId, attempt: u32) -> Arc<Output> {
         let output = Arc::<Output>::default();
         lock(&self.outputs).insert((job, attempt), Arc::clone(&output));
@@ -100,7 +99,6 @@ impl Live {
         }
     }
 
-    /// The output of an attempt.
     pub fn find(&self, job: JobId, attempt: u32) -> Option<Arc<Output>> {
         lock(&self.outputs).get(&(job, attempt)).cloned()
     }
@@ -115,13 +113,13 @@ mod tests {
     fn readers_get_everything_once_and_in_order() {
         let (live, soon) = (Live::default(), || Instant::now() + Duration::from_millis(1));
         let output = live.begin(7, 1);
-        output.say(Stream::Out, b"ab");
-        output.say(Stream::Out, b"c");
-        output.say(Stream::Err, b"d");
+        output.append(OutputStream::Out, b"ab");
+        output.append(OutputStream::Out, b"c");
+        output.append(OutputStream::Err, b"d");
         let pieces = |seen| output.read(seen, soon());
-        assert_eq!(pieces(0), (Some((Stream::Out, b"abc".to_vec())), false));
-        assert_eq!(pieces(1), (Some((Stream::Out, b"bc".to_vec())), false));
-        assert_eq!(pieces(3), (Some((Stream::Err, b"d".to_vec())), false));
+        assert_eq!(pieces(0), (Some((OutputStream::Out, b"abc".to_vec())), false));
+        assert_eq!(pieces(1), (Some((OutputStream::Out, b"bc".to_vec())), false));
+        assert_eq!(pieces(3), (Some((OutputStream::Err, b"d".to_vec())), false));
         assert_eq!(pieces(4), (None, false), "the deadline");
         let reader = std::thread::spawn({
             let output = live.find(7, 1).unwrap();
@@ -136,7 +134,7 @@ mod tests {
     fn long_output_comes_in_pieces_of_whole_characters() {
         let said = "a€".repeat(50_000);
         let output = Output::default();
-        output.say(Stream::Out, said.as_bytes());
+        output.append(OutputStream::Out, said.as_bytes());
         output.end();
         let mut read = String::new();
         loop {

@@ -40,7 +40,6 @@ impl Sessions {
         }
     }
 
-    /// The connection ended.
     pub fn close(&self, key: u64) {
         lock(&self.open).remove(&key);
         self.changes.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +90,6 @@ pub struct SessionGuard {
 }
 
 impl SessionGuard {
-    /// Registers a connection.
     pub fn open(sessions: Arc<Sessions>, kind: &'static str, peer: SocketAddr) -> SessionGuard {
         let key = sessions.open(kind, peer);
         SessionGuard { sessions, key, id: id_of(key) }

@@ -11,7 +11,7 @@ use crate::services::jobs::JobId;
 use crate::types::{Index, NodeId, Term};
 pub use crate::types::{Liveness, Standing};
 use crate::wire::heartbeat::JobReport;
-pub use crate::wire::heartbeat::{Load, Pace};
+pub use crate::wire::heartbeat::{ClientRates, Load};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,10 +50,8 @@ pub struct JobsStatus {
     pub last: Vec<Arc<JobRow>>,
 }
 
-/// One worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerRow {
-    /// The node.
     pub id: NodeId,
     /// Whether it is alive: the jobs of one that is not are restarted on other nodes.
     pub is_here: bool,
@@ -67,12 +65,9 @@ pub struct WorkerRow {
     pub trouble: Option<String>,
 }
 
-/// One result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRow {
-    /// The job.
     pub id: JobId,
-    /// Its runtime.
     pub language: String,
     /// How it ended, in one word.
     pub verdict: String,
@@ -96,7 +91,6 @@ pub struct JobRow {
 /// Languages of one node, from its heartbeats.
 #[derive(Clone, Debug)]
 pub struct NodeRuntimes {
-    /// Its number.
     pub id: NodeId,
     pub is_online: bool,
     pub jobs: Arc<JobReport>,
@@ -105,15 +99,11 @@ pub struct NodeRuntimes {
 /// The node that answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Its number.
     pub id: NodeId,
-    /// Its identity.
     pub uuid: Uuid,
     /// Role in the current term.
     pub role: Role,
-    /// Standing in the cluster.
     pub membership: Standing,
-    /// Version of the program.
     pub version: String,
     /// Since start, in milliseconds.
     pub uptime_ms: u64,
@@ -128,7 +118,6 @@ pub struct ClusterStatus {
     pub name: String,
     /// Leader, if known.
     pub leader: Option<NodeId>,
-    /// Term of this node.
     pub term: Term,
     /// Whether enough voters are reachable to commit.
     pub has_quorum: bool,
@@ -190,9 +179,7 @@ pub struct DigestRow {
 /// One node of the cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeRow {
-    /// Its number.
     pub id: NodeId,
-    /// Liveness.
     pub status: Liveness,
     /// Role as last heard.
     pub role: Role,
@@ -207,7 +194,6 @@ pub struct NodeRow {
     pub load_parts: Load,
     /// Last index in its log.
     pub last_index: Index,
-    /// Its commit index.
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,
@@ -215,7 +201,7 @@ pub struct NodeRow {
     pub lag: u64,
     /// What its clients get: `kv_ops_per_s`, `led_per_s`, `kv_p50_us`, `kv_p99_us`, `keys`.
     #[serde(flatten)]
-    pub pace: Pace,
+    pub pace: ClientRates,
     /// `host:port` of HTTP.
     pub http: String,
     /// `host:port` of the Redis protocol.
@@ -242,7 +228,6 @@ pub struct NodeRow {
     pub clock_ahead_ms: Option<i64>,
 }
 
-/// One client connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Eight hexadecimal digits.
@@ -282,7 +267,6 @@ pub struct EventLine {
     pub at_ms: u64,
     /// `election`, `failure`, `join`, `membership`, `snapshot`, `leadership transfer`, `disk`, `start`, `stop`.
     pub kind: String,
-    /// Node it is about.
     pub node: Option<NodeId>,
     /// A sentence: `node 5 leads in term 7, 23 ms after node 3 was lost`.
     pub text: String,

@@ -58,7 +58,7 @@ impl Raft {
         if let Some(index) = self.contradicted(prev, &entries) {
             return cx.fx.events.push(Event::LeaderForgot { leader: from.id, index });
         }
-        // What the snapshot covers is committed, hence equal: look only at what comes after it.
+        // What the snapshot covers is committed and so equal: look only at what comes after it.
         let base = self.log.base();
         if prev_index < base {
             entries.retain(|entry| entry.index > base);

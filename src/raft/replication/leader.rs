@@ -118,7 +118,7 @@ impl Raft {
         self.on_heartbeat_due(cx);
     }
 
-    /// Heartbeats to all, and another try for whatever seems lost.
+    /// Heartbeats to all, and another try for what seems lost.
     fn on_heartbeat_due(&mut self, cx: &mut Cx<'_>) {
         let (envelope, now) = (self.envelope(), self.now);
         let stuck_ticks = (2 * self.config.heartbeat_ticks.0).max(self.answer_ticks() / 2);

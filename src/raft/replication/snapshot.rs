@@ -34,7 +34,7 @@ impl Raft {
             return;
         }
         let why = match () {
-            () if !self.knows(&from) => Some(Refused::Stranger(from)),
+            () if !self.knows(&from) => Some(Refused::UnknownSender(from)),
             () if !self.is_term_possible(term) => Some(Refused::TermJump(from, term)),
             () if meta.index > INDEX_MAX || meta.term > term => Some(Refused::Malformed(from)),
             () => None,

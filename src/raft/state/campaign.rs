@@ -23,7 +23,6 @@ pub(crate) enum Phase {
 /// A candidate's campaign.
 pub(crate) struct Campaign {
     pub(crate) phase: Phase,
-    /// Who said yes.
     pub(crate) granted: BTreeSet<NodeId>,
     /// Who said no (to a vote; a refused pre-vote is asked again).
     pub(crate) refused: BTreeSet<NodeId>,

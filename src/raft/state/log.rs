@@ -19,7 +19,6 @@ const TAIL_ENTRIES_MAX: u64 = 4096;
 pub(crate) struct Log {
     /// Index of the last compacted entry; 0 before the first.
     base: Index,
-    /// Its term.
     base_term: Term,
     /// What follows it.
     entries: Vec<Entry>,
@@ -132,7 +131,7 @@ impl Log {
         }
     }
 
-    /// The services' snapshot at `index` is durable: the entries before it go, but for a short tail.
+    /// The services' snapshot at `index` is durable: the entries before it are removed, except a short tail.
     pub(crate) fn compact(&mut self, index: Index, tail_bytes_max: usize) {
         assert!(
             index >= self.snapshot_index && index <= self.last_index(),

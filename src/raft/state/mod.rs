@@ -32,7 +32,6 @@ pub(crate) enum State {
     Follower,
     /// Asks for pre-votes or votes.
     Candidate(Campaign),
-    /// Leads.
     Leader(Box<Leadership>),
 }
 
@@ -115,7 +114,7 @@ impl Envelope {
 }
 
 impl Raft {
-    /// A node as it starts: with what its disk holds (nothing, for a newcomer).
+    /// A node as it starts: with what its disk holds (nothing, for a new node).
     pub fn new(config: Config, durable: Durable) -> Raft {
         let commit = durable.snapshot.as_ref().map_or(Index(0), |meta| meta.index);
         let log = Log::new(durable.snapshot, durable.entries);

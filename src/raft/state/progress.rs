@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 pub(crate) enum Mode {
     /// Looking for the common point.
     Probe,
-    /// Sending ahead.
+    /// Entries are sent before earlier ones are acknowledged.
     Stream,
     /// A snapshot is under way on its own connection.
     Snapshot,
@@ -36,7 +36,6 @@ pub(crate) struct Progress {
     proven_index: Index,
     /// Its log lacks what it acknowledged: it counts as a copy of nothing and is not fed.
     pub(crate) has_forgotten: bool,
-    /// Next to send.
     pub(crate) next_index: Index,
     pub(crate) mode: Mode,
     /// Probe: whether one is unanswered.
@@ -50,7 +49,7 @@ pub(crate) struct Progress {
     pub(crate) no_snapshot_before: u64,
     /// Tick of the last answer of any kind.
     pub(crate) heard_at: u64,
-    /// Newest commit index that it was told, of entries that it is known to hold.
+    /// Newest commit index that was sent to it, of entries that it is known to hold.
     pub(crate) told_commit: Index,
     /// Newest heartbeat round that it answered.
     pub(crate) round: u64,

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_can_have_promised_is_told_from_what_was_forgotten() {
+    fn impossible_promises_differ_from_forgotten_ones() {
         let kept = promise(5, true, 100);
         for known in [promise(0, false, 0), promise(5 + (1 << 32), true, 900), promise(6, true, 1 << 62)] {
             assert!(known.is_possible_after(&kept), "{known:?}");

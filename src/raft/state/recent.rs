@@ -18,7 +18,6 @@ pub(crate) struct RecentMax {
 }
 
 impl RecentMax {
-    /// Adds a value.
     pub(crate) fn add(&mut self, now: u64, value: u64) {
         while self.spans.back().is_some_and(|(_, largest)| *largest <= value) {
             self.spans.pop_back();

@@ -1,4 +1,4 @@
-//! Which messages are accepted: those of strangers, those with terms that no node can have reached, and those with
+//! Which messages are accepted: those of unknown senders, those with terms that no node can have reached, and those with
 //! indexes that wrap change nothing; an introduced node is heard as a member is.
 
 use super::super::state::bounds::ENTRY_BYTES_MAX;
@@ -50,7 +50,7 @@ pub(crate) fn step(raft: &mut Raft, input: Input) -> Effects {
     fx
 }
 
-pub(crate) fn say(raft: &mut Raft, from: Identity, term: u64, body: Body) -> Effects {
+pub(crate) fn deliver(raft: &mut Raft, from: Identity, term: u64, body: Body) -> Effects {
     step(raft, Input::Message(Message { from, to: identity(1, 0), term: Term(term), body }))
 }
 
@@ -88,16 +88,16 @@ fn bodies(number: u64) -> Vec<Body> {
 const EDGES: [u64; 9] = [0, 1, 5, 6, 7, TERM_JUMP_MAX + 5, TERM_MAX.0, u64::MAX - 1, u64::MAX];
 
 #[test]
-fn nothing_that_a_stranger_says_changes_anything() {
-    let strangers = [identity(2, 7), identity(9, 0), Identity { id: NodeId(0), uuid: Uuid::nil() }];
+fn messages_of_unknown_senders_change_nothing() {
+    let unknown = [identity(2, 7), identity(9, 0), Identity { id: NodeId(0), uuid: Uuid::nil() }];
     let mut raft = node();
     step(&mut raft, Input::Tick);
     let before = format!("{:?}", raft.view());
-    for from in strangers {
+    for from in unknown {
         for term in EDGES {
             for body in EDGES.iter().flat_map(|number| bodies(*number)) {
-                let fx = say(&mut raft, from, term, body);
-                assert_eq!(fx.refused, Some(Refused::Stranger(from)));
+                let fx = deliver(&mut raft, from, term, body);
+                assert_eq!(fx.refused, Some(Refused::UnknownSender(from)));
                 assert!(fx.send_now.is_empty() && fx.persist.is_none() && fx.events.is_empty(), "{fx:?}");
             }
             let meta = SnapshotMeta { index: Index(term), term: Term(term), membership: Membership::default() };
@@ -109,19 +109,19 @@ fn nothing_that_a_stranger_says_changes_anything() {
 }
 
 #[test]
-fn a_member_cannot_bring_a_term_that_nobody_can_have_reached() {
+fn a_member_cannot_introduce_an_impossible_term() {
     let member = identity(2, 0);
     for term in [5 + TERM_JUMP_MAX + 1, TERM_MAX.0 + 1, u64::MAX - 1, u64::MAX] {
         let mut raft = node();
         for body in EDGES.iter().flat_map(|number| bodies(*number)) {
-            let fx = say(&mut raft, member, term, body);
+            let fx = deliver(&mut raft, member, term, body);
             assert_eq!(fx.refused, Some(Refused::TermJump(member, Term(term))));
             assert_eq!(raft.term(), Term(5));
         }
     }
     // What an honest node may bring after a very long time is taken.
     let mut raft = node();
-    let fx = say(&mut raft, member, 5 + TERM_JUMP_MAX, heartbeat());
+    let fx = deliver(&mut raft, member, 5 + TERM_JUMP_MAX, heartbeat());
     assert_eq!((fx.refused, raft.term(), raft.leader()), (None, Term(5 + TERM_JUMP_MAX), Some(NodeId(2))));
 }
 
@@ -133,8 +133,8 @@ fn no_term_is_the_last_one() {
         step(&mut raft, Input::Tick);
     }
     assert_eq!((raft.term(), raft.role()), (TERM_MAX, Role::Follower), "it does not even ask");
-    assert!(say(&mut raft, identity(2, 0), TERM_MAX.0 + 1, heartbeat()).refused.is_some());
-    assert!(say(&mut raft, identity(2, 0), TERM_MAX.0, heartbeat()).refused.is_none());
+    assert!(deliver(&mut raft, identity(2, 0), TERM_MAX.0 + 1, heartbeat()).refused.is_some());
+    assert!(deliver(&mut raft, identity(2, 0), TERM_MAX.0, heartbeat()).refused.is_none());
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn an_append_that_contradicts_itself_is_not_taken() {
         let mut raft = node();
         let (prev_index, prev_term) = (Index(prev_index), Term(prev_term));
         let body = Body::Append { session: 1, prev_index, prev_term, commit: Index(u64::MAX), entries };
-        let fx = say(&mut raft, leader, 6, body.clone());
+        let fx = deliver(&mut raft, leader, 6, body.clone());
         assert!(fx.refused == Some(Refused::Malformed(leader)), "{:.200}", format!("{body:?}"));
         assert_eq!((raft.term(), raft.last_index(), raft.commit_index()), (Term(5), Index(1), Index(0)));
     }
@@ -166,31 +166,31 @@ fn an_append_that_contradicts_itself_is_not_taken() {
 #[test]
 fn a_node_that_is_behind_hears_a_new_leader_once_it_is_introduced_and_then_knows_it_from_the_log() {
     let mut raft = node();
-    let newcomer = identity(4, 0);
-    assert!(say(&mut raft, newcomer, 6, heartbeat()).refused.is_some());
-    step(&mut raft, Input::Introduce(newcomer));
+    let new_node = identity(4, 0);
+    assert!(deliver(&mut raft, new_node, 6, heartbeat()).refused.is_some());
+    step(&mut raft, Input::Introduce(new_node));
     let mut membership = (*raft.view().membership).clone();
-    membership.voters.insert(newcomer.id, newcomer.uuid);
+    membership.voters.insert(new_node.id, new_node.uuid);
     let entry = Entry { index: Index(2), term: Term(6), payload: Payload::Membership(Arc::new(membership)) };
     let body =
         Body::Append { session: 1, prev_index: Index(1), prev_term: Term(1), commit: Index(2), entries: vec![entry] };
-    assert_eq!(say(&mut raft, newcomer, 6, body).refused, None);
+    assert_eq!(deliver(&mut raft, new_node, 6, body).refused, None);
     assert_eq!((raft.leader(), raft.commit_index()), (Some(NodeId(4)), Index(2)));
     assert_eq!(raft.introduced().count(), 0, "the membership names it now");
     // Another identity under the same number is another node.
-    assert!(say(&mut raft, identity(4, 1), 7, heartbeat()).refused.is_some());
+    assert!(deliver(&mut raft, identity(4, 1), 7, heartbeat()).refused.is_some());
 }
 
 /// A peer may still name the identity that a number had before its node was replaced.
 #[test]
-fn an_introduction_drives_nobody_out() {
+fn an_introduction_replaces_no_known_node() {
     let mut raft = node();
     for uuid in [1, 0, 2, 3] {
         step(&mut raft, Input::Introduce(identity(4, uuid)));
     }
     step(&mut raft, Input::Introduce(identity(4, 1)));
     for uuid in 0..4 {
-        assert!(say(&mut raft, identity(4, uuid), 5, heartbeat()).refused.is_none(), "{uuid}");
+        assert!(deliver(&mut raft, identity(4, uuid), 5, heartbeat()).refused.is_none(), "{uuid}");
     }
     // They are not kept without bound.
     for uuid in 10..20 {
@@ -203,25 +203,25 @@ fn an_introduction_drives_nobody_out() {
 }
 
 #[test]
-fn a_newcomer_hears_nobody_but_those_that_it_joined() {
+fn a_new_node_accepts_only_the_cluster_that_it_joined() {
     let mut raft = Raft::new(config(1), Durable::default());
-    assert!(say(&mut raft, identity(2, 0), 1, heartbeat()).refused.is_some());
+    assert!(deliver(&mut raft, identity(2, 0), 1, heartbeat()).refused.is_some());
     step(&mut raft, Input::Introduce(identity(2, 0)));
-    assert!(say(&mut raft, identity(2, 0), 1, heartbeat()).refused.is_none());
-    assert!(say(&mut raft, identity(3, 0), 2, heartbeat()).refused.is_some());
+    assert!(deliver(&mut raft, identity(2, 0), 1, heartbeat()).refused.is_none());
+    assert!(deliver(&mut raft, identity(3, 0), 2, heartbeat()).refused.is_some());
 }
 
 #[test]
 fn a_node_that_has_started_again_hears_whom_it_voted_for() {
-    let newcomer = identity(4, 0);
+    let new_node = identity(4, 0);
     let mut raft = node();
-    step(&mut raft, Input::Introduce(newcomer));
+    step(&mut raft, Input::Introduce(new_node));
     let question = Body::Vote { last_index: Index(9), last_term: Term(5), is_transfer: false };
-    let hard_state = say(&mut raft, newcomer, 6, question).persist.and_then(|persist| persist.hard_state);
-    let hard_state = hard_state.expect("the newcomer gets the vote");
+    let hard_state = deliver(&mut raft, new_node, 6, question).persist.and_then(|persist| persist.hard_state);
+    let hard_state = hard_state.expect("the new node gets the vote");
     let mut raft = Raft::new(config(1), Durable { hard_state, ..durable() });
-    assert!(raft.known().contains(&newcomer), "the host lets it through");
-    say(&mut raft, newcomer, 6, heartbeat());
-    assert_eq!(raft.view().leader, Some(newcomer.id), "it won in the meantime");
+    assert!(raft.known().contains(&new_node), "the host lets it through");
+    deliver(&mut raft, new_node, 6, heartbeat());
+    assert_eq!(raft.view().leader, Some(new_node.id), "it won in the meantime");
     assert!(!raft.knows(&identity(5, 0)), "others are as unknown as before");
 }

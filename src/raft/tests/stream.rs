@@ -1,6 +1,6 @@
 //! A stream of appends is begun again once for what was lost, however late and in whatever order the refusals arrive.
 
-use super::guard::{config, node_with, say, step};
+use super::guard::{config, deliver, node_with, step};
 use super::world::identity;
 use super::*;
 
@@ -12,7 +12,7 @@ fn leader() -> Raft {
         synced(&mut raft, &fx);
         if fx.send_now.iter().any(|message| matches!(message.body, Body::PreVote { .. })) {
             let term = fx.send_now[0].term.0;
-            let fx = say(&mut raft, identity(2, 0), term, Body::PreVoteReply { is_granted: true });
+            let fx = deliver(&mut raft, identity(2, 0), term, Body::PreVoteReply { is_granted: true });
             synced(&mut raft, &fx);
         }
     }
@@ -33,7 +33,7 @@ fn synced(raft: &mut Raft, fx: &Effects) {
 /// Node 2 answers in the current term.
 fn answer(raft: &mut Raft, body: Body) -> Effects {
     let term = raft.term().0;
-    let fx = say(raft, identity(2, 0), term, body);
+    let fx = deliver(raft, identity(2, 0), term, body);
     synced(raft, &fx);
     fx
 }

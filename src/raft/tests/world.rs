@@ -45,7 +45,7 @@ pub(crate) struct World {
     leaders: BTreeMap<Term, NodeId>,
     /// Copies of disks, to be put back later.
     images: BTreeMap<NodeId, Durable>,
-    ghost: BTreeMap<Index, Entry>,
+    committed: BTreeMap<Index, Entry>,
 }
 
 pub(crate) fn identity(id: u64, life: u64) -> Identity {
@@ -142,7 +142,7 @@ impl World {
             next_token: 0,
             images: BTreeMap::new(),
             leaders: BTreeMap::new(),
-            ghost: BTreeMap::new(),
+            committed: BTreeMap::new(),
         }
     }
 
@@ -204,7 +204,7 @@ impl World {
     pub(crate) fn restore(&mut self, id: NodeId) -> Result<(), &'static str> {
         self.kill(id);
         self.nodes.get_mut(&id).ok_or("no such node")?.durable = self.images.get(&id).ok_or("no image")?.clone();
-        self.ghost.clear();
+        self.committed.clear();
         self.start(id);
         Ok(())
     }
@@ -300,7 +300,7 @@ impl World {
             return;
         }
         if let Input::Message(message) = &input {
-            // The nodes of a script trust each other: what strangers meet is in `tests/guard.rs`.
+            // The nodes of a script trust each other: what unknown senders meet is in `tests/guard.rs`.
             raft.step(Input::Introduce(message.from), &mut node.rng, &mut Effects::default());
         }
         if self.is_traced
@@ -321,7 +321,7 @@ impl World {
                 .unwrap();
         }
         for event in fx.events {
-            self.tell(id, &event);
+            self.record_event(id, &event);
         }
         for (token, answer) in fx.answers {
             let text = match answer {
@@ -366,7 +366,7 @@ impl World {
         self.step(id, Input::SnapshotSaved { index });
     }
 
-    fn tell(&mut self, id: NodeId, event: &Event) {
+    fn record_event(&mut self, id: NodeId, event: &Event) {
         let text = match event {
             Event::Following { term, leader } => format!("follows {leader} in term {term}"),
             Event::LeaderLost { term, leader, cause } => format!("lost leader {leader} of term {term}: {cause:?}"),
@@ -395,8 +395,8 @@ impl World {
             if !self.images.is_empty() {
                 continue;
             }
-            let ghost = self.ghost.entry(entry.index).or_insert_with(|| entry.clone());
-            assert!(ghost == entry, "{id} commits {entry:?}, committed before: {ghost:?}");
+            let committed = self.committed.entry(entry.index).or_insert_with(|| entry.clone());
+            assert!(committed == entry, "{id} commits {entry:?}, committed before: {committed:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::store::context::{SYNTAX, text};
 use crate::resp::conn::Conn;
 use crate::resp::outbox::Client;
-use crate::resp::protocol::parse::{Request, integer, is};
+use crate::resp::protocol::parse::{Request, integer, is_word};
 use crate::resp::protocol::reply;
 use crate::services::kv::OpError;
 use std::sync::Arc;
@@ -41,12 +41,12 @@ pub(crate) fn client(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         "kill" => kill(conn, request, out),
         "unblock" => unblock(request, out),
         "tracking" => match request.word(2) {
-            word if is(word, "off") => reply::ok(out),
-            word if is(word, "on") => reply::error(out, NO_TRACKING),
+            word if is_word(word, "off") => reply::ok(out),
+            word if is_word(word, "on") => reply::error(out, NO_TRACKING),
             _ => reply::error(out, SYNTAX),
         },
         _ => match request.word(2) {
-            word if is(word, "on") || is(word, "off") => reply::ok(out),
+            word if is_word(word, "on") || is_word(word, "off") => reply::ok(out),
             _ => reply::error(out, SYNTAX),
         },
     }
@@ -54,8 +54,8 @@ pub(crate) fn client(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 
 fn set_info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let (option, value) = (request.word(2), request.word(3));
-    let is_lib_name = is(option, "lib-name");
-    if !is_lib_name && !is(option, "lib-ver") {
+    let is_lib_name = is_word(option, "lib-name");
+    if !is_lib_name && !is_word(option, "lib-ver") {
         return reply::error(out, &format!("ERR Unrecognized option '{}'", text(option)));
     }
     if !is_name(value) {
@@ -71,13 +71,13 @@ fn set_info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 fn list(conn: &Conn, request: &Request, out: &mut Vec<u8>) {
     let clients = match request.len() {
         2 => conn.clients.all(),
-        4 if is(request.word(2), "type") => match request.word(3) {
+        4 if is_word(request.word(2), "type") => match request.word(3) {
             word if is_kind(word) => {
-                conn.clients.all().into_iter().filter(|client| is(word, kind_of(client))).collect()
+                conn.clients.all().into_iter().filter(|client| is_word(word, kind_of(client))).collect()
             }
             word => return reply::error(out, &unknown_kind(word)),
         },
-        4.. if is(request.word(2), "id") => {
+        4.. if is_word(request.word(2), "id") => {
             let ids: Option<Vec<i64>> = request.words().skip(3).map(integer).collect();
             let Some(ids) = ids.filter(|ids| ids.iter().all(|id| *id > 0)) else {
                 return reply::error(out, "ERR Invalid client ID");
@@ -112,7 +112,7 @@ fn kill(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         let is_meant = filter.id.is_none_or(|id| id == client.id as i64)
             && filter.address.is_none_or(|address| address == client.profile().peer.to_string().as_bytes())
             && filter.local_address.is_none_or(|address| address == laddr.as_bytes())
-            && filter.kind.is_none_or(|kind| is(kind, kind_of(&client)))
+            && filter.kind.is_none_or(|kind| is_word(kind, kind_of(&client)))
             && !(filter.keeps_own && is_own);
         if is_meant && is_own {
             // The reply is still sent.
@@ -142,18 +142,18 @@ fn filter_of<'a>(request: &Request<'a>) -> Result<Filter<'a>, String> {
         }
         let value = request.word(at + 1);
         match request.word(at) {
-            word if is(word, "id") => {
+            word if is_word(word, "id") => {
                 let id = integer(value).filter(|id| *id > 0);
                 filter.id = Some(id.ok_or("ERR client-id should be greater than 0")?);
             }
-            word if is(word, "addr") => filter.address = Some(value),
-            word if is(word, "laddr") => filter.local_address = Some(value),
-            word if is(word, "type") && is_kind(value) => filter.kind = Some(value),
-            word if is(word, "type") => return Err(unknown_kind(value)),
-            word if is(word, "user") && value == b"default" => {}
-            word if is(word, "user") => return Err(format!("ERR No such user '{}'", text(value))),
-            word if is(word, "skipme") && is(value, "yes") => filter.keeps_own = true,
-            word if is(word, "skipme") && is(value, "no") => filter.keeps_own = false,
+            word if is_word(word, "addr") => filter.address = Some(value),
+            word if is_word(word, "laddr") => filter.local_address = Some(value),
+            word if is_word(word, "type") && is_kind(value) => filter.kind = Some(value),
+            word if is_word(word, "type") => return Err(unknown_kind(value)),
+            word if is_word(word, "user") && value == b"default" => {}
+            word if is_word(word, "user") => return Err(format!("ERR No such user '{}'", text(value))),
+            word if is_word(word, "skipme") && is_word(value, "yes") => filter.keeps_own = true,
+            word if is_word(word, "skipme") && is_word(value, "no") => filter.keeps_own = false,
             _ => return Err(SYNTAX.to_string()),
         }
     }
@@ -162,7 +162,7 @@ fn filter_of<'a>(request: &Request<'a>) -> Result<Filter<'a>, String> {
 
 /// Kinds of clients in Redis; here there are no replicas.
 fn is_kind(word: &[u8]) -> bool {
-    ["normal", "pubsub", "master", "replica", "slave"].iter().any(|kind| is(word, kind))
+    ["normal", "pubsub", "master", "replica", "slave"].iter().any(|kind| is_word(word, kind))
 }
 
 fn unknown_kind(word: &[u8]) -> String {
@@ -175,7 +175,7 @@ fn kind_of(client: &Client) -> &'static str {
 
 /// No command blocks, so no client is ever unblocked.
 fn unblock(request: &Request, out: &mut Vec<u8>) {
-    let is_reason = |word: &[u8]| is(word, "timeout") || is(word, "error");
+    let is_reason = |word: &[u8]| is_word(word, "timeout") || is_word(word, "error");
     if request.len() > 3 && !is_reason(request.word(3)) {
         return reply::error(out, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
     }

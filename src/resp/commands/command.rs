@@ -3,7 +3,7 @@
 use super::spec::{Spec, takes};
 use super::store::context::SYNTAX;
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, integer, is};
+use crate::resp::protocol::parse::{Request, integer, is_word};
 use crate::resp::protocol::reply::{self, Proto};
 use crate::services::kv::glob;
 
@@ -13,15 +13,15 @@ const PATTERN_STEPS_MAX: u64 = 1 << 20;
 /// `COMMAND`: the table, in the form of Redis.
 pub(crate) fn command(table: &'static [Spec], conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let proto = conn.proto;
-    let find = |name: &[u8]| table.iter().find(|spec| is(name, spec.name));
+    let find = |name: &[u8]| table.iter().find(|spec| is_word(name, spec.name));
     let named = || request.words().skip(2).map(find);
     let sub = if request.len() == 1 { &b"info"[..] } else { request.word(1) };
     match sub {
-        _ if is(sub, "count") => reply::int(out, table.len() as i64),
-        _ if is(sub, "list") => list(table, request, out),
-        _ if is(sub, "getkeys") => get_keys(find(request.word(2)), request, out),
-        _ if is(sub, "docs") && request.len() == 2 => write_docs(out, proto, table.iter()),
-        _ if is(sub, "docs") => {
+        _ if is_word(sub, "count") => reply::int(out, table.len() as i64),
+        _ if is_word(sub, "list") => list(table, request, out),
+        _ if is_word(sub, "getkeys") => get_keys(find(request.word(2)), request, out),
+        _ if is_word(sub, "docs") && request.len() == 2 => write_docs(out, proto, table.iter()),
+        _ if is_word(sub, "docs") => {
             let found: Vec<&Spec> = named().flatten().collect();
             write_docs(out, proto, found.into_iter());
         }
@@ -76,14 +76,14 @@ fn list(table: &[Spec], request: &Request, out: &mut Vec<u8>) {
     let mut named: Vec<(&Spec, String)> = table.iter().flat_map(with_subcommands).collect();
     match request.len() {
         2 => {}
-        5 if is(request.word(2), "filterby") => {
+        5 if is_word(request.word(2), "filterby") => {
             let value = request.word(4).to_ascii_lowercase();
             match request.word(3) {
-                kind if is(kind, "module") => named.clear(),
-                kind if is(kind, "aclcat") => {
+                kind if is_word(kind, "module") => named.clear(),
+                kind if is_word(kind, "aclcat") => {
                     named.retain(|(spec, _)| categories(spec).iter().any(|category| category.as_bytes()[1..] == value));
                 }
-                kind if is(kind, "pattern") => {
+                kind if is_word(kind, "pattern") => {
                     let mut steps = PATTERN_STEPS_MAX;
                     named.retain(|(_, name)| glob::matches(&value, name.as_bytes(), &mut steps) == Some(true));
                 }

@@ -10,7 +10,7 @@ use super::store::context::{SYNTAX, text};
 use super::store::scripts;
 use crate::node::{Connections, PasswordCheck};
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, integer, is};
+use crate::resp::protocol::parse::{Request, integer, is_word};
 use crate::resp::protocol::reply::{self, Proto, wrong_number};
 use crate::services::kv::{OpError, glob};
 use std::time::Instant;
@@ -67,8 +67,8 @@ pub(crate) fn unwatch(conn: &mut Conn, _: &Request, out: &mut Vec<u8>) {
 pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let is_eventual = match request.len() {
         1 => return reply::simple(out, if conn.is_eventual { "eventual" } else { "strong" }),
-        2 if is(request.word(1), "strong") => false,
-        2 if is(request.word(1), "eventual") => true,
+        2 if is_word(request.word(1), "strong") => false,
+        2 if is_word(request.word(1), "eventual") => true,
         2 => return reply::error(out, "ERR consistency must be strong or eventual"),
         _ => return reply::error(out, &wrong_number("consistency")),
     };
@@ -137,11 +137,11 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     while at < request.len() {
         let more = request.len() - 1 - at;
         match request.word(at) {
-            word if is(word, "auth") && more >= 2 => {
+            word if is_word(word, "auth") && more >= 2 => {
                 login = Some((request.word(at + 1), request.word(at + 2)));
                 at += 2;
             }
-            word if is(word, "setname") && more >= 1 => {
+            word if is_word(word, "setname") && more >= 1 => {
                 let chosen = request.word(at + 1);
                 if !is_name(chosen) {
                     return reply::error(out, BAD_NAME);
@@ -205,7 +205,7 @@ fn write_hello(out: &mut Vec<u8>, proto: Proto, id: u64) {
 // ---- SCRIPT ----
 
 pub(crate) fn script(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    if is(request.word(1), "load") {
+    if is_word(request.word(1), "load") {
         return match conn.shared.scripts.load(request.word(2)) {
             Some(name) => reply::bulk(out, name.as_bytes()),
             None => reply::error(out, scripts::UNKNOWN),

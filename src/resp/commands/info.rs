@@ -10,7 +10,7 @@ use crate::node::shared::memory;
 use crate::node::views::status::Status;
 use crate::node::{Addressing, Connections};
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply;
 use crate::services::kv::{Op, Value};
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,12 +20,12 @@ const SECTIONS: [&str; 10] =
     ["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "errorstats", "cluster", "keyspace"];
 
 pub(crate) fn info(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    let is_all = |word: &[u8]| is(word, "all") || is(word, "default") || is(word, "everything");
+    let is_all = |word: &[u8]| is_word(word, "all") || is_word(word, "default") || is_word(word, "everything");
     let takes_all = request.len() == 1 || request.words().skip(1).any(is_all);
     let mut text = String::new();
     let status = status_of(conn);
     for section in SECTIONS {
-        if !takes_all && !request.words().skip(1).any(|word| is(word, section)) {
+        if !takes_all && !request.words().skip(1).any(|word| is_word(word, section)) {
             continue;
         }
         if !text.is_empty() {

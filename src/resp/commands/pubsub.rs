@@ -7,7 +7,7 @@ use crate::limits::{RESP_PATTERN_BYTES_MAX, RESP_SUBSCRIPTIONS_MAX};
 use crate::node::SubscriptionKind;
 use crate::outcome::Reason;
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply::{self, Proto};
 use crate::resp::reply_plan::error_text;
 use crate::services::kv::commands::KEY_BYTES_MAX;
@@ -116,7 +116,7 @@ impl Conn {
         out
     }
 
-    /// PUBLISH outside of a transaction: after all that the connection has sent before was done, so that whoever gets
+    /// PUBLISH outside of a transaction: after all that the connection has sent before was done, so that a subscriber that gets
     /// the message sees the writes before it.
     pub(crate) fn publish(&mut self, request: &Request) {
         self.submit();
@@ -129,8 +129,8 @@ impl Conn {
 pub(crate) fn pubsub(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let channels = conn.shared.handle.channels();
     match request.word(1) {
-        word if is(word, "numpat") => reply::int(out, channels.patterns() as i64),
-        word if is(word, "numsub") => {
+        word if is_word(word, "numpat") => reply::int(out, channels.patterns() as i64),
+        word if is_word(word, "numsub") => {
             reply::array(out, 2 * (request.len() - 2));
             for name in request.words().skip(2) {
                 reply::bulk(out, name);

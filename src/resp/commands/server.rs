@@ -10,7 +10,7 @@ use crate::limits::{RESP_REQUEST_BYTES_MAX, RESP_UNSENT_BYTES_MAX};
 use crate::node::views::status::{Liveness, Status};
 use crate::node::{Addressing, Reports};
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, integer, is};
+use crate::resp::protocol::parse::{Request, integer, is_word};
 use crate::resp::protocol::reply;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -94,8 +94,8 @@ pub(crate) fn module(_: &mut Conn, _: &Request, out: &mut Vec<u8>) {
 
 pub(crate) fn slowlog(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     match request.word(1) {
-        word if is(word, "len") => reply::int(out, 0),
-        word if is(word, "reset") => reply::ok(out),
+        word if is_word(word, "len") => reply::int(out, 0),
+        word if is_word(word, "reset") => reply::ok(out),
         _ => match request.len() {
             2 => reply::array(out, 0),
             3 if integer(request.word(2)).is_some_and(|count| count >= -1) => reply::array(out, 0),
@@ -107,7 +107,7 @@ pub(crate) fn slowlog(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
 
 pub(crate) fn latency(_: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     match request.word(1) {
-        word if is(word, "reset") => reply::int(out, 0),
+        word if is_word(word, "reset") => reply::int(out, 0),
         _ => reply::array(out, 0),
     }
 }
@@ -144,7 +144,7 @@ pub(crate) fn phalanx(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let status = status_of(conn);
     match request.len() {
         2 => reply::verbatim(out, conn.proto, &status_text(&status)),
-        3 if is(request.word(2), "json") => match serde_json::to_string(&status) {
+        3 if is_word(request.word(2), "json") => match serde_json::to_string(&status) {
             Ok(json) => reply::bulk(out, json.as_bytes()),
             Err(why) => reply::error(out, &format!("ERR {why}")),
         },
@@ -182,7 +182,7 @@ fn status_text(status: &Status) -> String {
 }
 
 pub(crate) fn raft(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
-    if is(request.word(1), "leader") {
+    if is_word(request.word(1), "leader") {
         return match leader_address(conn) {
             Some((_, address)) => reply::bulk(out, address.as_bytes()),
             None => reply::nil(out, conn.proto),

@@ -5,7 +5,7 @@
 use super::store::context::{Context, Translated};
 use crate::node::SubscriptionKind;
 use crate::resp::conn::Conn;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply::{self, wrong_number};
 
 /// Bytes of a client's word that an error shows.
@@ -43,7 +43,6 @@ pub enum Control {
 /// A subcommand: its name, its arity with both names, its arguments as HELP shows them, and its purpose.
 pub type Sub = (&'static str, i64, &'static str, &'static str);
 
-/// One command.
 pub struct Spec {
     /// In lower case.
     pub name: &'static str,
@@ -77,8 +76,8 @@ impl Spec {
             return Ok(());
         }
         let word = request.word(1);
-        let arity_of = |sub: &Sub| is(word, sub.0).then_some((sub.0, sub.1));
-        match self.subs.iter().find_map(arity_of).or(is(word, "help").then_some(("help", 2))) {
+        let arity_of = |sub: &Sub| is_word(word, sub.0).then_some((sub.0, sub.1));
+        match self.subs.iter().find_map(arity_of).or(is_word(word, "help").then_some(("help", 2))) {
             Some((_, arity)) if takes(arity, request.len()) => Ok(()),
             Some((name, _)) => Err(wrong_number(&format!("{}|{name}", self.name))),
             None => {
@@ -98,13 +97,13 @@ impl Spec {
 
     /// Its name with that of the subcommand that a request names.
     pub fn full_name(&self, request: &Request) -> String {
-        let sub = self.subs.iter().find(|(name, ..)| request.len() > 1 && is(request.word(1), name));
+        let sub = self.subs.iter().find(|(name, ..)| request.len() > 1 && is_word(request.word(1), name));
         sub.map_or(self.name.to_string(), |(name, ..)| format!("{}|{name}", self.name))
     }
 
     /// Whether a request that [`Spec::check`] accepts asks for the subcommands.
     pub fn asks_help(&self, request: &Request) -> bool {
-        !self.subs.is_empty() && request.len() == 2 && is(request.word(1), "help")
+        !self.subs.is_empty() && request.len() == 2 && is_word(request.word(1), "help")
     }
 
     /// Writes the subcommands as Redis does.

@@ -24,7 +24,6 @@ pub fn find(name: &[u8]) -> Option<&'static Spec> {
 /// For the subcommands of CLUSTER.
 const DISABLED: &str = "Refused: cluster mode is disabled.";
 
-/// All commands.
 #[rustfmt::skip]
 pub static TABLE: &[Spec] = &[
     spec("acl", -2, "noscript loading stale", NO_KEYS, "server", "6.0.0", Handler::Server(server::acl),

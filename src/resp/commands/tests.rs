@@ -5,7 +5,7 @@ use super::store::keys::SCAN_COUNT_MAX;
 use super::store::scripts;
 use super::{Handler, find};
 use crate::resp::protocol::parse::Parser;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{Bytes, Condition, ExpireIf, Expiry, Op, OpError};
 
 fn translate(line: &str) -> Translated {
@@ -58,13 +58,13 @@ fn set_takes_its_options_in_any_order() {
 
 #[test]
 fn commands_of_one_kind_differ_by_their_reply() {
-    assert_eq!(translate("setnx k v").unwrap().1, Shape::OneIfDone);
-    assert_eq!(translate("ttl k").unwrap(), (Op::Ttl(b("k")), Shape::Seconds));
-    assert_eq!(translate("pttl k").unwrap(), (Op::Ttl(b("k")), Shape::Plain));
+    assert_eq!(translate("setnx k v").unwrap().1, ReplyShape::OneIfDone);
+    assert_eq!(translate("ttl k").unwrap(), (Op::Ttl(b("k")), ReplyShape::Seconds));
+    assert_eq!(translate("pttl k").unwrap(), (Op::Ttl(b("k")), ReplyShape::Plain));
     assert_eq!(op("getset k v"), set_op(Condition::Always, Expiry::Never, true));
     assert_eq!(
         translate("cas k o v").unwrap(),
-        (set_op(Condition::Equals(b("o")), Expiry::Keep, false), Shape::OneIfDone)
+        (set_op(Condition::Equals(b("o")), Expiry::Keep, false), ReplyShape::OneIfDone)
     );
     assert_eq!(op("mset a 1 b 2"), Op::MSet(vec![(b("a"), b("1")), (b("b"), b("2"))]));
     assert_eq!(refusal("mset a 1 b"), "ERR wrong number of arguments for 'mset' command");
@@ -93,11 +93,11 @@ fn times_to_live_may_have_passed_but_must_fit() {
 }
 
 #[test]
-fn scan_goes_on_where_it_was() {
+fn scan_continues_at_its_cursor() {
     assert_eq!(op("scan 0"), Op::Scan { after: None, glob: None, count: 10 });
     let page = op("scan 17 count 999999 match a*");
     assert_eq!(page, Op::Scan { after: None, glob: Some(b("a*")), count: SCAN_COUNT_MAX }, "an unknown cursor");
-    assert_eq!(translate("scan 0 type hash").unwrap().1, Shape::Page { is_hidden: true });
+    assert_eq!(translate("scan 0 type hash").unwrap().1, ReplyShape::Page { is_hidden: true });
     assert_eq!(refusal("scan x"), "ERR invalid cursor");
     assert_eq!(refusal("scan 0 count 0"), SYNTAX);
     assert_eq!(refusal("scan 0 count"), SYNTAX);

@@ -18,10 +18,10 @@ const ALLOCATION_BYTES: usize = 32;
 
 /// Why a connection must end: an error text of Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault(pub String);
+pub struct ProtocolError(pub String);
 
-fn fault<T>(why: &str) -> Result<T, Fault> {
-    Err(Fault(format!("ERR Protocol error: {why}")))
+fn fault<T>(why: &str) -> Result<T, ProtocolError> {
+    Err(ProtocolError(format!("ERR Protocol error: {why}")))
 }
 
 /// A range of the input, or of the parser's own copy of plain words.
@@ -51,7 +51,7 @@ const VALUE_AT: usize = 2;
 const UNBALANCED: &str = "unbalanced quotes in request";
 
 /// Whether a word of a request is this name, ignoring case.
-pub(crate) fn is(word: &[u8], name: &str) -> bool {
+pub(crate) fn is_word(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
@@ -137,7 +137,11 @@ impl Parser {
     ///
     /// # Errors
     /// The input is not a valid request: the caller sends the fault and closes.
-    pub fn next<'a>(&'a mut self, input: &'a [u8], is_known: bool) -> Result<Option<(Request<'a>, usize)>, Fault> {
+    pub fn next<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        is_known: bool,
+    ) -> Result<Option<(Request<'a>, usize)>, ProtocolError> {
         if std::mem::take(&mut self.is_done) {
             self.spans.clear();
             (self.at, self.searched, self.left, self.bulk) = (0, 0, None, None);
@@ -158,7 +162,7 @@ impl Parser {
     }
 
     /// Continues with an array of bulk strings; returns whether it is whole.
-    fn array(&mut self, input: &[u8], is_known: bool) -> Result<bool, Fault> {
+    fn array(&mut self, input: &[u8], is_known: bool) -> Result<bool, ProtocolError> {
         let mut left = match self.left {
             Some(left) => left,
             None => {
@@ -197,7 +201,7 @@ impl Parser {
         Ok(true)
     }
 
-    fn bulk_length(&self, declared: Option<i64>, is_known: bool) -> Result<usize, Fault> {
+    fn bulk_length(&self, declared: Option<i64>, is_known: bool) -> Result<usize, ProtocolError> {
         let Some(length) = declared.and_then(|length| usize::try_from(length).ok()) else {
             return fault("invalid bulk length");
         };
@@ -211,7 +215,7 @@ impl Parser {
     }
 
     /// The line at `at` without its end, once that has arrived.
-    fn take_line<'a>(&mut self, input: &'a [u8], too_long: &str) -> Result<Option<&'a [u8]>, Fault> {
+    fn take_line<'a>(&mut self, input: &'a [u8], too_long: &str) -> Result<Option<&'a [u8]>, ProtocolError> {
         let rest = &input[self.at..];
         match rest[self.searched..].iter().position(|byte| *byte == b'\n') {
             // Also when it arrived in one piece: what is refused must not depend on how the input was split.
@@ -231,7 +235,7 @@ impl Parser {
     }
 
     /// A plain line, as typed into netcat.
-    fn line<'a>(&'a mut self, input: &'a [u8], is_known: bool) -> Result<Option<(Request<'a>, usize)>, Fault> {
+    fn line<'a>(&'a mut self, input: &'a [u8], is_known: bool) -> Result<Option<(Request<'a>, usize)>, ProtocolError> {
         let end = input[self.searched..].iter().position(|byte| *byte == b'\n').map(|found| self.searched + found);
         let bytes_max = if is_known { RESP_LINE_BYTES_MAX } else { RESP_UNKNOWN_BYTES_MAX };
         if end.unwrap_or(input.len()) > bytes_max {
@@ -267,7 +271,7 @@ impl Parser {
     /// Whether the words before a value are those of one of [`VALUE_LINES`].
     fn begins_value_line(&self) -> bool {
         let Some(Span { from, to }) = self.spans.first().filter(|_| self.spans.len() == VALUE_AT) else { return false };
-        VALUE_LINES.iter().any(|name| is(&self.plain[*from as usize..*to as usize], name))
+        VALUE_LINES.iter().any(|name| is_word(&self.plain[*from as usize..*to as usize], name))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `fuzz/` (cargo-fuzz) gives [`check`] bytes of its own, guided by coverage; the tests draw theirs here.
 
-use super::parse::{Fault, Parser};
+use super::parse::{Parser, ProtocolError};
 use crate::resp::commands::store::context::Context;
 use crate::resp::commands::store::scripts::Loaded;
 use crate::resp::commands::{self, Handler, TABLE};
@@ -83,7 +83,7 @@ pub fn check(input: &[u8], rng: &mut fastrand::Rng) {
     assert!(total <= input.len(), "{total} bytes of words in {} of input", input.len());
 }
 
-type Found = (Vec<Vec<Vec<u8>>>, Option<Fault>);
+type Found = (Vec<Vec<Vec<u8>>>, Option<ProtocolError>);
 
 fn parse(input: &[u8], cuts: &[usize], is_known: bool) -> Found {
     let scripts = Loaded::default();

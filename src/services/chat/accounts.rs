@@ -1,7 +1,7 @@
 //! Accounts and log-ins, and the delay that slows down guessing passwords.
 //!
 //! An attempt takes a place before its password is compared, and there are only as many places as free failures. The
-//! attempt counts as a failure when the password was compared and was wrong, before the client is told; an attempt
+//! attempt counts as a failure when the password was compared and was wrong, before the client gets the answer; an attempt
 //! whose end never comes (its node was too busy, or died) releases its place after [`TRY_MS_MAX`]. So a thousand
 //! concurrent guesses gain nothing over sequential ones: after five failures the next attempt waits a second, then two,
 //! then four, at most five minutes, by log time. A success resets the count. Names without an account are counted in
@@ -13,8 +13,8 @@
 
 use super::commands::{
     ACCOUNTS_MAX, AccountId, CLIENT_IDS_MAX, ConversationId, FAILURES_FREE, FAILURES_KEPT_MS, HASH_BYTES_MAX,
-    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, STRANGERS_MAX, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX,
-    TokenHash, WAIT_MS_MAX, WAIT_MS_MIN,
+    KEY_BYTES_MAX, LEFT_MAX, NAME_CHARS_MAX, Name, Refusal, TOKEN_MS_MAX, TOKENS_MAX, TRY_MS_MAX, TokenHash,
+    UNKNOWN_NAMES_MAX, WAIT_MS_MAX, WAIT_MS_MIN,
 };
 use crate::types::Stamp;
 use imbl::{OrdMap, OrdSet};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Failed log-ins of one name in a row, and attempts whose outcome is not known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failures {
+pub struct LoginFailures {
     count: u32,
     last_ms: u64,
     open: u32,
@@ -33,7 +33,7 @@ pub struct Failures {
 
 /// The relation of an account to one conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
+pub struct ConversationMembership {
     /// `false`: the account has left.
     pub is_in: bool,
     /// Position of the last join or leave.
@@ -46,7 +46,7 @@ pub struct Membership {
 
 /// A sent message that has a client id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
+pub struct SentMessage {
     /// The conversation it was sent to.
     pub conversation: ConversationId,
     /// Its number in that conversation.
@@ -64,18 +64,17 @@ pub struct Account {
     pub name: Name,
     /// Hash of the password, in PHC form.
     pub hash: String,
-    /// When it was created.
     pub created_ms: u64,
     /// Its log-ins, with the log time at which they expire.
     pub tokens: OrdSet<(u64, TokenHash)>,
-    pub talks: OrdMap<ConversationId, Membership>,
+    pub talks: OrdMap<ConversationId, ConversationMembership>,
     /// Position of the newest event that concerns this account alone.
     pub touched: u64,
     /// Sent messages by client id.
-    sent: OrdMap<String, Sent>,
+    sent: OrdMap<String, SentMessage>,
     /// Their client ids by position.
     sent_order: OrdMap<u64, String>,
-    failures: Failures,
+    failures: LoginFailures,
 }
 
 /// All accounts and log-ins. A clone shares its data with the original (copy-on-write).
@@ -85,11 +84,11 @@ pub struct Accounts {
     names: OrdMap<String, AccountId>,
     tokens: OrdMap<TokenHash, AccountId>,
     expiring: OrdSet<(u64, TokenHash)>,
-    strangers: OrdMap<String, Failures>,
+    unknown_names: OrdMap<String, LoginFailures>,
     newest: AccountId,
 }
 
-impl Failures {
+impl LoginFailures {
     /// Milliseconds until the next attempt is allowed.
     fn wait_ms(self, now_ms: u64) -> u64 {
         if self.count < FAILURES_FREE || now_ms.saturating_sub(self.last_ms) >= FAILURES_KEPT_MS {
@@ -125,7 +124,7 @@ impl Failures {
     /// Counts a failed attempt.
     fn fail(&mut self, now_ms: u64) {
         let (count, open) = (self.count_at(now_ms).saturating_add(1), self.open.saturating_sub(1));
-        *self = Failures { count, last_ms: now_ms, open, ..*self };
+        *self = LoginFailures { count, last_ms: now_ms, open, ..*self };
     }
 }
 
@@ -136,17 +135,17 @@ impl Account {
     }
 
     /// The conversations that the account is in.
-    pub fn talks_in(&self) -> impl Iterator<Item = (ConversationId, &Membership)> {
+    pub fn talks_in(&self) -> impl Iterator<Item = (ConversationId, &ConversationMembership)> {
         self.talks.iter().filter(|(_, membership)| membership.is_in).map(|(id, membership)| (*id, membership))
     }
 
     /// The message that was sent under a client's id.
-    pub fn sent(&self, client_id: &str) -> Option<Sent> {
+    pub fn sent(&self, client_id: &str) -> Option<SentMessage> {
         self.sent.get(client_id).copied()
     }
 
     /// Records a message under its client id.
-    pub fn remember_sent(&mut self, client_id: String, sent: Sent) {
+    pub fn remember_sent(&mut self, client_id: String, sent: SentMessage) {
         self.sent_order.insert(sent.position, client_id.clone());
         self.sent.insert(client_id, sent);
         if self.sent.len() > CLIENT_IDS_MAX
@@ -159,7 +158,7 @@ impl Account {
 
     /// Sets whether the account is in a conversation since this position, and its read mark.
     pub fn set_membership(&mut self, id: ConversationId, is_in: bool, since: u64, read: u64) {
-        self.talks.insert(id, Membership { is_in, since, read, read_at: 0 });
+        self.talks.insert(id, ConversationMembership { is_in, since, read, read_at: 0 });
         self.touched = since;
         if !is_in && self.talks.len() - self.talks_in().count() > LEFT_MAX {
             let left = self.talks.iter().filter(|(_, membership)| !membership.is_in);
@@ -179,7 +178,6 @@ pub fn check_name(name: &Name) -> Result<(), Refusal> {
 }
 
 impl Accounts {
-    /// The account with this number.
     pub fn get(&self, id: AccountId) -> Option<&Arc<Account>> {
         self.by_id.get(&id)
     }
@@ -226,7 +224,7 @@ impl Accounts {
         }
         self.newest += 1;
         let id = self.newest;
-        self.strangers.remove(&name.key);
+        self.unknown_names.remove(&name.key);
         self.names.insert(name.key.clone(), id);
         let account = Account {
             name,
@@ -237,7 +235,7 @@ impl Accounts {
             touched: 0,
             sent: OrdMap::new(),
             sent_order: OrdMap::new(),
-            failures: Failures::default(),
+            failures: LoginFailures::default(),
         };
         self.by_id.insert(id, Arc::new(account));
         self.add_token(at, id, token, token_ms);
@@ -254,9 +252,9 @@ impl Accounts {
             account.failures.begin(at.at_ms)?;
             return Ok(Some((id, account.hash.clone())));
         }
-        let mut failures = self.strangers.get(key).copied().unwrap_or_default();
+        let mut failures = self.unknown_names.get(key).copied().unwrap_or_default();
         failures.begin(at.at_ms)?;
-        self.remember_stranger(key, failures);
+        self.remember_unknown_name(key, failures);
         Ok(None)
     }
 
@@ -269,18 +267,18 @@ impl Accounts {
             let account = self.get_mut(id).expect("A1: a name belongs to an account");
             return account.failures.fail(at.at_ms);
         }
-        let mut failures = self.strangers.get(key).copied().unwrap_or_default();
+        let mut failures = self.unknown_names.get(key).copied().unwrap_or_default();
         failures.fail(at.at_ms);
-        self.remember_stranger(key, failures);
+        self.remember_unknown_name(key, failures);
     }
 
-    fn remember_stranger(&mut self, key: &str, failures: Failures) {
-        self.strangers.insert(key.to_string(), failures);
-        if self.strangers.len() > STRANGERS_MAX
-            && let Some(oldest) = self.strangers.iter().min_by_key(|(_, it)| it.last_ms.max(it.opened_ms))
+    fn remember_unknown_name(&mut self, key: &str, failures: LoginFailures) {
+        self.unknown_names.insert(key.to_string(), failures);
+        if self.unknown_names.len() > UNKNOWN_NAMES_MAX
+            && let Some(oldest) = self.unknown_names.iter().min_by_key(|(_, it)| it.last_ms.max(it.opened_ms))
         {
             let oldest = oldest.0.clone();
-            self.strangers.remove(&oldest);
+            self.unknown_names.remove(&oldest);
         }
     }
 
@@ -294,7 +292,7 @@ impl Accounts {
         token_ms: u64,
     ) -> Result<String, Refusal> {
         let account = self.get_mut(id).filter(|account| account.hash == hash).ok_or(Refusal::WrongLogIn)?;
-        account.failures = Failures::default();
+        account.failures = LoginFailures::default();
         let name = account.name.shown.clone();
         self.add_token(at, id, token, token_ms);
         Ok(name)
@@ -306,7 +304,7 @@ impl Accounts {
         let until_ms = at.at_ms.saturating_add(token_ms.min(TOKEN_MS_MAX));
         self.tokens.insert(token, id);
         self.expiring.insert((until_ms, token));
-        let account = self.get_mut(id).expect("whoever logs in has an account");
+        let account = self.get_mut(id).expect("who logs in has an account");
         account.tokens.insert((until_ms, token));
         if account.tokens.len() > TOKENS_MAX
             && let Some((_, first)) = account.tokens.get_min().copied()
@@ -358,17 +356,17 @@ impl Accounts {
     }
 
     /// The parts that a snapshot must hold.
-    pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, Failures>, AccountId) {
-        (&self.by_id, &self.strangers, self.newest)
+    pub fn parts(&self) -> (&OrdMap<AccountId, Arc<Account>>, &OrdMap<String, LoginFailures>, AccountId) {
+        (&self.by_id, &self.unknown_names, self.newest)
     }
 
     /// The accounts of a snapshot; `None` if two share a name or a log-in.
     pub fn of(
         by_id: OrdMap<AccountId, Arc<Account>>,
-        strangers: OrdMap<String, Failures>,
+        unknown_names: OrdMap<String, LoginFailures>,
         newest: AccountId,
     ) -> Option<Accounts> {
-        let mut accounts = Accounts { strangers, newest, ..Accounts::default() };
+        let mut accounts = Accounts { unknown_names, newest, ..Accounts::default() };
         for (id, account) in &by_id {
             if *id > newest || accounts.names.insert(account.name.key.clone(), *id).is_some() {
                 return None;
@@ -390,7 +388,8 @@ impl Accounts {
         let ids: Vec<AccountId> = self.by_id.keys().copied().collect();
         for id in ids {
             let account = self.get_mut(id).expect("it is one of the keys");
-            let unread = account.talks.iter().map(|(id, membership)| (*id, Membership { read: 0, ..*membership }));
+            let unread =
+                account.talks.iter().map(|(id, membership)| (*id, ConversationMembership { read: 0, ..*membership }));
             account.talks = unread.collect();
         }
     }

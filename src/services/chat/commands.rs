@@ -60,7 +60,7 @@ pub const WAIT_MS_MAX: u64 = 300_000;
 /// Failures are forgotten after this time without another one, in milliseconds.
 pub const FAILURES_KEPT_MS: u64 = 3_600_000;
 /// Names without an account whose failures are counted. Beyond it the oldest is forgotten.
-pub const STRANGERS_MAX: usize = 4_096;
+pub const UNKNOWN_NAMES_MAX: usize = 4_096;
 /// How long a log-in may last, in milliseconds.
 pub const TOKEN_MS_MAX: u64 = 366 * 86_400_000;
 
@@ -98,7 +98,6 @@ pub enum Command {
     Create {
         /// Must be free.
         name: Name,
-        /// Hash of its password.
         hash: String,
         /// Hash of the first log-in's token.
         token: TokenHash,
@@ -113,7 +112,6 @@ pub enum Command {
     },
     /// Logs in: the password was right.
     LogIn {
-        /// The account.
         account: AccountId,
         /// The hash that was compared: the log-in is refused if the account's hash has changed.
         hash: String,
@@ -124,86 +122,55 @@ pub enum Command {
     },
     /// Ends this log-in, or all log-ins of the account.
     LogOut {
-        /// The log-in.
         token: TokenHash,
         /// Whether to end all of them.
         everywhere: bool,
     },
     /// Deletes the account. Its messages stay.
-    Delete {
-        /// The account's log-in.
-        token: TokenHash,
-    },
+    Delete { token: TokenHash },
     /// Starts a direct conversation with another account, or finds it.
     Direct {
-        /// The sender's log-in.
         token: TokenHash,
         /// Key of the other's name.
         with: String,
     },
     /// Creates a room; its creator is the first member.
     MakeRoom {
-        /// The creator's log-in.
         token: TokenHash,
         /// Must be free.
         name: Name,
     },
     /// Joins a room; joining again changes nothing.
-    Join {
-        /// The account's log-in.
-        token: TokenHash,
-        /// The room.
-        room: ConversationId,
-    },
+    Join { token: TokenHash, room: ConversationId },
     /// Leaves a room. An empty room is removed.
-    Leave {
-        /// The account's log-in.
-        token: TokenHash,
-        /// The room.
-        room: ConversationId,
-    },
+    Leave { token: TokenHash, room: ConversationId },
     /// Sent a message in earlier versions, which also marked everything before it as read. Old logs contain it and must
     /// have the same effect on every node.
     Send {
-        /// The sender's log-in.
         token: TokenHash,
-        /// The target.
         to: Target,
-        /// The text.
         text: String,
         /// The client's id for this message: a second message under the same id is not delivered.
         client_id: Option<String>,
     },
     /// Deletes the sender's own message: its text is removed, its number stays.
-    Erase {
-        /// The sender's log-in.
-        token: TokenHash,
-        /// The conversation.
-        conversation: ConversationId,
-        /// The message's number.
-        number: u64,
-    },
+    Erase { token: TokenHash, conversation: ConversationId, number: u64 },
     /// Moves the read mark up to here; never back.
     Mark {
-        /// The reader's log-in.
         token: TokenHash,
-        /// The conversation.
         conversation: ConversationId,
         /// Number of the last message that was read.
         number: u64,
     },
-    /// Counts a wrong password: applied before the client is told.
+    /// Counts a wrong password: applied before the client gets the answer.
     WrongLogIn {
         /// Key of the name, whether or not there is such an account.
         key: String,
     },
     /// Sends a message. It moves the sender's read mark only if there is nothing unread before it.
     Post {
-        /// The sender's log-in.
         token: TokenHash,
-        /// The target.
         to: Target,
-        /// The text.
         text: String,
         /// The client's id for this message: a second message under the same id is not delivered.
         client_id: Option<String>,
@@ -233,9 +200,7 @@ pub enum Answer {
     Refused(Refusal),
     /// The account exists and is logged in.
     Created {
-        /// Its number.
         account: AccountId,
-        /// Its stored password hash.
         hash: String,
         /// The log-in that was created with it.
         token: TokenHash,
@@ -243,7 +208,6 @@ pub enum Answer {
     /// The attempt may proceed: the account and the hash to compare the password with, if there is such an account.
     Try(Option<(AccountId, String)>),
     LoggedIn {
-        /// The account.
         account: AccountId,
         /// The name as its owner wrote it.
         name: String,
@@ -252,15 +216,12 @@ pub enum Answer {
     Done,
     /// The conversation that was created or found.
     Conversation {
-        /// Its number.
         id: ConversationId,
         /// Whether it existed before, or the account was in it.
         was_there: bool,
     },
-    /// The message was sent.
     Sent {
         conversation: ConversationId,
-        /// Its number there.
         number: u64,
         position: u64,
         /// It had been sent before, under the same client id.
@@ -298,10 +259,8 @@ pub enum Refusal {
     /// The name is in use.
     #[error("this name is already in use")]
     NameTaken,
-    /// Not a valid name.
     #[error("{0}")]
     BadName(String),
-    /// Not a valid text.
     #[error("{0}")]
     BadText(String),
     /// Too many bytes.
@@ -354,15 +313,12 @@ pub enum Query {
     One(TokenHash, ConversationId),
     /// A page of messages, in order: [`View::History`].
     History {
-        /// The account's log-in.
         token: TokenHash,
-        /// The conversation.
         conversation: ConversationId,
         /// Only below this number.
         before: Option<u64>,
         /// Only above this number. Without it, the newest messages below `before`.
         after: Option<u64>,
-        /// How many at most.
         limit: u64,
     },
     /// Accounts whose key matches, in order: [`View::Names`].
@@ -371,13 +327,10 @@ pub enum Query {
     Rooms(Listing),
     /// Members of a room, in the order of their accounts: [`View::Names`].
     Members {
-        /// The account's log-in.
         token: TokenHash,
-        /// The room.
         room: ConversationId,
         /// Only accounts after this one.
         after: AccountId,
-        /// How many at most.
         limit: u64,
     },
 }
@@ -385,20 +338,17 @@ pub enum Query {
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// The account's log-in.
     pub token: TokenHash,
     /// A glob.
     pub pattern: String,
     /// Only keys after this one.
     pub after: String,
-    /// How many at most.
     pub limit: u64,
 }
 
 /// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum View {
-    /// The query was refused.
     Refused(Refusal),
     /// The account of the log-in.
     Me {
@@ -423,7 +373,6 @@ pub enum View {
         /// Number of the newest message.
         newest: u64,
     },
-    /// Names with their numbers.
     Names {
         rows: Vec<Named>,
         /// There may be more rows.
@@ -439,7 +388,6 @@ pub struct Row {
     pub name: Option<String>,
     /// The other account, if it is not a room.
     pub with: Option<AccountId>,
-    /// Number of members.
     pub members: u64,
     /// Messages after the read mark, without those that were deleted.
     pub unread: u64,
@@ -453,11 +401,9 @@ pub struct Row {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageView {
-    /// Number in its conversation.
     pub number: u64,
     /// Log time, in milliseconds.
     pub at_ms: u64,
-    /// The sender.
     pub from: AccountId,
     /// The sender's name; `None`: the account was deleted.
     pub name: Option<String>,

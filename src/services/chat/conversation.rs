@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What kind of conversation it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum ConversationKind {
     /// A room, which any account may join.
     Room(Name),
     /// Two accounts, the smaller number first. Either may be deleted.
@@ -24,7 +24,6 @@ pub struct Message {
     pub position: u64,
     /// Log time.
     pub at_ms: u64,
-    /// The sender.
     pub from: AccountId,
     /// `None`: deleted.
     pub text: Option<String>,
@@ -33,9 +32,7 @@ pub struct Message {
 /// The part of a conversation in a snapshot, except its messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Room or direct.
-    pub kind: Kind,
-    /// Accounts that are in it.
+    pub kind: ConversationKind,
     pub members: OrdSet<AccountId>,
     /// Number of the newest message ever sent.
     pub newest: u64,
@@ -58,7 +55,6 @@ impl Message {
     }
 }
 
-/// One conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Talk {
     pub(crate) head: Head,
@@ -67,8 +63,7 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// An empty conversation.
-    pub fn new(kind: Kind, members: OrdSet<AccountId>, position: u64) -> Talk {
+    pub fn new(kind: ConversationKind, members: OrdSet<AccountId>, position: u64) -> Talk {
         let head = Head {
             kind,
             members,
@@ -82,12 +77,10 @@ impl Talk {
         Talk { head, messages: OrdMap::new(), bytes: 0 }
     }
 
-    /// Room or direct.
-    pub fn kind(&self) -> &Kind {
+    pub fn kind(&self) -> &ConversationKind {
         &self.head.kind
     }
 
-    /// Accounts that are in it.
     pub fn members(&self) -> &OrdSet<AccountId> {
         &self.head.members
     }
@@ -109,7 +102,7 @@ impl Talk {
     }
 
     /// Adds a message; returns its number, and the oldest messages that were dropped for it.
-    pub fn say(&mut self, message: Message) -> (u64, Vec<Arc<Message>>) {
+    pub fn append(&mut self, message: Message) -> (u64, Vec<Arc<Message>>) {
         self.head.newest += 1;
         self.head.touched = message.position;
         self.bytes += message.bytes();
@@ -132,7 +125,7 @@ impl Talk {
 
     /// Deletes a message's text; returns how many bytes it had.
     pub fn erase(&mut self, number: u64, position: u64) -> usize {
-        let message = self.messages.get_mut(&number).expect("whoever erases a message has looked at it");
+        let message = self.messages.get_mut(&number).expect("the caller has found the message");
         let bytes = Arc::make_mut(message).text.take().map_or(0, |text| text.len());
         self.bytes -= bytes;
         self.head.erased.insert(number, position);

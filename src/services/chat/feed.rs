@@ -8,7 +8,7 @@
 //! that remembers the position of its newest event continues after it and neither misses nor repeats an event.
 //! Not here: waiting readers (`node/threads/chat.rs`), the form of a line (`node/views/chat_lines.rs`).
 
-use super::accounts::Membership;
+use super::accounts::ConversationMembership;
 use super::commands::{AccountId, ConversationId};
 use super::conversation::{Message, Talk};
 use super::state::Chat;
@@ -17,7 +17,6 @@ use std::sync::Arc;
 /// An event that a reader of the feed receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A message was sent.
     Message(u64, Arc<Message>),
     /// The message of this number was deleted.
     Erased(u64),
@@ -27,7 +26,6 @@ pub enum Event {
     Missed(u64),
     /// The account is in the conversation now.
     Joined,
-    /// The account has left.
     Left,
     /// The account has read up to this number, perhaps on another device.
     Read(u64),
@@ -55,7 +53,7 @@ impl Chat {
     pub fn events_after(&self, who: AccountId, position: u64, most: usize) -> (Vec<PositionedEvent>, u64) {
         let mut events = Vec::new();
         let Some(account) = self.accounts.get(who) else { return (events, self.position) };
-        for (id, Membership { is_in, since, read, read_at }) in &account.talks {
+        for (id, ConversationMembership { is_in, since, read, read_at }) in &account.talks {
             if *since > position {
                 events.push((*since, *id, if *is_in { Event::Joined } else { Event::Left }));
             }

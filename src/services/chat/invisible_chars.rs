@@ -22,7 +22,7 @@ pub fn is_hidden(c: char) -> bool {
 }
 
 /// Whether a reader of this text sees anything.
-pub fn says_something(text: &str) -> bool {
+pub fn has_visible_text(text: &str) -> bool {
     text.chars().any(|c| !c.is_whitespace() && !c.is_control() && !is_hidden(c))
 }
 
@@ -31,14 +31,14 @@ mod tests {
     use crate::services::chat::invisible_chars::*;
 
     #[test]
-    fn what_shows_nothing_says_nothing() {
+    fn invisible_text_counts_as_empty() {
         for text in
             ["", " \n\t", "\u{200b}", "\u{2028}", "\u{2800}\u{3164} ", "\u{202e}\u{2066}", "\u{3000}", "\u{feff}"]
         {
-            assert!(!says_something(text), "{text:?}");
+            assert!(!has_visible_text(text), "{text:?}");
         }
         for text in ["x", "\u{200b}.", "日", "👩\u{200d}🚀", "\u{301}", "می\u{200c}خواهم"] {
-            assert!(says_something(text), "{text:?}");
+            assert!(has_visible_text(text), "{text:?}");
         }
     }
 

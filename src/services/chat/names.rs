@@ -11,7 +11,7 @@
 //! distinguish accounts reliably compares their numbers.
 
 use super::commands::{NAME_CHARS_MAX, Name};
-use super::invisible_chars::says_something;
+use super::invisible_chars::has_visible_text;
 use super::sequences::{first_hidden, is_joiner_or_selector};
 use unicode_normalization::UnicodeNormalization;
 
@@ -38,7 +38,7 @@ pub fn room(text: &str) -> Result<Name, String> {
 
 /// Returns the key of a name, which is equal for names that are the same.
 pub fn key_of(name: &str) -> String {
-    // Lower case of a composed text may be composed differently, hence once more.
+    // Lower case of a composed text may be composed differently, so compose once more.
     name.chars().filter(|c| !is_joiner_or_selector(*c)).nfkc().flat_map(char::to_lowercase).nfkc().collect()
 }
 
@@ -91,7 +91,7 @@ fn name(text: &str) -> Result<Name, String> {
         return Err("a name cannot begin or end with white space".to_string());
     }
     let key = key_of(&shown);
-    if !says_something(&key) {
+    if !has_visible_text(&key) {
         return Err("a name must contain a visible character".to_string());
     }
     Ok(Name { shown, key })
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_folded_into_something_special_stands_for_itself() {
+    fn folded_characters_become_no_pattern_syntax() {
         for (text, pattern) in [
             ("Do*", "do*"),
             ("do it\u{ff1f}", "do it\\?"),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_are_refused() {
         for bad in ["", " a", "a ", "a b", "a\nb", "a\0", "\u{200b}", "a\u{202e}b", "#a", "@a", "a/b", "a\u{ad}"] {
             assert!(account(bad).is_err(), "{bad:?}");
         }

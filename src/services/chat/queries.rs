@@ -4,11 +4,11 @@
 //! visible to all accounts.
 //! Not here: the events since a position (`feed.rs`).
 
-use super::accounts::Membership;
+use super::accounts::ConversationMembership;
 use super::commands::{
     AccountId, ConversationId, Listing, MessageView, Named, PAGE_MAX, Query, Refusal, Row, TokenHash, View,
 };
-use super::conversation::{Kind, Message, Talk};
+use super::conversation::{ConversationKind, Message, Talk};
 use super::state::Chat;
 use crate::services::cost_within;
 use crate::services::kv::glob;
@@ -23,7 +23,7 @@ const LIST_STEPS_MAX: u64 = 20_000_000;
 
 impl Chat {
     pub(crate) fn answer(&self, query: Query) -> View {
-        self.look(query).unwrap_or_else(View::Refused)
+        self.try_answer(query).unwrap_or_else(View::Refused)
     }
 
     /// About how many bytes are copied or examined to answer a query; not computed beyond `most`.
@@ -34,7 +34,7 @@ impl Chat {
             Query::Inbox(token) => {
                 let account = self.who(token).and_then(|who| self.accounts.get(who));
                 let talks = account.into_iter().flat_map(|account| account.talks_in());
-                let row = |(id, membership): (_, &Membership)| {
+                let row = |(id, membership): (_, &ConversationMembership)| {
                     ROW_BYTES + self.talks.get(&id).map_or(0, |talk| row_cost(talk, membership.read))
                 };
                 cost_within(talks.map(row), most)
@@ -55,7 +55,7 @@ impl Chat {
         }
     }
 
-    fn look(&self, query: Query) -> Result<View, Refusal> {
+    fn try_answer(&self, query: Query) -> Result<View, Refusal> {
         match query {
             Query::Me(token) => {
                 let account = self.accounts.who(&token)?;
@@ -82,7 +82,7 @@ impl Chat {
                 let who = self.accounts.who(&token)?;
                 let talk = self.talk_of(who, conversation)?;
                 let rows = messages_of(talk, before, after, limit);
-                let messages = rows.into_iter().map(|(number, message)| self.said(*number, message)).collect();
+                let messages = rows.into_iter().map(|(number, message)| self.message_view(*number, message)).collect();
                 Ok(View::History { messages, oldest: talk.oldest(), newest: talk.newest() })
             }
             Query::Accounts(listing) => {
@@ -108,10 +108,10 @@ impl Chat {
         Some(self.row(who, id, membership, self.talks.get(&id)?))
     }
 
-    fn row(&self, who: AccountId, id: ConversationId, membership: &Membership, talk: &Talk) -> Row {
+    fn row(&self, who: AccountId, id: ConversationId, membership: &ConversationMembership, talk: &Talk) -> Row {
         let (name, with) = match talk.kind() {
-            Kind::Room(name) => (Some(name.shown.clone()), None),
-            Kind::Direct(a, b) => {
+            ConversationKind::Room(name) => (Some(name.shown.clone()), None),
+            ConversationKind::Direct(a, b) => {
                 let other = if *a == who { *b } else { *a };
                 (self.name_of(other), Some(other))
             }
@@ -124,12 +124,12 @@ impl Chat {
             unread: talk.unread(who, membership.read).count() as u64,
             read: membership.read,
             newest: talk.newest(),
-            last: talk.messages.get_max().map(|(number, message)| self.said(*number, message)),
+            last: talk.messages.get_max().map(|(number, message)| self.message_view(*number, message)),
         }
     }
 
     /// A message as readers see it.
-    pub fn said(&self, number: u64, message: &Message) -> MessageView {
+    pub fn message_view(&self, number: u64, message: &Message) -> MessageView {
         let Message { at_ms, from, text, .. } = message;
         MessageView { number, at_ms: *at_ms, from: *from, name: self.name_of(*from), text: text.clone() }
     }
@@ -152,7 +152,7 @@ impl Chat {
         let found = keys.filter(|(key, _)| matches(&listing.pattern, key, &mut steps));
         let rows = found.filter_map(|(key, id)| {
             let talk = self.talks.get(id)?;
-            let Kind::Room(name) = talk.kind() else { return None };
+            let ConversationKind::Room(name) = talk.kind() else { return None };
             let (members, is_mine) = (talk.members().len() as u64, talk.members().contains(&who));
             Some(Named { id: *id, name: name.shown.clone(), key: key.clone(), members, is_mine })
         });

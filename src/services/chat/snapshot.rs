@@ -2,11 +2,11 @@
 //! conversation and message, so that writing and reading are streams.
 //!
 //! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of
-//! accounts, of strangers, of conversations. Then the records in order, each with its length (postcard); a
+//! accounts, of unknown names, of conversations. Then the records in order, each with its length (postcard); a
 //! conversation's is followed by the number of its messages and one record for each. Everything that is derived from
 //! these is not saved. Not here: the framing and its version (`services/snapshot_format.rs`).
 
-use super::accounts::{Account, Accounts, Failures};
+use super::accounts::{Account, Accounts, LoginFailures};
 use super::commands::{AccountId, ConversationId};
 use super::conversation::{Head, Message, Talk};
 use super::state::Chat;
@@ -18,17 +18,16 @@ use std::sync::Arc;
 /// Size of the buffer for reading and writing.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Writes the whole chat.
 pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
-    let (accounts, strangers, newest) = chat.accounts.parts();
+    let (accounts, unknown_names, newest) = chat.accounts.parts();
     put_numbers(&mut out, [chat.newest, chat.position, chat.turn, newest])?;
-    put_numbers(&mut out, [accounts.len(), strangers.len(), chat.talks.len()].map(|len| len as u64))?;
+    put_numbers(&mut out, [accounts.len(), unknown_names.len(), chat.talks.len()].map(|len| len as u64))?;
     let mut buffer = Vec::new();
     for row in accounts {
         put_record(&mut out, &mut buffer, &row)?;
     }
-    for row in strangers {
+    for row in unknown_names {
         put_record(&mut out, &mut buffer, &row)?;
     }
     for (id, talk) in &chat.talks {
@@ -48,16 +47,16 @@ pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
 pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
     let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
     let [newest, position, turn, newest_account] = take_numbers(&mut from)?;
-    let [accounts_len, strangers_len, talks_len] = take_numbers(&mut from)?;
+    let [accounts_len, unknown_names_len, talks_len] = take_numbers(&mut from)?;
     let mut buffer = Vec::new();
-    let (mut accounts, mut strangers, mut talks) = (OrdMap::new(), OrdMap::new(), OrdMap::new());
+    let (mut accounts, mut unknown_names, mut talks) = (OrdMap::new(), OrdMap::new(), OrdMap::new());
     for _ in 0..accounts_len {
         let (id, account): (AccountId, Account) = take_record(&mut from, &mut buffer)?;
         accounts.insert(id, Arc::new(account));
     }
-    for _ in 0..strangers_len {
-        let (key, failures): (String, Failures) = take_record(&mut from, &mut buffer)?;
-        strangers.insert(key, failures);
+    for _ in 0..unknown_names_len {
+        let (key, failures): (String, LoginFailures) = take_record(&mut from, &mut buffer)?;
+        unknown_names.insert(key, failures);
     }
     for _ in 0..talks_len {
         let (id, head): (ConversationId, Head) = take_record(&mut from, &mut buffer)?;
@@ -77,6 +76,7 @@ pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
             return Err(bad("two conversations of one number"));
         }
     }
-    let accounts = Accounts::of(accounts, strangers, newest_account).ok_or_else(|| bad("accounts that are no two"))?;
+    let accounts =
+        Accounts::of(accounts, unknown_names, newest_account).ok_or_else(|| bad("accounts that are no two"))?;
     Chat::of(accounts, talks, [newest, position, turn]).ok_or_else(|| bad("a chat that contradicts itself"))
 }

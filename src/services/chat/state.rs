@@ -10,12 +10,12 @@
 //! conversation has a member.
 //! Not here: log-ins (`accounts.rs`), messages of one conversation (`conversation.rs`).
 
-use super::accounts::{Accounts, Sent, check_name};
+use super::accounts::{Accounts, SentMessage, check_name};
 use super::commands::{
     AccountId, Answer, BYTES_MAX, CLIENT_ID_BYTES_MAX, CONVERSATIONS_MAX, Command, ConversationId, MEMBERS_MAX,
     MESSAGE_BYTES, Name, ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
 };
-use super::conversation::{Kind, Message, Talk};
+use super::conversation::{ConversationKind, Message, Talk};
 #[cfg(test)]
 use crate::planted_bugs::ChatBugs;
 use crate::planted_bugs::is_planted;
@@ -38,7 +38,6 @@ pub struct Chat {
     bytes: usize,
     /// Bytes of the kept messages of each sender.
     written: OrdMap<AccountId, usize>,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: ChatBugs,
 }
@@ -96,8 +95,8 @@ impl Chat {
         let mut chat = Chat { accounts, newest, position, turn, ..Chat::default() };
         for (id, talk) in &talks {
             let is_found = match talk.kind() {
-                Kind::Room(name) => chat.rooms.insert(name.key.clone(), *id),
-                Kind::Direct(a, b) => chat.directs.insert((*a, *b), *id),
+                ConversationKind::Room(name) => chat.rooms.insert(name.key.clone(), *id),
+                ConversationKind::Direct(a, b) => chat.directs.insert((*a, *b), *id),
             };
             let is_twice = chat.order.insert(talk.head.touched, *id).is_some();
             if is_found.is_some() || is_twice || *id > newest || talk.head.touched > position {
@@ -117,7 +116,6 @@ impl Chat {
         is_mutual.then_some(chat)
     }
 
-    /// Applies a command.
     pub fn run(&mut self, at: Stamp, command: Command) -> Answer {
         let done = match command {
             Command::Create { name, hash, token, token_ms } => {
@@ -191,14 +189,14 @@ impl Chat {
         self.order.remove(&talk.head.touched);
         talk.messages.values().for_each(|message| self.uncount(message.from, message.bytes()));
         match talk.kind() {
-            Kind::Room(name) => self.rooms.remove(&name.key),
-            Kind::Direct(a, b) => self.directs.remove(&(*a, *b)),
+            ConversationKind::Room(name) => self.rooms.remove(&name.key),
+            ConversationKind::Direct(a, b) => self.directs.remove(&(*a, *b)),
         };
     }
 
     /// A conversation, for a change at this position.
     fn change(&mut self, id: ConversationId, position: u64) -> &mut Talk {
-        let talk = self.talks.get_mut(&id).map(Arc::make_mut).expect("whoever changes a conversation has looked at it");
+        let talk = self.talks.get_mut(&id).map(Arc::make_mut).expect("the caller has found the conversation");
         self.order.remove(&talk.head.touched);
         talk.head.touched = position;
         self.order.insert(position, id);
@@ -210,7 +208,7 @@ impl Chat {
         if count >= CONVERSATIONS_MAX { Err(Refusal::Full("conversations of one account".to_string())) } else { Ok(()) }
     }
 
-    fn begin(&mut self, kind: Kind, members: OrdSet<AccountId>) -> ConversationId {
+    fn begin(&mut self, kind: ConversationKind, members: OrdSet<AccountId>) -> ConversationId {
         self.newest += 1;
         let (id, position) = (self.newest, self.next_position());
         for member in &members {
@@ -218,8 +216,8 @@ impl Chat {
             account.set_membership(id, true, position, 0);
         }
         match &kind {
-            Kind::Room(name) => drop(self.rooms.insert(name.key.clone(), id)),
-            Kind::Direct(a, b) => drop(self.directs.insert((*a, *b), id)),
+            ConversationKind::Room(name) => drop(self.rooms.insert(name.key.clone(), id)),
+            ConversationKind::Direct(a, b) => drop(self.directs.insert((*a, *b), id)),
         }
         self.talks.insert(id, Arc::new(Talk::new(kind, members, position)));
         self.order.insert(position, id);
@@ -243,7 +241,7 @@ impl Chat {
         }
         self.has_room_for_one_more(who)?;
         self.has_room_for_one_more(other)?;
-        Ok((self.begin(Kind::Direct(pair.0, pair.1), [who, other].into_iter().collect()), false))
+        Ok((self.begin(ConversationKind::Direct(pair.0, pair.1), [who, other].into_iter().collect()), false))
     }
 
     fn make_room(&mut self, token: TokenHash, name: Name) -> Result<Answer, Refusal> {
@@ -256,17 +254,17 @@ impl Chat {
             return Err(Refusal::Full("rooms".to_string()));
         }
         self.has_room_for_one_more(who)?;
-        let id = self.begin(Kind::Room(name), OrdSet::unit(who));
+        let id = self.begin(ConversationKind::Room(name), OrdSet::unit(who));
         Ok(Answer::Conversation { id, was_there: false })
     }
 
     fn room(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchRoom)?;
         match talk.kind() {
-            Kind::Room(_) => Ok(talk),
-            Kind::Direct(a, b) if [*a, *b].contains(&who) => Err(Refusal::NotARoom),
+            ConversationKind::Room(_) => Ok(talk),
+            ConversationKind::Direct(a, b) if [*a, *b].contains(&who) => Err(Refusal::NotARoom),
             // The same refusal as for a missing room: whether two other accounts have a conversation is private.
-            Kind::Direct(..) => Err(Refusal::NoSuchRoom),
+            ConversationKind::Direct(..) => Err(Refusal::NoSuchRoom),
         }
     }
 
@@ -284,7 +282,7 @@ impl Chat {
         // Two positions, for the joining account's event and for the event for all members: a reader may resume after
         // either.
         let (since, position) = (self.next_position(), self.next_position());
-        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get_mut(who).expect("a log-in belongs to an account");
         account.set_membership(id, true, since, newest);
         let talk = self.change(id, position);
         talk.head.members.insert(who);
@@ -298,20 +296,19 @@ impl Chat {
             return Err(Refusal::NotMember);
         }
         let since = self.next_position();
-        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get_mut(who).expect("a log-in belongs to an account");
         account.set_membership(id, false, since, 0);
         self.take_out(who, id);
         Ok(Answer::Done)
     }
 
-    /// A conversation that the account is in.
     pub(crate) fn talk_of(&self, who: AccountId, id: ConversationId) -> Result<&Arc<Talk>, Refusal> {
         let talk = self.talks.get(&id).ok_or(Refusal::NoSuchConversation)?;
         match (talk.members().contains(&who), talk.kind()) {
             (true, _) => Ok(talk),
-            (false, Kind::Room(_)) => Err(Refusal::NotMember),
+            (false, ConversationKind::Room(_)) => Err(Refusal::NotMember),
             // The same refusal as for a missing conversation: whether two other accounts have one is private.
-            (false, Kind::Direct(..)) => Err(Refusal::NoSuchConversation),
+            (false, ConversationKind::Direct(..)) => Err(Refusal::NoSuchConversation),
         }
     }
 
@@ -330,7 +327,7 @@ impl Chat {
             return Err(Refusal::Malformed(format!("a client id has 1 to {CLIENT_ID_BYTES_MAX} bytes")));
         }
         let (crc, to_crc) = (crc32fast::hash(text.as_bytes()), crc32fast::hash(&to.encode()));
-        let account = self.accounts.get(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get(who).expect("a log-in belongs to an account");
         let before = client_id.as_ref().and_then(|client_id| account.sent(client_id));
         if let Some(sent) = before.filter(|_| !is_planted!(self, repeats_are_delivered)) {
             // The name may belong to another account by now, or to none: the repeated message stays in the conversation
@@ -339,7 +336,7 @@ impl Chat {
             if !is_same || sent.crc != crc {
                 return Err(Refusal::ClientIdReused);
             }
-            let Sent { conversation, number, position, .. } = sent;
+            let SentMessage { conversation, number, position, .. } = sent;
             return Ok(Answer::Sent { conversation, number, position, is_repeat: true });
         }
         if self.bytes + MESSAGE_BYTES + text.len() > BYTES_MAX {
@@ -351,7 +348,7 @@ impl Chat {
             Target::Room(key) => *self.rooms.get(&key).ok_or(Refusal::NoSuchRoom)?,
         };
         let talk = self.talk_of(who, id)?;
-        if matches!(talk.kind(), Kind::Direct(..)) && talk.members().len() < 2 {
+        if matches!(talk.kind(), ConversationKind::Direct(..)) && talk.members().len() < 2 {
             return Err(Refusal::OtherIsGone);
         }
         let membership = self.accounts.get(who).and_then(|account| account.talks.get(&id));
@@ -361,14 +358,14 @@ impl Chat {
         let position = self.next_position();
         let message = Message { position, at_ms: at.at_ms, from: who, text: Some(text) };
         self.count(who, message.bytes());
-        let (number, dropped) = self.change(id, position).say(message);
+        let (number, dropped) = self.change(id, position).append(message);
         dropped.iter().for_each(|message| self.uncount(message.from, message.bytes()));
-        let account = self.accounts.get_mut(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get_mut(who).expect("a log-in belongs to an account");
         if let Some(membership) = account.talks.get_mut(&id).filter(|_| is_all_read) {
             membership.read = number;
         }
         if let Some(client_id) = client_id {
-            account.remember_sent(client_id, Sent { conversation: id, number, position, crc, to_crc });
+            account.remember_sent(client_id, SentMessage { conversation: id, number, position, crc, to_crc });
         }
         Ok(Answer::Sent { conversation: id, number, position, is_repeat: false })
     }
@@ -413,7 +410,7 @@ impl Chat {
         if number > self.talk_of(who, id)?.newest() {
             return Err(Refusal::NoSuchMessage);
         }
-        let account = self.accounts.get(who).expect("whoever is logged in has an account");
+        let account = self.accounts.get(who).expect("a log-in belongs to an account");
         let is_news = account.talks.get(&id).is_some_and(|membership| membership.read < number);
         if is_news {
             let position = self.next_position();
@@ -442,8 +439,8 @@ impl Chat {
             assert!(!talk.members().is_empty(), "C5: {id}");
             assert_eq!(self.order.get(&talk.head.touched), Some(id), "C2: {id}");
             match talk.kind() {
-                Kind::Room(name) => assert_eq!(self.rooms.get(&name.key), Some(id), "C3: {id}"),
-                Kind::Direct(a, b) => assert_eq!(self.directs.get(&(*a, *b)), Some(id), "C3: {id}"),
+                ConversationKind::Room(name) => assert_eq!(self.rooms.get(&name.key), Some(id), "C3: {id}"),
+                ConversationKind::Direct(a, b) => assert_eq!(self.directs.get(&(*a, *b)), Some(id), "C3: {id}"),
             }
             for member in talk.members() {
                 assert!(self.accounts.get(*member).is_some_and(|account| account.is_in(*id)), "C1: {member} in {id}");

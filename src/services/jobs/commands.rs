@@ -34,7 +34,7 @@ pub const LOSSES_MAX: u32 = 5;
 /// job for this time (milliseconds of log time). When all nodes fail at once, a job may be assigned to each of them in
 /// turn before it is declared lost; the job is not the cause of that.
 pub const LOSS_COUNTS_AFTER_MS: u64 = 10_000;
-/// Maximum number of attempts of a job, whatever the reason for a new one.
+/// Maximum number of attempts of a job, regardless of the reason for a new one.
 pub const ATTEMPTS_MAX: u32 = 25;
 /// Number of failed sandbox starts, on any workers, after which a job fails.
 pub const SETBACKS_MAX: usize = 6;
@@ -107,11 +107,8 @@ pub struct Request {
     pub language: String,
     /// Name and content of each source file; the first is the main file.
     pub files: Vec<(String, Bytes)>,
-    /// Standard input.
     pub stdin: Bytes,
-    /// Arguments of the program.
     pub args: Vec<String>,
-    /// Limits of the program.
     pub limits: Limits,
     /// How long the ended job is kept, in milliseconds of log time.
     pub keep_ms: u64,
@@ -126,7 +123,6 @@ impl Request {
     }
 }
 
-/// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobOutcome {
     /// The program ended by itself, with any exit code or signal.
@@ -169,7 +165,6 @@ impl JobOutcome {
 /// Result of an ended job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
-    /// How the job ended.
     pub outcome: JobOutcome,
     /// Exit code, if the program ran and no signal ended it.
     pub exit_code: Option<i32>,
@@ -226,35 +221,26 @@ pub enum Command {
     },
     /// Removes a worker process. Ignored if another process of the node has joined since.
     Leave {
-        /// The worker process.
         worker: Identity,
         /// `true`: the leader declares it lost, which may count against its jobs. `false`: it leaves by itself.
         is_lost: bool,
     },
     /// Reports the end of an attempt. Accepted only if the job is still assigned to this worker, in this attempt.
     End {
-        /// The job.
         job: JobId,
         /// The worker that reports.
         worker: Identity,
-        /// Number of the attempt.
         attempt: u32,
-        /// The result.
         end: End,
     },
     /// Cancels a job on behalf of a client.
-    Cancel {
-        /// The job.
-        job: JobId,
-    },
+    Cancel { job: JobId },
     /// Reports that the sandbox of an attempt did not start: the job is queued again, for another worker if there is
     /// one. Accepted only if the job is still assigned to this worker, in this attempt.
     GiveBack {
-        /// The job.
         job: JobId,
         /// The worker that reports.
         worker: Identity,
-        /// Number of the attempt.
         attempt: u32,
         /// Why the sandbox did not start.
         why: String,
@@ -262,15 +248,11 @@ pub enum Command {
     /// Reports the output of an attempt that was stopped because its job was cancelled or is assigned to another
     /// worker.
     Printed {
-        /// The job.
         job: JobId,
         /// The worker that reports.
         worker: Identity,
-        /// Number of the attempt.
         attempt: u32,
-        /// Standard output.
         stdout: Bytes,
-        /// Standard error.
         stderr: Bytes,
     },
 }
@@ -294,11 +276,9 @@ pub fn submitted_bytes(command: &[u8]) -> Option<usize> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// No worker, present or recently absent, has the language.
-    #[error("no node has the runtime {wanted}; {}", in_words(.there, .trouble.as_deref()))]
+    #[error("no node has the runtime {wanted}; {}", list_runtimes(.there, .trouble.as_deref()))]
     NoRuntime {
-        /// The requested language.
         wanted: String,
-        /// The available languages.
         there: Vec<String>,
         /// Why a worker has no languages, if there is such a worker.
         trouble: Option<String>,
@@ -312,7 +292,6 @@ pub enum Refusal {
     /// There is no such job, or it ended and was forgotten.
     #[error("no such job: {0}")]
     NoSuchJob(JobId),
-    /// The job has ended.
     #[error("job {0} has already ended")]
     HasEnded(JobId),
     /// The job was assigned to another worker, or to another attempt.
@@ -321,7 +300,7 @@ pub enum Refusal {
 }
 
 /// Returns the part of the message that names the available runtimes.
-fn in_words(there: &[String], trouble: Option<&str>) -> String {
+fn list_runtimes(there: &[String], trouble: Option<&str>) -> String {
     match (there, trouble) {
         ([], None) => "no worker offers any".to_string(),
         ([], Some(trouble)) => format!("there are none: {trouble}"),
@@ -332,16 +311,13 @@ fn in_words(there: &[String], trouble: Option<&str>) -> String {
 /// Reply to a command: the payload of `Reply::Ok`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// The new job's number.
     Submitted(JobId),
-    /// The command succeeded.
     Done,
     /// The command was refused; nothing was changed.
     Refused(Refusal),
 }
 
 impl Answer {
-    /// Encodes the reply.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }
@@ -382,21 +358,18 @@ pub const LIST_MAX: u64 = 1000;
 /// Maximum number of file names of each job in a list.
 pub const LIST_FILES_MAX: usize = 4;
 
-/// State of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// It waits for a worker.
     Queued,
     /// It is assigned to a worker.
     Assigned {
-        /// The worker process.
         worker: Identity,
         /// Log time of the assignment.
         since_ms: u64,
     },
     /// It has ended.
     Ended {
-        /// The result.
         end: Arc<End>,
         /// The worker that ran the last attempt, if there was one.
         worker: Option<NodeId>,
@@ -418,7 +391,6 @@ pub struct Job {
     pub losses: u32,
     /// Turn (`JobTable::turn`) of the last assignment.
     pub given: u64,
-    /// Present state.
     pub state: State,
     /// Attempts that did not end the job, in order.
     pub past: Vec<Arc<PastAttempt>>,
@@ -447,7 +419,6 @@ impl Job {
 /// An attempt that did not end its job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastAttempt {
-    /// Number of the attempt.
     pub attempt: u32,
     /// The worker that had it.
     pub worker: Identity,

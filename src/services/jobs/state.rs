@@ -30,7 +30,6 @@ use std::sync::Arc;
 /// All jobs and workers. A clone shares its data with the original (copy-on-write).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobTable {
-    /// All jobs by number.
     pub(super) jobs: OrdMap<JobId, Job>,
     /// Queued jobs by language.
     queues: OrdMap<String, OrdSet<JobId>>,
@@ -43,7 +42,6 @@ pub struct JobTable {
     /// Number of jobs that are queued or assigned, and their bytes.
     open: (usize, usize),
     ended_bytes: usize,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: JobsBugs,
 }
@@ -232,7 +230,7 @@ impl JobTable {
 
     /// Queues a job again; it must not be assigned any more.
     fn queue_again(&mut self, id: JobId) {
-        let job = self.jobs.get_mut(&id).expect("whoever queues a job has looked at it");
+        let job = self.jobs.get_mut(&id).expect("the caller has found the job");
         job.state = State::Queued;
         let language = job.request.language.clone();
         self.put_in_queue(id, &language);
@@ -354,7 +352,7 @@ impl JobTable {
     pub(crate) fn give(&mut self, at: Stamp, id: JobId, to: NodeId) {
         self.take_from_queue(id);
         self.turn += 1;
-        let worker = self.workers.get_mut(&to).expect("whoever takes a job is a worker");
+        let worker = self.workers.get_mut(&to).expect("a job is assigned to workers only");
         worker.running.insert(id);
         worker.turn = self.turn;
         let job = self.jobs.get_mut(&id).expect("J1: a queued job exists");
@@ -372,7 +370,7 @@ impl JobTable {
 
     /// Ends a job. It must have been removed from its queue and its worker.
     fn close(&mut self, at: Stamp, id: JobId, worker: Option<NodeId>, end: End) {
-        let job = self.jobs.get_mut(&id).expect("whoever closes a job has looked at it");
+        let job = self.jobs.get_mut(&id).expect("the caller has found the job");
         self.open.0 -= 1;
         self.open.1 -= job.bytes();
         job.state = State::Ended { end: Arc::new(end), worker, at_ms: at.at_ms };
@@ -446,7 +444,7 @@ impl JobTable {
         assert_eq!((open, ended_bytes), (self.open, self.ended_bytes), "J5: counts");
         let mut again = self.clone();
         again.assign(Stamp::default());
-        assert!(again == *self, "J4: a job waits that somebody could take");
+        assert!(again == *self, "J4: a job waits that a worker could take");
     }
 }
 

@@ -57,7 +57,6 @@ pub enum Expiry {
 /// Condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// No condition.
     Always,
     /// Only if the key does not exist (`NX`).
     Absent,
@@ -76,7 +75,6 @@ pub enum Condition {
 /// Condition under which `Expire` changes the time to live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExpireIf {
-    /// No condition.
     Always,
     /// Only if the key has no expiry (`NX`).
     HasNone,
@@ -264,7 +262,6 @@ pub struct Batch {
     /// Watched keys with their marks ([`Op::Marks`]). If one of them was written, removed or has expired since, nothing
     /// is executed and the reply is `Aborted`.
     pub watched: Vec<(Bytes, u64)>,
-    /// The operations in order.
     pub ops: Vec<Op>,
 }
 
@@ -287,15 +284,12 @@ pub enum Value {
     Nil,
     /// Success without a value.
     Ok,
-    /// A number.
     Int(i64),
     /// A word that the service defines.
     Text(String),
     /// A key or value that a client stored.
     Bytes(Bytes),
-    /// A list of values.
     List(Vec<Value>),
-    /// The operation failed.
     Error(OpError),
 }
 
@@ -314,7 +308,6 @@ pub enum BatchReply {
 }
 
 impl BatchReply {
-    /// Encodes the reply.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
     }

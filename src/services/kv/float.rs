@@ -41,7 +41,7 @@ impl Float {
         Float { is_negative, mantissa: 1 << 63, exponent: INFINITE }
     }
 
-    /// Parses a number as `strtold` of C does, but for the differences above; `None` if it is none.
+    /// Parses a number as `strtold` of C does, except for the differences above; `None` if it is none.
     pub fn parse(text: &[u8]) -> Option<Float> {
         if text.len() > TEXT_BYTES_MAX {
             return None;
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_and_what_is_infinite() {
+    fn invalid_and_infinite_numbers() {
         let long = "1".repeat(TEXT_BYTES_MAX + 1);
         for bad in ["", "+", "-", ".", "e5", "1e", "1e+", "1.2.3", "1 ", " 1", "abc", "nan", "1e-5000", "0x1", &long] {
             assert_eq!(Float::parse(bad.as_bytes()), None, "{bad:?}");

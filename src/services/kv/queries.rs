@@ -221,7 +221,7 @@ fn range(store: &Store, prefix: &Bytes, after: Option<&Bytes>, limit: u64, budge
             continue;
         }
         bytes += key.len() + slot.value.len();
-        // The first row is returned whatever its size, otherwise the pages would never get past it.
+        // The first row is returned regardless of its size, otherwise the pages would never get past it.
         if bytes > RANGE_BYTES_MAX && !rows.is_empty() {
             rows.push(Value::Nil);
             break;

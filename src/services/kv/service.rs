@@ -84,7 +84,6 @@ impl Store {
         self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
     }
 
-    /// Executes a batch.
     pub fn run(&mut self, at: Stamp, batch: Batch) -> BatchReply {
         if self.has_changed(&batch.watched) {
             return BatchReply::Aborted;

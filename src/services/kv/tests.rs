@@ -34,7 +34,7 @@ fn ran(reply: Reply) -> BatchReply {
 }
 
 #[test]
-fn what_needs_the_log_is_refused_beside_it_and_garbage_everywhere() {
+fn writes_are_refused_as_queries_and_garbage_everywhere() {
     let mut store = Store::default();
     let set = Op::Set {
         key: b"k".to_vec().into(),
@@ -181,7 +181,7 @@ fn expired_keys_that_are_not_removed_yet_count_in_the_cost_of_a_search() {
 }
 
 #[test]
-fn what_has_expired_is_removed_in_portions_and_looks_absent_before() {
+fn expired_keys_are_hidden_and_removed_in_batches() {
     let mut store = Store::default();
     let names: Vec<Vec<u8>> = (0..9).map(|n| format!("k{n}").into_bytes()).collect();
     let mut ops: Vec<Op> = names.iter().map(|name| set(name, super::Expiry::In(100))).collect();

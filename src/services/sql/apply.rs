@@ -10,12 +10,13 @@
 //!
 //! Invariants: M1 a command's effect and reply depend only on the content, its own bytes and the entry's time. M3 an
 //! entry whose replies are stored is answered from them.
-//! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`loading.rs`).
+//! Not here: transactions (`writer.rs`), one statement (`statement.rs`), loads (`load_commands.rs`).
 
 use super::answer_limit::AnswerLimit;
 use super::budget::length_tiers;
 use super::commands::{
-    Answer, Command, Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, STEPS_MAX, Statement,
+    Answer, Command, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, RUN_ROWS_BYTES_MAX, Run, RunKind, STEPS_MAX,
+    Statement,
 };
 use super::connection::foreign_keys;
 use super::connection::limits::set_length;
@@ -46,8 +47,11 @@ impl Writer {
         let mut entry = match self.entry.take() {
             Some(entry) => entry,
             None => {
-                let stored =
-                    if index <= self.newest { self.look(|conn| own_table::replies(conn, index))? } else { None };
+                let stored = if index <= self.newest {
+                    self.with_connection(|conn| own_table::replies(conn, index))?
+                } else {
+                    None
+                };
                 #[cfg(test)]
                 let stored = stored.filter(|_| !self.bugs.entries_run_again);
                 let replies = stored.unwrap_or_default();
@@ -87,7 +91,7 @@ impl Writer {
         }
         let prune_to = prune_to.min(entry.index);
         if prune_to > self.pruned_to {
-            self.look(|conn| own_table::prune(conn, prune_to))?;
+            self.with_connection(|conn| own_table::prune(conn, prune_to))?;
             self.pruned_to = prune_to;
         }
         self.commit(&mut entry)
@@ -242,7 +246,7 @@ impl Writer {
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
         #[cfg(test)]
         self.hooks.columns_before_first_step.store(self.bugs.columns_before_first_step, Relaxed);
-        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit: &mut limit };
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: RunKind::Query, limit: &mut limit };
         let run = |statement| match executor.read(statement) {
             Ok(outcome) => Ok(outcome),
             Err(StatementError::Failed(why) | StatementError::TooLong(why)) => Ok(Outcome::Failed(why)),

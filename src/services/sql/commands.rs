@@ -44,14 +44,11 @@ pub const STEPS_MAX: u64 = 300_000_000;
 pub const FILE_STEPS_MAX: u64 = 20 * STEPS_MAX;
 pub const FILE_STEPS_PER_BYTE: u64 = 100;
 
-/// One value of SQLite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Value {
-    /// SQL NULL.
     Null,
     /// A signed integer of 64 bits.
     Integer(i64),
-    /// A floating-point number.
     Real(f64),
     Text(String),
     Blob(Bytes),
@@ -72,7 +69,6 @@ impl Value {
 /// The values of a statement's parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Params {
-    /// No parameters.
     #[default]
     None,
     /// In order; the first is `?1`.
@@ -141,7 +137,7 @@ impl Statement {
 
 /// What the statements of a run are executed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum RunKind {
     /// For their changes: rows that a statement may return are discarded (rqlite's `/db/execute`).
     Execute,
     /// For their changes and rows (`/db/request`).
@@ -160,7 +156,7 @@ pub struct Run {
     /// in its place.
     pub is_transaction: bool,
     /// What the statements are run for.
-    pub kind: Kind,
+    pub kind: RunKind,
     /// Drawn by the endpoint: the source of `random()` and `randomblob()`.
     pub seed: u64,
 }
@@ -260,7 +256,6 @@ pub enum Outcome {
     },
     /// The rows that it returned.
     Rows {
-        /// Names of the columns.
         columns: Vec<String>,
         /// Declared types in lower case; a column without one has the type of its first value.
         types: Vec<String>,
@@ -308,7 +303,6 @@ impl Answer {
 /// Fingerprints of the content, independent of the page layout: equal on all nodes that have applied the same index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
-    /// The applied index.
     pub index: u64,
     /// Fingerprint of all definitions (tables, indexes, views, triggers).
     pub schema: u64,

@@ -54,7 +54,6 @@ pub struct Database {
     /// The generation of the content and the fingerprint computed for it.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: SqlBugs,
 }
@@ -79,11 +78,11 @@ impl Clone for Database {
             (State::Untouched | State::Arrived(_), _) => State::Untouched,
             (State::Live(writer), Some(files)) => State::Pinned(PinnedImage::in_file(files, writer.newest())),
             (State::Live(writer), None) => {
-                let pinned = writer.look(|conn| Ok(PinnedImage::in_memory(conn, writer.newest())));
+                let pinned = writer.with_connection(|conn| Ok(PinnedImage::in_memory(conn, writer.newest())));
                 State::Pinned(pinned.expect("memory can be read"))
             }
             (State::Pinned(pinned), _) => {
-                let copy = pinned.look(|conn| Ok(PinnedImage::in_memory(conn, pinned.newest)));
+                let copy = pinned.with_connection(|conn| Ok(PinnedImage::in_memory(conn, pinned.newest)));
                 copy.map_or(State::Untouched, State::Pinned)
             }
         };
@@ -136,7 +135,7 @@ fn in_file(files: &Arc<dyn Files>) -> Result<Writer, Fatal> {
         }
     }
     let mut writer = configured(conn, Some(files))?;
-    match writer.look(own_table::owner)? {
+    match writer.with_connection(own_table::owner)? {
         Some(owner) if owner == files.owner() => {}
         Some(_) => return Err(damaged("it belongs to another node or cluster".to_string())),
         None if pages > 1 && writer.newest() > 0 => {
@@ -181,8 +180,8 @@ impl Database {
 
     /// Runs statements as an earlier version might have done.
     #[cfg(test)]
-    pub fn look_inside(&self, sql: &str) {
-        self.look(|conn| conn.execute_batch(sql)).expect("it is open");
+    pub fn inspect_content(&self, sql: &str) {
+        self.with_connection(|conn| conn.execute_batch(sql)).expect("it is open");
     }
 
     /// Row ids of the internal table.
@@ -191,7 +190,7 @@ impl Database {
         let find = |conn: &Connection| {
             conn.prepare("SELECT idx FROM sqlite_phalanx")?.query_map([], |row| row.get(0))?.collect()
         };
-        self.look(find).expect("it is open")
+        self.with_connection(find).expect("it is open")
     }
 
     /// Whether the database exists: a command was applied, or a snapshot with it was installed.
@@ -238,7 +237,7 @@ impl Database {
         let State::Live(writer) = &self.state else { return 0 };
         let count =
             |conn: &Connection, name: &str| conn.prepare_cached(name)?.query_row([], |row| row.get::<_, i64>(0));
-        let found = writer.look(|conn| {
+        let found = writer.with_connection(|conn| {
             let pages = count(conn, "PRAGMA page_count")? - count(conn, "PRAGMA freelist_count")?;
             Ok(pages * count(conn, "PRAGMA page_size")?)
         });
@@ -252,7 +251,7 @@ impl Database {
             return true;
         }
         let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger')";
-        writer.look(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
+        writer.with_connection(|conn| conn.prepare_cached(find)?.query_row([], |row| row.get(0))).unwrap_or(true)
     }
 
     fn pinned(&self) -> Option<&PinnedImage> {
@@ -324,10 +323,10 @@ impl Database {
         }
     }
 
-    fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+    fn with_connection<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
         match &self.state {
-            State::Live(writer) => Some(writer.look(ask).unwrap_or_else(|fatal| self.give_up(&fatal))),
-            State::Pinned(pinned) => pinned.look(|conn| ask(conn).map_err(io::Error::other)).ok(),
+            State::Live(writer) => Some(writer.with_connection(ask).unwrap_or_else(|fatal| self.give_up(&fatal))),
+            State::Pinned(pinned) => pinned.with_connection(|conn| ask(conn).map_err(io::Error::other)).ok(),
             State::Untouched | State::Arrived(_) => None,
         }
     }
@@ -335,10 +334,11 @@ impl Database {
     /// Fingerprints of all content.
     pub fn digests(&self, at: Stamp) -> Digest {
         let index = self.newest().max(at.index.0);
-        self.look(|conn| digest::take(conn, index, &mut || {})).unwrap_or_else(|| {
+        self.with_connection(|conn| digest::take(conn, index, &mut || {})).unwrap_or_else(|| {
             // The same as of an opened, empty database.
             let empty = in_memory(None).ok().and_then(Result::ok);
-            let empty = empty.and_then(|writer| writer.look(|conn| digest::take(conn, index, &mut || {})).ok());
+            let empty =
+                empty.and_then(|writer| writer.with_connection(|conn| digest::take(conn, index, &mut || {})).ok());
             empty.unwrap_or_default()
         })
     }
@@ -502,8 +502,8 @@ impl Service for Database {
             Ok((digest::take(conn, 0, rest)?, own_table::allowance(conn)?))
         };
         let (digests, allowance) = match &self.state {
-            State::Pinned(pinned) => pinned.look(|conn| take(conn).map_err(io::Error::other))?,
-            _ => self.look(take).unwrap_or_default(),
+            State::Pinned(pinned) => pinned.with_connection(|conn| take(conn).map_err(io::Error::other))?,
+            _ => self.with_connection(take).unwrap_or_default(),
         };
         let bytes = postcard::to_stdvec(&(digests.schema, digests.tables, allowance))
             .expect("encoding into memory cannot fail");

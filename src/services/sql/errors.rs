@@ -47,7 +47,7 @@ impl Fatal {
 }
 
 /// SQLite's message, without the statement.
-pub fn said(error: &Error) -> String {
+pub fn message(error: &Error) -> String {
     match error {
         Error::SqliteFailure(_, Some(said)) => said.clone(),
         Error::SqlInputError { msg, .. } => msg.clone(),
@@ -61,7 +61,7 @@ pub fn classify(hooks: &HookState, error: &Error) -> StatementError {
     if hooks.is_over_budget() {
         return StatementError::BudgetExceeded;
     }
-    let why = hooks.take_why().unwrap_or_else(|| said(error));
+    let why = hooks.take_why().unwrap_or_else(|| message(error));
     let extended = error.sqlite_extended_error_code().unwrap_or(0);
     match error.sqlite_error_code() {
         // A virtual table whose content was made inconsistent by statements: the same on every node.

@@ -1,7 +1,7 @@
 //! A SQL database on every node: SQLite, changed only by entries of the Raft log, with the same content everywhere.
 //!
 //! From the top: `database.rs` is the service, in memory or in a node's file. `apply.rs` runs the commands of an entry,
-//! `loading.rs` those that load a database; both use the connection and the transactions of `writer.rs`. `reader.rs`
+//! `load_commands.rs` those that load a database; both use the connection and the transactions of `writer.rs`. `reader.rs`
 //! reads outside of the log, and `read_only.rs` decides which statements may. `dump_rewrite/` turns virtual tables in
 //! dumps of sqlite3 into statements, before the log. `statement.rs` runs one statement,
 //! `integrity.rs` checks its effects. `budget/` limits what a statement may do, `connection/` configures a connection,
@@ -20,7 +20,7 @@ mod database;
 mod dump_rewrite;
 mod errors;
 mod integrity;
-mod loading;
+mod load_commands;
 mod read_only;
 mod reader;
 mod statement;
@@ -33,7 +33,7 @@ mod writer;
 pub use self::budget::freed_space::{FREED_BYTES_MAX, may_free};
 pub use self::budget::growth::{COMMAND_GROWTH, Growth, growth};
 pub use self::budget::long_rows::LongRows;
-pub use self::commands::{Answer, Command, Digest, Kind, Outcome, Params, Query, ReadLevel, Run, Statement, Value};
+pub use self::commands::{Answer, Command, Digest, Outcome, Params, Query, ReadLevel, Run, RunKind, Statement, Value};
 pub use self::connection::check_build;
 pub use self::connection::files::Files;
 pub use self::dump_rewrite::rewritten as rewritten_dump;

@@ -5,7 +5,7 @@
 //! Not here: the refusal of a statement that tries to write on a reader's connection (`statement.rs`).
 
 use super::commands::Statement;
-use super::tokens::words;
+use super::tokens::{is_keyword, words};
 
 /// Statements that begin with these words only read, or are refused.
 const READS: [&str; 3] = ["select", "values", "explain"];
@@ -32,16 +32,15 @@ fn reads(sql: &str) -> Option<bool> {
     let mut words = words(sql);
     // Without any word the statement does nothing.
     let Some(first) = words.next() else { return Some(true) };
-    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
-    if READS.iter().any(|one| is(first, one)) {
+    if READS.iter().any(|one| is_keyword(first, one)) {
         return Some(true);
     }
-    if is(first, "pragma") {
+    if is_keyword(first, "pragma") {
         let lower = sql.to_ascii_lowercase();
         return Some(!(lower.contains(['=', '(']) && PRAGMAS_SET.iter().any(|name| lower.contains(name))));
     }
-    match is(first, "with") {
-        true if words.any(|word| WRITES.iter().any(|one| is(word, one))) => None,
+    match is_keyword(first, "with") {
+        true if words.any(|word| WRITES.iter().any(|one| is_keyword(word, one))) => None,
         only_reads => Some(only_reads),
     }
 }

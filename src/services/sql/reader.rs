@@ -11,7 +11,7 @@ use super::budget::freed_space;
 use super::budget::long_rows::LongRows;
 use super::budget::text_cost::too_many_selects;
 use super::commands::{
-    Kind, Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, SQL_BYTES_MAX, STEPS_MAX, Statement,
+    Outcome, READ_ROWS_BYTES_MAX, READ_ROWS_MAX, ROW_BYTES_MAX, RunKind, SQL_BYTES_MAX, STEPS_MAX, Statement,
 };
 use super::connection::configure;
 use super::connection::foreign_keys;
@@ -76,7 +76,7 @@ impl Reader {
     ) -> Vec<Outcome> {
         self.hooks.begin(now_ms, seed, READ_STEPS_MAX);
         if let Err(error) = self.begin() {
-            let why = self.hooks.take_why().unwrap_or_else(|| errors::said(&error));
+            let why = self.hooks.take_why().unwrap_or_else(|| errors::message(&error));
             return vec![Outcome::Failed(why); statements.len()];
         }
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX).granted_by(grant);
@@ -123,9 +123,9 @@ impl Reader {
 
     fn one(&self, statement: &Statement, limit: &mut AnswerLimit<'_>) -> Outcome {
         if let Err(error) = set_length(&self.conn, Some(ROW_BYTES_MAX)) {
-            return Outcome::Failed(errors::said(&error));
+            return Outcome::Failed(errors::message(&error));
         }
-        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: Kind::Query, limit };
+        let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: RunKind::Query, limit };
         match executor.read(statement) {
             Ok(outcome) => outcome,
             Err(StatementError::Failed(why) | StatementError::TooLong(why) | StatementError::Fatal { why, .. }) => {

@@ -4,12 +4,13 @@
 //! Not here: the transaction around it, and the handling of its failure (`apply.rs`, `reader.rs`).
 
 use super::answer_limit::AnswerLimit;
-use super::budget::step_cost::{self, Price, Program, STEPS_PER_INSTRUCTION};
+use super::budget::prices::{self, Price};
+use super::budget::step_cost::{Program, STEPS_PER_INSTRUCTION};
 use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
 use super::budget::{
     fulltext_matches, fulltext_settings, fulltext_tokens, fulltext_writes, length_tiers, schema_changes,
 };
-use super::commands::{self, Bytes, Kind, Outcome, Params, SQL_BYTES_MAX, Statement};
+use super::commands::{self, Bytes, Outcome, Params, RunKind, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
 use super::connection::hook_state::{HookState, InternalStatements};
 use super::connection::limits::set_length;
@@ -57,7 +58,7 @@ pub struct Executor<'a, 'limit> {
     pub conn: &'a Connection,
     pub hooks: &'a HookState,
     /// What the statements may do and return.
-    pub kind: Kind,
+    pub kind: RunKind,
     /// Shrinks by the rows that they return.
     pub limit: &'a mut AnswerLimit<'limit>,
 }
@@ -88,7 +89,7 @@ impl Executor<'_, '_> {
             return Err(StatementError::BudgetExceeded);
         }
         let on_error = |error: Error| classify(hooks, &error);
-        hooks.set_price(step_cost::PLANNED);
+        hooks.set_price(prices::PLANNED);
         let sql = fulltext_writes::with_named_tokenizer(&statement.sql);
         let mut batch = Batch::new(conn, &sql);
         let Some(mut prepared) = batch.next().map_err(on_error)? else {
@@ -102,7 +103,7 @@ impl Executor<'_, '_> {
         if hooks.passes_over.load(Relaxed) {
             return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
         }
-        hooks.set_price(step_cost::PLAIN);
+        hooks.set_price(prices::PLAIN);
         match tier {
             Some(tier) => {
                 length_tiers::suits(hooks, tier, 0)?;
@@ -173,7 +174,7 @@ impl Executor<'_, '_> {
     fn execute(&mut self, prepared: &mut rusqlite::Statement<'_>, params: &Params) -> Result<Outcome, StatementError> {
         let (conn, hooks) = (self.conn, self.hooks);
         // The program of a statement whose plan is shown is not run.
-        if self.kind == Kind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
+        if self.kind == RunKind::Query && !prepared.readonly() && prepared.is_explain() != 2 {
             return Err(StatementError::Failed("attempt to change database via query operation".to_string()));
         }
         if prepared.is_explain() == 1 {
@@ -197,7 +198,7 @@ impl Executor<'_, '_> {
         let on_error = |error: Error| classify(hooks, &error);
         let before = conn.total_changes();
         // Among statements that write, only those with RETURNING have columns.
-        if prepared.column_count() > 0 && (self.kind != Kind::Execute || !prepared.readonly()) {
+        if prepared.column_count() > 0 && (self.kind != RunKind::Execute || !prepared.readonly()) {
             return self.rows(prepared);
         }
         let reserved = reserved_names(conn, hooks).map_err(on_error)?;

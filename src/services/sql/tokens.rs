@@ -19,12 +19,11 @@ pub fn longest_literal(sql: &str) -> usize {
 /// Approximate length in bytes of the longest row of an `INSERT ... VALUES`; 0 for other statements. `parameters`: bytes
 /// of all parameters, counted if there is one row.
 pub fn longest_row(sql: &str, parameters: usize) -> usize {
-    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
-    if !words(sql).next().is_some_and(|word| is(word, "insert") || is(word, "replace")) {
+    if !words(sql).next().is_some_and(|word| is_keyword(word, "insert") || is_keyword(word, "replace")) {
         return 0;
     }
     let (mut depth, mut rows, mut row, mut longest) = (0_usize, 0, 0, 0);
-    for token in tokens(sql).skip_while(|token| !is(token, "values")) {
+    for token in tokens(sql).skip_while(|token| !is_keyword(token, "values")) {
         match token {
             b"(" => {
                 (rows, row) = if depth == 0 { (rows + 1, 0) } else { (rows, row) };
@@ -53,7 +52,12 @@ pub fn names_rollback(sql: &str) -> bool {
 
 /// Whether a statement contains a word, outside of strings, quoted names and comments. Case is ignored.
 pub fn names(sql: &str, wanted: &str) -> bool {
-    words(sql).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+    words(sql).any(|word| is_keyword(word, wanted))
+}
+
+/// Whether a token is this keyword, ignoring case.
+pub fn is_keyword(token: &[u8], keyword: &str) -> bool {
+    token.eq_ignore_ascii_case(keyword.as_bytes())
 }
 
 /// The words and numbers of a statement, outside of strings, quoted names, comments and parameters.

@@ -1,7 +1,7 @@
 //! The connection that writes: what is known about the database, and the transactions in which entries are applied.
 //!
 //! Invariants: M2 replies are stored by the same transaction as the effects of their commands.
-//! Not here: the commands (`apply.rs`, `loading.rs`), the file (`database.rs`).
+//! Not here: the commands (`apply.rs`, `load_commands.rs`), the file (`database.rs`).
 
 use super::budget::allowance::Allowance;
 use super::budget::fulltext_writes;
@@ -65,7 +65,6 @@ pub struct Writer {
     pub(super) generation: u64,
     /// Upper bound of the bytes of long rows written since the last commit.
     pub(super) long_bytes: u64,
-    /// Planted bugs.
     #[cfg(test)]
     pub bugs: SqlBugs,
 }
@@ -116,7 +115,7 @@ impl Writer {
     }
 
     /// Calls `ask` with the connection, for internal statements that change nothing.
-    pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
+    pub fn with_connection<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Fatal> {
         let _own = InternalStatements::begin(&self.hooks);
         ask(&self.conn).map_err(|error| Fatal::of(&self.hooks, &error))
     }
@@ -148,7 +147,7 @@ impl Writer {
     }
 
     pub(super) fn commit(&mut self, entry: &mut Entry) -> Result<(), Fatal> {
-        self.look(|conn| {
+        self.with_connection(|conn| {
             own_table::record(conn, entry.index, &entry.replies)?;
             own_table::set_allowance(conn, self.allowance)?;
             conn.prepare_cached("COMMIT")?.execute([]).map(drop)
@@ -164,16 +163,16 @@ impl Writer {
 
     pub(super) fn begin(&mut self) -> Result<(), Fatal> {
         let version: i64 =
-            self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
+            self.with_connection(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
         let names = if self.virtual_at == Some(version) {
             None
         } else {
             let find = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = 0";
-            Some(self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?)
+            Some(self.with_connection(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?)
         };
         self.virtual_at = Some(version);
         let has_virtual = self.hooks.begin_transaction(names);
-        self.look(|conn| {
+        self.with_connection(|conn| {
             if has_virtual {
                 // A virtual table keeps prepared statements; the steps counted for them would depend on earlier
                 // entries.
@@ -184,23 +183,23 @@ impl Writer {
     }
 
     pub(super) fn own(&self, sql: &str) -> Result<(), Fatal> {
-        self.look(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
+        self.with_connection(|conn| conn.prepare_cached(sql)?.execute([]).map(drop))
     }
 
     /// Has foreign keys enforced from now on, or not.
     pub(super) fn set_foreign_keys(&mut self, are_enforced: bool) -> Result<(), Fatal> {
-        self.look(|conn| own_table::set_foreign_keys(conn, are_enforced))?;
+        self.with_connection(|conn| own_table::set_foreign_keys(conn, are_enforced))?;
         self.follow_foreign_keys()
     }
 
     /// Makes the connection enforce what the database says, for example after a rollback.
     pub(super) fn follow_foreign_keys(&self) -> Result<(), Fatal> {
-        self.look(|conn| foreign_keys::follow(conn, &self.hooks))
+        self.with_connection(|conn| foreign_keys::follow(conn, &self.hooks))
     }
 
     /// Opens savepoint `c` and resets what the connection remembers of the previous command.
     pub(super) fn begin_command(&mut self, at: Stamp, seed: u64, steps: u64) -> Result<(), Fatal> {
-        self.look(|conn| {
+        self.with_connection(|conn| {
             conn.prepare_cached("SAVEPOINT c")?.execute([])?;
             own_table::mark(conn)
         })?;
@@ -220,17 +219,18 @@ impl Writer {
 
     fn begin_schema(&mut self) -> Result<(), Fatal> {
         let version: i64 =
-            self.look(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
+            self.with_connection(|conn| conn.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0)))?;
         // A schema change of an earlier command may have been rolled back together with the version number.
         let schema = if self.indexes_at == Some(version) && !self.hooks.is_schema_changed() {
             None
         } else {
             let find = "SELECT lower(tbl_name), count(*) FROM sqlite_schema WHERE type = 'index' GROUP BY 1";
-            let indexes =
-                self.look(|conn| conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())?;
+            let indexes = self.with_connection(|conn| {
+                conn.prepare(find)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+            })?;
             let find = "SELECT name FROM sqlite_schema WHERE type = 'view'";
-            let views = self.look(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
-            Some(Schema { indexes, views, fulltext: self.look(fulltext_writes::definitions)? })
+            let views = self.with_connection(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
+            Some(Schema { indexes, views, fulltext: self.with_connection(fulltext_writes::definitions)? })
         };
         self.indexes_at = Some(version);
         self.hooks.begin_schema(schema);
@@ -241,7 +241,8 @@ impl Writer {
     /// corruption.
     pub(super) fn confirm_fatal(&self, why: String, is_damaged: bool) -> Result<(), Fatal> {
         if is_damaged && !self.conn.is_autocommit() {
-            let check: String = self.look(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+            let check: String =
+                self.with_connection(|conn| conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
             if check == "ok" {
                 return Ok(());
             }

@@ -25,7 +25,6 @@ struct Effect {
     reply: Vec<u8>,
 }
 
-/// The checker.
 #[derive(Default)]
 pub struct ClientChecker {
     /// Digest of the service by applied index; the first node to apply writes it.
@@ -36,7 +35,6 @@ pub struct ClientChecker {
     applied: u64,
     effects: BTreeMap<Name, Effect>,
     kv_model: KvModel,
-    /// The checker of jobs.
     pub jobs_checker: JobsChecker,
     /// The checker of chat messages.
     delivery_checker: DeliveryChecker,
@@ -108,11 +106,11 @@ impl ClientChecker {
             );
         }
         self.kv_model.entry(command.at_ms);
-        self.judge_effect(index, command, outcome)
+        self.check_effect(index, command, outcome)
     }
 
     /// A command takes effect once, and has the same answer each time.
-    fn judge_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> CheckResult {
+    fn check_effect(&mut self, index: u64, command: &Command, outcome: &Applied) -> CheckResult {
         let known = self.effects.get(&name(&command.tag));
         let (tag, at) = (&command.tag, outcome.effect_at.0);
         let Reply::Ok(reply) = &outcome.reply else {
@@ -137,14 +135,14 @@ impl ClientChecker {
         let is_answer = match &command.body {
             Body::Checkpoint => true,
             Body::Chat(_) => chat::Answer::decode(reply).is_some(),
-            Body::Store(ops) => return self.judge_batch(index, ops, reply),
+            Body::Store(ops) => return self.check_batch(index, ops, reply),
             Body::Jobs(_) => Answer::decode(reply).is_some(),
             Body::Sql(_) => sql::Answer::decode(reply).is_some(),
         };
         if is_answer { Ok(()) } else { violation!("KvModel", "{reply:?} is not an answer to {:?}", command.body) }
     }
 
-    fn judge_batch(&mut self, index: u64, ops: &[Op], reply: &[u8]) -> CheckResult {
+    fn check_batch(&mut self, index: u64, ops: &[Op], reply: &[u8]) -> CheckResult {
         let Some(ran) = BatchReply::decode(reply) else {
             return violation!("KvModel", "{reply:?} is not an answer of the store");
         };
@@ -173,7 +171,7 @@ impl ClientChecker {
         self.acknowledged = self.acknowledged.max(effect.index);
         match operation.operation_kind {
             OperationKind::Submit => self.jobs_checker.on_acknowledged(tag, reply),
-            OperationKind::Say { who, id } => self.delivery_checker.on_said(who, id, reply),
+            OperationKind::Say { who, id } => self.delivery_checker.on_send_acknowledged(who, id, reply),
             _ => Ok(()),
         }
     }
@@ -215,8 +213,8 @@ impl ClientChecker {
     }
 
     /// Whether the history is linearizable.
-    pub fn judge_history(&self) -> CheckResult {
-        let judgement = check::judge(&self.history, 200_000);
+    pub fn check_client_history(&self) -> CheckResult {
+        let judgement = check::check_history(&self.history, 200_000);
         match judgement.verdict {
             Verdict::Violation => violation!("Linearizable", "{}", judgement.why.unwrap_or_default()),
             Verdict::Ok | Verdict::Undecided => Ok(()),

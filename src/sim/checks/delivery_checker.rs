@@ -13,7 +13,7 @@ pub struct DeliveryChecker {
 
 impl DeliveryChecker {
     /// A client received the answer to its message.
-    pub fn on_said(&mut self, who: u64, id: u64, reply: &[u8]) -> CheckResult {
+    pub fn on_send_acknowledged(&mut self, who: u64, id: u64, reply: &[u8]) -> CheckResult {
         let Some(Answer::Sent { conversation, number, .. }) = Answer::decode(reply) else { return Ok(()) };
         let place = (conversation, number);
         if let Some(known) = self.by_id.insert((who, id), place).filter(|known| *known != place) {

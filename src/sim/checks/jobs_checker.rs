@@ -37,7 +37,6 @@ type TableSummary = (u64, (usize, usize), Option<(JobId, Option<Row>)>);
 /// A command of the jobs that took effect with this entry, and what it answered.
 type Effect<'a> = Option<(&'a jobs::Command, Answer)>;
 
-/// The checker.
 #[derive(Default)]
 pub struct JobsChecker {
     rows: BTreeMap<JobId, Row>,
@@ -61,7 +60,7 @@ pub struct JobsChecker {
 }
 
 /// The output of an attempt's program.
-pub fn says(job: JobId, attempt: u32, worker: Identity) -> String {
+pub fn output_of(job: JobId, attempt: u32, worker: Identity) -> String {
     format!("job {job} in attempt {attempt} by {} of {}", worker.uuid, worker.id)
 }
 
@@ -89,7 +88,7 @@ fn is_added(id: JobId, was: &Row, now: &Row, effect: &Effect<'_>) -> bool {
     let expected = State::Ended { end: Arc::new(end), worker: *by, at_ms: *at_ms };
     *job == id
         && (*by, was.attempt) == (Some(worker.id), *attempt)
-        && stdout[..] == *says(id, *attempt, *worker).as_bytes()
+        && stdout[..] == *output_of(id, *attempt, *worker).as_bytes()
         && matches!(&was.state, State::Ended { end, .. } if end.outcome == JobOutcome::Cancelled && end.bytes() == 0)
         && now.state == expected
 }
@@ -133,11 +132,11 @@ impl JobsChecker {
         for (id, was) in before {
             let now = table.job(id).map(row);
             has_changed |= now.as_ref() != Some(&was);
-            self.judge_change(index, id, &was, now.as_ref(), &effect, &left)?;
+            self.verify_change(index, id, &was, now.as_ref(), &effect, &left)?;
             self.rows.extend(now.map(|now| (id, now)));
         }
-        has_changed |= self.judge_new(index, tag, &effect, table)?;
-        self.judge_holders(index)?;
+        has_changed |= self.verify_new(index, tag, &effect, table)?;
+        self.verify_holders(index)?;
         if has_changed && turn_before == table.turn() {
             return violation!("JobTurn", "jobs change at {index} and the turn stays {turn_before}");
         }
@@ -176,7 +175,7 @@ impl JobsChecker {
         if known == Some(&job) {
             return Ok(());
         }
-        violation!("JobLost", "{tag:?} is told that it is job {job}, it is {known:?}")
+        violation!("JobLost", "{tag:?} got the answer that it is job {job}, it is {known:?}")
     }
 
     /// Who is here after a command; those that it makes lose what they had.
@@ -216,7 +215,7 @@ impl JobsChecker {
     }
 
     /// Whether this may become of a job.
-    fn judge_change(
+    fn verify_change(
         &mut self,
         index: u64,
         id: JobId,
@@ -254,7 +253,7 @@ impl JobsChecker {
             State::Queued | State::Assigned { .. } => broken("JobHeld", "nothing has made it change hands"),
             State::Ended { .. } if now.attempt != was.attempt => broken("JobResult", "it ends in another attempt"),
             State::Ended { end, .. } => {
-                self.judge_end(id, was, end, effect, is_lost).or_else(|what| broken("JobResult", &what))
+                self.verify_end(id, was, end, effect, is_lost).or_else(|what| broken("JobResult", &what))
             }
         }
     }
@@ -273,7 +272,14 @@ impl JobsChecker {
     }
 
     /// Whether a job that was open may end so.
-    fn judge_end(&mut self, id: JobId, was: &Row, end: &End, effect: &Effect<'_>, is_lost: bool) -> Result<(), String> {
+    fn verify_end(
+        &mut self,
+        id: JobId,
+        was: &Row,
+        end: &End,
+        effect: &Effect<'_>,
+        is_lost: bool,
+    ) -> Result<(), String> {
         match effect {
             Some((jobs::Command::End { job, worker, attempt, end: reported }, Answer::Done)) if *job == id => {
                 if (was.holder(), was.attempt) != (Some(*worker), *attempt) {
@@ -282,7 +288,7 @@ impl JobsChecker {
                 if !self.started.contains(&(id, *attempt)) {
                     return Err(format!("the program of attempt {attempt} never began"));
                 }
-                if end != reported || end.stdout != says(id, *attempt, *worker).as_bytes() {
+                if end != reported || end.stdout != output_of(id, *attempt, *worker).as_bytes() {
                     return Err("its end is not what its worker told".into());
                 }
                 self.seen.jobs_finished += 1;
@@ -302,12 +308,12 @@ impl JobsChecker {
                 self.seen.jobs_given_up += 1;
                 Ok(())
             }
-            _ => Err("nobody has ended it".into()),
+            _ => Err("no worker has ended it".into()),
         }
     }
 
     /// Whether there is a new job, and may be.
-    fn judge_new(
+    fn verify_new(
         &mut self,
         index: u64,
         tag: Option<Tag>,
@@ -324,12 +330,12 @@ impl JobsChecker {
             }
             return Ok(false);
         };
-        let tag = tag.expect("whatever takes effect has a name");
+        let tag = tag.expect("what takes effect has a tag");
         if let Some(first) = self.by_name.insert(name(&tag), *id) {
             violation!("OneJobPerSubmission", "{tag:?} is job {first} and job {id} at {index}")?;
         }
         let Some(job) = table.job(*id).filter(|_| *id == next) else {
-            return violation!("JobLost", "{tag:?} is told at {index} that it is job {id}; {next} was to come");
+            return violation!("JobLost", "{tag:?} got the answer at {index} that it is job {id}; {next} was to come");
         };
         let now = row(job);
         let is_fresh = match &now.state {
@@ -347,7 +353,7 @@ impl JobsChecker {
     }
 
     /// Only who is here has jobs, and no more than it has slots.
-    fn judge_holders(&self, index: u64) -> CheckResult {
+    fn verify_holders(&self, index: u64) -> CheckResult {
         let mut held: BTreeMap<Identity, u64> = BTreeMap::new();
         for (id, row) in &self.rows {
             let Some(holder) = row.holder() else { continue };

@@ -15,7 +15,6 @@ struct Row {
     until_ms: u64,
 }
 
-/// The model.
 #[derive(Default)]
 pub struct KvModel {
     rows: BTreeMap<Vec<u8>, Row>,

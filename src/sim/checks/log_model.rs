@@ -14,7 +14,6 @@ use std::sync::Arc;
 /// An entry's term and the hash of the log up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id {
-    /// Term of the entry.
     pub term: Term,
     /// Hash of the log up to here.
     pub chain: u64,
@@ -23,7 +22,6 @@ pub struct Id {
 /// The empty log's end.
 pub const ORIGIN: Id = Id { term: Term(0), chain: 0 };
 
-/// A log as a model.
 #[derive(Clone, Debug)]
 pub struct LogModel {
     /// Term and vote.
@@ -39,7 +37,6 @@ pub struct LogModel {
 /// One entry of a job.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// Position.
     pub index: u64,
     /// Term and chain hash.
     pub id: Id,
@@ -50,7 +47,6 @@ pub struct Line {
 /// A `Persist` as the model sees it.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Its number.
     pub seq: u64,
     /// New term and vote.
     pub hard: Option<HardState>,
@@ -99,7 +95,6 @@ impl Default for LogModel {
 }
 
 impl LogModel {
-    /// Last index.
     pub fn last(&self) -> u64 {
         self.base + self.ids.len() as u64
     }
@@ -153,7 +148,7 @@ impl LogModel {
     }
 
     /// Applies a job.
-    pub fn carry_out(&mut self, job: &Job) {
+    pub fn apply_job(&mut self, job: &Job) {
         if let Some(hard) = job.hard {
             self.hard = hard;
         }

@@ -33,7 +33,6 @@ pub struct Record {
     pub is_destroyed: bool,
 }
 
-/// The checker.
 #[derive(Default)]
 pub struct RaftChecker {
     leaders: BTreeMap<Term, Identity>,
@@ -190,7 +189,7 @@ impl RaftChecker {
         let record = self.records.entry(who).or_default();
         while record.pending.front().is_some_and(|job| job.seq <= seq) {
             let job = record.pending.pop_front().expect("there is a front");
-            record.durable.carry_out(&job);
+            record.durable.apply_job(&job);
             if let Some(hard) = job.hard {
                 note_vote(&mut self.votes, who, hard)?;
             }
@@ -215,7 +214,7 @@ impl RaftChecker {
         let persist = Persist { entries: found.entries.clone(), ..Persist::default() };
         let broken = |what| Violation { rule: "NoGhostLog", what: format!("{who:?}: {what}") };
         let job = recovered.job(&persist, |_| None).map_err(broken)?;
-        recovered.carry_out(&job);
+        recovered.apply_job(&job);
 
         // Every state that the disk may be in: what is synced, then each job in turn, in parts.
         let mut stage = record.durable.clone();

@@ -13,7 +13,7 @@ pub fn ids(membership: &Membership) -> Vec<NodeId> {
     membership.voters.keys().copied().collect()
 }
 
-/// Term and vote of one node never go back, nor does a vote change within its term.
+/// Term and vote of one node never go back, and a vote does not change within its term.
 pub fn check_hard(who: Identity, old: &HardState, new: &HardState) -> CheckResult {
     if new.term < old.term {
         return violation!("OneVotePerTerm", "{who:?} goes back from term {} to {}", old.term, new.term);

@@ -98,7 +98,6 @@ fn put(to: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 }
 
 impl Disk {
-    /// An empty disk.
     pub fn new(seed: u64) -> Disk {
         Disk {
             rng: Rng::with_seed(seed),

@@ -106,7 +106,7 @@ impl Network {
         at
     }
 
-    /// Cuts the network into a shape, in place of whatever was cut before.
+    /// Cuts the network into a shape, in place of the previous cuts.
     pub fn shape(&mut self, shape: Shape, rng: &mut Rng) {
         self.whole();
         let mut order: Vec<usize> = (0..self.nodes).collect();

@@ -23,7 +23,7 @@ pub struct NetPlan {
     pub delay_us: (u64, u64),
     /// Part of packets that take up to `spike_us` longer.
     pub spike: f64,
-    /// See `spike`.
+    /// Delay of a spike in microseconds.
     pub spike_us: u64,
     /// Each directed link keeps its order, as TCP does.
     pub is_ordered: bool,
@@ -106,7 +106,7 @@ pub const FAULTS: [(FaultKind, u64); 19] = [
 
 /// How a node stays broken when the faults stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum DiskFailure {
     /// Its process does not run.
     Down,
     /// It neither receives from nor reaches any node.
@@ -128,25 +128,15 @@ pub struct Plan {
     pub spares: usize,
     /// Raft's own choices; see `raft::Config`.
     pub heartbeat_ticks: Ticks,
-    /// As above.
     pub election_timeout_ticks: Ticks,
-    /// As above.
     pub election_timeout_min_ticks: Ticks,
-    /// As above.
     pub election_timeout_max_ticks: Ticks,
-    /// As above.
     pub rank_delay_ticks: Ticks,
-    /// As above.
     pub highest_id_first: bool,
-    /// As above.
     pub preempt: bool,
-    /// As above.
     pub disk_stall_ticks: Ticks,
-    /// As above.
     pub append_bytes_max: usize,
-    /// As above.
     pub inflight_bytes_max: usize,
-    /// As above.
     pub uncommitted_bytes_max: usize,
     /// Bytes of the first log segment.
     pub segment_bytes_min: u64,
@@ -168,7 +158,6 @@ pub struct Plan {
     pub apply_us: u64,
     /// Chance that a step's effects are cut off in the middle by a crash, when crashes are on.
     pub boundary_crash: f64,
-    /// Clients.
     pub clients: usize,
     /// Time between two operations of one client, at most.
     pub think_us: u64,
@@ -182,7 +171,7 @@ pub struct Plan {
     pub origin_writes: u64,
     /// Whether the other nodes learn of a crash (`LinkLost`), as from refused connections.
     pub link_signals: bool,
-    /// Membership: a driver replaces lost identities and brings in newcomers.
+    /// Membership: a driver replaces lost identities and brings in new nodes.
     pub replaces_voters: bool,
     /// The real autopilot decides who votes.
     pub has_autopilot: bool,
@@ -196,14 +185,14 @@ pub struct Plan {
     pub talk: f64,
     /// Chance that a process that died finds an older copy of its disk.
     pub restores: f64,
-    /// Messages of a hostile stranger in an election timeout; 0: there is none.
+    /// Messages of a hostile process in an election timeout; 0: there is none.
     pub hostile: f64,
     /// The cluster has a secret: every honest node proves to every other that it belongs.
     pub has_secret: bool,
     /// Nodes are killed until one is left, and survivors host the voters of the dead, if this seed has that.
     pub takeover: Option<TakeoverPlan>,
     /// How nodes stay broken at the end: the leader, then the others in order. `None`: drawn then.
-    pub broken: Option<Vec<Option<Broken>>>,
+    pub broken: Option<Vec<Option<DiskFailure>>>,
 }
 
 /// What one seed chose for takeovers.
@@ -245,7 +234,6 @@ pub struct JobsPlan {
 }
 
 impl JobsPlan {
-    /// Draws it.
     pub fn draw(rng: &mut Rng, plan: &Plan) -> JobsPlan {
         let election_us = plan.election_timeout_ticks.0 * TICK_US;
         let worker = |rng: &mut Rng| {
@@ -268,7 +256,6 @@ impl JobsPlan {
 }
 
 impl Plan {
-    /// Draws a plan.
     pub fn draw(rng: &mut Rng) -> Plan {
         let voters = [1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5][rng.usize(0..12)];
         let spares = [0, 0, 1, 1, 2][rng.usize(0..5)];
@@ -350,7 +337,6 @@ impl Plan {
         self.faults.iter().any(|(on, _)| *on == kind)
     }
 
-    /// All nodes.
     pub fn nodes(&self) -> usize {
         self.voters + self.spares
     }

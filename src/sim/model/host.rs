@@ -51,7 +51,7 @@ pub struct HostBugs {
     pub worker_keeps_identity: bool,
     /// A worker reports a sandbox that did not start as if the program had ended.
     pub failed_sandbox_is_a_result: bool,
-    /// A worker reports an end once, whatever the result.
+    /// A worker reports an end once, regardless of the result.
     pub ends_are_told_once: bool,
     /// Digests that differ are compared, and nothing follows from it.
     pub mismatches_are_not_reported: bool,
@@ -116,7 +116,6 @@ pub enum Running {
 /// Least value of a wall clock at the start of a run.
 const CLOCK_MS: u64 = 1_000_000_000;
 
-/// A running process.
 pub struct Process {
     /// The real core.
     pub raft: Raft,
@@ -128,7 +127,6 @@ pub struct Process {
     pub applied: u64,
     /// Membership at the applied index.
     pub applied_membership: Arc<Membership>,
-    /// Commit index.
     pub commit: u64,
     /// Entries applied since the last snapshot was begun.
     pub since_snapshot: u64,
@@ -178,7 +176,6 @@ pub struct Host {
     pub process: Option<Process>,
     /// Grows with every start: what was scheduled for an earlier life is void.
     pub life: u64,
-    /// Paused until then.
     pub paused_until: u64,
     /// Length of a tick.
     pub tick_us: u64,
@@ -246,7 +243,6 @@ impl Host {
         }
     }
 
-    /// Its disk.
     pub fn disk(&self) -> MutexGuard<'_, Disk> {
         lock(&self.disk)
     }
@@ -259,7 +255,6 @@ impl Host {
         std::mem::replace(&mut *disk, content)
     }
 
-    /// Opens its store.
     pub fn open(&self, plan: &Plan, bugs: &Bugs) -> Result<(Store, Durable), StoreError> {
         let files = Arc::new(SimFiles::new(self.disk.clone()));
         let dir = PathBuf::from(format!("/data/node-{}", self.identity.id.0));

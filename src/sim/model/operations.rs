@@ -26,25 +26,37 @@ pub enum ClientResult {
     Unknown,
 }
 
-/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
     /// Set a register.
-    Set { key: u8, value: u64 },
+    Set {
+        key: u8,
+        value: u64,
+    },
     /// Set a register if it holds `from` (`None`: nothing).
-    Swap { key: u8, from: Option<u64>, to: u64 },
+    Swap {
+        key: u8,
+        from: Option<u64>,
+        to: u64,
+    },
     /// Increment the counter.
     Count,
     /// Read a register or the counter.
-    Read { key: u8 },
+    Read {
+        key: u8,
+    },
     /// Submit a job.
     Submit,
-    /// Cancel a job.
-    Cancel { job: JobId },
+    Cancel {
+        job: JobId,
+    },
     /// Change the database.
     Sql,
     /// Send a chat message, under a client id.
-    Say { who: u64, id: u64 },
+    Say {
+        who: u64,
+        id: u64,
+    },
     /// Another chat command.
     Chat,
 }
@@ -64,13 +76,11 @@ impl OperationKind {
 /// An operation under way.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// What it is.
     pub operation_kind: OperationKind,
     /// For a write: under which name it takes effect once.
     pub tag: Option<Tag>,
     /// For a write: what goes into the log.
     pub(crate) body: Body,
-    /// When it was called.
     pub call_us: u64,
     /// For a read: the newest index acknowledged to anyone when it was asked.
     pub floor: u64,
@@ -84,10 +94,8 @@ pub struct Operation {
     pub tries: u32,
 }
 
-/// A client.
 #[derive(Clone, Debug, Default)]
 pub struct Client {
-    /// Its number.
     pub id: u64,
     pub(crate) origin: Uuid,
     /// Number of its newest write under this origin.
@@ -120,7 +128,6 @@ impl Client {
     }
 }
 
-/// The client of an attempt.
 pub fn client_of(attempt: u64) -> usize {
     (attempt / BLOCK) as usize
 }

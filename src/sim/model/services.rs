@@ -41,11 +41,9 @@ pub struct Command {
 pub enum Body {
     /// The key-value store: operations of one run.
     Store(Vec<Op>),
-    /// The jobs.
     Jobs(jobs::Command),
     /// The database.
     Sql(sql::Command),
-    /// The chat.
     Chat(chat::Command),
     /// All nodes digest their state.
     Checkpoint,
@@ -126,7 +124,6 @@ pub struct Registers {
 pub struct Applied {
     /// Index of the entry in which it took effect: an earlier one, if this is a copy.
     pub effect_at: Index,
-    /// What it answers.
     pub reply: Reply,
 }
 
@@ -138,7 +135,6 @@ pub fn register(number: u8) -> ByteBuf {
 /// The key of a counter.
 pub const COUNTER: u8 = 100;
 
-/// Sets a register.
 pub fn set(key: u8, value: u64) -> Op {
     swap(key, Condition::Always, value)
 }
@@ -154,7 +150,6 @@ fn swap(key: u8, condition: Condition, value: u64) -> Op {
     Op::Set { key: register(key), value, condition, expiry: Expiry::Never, get: false }
 }
 
-/// Counts one more.
 pub fn count() -> Op {
     Op::IncrBy { key: register(COUNTER), by: 1 }
 }
@@ -197,7 +192,7 @@ pub fn sql_run(rng: &mut fastrand::Rng) -> sql::Command {
         statements.insert(0, sql::Statement::bare(all[0]));
     }
     let (is_transaction, seed) = (rng.bool(), rng.u64(..));
-    sql::Command::Run(sql::Run { statements, is_transaction, kind: sql::Kind::Request, seed })
+    sql::Command::Run(sql::Run { statements, is_transaction, kind: sql::RunKind::Request, seed })
 }
 
 /// The answer of the first operation of a run, from its reply.
@@ -251,7 +246,6 @@ impl Registers {
         self.registry.applied().at_ms
     }
 
-    /// The jobs.
     pub fn jobs(&self) -> &jobs::JobTable {
         self.registry.jobs()
     }
@@ -302,7 +296,7 @@ impl Registers {
 
     /// Starts without a snapshot.
     pub fn settle(&mut self) {
-        self.registry.begin_anew().expect("it is in memory");
+        self.registry.reset_services().expect("it is in memory");
         self.plant();
     }
 
@@ -326,7 +320,6 @@ impl Registers {
         Applied { effect_at, reply }
     }
 
-    /// What a register holds.
     pub fn value(&self, key: u8) -> Option<u64> {
         let run = Batch { watched: Vec::new(), ops: vec![Op::Get(register(key))] };
         let Reply::Ok(reply) = self.registry.query(&Store::encode_command(&run)) else { panic!("a read needs no log") };

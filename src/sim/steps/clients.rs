@@ -169,7 +169,7 @@ impl World {
             return self.propose(node, ask, command);
         }
         let Some(leader) = view.leader else {
-            return self.tell(node, ask, ClientResult::Refused);
+            return self.deliver_result(node, ask, ClientResult::Refused);
         };
         let token = process.token(ask).0;
         let life = self.hosts[node].life;
@@ -192,7 +192,7 @@ impl World {
         let command = Command::decode(&command).expect("hosts forward what they encoded");
         let ask = Ask::Forwarded { node: origin.0, life: origin.1, token: origin.2 };
         if self.hosts[node].leads().is_none() {
-            return self.tell(node, ask, ClientResult::Refused);
+            return self.deliver_result(node, ask, ClientResult::Refused);
         }
         self.propose(node, ask, command)
     }
@@ -202,9 +202,8 @@ impl World {
         self.on_reply(client, attempt, ClientResult::Unknown)
     }
 
-    /// A client has an answer.
     pub fn on_reply(&mut self, client: usize, attempt: u64, result: ClientResult) -> CheckResult {
-        self.note(|_| format!("client {client} is told {result:?} (attempt {})", attempt % BLOCK));
+        self.note(|_| format!("client {client} gets {result:?} (attempt {})", attempt % BLOCK));
         let in_liveness_phase = self.in_liveness_phase;
         let (again, gives_up) = (self.rng.u64(500..20_000), !in_liveness_phase && self.rng.u8(0..6) == 0);
         let think = self.rng.u64(0..=self.plan.think_us);
@@ -238,7 +237,7 @@ impl World {
                 }
             }
             ClientResult::Failed(ref why) => {
-                return violation!("ExactlyOnce", "client {client} waits for {operation:?} and is told: {why}");
+                return violation!("ExactlyOnce", "client {client} waits for {operation:?} and gets: {why}");
             }
             ClientResult::Done(ref reply) => {
                 self.client_checker.on_acknowledged(operation, reply)?;

@@ -41,7 +41,7 @@ impl World {
             if self.hosts[other].process.is_some() && (other == node || self.rng.u8(0..8) > 0) {
                 let now_ms = self.now / 1000;
                 self.hosts[other].departures.on_goodbye(who, now_ms);
-                self.tell_who_leaves(other)?;
+                self.report_departures(other)?;
             }
         }
         if self.hosts[node].leads().is_some()
@@ -67,10 +67,10 @@ impl World {
     /// A node has connected to another again.
     pub fn on_return(&mut self, node: usize, about: usize) -> CheckResult {
         self.hosts[node].departures.on_return(NodeId(about as u64 + 1));
-        self.tell_who_leaves(node)
+        self.report_departures(node)
     }
 
-    fn tell_who_leaves(&mut self, node: usize) -> CheckResult {
+    fn report_departures(&mut self, node: usize) -> CheckResult {
         let leaving = self.hosts[node].departures.leaving(self.now / 1000);
         self.step(node, Input::Leaving(leaving))
     }

@@ -68,11 +68,11 @@ impl World {
             self.raft_checker.on_commit(who, leads.or(led), commit)?;
         }
         self.raft_checker.on_view(who, &view)?;
-        self.carry_out(node, fx)
+        self.execute(node, fx)
     }
 
     /// Carries out a step's effects, in order; the process may die at each boundary.
-    fn carry_out(&mut self, node: usize, fx: Effects) -> CheckResult {
+    fn execute(&mut self, node: usize, fx: Effects) -> CheckResult {
         let is_fatal = !self.in_liveness_phase && self.rng.f64() < self.plan.boundary_crash;
         let mut boundaries = if is_fatal { self.rng.u32(0..3) } else { u32::MAX };
         let life = self.hosts[node].life;
@@ -298,7 +298,7 @@ impl World {
         let later = process.waiting.split_off(&(applied + 1));
         let lost = std::mem::replace(&mut process.waiting, later);
         for (_, ask) in lost.into_values().flatten() {
-            self.tell(node, ask, ClientResult::Unknown)?;
+            self.deliver_result(node, ask, ClientResult::Unknown)?;
         }
         self.serve_reads(node)
     }
@@ -355,10 +355,10 @@ impl World {
                 } else {
                     ClientResult::Refused
                 };
-                self.tell(node, ask, result)?;
+                self.deliver_result(node, ask, result)?;
             }
             if is_checkpoint {
-                self.tell_digest(node)?;
+                self.report_digest(node)?;
             }
         }
         self.keep_time(node);
@@ -387,7 +387,7 @@ impl World {
         }
         let Ask::Read { key, .. } = ask else { return Ok(()) };
         let result = ClientResult::Value { index: process.applied, value: process.service.value(key) };
-        self.tell(node, ask, result)
+        self.deliver_result(node, ask, result)
     }
 
     /// Begins a snapshot of the service if enough has been applied since the last, or if asked to.
@@ -473,13 +473,13 @@ impl World {
                 if matches!(ask, Ask::Driver) {
                     self.note(|_| format!("n{} refuses: {why}", node + 1));
                 }
-                self.tell(node, ask, ClientResult::Refused)
+                self.deliver_result(node, ask, ClientResult::Refused)
             }
         }
     }
 
     /// Gives an answer to the part of the simulation that sent the request.
-    pub fn tell(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
+    pub fn deliver_result(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {
                 if matches!(result, ClientResult::Refused) {
@@ -497,7 +497,7 @@ impl World {
                     self.client_checker.on_refused(attempt)?;
                 }
                 if let Some(about) = about {
-                    self.on_end_told(node, about, matches!(result, ClientResult::Done(_)));
+                    self.on_end_reported(node, about, matches!(result, ClientResult::Done(_)));
                 }
             }
             Ask::Driver | Ask::Join => {}

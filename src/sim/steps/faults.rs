@@ -24,7 +24,6 @@ impl World {
         self.rng.u64(mean / 4..=mean * 7 / 4)
     }
 
-    /// A fault strikes.
     pub fn on_fault(&mut self, at: usize) -> CheckResult {
         if self.in_liveness_phase {
             return Ok(());
@@ -187,7 +186,7 @@ impl World {
         let node = self.rng.usize(0..self.hosts.len());
         let who = self.hosts[node].identity;
         let change = if membership.voters.get(&who.id) == Some(&who.uuid) {
-            if !self.leaves_well_majority(&membership, &Change::Remove(who.id)) {
+            if !self.leaves_healthy_majority(&membership, &Change::Remove(who.id)) {
                 return Ok(());
             }
             if self.rng.bool() { Change::Demote(who.id) } else { Change::Remove(who.id) }
@@ -211,7 +210,7 @@ impl World {
     }
 
     /// Whether sound disks are a majority of the voters after a change.
-    pub fn leaves_well_majority(&self, membership: &Membership, change: &Change) -> bool {
+    pub fn leaves_healthy_majority(&self, membership: &Membership, change: &Change) -> bool {
         let mut after = membership.voters.clone();
         match change {
             Change::Demote(id) | Change::Remove(id) => {
@@ -251,7 +250,7 @@ impl World {
         let view = process.raft.view();
         let now_ms = self.now / 1000;
         match self.hosts[leader].departures.decide(&view, now_ms) {
-            Some(change) if self.leaves_well_majority(&view.membership, &change) => {
+            Some(change) if self.leaves_healthy_majority(&view.membership, &change) => {
                 self.coverage.votes_given_back += 1;
                 return self.change(leader, change);
             }
@@ -263,7 +262,7 @@ impl World {
             match autopilot::decide(&view, &rules) {
                 // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
                 // to.
-                Some(change) if !self.leaves_well_majority(&view.membership, &change) => return Ok(()),
+                Some(change) if !self.leaves_healthy_majority(&view.membership, &change) => return Ok(()),
                 Some(change) => {
                     self.coverage.autopilot += 1;
                     return self.change(leader, change);
@@ -282,13 +281,13 @@ impl World {
         if let Some(lost) = lost {
             return self.change(leader, Change::Remove(lost.id));
         }
-        let newcomer = self
+        let new_node = self
             .hosts
             .iter()
             .map(|host| host.identity)
             .find(|who| !membership.voters.contains_key(&who.id) && !membership.learners.contains_key(&who.id));
-        if let Some(newcomer) = newcomer {
-            return self.change(leader, Change::AddLearner(newcomer));
+        if let Some(new_node) = new_node {
+            return self.change(leader, Change::AddLearner(new_node));
         }
         // A leader cannot know that a learner has just lost its disk; promoting it then can cost the quorum
         // permanently.

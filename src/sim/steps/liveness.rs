@@ -11,7 +11,7 @@
 
 use crate::raft::Raft;
 use crate::sim::environment::disk::CrashKind;
-use crate::sim::environment::plan::{Broken, TICK_US};
+use crate::sim::environment::plan::{DiskFailure, TICK_US};
 use crate::sim::violation::{CheckResult, violation};
 use crate::sim::world::{SimEvent, World};
 use crate::types::{Identity, Term};
@@ -24,7 +24,7 @@ impl World {
         self.liveness.began = self.now;
         self.net.stop_faults();
         self.release_all_hosted();
-        self.note(|_| "calm".into());
+        self.note(|_| "faults stop".into());
         let broken = self.choose_broken();
         for node in 0..self.hosts.len() {
             self.heal(node)?;
@@ -34,17 +34,17 @@ impl World {
             self.hosts[node].is_left_out = true;
             for other in 0..self.hosts.len() {
                 let (hears, speaks) = match how {
-                    Broken::CutOff => (false, false),
-                    Broken::Deaf => (false, true),
-                    Broken::Mute => (true, false),
-                    Broken::Down | Broken::HungDisk => (true, true),
+                    DiskFailure::CutOff => (false, false),
+                    DiskFailure::Deaf => (false, true),
+                    DiskFailure::Mute => (true, false),
+                    DiskFailure::Down | DiskFailure::HungDisk => (true, true),
                 };
                 self.net.set_cut(other, node, !hears && other != node);
                 self.net.set_cut(node, other, !speaks && other != node);
             }
             match how {
-                Broken::Down => self.crash(node, CrashKind::Killed, 0),
-                Broken::HungDisk => self.hosts[node].hung_until = u64::MAX / 2,
+                DiskFailure::Down => self.crash(node, CrashKind::Killed, 0),
+                DiskFailure::HungDisk => self.hosts[node].hung_until = u64::MAX / 2,
                 _ => {}
             }
         }
@@ -62,7 +62,7 @@ impl World {
     }
 
     /// Some nodes that a majority can do without.
-    fn choose_broken(&mut self) -> Vec<(usize, Broken)> {
+    fn choose_broken(&mut self) -> Vec<(usize, DiskFailure)> {
         if let Some(broken) = &self.plan.broken {
             let leader = self.newest_leader();
             let others = (0..self.hosts.len()).filter(|node| Some(*node) != leader);
@@ -80,7 +80,13 @@ impl World {
             let who = self.hosts[node].identity;
             lost.insert(who);
             if self.can_spare(|identity| lost.contains(identity)) && self.rng.u8(0..4) > 0 {
-                let all = [Broken::Down, Broken::CutOff, Broken::Deaf, Broken::Mute, Broken::HungDisk];
+                let all = [
+                    DiskFailure::Down,
+                    DiskFailure::CutOff,
+                    DiskFailure::Deaf,
+                    DiskFailure::Mute,
+                    DiskFailure::HungDisk,
+                ];
                 broken.push((node, *crate::sim::environment::plan::pick(&mut self.rng, &all)));
             } else {
                 lost.remove(&who);
@@ -124,7 +130,7 @@ impl World {
     }
 
     /// Checks whether progress has returned, and for how long.
-    pub fn on_look(&mut self) -> CheckResult {
+    pub fn on_progress_check(&mut self) -> CheckResult {
         let (usual, timeout) = (self.plan.election_us(), self.plan.longest_election_us());
         let since = self.now - self.liveness.began;
         self.after(usual / 4, SimEvent::Look);
@@ -229,7 +235,7 @@ impl World {
             let who = host.identity;
             let is_member = view.membership.voters.get(&who.id) == Some(&who.uuid)
                 || view.membership.learners.get(&who.id) == Some(&who.uuid);
-            if host.is_left_out || !is_member || self.has_nobody_to_ask(node) {
+            if host.is_left_out || !is_member || self.has_no_peer_to_ask(node) {
                 continue;
             }
             let Some(process) = &host.process else { return Some(format!("n{} does not run", node + 1)) };
@@ -255,7 +261,7 @@ impl World {
     /// Whether a node has no reason to accept the leader: the cluster has no secret, and every node that it knows, by
     /// identity or by the address of a number, was replaced or stays broken, as are those that these nodes know in
     /// turn. A user must make it join again.
-    pub fn has_nobody_to_ask(&self, node: usize) -> bool {
+    pub fn has_no_peer_to_ask(&self, node: usize) -> bool {
         let Some(process) = &self.hosts[node].process else { return false };
         let is_new = process.raft.view().membership.members().next().is_none();
         let leader = self.settled_leader().map(|leader| self.hosts[leader].identity);

@@ -79,7 +79,7 @@ impl World {
         });
         self.raft_checker.on_recovery(identity, &durable)?;
         self.coverage.starts += 1;
-        // Recovery has read every byte that matters: whatever was flipped did no harm.
+        // Recovery has read every byte that matters: the flipped bit did no harm.
         self.hosts[node].is_damaged = false;
         let rng = self.rng.fork();
         let host = &mut self.hosts[node];
@@ -131,7 +131,7 @@ impl World {
             return Ok(());
         }
         if !self.hosts[node].is_damaged {
-            return violation!("CorruptionNotTorn", "n{} refuses a disk that nobody damaged: {error}", node + 1);
+            return violation!("CorruptionNotTorn", "n{} refuses an undamaged disk: {error}", node + 1);
         }
         // What a user does then: `phalanx node --rejoin`.
         self.coverage.refused_damage += 1;
@@ -219,7 +219,7 @@ impl World {
     }
 
     /// Every membership that may still be in force somewhere: the newest committed one and all after it.
-    pub fn memberships_in_play(&self) -> Vec<Arc<Membership>> {
+    pub fn possible_memberships(&self) -> Vec<Arc<Membership>> {
         let mut all: Vec<Arc<Membership>> = Vec::new();
         let committed = self.raft_checker.committed_len();
         all.extend(self.raft_checker.committed_membership(committed).cloned());
@@ -238,7 +238,7 @@ impl World {
     pub fn can_spare(&self, lost: impl Fn(&Identity) -> bool) -> bool {
         let mut destroyed = self.destroyed();
         destroyed.extend(self.hosts.iter().filter(|host| host.is_damaged).map(|host| host.identity));
-        self.memberships_in_play().iter().all(|membership| {
+        self.possible_memberships().iter().all(|membership| {
             let well = membership
                 .voters
                 .iter()

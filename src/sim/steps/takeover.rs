@@ -91,7 +91,7 @@ impl World {
         let me = self.hosts[node].identity;
         let Some(process) = &self.hosts[node].process else { return Ok(()) };
         let view = process.raft.view();
-        let situation = rule::Situation {
+        let situation = rule::TakeoverSituation {
             me,
             view: &view,
             leader_age: process.leader_seen.map(|at| Duration::from_micros(self.now - at)),
@@ -267,7 +267,7 @@ impl World {
         let me = self.hosts[host].identity;
         for node in self.hosted_by(host) {
             let Some(hosting) = self.hosted.get_mut(&(host, node)) else { continue };
-            let inputs = std::iter::once(Input::Tick).chain(hosting.voter.hand_over(me.id)).collect();
+            let inputs = std::iter::once(Input::Tick).chain(hosting.voter.transfer_to(me.id)).collect();
             self.run_hosted(host, node, inputs)?;
             if !self.is_alive(host, life) {
                 return Ok(());
@@ -300,7 +300,7 @@ impl World {
         let hosted = hosted.iter().map(|node| NodeId(*node as u64 + 1)).collect();
         let rules = autopilot::Rules { hosted, ..rules };
         match autopilot::decide(&view, &rules) {
-            Some(change @ Change::Demote(_)) if self.leaves_well_majority(&view.membership, &change) => {
+            Some(change @ Change::Demote(_)) if self.leaves_healthy_majority(&view.membership, &change) => {
                 let Some(process) = self.hosts[host].process.as_mut() else { return Ok(()) };
                 let token = process.token(Ask::Driver);
                 self.step(host, Input::Change { token, change })

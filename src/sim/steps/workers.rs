@@ -15,7 +15,7 @@ use crate::cluster::worker_liveness::{Patience, WorkerLiveness};
 use crate::raft::Input;
 use crate::services::jobs::{self, End, JobId, JobOutcome, State};
 use crate::services::sessions::Tag;
-use crate::sim::checks::jobs_checker::says;
+use crate::sim::checks::jobs_checker::output_of;
 use crate::sim::environment::plan::TICK_US;
 use crate::sim::model::host::Ask;
 use crate::sim::model::services::{Body, Command};
@@ -113,7 +113,7 @@ impl World {
             let delay = self.rng.u64(least_us..=most_us);
             self.after(delay, SimEvent::Ended { node, life, job, attempt });
         }
-        self.tell_ends(node)?;
+        self.report_ends(node)?;
         if self.is_alive(node, life) && !am_here {
             self.maybe_join(node)?;
         }
@@ -130,7 +130,7 @@ impl World {
         let Some(is_cancelled) = worker.running.remove(&key) else { return Ok(()) };
         let ((job, attempt), worker_id) = (key, worker.who);
         let has_started = !is_sandbox_broken(job, attempt, worker_id);
-        let stdout = says(job, attempt, worker_id).into_bytes().into();
+        let stdout = output_of(job, attempt, worker_id).into_bytes().into();
         let command = match (has_started, is_cancelled) {
             (true, false) => {
                 let end = End { exit_code: Some(0), stdout, ..End::bare(JobOutcome::Finished) };
@@ -160,7 +160,7 @@ impl World {
 
     /// The result of a reported end: the log has it, or may not have it. In both cases the worker remembers it until
     /// its job table shows the end: otherwise the attempt would be started again.
-    pub fn on_end_told(&mut self, node: usize, key: Key, is_taken: bool) {
+    pub fn on_end_reported(&mut self, node: usize, key: Key, is_taken: bool) {
         let Some(plan) = &self.plan.jobs else { return };
         let is_settled = is_taken || self.bugs.host.ends_are_told_once;
         let at = if is_settled { NEVER } else { self.now + plan.again_us };
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    fn tell_ends(&mut self, node: usize) -> CheckResult {
+    fn report_ends(&mut self, node: usize) -> CheckResult {
         let (now, life) = (self.now, self.hosts[node].life);
         let patience = if self.bugs.host.ends_are_told_once { NEVER } else { self.plan.deadline_us * 2 };
         let Some(worker) = self.worker(node) else { return Ok(()) };
@@ -192,7 +192,7 @@ impl World {
             let tag = if is_renamed { fresh } else { tag };
             unreported.tag = Some(tag);
             let command = unreported.command.clone();
-            self.say(node, tag, command, Some(key))?;
+            self.submit(node, tag, command, Some(key))?;
             if !self.is_alive(node, life) {
                 return Ok(());
             }
@@ -229,7 +229,7 @@ impl World {
         let (slots, runtimes) = (worker.slots, worker.runtimes.clone());
         let command = jobs::Command::Join { worker: worker.who, slots, runtimes, trouble: None };
         let tag = worker.tag();
-        self.say(node, tag, command, None)
+        self.submit(node, tag, command, None)
     }
 
     /// Schedules the next check for when something is to be tried again.
@@ -243,7 +243,7 @@ impl World {
     }
 
     /// A node's own command, about an end or not.
-    fn say(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> CheckResult {
+    fn submit(&mut self, node: usize, tag: Tag, command: jobs::Command, about: Option<Key>) -> CheckResult {
         self.words += 1;
         let attempt = FIRST_WORD + self.words;
         self.note(|_| format!("n{} says {command:?}", node + 1));
@@ -293,7 +293,7 @@ impl World {
             let Some(worker) = self.worker(node) else { return Ok(()) };
             let tag = worker.tag();
             self.coverage.workers_gone += 1;
-            self.say(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
+            self.submit(node, tag, jobs::Command::Leave { worker: who, is_lost: true }, None)?;
             if !self.is_alive(node, life) {
                 return Ok(());
             }
@@ -318,7 +318,7 @@ impl World {
         for (node, host) in self.hosts.iter().enumerate().filter(|(_, host)| !host.is_left_out) {
             let is_member = membership.uuid_of(host.identity.id) == Some(host.identity.uuid);
             let Some(worker) = host.process.as_ref().and_then(|process| process.worker.as_ref()) else { continue };
-            if is_member && !is_here(table, worker.who) && !self.has_nobody_to_ask(node) {
+            if is_member && !is_here(table, worker.who) && !self.has_no_peer_to_ask(node) {
                 return Some(format!("n{} is a member and does not work", node + 1));
             }
         }

@@ -60,7 +60,7 @@ fn a_retried_sync_is_found() {
 }
 
 #[test]
-fn a_full_disk_is_said_so_and_nothing_synced_is_lost() {
+fn a_full_disk_is_reported_and_nothing_synced_is_lost() {
     let mut said = 0;
     for room in (0..6000).step_by(37) {
         let disk = FaultFiles::default();
@@ -123,7 +123,7 @@ fn a_full_disk_is_asked_once_in_each_segment() {
 }
 
 #[test]
-fn a_snapshot_that_somebody_reads_stays_whole_when_it_is_removed() {
+fn a_snapshot_being_read_stays_whole_when_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = Store::open(Arc::new(RealFiles), dir.path(), Options::default()).unwrap();
     store.write(&entries(1..=9, 1)).unwrap();

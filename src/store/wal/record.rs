@@ -18,7 +18,6 @@ use std::sync::Arc;
 /// Length of the frame header before the payload, in bytes.
 pub const FRAME_BYTES: usize = 20;
 
-/// Content of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// First record of each segment: the state after all older segments, so that these can be removed once a snapshot
@@ -71,7 +70,6 @@ fn as_bytes<S: Serializer>(bytes: &&[u8], to: S) -> Result<S::Ok, S::Error> {
 /// Position of a record in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Number of its segment.
     pub segment: u64,
     /// Its number since the log was created.
     pub sequence: u64,

@@ -10,7 +10,7 @@
 use super::record::{Position, Record};
 use super::replay::Replay;
 use super::segment::{self, Scan, Source};
-use super::writer::{self, End, Wal};
+use super::writer::{self, LogEnd, Wal};
 use crate::planted_bugs::is_planted;
 use crate::store::error::StoreError;
 use crate::store::{Files, Options};
@@ -37,7 +37,6 @@ pub struct RecoveredLog {
 pub struct Torn {
     /// The last segment.
     pub file: PathBuf,
-    /// Offset of the tail.
     pub offset: u64,
     /// Length of the tail in bytes.
     pub bytes: u64,
@@ -134,7 +133,7 @@ pub fn repair(
         written.map_err(|e| StoreError::io("write to", &path, e))?;
     }
     file.sync_data().map_err(|e| StoreError::io("sync", &path, e))?;
-    let end = End {
+    let end = LogEnd {
         file,
         segments,
         room: bytes.len() as u64,

@@ -14,7 +14,6 @@ use crate::types::{Index, Term};
 /// The state after the records so far.
 #[derive(Clone, Debug)]
 pub struct Replay {
-    /// Newest term and vote.
     pub hard_state: HardState,
     /// Index and term before the first of `entries`; the term is `None` if that entry was never read.
     pub base: (Index, Option<Term>),

@@ -38,11 +38,9 @@ pub fn preamble(number: u64) -> [u8; PREAMBLE_BYTES] {
 /// The bytes of one segment, with path and number.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
-    /// Path, for errors.
     pub path: &'a Path,
     /// Number, from its file name.
     pub number: u64,
-    /// The whole content.
     pub bytes: &'a [u8],
     /// Node that owns the data, for error messages.
     pub node: Option<NodeId>,
@@ -64,7 +62,6 @@ pub struct Scan {
     pub first_sequence: u64,
     /// Sequence that the next record would have.
     pub next_sequence: u64,
-    /// Offset after the header.
     pub header_end: usize,
     /// Offset after the last record.
     pub end: usize,

@@ -340,7 +340,7 @@ pub fn create(files: Arc<dyn Files>, dir: &Path, options: &Options) -> Result<Wa
 }
 
 /// Opens the log at the end that recovery found: everything before `position` is on disk, everything after it is zero.
-pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) -> Result<Wal, StoreError> {
+pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: LogEnd) -> Result<Wal, StoreError> {
     let mut wal = Wal {
         files,
         dir: dir.to_path_buf(),
@@ -366,7 +366,7 @@ pub fn resume(files: Arc<dyn Files>, dir: &Path, options: &Options, end: End) ->
 }
 
 /// Where a recovered log ends.
-pub struct End {
+pub struct LogEnd {
     /// The last segment.
     pub file: Box<dyn File>,
     /// All segments, oldest first, each with the log's last index at its start.
@@ -381,6 +381,5 @@ pub struct End {
     pub sequence: u64,
     /// Term and vote.
     pub hard_state: HardState,
-    /// Last index and its term.
     pub last: (Index, Term),
 }

@@ -8,7 +8,7 @@ use crate::lab::poll::wait_until;
 use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::work::namespace::Namespace;
 use crate::work::process_tree;
-use crate::work::sandbox::Bounds;
+use crate::work::sandbox::SandboxLimits;
 use crate::work::scratch::Scratch;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ fn programs_give_way_to_their_watcher() {
 fn the_processes_of_a_sandbox_are_counted_in_one_look() {
     let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 13);
     let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
-    let bounds = Bounds { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes: 64 };
+    let bounds = SandboxLimits { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["sh", "-c", "for i in 1 2 3 4 5; do sleep 60 & done; : > ready; wait"].map(String::from);
     let mut command = sandbox.command(&words, scratch.path(), &[], slot, &bounds);
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();

@@ -5,8 +5,8 @@ use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, 
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
-use crate::work::run::Stream;
-use crate::work::sandbox::{Bounds, Sandbox};
+use crate::work::monitor::OutputStream;
+use crate::work::sandbox::{Sandbox, SandboxLimits};
 use crate::work::scratch::{self, Scratch};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ fn run_as(language: &str, limits: Limits, source: &str, hear: &mut dyn FnMut(&st
     let mark = mark();
     let request = Request { limits, args: vec![mark.clone()], ..request(language, source) };
     let begun = Instant::now();
-    let end = attempt(&sandbox(), &request, &mut |_: Stream, _| hear(&mark))?;
+    let end = attempt(&sandbox(), &request, &mut |_: OutputStream, _| hear(&mark))?;
     let most = Duration::from_millis(limits.wall_ms) + Duration::from_secs(8);
     assert!(begun.elapsed() < most, "{:?}", begun.elapsed());
     nothing_is_left(&mark);
@@ -123,7 +123,7 @@ fn a_start_ends_detached_children_of_a_killed_process() {
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     let (mark, other) = (mark(), mark());
-    let bounds = Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
+    let bounds = SandboxLimits { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
     let words = ["sh", "-c", DETACHED, "sh", &mark].map(String::from);
     let mut child = sandbox().command(&words, &path, &[], 0, &bounds).spawn().unwrap();
     assert!(child.wait().unwrap().success());

@@ -10,7 +10,7 @@ fn run(language: &str, source: &str, limits: Limits) -> Option<End> {
 }
 
 #[test]
-fn what_was_printed_before_the_time_limit_is_kept() {
+fn output_before_the_time_limit_is_kept() {
     let programs = [
         ("shell", "echo x; while :; do :; done"),
         ("python", "print('x')\nwhile True: pass"),

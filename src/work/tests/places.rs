@@ -4,7 +4,7 @@
 //! These tests run three times: as root, as an unprivileged user, and as root without the capability to mount, as in
 //! most containers.
 
-use super::{LIMITS, again, found, request, text};
+use super::{LIMITS, found, request, run_tests_as, text};
 use crate::node::spawn;
 use crate::services::jobs::{End, JobOutcome};
 use crate::settings::SandboxKind;
@@ -184,20 +184,20 @@ fn a_folder_stays_while_other_nodes_remove_abandoned_ones() {
 /// used.
 #[test]
 fn root_who_may_not_mount_has_plain_folders() {
-    const AGAIN: [&str; 4] = [
+    const TESTS: [&str; 4] = [
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",
-        "too_many_files_are_told",
+        "too_many_files_are_reported",
         "a_start_clears_what_a_killed_process_left",
     ];
-    again(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &AGAIN);
+    run_tests_as(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &TESTS);
 }
 
 /// Root of a user namespace that has no other ids, as in a container that an ordinary user runs without a line in
 /// `/etc/subuid`.
 #[test]
-fn root_without_users_for_jobs_is_told_what_is_missing() {
-    const NAME: &str = "work::tests::places::root_without_users_for_jobs_is_told_what_is_missing";
+fn root_without_users_for_jobs_gets_advice() {
+    const NAME: &str = "work::tests::places::root_without_users_for_jobs_gets_advice";
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
     if map.split_whitespace().last() != Some("1") {
         let mut command = Command::new("unshare");

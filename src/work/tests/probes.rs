@@ -28,7 +28,7 @@ fn languages(runtimes: &[Runtime], seconds: u64, at_most: Duration) -> Vec<Strin
 }
 
 #[test]
-fn who_hangs_is_missing_and_holds_nobody_up() {
+fn a_hanging_runtime_counts_as_missing_and_delays_no_other() {
     let home = |script: &str| ["sh", "-c", script].map(String::from).to_vec();
     let all = [
         runtime("hangs", "echo 1; sleep 60"),
@@ -44,7 +44,7 @@ fn who_hangs_is_missing_and_holds_nobody_up() {
 }
 
 #[test]
-fn one_who_leaves_a_process_behind_is_not_waited_for() {
+fn a_process_left_behind_is_not_waited_for() {
     // Build tools often start a daemon, which keeps the inherited output pipe open.
     let all = [runtime("daemon", "setsid sleep 20 & echo 3.0"), runtime("wordy", "seq 100000")];
     assert_eq!(languages(&all, 5, Duration::from_secs(4)), ["daemon 3.0", "wordy 1"]);

@@ -1,12 +1,12 @@
 //! Starting a sandbox: other processes of the same user are not counted against a job, and a command that never began
 //! has no result, but the reason why it did not start.
 
-use super::{BOMB, Bounds, LIMITS, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
+use super::{BOMB, LIMITS, SandboxLimits, Scratch, attempt, finished, found, passable, request, sandbox, shell, text};
 use crate::node::spawn;
 use crate::services::jobs::{JobOutcome, Limits, Request};
 use crate::types::ProcessLimit;
 use crate::work::WorkError;
-use crate::work::run::{Attempt, start_patiently};
+use crate::work::run::{Attempt, start_with_retries};
 use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::how_it_ended;
 use crate::work::{process_tree, scratch};
@@ -59,7 +59,7 @@ fn the_kernel_bounds_the_processes_of_a_job_alone() {
     let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 11);
     let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
     let said_by = |processes: u64, forks: u64| {
-        let bounds = Bounds { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes };
+        let bounds = SandboxLimits { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes };
         let script = format!("for i in $(seq {forks}); do sleep 30 >/dev/null 2>&1 & done; echo all");
         let output = sandbox.command(&["sh".into(), "-c".into(), script], scratch.path(), &[], slot, &bounds).output();
         output.map(|output| (text(&output.stdout), text(&output.stderr))).unwrap()
@@ -122,7 +122,7 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     let is_cancelled = AtomicBool::new(false);
     let not_started = || WorkError::NotStarted { why: "it took more than 10 s".into() };
     let mut tries = 0;
-    let ended: Result<(), WorkError> = start_patiently(&is_cancelled, || {
+    let ended: Result<(), WorkError> = start_with_retries(&is_cancelled, || {
         tries += 1;
         // Longer than [`START_TRIES_FOR`]: no retry begins after that.
         assert!(Command::new("sleep").arg("1.6").status().unwrap().success());
@@ -132,7 +132,7 @@ fn a_sandbox_that_hangs_is_not_tried_again() {
     assert_eq!(tries, 1);
     // Tries that fail at once are repeated for that long, and the last one may succeed.
     let (mut tries, begun) = (0, Instant::now());
-    let ended = start_patiently(&is_cancelled, || {
+    let ended = start_with_retries(&is_cancelled, || {
         tries += 1;
         if tries == 6 { Ok(begun.elapsed()) } else { Err(not_started()) }
     });
@@ -176,7 +176,7 @@ fn a_start_of_the_node_ends_sandboxes_that_are_being_set_up() {
     for round in 0..15 {
         scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
         let scratch = Scratch::make(&jobs.join("1-1"), sandbox.user(slot), 1).unwrap();
-        let bounds = Bounds { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
+        let bounds = SandboxLimits { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
         let mut command = sandbox.command(&["sleep", "60"].map(String::from), scratch.path(), &[], slot, &bounds);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // `timeout`, or the outer or the inner process of bubblewrap has begun.

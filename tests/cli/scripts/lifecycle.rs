@@ -80,7 +80,7 @@ fn background_processes_start_stop_and_start_again() {
 }
 
 #[test]
-fn fresh_starts_with_empty_data_and_start_goes_on_with_the_old() {
+fn fresh_starts_with_empty_data_and_start_keeps_the_old() {
     let runner = ScriptRunner::new();
     let id = |runner: &ScriptRunner| {
         let at = format!("127.0.0.1:{}", runner.block.http_base() + 1);
@@ -251,17 +251,17 @@ fn clean_removes_all_that_was_made_and_no_other_file() {
 }
 
 #[test]
-fn stop_spares_a_stranger_with_the_same_pid() {
+fn stop_spares_another_process_with_the_same_pid() {
     let runner = ScriptRunner::new();
-    let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
     let run = runner.dir.path().join("data/run");
     std::fs::create_dir_all(&run).unwrap();
     // As if node 1 had died long ago and its pid been given to somebody else since.
-    std::fs::write(run.join("node-1.pid"), format!("{} 12345\n", stranger.id())).unwrap();
+    std::fs::write(run.join("node-1.pid"), format!("{} 12345\n", other.id())).unwrap();
     let output = runner.run(&["stop"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     poll::pause(Duration::from_millis(100));
-    assert!(stranger.try_wait().unwrap().is_none(), "a stranger was ended: {}", said(&output));
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
+    assert!(other.try_wait().unwrap().is_none(), "another process was ended: {}", said(&output));
+    other.kill().unwrap();
+    other.wait().unwrap();
 }

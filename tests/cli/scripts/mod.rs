@@ -1,4 +1,4 @@
-//! `./run.sh` as a newcomer uses it, with every kind of terminal, and everything that may be in its way.
+//! `./run.sh` as a new node uses it, with every kind of terminal, and everything that may be in its way.
 //!
 //! [`lifecycle`]: start, stop, `fresh` and `clean`; [`terminals`]: where nodes get a window or a pane; [`build`]: what
 //! is built and installed; [`permissions`]: who may read what is written; [`refusals`]: what is in the way is named.
@@ -114,7 +114,7 @@ impl ScriptRunner {
         (1..=9).filter_map(|id| self.pid(id)).filter(|pid| is_alive(*pid)).collect()
     }
 
-    /// The summary names everything that a newcomer needs, and the addresses in it answer.
+    /// The summary names everything that a new node needs, and the addresses in it answer.
     fn assert_up(&self, output: &Output, nodes: u64) {
         assert_eq!(output.status.code(), Some(0), "{}", said(output));
         let text = String::from_utf8_lossy(&output.stdout);

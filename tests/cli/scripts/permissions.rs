@@ -115,7 +115,7 @@ fn a_umask_of_777_leaves_the_owner_its_files() {
 }
 
 #[test]
-fn what_run_sh_and_nodes_write_is_for_nobody_else() {
+fn files_of_run_sh_and_nodes_are_private() {
     let mut runner = ScriptRunner::new();
     runner.set("PHALANX_CLUSTER_SECRET", "nobody but nodes shall read it");
     let data = runner.dir.path().join("data");

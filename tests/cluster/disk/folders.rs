@@ -98,7 +98,7 @@ fn a_log_whose_identity_is_lost_is_neither_removed_nor_founded_over() -> Result<
         is_refused(&mut cluster, id)?;
     }
     assert!(logs(&cluster) == before, "a log has changed");
-    // Nor does a newcomer found beside them.
+    // A new node does not bootstrap beside them either.
     cluster.spawn(4, &[])?;
     cluster.wait_until("the new node says why it creates no cluster", Duration::from_secs(10), || {
         cluster.log(4).contains("no new cluster is created while").then_some(())

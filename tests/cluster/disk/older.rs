@@ -102,7 +102,7 @@ fn a_majority_put_back_to_older_folders_waits_and_says_why() -> Result<()> {
 /// A number that was given to another folder, or to nobody, while its node was stopped: the former folder says so when it is
 /// started.
 #[test]
-fn a_folder_whose_number_is_not_its_own_any_more_says_so() -> Result<()> {
+fn a_folder_whose_number_was_given_to_another_reports_it() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;
     let leader = cluster.settle()?;
     let victim = leader % 3 + 1;

@@ -1,4 +1,4 @@
-//! The datagram port of real nodes: a firewall that drops all datagrams, and strangers that send some.
+//! The datagram port of real nodes: a firewall that drops all datagrams, and unknown senders.
 
 use super::is_apart;
 use crate::EXE;
@@ -52,25 +52,25 @@ fn a_firewall_that_drops_datagrams_leaves_the_connections() -> Result<()> {
 }
 
 #[test]
-fn what_strangers_send_is_counted_and_never_answered() -> Result<()> {
-    if !is_apart("hosts::datagrams::what_strangers_send_is_counted_and_never_answered") {
+fn datagrams_of_unknown_senders_are_counted_and_never_answered() -> Result<()> {
+    if !is_apart("hosts::datagrams::datagrams_of_unknown_senders_are_counted_and_never_answered") {
         return Ok(());
     }
     let hosts = Hosts::ready(EXE, 3, &json!({"jobs_enabled": false}))?;
-    let stranger = UdpSocket::bind("10.77.0.254:0").unwrap();
-    stranger.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let unknown = UdpSocket::bind("10.77.0.254:0").unwrap();
+    unknown.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let before = metric(&hosts, 1, "phalanx_datagrams_refused_total{why=\"unknown\"}")?;
     let mut rng = fastrand::Rng::with_seed(3);
     for len in (0..1400).step_by(14) {
         let bytes: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
-        stranger.send_to(&bytes, hosts.cluster.peer(1)).unwrap();
+        unknown.send_to(&bytes, hosts.cluster.peer(1)).unwrap();
     }
     hosts.cluster.wait_explained("strange datagrams are counted", Duration::from_secs(10), || {
         let counted =
             metric(&hosts, 1, "phalanx_datagrams_refused_total{why=\"unknown\"}").map_err(|e| e.to_string())?;
         if counted >= before + 100 { Ok(()) } else { Err(format!("{counted} of {before} + 100")) }
     })?;
-    assert!(stranger.recv(&mut [0; 2000]).is_err(), "a datagram came back");
+    assert!(unknown.recv(&mut [0; 2000]).is_err(), "a datagram came back");
     hosts.cluster.put("after", "x")?;
     assert_eq!(hosts.cluster.settle()?, hosts.cluster.wait_leader()?);
     Ok(())

@@ -16,8 +16,8 @@ const ECHO: &str = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK
                     while True: s.sendto(*s.recvfrom(2000))";
 
 #[test]
-fn links_are_cut_delayed_and_lossy_as_told() -> Result<()> {
-    if !is_apart("hosts::links::links_are_cut_delayed_and_lossy_as_told") {
+fn links_are_cut_delayed_and_lossy_as_configured() -> Result<()> {
+    if !is_apart("hosts::links::links_are_cut_delayed_and_lossy_as_configured") {
         return Ok(());
     }
     let mut hosts = Hosts::prepare(EXE, 2, &json!({}))?;

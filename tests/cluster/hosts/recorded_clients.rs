@@ -3,7 +3,7 @@
 //! Keys change every few seconds, so that each has a history which can be searched. At the end each key is read once
 //! more: a lost write is a history that nothing explains. Not here: what is broken meanwhile (`random_faults.rs`).
 
-use phalanx::check::{Action, Operation, Verdict, judge};
+use phalanx::check::{Action, Operation, Verdict, check_history};
 use phalanx::lab::hosts::CLIENT_PASSWORD;
 use phalanx::lab::web::{Connection, KeyClient};
 use phalanx::lab::{Result, poll};
@@ -59,7 +59,7 @@ impl Records {
         for operation in &self.operations {
             by_key.entry(&operation.key).or_default().push(operation.clone());
         }
-        let judged = by_key.values().map(|operations| judge(operations, STEPS_MAX));
+        let judged = by_key.values().map(|operations| check_history(operations, STEPS_MAX));
         judged.filter(|it| it.verdict != Verdict::Ok).map(|it| format!("{:?}: {:?}", it.verdict, it.why)).collect()
     }
 

@@ -176,7 +176,7 @@ fn a_node_that_stops_gives_its_jobs_away_at_once() {
 }
 
 #[test]
-fn what_a_killed_process_had_goes_on_although_its_node_is_back_at_once() {
+fn jobs_of_a_killed_worker_continue_even_if_it_returns_at_once() {
     let mut cluster = cluster(1, &shell_only());
     let mut jobs = jobs_of(&cluster, 1);
     let job = jobs.submit(&shell("echo begun; sleep 2; echo done"), soon()).unwrap();

@@ -182,7 +182,7 @@ fn output_is_live_on_every_node_and_whole_in_the_end() {
 }
 
 #[test]
-fn what_a_cancelled_attempt_had_printed_is_kept() {
+fn output_of_a_cancelled_attempt_is_kept() {
     let cluster = cluster(3, &shell_only());
     let mut jobs = jobs_of(&cluster, 3);
     let job = jobs.submit(&shell("echo begun; echo trouble >&2; sleep 60"), soon()).unwrap();

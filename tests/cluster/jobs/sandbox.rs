@@ -18,7 +18,7 @@ const BOMB: &str = include_str!("fork_bomb.sh");
 const OTHER_THREADS: usize = 400;
 
 #[test]
-fn where_programs_cannot_be_sandboxed_jobs_are_refused_with_the_cure() {
+fn jobs_are_refused_with_advice_without_a_sandbox() {
     // A place of its own where bubblewrap cannot be started.
     let folder = tempfile::tempdir().unwrap();
     let exe = folder.path().join("phalanx");

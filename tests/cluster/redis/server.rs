@@ -1,4 +1,4 @@
-//! What strangers, broken clients and slow ones may do to the Redis door: each is told, bounded and forgotten.
+//! What hostile, broken and slow clients may do at the Redis port: each gets an error, is limited and leaves nothing behind.
 
 use crate::EXE;
 use crate::redis::{Peer, Reply, encoded};
@@ -42,7 +42,7 @@ fn resident_mib(pid: u32) -> u64 {
 }
 
 #[test]
-fn what_is_no_request_is_answered_in_redis_words_and_closed() -> Result<()> {
+fn invalid_requests_get_the_errors_of_redis_and_are_closed() -> Result<()> {
     let cluster = one(&json!({}))?;
     let mut witness = Peer::tcp(&cluster.kv(1));
     for (bad, why) in [
@@ -99,7 +99,7 @@ fn requests_may_come_in_any_pieces() -> Result<()> {
 }
 
 #[test]
-fn a_stranger_must_name_the_password_and_sends_little_before() -> Result<()> {
+fn a_client_without_the_password_is_refused_and_sends_little() -> Result<()> {
     let cluster = one(&json!({"client_password": "open sesame"}))?;
     let mut peer = Peer::tcp(&cluster.kv(1));
     let no_auth = Reply::Error("NOAUTH Authentication required.".into());
@@ -192,7 +192,7 @@ fn deaf_client(cluster: &Cluster) -> TcpStream {
 /// A client that does not read costs the node no more than a bounded buffer, and nobody else any time. One that reads
 /// slowly gets everything, in order.
 #[test]
-fn slow_readers_are_bounded_and_hold_nobody_up() -> Result<()> {
+fn slow_readers_are_bounded_and_delay_no_other() -> Result<()> {
     let mut cluster = one(&json!({}))?;
     let pid = cluster.process(1)?.pid();
     let mut witness = Peer::tcp(&cluster.kv(1));
@@ -341,7 +341,7 @@ fn all_clients_together_have_one_memory_budget() -> Result<()> {
 }
 
 #[test]
-fn strangers_are_let_go_whatever_they_say() -> Result<()> {
+fn clients_of_other_protocols_are_disconnected() -> Result<()> {
     let cluster = one(&json!({"client_password": "open sesame"}))?;
     let silent = connect(&cluster);
     let mut chatty = connect(&cluster);

@@ -12,8 +12,8 @@ async function main () {
   const results = await data.query('SELECT 7 AS seven')
   assert.ifError(results.getFirstError())
   assert.strictEqual(results.get(0).get('seven'), 7)
-  const stranger = new DataApiClient(hosts)
-  await assert.rejects(stranger.query('SELECT 7 AS seven'), /401|Unauthorized/)
+  const anonymous = new DataApiClient(hosts)
+  await assert.rejects(anonymous.query('SELECT 7 AS seven'), /401|Unauthorized/)
   console.log('done')
 }
 

@@ -231,8 +231,8 @@ fn cluster_and_pages(judge: &mut Judge) {
     judge.get(200, "/v1/members");
     judge.get(200, "/v1/members/1");
     judge.get(404, "/v1/members/77");
-    let newcomer = json!({"id": 8, "uuid": "0b0d7d8a-9c4e-4f5e-8f5b-0f6f7a1b2c3d"});
-    judge.post(200, "/v1/members", &newcomer);
+    let new_node = json!({"id": 8, "uuid": "0b0d7d8a-9c4e-4f5e-8f5b-0f6f7a1b2c3d"});
+    judge.post(200, "/v1/members", &new_node);
     judge.post(409, "/v1/members/8", &json!({"membership": "voter"}));
     judge.post(400, "/v1/members/8", &json!({"action": "crown"}));
     judge.delete(200, "/v1/members/8");

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::lab::poll;
-use crate::wire::Difference;
+use crate::wire::Mismatch;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -78,7 +78,7 @@ impl Hosts {
     /// The present process of a host looks for its cluster until it is stopped.
     fn search(&self, id: u64, until: Instant) -> Decision {
         let (process, settings, me) = (self.process(id), self.settings(id), who(id));
-        let seeker = Seeker { bugs: self.bugs, ..newcomer(me, &settings) };
+        let seeker = Seeker { bugs: self.bugs, ..new_seeker(me, &settings) };
         // One that is killed while it bootstraps.
         discover(&seeker, &Host { hosts: self, id, process, until }).unwrap_or(Decision::Stopping)
     }
@@ -115,7 +115,7 @@ impl Host<'_> {
         }
         let cluster = *there.cluster.lock().unwrap();
         if there.kind != self.process.kind {
-            return Err(AskError::Differs { what: Difference::Secret, cluster });
+            return Err(AskError::Differs { what: Mismatch::Secret, cluster });
         }
         if let (Some(claim), None) = (claim, cluster) {
             there.claims.grant(Grant { to: NodeId(self.id), address: super::address(self.id), claim });

@@ -100,7 +100,7 @@ fn the_present_way_is_kept_and_a_pause_of_this_node_breaks_nothing() {
 
 /// A new leader has sent nothing to a node that it had nothing to say to before.
 #[test]
-fn silence_before_a_node_led_says_nothing() {
+fn silence_before_a_node_led_does_not_count() {
     let reports = heard(&[(2, &[]), (3, &[])]);
     let mut paths = Paths::new(NodeId(1), GOSSIP_MS, 2000);
     for now_ms in (0..10_000).step_by(200) {

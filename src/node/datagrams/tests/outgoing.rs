@@ -146,7 +146,7 @@ fn every_frame_arrives_once_in_order_and_soon() {
 }
 
 #[test]
-fn where_datagrams_are_blocked_all_goes_over_the_connection_and_few_are_sent() {
+fn blocked_datagrams_fall_back_to_the_connection() {
     let begun = Instant::now();
     let mut link = Link::new(1, 1.0, 5);
     let (mut queued, mut refused, mut arrived) = (0_u64, 0_u64, Vec::new());

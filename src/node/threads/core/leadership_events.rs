@@ -65,7 +65,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             let failover = shared.failovers.found(shared.me.id, *term, shared.now_ms());
             let waited_ms = failover.as_ref().map_or(0, |f| f.leaderless_ms);
             info!("became leader term={term} waited_ms={waited_ms}");
-            shared.recovery.heard(shared.view().raft.last_index, shared.applied(), Some(Duration::ZERO));
+            shared.recovery.on_commit(shared.view().raft.last_index, shared.applied(), Some(Duration::ZERO));
             failover.iter().for_each(|change| shared.for_history.push_change(change.clone()));
             led(shared, shared.me.id, *term, failover);
         }
@@ -84,7 +84,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             );
         }
         Event::SteppedDown { term, cause } => {
-            let why = step_down_in_words(*cause);
+            let why = step_down_cause_text(*cause);
             // Until now this node was the leader.
             shared.set_leader_heard();
             // A leader that stepped down because of a newer term handed over or was deposed.
@@ -145,7 +145,7 @@ fn led(shared: &Shared, leader: NodeId, term: Term, failover: Option<Failover>) 
     }
 }
 
-fn step_down_in_words(cause: StepDownCause) -> &'static str {
+fn step_down_cause_text(cause: StepDownCause) -> &'static str {
     match cause {
         StepDownCause::NewerTerm => "newer term",
         StepDownCause::NoQuorum => "no quorum answered",

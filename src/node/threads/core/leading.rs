@@ -36,7 +36,7 @@ impl Core {
         unfit.extend(self.links.values().filter(|link| !link.is_up()).map(|link| link.who.id));
         let hosted = self.shared.hosted.all().iter().map(|who| who.id).collect();
         let rules = autopilot::Rules { unfit, hosted, ..autopilot::Rules::from(&self.shared.settings) };
-        let overdue = || self.shared.overdue_newcomer(&view).map(Change::Remove);
+        let overdue = || self.shared.overdue_silent_learner(&view).map(Change::Remove);
         let departed = self.departures.decide(&view, now_ms);
         let decision = departed.or_else(|| autopilot::decide(&view, &rules)).or_else(overdue);
         if decision.is_none() {
@@ -48,7 +48,7 @@ impl Core {
             self.autopilot_token = Some(token);
             // The promotion of a learner that is not up to date is proposed again and again, and logged once.
             if self.autopilot_logged.as_ref() != Some(&change) {
-                info!("autopilot {}", in_words(&change));
+                info!("autopilot {}", describe_change(&change));
                 self.autopilot_logged = Some(change.clone());
             }
             self.step(Input::Change { token, change });
@@ -118,7 +118,7 @@ impl Core {
 }
 
 /// A change as the predicate of a log line about the autopilot.
-fn in_words(change: &Change) -> String {
+fn describe_change(change: &Change) -> String {
     match change {
         Change::AddLearner(who) => format!("adds node {} as a learner", who.id.0),
         Change::Promote(id) => format!("promotes node {}", id.0),

@@ -8,7 +8,7 @@ use super::state::Core;
 use crate::raft::Role;
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// Time between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// An answer that takes so much longer than two of the shortest, or a leader that is silent for so much longer than two
 /// heartbeats, is late. Less than what a lost packet costs, more than what a busy machine usually does.

@@ -8,13 +8,16 @@
 //! Invariants: C1 `disk` sends a step's promises after it has synced the step's writes: both are in the same job.
 //! C2 `apply` receives every index once, in order, with the requests that wait for it.
 //!
-//! `state.rs` is what the thread owns; `turns.rs` handles the inputs of a turn, `effects.rs` executes the effects of a step, `peers.rs` keeps identities and addresses of the
-//! peers, `leading.rs` is what only a leader does. `pending_requests.rs` keeps the requests that are not answered yet,
-//! `leadership_events.rs` logs raft's events, `round_trips.rs` measures how fast peers answer, `link_loss.rs` concludes
-//! which links lose packets.
+//! `state.rs` is what the thread owns; `turns.rs` handles the inputs of a turn, `effects.rs` executes the effects of a
+//! step, `peers.rs` keeps identities and addresses of the peers, `leading.rs` is what only a leader does.
+//! `pending_requests.rs` keeps the requests that are not answered yet, `batches.rs` makes entries of them, and
+//! `forwarding.rs` exchanges them with other nodes. `leadership_events.rs` logs raft's events, `round_trips.rs` measures
+//! how fast peers answer, `link_loss.rs` concludes which links lose packets.
 //! Not here: the links' threads (`node/peer/dialer.rs`).
 
+mod batches;
 mod effects;
+mod forwarding;
 mod leadership_events;
 mod leading;
 mod link_loss;

@@ -17,7 +17,7 @@ impl Core {
     /// A node of this cluster, named by a trusted source.
     pub(super) fn on_vouched(&mut self, who: Identity) {
         self.introduce(who);
-        if let Some(addresses) = self.strangers.remove(&who) {
+        if let Some(addresses) = self.unknown_peers.remove(&who) {
             self.learn_address(who, addresses, false);
         }
     }
@@ -31,7 +31,7 @@ impl Core {
         }
     }
 
-    /// A node has connected. The address of a stranger is ignored if its number is in use: it could divert messages
+    /// A node has connected. The address of an unknown node is ignored if its number is in use: it could divert messages
     /// from a member. Under a free number it gets a link, over which it receives gossip only: so a node that was
     /// removed while it was away learns that it is no longer a member.
     ///
@@ -54,7 +54,7 @@ impl Core {
             self.update_links();
         } else {
             // Bounded by the connections that there may be at once.
-            self.strangers.insert(who, addresses);
+            self.unknown_peers.insert(who, addresses);
         }
     }
 
@@ -73,7 +73,7 @@ impl Core {
             return true;
         }
         self.is_outdated = true;
-        let text = renew::in_words(self.shared.me.id, by.id, &kept, promise);
+        let text = renew::describe_outdated(self.shared.me.id, by.id, &kept, promise);
         error!("{text}");
         self.shared.event("disk", Some(self.shared.me.id), text);
         self.shared.stopper.stop(renew::OUTDATED);

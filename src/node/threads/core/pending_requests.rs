@@ -8,22 +8,19 @@
 //! `asked`, `waiting`, `forwarded` and `transfers`, and is answered once. R2 a request that waits at an index is
 //! answered by the entry of the same term, or is sent again. R3 commands keep the order in which they came, also those
 //! that are sent again: the second write of a client that does not wait for answers must not overtake the first. While
-//! large commands wait, small ones of other clients may be taken first (`overtaking`).
-//! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
+//! large commands wait, small ones of other clients may be taken first (`batches.rs`).
+//! Not here: which commands make an entry (`batches.rs`), what goes to and from other nodes (`forwarding.rs`), replies of
+//! applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
-use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
-use crate::node::quota::{Added, Admission, Check, Unapplied};
+use crate::limits::BATCHES_IN_FLIGHT;
+use crate::node::quota::{Added, Unapplied};
 use crate::node::shared::Shared;
-use crate::node::shared::link::Link;
 use crate::node::shared::request::{Ack, Answered, Operation, Question, ReplyTo, Request, transferred};
 use crate::outcome::{NoLeader, Outcome, Reason, UnknownReason};
 use crate::raft::{self, Answer, Input, Refusal, RefusalCause, Token};
 use crate::services::Reply;
-use crate::services::chat::TokenHash;
-use crate::services::registry::encode_batch;
 use crate::services::sessions::Tag;
 use crate::types::{Index, NodeId, Term};
-use crate::wire::{Ask, Forwarded, Frame};
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -33,36 +30,29 @@ use uuid::Uuid;
 /// Time between two checks for requests whose deadline has passed.
 const EXPIRE_EVERY: Duration = Duration::from_millis(20);
 
-/// An empty batch for the same expiry is proposed again after so long: the first may have been lost with a leader.
-const CLOCK_AGAIN: Duration = Duration::from_millis(500);
-
 /// For so long an election may be under way, and what is known about other nodes may be old.
 const ELECTION_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes that a tag adds to a command at most, in an entry and in a frame.
-const TAG_BYTES: usize = 48;
-
-/// A command of at most so many bytes may be taken before a larger one of another client, which may take a second to
-/// write.
-const SMALL_COMMAND_BYTES: usize = 64 << 10;
+pub(super) const TAG_BYTES: usize = 48;
 
 /// A request with what this node knows of it.
 #[derive(Debug)]
-struct PendingRequest {
+pub(super) struct PendingRequest {
     /// Grows with each request that this node takes in.
-    number: u64,
-    request: Request,
+    pub(super) number: u64,
+    pub(super) request: Request,
     /// Whether the present attempt was sent to a log: from then on a request without an answer is `Unknown`.
-    was_sent: bool,
+    pub(super) was_sent: bool,
     /// Whether an earlier attempt was sent to a log that may still contain it: from then on a refusal does not mean
     /// that it is not applied.
-    may_be_logged: bool,
+    pub(super) may_be_logged: bool,
     /// Why the leader, this node, has not done it yet.
-    delayed_by: Option<Refusal>,
+    pub(super) delayed_by: Option<Refusal>,
 }
 
 /// The requests of one entry that is in the log.
-struct Appended {
+pub(super) struct Appended {
     term: Term,
     at: Instant,
     requests: Vec<PendingRequest>,
@@ -70,38 +60,38 @@ struct Appended {
 
 /// All requests of a node that are not answered yet.
 pub struct PendingRequests {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Drawn by each process at its start, because its numbers begin again.
     origin: Uuid,
     newest: u64,
     /// Numbers of this node's own commands that may still be sent (again).
     open: BTreeSet<u64>,
-    commands: VecDeque<PendingRequest>,
+    pub(super) commands: VecDeque<PendingRequest>,
     /// The last batch did not contain the oldest command, so the next one begins with it.
-    has_overtaken: bool,
-    queries: Vec<PendingRequest>,
+    pub(super) has_overtaken: bool,
+    pub(super) queries: Vec<PendingRequest>,
     /// Membership changes and leadership transfers: one at a time.
-    others: VecDeque<PendingRequest>,
+    pub(super) others: VecDeque<PendingRequest>,
     /// Refused for now, or sent without an answer: tried again in the next turn.
-    later: Vec<PendingRequest>,
+    pub(super) later: Vec<PendingRequest>,
     /// Refused, although an earlier attempt may be in the leader's log: tried again after [`EXPIRE_EVERY`].
     postponed: Vec<PendingRequest>,
     /// Given to raft, not answered yet.
-    asked: BTreeMap<Token, Vec<PendingRequest>>,
+    pub(super) asked: BTreeMap<Token, Vec<PendingRequest>>,
     /// In the log, not applied yet.
-    waiting: BTreeMap<Index, Appended>,
+    pub(super) waiting: BTreeMap<Index, Appended>,
     /// What the leader's log may add to the use of quotas, and the newest batch while raft has not answered.
-    unapplied: Unapplied,
-    proposed: Option<(Token, Added)>,
+    pub(super) unapplied: Unapplied,
+    pub(super) proposed: Option<(Token, Added)>,
     /// The last batch did not contain commands that wait until more is applied.
-    has_postponed: bool,
+    pub(super) has_postponed: bool,
     /// At the leader, by number.
-    forwarded: BTreeMap<u64, (NodeId, PendingRequest)>,
+    pub(super) forwarded: BTreeMap<u64, (NodeId, PendingRequest)>,
     /// Leadership transfers in progress.
     transfers: Vec<(NodeId, PendingRequest)>,
     last_expire: Instant,
     /// The newest empty batch: for which expiry it was proposed, when, and `Shared::left_at` at that time.
-    clocked: Option<(u64, Instant, Option<Index>)>,
+    pub(super) clocked: Option<(u64, Instant, Option<Index>)>,
     leaderless_since: Option<Instant>,
 }
 
@@ -175,32 +165,10 @@ impl PendingRequests {
     pub fn hold_own(&mut self, command: Vec<u8>) {
         let operation = Operation::Command { tag: None, command, ack: Ack::Applied };
         let deadline = self.shared.request_deadline();
-        self.hold(Request { operation, deadline, reply: ReplyTo::Nobody });
+        self.hold(Request { operation, deadline, reply: ReplyTo::Discard });
     }
 
-    /// Takes in requests that other nodes have forwarded.
-    pub fn hold_forwarded(&mut self, link: &Link, asks: Vec<(u64, Ask)>) {
-        let deadline = self.shared.request_deadline();
-        for (number, ask) in asks {
-            let operation = match ask {
-                // Its entry would be larger than any frame.
-                Ask::Command { command, .. } if command.len() > COMMAND_BYTES_MAX => {
-                    let why = Reason::TooLarge { bytes: command.len() as u64 };
-                    ReplyTo::Peer(link.clone(), number).answer(Outcome::Refused(why));
-                    continue;
-                }
-                Ask::Command { tag, command, is_accepted_enough } => {
-                    let ack = if is_accepted_enough { Ack::Accepted } else { Ack::Applied };
-                    Operation::Command { tag: Some(tag), command, ack }
-                }
-                Ask::Change(change) => Operation::Change(change),
-                Ask::Transfer(to) => Operation::Transfer(to),
-            };
-            self.hold(Request { operation, deadline, reply: ReplyTo::Peer(link.clone(), number) });
-        }
-    }
-
-    fn put(&mut self, held: PendingRequest) {
+    pub(super) fn put(&mut self, held: PendingRequest) {
         match &held.request.operation {
             Operation::Command { .. } => self.commands.push_back(held),
             Operation::Query { .. } => self.queries.push(held),
@@ -209,13 +177,13 @@ impl PendingRequests {
     }
 
     /// Answers a request, which is then no longer sent.
-    fn finish(&mut self, mut held: PendingRequest, answered: Answered) {
+    pub(super) fn finish(&mut self, mut held: PendingRequest, answered: Answered) {
         self.open.remove(&held.number);
         held.request.reply.answer(answered);
     }
 
     /// The present attempt is refused. The request is refused only if no earlier attempt was sent.
-    fn refuse(&mut self, mut held: PendingRequest, why: Reason) {
+    pub(super) fn refuse(&mut self, mut held: PendingRequest, why: Reason) {
         if held.may_be_logged {
             held.was_sent = false;
             self.postponed.push(held);
@@ -256,180 +224,6 @@ impl PendingRequests {
         };
         self.asked.insert(token, vec![held]);
         Some(input)
-    }
-
-    /// Commands for one entry, encoded once, straight from where they are held; those beyond a quota are refused.
-    fn next_batch(&mut self, token: Token) -> Option<Arc<[u8]>> {
-        let (mut count, mut bytes) = (0, 0);
-        for held in &self.commands {
-            bytes += command_of(held).1.len() + TAG_BYTES;
-            if count > 0 && bytes > APPEND_BYTES_MAX {
-                break;
-            }
-            count += 1;
-        }
-        if count == 0 {
-            self.has_postponed = false;
-            return None;
-        }
-        let small = self.overtaking();
-        self.has_overtaken = !small.is_empty();
-        let next: Vec<PendingRequest> = if small.is_empty() {
-            self.commands.drain(..count).collect()
-        } else {
-            let (mut next, mut rest) = (Vec::with_capacity(small.len()), VecDeque::new());
-            for (at, held) in std::mem::take(&mut self.commands).into_iter().enumerate() {
-                if small.contains(&at) { next.push(held) } else { rest.push_back(held) }
-            }
-            self.commands = rest;
-            next
-        };
-        let (taken, added) = self.within_quotas(next);
-        if taken.is_empty() {
-            return None;
-        }
-        let batch = encode_batch(self.shared.stamp_ms(), taken.iter().map(command_of)).into();
-        self.asked.insert(token, taken);
-        self.proposed = Some((token, added));
-        Some(batch)
-    }
-
-    /// The commands that quotas admit to the next entry, and what they may add. Of the others, some are refused, some
-    /// wait at the front of the queue.
-    fn within_quotas(&mut self, next: Vec<PendingRequest>) -> (Vec<PendingRequest>, Added) {
-        let shared = Arc::clone(&self.shared);
-        let written_by = |token: &TokenHash| shared.chat.newest().bytes_of(token) as u64;
-        // The index first: the sizes include what is applied up to it.
-        let unapplied = self.unapplied.after(shared.applied());
-        let sizes = shared.sizes();
-        let mut check = Check::new(&shared.settings, &sizes, unapplied);
-        let (mut taken, mut postponed, mut left_behind) = (Vec::with_capacity(next.len()), Vec::new(), BTreeSet::new());
-        for held in next {
-            let source = self.source_of(&held);
-            if source.is_some_and(|source| left_behind.contains(&source)) {
-                postponed.push(held);
-                continue;
-            }
-            match check.admit(command_of(&held).1, written_by) {
-                Admission::Admitted => taken.push(held),
-                Admission::Refused(why) => self.refuse(held, why),
-                Admission::Postponed => {
-                    left_behind.extend(source);
-                    postponed.push(held);
-                }
-            }
-        }
-        self.has_postponed = !postponed.is_empty();
-        for held in postponed.into_iter().rev() {
-            self.commands.push_front(held);
-        }
-        (taken, check.added())
-    }
-
-    /// The client whose commands keep their order: this node's pipelined connections, or another node. `None`: a thread
-    /// that waits for an answer.
-    fn source_of(&self, held: &PendingRequest) -> Option<NodeId> {
-        match &held.request.reply {
-            ReplyTo::Local(_) => None,
-            ReplyTo::Peer(link, _) => Some(link.who.id),
-            ReplyTo::Callback(_) | ReplyTo::Nobody => Some(self.shared.me.id),
-        }
-    }
-
-    /// Positions of the small commands that are taken first, every other time when a large one is the oldest: so a
-    /// small one waits for two large entries at most, and a large one for one small entry; never while commands wait
-    /// because of a quota, which might wait forever then. A thread that waits for an
-    /// answer has no other command here, so its command may overtake any other. Commands of this node's pipelined
-    /// connections, and those that one other node has forwarded, keep their order: it is not known which of them belong
-    /// to one client.
-    fn overtaking(&self) -> BTreeSet<usize> {
-        let size = |held: &PendingRequest| command_of(held).1.len() + TAG_BYTES;
-        let (mut taken, mut bytes, mut left_behind) = (BTreeSet::new(), 0, BTreeSet::new());
-        if self.has_overtaken
-            || self.has_postponed
-            || self.commands.front().is_none_or(|oldest| size(oldest) <= SMALL_COMMAND_BYTES)
-        {
-            return taken;
-        }
-        for (at, held) in self.commands.iter().enumerate() {
-            let (source, size) = (self.source_of(held), size(held));
-            let is_behind = source.is_some_and(|source| left_behind.contains(&source));
-            if is_behind || size > SMALL_COMMAND_BYTES || bytes + size > APPEND_BYTES_MAX {
-                left_behind.extend(source);
-            } else {
-                bytes += size;
-                taken.insert(at);
-            }
-        }
-        taken
-    }
-
-    /// Something is due to expire, and log time advances only with the log: proposes an empty batch.
-    fn maybe_move_clock(&mut self, token: Token) -> Option<Input> {
-        let due_ms = self.shared.next_expiry_ms().filter(|at_ms| *at_ms <= self.shared.log_now_ms())?;
-        // An entry removes a part of what has expired; the next one follows when it is applied.
-        let left_at = self.shared.left_at();
-        let is_new = self.clocked.is_none_or(|(for_ms, at, for_left)| {
-            for_ms != due_ms || (left_at.is_some() && left_at != for_left) || at.elapsed() > CLOCK_AGAIN
-        });
-        if !is_new || !self.waiting.is_empty() {
-            return None;
-        }
-        self.clocked = Some((due_ms, Instant::now(), left_at));
-        self.asked.insert(token, Vec::new());
-        Some(Input::Propose { token, command: encode_batch(self.shared.stamp_ms(), []).into() })
-    }
-
-    /// One read for all linearizable queries that wait, on the leader and on a follower.
-    pub fn next_read(&mut self, token: Token) -> Option<Input> {
-        if self.queries.is_empty() {
-            return None;
-        }
-        self.asked.insert(token, std::mem::take(&mut self.queries));
-        Some(Input::Read { token })
-    }
-
-    /// Forwards the requests that wait to the leader, as far as the link accepts them.
-    pub fn forward_all(&mut self, link: &Link) {
-        loop {
-            let (mut asks, mut taken, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while bytes < APPEND_BYTES_MAX
-                && let Some(held) = self.commands.pop_front().or_else(|| self.others.pop_front())
-            {
-                let (ask, size) = ask_of(&held.request.operation);
-                bytes += size;
-                asks.push((held.number, ask));
-                taken.push(held);
-            }
-            if asks.is_empty() {
-                return;
-            }
-            if !link.try_forward(asks) {
-                return self.later.extend(taken);
-            }
-            for mut held in taken {
-                held.was_sent = true;
-                self.forwarded.insert(held.number, (link.who.id, held));
-            }
-        }
-    }
-
-    /// Answers other nodes that took this one for the leader. It may have led meanwhile, and logged an earlier attempt.
-    pub fn bounce_forwarded(&mut self) {
-        let commands = std::mem::take(&mut self.commands);
-        let others = std::mem::take(&mut self.others);
-        for held in commands.into_iter().chain(others) {
-            match &held.request.reply {
-                ReplyTo::Peer(link, number) => {
-                    let answer = match held.may_be_logged {
-                        true => Forwarded::Unknown { why: UnknownReason::LeaderLost },
-                        false => Forwarded::NotLeader,
-                    };
-                    link.queue(&Frame::Forwarded(vec![(*number, answer)]));
-                }
-                _ => self.put(held),
-            }
-        }
     }
 
     /// Raft's answer; returns the queries that may be served once an index is applied.
@@ -515,22 +309,6 @@ impl PendingRequests {
         }
     }
 
-    /// The leader's answers to what was forwarded.
-    pub fn on_forwarded(&mut self, answers: Vec<(u64, Forwarded)>) {
-        for (number, outcome) in answers {
-            let Some((_, held)) = self.forwarded.remove(&number) else { continue };
-            match outcome {
-                Forwarded::Done { index, reply } => self.finish(held, Outcome::Done((index, reply))),
-                Forwarded::Refused { why } => self.refuse(held, why),
-                Forwarded::NotLeader => {
-                    // This attempt is certainly in no log.
-                    self.later.push(PendingRequest { was_sent: false, ..held });
-                }
-                Forwarded::Unknown { why } => self.send_again_or_give_up([held], why),
-            }
-        }
-    }
-
     /// There is a new leader, or the leader is known again: requests that were sent to an earlier one are sent again.
     pub fn on_leader(&mut self, leader: NodeId) {
         for (to, held) in std::mem::take(&mut self.transfers) {
@@ -569,7 +347,7 @@ impl PendingRequests {
         }
     }
 
-    /// This node no longer leads, for want of a quorum or a disk: nobody takes over at its request.
+    /// This node no longer leads, because it lacks a quorum or a working disk: no node takes over at its request.
     pub fn on_stepped_down(&mut self) {
         for (to, held) in std::mem::take(&mut self.transfers) {
             self.finish(held, Outcome::Refused(Reason::NotTakenOver(to)));
@@ -591,7 +369,6 @@ impl PendingRequests {
         }
     }
 
-    /// There is a leader.
     pub fn on_some_leader(&mut self) {
         self.leaderless_since = None;
     }
@@ -649,12 +426,6 @@ impl PendingRequests {
         }
     }
 
-    fn take_back_forwarded(&mut self, is_recalled: impl Fn(NodeId) -> bool) {
-        let recalled: Vec<_> = self.forwarded.extract_if(.., |_, (to, _)| is_recalled(*to)).collect();
-        let recalled = recalled.into_iter().map(|(_, (_, held))| held);
-        self.send_again_or_give_up(recalled, UnknownReason::LeaderLost);
-    }
-
     fn retry_reads(&mut self) {
         let is_read = |taken: &Vec<PendingRequest>| {
             taken.iter().all(|held| matches!(held.request.operation, Operation::Query { .. }))
@@ -665,7 +436,7 @@ impl PendingRequests {
 
     /// The present attempts may be in a log that this node no longer hears of. A command or query may be sent twice; the
     /// result of a membership change or leadership transfer is reported as unknown.
-    fn send_again_or_give_up(&mut self, all: impl IntoIterator<Item = PendingRequest>, why: UnknownReason) {
+    pub(super) fn send_again_or_give_up(&mut self, all: impl IntoIterator<Item = PendingRequest>, why: UnknownReason) {
         for mut held in all {
             match held.request.operation {
                 Operation::Change(_) | Operation::Transfer(_) => self.finish(held, Outcome::Unknown(why)),
@@ -680,23 +451,10 @@ impl PendingRequests {
 }
 
 /// A command that is held, with its tag.
-fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
+pub(super) fn command_of(held: &PendingRequest) -> (Tag, &[u8]) {
     match &held.request.operation {
         Operation::Command { tag: Some(tag), command, .. } => (*tag, command),
         other => unreachable!("{other:?} among the commands, or one without a tag"),
-    }
-}
-
-/// A request as it is forwarded, and about how many bytes that takes.
-fn ask_of(operation: &Operation) -> (Ask, usize) {
-    match operation {
-        Operation::Command { tag: Some(tag), command, ack } => (
-            Ask::Command { tag: *tag, command: command.clone(), is_accepted_enough: *ack == Ack::Accepted },
-            command.len() + TAG_BYTES,
-        ),
-        Operation::Change(change) => (Ask::Change(change.clone()), 64),
-        Operation::Transfer(to) => (Ask::Transfer(*to), 64),
-        other => unreachable!("{other:?} is not the leader's to answer, or has no tag"),
     }
 }
 

@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The thread's state.
 pub struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) raft: Raft,
@@ -32,8 +31,8 @@ pub struct Core {
     pub(super) met: BTreeMap<NodeId, Identity>,
     /// Who answered last under a number where another was expected.
     pub(super) answering: BTreeMap<NodeId, Identity>,
-    /// The same of strangers, and where they say they are: it counts when they are vouched for.
-    pub(super) strangers: BTreeMap<Identity, Addresses>,
+    /// The same of unknown nodes, and where they say they are: it counts when they are vouched for.
+    pub(super) unknown_peers: BTreeMap<Identity, Addresses>,
     /// Addresses that members with a link have stated, if they differ: used when the link is lost.
     pub(super) claimed: BTreeMap<NodeId, Addresses>,
     pub(super) requests: PendingRequests,
@@ -83,7 +82,7 @@ impl Core {
             peer_addresses,
             met: BTreeMap::new(),
             answering: BTreeMap::new(),
-            strangers: BTreeMap::new(),
+            unknown_peers: BTreeMap::new(),
             claimed: BTreeMap::new(),
             sent_to_apply: applied,
             is_notified: false,

@@ -82,7 +82,7 @@ impl Core {
     }
 
     /// Lets threads that are about to send a request do so first, so that the next batch, or round of reads, includes
-    /// it: each costs three nodes a dozen wake-ups, whatever its size. On an idle machine no other thread is ready and
+    /// it: each costs three nodes a dozen wake-ups, regardless of its size. On an idle machine no other thread is ready and
     /// no time is lost.
     pub(super) fn gather(&mut self, inbox: &Receiver<CoreInput>) -> ControlFlow<()> {
         for _ in 0..GATHER_YIELDS {
@@ -121,7 +121,7 @@ impl Core {
                 }
                 self.step(Input::Message(message));
                 if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
-                    self.shared.recovery.heard(committed, self.shared.applied(), silence);
+                    self.shared.recovery.on_commit(committed, self.shared.applied(), silence);
                 }
             }
             CoreInput::LinkUp { peer: id, round_trip } => {
@@ -156,11 +156,11 @@ impl Core {
                 self.declare_lost_workers();
             }
             CoreInput::PeerClosed(who) => {
-                self.strangers.remove(&who);
+                self.unknown_peers.remove(&who);
                 if self.met.get(&who.id) == Some(&who) {
                     self.met.remove(&who.id);
                 }
-                // A stranger that used the number says nothing about the node whose number it is.
+                // An unknown node that used the number says nothing about the node whose number it is.
                 if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
                     link.check();
                 }
@@ -264,7 +264,7 @@ impl Core {
                 }
             }
             (_, Some(leader)) => {
-                self.requests.bounce_forwarded();
+                self.requests.return_forwarded();
                 if let Some(link) = self.links.get(&leader) {
                     self.requests.forward_all(link);
                 }
@@ -274,7 +274,7 @@ impl Core {
                 }
             }
             (_, None) => {
-                self.requests.bounce_forwarded();
+                self.requests.return_forwarded();
                 self.requests.on_no_leader(now);
             }
         }

@@ -8,23 +8,21 @@ use super::scripts;
 use crate::node::scan_cursors::Position;
 use crate::resp::protocol::parse::{Request, integer};
 use crate::resp::protocol::reply;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{Bytes, Op, OpError};
 
 /// The input of a translation beyond the request.
 pub struct Context<'a> {
     /// The key after which a SCAN with this cursor continues.
     pub position: &'a dyn Fn(u64) -> Position,
-    /// Scripts that were loaded.
     pub scripts: &'a scripts::Loaded,
     /// This node's clock, in milliseconds since 1970.
     pub now_ms: u64,
-    /// Draws a random number.
     pub draw: fn() -> u64,
 }
 
 /// An operation and the form of its reply, or an error text.
-pub type Translated = Result<(Op, Shape), String>;
+pub type Translated = Result<(Op, ReplyShape), String>;
 
 pub(crate) const SYNTAX: &str = "ERR syntax error";
 
@@ -45,7 +43,7 @@ pub(crate) fn invalid_expire(command: &str) -> String {
 }
 
 pub(crate) fn plain(op: Op) -> Translated {
-    Ok((op, Shape::Plain))
+    Ok((op, ReplyShape::Plain))
 }
 
 /// An error as it is sent.

@@ -3,8 +3,8 @@
 //! Not here: when a key expires (`services/kv/`).
 
 use super::context::{Context, Translated, bytes, invalid_expire, number, plain};
-use crate::resp::protocol::parse::{Request, is};
-use crate::resp::reply_plan::Shape;
+use crate::resp::protocol::parse::{Request, is_word};
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{ExpireIf, Expiry, Op};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl TimeUnit {
     pub(crate) fn of(word: &[u8]) -> Option<TimeUnit> {
         [("ex", Self::EX), ("px", Self::PX), ("exat", Self::EXAT), ("pxat", Self::PXAT)]
             .into_iter()
-            .find_map(|(name, unit)| is(word, name).then_some(unit))
+            .find_map(|(name, unit)| is_word(word, name).then_some(unit))
     }
 
     /// The expiry of a write, which must be greater than 0.
@@ -49,7 +49,7 @@ impl TimeUnit {
 }
 
 pub(crate) fn ttl(request: &Request, _: &Context) -> Translated {
-    Ok((Op::Ttl(bytes(request.word(1))), Shape::Seconds))
+    Ok((Op::Ttl(bytes(request.word(1))), ReplyShape::Seconds))
 }
 
 pub(crate) fn pttl(request: &Request, _: &Context) -> Translated {
@@ -89,10 +89,10 @@ fn expire_condition(request: &Request) -> Result<ExpireIf, String> {
     let (mut nx, mut xx, mut gt, mut lt) = (false, false, false, false);
     for word in request.words().skip(3) {
         match word {
-            _ if is(word, "nx") => nx = true,
-            _ if is(word, "xx") => xx = true,
-            _ if is(word, "gt") => gt = true,
-            _ if is(word, "lt") => lt = true,
+            _ if is_word(word, "nx") => nx = true,
+            _ if is_word(word, "xx") => xx = true,
+            _ if is_word(word, "gt") => gt = true,
+            _ if is_word(word, "lt") => lt = true,
             _ => return Err(format!("ERR Unsupported option {}", String::from_utf8_lossy(word))),
         }
     }
@@ -116,7 +116,7 @@ pub(crate) fn persist(request: &Request, _: &Context) -> Translated {
 }
 
 pub(crate) fn expiretime(request: &Request, _: &Context) -> Translated {
-    Ok((Op::ExpireTime(bytes(request.word(1))), Shape::Seconds))
+    Ok((Op::ExpireTime(bytes(request.word(1))), ReplyShape::Seconds))
 }
 
 pub(crate) fn pexpiretime(request: &Request, _: &Context) -> Translated {

@@ -6,9 +6,9 @@
 
 use super::context::{Context, SYNTAX, Translated, bytes, error_reply, number, plain, rest};
 use crate::resp::commands::connection::database;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::{Bytes, Op};
 
 /// Maximum number of keys that one page of a SCAN examines.
@@ -44,21 +44,21 @@ pub(crate) fn scan(request: &Request, context: &Context) -> Translated {
             return Err(SYNTAX.to_string());
         };
         match request.word(at) {
-            word if is(word, "count") => {
+            word if is_word(word, "count") => {
                 count = number(value)?;
                 if count < 1 {
                     return Err(SYNTAX.to_string());
                 }
             }
-            word if is(word, "match") => glob = Some(bytes(value)),
-            word if is(word, "type") => is_hidden = !is(value, "string"),
+            word if is_word(word, "match") => glob = Some(bytes(value)),
+            word if is_word(word, "type") => is_hidden = !is_word(value, "string"),
             _ => return Err(SYNTAX.to_string()),
         }
         at += 2;
     }
     let after = (context.position)(cursor).map(Bytes::from);
     let count = (count as u64).min(SCAN_COUNT_MAX);
-    Ok((Op::Scan { after, glob, count }, Shape::Page { is_hidden }))
+    Ok((Op::Scan { after, glob, count }, ReplyShape::Page { is_hidden }))
 }
 
 pub(crate) fn del(request: &Request, _: &Context) -> Translated {
@@ -67,7 +67,7 @@ pub(crate) fn del(request: &Request, _: &Context) -> Translated {
 
 pub(crate) fn flush(request: &Request, _: &Context) -> Translated {
     // In Redis these choose when memory is freed; here they have no effect.
-    let is_fine = |word: &[u8]| is(word, "async") || is(word, "sync");
+    let is_fine = |word: &[u8]| is_word(word, "async") || is_word(word, "sync");
     match request.len() {
         1 => plain(Op::FlushAll),
         2 if is_fine(request.word(1)) => plain(Op::FlushAll),
@@ -92,8 +92,8 @@ pub(crate) fn copy(request: &Request, _: &Context) -> Translated {
     let (mut replace, mut at) = (false, 3);
     while at < request.len() {
         match request.word(at) {
-            word if is(word, "replace") => replace = true,
-            word if is(word, "db") && at + 1 < request.len() => {
+            word if is_word(word, "replace") => replace = true,
+            word if is_word(word, "db") && at + 1 < request.len() => {
                 database(request.word(at + 1))?;
                 at += 1;
             }
@@ -113,28 +113,28 @@ pub(crate) fn randomkey(_: &Request, context: &Context) -> Translated {
 
 pub(crate) fn object(request: &Request, _: &Context) -> Translated {
     let key = bytes(request.word(2));
-    if is(request.word(1), "encoding") {
+    if is_word(request.word(1), "encoding") {
         return plain(Op::Encoding(key));
     }
     let reply = match request.word(1) {
-        word if is(word, "refcount") => {
+        word if is_word(word, "refcount") => {
             let mut out = Vec::new();
             reply::int(&mut out, 1);
             out
         }
-        word if is(word, "freq") => error_reply(
+        word if is_word(word, "freq") => error_reply(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
         ),
         _ => error_reply("ERR the time of the last access to a key is not tracked"),
     };
-    Ok((Op::Exists(vec![key]), Shape::IfPresent(reply)))
+    Ok((Op::Exists(vec![key]), ReplyShape::IfPresent(reply)))
 }
 
 pub(crate) fn memory(request: &Request, _: &Context) -> Translated {
     for at in (3..request.len()).step_by(2) {
         let has_value = at + 1 < request.len();
-        if !is(request.word(at), "samples") || !has_value || number(request.word(at + 1))? < 0 {
+        if !is_word(request.word(at), "samples") || !has_value || number(request.word(at + 1))? < 0 {
             return Err(SYNTAX.to_string());
         }
     }

@@ -107,7 +107,6 @@ impl Loaded {
         Some(name)
     }
 
-    /// The script of this name.
     pub fn find(&self, name: &[u8]) -> Option<Script> {
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
         let others = || lock(&self.0).get(&name).copied();

@@ -4,9 +4,9 @@
 
 use super::context::{Context, SYNTAX, Translated, bytes, error_reply, number, plain, rest};
 use super::expiry::TimeUnit;
-use crate::resp::protocol::parse::{Request, is};
+use crate::resp::protocol::parse::{Request, is_word};
 use crate::resp::protocol::reply;
-use crate::resp::reply_plan::Shape;
+use crate::resp::reply_plan::ReplyShape;
 use crate::services::kv::float::Float;
 use crate::services::kv::{Bytes, Condition, Expiry, Op, OpError};
 
@@ -39,10 +39,10 @@ pub(crate) fn set(request: &Request, context: &Context) -> Translated {
         let value = (at + 1 < request.len()).then(|| request.word(at + 1));
         let unit = TimeUnit::of(word);
         match (unit, value) {
-            _ if is(word, "nx") && condition != Condition::Present => condition = Condition::Absent,
-            _ if is(word, "xx") && condition != Condition::Absent => condition = Condition::Present,
-            _ if is(word, "get") => get = true,
-            _ if is(word, "keepttl") && matches!(expiry, None | Some(None)) => expiry = Some(None),
+            _ if is_word(word, "nx") && condition != Condition::Present => condition = Condition::Absent,
+            _ if is_word(word, "xx") && condition != Condition::Absent => condition = Condition::Present,
+            _ if is_word(word, "get") => get = true,
+            _ if is_word(word, "keepttl") && matches!(expiry, None | Some(None)) => expiry = Some(None),
             (Some(unit), Some(value)) if expiry.is_none_or(|old| old.is_some_and(|(before, _)| before == unit)) => {
                 expiry = Some(Some((unit, value)));
                 at += 1;
@@ -76,7 +76,7 @@ fn set_for(request: &Request, context: &Context, unit: TimeUnit, command: &str) 
 pub(crate) fn setnx(request: &Request, _: &Context) -> Translated {
     let (key, value) = (bytes(request.word(1)), bytes(request.word(2)));
     let op = Op::Set { key, value, condition: Condition::Absent, expiry: Expiry::Never, get: false };
-    Ok((op, Shape::OneIfDone))
+    Ok((op, ReplyShape::OneIfDone))
 }
 
 pub(crate) fn getset(request: &Request, _: &Context) -> Translated {
@@ -87,7 +87,7 @@ pub(crate) fn getset(request: &Request, _: &Context) -> Translated {
 pub(crate) fn cas(request: &Request, _: &Context) -> Translated {
     let (key, old, value) = (bytes(request.word(1)), bytes(request.word(2)), bytes(request.word(3)));
     let op = Op::Set { key, value, condition: Condition::Equals(old), expiry: Expiry::Keep, get: false };
-    Ok((op, Shape::OneIfDone))
+    Ok((op, ReplyShape::OneIfDone))
 }
 
 pub(crate) fn mset(request: &Request, _: &Context) -> Translated {
@@ -154,7 +154,7 @@ pub(crate) fn getex(request: &Request, context: &Context) -> Translated {
     while at < request.len() {
         let word = request.word(at);
         match (TimeUnit::of(word), request.len() > at + 1) {
-            _ if is(word, "persist") && matches!(chosen, None | Some(None)) => chosen = Some(None),
+            _ if is_word(word, "persist") && matches!(chosen, None | Some(None)) => chosen = Some(None),
             (Some(unit), true) if chosen.is_none_or(|old| old.is_some_and(|(before, _)| before == unit)) => {
                 chosen = Some(Some((unit, request.word(at + 1))));
                 at += 1;
@@ -169,7 +169,7 @@ pub(crate) fn getex(request: &Request, context: &Context) -> Translated {
         Some(Some((unit, value))) => match unit.expiry(value, "getex", context) {
             Ok(expiry) => plain(Op::GetEx { key, expiry }),
             // As in Redis, which looks for the key first.
-            Err(why) => Ok((Op::Exists(vec![key]), Shape::IfPresent(error_reply(&why)))),
+            Err(why) => Ok((Op::Exists(vec![key]), ReplyShape::IfPresent(error_reply(&why)))),
         },
     }
 }

@@ -16,7 +16,7 @@ fn feed(input: &[u8], cuts: &[usize], is_known: bool) -> (Vec<Words>, Option<Str
                     from += length;
                 }
                 Ok(None) => break,
-                Err(Fault(why)) => return (found, Some(why)),
+                Err(ProtocolError(why)) => return (found, Some(why)),
             }
         }
     }
@@ -76,7 +76,7 @@ fn plain_lines_are_quoted_as_in_redis() {
 }
 
 #[test]
-fn the_value_of_a_plain_line_goes_on_to_its_end() {
+fn the_value_of_an_inline_command_extends_to_the_line_end() {
     let value = |first: &str, line: &str| {
         let mut parser = Parser::default();
         let (_, length) = parser.next(format!("{first}\r\n").as_bytes(), true).unwrap().unwrap();
@@ -153,7 +153,7 @@ fn lines_without_an_end_are_faults() {
 }
 
 #[test]
-fn a_stranger_sends_little() {
+fn a_client_without_the_password_sends_little() {
     let fault = |input: &[u8]| feed(input, &[], false).1;
     assert_eq!(fault(b"*11\r\n").as_deref(), Some("ERR Protocol error: unauthenticated multibulk length"));
     assert_eq!(fault(b"*1\r\n$16384\r\n").as_deref(), Some("ERR Protocol error: unauthenticated bulk length"));

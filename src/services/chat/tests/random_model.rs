@@ -62,7 +62,7 @@ fn command(rng: &mut fastrand::Rng) -> Command {
 }
 
 #[test]
-fn readers_are_told_everything_once_and_in_order() {
+fn readers_get_every_event_once_and_in_order() {
     for seed in 0..if cfg!(debug_assertions) { 60 } else { 300 } {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut chat = Chat::default();

@@ -64,7 +64,7 @@ impl goldenscript::Runner for ScriptRunner {
             "make" => Command::MakeRoom { token: who()?, name: names::room(&word(1)?)? },
             "join" => Command::Join { token: who()?, room: room(1)? },
             "leave" => Command::Leave { token: who()?, room: room(1)? },
-            "send" if !invisible_chars::says_something(&word(2)?) => {
+            "send" if !invisible_chars::has_visible_text(&word(2)?) => {
                 return Ok("refused by the server: a message cannot be empty\n".to_string());
             }
             "send" => Command::Post { token: who()?, to: target(&word(1)?), text: word(2)?, client_id: id },
@@ -125,7 +125,7 @@ impl ScriptRunner {
         for (position, conversation, event) in events {
             let says = match event {
                 Event::Message(number, message) => {
-                    let said = self.chat.said(number, &message);
+                    let said = self.chat.message_view(number, &message);
                     format!(
                         "{number} {}: {}",
                         said.name.as_deref().unwrap_or("(deleted)"),

@@ -72,12 +72,12 @@ impl World {
         let answer = self.table.run(at, command);
         self.table.check();
         assert_eq!(self.table, self.twin);
-        self.look();
+        self.check();
         answer
     }
 
     /// Checks that ended jobs stay unchanged until they are forgotten.
-    fn look(&mut self) {
+    fn check(&mut self) {
         for id in &self.submitted {
             let Some(job) = self.table.job(*id) else { continue };
             let State::Ended { end, .. } = &job.state else {
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Ends the crashes: every node gets a process that keeps running.
-    fn calm(&mut self) {
+    fn stop_faults(&mut self) {
         for node in 1..=NODES {
             self.begin(node);
         }
@@ -201,7 +201,7 @@ fn every_job_ends_once_whoever_dies() {
             for _ in 0..400 {
                 world.step();
             }
-            world.calm();
+            world.stop_faults();
             (world.ends.len(), world.ends.values().filter(|(attempt, _)| *attempt > 1).count())
         });
         match std::panic::catch_unwind(life) {

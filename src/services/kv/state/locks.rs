@@ -22,7 +22,6 @@ pub struct Lock {
     pub expires_ms: u64,
 }
 
-/// All locks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Locks {
     held: OrdMap<Shared, Lock>,
@@ -57,7 +56,6 @@ impl Locks {
         self.due.insert((lock.expires_ms, name));
     }
 
-    /// Frees a lock.
     pub fn remove(&mut self, name: &[u8]) {
         if let Some((name, lock)) = self.held.remove_with_key(name) {
             self.bytes -= name.len() + KEY_OVERHEAD_BYTES;

@@ -65,12 +65,10 @@ impl Store {
         self.table.put(b"altered", Stored::from(&b"1"[..]), self.revision, None);
     }
 
-    /// Returns the keys.
     pub(crate) fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Returns the locks.
     pub(crate) fn locks(&self) -> &Locks {
         &self.locks
     }
@@ -95,7 +93,6 @@ impl Store {
         self.table.get(key).map_or(0, |slot| slot.revision)
     }
 
-    /// Number of keys.
     pub fn count(&self) -> usize {
         self.table.len()
     }

@@ -20,7 +20,6 @@ use std::ops::Bound;
 /// Value, revision and expiry of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
-    /// The value.
     pub value: Stored,
     /// Revision of the last write.
     pub revision: u64,
@@ -100,7 +99,6 @@ fn bytes_of(key: &[u8], slot: &Slot) -> usize {
     key.len() + slot.value.len() + KEY_OVERHEAD_BYTES
 }
 
-/// All keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     derived: Derived,
@@ -151,7 +149,6 @@ impl Table {
         self.derived.is_expired(slot)
     }
 
-    /// Writes a key.
     pub fn put(&mut self, key: &[u8], value: Stored, revision: u64, expires_ms: Option<u64>) {
         self.derived.largest = self.derived.largest.max(value.len());
         let slot = Slot { value, revision, expires_ms: expires_ms.and_then(NonZeroU64::new) };
@@ -210,7 +207,6 @@ impl Table {
         Some(slot)
     }
 
-    /// Removes every key.
     pub fn clear(&mut self) {
         let derived = Derived { now_ms: self.derived.now_ms, ..Derived::default() };
         *self = Table { derived, ..Table::default() };

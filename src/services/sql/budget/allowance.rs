@@ -3,7 +3,7 @@
 //!
 //! A request may use the whole budget only when the bucket is nearly full. With less in the bucket it may use a small
 //! budget, and with an empty bucket a minimal one, which is enough for most requests. A request that needs more then is
-//! undone, and the client is told when to retry: the endpoint waits, not the log. So the work of entries that are in
+//! undone, and the answer says when to retry: the endpoint waits, not the log. So the work of entries that are in
 //! the log and not applied yet is never much more than one bucket.
 //!
 //! Invariants: A1 the bucket's level follows from the entries' times and from the steps of their commands alone, and is
@@ -59,7 +59,7 @@ impl Allowance {
     }
 
     /// Milliseconds after which a command that needs more should be retried: when the bucket has filled, if no other
-    /// command uses much before. A retry that comes too early takes steps out of the bucket, hence the minimum.
+    /// command uses much before. A retry that comes too early takes steps out of the bucket, so there is a minimum.
     pub fn wait_ms(&self) -> u64 {
         let missing = MUCH_FROM.saturating_sub(self.left).max(0).cast_unsigned();
         missing.div_ceil(STEPS_PER_MS.cast_unsigned()).max(WAIT_MS_MIN)

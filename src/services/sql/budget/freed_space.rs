@@ -13,14 +13,14 @@
 //! (`node/sql/handle.rs`).
 
 use super::long_rows::{LONG_BYTES, LongRows, row_length};
-use super::step_cost::JUMPS;
+use super::prices::JUMPS;
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::text_cost::too_many_selects;
-use crate::services::sql::commands::{Kind, Outcome, Params, SQL_BYTES_MAX, Statement, Value};
+use crate::services::sql::commands::{Outcome, Params, RunKind, SQL_BYTES_MAX, Statement, Value};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::statement::Executor;
-use crate::services::sql::tokens::{contains_any, from_first_word, tokens, words, words_outside};
+use crate::services::sql::tokens::{contains_any, from_first_word, is_keyword, tokens, words, words_outside};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
 use std::collections::BTreeMap;
@@ -53,15 +53,14 @@ pub fn may_free(statements: &[Statement], has_triggers: bool) -> bool {
 
 /// Whether a statement may free much. `has_triggers`: any row that it writes may cause others to be removed.
 fn frees(sql: &str, has_triggers: bool) -> bool {
-    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
     let first = words(sql).next().unwrap_or_default();
     let mut removes =
-        words(sql).filter(|word| ["replace", "conflict", "delete", "update"].iter().any(|one| is(word, one)));
-    if is(first, "insert") || is(first, "with") {
+        words(sql).filter(|word| ["replace", "conflict", "delete", "update"].iter().any(|one| is_keyword(word, one)));
+    if is_keyword(first, "insert") || is_keyword(first, "with") {
         // Inserted rows that FTS5 takes as commands can remove rows as well.
         has_triggers || removes.next().is_some() || contains_any(sql.as_bytes(), &CLEARS_INDEX)
     } else {
-        ["drop", "delete", "update", "replace"].iter().any(|one| is(first, one))
+        ["drop", "delete", "update", "replace"].iter().any(|one| is_keyword(first, one))
     }
 }
 
@@ -262,7 +261,7 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
         other => other.clone(),
     };
     let mut limit = AnswerLimit::new(1 << 10, 1);
-    let mut executor = Executor { conn, hooks, kind: Kind::Query, limit: &mut limit };
+    let mut executor = Executor { conn, hooks, kind: RunKind::Query, limit: &mut limit };
     match executor.read(&Statement { sql, params }) {
         Ok(Outcome::Rows { values, .. }) => match values.first().and_then(|row| row.first()) {
             Some(Value::Integer(bytes)) => Ok(Some(*bytes)),
@@ -276,32 +275,31 @@ fn removed_bytes(conn: &Connection, hooks: &HookState, statement: &Statement, ta
 /// long rows. Also returns the number of leading positional parameters that the SELECT does not use.
 fn sum_query(sql: &str, length: &str) -> Option<(String, usize)> {
     let at = |word: &[u8]| word.as_ptr().addr() - sql.as_ptr().addr();
-    let is = |word: &[u8], one: &str| word.eq_ignore_ascii_case(one.as_bytes());
     let mut words = words_outside(sql).peekable();
-    let verb = words.find(|word| ["delete", "update", "insert", "replace"].iter().any(|one| is(word, one)))?;
+    let verb = words.find(|word| ["delete", "update", "insert", "replace"].iter().any(|one| is_keyword(word, one)))?;
     let begin = at(verb);
     let trimmed = |text: &str| text.trim_end_matches([';', ' ', '\n', '\r', '\t']).to_string();
-    if is(verb, "delete") {
-        let end = words.find(|word| is(word, "returning")).map_or(sql.len(), at);
+    if is_keyword(verb, "delete") {
+        let end = words.find(|word| is_keyword(word, "returning")).map_or(sql.len(), at);
         let rest = trimmed(&sql[begin + verb.len()..end]);
         return Some((format!("{}SELECT ifnull(sum({length}), 0){rest}", &sql[..begin]), 0));
     }
-    if !is(verb, "update") {
+    if !is_keyword(verb, "update") {
         return None;
     }
     let mut table_from = begin + verb.len();
-    if words.next_if(|word| is(word, "or")).is_some() {
+    if words.next_if(|word| is_keyword(word, "or")).is_some() {
         let how = words.next()?;
         table_from = at(how) + how.len();
     }
-    let set = at(words.find(|word| is(word, "set"))?);
-    let behind = words.find(|word| ["from", "where", "returning"].iter().any(|one| is(word, one)));
+    let set = at(words.find(|word| is_keyword(word, "set"))?);
+    let behind = words.find(|word| ["from", "where", "returning"].iter().any(|one| is_keyword(word, one)));
     let (values_to, rest) = match behind {
         None => (sql.len(), String::new()),
-        Some(word) if is(word, "from") => return None,
-        Some(word) if is(word, "returning") => (at(word), String::new()),
+        Some(word) if is_keyword(word, "from") => return None,
+        Some(word) if is_keyword(word, "returning") => (at(word), String::new()),
         Some(word) => {
-            let end = words.find(|word| is(word, "returning")).map_or(sql.len(), at);
+            let end = words.find(|word| is_keyword(word, "returning")).map_or(sql.len(), at);
             (at(word), trimmed(&sql[at(word)..end]))
         }
     };
@@ -342,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_statement_frees_is_found_with_indexes_and_the_tables_behind_a_virtual_one() {
+    fn freed_space_includes_indexes_and_shadow_tables() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "CREATE TABLE t (a, b); CREATE INDEX i ON t(a); CREATE INDEX j ON t(b); CREATE VIRTUAL TABLE f USING fts5(x); CREATE TABLE g_data (a)",
@@ -443,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_updates_replacements_and_triggers_free_is_bounded() {
+    fn space_freed_by_updates_replacements_and_triggers_is_bounded() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "CREATE TABLE large (id INTEGER PRIMARY KEY, n UNIQUE, b); CREATE TABLE w (id PRIMARY KEY, b) WITHOUT ROWID; \
@@ -504,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_action_of_a_foreign_key_removes_counts() {
+    fn rows_removed_by_foreign_key_actions_count() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(
             "PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES(1), (2); \

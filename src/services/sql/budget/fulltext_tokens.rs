@@ -30,7 +30,7 @@ const MAIN_INDEX: u8 = b'0';
 
 /// The full-text tables that a statement writes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenText {
     pub tables: u32,
     /// Lengths of the tokens in their prefix indexes, in characters.
     pub prefixes: BTreeSet<usize>,
@@ -38,7 +38,7 @@ pub struct Written {
 
 /// Runs `work`, in which each token is charged. `left`: the steps of the command that are left; a token for which there
 /// are not enough ends the statement. `flushes`: how often FTS5 has written what it had collected.
-pub fn charged<T>(left: Arc<AtomicI64>, flushes: Arc<AtomicU64>, written: Written, work: impl FnOnce() -> T) -> T {
+pub fn charged<T>(left: Arc<AtomicI64>, flushes: Arc<AtomicU64>, written: WrittenText, work: impl FnOnce() -> T) -> T {
     let mut tokens = Tokens::new(written);
     let mut flushed = flushes.load(Relaxed);
     let watcher = move |seen: Seen<'_>| {
@@ -62,7 +62,7 @@ pub fn charged<T>(left: Arc<AtomicI64>, flushes: Arc<AtomicU64>, written: Writte
 /// The tokens of a statement. One table stands for those of all full-text tables that the statement writes to: a token
 /// counts as new as often as there are such tables, and pays for its slot whether it is there already or not.
 struct Tokens {
-    written: Written,
+    written: WrittenText,
     /// How many indexes a token may go to.
     indexes: u64,
     slots: Vec<u32>,
@@ -71,7 +71,7 @@ struct Tokens {
 }
 
 impl Tokens {
-    fn new(written: Written) -> Tokens {
+    fn new(written: WrittenText) -> Tokens {
         let indexes = 1 + written.prefixes.len() as u64;
         Tokens { written, indexes, slots: vec![0; SLOTS], known: BTreeMap::new() }
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn tokens(prefixes: &[usize]) -> Tokens {
-        Tokens::new(Written { tables: 1, prefixes: prefixes.iter().copied().collect() })
+        Tokens::new(WrittenText { tables: 1, prefixes: prefixes.iter().copied().collect() })
     }
 
     #[test]

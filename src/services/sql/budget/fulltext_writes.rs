@@ -7,7 +7,7 @@
 //! Invariant: F1 the charge depends on the statement and the content alone: at the beginning of each transaction FTS5
 //! has nothing in memory, and its tables contain everything that its merges depend on.
 
-use super::fulltext_tokens::Written;
+use super::fulltext_tokens::WrittenText;
 use crate::services::sql::tokens::{tokens, words};
 use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};
@@ -35,7 +35,7 @@ pub struct Definition {
     prefixes: Vec<usize>,
     /// Whether it names a tokenizer, which makes its tokens visible.
     names_tokenizer: bool,
-    /// Bytes of what is said of the tokenizer.
+    /// Bytes of the tokenizer's definition.
     tokenizer_bytes: usize,
 }
 
@@ -165,8 +165,8 @@ impl FulltextWrites {
     ///
     /// # Errors
     /// One of them names no tokenizer, so its tokens would not be charged.
-    pub fn written(&self, filled: &[(String, u64)]) -> std::result::Result<Written, String> {
-        let mut written = Written::default();
+    pub fn written(&self, filled: &[(String, u64)]) -> std::result::Result<WrittenText, String> {
+        let mut written = WrittenText::default();
         for (name, table) in filled.iter().filter_map(|(name, _)| Some((name, self.tables.get(name)?))) {
             if !table.definition.names_tokenizer {
                 return Err(format!(

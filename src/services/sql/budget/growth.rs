@@ -5,7 +5,7 @@
 //! Not here: the quota (`node/quota.rs`).
 
 use crate::services::sql::commands::Command;
-use crate::services::sql::tokens::words_outside;
+use crate::services::sql::tokens::{is_keyword, words_outside};
 
 /// How a command changes the size of the database, as far as is known before it is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ const VERBS: [&str; 6] = ["SELECT", "VALUES", "DELETE", "INSERT", "REPLACE", "UP
 pub fn growth(command: &[u8]) -> Growth {
     match postcard::from_bytes::<Command>(command) {
         Ok(Command::Run(run)) if run.statements.iter().all(|statement| makes_room(&statement.sql)) => {
-            let removes = |sql: &str| verb(sql).is_some_and(|verb| is(verb, "DELETE"));
+            let removes = |sql: &str| verb(sql).is_some_and(|verb| is_keyword(verb, "DELETE"));
             if run.statements.iter().any(|one| removes(&one.sql)) { Growth::MayAdd } else { Growth::Nothing }
         }
         Ok(Command::Run(_) | Command::Load { .. } | Command::LoadDump { .. }) => Growth::Adds,
@@ -48,29 +48,25 @@ pub fn growth(command: &[u8]) -> Growth {
 }
 
 fn makes_room(sql: &str) -> bool {
-    verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is(verb, known)))
+    verb(sql).is_some_and(|verb| MAKES_ROOM.iter().any(|known| is_keyword(verb, known)))
 }
 
 /// The word that says what a statement does, after any common table expressions.
 fn verb(sql: &str) -> Option<&[u8]> {
     let mut words = words_outside(sql);
     match words.next() {
-        Some(first) if is(first, "WITH") => words.find(|word| VERBS.iter().any(|verb| is(word, verb))),
+        Some(first) if is_keyword(first, "WITH") => words.find(|word| VERBS.iter().any(|verb| is_keyword(word, verb))),
         first => first,
     }
-}
-
-fn is(word: &[u8], one: &str) -> bool {
-    word.eq_ignore_ascii_case(one.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use crate::services::sql::budget::growth::*;
-    use crate::services::sql::commands::{Kind, Run, Statement};
+    use crate::services::sql::commands::{Run, RunKind, Statement};
 
     #[test]
-    fn what_makes_room_is_told_by_its_first_word() {
+    fn statements_that_free_space_are_recognized_by_their_verb() {
         for (sql, expected) in [
             ("DELETE FROM t", true),
             ("  -- no longer\n/* wanted */ drop table t;", true),
@@ -91,7 +87,9 @@ mod tests {
             ("", false),
         ] {
             let of = |statements: Vec<Statement>| {
-                growth(&Command::Run(Run { statements, is_transaction: false, kind: Kind::Execute, seed: 1 }).encode())
+                growth(
+                    &Command::Run(Run { statements, is_transaction: false, kind: RunKind::Execute, seed: 1 }).encode(),
+                )
             };
             let beside = of(vec![Statement::bare("DELETE FROM a"), Statement::bare(sql)]);
             assert_eq!(beside, if expected { Growth::MayAdd } else { Growth::Adds }, "{sql:?}");

@@ -13,7 +13,7 @@
 
 use super::fulltext_writes::Definition;
 use super::long_rows::LONG_BYTES;
-use super::{fulltext_tokens, fulltext_writes, step_cost};
+use super::{fulltext_tokens, fulltext_writes, prices};
 use crate::services::sql::commands::{ROW_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
@@ -267,12 +267,12 @@ pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
 pub fn fulltext_written(
     conn: &Connection,
     hooks: &HookState,
-) -> std::result::Result<Option<fulltext_tokens::Written>, StatementError> {
+) -> std::result::Result<Option<fulltext_tokens::WrittenText>, StatementError> {
     if !hooks.touches_virtual.load(Relaxed) {
         return Ok(None);
     }
     if !hooks.may_repeat.load(Relaxed) {
-        hooks.set_price(step_cost::VIRTUAL);
+        hooks.set_price(prices::VIRTUAL);
     }
     let filled = hooks.filled();
     if hooks.is_schema_changed() && !filled.is_empty() {

@@ -61,14 +61,14 @@ impl LongRows {
         if let Some(known) = known.map(bound).filter(|(bytes, _)| *bytes <= enough) {
             return Ok(known);
         }
-        let (bytes, longest) = look(conn, root)?;
+        let (bytes, longest) = measure(conn, root)?;
         let found = TableScan { bytes, longest, at };
         tables().insert(root, found);
         Ok(bound(found))
     }
 }
 
-fn look(conn: &Connection, root: i64) -> Result<(u64, u64)> {
+fn measure(conn: &Connection, root: i64) -> Result<(u64, u64)> {
     let find = "SELECT name FROM main.sqlite_schema WHERE rootpage = ?1 AND type = 'table'";
     let names =
         conn.prepare_cached(find)?.query_map([root], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;

@@ -102,7 +102,7 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
         return Err(StatementError::Failed(why));
     }
     let reread_steps = (objects + 1) * READ_STEPS_PER_OBJECT + (bytes + own_bytes) * READ_STEPS_PER_BYTE;
-    // One reading is paid for in advance, because whatever ends the command may roll it back.
+    // One reading is paid for in advance, because anything that ends the command may roll it back.
     let paid = hooks.reread_steps.load(Relaxed);
     steps = steps.saturating_add(reread_steps.saturating_sub(paid.max(parsed)));
     if !hooks.charge(steps) {
@@ -199,7 +199,7 @@ mod tests {
     use super::names;
 
     #[test]
-    fn the_names_in_a_statement_are_told() {
+    fn names_in_a_statement_are_found() {
         for (sql, expected) in [
             ("ALTER TABLE T RENAME TO u", Some("t rename u")),
             ("ALTER TABLE \"to\" RENAME TO u", Some("to rename u")),

@@ -11,7 +11,7 @@ use super::catalogue::{
 };
 use super::foreign_keys;
 use super::hook_state::{HookState, Purpose};
-use crate::services::sql::budget::step_cost;
+use crate::services::sql::budget::prices;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
 use crate::services::sql::storage::own_table;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization, TransactionOperation};
@@ -170,7 +170,7 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
             if purpose == Purpose::Write {
                 // The cost of one call; where the function is called for each row, the price of a step includes it as
                 // well.
-                hooks.charge(hooks.in_tier(step_cost::function(&name)));
+                hooks.charge(hooks.in_tier(prices::function(&name)));
             }
             function_refusal(hooks, purpose, &name)
         }

@@ -66,7 +66,7 @@ const BYTES_PER_STEP: u64 = 2;
 
 /// An argument as SQLite reads it, or a result.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Raw {
+pub enum DateValue {
     Null,
     Integer(i64),
     Real(f64),
@@ -74,22 +74,22 @@ pub enum Raw {
     Text(Vec<u8>),
 }
 
-impl Raw {
+impl DateValue {
     /// Converts a value to the form in which date and time functions see it.
-    fn read(value: ValueRef<'_>) -> Raw {
+    fn read(value: ValueRef<'_>) -> DateValue {
         match value {
-            ValueRef::Null => Raw::Null,
-            ValueRef::Integer(number) => Raw::Integer(number),
-            ValueRef::Real(number) => Raw::Real(number),
+            ValueRef::Null => DateValue::Null,
+            ValueRef::Integer(number) => DateValue::Integer(number),
+            ValueRef::Real(number) => DateValue::Real(number),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
                 let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-                Raw::Text(bytes[..end].to_vec())
+                DateValue::Text(bytes[..end].to_vec())
             }
         }
     }
 
     fn bytes(&self) -> &[u8] {
-        if let Raw::Text(bytes) = self { bytes } else { &[] }
+        if let DateValue::Text(bytes) = self { bytes } else { &[] }
     }
 
     fn is_one_of(&self, words: &[&str]) -> bool {
@@ -106,13 +106,13 @@ impl Raw {
     }
 }
 
-impl ToSql for Raw {
+impl ToSql for DateValue {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
-            Raw::Null => ValueRef::Null,
-            Raw::Integer(number) => ValueRef::Integer(*number),
-            Raw::Real(number) => ValueRef::Real(*number),
-            Raw::Text(bytes) => ValueRef::Text(bytes),
+            DateValue::Null => ValueRef::Null,
+            DateValue::Integer(number) => ValueRef::Integer(*number),
+            DateValue::Real(number) => ValueRef::Real(*number),
+            DateValue::Text(bytes) => ValueRef::Text(bytes),
         }))
     }
 }
@@ -125,7 +125,6 @@ pub struct Dates {
     auxiliary: Mutex<Option<Connection>>,
 }
 
-/// Registers all functions.
 pub fn register(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
     let dates = Arc::new(Dates::new(hooks));
     let flags = FunctionFlags::SQLITE_UTF8;
@@ -134,7 +133,7 @@ pub fn register(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
         conn.create_scalar_function(*name, -1, flags, move |context| {
             let mut args = arguments(context);
             if args.len() < *place {
-                return Ok(Raw::Null);
+                return Ok(DateValue::Null);
             }
             dates.set_in_time(&mut args, *place)?;
             dates.compute(name, &args)
@@ -155,8 +154,8 @@ pub fn register(conn: &Connection, hooks: &Arc<HookState>) -> Result<()> {
     Ok(())
 }
 
-fn arguments(context: &Context<'_>) -> Vec<Raw> {
-    (0..context.len()).map(|place| Raw::read(context.get_raw(place))).collect()
+fn arguments(context: &Context<'_>) -> Vec<DateValue> {
+    (0..context.len()).map(|place| DateValue::read(context.get_raw(place))).collect()
 }
 
 impl Dates {
@@ -166,9 +165,13 @@ impl Dates {
     }
 
     /// The time of `now` as text in a format that SQLite reads.
-    fn now(&self) -> Result<Raw> {
+    fn now(&self) -> Result<DateValue> {
         let seconds = self.hooks.now_ms.load(Relaxed) as f64 / 1000.0;
-        let args = [Raw::Text(b"%Y-%m-%d %H:%M:%f".to_vec()), Raw::Real(seconds), Raw::Text(b"unixepoch".to_vec())];
+        let args = [
+            DateValue::Text(b"%Y-%m-%d %H:%M:%f".to_vec()),
+            DateValue::Real(seconds),
+            DateValue::Text(b"unixepoch".to_vec()),
+        ];
         self.ask("SELECT strftime(?, ?, ?)", &args)
     }
 
@@ -180,12 +183,13 @@ impl Dates {
 
     /// Replaces `now`, explicit or implied, where a point in time is expected, and refuses modifiers that use the
     /// machine's time zone.
-    fn set_in_time(&self, args: &mut Vec<Raw>, place: usize) -> Result<()> {
+    fn set_in_time(&self, args: &mut Vec<DateValue>, place: usize) -> Result<()> {
         match args.get(place) {
             None => args.push(self.now()?),
             #[cfg(test)]
             Some(point) if point.is_one_of(&["now"]) && point.bytes() != b"now" && self.is_overlooking() => {
-                args[place] = Raw::Real(self.hooks.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
+                args[place] =
+                    DateValue::Real(self.hooks.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);
             }
             Some(point) if point.is_one_of(&["now"]) => args[place] = self.now()?,
             Some(point) if point.is_one_of(SUBSECONDS) => args.insert(place, self.now()?),
@@ -201,7 +205,7 @@ impl Dates {
     }
 
     /// Calls SQLite's function of that name.
-    pub fn compute(&self, name: &str, args: &[Raw]) -> Result<Raw> {
+    pub fn compute(&self, name: &str, args: &[DateValue]) -> Result<DateValue> {
         let bytes: usize = args.iter().map(|arg| arg.bytes().len()).sum();
         if !self.hooks.charge(CALL_STEPS + bytes as u64 / BYTES_PER_STEP) {
             return Err(refused(BUDGET_EXCEEDED));
@@ -210,7 +214,7 @@ impl Dates {
         let args_of_time = &args[usize::from(name == "strftime")..];
         let points = if name == "timediff" { 2 } else { 1 };
         let has_point = args_of_time.iter().take(points).all(|point| !point.is_one_of(SUBSECONDS));
-        if has_point && args_of_time.iter().all(Raw::is_pure) {
+        if has_point && args_of_time.iter().all(DateValue::is_pure) {
             return self.ask(&format!("SELECT {name}({})", vec!["?"; args.len()].join(",")), args);
         }
         self.compute_as_column(name, args).map_err(|error| match error.to_string().contains("non-deterministic") {
@@ -221,7 +225,7 @@ impl Dates {
 
     /// Like `compute`, in a generated column, where SQLite refuses everything that does not depend on the arguments
     /// alone.
-    fn compute_as_column(&self, name: &str, args: &[Raw]) -> Result<Raw> {
+    fn compute_as_column(&self, name: &str, args: &[DateValue]) -> Result<DateValue> {
         let columns: Vec<String> = (0..args.len()).map(|place| format!("a{place}")).collect();
         let (table, columns) = (format!("{name}{}", args.len()), columns.join(","));
         {
@@ -235,12 +239,12 @@ impl Dates {
         self.ask(&sql, args)
     }
 
-    fn ask(&self, sql: &str, args: &[Raw]) -> Result<Raw> {
+    fn ask(&self, sql: &str, args: &[DateValue]) -> Result<DateValue> {
         let mut auxiliary = self.auxiliary();
         opened(&mut auxiliary)?.prepare_cached(sql)?.query_row(params_from_iter(args), |row| match row.get_ref(0)? {
             // Unlike an argument, a result does not end at the first NUL.
-            ValueRef::Text(bytes) => Ok(Raw::Text(bytes.to_vec())),
-            other => Ok(Raw::read(other)),
+            ValueRef::Text(bytes) => Ok(DateValue::Text(bytes.to_vec())),
+            other => Ok(DateValue::read(other)),
         })
     }
 

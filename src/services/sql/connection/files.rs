@@ -15,7 +15,6 @@ pub trait Files: Debug + Send + Sync {
     fn owner(&self) -> String;
     /// A path in the same folder where no file exists. The file is removed by [`Files::remove`], or at the next start.
     fn temporary(&self) -> PathBuf;
-    /// Creates a file.
     fn create(&self, path: &Path) -> io::Result<Box<dyn Write>>;
     /// Opens a file for reading; returns its length in bytes as well.
     fn open(&self, path: &Path) -> io::Result<(Box<dyn Read>, u64)>;

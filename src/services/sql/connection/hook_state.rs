@@ -9,7 +9,8 @@
 use super::files::Files;
 use crate::lock::{Mutex, MutexGuard, lock};
 use crate::services::sql::budget::fulltext_writes::{Definition, FulltextWrites};
-use crate::services::sql::budget::step_cost::{self, Cost, Price};
+use crate::services::sql::budget::prices::{self, Price};
+use crate::services::sql::budget::step_cost::Cost;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -187,7 +188,7 @@ impl HookState {
         self.selects.store(false, Relaxed);
         lock(&self.created_table).take();
         lock(&self.filled).clear();
-        self.set_price(step_cost::PLAIN);
+        self.set_price(prices::PLAIN);
         *self.why() = None;
     }
 

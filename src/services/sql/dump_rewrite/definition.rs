@@ -31,7 +31,7 @@ pub enum Content {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum VirtualTable {
     Fulltext {
         /// `,"a","b"`
         columns: String,
@@ -53,7 +53,7 @@ pub struct Definition {
     pub name: String,
     /// The statement, with its semicolon.
     pub sql: String,
-    pub form: Form,
+    pub form: VirtualTable,
 }
 
 impl Definition {
@@ -78,7 +78,7 @@ impl Definition {
             "fts5" => fulltext(&name, &arguments)?,
             "rtree" => rtree(&arguments, false),
             "rtree_i32" => rtree(&arguments, true),
-            "fts5vocab" => Form::Vocabulary,
+            "fts5vocab" => VirtualTable::Vocabulary,
             _ => {
                 return Err(format!(
                     "virtual table {name:.200} is of {module:.200}, which is not available, only fts5 and rtree are: leave \
@@ -92,14 +92,14 @@ impl Definition {
     /// What the names of its shadow tables end with.
     pub fn shadows(&self) -> Vec<&'static str> {
         match &self.form {
-            Form::Fulltext { content, has_sizes, .. } => {
+            VirtualTable::Fulltext { content, has_sizes, .. } => {
                 let mut shadows = vec!["data", "idx", "config"];
                 shadows.extend((*content != Content::Elsewhere).then_some("content"));
                 shadows.extend(has_sizes.then_some("docsize"));
                 shadows
             }
-            Form::Rtree { .. } => vec!["node", "parent", "rowid"],
-            Form::Vocabulary => Vec::new(),
+            VirtualTable::Rtree { .. } => vec!["node", "parent", "rowid"],
+            VirtualTable::Vocabulary => Vec::new(),
         }
     }
 }
@@ -125,12 +125,12 @@ fn arguments(text: &str) -> Vec<&str> {
     found
 }
 
-fn rtree(arguments: &[&str], is_integer: bool) -> Form {
+fn rtree(arguments: &[&str], is_integer: bool) -> VirtualTable {
     let auxiliary = arguments.iter().filter(|argument| argument.starts_with('+')).count();
-    Form::Rtree { coordinates: arguments.len().saturating_sub(auxiliary + 1), is_integer }
+    VirtualTable::Rtree { coordinates: arguments.len().saturating_sub(auxiliary + 1), is_integer }
 }
 
-fn fulltext(name: &str, arguments: &[&str]) -> Result<Form, String> {
+fn fulltext(name: &str, arguments: &[&str]) -> Result<VirtualTable, String> {
     let (mut columns, mut content, mut has_sizes) = (String::new(), Content::Own, true);
     for argument in arguments {
         let Some((word, rest)) = leading_name(argument) else { continue };
@@ -150,5 +150,5 @@ fn fulltext(name: &str, arguments: &[&str]) -> Result<Form, String> {
             _ => {}
         }
     }
-    Ok(Form::Fulltext { columns, content, has_sizes })
+    Ok(VirtualTable::Fulltext { columns, content, has_sizes })
 }

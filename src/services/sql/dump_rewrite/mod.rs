@@ -10,7 +10,7 @@
 //!
 //! Invariants: W1 nothing relies on this code: its result is a script like any other, which every node runs with the
 //! authorizer, the budget and SQLite's defensive mode. W2 a dump without rows of the schema table is left as it is.
-//! W3 time is in proportion to the length of the text, but for one sort of the r-trees' rows; memory is too, and the
+//! W3 time is in proportion to the length of the text, except for one sort of the r-trees' rows; memory is too, and the
 //! result has at most [`RUN_BYTES_MAX`] bytes.
 //! Not here: lines that every node understands (`services/sql/storage/dump_lines.rs`), definitions of virtual tables
 //! (`definition.rs`), nodes of r-trees (`rtree.rs`), the script on its way (`script.rs`).
@@ -22,14 +22,14 @@ mod script;
 mod tests;
 mod values;
 
-use self::definition::{Content, Definition, Form};
+use self::definition::{Content, Definition, VirtualTable};
 use self::rtree::Rtree;
 use self::script::Script;
 use self::values::{first_literal, schema_row, values};
 use super::budget::schema_changes::VIRTUAL_MAX;
 use super::storage::dump_lines::{SCHEMA_TABLES, TriggerBodies, is_schema_table, name_after};
 use super::storage::schema::quoted;
-use super::tokens::{contains_any, parts, words};
+use super::tokens::{contains_any, is_keyword, parts, words};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -133,7 +133,7 @@ impl<'a> Rewriter<'a> {
             }
         } else if created_table(part).is_some_and(|name| shadow(&mut self.tables, &name).is_some()) {
             return Ok(());
-        } else if words(part).next().is_some_and(|word| is(word, "commit") || is(word, "end")) {
+        } else if words(part).next().is_some_and(|word| is_keyword(word, "commit") || is_keyword(word, "end")) {
             self.complete()?;
         }
         self.script.keep(part)
@@ -150,7 +150,7 @@ impl<'a> Rewriter<'a> {
             table.insert_rows(script)?;
         }
         for table in open {
-            if let Form::Fulltext { content: Content::Elsewhere, .. } = table.definition.form {
+            if let VirtualTable::Fulltext { content: Content::Elsewhere, .. } = table.definition.form {
                 let name = quoted(&table.definition.name);
                 script.add(&["INSERT INTO ", &name, "(", &name, ") VALUES('rebuild')"])?;
             }
@@ -164,7 +164,7 @@ impl Table<'_> {
         let Definition { name, form, .. } = &self.definition;
         let quoted = quoted(name);
         match form {
-            Form::Fulltext { columns, .. } => {
+            VirtualTable::Fulltext { columns, .. } => {
                 for values in &self.content {
                     script.add(&["INSERT INTO ", &quoted, "(rowid", columns, ") ", values])?;
                 }
@@ -173,14 +173,12 @@ impl Table<'_> {
                 }
                 Ok(())
             }
-            Form::Rtree { coordinates, is_integer } => self.rtree.insert_all(name, *coordinates, *is_integer, script),
-            Form::Vocabulary => Ok(()),
+            VirtualTable::Rtree { coordinates, is_integer } => {
+                self.rtree.insert_all(name, *coordinates, *is_integer, script)
+            }
+            VirtualTable::Vocabulary => Ok(()),
         }
     }
-}
-
-fn is(word: &[u8], expected: &str) -> bool {
-    word.eq_ignore_ascii_case(expected.as_bytes())
 }
 
 /// The name of the table that a statement creates.
@@ -210,21 +208,21 @@ fn take<'a>(table: &mut Table<'a>, shadow: &'static str, values: Option<&'a str>
     }
     let values = values.ok_or_else(damaged)?;
     match (&table.definition.form, shadow) {
-        (Form::Fulltext { content: Content::None, .. }, "content" | "docsize" | "idx") => Err(format!(
+        (VirtualTable::Fulltext { content: Content::None, .. }, "content" | "docsize" | "idx") => Err(format!(
             "full-text table {name:.200} has an index without content, which cannot be loaded as text: make a file of \
              the dump (sqlite3 new.sqlite < dump.sql) and load that"
         )),
-        (Form::Fulltext { .. }, "content") => {
+        (VirtualTable::Fulltext { .. }, "content") => {
             table.content.push(values);
             Ok(())
         }
         // The version of the format is that of the program that writes it.
-        (Form::Fulltext { .. }, "config") if first_literal(values).as_deref() != Some("version") => {
+        (VirtualTable::Fulltext { .. }, "config") if first_literal(values).as_deref() != Some("version") => {
             table.settings.push(values);
             Ok(())
         }
-        (Form::Rtree { .. }, "node") => table.rtree.node(values).ok_or_else(damaged),
-        (Form::Rtree { .. }, "rowid") => table.rtree.row(values).ok_or_else(damaged),
+        (VirtualTable::Rtree { .. }, "node") => table.rtree.node(values).ok_or_else(damaged),
+        (VirtualTable::Rtree { .. }, "rowid") => table.rtree.row(values).ok_or_else(damaged),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use super::rewritten;
 use crate::services::sql::commands::RUN_BYTES_MAX;
 use crate::services::sql::storage::load;
-use crate::services::sql::tests::script_runner::{Node, answer, in_words};
+use crate::services::sql::tests::script_runner::{Node, answer, outcome_text};
 use crate::services::sql::{Answer, Command, Outcome};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -204,7 +204,7 @@ fn a_whole_database_of_the_tool_loads() {
 }
 
 #[test]
-fn what_an_attacker_writes_is_refused_or_is_a_script_like_any_other() {
+fn hostile_dumps_are_refused_or_run_as_plain_scripts() {
     let two = "CREATE VIRTUAL TABLE f USING fts5(a); DROP TABLE t";
     let damaged = "is not written as sqlite3 writes it";
     for (sql, why) in [
@@ -369,7 +369,7 @@ fn the_script_is_bounded_and_so_is_the_time() {
     let mut node = Node::default();
     let refused = load(&mut node, &dump);
     assert!(matches!(&refused, Answer::Refused(why) if why.contains("too many steps")), "{refused:?}");
-    let whole = in_words(&node.read("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'r%'"));
+    let whole = outcome_text(&node.read("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'r%'"));
     assert!(whole.ends_with(" 0"), "{whole}");
 }
 

@@ -3,7 +3,7 @@
 //! Not here: who compares them.
 
 use super::own_table;
-use super::schema::{self, Form, quoted};
+use super::schema::{self, TableForm, quoted};
 use crate::services::sql::commands::Digest;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result};
@@ -34,7 +34,7 @@ pub fn take(conn: &Connection, index: u64, rest: &mut dyn FnMut()) -> Result<Dig
     }
     let mut tables = BTreeMap::new();
     for table in schema::tables(conn)? {
-        if table.form == Form::Virtual {
+        if table.form == TableForm::Virtual {
             continue;
         }
         let mut hash = Sha256::new();

@@ -4,7 +4,7 @@
 //! well.
 //! Not here: loading a dump (`load.rs`).
 
-use super::schema::{self, Form, Table, quoted};
+use super::schema::{self, Table, TableForm, quoted};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::io::{self, Write};
@@ -30,7 +30,7 @@ pub fn write(conn: &Connection, only: &[String], out: &mut dyn Write) -> io::Res
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
     for table in tables {
         match table.form {
-            Form::Shadow => continue,
+            TableForm::Shadow => continue,
             _ if table.name == "sqlite_sequence" => writeln!(out, "DELETE FROM sqlite_sequence;")?,
             _ => writeln!(out, "{};", table.sql)?,
         }
@@ -51,12 +51,12 @@ pub fn write(conn: &Connection, only: &[String], out: &mut dyn Write) -> io::Res
 
 fn has_no_content(table: &Table) -> bool {
     let sql: String = table.sql.to_ascii_lowercase().split_whitespace().collect();
-    table.form == Form::Virtual && (sql.contains("content=''") || sql.contains("content=\"\""))
+    table.form == TableForm::Virtual && (sql.contains("content=''") || sql.contains("content=\"\""))
 }
 
 fn rows(conn: &Connection, table: &Table, out: &mut dyn Write) -> io::Result<()> {
     let name = quoted(&table.name);
-    let is_virtual = table.form == Form::Virtual;
+    let is_virtual = table.form == TableForm::Virtual;
     let columns: Vec<String> = table.columns.iter().map(|column| quoted(column)).collect();
     // Other tables may refer to the rows of a virtual table by row id.
     let rowid = table.rowid.filter(|_| is_virtual && !table.sql.to_ascii_lowercase().contains("rtree"));

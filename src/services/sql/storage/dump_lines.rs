@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dump_says_of_itself_is_recognised() {
+    fn dump_headers_are_recognized() {
         let sql = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nPRAGMA writable_schema=ON;\n\
              INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)VALUES('table','a','a',0,'CREATE VIRTUAL TABLE a');\n\
              CREATE TABLE IF NOT EXISTS other(x);INSERT INTO \"it\"\"s\" VALUES(1);PRAGMA foreign_keys = 1;COMMIT;";

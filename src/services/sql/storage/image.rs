@@ -104,7 +104,7 @@ impl PinnedImage {
     }
 
     /// Calls `ask` with a connection to the pinned content.
-    pub fn look<T>(&self, ask: impl FnOnce(&Connection) -> io::Result<T>) -> io::Result<T> {
+    pub fn with_connection<T>(&self, ask: impl FnOnce(&Connection) -> io::Result<T>) -> io::Result<T> {
         match &self.source {
             Source::Memory(conn) | Source::File { conn, .. } => ask(&lock(conn)),
             Source::Failed(why) => Err(io::Error::other(why.clone())),
@@ -136,7 +136,7 @@ pub fn bare_image(files: &Arc<dyn Files>, is_vacuumed: bool, out: &mut dyn Write
             break pinned;
         }
     };
-    let made = pinned.look(|conn| {
+    let made = pinned.with_connection(|conn| {
         copy_to_file(conn, &path, files).map_err(io::Error::other)?;
         let copy = Connection::open(&path).map_err(io::Error::other)?;
         copy.execute_batch("PRAGMA journal_mode = DELETE")

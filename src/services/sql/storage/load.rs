@@ -6,12 +6,12 @@
 //!
 //! Not here: dumps (`load_text.rs`), when a file is copied and by which thread (`prepare.rs`).
 
-use super::own_table::{self, Plan};
-use super::schema::{self, Form, Table, quoted};
+use super::own_table::{self, LoadPlan};
+use super::schema::{self, Table, TableForm, quoted};
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::fulltext_settings;
 use crate::services::sql::budget::length_tiers::{self, RowTier};
-use crate::services::sql::commands::{Answer, Command, Kind, LOAD_BYTES_MAX, STAGE_BYTES_MAX, Statement};
+use crate::services::sql::commands::{Answer, Command, LOAD_BYTES_MAX, RunKind, STAGE_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
 use crate::services::sql::integrity::integrity_violation;
@@ -36,7 +36,7 @@ pub fn file(conn: &Connection, hooks: &HookState, at_ms: u64, command: &Command)
             if own_table::staged(conn)?.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
                 return Ok(Answer::Refused(OTHER_FILE.to_string()));
             }
-            own_table::set_plan(conn, Plan { load, bytes, crc, seed, at_ms }).map(|()| Answer::Done)
+            own_table::set_plan(conn, LoadPlan { load, bytes, crc, seed, at_ms }).map(|()| Answer::Done)
         }
         Command::Unstage { load } => {
             if own_table::staged(conn)?.is_some_and(|staged| staged.load == load) {
@@ -94,7 +94,7 @@ fn sound(opened: Result<Connection>) -> std::result::Result<Connection, String> 
     match look() {
         Ok((conn, found)) if found == "ok" => Ok(conn),
         Ok((_, found)) => Err(format!("the database is damaged: {found}")),
-        Err(error) => Err(format!("the SQLite database is damaged: {}", errors::said(&error))),
+        Err(error) => Err(format!("the SQLite database is damaged: {}", errors::message(&error))),
     }
 }
 
@@ -126,7 +126,8 @@ impl Stop {
 /// # Errors
 /// See [`Stop`].
 pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -> std::result::Result<(), Stop> {
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::said(&error)));
+    let theirs =
+        |error: rusqlite::Error| Stop::Refused(format!("the database is damaged: {}", errors::message(&error)));
     let ours = |error: rusqlite::Error| Stop::of(hooks, &error, "the database");
     let tables = schema::tables(other).map_err(theirs)?;
     let others = schema::others(other).map_err(theirs)?;
@@ -135,19 +136,19 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
         let longest = length_tiers::longest(hooks, &statement);
         let done = length_tiers::run_in_tiers(conn, hooks, longest, |tier| {
             let mut limit = AnswerLimit::new(0, 0);
-            Executor { conn, hooks, kind: Kind::Execute, limit: &mut limit }.run(&statement, Some(tier))
+            Executor { conn, hooks, kind: RunKind::Execute, limit: &mut limit }.run(&statement, Some(tier))
         });
         done.map_err(ours)?.map(drop).map_err(|error| Stop::from(error, sql))
     };
-    for table in tables.iter().filter(|table| table.form != Form::Shadow && table.name != "sqlite_sequence") {
+    for table in tables.iter().filter(|table| table.form != TableForm::Shadow && table.name != "sqlite_sequence") {
         define(&table.sql)?;
     }
     own_table::without_defence(conn, || {
-        let mut stored = tables.iter().filter(|table| table.form != Form::Virtual);
+        let mut stored = tables.iter().filter(|table| table.form != TableForm::Virtual);
         Ok(stored.try_for_each(|table| copy(conn, hooks, other, table)))
     })
     .map_err(ours)??;
-    for table in tables.iter().filter(|table| table.form == Form::Virtual) {
+    for table in tables.iter().filter(|table| table.form == TableForm::Virtual) {
         if let Some(why) = fulltext_settings::unavailable(conn, &table.name).map_err(ours)? {
             return Err(Stop::Refused(why));
         }
@@ -187,14 +188,14 @@ pub fn empty(conn: &Connection) -> Result<()> {
 
 fn copy(conn: &Connection, hooks: &Arc<HookState>, other: &Connection, table: &Table) -> std::result::Result<(), Stop> {
     let name = quoted(&table.name);
-    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, errors::said(&error)));
+    let theirs = |error: rusqlite::Error| Stop::Refused(format!("table {}: {}", table.name, errors::message(&error)));
     let ours = |error: rusqlite::Error| Stop::of(hooks, &error, &table.name);
     let selected = table.selected();
     let mut select = other.prepare(&format!("SELECT {selected} FROM {name} NOT INDEXED")).map_err(theirs)?;
     let count = select.column_count();
     let marks = vec!["?"; count].join(", ");
     let own = InternalStatements::begin(hooks);
-    if table.form == Form::Shadow || table.name == "sqlite_sequence" {
+    if table.form == TableForm::Shadow || table.name == "sqlite_sequence" {
         // Rows that were written by the definition of the virtual table, or by insertions into tables with
         // AUTOINCREMENT.
         conn.execute_batch(&format!("DELETE FROM {name}")).map_err(ours)?;

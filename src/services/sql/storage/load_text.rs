@@ -6,15 +6,15 @@
 //! counts until the end of the script or `ON`: such a dump switches them off, because a table may precede the one that
 //! it refers to. A script in a log of before knows none of this.
 //!
-//! Not here: savepoints and the handling of a refusal (`services/sql/loading.rs`), database files (`load.rs`).
+//! Not here: savepoints and the handling of a refusal (`services/sql/load_commands.rs`), database files (`load.rs`).
 
 use super::dump_lines::{self, Piece};
 use crate::services::sql::answer_limit::AnswerLimit;
 use crate::services::sql::budget::fulltext_writes;
 use crate::services::sql::budget::length_tiers;
-use crate::services::sql::budget::step_cost;
+use crate::services::sql::budget::prices;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
-use crate::services::sql::commands::{Kind, Params, Statement};
+use crate::services::sql::commands::{Params, RunKind, Statement};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
@@ -165,11 +165,11 @@ impl Script<'_> {
             if prepared.is_some() {
                 recorded.restore(hooks);
             } else {
-                hooks.set_price(step_cost::PLANNED);
+                hooks.set_price(prices::PLANNED);
                 prepared = batch.next().map_err(on_error)?;
                 recorded = Recorded::of(hooks);
             }
-            hooks.set_price(step_cost::PLAIN);
+            hooks.set_price(prices::PLAIN);
             let Some(one) = &mut prepared else { return Ok(false) };
             if hooks.passes_over.load(Relaxed) {
                 return Ok(true);
@@ -180,7 +180,7 @@ impl Script<'_> {
             length_tiers::suits(hooks, tier, length_tiers::longest(hooks, &bare))?;
             let text = bare.sql;
             statement::fits(conn, hooks, &text, 0, tier)?;
-            let mut executor = Executor { conn, hooks, kind: Kind::Execute, limit: &mut AnswerLimit::new(0, 0) };
+            let mut executor = Executor { conn, hooks, kind: RunKind::Execute, limit: &mut AnswerLimit::new(0, 0) };
             match fulltext_writes::with_named_tokenizer(&text) {
                 Cow::Borrowed(_) => executor.write(one, &Params::None),
                 Cow::Owned(named) => {

@@ -189,7 +189,7 @@ pub struct Staged {
 
 /// A file all of whose pieces have arrived, and what its database is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Plan {
+pub struct LoadPlan {
     /// Identifies the file.
     pub load: u64,
     /// Length of the file.
@@ -208,12 +208,12 @@ pub fn staged(conn: &Connection) -> Result<Option<Staged>> {
 }
 
 /// The plan of the load, if all pieces have arrived.
-pub fn plan(conn: &Connection) -> Result<Option<Plan>> {
+pub fn plan(conn: &Connection) -> Result<Option<LoadPlan>> {
     read(conn, PLAN)
 }
 
 /// Records the plan of the load.
-pub fn set_plan(conn: &Connection, plan: Plan) -> Result<()> {
+pub fn set_plan(conn: &Connection, plan: LoadPlan) -> Result<()> {
     set(conn, PLAN, postcard::to_stdvec(&plan).expect("encoding into memory cannot fail"))
 }
 

@@ -7,12 +7,12 @@
 //! however long it takes there.
 //!
 //! Invariants: B1 the present tables are neither read nor changed. B2 the file of an abandoned load is removed.
-//! Not here: when preparation begins and when the database is put in place (`services/sql/loading.rs`).
+//! Not here: when preparation begins and when the database is put in place (`services/sql/load_commands.rs`).
 
 use super::file_header;
 use super::load::{self, Stop};
 use super::open::{FLAGS, KEPT, memory};
-use super::own_table::{self, Plan};
+use super::own_table::{self, LoadPlan};
 use crate::lock::{Mutex, MutexGuard, lock, wait};
 use crate::services::sql::commands::{FILE_STEPS_MAX, FILE_STEPS_PER_BYTE};
 use crate::services::sql::connection::files::Files;
@@ -51,7 +51,7 @@ pub enum Built {
 #[derive(Debug)]
 pub struct Preparing {
     /// The plan of the load.
-    pub plan: Plan,
+    pub plan: LoadPlan,
     files: Arc<dyn Files>,
     slot: Arc<Slot>,
 }
@@ -77,7 +77,7 @@ impl Slot {
 
 impl Preparing {
     /// Starts the preparation. The pieces must be committed.
-    pub fn begin(files: &Arc<dyn Files>, plan: Plan) -> Preparing {
+    pub fn begin(files: &Arc<dyn Files>, plan: LoadPlan) -> Preparing {
         let slot: Arc<Slot> = Arc::default();
         let (own, theirs) = (Arc::clone(files), Arc::clone(&slot));
         files.in_background(Box::new(move || {
@@ -127,7 +127,7 @@ fn discard(files: &Arc<dyn Files>, built: Built) {
 }
 
 /// Prepares a file at once, in memory, from pieces that need not be committed.
-pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
+pub fn in_memory(conn: &Connection, plan: LoadPlan) -> Built {
     let mut image = Vec::new();
     let gathered = gather(conn, plan, |piece| {
         image.extend_from_slice(piece);
@@ -142,7 +142,7 @@ pub fn in_memory(conn: &Connection, plan: Plan) -> Built {
     built.unwrap_or_else(|built| built)
 }
 
-fn from_file(files: &Arc<dyn Files>, plan: Plan, slot: &Arc<Slot>) -> Built {
+fn from_file(files: &Arc<dyn Files>, plan: LoadPlan, slot: &Arc<Slot>) -> Built {
     let (source, path) = (files.temporary(), files.successor());
     // An old file of that name is useless, and would change the result.
     files.remove(&path);
@@ -157,7 +157,7 @@ fn from_file(files: &Arc<dyn Files>, plan: Plan, slot: &Arc<Slot>) -> Built {
 /// Prepares a file on the disk. Refusal and failure come as the error, so that `?` can be used.
 fn prepare_file(
     files: &Arc<dyn Files>,
-    plan: Plan,
+    plan: LoadPlan,
     slot: &Arc<Slot>,
     source: &Path,
     path: &Path,
@@ -203,7 +203,7 @@ fn unusable(error: &io::Error) -> Built {
 /// Passes the pieces of the planned file to `take`, in order. The inner error is the reason for refusing the file.
 fn gather(
     conn: &Connection,
-    plan: Plan,
+    plan: LoadPlan,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<Result<(), String>> {
     let staged = own_table::staged(conn).map_err(io::Error::other)?;
@@ -233,7 +233,7 @@ fn gather(
 fn build(
     mut conn: Connection,
     files: Option<&Arc<dyn Files>>,
-    plan: Plan,
+    plan: LoadPlan,
     other: &Connection,
     slot: &Arc<Slot>,
 ) -> Result<Built, Built> {

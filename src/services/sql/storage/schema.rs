@@ -18,7 +18,7 @@ pub fn random_name(columns: &[String]) -> Option<String> {
 
 /// How a table stores its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TableForm {
     /// By row id.
     Plain,
     /// By primary key (`WITHOUT ROWID`).
@@ -34,7 +34,7 @@ pub struct Table {
     pub name: String,
     /// The `CREATE TABLE` statement.
     pub sql: String,
-    pub form: Form,
+    pub form: TableForm,
     /// Columns with values of their own: hidden and generated columns are left out.
     pub columns: Vec<String>,
     /// A name of the row id that is not also the name of a column; `None` if there is no such name or no row id.
@@ -64,10 +64,10 @@ pub fn tables(conn: &Connection) -> Result<Vec<Table>> {
     let found = select.query_map([], |row| {
         let (kind, without_rowid): (String, bool) = (row.get(2)?, row.get(3)?);
         let form = match kind.as_str() {
-            "virtual" => Form::Virtual,
-            "shadow" => Form::Shadow,
-            _ if without_rowid => Form::WithoutRowid,
-            _ => Form::Plain,
+            "virtual" => TableForm::Virtual,
+            "shadow" => TableForm::Shadow,
+            _ if without_rowid => TableForm::WithoutRowid,
+            _ => TableForm::Plain,
         };
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, form, without_rowid))
     })?;

@@ -2,9 +2,9 @@
 //!
 //! Not here: the bucket itself (`allowance.rs`), waiting at the endpoint (`node/sql/load_permit.rs`).
 
-use super::script_runner::{Node, answer, in_words, request};
+use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::Params;
-use crate::services::sql::{Answer, Command, Kind, Outcome, Run, Statement};
+use crate::services::sql::{Answer, Command, Outcome, Run, RunKind, Statement};
 
 /// Uses more than half of the budget.
 const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) INSERT INTO t SELECT max(x) FROM c";
@@ -12,7 +12,7 @@ const MUCH: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM
 const SOME: &str = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 20000) INSERT INTO t SELECT max(x) FROM c";
 
 fn run(sql: &[&str], is_transaction: bool) -> Command {
-    Command::Run(Run { is_transaction, ..request(sql, Kind::Execute, 1) })
+    Command::Run(Run { is_transaction, ..request(sql, RunKind::Execute, 1) })
 }
 
 fn node() -> Node {
@@ -22,7 +22,7 @@ fn node() -> Node {
 }
 
 fn count(node: &Node) -> String {
-    in_words(&node.read("SELECT count(*) FROM t"))
+    outcome_text(&node.read("SELECT count(*) FROM t"))
 }
 
 /// Returns all replies. Checks that a restart from the log alone and a crash make no difference.
@@ -93,7 +93,7 @@ fn all_that_do_much_get_through_one_by_one() {
 /// A dump and a full-text table: an interrupted statement rolls back the whole entry, and the commands before it run
 /// again.
 #[test]
-fn what_was_in_the_entry_before_one_that_waits_is_done_once() {
+fn commands_before_a_postponed_one_run_once() {
     let mut node = node();
     node.execute(&["CREATE VIRTUAL TABLE f USING fts5(a)"]);
     let text = Command::Load { sql: format!("BEGIN; INSERT INTO t VALUES(7); {SOME}; COMMIT"), seed: 1 };
@@ -101,7 +101,7 @@ fn what_was_in_the_entry_before_one_that_waits_is_done_once() {
         sql: "INSERT INTO f VALUES(?)".into(),
         params: Params::Positional(vec![crate::services::sql::Value::Text("x y".to_string())]),
     };
-    let bound = Command::Run(Run { statements: vec![bound], ..request(&[], Kind::Execute, 1) });
+    let bound = Command::Run(Run { statements: vec![bound], ..request(&[], RunKind::Execute, 1) });
     let commands = [
         run(&[MUCH], false),
         bound,

@@ -4,10 +4,10 @@
 //! checked: `cargo nextest run --release --lib how_long --run-ignored only --no-capture` prints them, the longest
 //! first.
 
-use super::script_runner::{Node, answer, in_words, request};
+use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::{Params, Run, Statement, Value};
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, Kind, Outcome};
+use crate::services::sql::{Answer, Command, Digest, Outcome, RunKind};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ fn node() -> Node {
     for (times, sql) in lines(FIXTURES) {
         for _ in 0..times.parse::<u32>().unwrap() {
             let outcome = node.execute(&[&sql]).pop().unwrap();
-            assert!(!matches!(outcome, Outcome::Failed(_)), "{sql}: {}", in_words(&outcome));
+            assert!(!matches!(outcome, Outcome::Failed(_)), "{sql}: {}", outcome_text(&outcome));
         }
     }
     node
@@ -53,7 +53,7 @@ fn node() -> Node {
 
 /// The outcome of a statement, and the time it took, including the checks after it. Its changes are rolled back.
 fn attempt(node: &mut Node, sql: &str) -> (Outcome, Duration) {
-    let mut run = request(&[sql, "SELECT this_undoes_it"], Kind::Execute, 1);
+    let mut run = request(&[sql, "SELECT this_undoes_it"], RunKind::Execute, 1);
     run.is_transaction = true;
     let begun = Instant::now();
     let now_ms = 1_700_000_000_000 + 1_000 * node.log.len() as u64;
@@ -78,23 +78,23 @@ fn check(third: usize) {
         let (outcome, _) = attempt(&mut node, &sql);
         let found = verdict(&outcome);
         let is_fine = if wanted == "bounded" { found != "fails" } else { found == wanted };
-        assert!(is_fine, "{sql} should be {wanted}: {}", in_words(&outcome));
+        assert!(is_fine, "{sql} should be {wanted}: {}", outcome_text(&outcome));
     }
     assert_eq!(content(&node), before);
 }
 
 #[test]
-fn what_costs_too_much_is_refused_first_third() {
+fn expensive_statements_are_refused_first_third() {
     check(0);
 }
 
 #[test]
-fn what_costs_too_much_is_refused_second_third() {
+fn expensive_statements_are_refused_second_third() {
     check(1);
 }
 
 #[test]
-fn what_costs_too_much_is_refused_last_third() {
+fn expensive_statements_are_refused_last_third() {
     check(2);
 }
 
@@ -125,11 +125,11 @@ fn changes_of_the_schema_cost_what_the_schema_is_large() {
     node.execute(&["CREATE TABLE t (a, b)"]);
     let ends = |node: &mut Node, statement: &dyn Fn(usize) -> String| {
         let all: Vec<String> = (0..3_000).map(statement).collect();
-        let mut run = request(&all.iter().map(String::as_str).collect::<Vec<_>>(), Kind::Execute, 1);
+        let mut run = request(&all.iter().map(String::as_str).collect::<Vec<_>>(), RunKind::Execute, 1);
         run.is_transaction = true;
         let now_ms = 1_000 * node.log.len() as u64;
         let said = node.run(now_ms, run);
-        assert_eq!(verdict(&said[said.len() - 1]), "refused", "{}: {}", all[0], in_words(&said[said.len() - 1]));
+        assert_eq!(verdict(&said[said.len() - 1]), "refused", "{}: {}", all[0], outcome_text(&said[said.len() - 1]));
         said.len()
     };
     let made = ends(&mut node, &|n| format!("CREATE TABLE x{n} (a)"));
@@ -159,7 +159,7 @@ fn a_schema_grows_to_a_bound_and_can_be_made_smaller() {
         assert!(failed.is_none_or(|at| part == 19 && at > 90), "{part}: {failed:?}");
     }
     let mut refused = |sql: &str| {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         said.contains("2000 tables, indexes, views and triggers").then_some(()).ok_or(said)
     };
     for sql in [
@@ -174,13 +174,13 @@ fn a_schema_grows_to_a_bound_and_can_be_made_smaller() {
     let said = node.execute(&["DROP TABLE x0_0", "DROP TABLE x0_1", "CREATE TABLE y (a)"]);
     assert!(said.iter().all(|one| !matches!(one, Outcome::Failed(_))), "{said:?}");
     let long = format!("CREATE VIEW long AS SELECT '{}'", "x".repeat(1 << 20));
-    let said = in_words(&node.execute(&[&long])[0]);
+    let said = outcome_text(&node.execute(&[&long])[0]);
     assert!(said.contains("bytes of definitions at most"), "{said:.300}");
 }
 
 #[test]
 #[ignore = "measures for minutes"]
-fn how_long_each_statement_holds_the_others_up() {
+fn longest_delay_caused_by_each_statement() {
     let mut node = node();
     let mut all: Vec<(Duration, &str, String)> = lines(CORPUS)
         .map(|(_, sql)| {
@@ -196,7 +196,7 @@ fn how_long_each_statement_holds_the_others_up() {
 
 /// The outcome of the last of these statements.
 fn last(node: &mut Node, statements: &[&str]) -> String {
-    in_words(node.execute(statements).last().unwrap())
+    outcome_text(node.execute(statements).last().unwrap())
 }
 
 #[test]
@@ -342,8 +342,8 @@ fn words_that_an_index_is_asked_for_are_paid_by_the_byte_wherever_a_statement_wr
     let mut ask = |bytes: usize| {
         let sql = "INSERT INTO p SELECT count(*) FROM f WHERE f MATCH ?".to_string();
         let statement = Statement { sql, params: Params::Positional(vec![Value::Text(words(bytes))]) };
-        let run = Run { statements: vec![statement], ..request(&[], Kind::Execute, 1) };
-        in_words(&node.run(1_800_000_000_000, run)[0])
+        let run = Run { statements: vec![statement], ..request(&[], RunKind::Execute, 1) };
+        outcome_text(&node.run(1_800_000_000_000, run)[0])
     };
     assert_eq!(ask(40_000), format!("failed: {BUDGET_EXCEEDED}"));
     let said = ask(1_000);
@@ -437,7 +437,7 @@ fn each_full_text_table_names_its_tokenizer() {
 /// The number of these statements that a request may contain: all but the last succeed.
 fn count(node: &mut Node, statements: Vec<String>) -> usize {
     let all: Vec<&str> = statements.iter().map(String::as_str).collect();
-    let run = request(&all, Kind::Execute, 1);
+    let run = request(&all, RunKind::Execute, 1);
     let now_ms = 1_900_000_000_000 + 1_000 * node.log.len() as u64;
     node.run(now_ms, run).iter().take_while(|one| !matches!(one, Outcome::Failed(_))).count()
 }
@@ -531,7 +531,7 @@ fn matches_are_ranked_by_bm25_alone() {
         assert!(last(&mut node, &[sql]).contains("rank MATCH and rank = are not available"), "{sql}");
         let read = sql.trim_start_matches("INSERT INTO p ");
         if !read.contains("||") {
-            let said = in_words(&node.read(read));
+            let said = outcome_text(&node.read(read));
             assert!(said.contains("rank MATCH and rank = are not available"), "{read}: {said}");
         }
     }
@@ -545,7 +545,7 @@ fn matches_are_ranked_by_bm25_alone() {
         let said = last(&mut node, &[sql]);
         assert!(said.starts_with("changed"), "{sql}: {said}");
     }
-    let said = in_words(&node.read("SELECT a FROM f WHERE f MATCH 'x' ORDER BY rank"));
+    let said = outcome_text(&node.read("SELECT a FROM f WHERE f MATCH 'x' ORDER BY rank"));
     assert!(said.contains("x y"), "{said}");
 }
 
@@ -583,7 +583,7 @@ fn instances_of_virtual_tables_that_undone_statements_leave_are_paid_for() {
     let many = |first: &str, statement: &str| {
         let mut all = vec![first];
         all.extend([statement; 700]);
-        request(&all, Kind::Execute, 1)
+        request(&all, RunKind::Execute, 1)
     };
     let is = |outcome: &Outcome, part: &str| matches!(outcome, Outcome::Failed(why) if why.contains(part));
     let table = "CREATE VIRTUAL TABLE f USING fts5(a)";
@@ -613,8 +613,8 @@ fn statements_undone_after_a_schema_change_pay_for_the_schema() {
     let run = |node: &mut Node, first: &str, statement: &str, is_transaction: bool| {
         let all: Vec<&str> = [first].into_iter().chain(std::iter::repeat_n(statement, 1_000)).collect();
         let now_ms = 1_000_000 + 1_000 * node.log.len() as u64;
-        let outcomes = node.run(now_ms, Run { is_transaction, ..request(&all, Kind::Execute, 1) });
-        outcomes.iter().take_while(|outcome| !in_words(outcome).contains("not executed")).count()
+        let outcomes = node.run(now_ms, Run { is_transaction, ..request(&all, RunKind::Execute, 1) });
+        outcomes.iter().take_while(|outcome| !outcome_text(outcome).contains("not executed")).count()
     };
     // The schema stays as it is: nothing is read again.
     assert_eq!(run(&mut node, failing, failing, false), 1_001);
@@ -624,17 +624,17 @@ fn statements_undone_after_a_schema_change_pay_for_the_schema() {
     let executed = run(&mut node, "CREATE TABLE new2(a)", &long, false);
     assert!((2..20).contains(&executed), "{executed}");
     // The next request of the same entry does not pay for it.
-    let cheap = request(&[failing; 100], Kind::Execute, 1);
-    let change = request(&["CREATE TABLE new3(a)"], Kind::Execute, 1);
+    let cheap = request(&[failing; 100], RunKind::Execute, 1);
+    let change = request(&["CREATE TABLE new3(a)"], RunKind::Execute, 1);
     let now_ms = 1_000_000 + 1_000 * node.log.len() as u64;
     let answers = node.entry(now_ms, &[Command::Run(change), Command::Run(cheap)]);
     let Answer::Results(outcomes) = answer(answers[1].clone()) else { panic!("{answers:?}") };
-    assert!(outcomes.iter().all(|outcome| in_words(outcome).contains("UNIQUE")), "{:?}", outcomes.last());
+    assert!(outcomes.iter().all(|outcome| outcome_text(outcome).contains("UNIQUE")), "{:?}", outcomes.last());
     // A schema change is paid for before it is made: with little left it waits, and nothing is read.
     let much = "INSERT INTO t0_1(b) WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 70000) \
         SELECT max(x) FROM c";
-    let much = Command::Run(request(&[much], Kind::Execute, 1));
-    let change = Command::Run(request(&["CREATE TABLE new4(a)", failing], Kind::Execute, 1));
+    let much = Command::Run(request(&[much], RunKind::Execute, 1));
+    let change = Command::Run(request(&["CREATE TABLE new4(a)", failing], RunKind::Execute, 1));
     let answers = node.entry(now_ms + 1_000, &[much, change]);
     assert!(matches!(answer(answers[1].clone()), Answer::Busy { .. }), "{answers:?}");
     let before = node.registry.digests();
@@ -662,7 +662,7 @@ fn a_dump_with_many_tables_and_long_rows_is_loaded() {
         let mut node = Node::default();
         let said = answer(node.entry(1_000, &[load]).pop().unwrap());
         assert_eq!(said, Answer::Done);
-        assert_eq!(in_words(&node.read("SELECT count(*) FROM \"table 59\"")), "[count(*):integer]\n  10");
+        assert_eq!(outcome_text(&node.read("SELECT count(*) FROM \"table 59\"")), "[count(*):integer]\n  10");
     }
 }
 
@@ -691,5 +691,5 @@ fn a_table_of_settings_belongs_to_a_full_text_table() {
         "CREATE TRIGGER i AFTER INSERT ON t BEGIN INSERT INTO t_config VALUES('pgsz', new.a); END",
         "INSERT INTO t SELECT a FROM f",
     ]);
-    assert_eq!(in_words(done.last().unwrap()), "changed 1, last id 1");
+    assert_eq!(outcome_text(done.last().unwrap()), "changed 1, last id 1");
 }

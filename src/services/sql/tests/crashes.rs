@@ -2,8 +2,8 @@
 //!
 //! Not here: files on a disk (`files.rs`).
 
-use super::script_runner::{Node, answer, in_words, request, results};
-use crate::services::sql::{Answer, Command, Database, Kind, Outcome, Run, Statement};
+use super::script_runner::{Node, answer, outcome_text, request, results};
+use crate::services::sql::{Answer, Command, Database, Outcome, Run, RunKind, Statement};
 use crate::services::{Reply, sql};
 
 /// A statement that never ends.
@@ -27,7 +27,7 @@ fn command(rng: &mut fastrand::Rng) -> Command {
         "SELECT last_insert_rowid(), changes(), count(*) FROM t",
     ];
     let statements = (0..rng.usize(1..4)).map(|_| Statement::bare(sql[rng.usize(0..sql.len())])).collect();
-    Command::Run(Run { statements, is_transaction: rng.bool(), kind: Kind::Request, seed: rng.u64(..) })
+    Command::Run(Run { statements, is_transaction: rng.bool(), kind: RunKind::Request, seed: rng.u64(..) })
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_crash_after_any_entry_changes_nothing() {
 #[test]
 fn a_runaway_takes_no_other_command_along() {
     let (mut one, mut two) = (Node::default(), Node::default());
-    let run = |sql: &[&str]| Command::Run(request(sql, Kind::Execute, 3));
+    let run = |sql: &[&str]| Command::Run(request(sql, RunKind::Execute, 3));
     for node in [&mut one, &mut two] {
         node.execute(&["CREATE TABLE t (id INTEGER PRIMARY KEY, n)"]);
         let commands = [
@@ -71,7 +71,7 @@ fn a_runaway_takes_no_other_command_along() {
             run(&["INSERT INTO t(n) VALUES(3)"]),
         ];
         let replies = node.entry(9, &commands);
-        let said: Vec<String> = results(replies[1].clone()).iter().map(in_words).collect();
+        let said: Vec<String> = results(replies[1].clone()).iter().map(outcome_text).collect();
         assert_eq!(
             said[1..],
             [
@@ -90,8 +90,8 @@ fn a_runaway_takes_no_other_command_along() {
 }
 
 #[test]
-fn an_entry_of_which_the_file_has_a_part_is_gone_on_with() {
-    let run = |sql: &[&str]| Command::Run(request(sql, Kind::Execute, 3));
+fn a_partly_applied_entry_is_continued() {
+    let run = |sql: &[&str]| Command::Run(request(sql, RunKind::Execute, 3));
     let make = || {
         let mut node = Node::default();
         node.execute(&["CREATE TABLE t (id INTEGER PRIMARY KEY, n)"]);
@@ -189,7 +189,7 @@ fn garbage_is_refused_and_changes_nothing() {
     let before = node.registry.digests();
     let at = crate::types::Stamp::default();
     let mut database = sql::Database::default();
-    let whole = Command::Run(request(&["SELECT 1"], Kind::Query, 1)).encode();
+    let whole = Command::Run(request(&["SELECT 1"], RunKind::Query, 1)).encode();
     for garbage in [&[][..], &[0xff; 9], &whole[..whole.len() - 1]] {
         assert!(matches!(database.apply(at, garbage), Reply::Failed(_)));
         assert!(matches!(database.query(at, &[0xff; 3]), Reply::Failed(_)));

@@ -3,11 +3,11 @@
 //! Not here: the format of dates (`scripts/`).
 
 use super::super::connection::configure;
-use super::script_runner::{Node, in_words, request, results};
+use super::script_runner::{Node, outcome_text, request, results};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::{Command, Kind, Params, Statement, Value};
+use crate::services::sql::{Command, Params, RunKind, Statement, Value};
 use rusqlite::types::Value as Stored;
 use rusqlite::{Connection, Result, params_from_iter};
 use std::sync::Arc;
@@ -165,11 +165,11 @@ fn no_spelling_reads_the_clock() {
 
 /// A word that is not known to be pure is computed in a place where SQLite does not allow the clock.
 #[test]
-fn what_is_not_known_to_be_pure_is_computed_where_sqlite_refuses_the_clock() {
+fn unproven_date_expressions_run_where_sqlite_refuses_the_clock() {
     use crate::services::sql::connection::dates::Dates;
     let dates = Dates::new(&Arc::new(HookState::default()));
     dates.hooks.begin(AT_MS, 0, STEPS_MAX);
-    let text = |text: &str| crate::services::sql::connection::dates::Raw::Text(text.as_bytes().to_vec());
+    let text = |text: &str| crate::services::sql::connection::dates::DateValue::Text(text.as_bytes().to_vec());
     for args in [&[text("now")][..], &[text("subsec")], &[text("2020-01-01"), text("localtime")]] {
         let why = dates.compute("datetime", args).unwrap_err().to_string();
         assert!(why.contains("would read the clock"), "{why}");
@@ -205,14 +205,14 @@ fn every_path_takes_the_time_of_the_entry() {
             "INSERT INTO c VALUES('2001-02-03 04:05:06')",
             "INSERT INTO r SELECT (SELECT max(datetime(w)) FROM words WHERE datetime(w) <= datetime('now'))",
         ],
-        Kind::Execute,
+        RunKind::Execute,
         1,
     );
     run.statements.push(bound);
     for outcome in results(node.entry(AT_MS, &[Command::Run(run)]).pop().unwrap()) {
-        assert!(!in_words(&outcome).contains("failed"), "{outcome:?}");
+        assert!(!outcome_text(&outcome).contains("failed"), "{outcome:?}");
     }
-    let seen = in_words(&node.read("SELECT DISTINCT CAST(v AS TEXT) || ' ' || count(*) FROM r GROUP BY 1 || v"));
+    let seen = outcome_text(&node.read("SELECT DISTINCT CAST(v AS TEXT) || ' ' || count(*) FROM r GROUP BY 1 || v"));
     assert!(seen.contains("2001-02-03 04:05:06 ") && seen.lines().count() == 2, "{seen}");
     // Where a value must never change, SQLite allows none of these functions.
     for sql in [
@@ -222,7 +222,7 @@ fn every_path_takes_the_time_of_the_entry() {
         "CREATE TABLE g (a, b AS (date(a)) STORED)",
         "ALTER TABLE words ADD COLUMN g AS (strftime('%F', w))",
     ] {
-        let outcome = in_words(&node.execute(&[sql])[0]);
+        let outcome = outcome_text(&node.execute(&[sql])[0]);
         assert!(outcome.contains("non-deterministic"), "{sql}: {outcome}");
     }
 }

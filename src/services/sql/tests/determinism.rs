@@ -4,13 +4,13 @@
 
 use super::super::connection::configure;
 use super::crashes::ENDLESS;
-use super::script_runner::{Node, in_words, request};
+use super::script_runner::{Node, outcome_text, request};
 use crate::services::sql::commands::STEPS_MAX;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::connection::hook_state::HookState;
 use crate::services::sql::connection::hook_state::InternalStatements;
 use crate::services::sql::connection::hook_state::Purpose;
-use crate::services::sql::{Command, Database, Kind};
+use crate::services::sql::{Command, Database, RunKind};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -103,7 +103,10 @@ fn a_restart_after_each_command_makes_no_difference() {
         let mut replies = Vec::new();
         for (way, node) in nodes.iter_mut().enumerate() {
             replies.push(
-                node.entry(1_700_000_000_000 + number as u64 * 777, &[Command::Run(request(&[sql], Kind::Request, 5))]),
+                node.entry(
+                    1_700_000_000_000 + number as u64 * 777,
+                    &[Command::Run(request(&[sql], RunKind::Request, 5))],
+                ),
             );
             match way {
                 0 => {}
@@ -124,7 +127,7 @@ fn a_restart_after_each_command_makes_no_difference() {
 /// A write ends after the same step on every node, also if full-text tables keep prepared statements.
 #[test]
 fn a_runaway_ends_at_the_same_step_whatever_was_before() {
-    let run = |sql: &[&str]| Command::Run(request(sql, Kind::Request, 3));
+    let run = |sql: &[&str]| Command::Run(request(sql, RunKind::Request, 3));
     // How many iterations of a limited loop fit the budget: found by bisection, on a node with a history and on one
     // without.
     let comes_to = |is_busy: bool| {
@@ -144,7 +147,7 @@ fn a_runaway_ends_at_the_same_step_whatever_was_before() {
             );
             let answer =
                 super::script_runner::results(node.entry(1000 * node.log.len() as u64, &[run(&[&sql])]).pop().unwrap());
-            if in_words(&answer[0]).starts_with("failed") { high = middle } else { low = middle }
+            if outcome_text(&answer[0]).starts_with("failed") { high = middle } else { low = middle }
         }
         low
     };
@@ -215,12 +218,12 @@ fn answers(prepare: &[&[&str]], last: &[&str]) -> [Vec<String>; 2] {
     [&mut node, &mut restarted].map(|node| {
         let outcomes = node.execute(last);
         let content = node.read("SELECT group_concat(x) FROM t");
-        outcomes.iter().chain([&content]).map(in_words).collect()
+        outcomes.iter().chain([&content]).map(outcome_text).collect()
     })
 }
 
 #[test]
-fn what_a_node_has_met_before_changes_no_answer() {
+fn the_history_of_a_node_changes_no_answer() {
     // Only a node that has not seen the statement before explains it.
     let request: &[&str] = &["INSERT INTO t(x) VALUES(7)", "INSERT INTO t(x) SELECT 'changes ' || changes()"];
     let [one, other] = answers(&[&["CREATE TABLE t (id INTEGER PRIMARY KEY, x)"], request], request);
@@ -266,7 +269,7 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         "CREATE TABLE z AS SELECT * FROM w",
         "CREATE TABLE z AS WITH c AS (SELECT * FROM w) SELECT * FROM c",
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.contains("appears more than four times"), "{sql}: {said}");
     }
     for sql in [
@@ -274,16 +277,16 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         "INSERT INTO t SELECT name FROM pragma_table_xinfo('W')",
         "INSERT INTO t SELECT i.name FROM sqlite_schema m, pragma_table_info(m.name) i",
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.contains("may differ between nodes"), "{sql}: {said}");
     }
-    let made = in_words(
+    let made = outcome_text(
         &node.execute(&[&view.replace(" v ", " fresh "), "INSERT INTO t SELECT name FROM pragma_table_info('fresh')"])
             [1],
     );
     assert!(made.contains("may differ between nodes"), "{made}");
-    let both = request(&["INSERT INTO t VALUES(1)", "SELECT * FROM v"], Kind::Request, 1);
-    let said = in_words(&node.run(1_000_000, both)[1]);
+    let both = request(&["INSERT INTO t VALUES(1)", "SELECT * FROM v"], RunKind::Request, 1);
+    let said = outcome_text(&node.run(1_000_000, both)[1]);
     assert!(said.contains("appears more than four times"), "{said}");
     for fine in [
         "CREATE TABLE y AS SELECT 1 AS a, 2 AS a, 3 AS a, 4 AS a",
@@ -291,19 +294,21 @@ fn names_that_sqlite_gives_by_chance_are_not_kept() {
         "INSERT INTO t SELECT name FROM pragma_table_info('t')",
         "INSERT INTO t SELECT a FROM v",
     ] {
-        let said = in_words(&node.execute(&[fine])[0]);
+        let said = outcome_text(&node.execute(&[fine])[0]);
         assert!(said.starts_with("changed"), "{fine}: {said}");
     }
-    assert!(in_words(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available"));
+    assert!(
+        outcome_text(&node.execute(&["INSERT INTO t VALUES(fts5_locale('de', 'x'))"])[0]).contains("not available")
+    );
 }
 
 #[test]
-fn what_is_longer_than_sqlite_can_hold_fails_and_ends_nothing() {
+fn values_too_long_for_sqlite_fail_harmlessly() {
     let mut node = Node::default();
     node.execute(&["CREATE TABLE t (x)"]);
     let sql =
         format!("INSERT INTO t VALUES(json_pretty('{}{}', hex(zeroblob(2000000))))", "[".repeat(900), "]".repeat(900));
-    let said = in_words(&node.execute(&[&sql])[0]);
+    let said = outcome_text(&node.execute(&[&sql])[0]);
     assert!(said.starts_with("failed"), "{said}");
-    assert!(in_words(&node.execute(&["INSERT INTO t VALUES(1)"])[0]).starts_with("changed 1"));
+    assert!(outcome_text(&node.execute(&["INSERT INTO t VALUES(1)"])[0]).starts_with("changed 1"));
 }

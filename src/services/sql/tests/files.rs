@@ -2,10 +2,10 @@
 //!
 //! Not here: the node around it (`tests/cluster/sql/loads.rs`).
 
-use super::script_runner::{Node, in_words, request};
+use super::script_runner::{Node, outcome_text, request};
 use crate::services::registry::Registry;
 use crate::services::sql::{
-    Checkpointer, Command, Database, Files, Kind, LongRows, Outcome, Reader, Statement, bare_image,
+    Checkpointer, Command, Database, Files, LongRows, Outcome, Reader, RunKind, Statement, bare_image,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -122,7 +122,7 @@ pub fn start(node: &mut Node, files: &Arc<Folder>) -> Option<String> {
             *index
         }
         None => {
-            registry.begin_anew().unwrap();
+            registry.reset_services().unwrap();
             0
         }
     };
@@ -147,7 +147,7 @@ fn copy_of(files: &Folder, to: &Path) {
 }
 
 #[test]
-fn a_file_copied_at_any_moment_goes_on_where_it_was() {
+fn a_file_copied_at_any_moment_can_be_continued() {
     let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = folder(home.path(), "n1");
     let mut node = Node::default();
@@ -159,7 +159,7 @@ fn a_file_copied_at_any_moment_goes_on_where_it_was() {
             n if n % 3 == 0 => "UPDATE t SET n = n / 2 + 1",
             _ => "INSERT INTO t DEFAULT VALUES",
         };
-        let command = [Command::Run(request(&[sql], Kind::Execute, number))];
+        let command = [Command::Run(request(&[sql], RunKind::Execute, number))];
         assert_eq!(node.entry(number * 1000, &command), model.entry(number * 1000, &command));
         if number % 7 == 3 {
             node.take_snapshot();
@@ -219,10 +219,12 @@ fn a_file_that_is_of_no_use_is_rebuilt() {
     leader.execute(&["SELECT 1"]);
     leader.take_snapshot();
     let mut reader = Reader::open(&path, Arc::new(|| None)).unwrap();
-    assert!(in_words(&reader.read(&[Statement::bare("SELECT count(*) FROM t")], 0, 0, &mut || ())[0]).ends_with('2'));
+    assert!(
+        outcome_text(&reader.read(&[Statement::bare("SELECT count(*) FROM t")], 0, 0, &mut || ())[0]).ends_with('2')
+    );
     node.registry.restore(&mut leader.snapshot.as_ref().unwrap().1.as_slice()).unwrap();
     assert_eq!(node.registry.digests(), leader.registry.digests());
-    let seen = in_words(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0, &mut || ())[0]);
+    let seen = outcome_text(&reader.read(&[Statement::bare("SELECT x FROM other")], 0, 0, &mut || ())[0]);
     // Rows take no more memory than the limit, however small they are.
     let many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 50000) SELECT x, x, x FROM c";
     let mut asked = Vec::new();
@@ -285,7 +287,7 @@ fn a_reader_reads_and_nothing_else_and_ends_in_time() {
     let asks = |reader: &Reader| reader.only_read(&[Statement::bare("SELECT n FROM t"), Statement::bare(endless)]);
     assert!(asks(&reader), "on a new connection too");
     assert!(!reader.only_read(&[Statement::bare("SELECT 1"), Statement::bare("DELETE FROM t")]));
-    let mut said = |sql: &str| in_words(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7, &mut || ())[0]);
+    let mut said = |sql: &str| outcome_text(&reader.read(&[Statement::bare(sql)], 1_700_000_000_000, 7, &mut || ())[0]);
     assert_eq!(said("SELECT n, date('now') FROM t"), "[n:integer date('now'):text]\n  1 | '2023-11-14'");
     for sql in [
         "DELETE FROM t",
@@ -401,7 +403,7 @@ fn no_read_answers_with_the_columns_of_an_older_schema() {
     let mut readers: Vec<Reader> = (0..4).map(|_| Reader::open(&files.path(), Arc::new(|| None)).unwrap()).collect();
     let alone = |reader: &mut Reader| {
         let read = [Statement::bare("SELECT * FROM t")];
-        in_words(&reader.read(&read, 0, 0, &mut || ())[0])
+        outcome_text(&reader.read(&read, 0, 0, &mut || ())[0])
     };
     for (sql, columns) in [
         (&["CREATE TABLE t (a, b)", "INSERT INTO t VALUES(1, 2)"][..], "[a:integer b:integer]\n  1 | 2"),
@@ -490,7 +492,7 @@ fn a_check_that_uses_time_or_chance_is_no_damage() {
     ]);
     assert_eq!(start(&mut node, &files), None);
     assert!(files.aside.lock().unwrap().is_empty(), "{:?}", files.aside);
-    assert_eq!(in_words(&node.read("SELECT count(*) FROM c")), "[count(*):integer]\n  1");
+    assert_eq!(outcome_text(&node.read("SELECT count(*) FROM c")), "[count(*):integer]\n  1");
     // A file to be loaded: all nodes must decide equally whether it is valid.
     let mut conn = rusqlite::Connection::open_in_memory().unwrap();
     conn.execute_batch(

@@ -1,8 +1,8 @@
 //! Foreign keys where a script does not reach: rollbacks of a whole entry, files, dumps of the tool, and what they cost.
 
-use super::script_runner::{Node, answer, in_words, load_file, request};
+use super::script_runner::{Node, answer, load_file, outcome_text, request};
 use crate::services::sql::commands::STEPS_MAX;
-use crate::services::sql::{Answer, Command, Kind, Outcome};
+use crate::services::sql::{Answer, Command, Outcome, RunKind};
 use rusqlite::{Connection, MAIN_DB};
 use std::process;
 
@@ -17,7 +17,7 @@ fn enforcing() -> Node {
 }
 
 fn run(sql: &str) -> Command {
-    Command::Run(request(&[sql], Kind::Execute, 1))
+    Command::Run(request(&[sql], RunKind::Execute, 1))
 }
 
 fn is_broken(outcome: &Outcome) -> bool {
@@ -42,7 +42,7 @@ fn an_entry_that_is_rolled_back_runs_again_as_before() {
     assert!(words[0].contains("Changed") && words[1] == "Done", "{words:?}");
     assert!(words[2].contains("FOREIGN KEY") && words[4].contains("FOREIGN KEY"), "{words:?}");
     assert!(words[3].contains("too many steps") || words[3].contains("Busy"), "{words:?}");
-    assert_eq!(in_words(&node.read("SELECT p FROM c")), "[p:integer]\n  1");
+    assert_eq!(outcome_text(&node.read("SELECT p FROM c")), "[p:integer]\n  1");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_database_file_keeps_the_setting_and_brings_its_rows() {
     conn.execute_batch("DROP TABLE c").unwrap();
     assert_eq!(load_file(&mut node, &image), Answer::Done);
     assert!(is_broken(&node.execute(&["INSERT INTO c VALUES(6, 'refused')"])[0]));
-    assert_eq!(in_words(&node.read("SELECT p FROM c")), "[p:integer]\n  5");
+    assert_eq!(outcome_text(&node.read("SELECT p FROM c")), "[p:integer]\n  5");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_deletion_pays_for_the_rows_that_it_takes_with_it() {
         let few = node.execute(&[sql]);
         assert!(matches!(few[0], Outcome::Changed { .. }), "{sql}: {few:?}");
     }
-    assert_eq!(in_words(&node.read("SELECT count(*) FROM c")), "[count(*):integer]\n  1000");
+    assert_eq!(outcome_text(&node.read("SELECT count(*) FROM c")), "[count(*):integer]\n  1000");
     const { assert!(STEPS_MAX < 4_000_000 * 100) }
 }
 
@@ -109,7 +109,7 @@ fn dumps_of_the_tool_itself_load() {
             ("SELECT group_concat(x) || ',' || (SELECT max(b) FROM t) FROM w_own", "'1,2,6'"),
             ("SELECT count(*) FROM sqlite_schema WHERE name GLOB 'sqlite_stat*'", "0"),
         ] {
-            let found = in_words(&node.read(sql));
+            let found = outcome_text(&node.read(sql));
             assert_eq!(found.lines().last().unwrap().trim(), expected, "{sql}");
         }
         // A log of before means the same as then.

@@ -2,11 +2,11 @@
 //!
 //! Not here: equality of all nodes (`determinism.rs`).
 
-use super::script_runner::{Node, answer, in_words, request, results};
+use super::script_runner::{Node, answer, outcome_text, request, results};
 use crate::planted_bugs::SqlBugs;
 use crate::services::sql::connection::catalogue;
 use crate::services::sql::errors::BUDGET_EXCEEDED;
-use crate::services::sql::{Answer, Command, Digest, Kind, Params, Run, Statement, Value};
+use crate::services::sql::{Answer, Command, Digest, Params, Run, RunKind, Statement, Value};
 use std::time::Instant;
 
 fn ran_away() -> String {
@@ -31,7 +31,7 @@ fn content(node: &Node) -> Digest {
 }
 
 #[test]
-fn what_reaches_out_or_differs_is_refused() {
+fn external_access_and_nondeterminism_are_refused() {
     let mut node = node();
     let before = content(&node);
     let refused = [
@@ -143,7 +143,7 @@ fn what_reaches_out_or_differs_is_refused() {
         "INSERT INTO t SELECT @b::c('), 1 FROM t WHERE 0 ON CONFLICT DO NOTHING; INSERT OR ROLLBACK INTO t VALUES(1, 1) -- '",
     ];
     for sql in refused {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.starts_with("failed: "), "{sql}: {said}");
         println!("{sql}\n    {said}");
         assert_eq!(content(&node), before, "{sql}");
@@ -157,7 +157,7 @@ fn what_reaches_out_or_differs_is_refused() {
     let nested = format!("SELECT {}1{}", "1 IN (SELECT ".repeat(20_000), ")".repeat(20_000));
     let begun = Instant::now();
     for sql in [&deep, &wide, &many, &union, &tables, &nested] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.starts_with("failed: "), "{sql:.40}: {said:.100}");
         println!("{sql:.40}\n    {said:.100} ({:?})", begun.elapsed());
     }
@@ -178,18 +178,18 @@ fn what_reaches_out_or_differs_is_refused() {
         "CREATE VIRTUAL TABLE r USING rtree(id, a, b)",
         "DROP TABLE f",
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(!said.starts_with("failed: "), "{sql}: {said}");
     }
 }
 
 /// Each name in the lists of refused names, in a statement that writes and in a read.
 #[test]
-fn what_the_catalogue_refuses_is_refused() {
+fn statements_refused_by_the_catalogue_are_refused() {
     let mut node = node();
     let before = content(&node);
     let mut refuse = |sql: &str, why: &[&str]| {
-        for said in [in_words(&node.execute(&[sql])[0]), in_words(&node.read(sql))] {
+        for said in [outcome_text(&node.execute(&[sql])[0]), outcome_text(&node.read(sql))] {
             let is_refused = said.strip_prefix("failed: ").is_some_and(|said| why.iter().any(|why| said.contains(why)));
             assert!(is_refused, "{sql}: {said}");
         }
@@ -224,9 +224,9 @@ fn views_upon_views_end() {
         node.execute(&[&format!("CREATE VIEW e{level} AS SELECT x.a FROM e{below} x, e{below} y")]);
     }
     let (few, many) = ("SELECT * FROM e3", "SELECT * FROM e12");
-    let asked = request(&[&[few, "SELECT * FROM e29"], &[many; 2000][..]].concat(), Kind::Request, 1);
+    let asked = request(&[&[few, "SELECT * FROM e29"], &[many; 2000][..]].concat(), RunKind::Request, 1);
     let begun = Instant::now();
-    let said: Vec<String> = node.run(1, asked).iter().map(in_words).collect();
+    let said: Vec<String> = node.run(1, asked).iter().map(outcome_text).collect();
     println!("{:?}", begun.elapsed());
     assert!(said[0].ends_with("\n  1"), "{}", said[0]);
     assert!(said[1].starts_with("failed: "), "{}", said[1]);
@@ -249,19 +249,19 @@ fn an_index_without_segments_is_no_full_disk() {
     let mut failed = None;
     for _ in 0..3 {
         // The commands of an entry whose transaction SQLite rolls back are run again.
-        let commands = [request(&before, Kind::Execute, 1), request(&words, Kind::Execute, 2)].map(Command::Run);
+        let commands = [request(&before, RunKind::Execute, 1), request(&words, RunKind::Execute, 2)].map(Command::Run);
         let said: Vec<String> = node
             .entry(1_000 * node.log.len() as u64, &commands)
             .into_iter()
             .flat_map(results)
-            .map(|it| in_words(&it))
+            .map(|it| outcome_text(&it))
             .collect();
         assert!(said[..3].iter().all(|said| said.starts_with("changed 1")), "{:?}", &said[..3]);
         failed = failed.or(said.into_iter().find(|said| said.starts_with("failed: ")));
     }
     let failed = failed.expect("2,000 segments are the most");
     assert!(failed.contains("is full"), "{failed}");
-    let rows = in_words(&node.read("SELECT count(*) FROM t WHERE n = 7"));
+    let rows = outcome_text(&node.read("SELECT count(*) FROM t WHERE n = 7"));
     assert!(rows.ends_with("\n  9"), "{rows}");
     let before = content(&node);
     node.crash();
@@ -274,17 +274,17 @@ fn a_statement_that_fails_late_leaves_nothing() {
     let mut node = node();
     let before = content(&node);
     let growing = "WITH RECURSIVE c(x) AS (SELECT 1000 UNION ALL SELECT x * 20 FROM c WHERE x < 5000000)";
-    let said = in_words(&node.execute(&[&format!("INSERT INTO t(n) {growing} SELECT zeroblob(x) FROM c")])[0]);
+    let said = outcome_text(&node.execute(&[&format!("INSERT INTO t(n) {growing} SELECT zeroblob(x) FROM c")])[0]);
     assert!(said.starts_with("failed: string or blob too big"), "{said}");
     let many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)";
-    let said = in_words(&node.execute(&[&format!("INSERT INTO t(n) {many} SELECT zeroblob(500000) FROM c")])[0]);
+    let said = outcome_text(&node.execute(&[&format!("INSERT INTO t(n) {many} SELECT zeroblob(500000) FROM c")])[0]);
     assert_eq!(said, ran_away());
     let wide = vec!["zeroblob(4000000)"; 1000].join(",");
-    let said = in_words(&node.execute(&[&format!("SELECT {wide}")])[0]);
+    let said = outcome_text(&node.execute(&[&format!("SELECT {wide}")])[0]);
     assert!(said.contains("instructions"), "{said:.200}");
     assert_eq!(content(&node), before);
     let fine = "INSERT INTO t(n) VALUES(zeroblob(4000000)), (zeroblob(2000000)), (zeroblob(1))";
-    assert_eq!(in_words(&node.execute(&[fine])[0]), "changed 3, last id 5");
+    assert_eq!(outcome_text(&node.execute(&[fine])[0]), "changed 3, last id 5");
 }
 
 /// SQLite reports "out of memory" for a default that is longer than values may be in a tier.
@@ -312,11 +312,12 @@ fn long_defaults_are_no_lack_of_memory() {
             "ALTER TABLE w RENAME TO x",
         ];
         for sql in statements {
-            let said = in_words(&node.execute(&[sql])[0]);
+            let said = outcome_text(&node.execute(&[sql])[0]);
             assert!(!said.starts_with("failed"), "{long}: {sql:.50}: {said:.200}");
         }
-        let lengths =
-            in_words(&node.read("SELECT sum(length(z)), count(*) FROM (SELECT z FROM x UNION ALL SELECT z FROM v)"));
+        let lengths = outcome_text(
+            &node.read("SELECT sum(length(z)), count(*) FROM (SELECT z FROM x UNION ALL SELECT z FROM v)"),
+        );
         assert!(lengths.ends_with(&format!("  {} | 6", 6 * long)), "{long}: {lengths}");
         let dump = node.dump();
         let mut other = Node::default();
@@ -328,13 +329,13 @@ fn long_defaults_are_no_lack_of_memory() {
 
 /// Rows that SQLite would move from page to page are charged as well, and so are the entries of many indexes.
 #[test]
-fn what_is_copied_is_counted() {
+fn copied_bytes_are_counted() {
     let mut node = Node::default();
     node.execute(&["CREATE TABLE a (x)", "CREATE TABLE b (x)", "INSERT INTO a VALUES(zeroblob(1000000))"]);
     let growing = ["INSERT INTO b SELECT * FROM a", "INSERT INTO a SELECT * FROM b"].repeat(12);
-    let said = node.run(1, request(&growing, Kind::Execute, 1));
-    assert!(said.iter().any(|one| in_words(one) == ran_away()), "the statements would write 75 GB");
-    let rows = in_words(&node.read("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"));
+    let said = node.run(1, request(&growing, RunKind::Execute, 1));
+    assert!(said.iter().any(|one| outcome_text(one) == ran_away()), "the statements would write 75 GB");
+    let rows = outcome_text(&node.read("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)"));
     let rows: u64 = rows.rsplit("  ").next().unwrap().parse().unwrap();
     assert!((100..3_000).contains(&rows), "{rows} MB");
 
@@ -349,26 +350,26 @@ fn what_is_copied_is_counted() {
              SELECT zeroblob(65000) FROM c"
         )
     };
-    assert_eq!(in_words(&node.execute(&[&rows(2000)])[0]), ran_away(), "1.7 GB");
-    assert_eq!(in_words(&node.execute(&[&rows(100)])[0]), "changed 100, last id 100");
+    assert_eq!(outcome_text(&node.execute(&[&rows(2000)])[0]), ran_away(), "1.7 GB");
+    assert_eq!(outcome_text(&node.execute(&[&rows(100)])[0]), "changed 100, last id 100");
 }
 
 #[test]
-fn what_stands_before_a_statement_hides_nothing() {
+fn leading_comments_hide_no_statement() {
     let mut node = node();
     let wide: Vec<String> = (0..240).map(|n| format!("zeroblob({})", 4_000_000 + n)).collect();
     for before in ["", ";", " ; \n;", "/* x */ ;", "-- x\n"] {
-        let said = in_words(&node.execute(&[&format!("{before}SELECT {}", wide.join(","))])[0]);
+        let said = outcome_text(&node.execute(&[&format!("{before}SELECT {}", wide.join(","))])[0]);
         assert!(said.contains("instructions"), "{before:?}: {said:.200}");
     }
     for sql in ["PRAGMA \"data_version\"", "PRAGMA [data_version]", "PRAGMA main.`DATA_VERSION`"] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.contains("not available"), "{sql}: {said}");
     }
 }
 
 #[test]
-fn what_would_take_for_ever_in_one_step_ends() {
+fn endless_single_steps_are_stopped() {
     let mut node = node();
     node.execute(&["CREATE TABLE big (a)"]);
     let object = |from: usize| {
@@ -377,11 +378,12 @@ fn what_would_take_for_ever_in_one_step_ends() {
     };
     let params = Params::Positional(vec![object(0), object(1_000_000)]);
     let sql = "INSERT INTO big VALUES(length(json_patch(?, ?)))".to_string();
-    let run = Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: Kind::Execute, seed: 1 };
-    assert_eq!(in_words(&node.run(1, run)[0]), ran_away());
+    let run =
+        Run { statements: vec![Statement { sql, params }], is_transaction: false, kind: RunKind::Execute, seed: 1 };
+    assert_eq!(outcome_text(&node.run(1, run)[0]), ran_away());
     let group = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 40000) \
                  SELECT length(json_group_array(hex(zeroblob(32000)))) FROM c";
-    let said = in_words(&node.execute(&[group])[0]);
+    let said = outcome_text(&node.execute(&[group])[0]);
     assert!(said.starts_with("failed: "), "{said}");
 
     let text = |word: &str, times: usize| Value::Text(word.repeat(times));
@@ -390,12 +392,12 @@ fn what_would_take_for_ever_in_one_step_ends() {
     node.execute(&["CREATE TABLE args (hay, needle, b, array)"]);
     let sql = "INSERT INTO args VALUES(?, ?, ?, ?)".to_string();
     let statement = Statement { sql, params: Params::Positional(long) };
-    node.run(1, Run { statements: vec![statement], is_transaction: false, kind: Kind::Execute, seed: 1 });
+    node.run(1, Run { statements: vec![statement], is_transaction: false, kind: RunKind::Execute, seed: 1 });
     let mut fifty = |what: &str| {
         let sql = format!("INSERT INTO big SELECT {what} FROM args");
         let now_ms = 1_000 * node.log.len() as u64;
-        let said = node.run(now_ms, request(&[sql.as_str()].repeat(50), Kind::Execute, 1));
-        said.iter().map(in_words).collect::<Vec<String>>()
+        let said = node.run(now_ms, request(&[sql.as_str()].repeat(50), RunKind::Execute, 1));
+        said.iter().map(outcome_text).collect::<Vec<String>>()
     };
     let said = fifty("length(replace(hay, 'a', b))");
     // A statement that fails is charged as well: the budget is used up before the fiftieth.
@@ -408,7 +410,7 @@ fn what_would_take_for_ever_in_one_step_ends() {
     assert!(said[0].starts_with("changed 1") && said.iter().any(|one| *one == ran_away()), "{said:?}");
     // Reads outside of the log have a deadline, which is not checked within one step.
     let cut = "SELECT trim(hex(zeroblob(1000000)), hex(zeroblob(1000000)))";
-    assert_eq!(in_words(&node.read(cut)), ran_away());
+    assert_eq!(outcome_text(&node.read(cut)), ran_away());
 }
 
 /// Our replacements of SQLite functions return the same results.
@@ -471,7 +473,7 @@ fn functions_of_ours_answer_as_sqlite_does() {
     for what in asked {
         let sql = format!("SELECT typeof(it), hex(it) FROM (SELECT {what} AS it)");
         let theirs = plain.query_row(&sql, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
-        let ours = in_words(&node.run(1, request(&[&sql], Kind::Query, 1))[0]);
+        let ours = outcome_text(&node.run(1, request(&[&sql], RunKind::Query, 1))[0]);
         match theirs {
             Ok((kind, hex)) => {
                 assert!(ours.ends_with(&format!("'{kind}' | '{hex}'")), "{what}: {ours}, not {kind} {hex}")
@@ -510,18 +512,18 @@ fn endless() -> Vec<(&'static str, String)> {
 fn a_runaway_ends() {
     let mut node = node();
     for (name, sql) in endless().into_iter().filter(|(name, _)| ["counting", "instr", "like"].contains(name)) {
-        let said = in_words(&node.execute(&[&sql])[0]);
+        let said = outcome_text(&node.execute(&[&sql])[0]);
         assert_eq!(said, ran_away(), "{name}");
     }
 }
 
 #[test]
 #[ignore = "measures for minutes"]
-fn how_long_a_runaway_takes() {
+fn duration_of_a_runaway_statement() {
     let mut node = node();
     for (name, sql) in endless() {
         let begun = Instant::now();
-        let said = in_words(&node.execute(&[&sql])[0]);
+        let said = outcome_text(&node.execute(&[&sql])[0]);
         println!("{name}: {:.1} s, {said}", begun.elapsed().as_secs_f64());
     }
 }
@@ -533,7 +535,7 @@ fn a_reserved_name_from_before_can_be_taken_away() {
     let mut node = node();
     node.registry
         .sql()
-        .look_inside("CREATE TABLE _phalanx2 (a); INSERT INTO _phalanx2 VALUES(7); CREATE TABLE _phalanx3 (a)");
+        .inspect_content("CREATE TABLE _phalanx2 (a); INSERT INTO _phalanx2 VALUES(7); CREATE TABLE _phalanx3 (a)");
     for (sql, expected) in [
         ("ALTER TABLE t RENAME TO u", "changed"),
         ("ALTER TABLE _phalanx3 RENAME TO _phalanx4", "failed: names that begin with _phalanx"),
@@ -541,7 +543,7 @@ fn a_reserved_name_from_before_can_be_taken_away() {
         ("DROP TABLE _phalanx2", "changed"),
         ("ALTER TABLE u RENAME COLUMN n TO _phalanx_n", "changed"),
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.starts_with(expected), "{sql}: {said}");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Not here: their cost (`cost.rs`).
 
-use super::script_runner::{Node, in_words};
+use super::script_runner::{Node, outcome_text};
 use crate::services::sql::commands::{Params, Value};
 use crate::services::sql::storage::own_table;
 use crate::services::sql::{Reader, Statement};
@@ -26,7 +26,7 @@ fn reader(home: &tempfile::TempDir) -> Reader {
 }
 
 fn ask(reader: &mut Reader, sql: &str, params: Params) -> String {
-    in_words(&reader.read(&[Statement { sql: sql.to_string(), params }], 0, 0, &mut || ())[0])
+    outcome_text(&reader.read(&[Statement { sql: sql.to_string(), params }], 0, 0, &mut || ())[0])
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_read_makes_nothing_that_is_many_times_too_long() {
 }
 
 #[test]
-fn what_is_looked_at_first_answers_as_sqlite_does() {
+fn functions_with_checked_lengths_answer_as_in_sqlite() {
     let plain = Connection::open_in_memory().unwrap();
     let mut node = Node::default();
     node.execute(&["CREATE TABLE made (x)"]);
@@ -92,13 +92,13 @@ fn what_is_looked_at_first_answers_as_sqlite_does() {
         let wanted = format!("SELECT typeof(x) || hex(x) FROM (SELECT {call} AS x)");
         let hex: String = plain.query_row(&wanted, [], |row| row.get(0)).unwrap();
         node.execute(&["DELETE FROM made", &format!("INSERT INTO made SELECT {call}")]);
-        let found = in_words(&node.read("SELECT typeof(x) || hex(x) FROM made"));
+        let found = outcome_text(&node.read("SELECT typeof(x) || hex(x) FROM made"));
         assert!(found.ends_with(&format!("'{hex}'")), "{call}: {found} {hex}");
     }
     for wrong in ["json_object('a', 1, 'b')", "json_object(1, 2, 3, 4)", "json_array(1, 2, x'ff')", "json_pretty('[')"]
     {
         let wanted = plain.query_row(&format!("SELECT {wrong}"), [], |_| Ok(())).unwrap_err().to_string();
-        let found = in_words(&node.execute(&[&format!("INSERT INTO made SELECT {wrong}")])[0]);
+        let found = outcome_text(&node.execute(&[&format!("INSERT INTO made SELECT {wrong}")])[0]);
         let said = found.strip_prefix("failed: ").unwrap();
         assert!(wanted.starts_with(said), "{wrong}: {found} {wanted}");
     }
@@ -137,7 +137,7 @@ fn words_are_marked_in_reads_with_marks_that_are_known() {
 }
 
 #[test]
-fn what_writes_marks_no_words() {
+fn writes_cannot_use_fulltext_highlighting() {
     let mut node = Node::default();
     node.execute(&["CREATE VIRTUAL TABLE f USING fts5(x)", "CREATE TABLE t (x)", "INSERT INTO f VALUES('a b')"]);
     node.execute(&["CREATE VIEW v AS SELECT highlight(f, 0, '<', '>') AS x FROM f WHERE f MATCH 'a'"]);
@@ -146,7 +146,7 @@ fn what_writes_marks_no_words() {
         "INSERT INTO t SELECT snippet(f, 0, '<', '>', '', 5) FROM f WHERE f MATCH 'a'",
         "INSERT INTO t SELECT x FROM v",
     ] {
-        let said = in_words(&node.execute(&[sql])[0]);
+        let said = outcome_text(&node.execute(&[sql])[0]);
         assert!(said.contains("not available in requests that write"), "{sql}: {said}");
     }
 }

@@ -5,11 +5,11 @@
 //! (`tests/cluster/sql/loads.rs`).
 
 use super::files::{Folder, folder, start};
-use super::script_runner::{Node, answer, in_words, request};
+use super::script_runner::{Node, answer, outcome_text, request};
 use crate::lab::poll::wait_until;
 use crate::services::registry::Registry;
 use crate::services::sql::commands::STAGE_BYTES_MAX;
-use crate::services::sql::{Answer, Command, Database, Files, Kind};
+use crate::services::sql::{Answer, Command, Database, Files, RunKind};
 use rusqlite::{Connection, MAIN_DB};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn put_in_place(load: u64, image: &[u8]) -> Command {
 }
 
 fn run(sql: &str) -> Command {
-    Command::Run(request(&[sql], Kind::Execute, 1))
+    Command::Run(request(&[sql], RunKind::Execute, 1))
 }
 
 fn done(node: &mut Node, command: Command) -> Answer {
@@ -71,7 +71,7 @@ fn state_in(path: &Path, current: &str, node: &Node) -> (String, Option<String>)
 
 fn state(node: &Node) -> String {
     let digest = node.registry.sql().digests(Default::default());
-    let read = |sql| in_words(&node.read(sql));
+    let read = |sql| outcome_text(&node.read(sql));
     let words = read("SELECT rowid FROM words WHERE words MATCH 'two'");
     format!("{digest:?} {words} {} {}", read("SELECT count(*), sum(n) FROM loaded"), read("PRAGMA user_version"))
 }
@@ -91,18 +91,18 @@ fn a_file_is_prepared_beside_the_log_and_put_in_place_in_one_step() {
     }
     wait_until_prepared(&files, LOAD);
     for node in [&mut node, &mut model] {
-        assert_eq!(in_words(&node.execute(&["INSERT INTO t VALUES(2)"])[0]), "changed 1, last id 2");
+        assert_eq!(outcome_text(&node.execute(&["INSERT INTO t VALUES(2)"])[0]), "changed 1, last id 2");
         assert_eq!(
-            in_words(&node.read("SELECT count(*) FROM t")),
+            outcome_text(&node.read("SELECT count(*) FROM t")),
             "[count(*):integer]\n  2",
             "nothing has changed so far"
         );
         assert_eq!(done(node, put_in_place(LOAD, &image)), Answer::Done);
         assert_eq!(
-            in_words(&node.execute(&["INSERT INTO loaded(n, at) VALUES(8, '2000-01-01')"])[0]),
+            outcome_text(&node.execute(&["INSERT INTO loaded(n, at) VALUES(8, '2000-01-01')"])[0]),
             "changed 1, last id 501"
         );
-        assert_eq!(in_words(&node.execute(&["INSERT INTO words VALUES('two')"])[0]), "changed 1, last id 4");
+        assert_eq!(outcome_text(&node.execute(&["INSERT INTO words VALUES('two')"])[0]), "changed 1, last id 4");
     }
     assert_ne!(files.path(), home.path().join("db.sqlite"), "another file is the database now");
     assert_eq!(state(&node), state(&model));
@@ -175,17 +175,17 @@ fn a_snapshot_brings_a_file_that_is_being_loaded() {
         node.take_snapshot();
         let other = folder(elsewhere.path(), "n2");
         let (log, snapshot) = (node.log.clone(), node.snapshot.clone());
-        let mut newcomer = Node { log, snapshot, tags: node.tags, ..Node::default() };
-        start(&mut newcomer, &other);
+        let mut new_node = Node { log, snapshot, tags: node.tags, ..Node::default() };
+        start(&mut new_node, &other);
         if rest.is_empty() {
             wait_until_prepared(&other, LOAD);
         }
-        for node in [&mut node, &mut newcomer] {
+        for node in [&mut node, &mut new_node] {
             for command in rest.iter().cloned().chain([put_in_place(LOAD, &image)]) {
                 assert_eq!(done(node, command), Answer::Done, "{count}");
             }
         }
-        assert_eq!(state(&node), state(&newcomer), "{count}");
+        assert_eq!(state(&node), state(&new_node), "{count}");
     }
 }
 
@@ -220,7 +220,7 @@ fn a_file_of_no_use_leaves_every_table_and_no_piece() {
             count += 1;
         }
         assert!(count > 1, "pieces are removed one at a time");
-        assert_eq!(in_words(&node.read("SELECT n FROM t")), "[n:integer]\n  1");
+        assert_eq!(outcome_text(&node.read("SELECT n FROM t")), "[n:integer]\n  1");
     }
     let left: Vec<i64> = node.registry.sql().own_rows();
     assert!(left.iter().all(|row| *row > -1000 && ![-3, -4].contains(row)), "{left:?}");

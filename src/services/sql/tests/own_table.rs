@@ -3,7 +3,7 @@
 //! Not here: which statements are refused (`hostile.rs`).
 
 use super::files::{folder, start};
-use super::script_runner::{Node, in_words};
+use super::script_runner::{Node, outcome_text};
 use crate::services::sql::{Database, Files, bare_image};
 use crate::types::Stamp;
 use rusqlite::{Connection, MAIN_DB};
@@ -26,7 +26,7 @@ fn names(conn: &Connection, sql: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_file_of_an_older_version_goes_on_where_it_was() {
+fn a_file_of_an_older_version_can_be_continued() {
     let home = tempfile::tempdir().unwrap();
     let files = folder(home.path(), "n1");
     let (mut node, mut model) = (Node::default(), Node::default());
@@ -42,7 +42,7 @@ fn a_file_of_an_older_version_goes_on_where_it_was() {
     let before = node.log.len() as u64;
     let mut registry = crate::services::registry::Registry::default();
     registry.sql = Database::in_folder(Arc::clone(&files) as Arc<dyn Files>);
-    registry.begin_anew().unwrap();
+    registry.reset_services().unwrap();
     assert_eq!(registry.sql().newest(), before, "the file records its newest entry");
     assert_eq!(registry.take_news(), Vec::<String>::new(), "it was not rebuilt");
     assert!(
@@ -88,13 +88,13 @@ fn dropping_every_table_that_tools_see_leaves_a_working_database() {
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY name",
     ] {
-        assert_eq!(in_words(&node.read(list)), "[name:text]\n  't'", "{list}");
+        assert_eq!(outcome_text(&node.read(list)), "[name:text]\n  't'", "{list}");
     }
-    let said = in_words(&node.execute(&["DROP TABLE sqlite_phalanx"])[0]);
+    let said = outcome_text(&node.execute(&["DROP TABLE sqlite_phalanx"])[0]);
     assert_eq!(said, "failed: table sqlite_phalanx is reserved");
-    assert_eq!(in_words(&node.execute(&["DROP TABLE t"])[0]), "changed 0, last id 0");
+    assert_eq!(outcome_text(&node.execute(&["DROP TABLE t"])[0]), "changed 0, last id 0");
     node.execute(CONTENT);
-    assert_eq!(in_words(&node.read("SELECT sum(n) FROM v")), "[sum(n):integer]\n  6");
+    assert_eq!(outcome_text(&node.read("SELECT sum(n) FROM v")), "[sum(n):integer]\n  6");
 }
 
 #[test]

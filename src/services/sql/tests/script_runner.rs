@@ -11,7 +11,7 @@ use crate::services::Reply;
 use crate::services::registry::{Registry, encode_batch};
 use crate::services::sessions::Tag;
 use crate::services::sql::{
-    Answer, Command, Database, Kind, Outcome, Params, Query, Run, Statement, Value, rewritten_dump,
+    Answer, Command, Database, Outcome, Params, Query, Run, RunKind, Statement, Value, rewritten_dump,
 };
 use crate::types::Index;
 use std::error::Error;
@@ -58,7 +58,7 @@ impl Node {
     /// Runs statements without parameters.
     pub fn execute(&mut self, sql: &[&str]) -> Vec<Outcome> {
         let seed = self.log.len() as u64;
-        self.run(1_000 * seed, request(sql, Kind::Execute, seed))
+        self.run(1_000 * seed, request(sql, RunKind::Execute, seed))
     }
 
     pub fn read(&self, sql: &str) -> Outcome {
@@ -106,7 +106,7 @@ impl Node {
     }
 }
 
-pub fn request(sql: &[&str], kind: Kind, seed: u64) -> Run {
+pub fn request(sql: &[&str], kind: RunKind, seed: u64) -> Run {
     let statements = sql.iter().map(|sql| Statement::bare(*sql)).collect();
     Run { statements, is_transaction: false, kind, seed }
 }
@@ -124,7 +124,7 @@ pub fn answer(reply: Reply) -> Answer {
     Answer::decode(&bytes).unwrap()
 }
 
-pub fn in_words(outcome: &Outcome) -> String {
+pub fn outcome_text(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Changed { last_insert_id, rows_affected } => {
             format!("changed {rows_affected}, last id {last_insert_id}")
@@ -134,7 +134,7 @@ pub fn in_words(outcome: &Outcome) -> String {
             let names = columns.iter().zip(types).map(|(name, kind)| format!("{name}:{kind}"));
             let mut text = format!("[{}]", names.collect::<Vec<_>>().join(" "));
             for row in values {
-                let row: Vec<String> = row.iter().map(value_in_words).collect();
+                let row: Vec<String> = row.iter().map(value_text).collect();
                 let _ = write!(text, "\n  {}", row.join(" | "));
             }
             text
@@ -142,7 +142,7 @@ pub fn in_words(outcome: &Outcome) -> String {
     }
 }
 
-fn value_in_words(value: &Value) -> String {
+fn value_text(value: &Value) -> String {
     match value {
         Value::Null => "null".to_string(),
         Value::Integer(number) => number.to_string(),
@@ -195,19 +195,19 @@ impl goldenscript::Runner for ScriptRunner {
             words.iter().map(|sql| Statement { sql: sql.clone(), params: params.clone() }).collect()
         };
         let kind = match line.name.as_str() {
-            "execute" => Some(Kind::Execute),
-            "request" => Some(Kind::Request),
-            "strong" => Some(Kind::Query),
+            "execute" => Some(RunKind::Execute),
+            "request" => Some(RunKind::Request),
+            "strong" => Some(RunKind::Query),
             _ => None,
         };
         if let Some(kind) = kind {
             let run = Run { statements: statements(&words), is_transaction, kind, seed };
-            return Ok(all_in_words(&self.node.run(self.at_ms, run)));
+            return Ok(outcomes_text(&self.node.run(self.at_ms, run)));
         }
         match line.name.as_str() {
             "query" => {
                 let query = Query::Read(statements(&words));
-                Ok(all_in_words(&results(self.node.registry.query(&Database::encode_query(&query)))))
+                Ok(outcomes_text(&results(self.node.registry.query(&Database::encode_query(&query)))))
             }
             "wait" => {
                 self.at_ms += words.first().ok_or("how long?")?.parse::<u64>()?;
@@ -246,8 +246,8 @@ impl goldenscript::Runner for ScriptRunner {
     }
 }
 
-fn all_in_words(outcomes: &[Outcome]) -> String {
-    outcomes.iter().map(|outcome| in_words(outcome) + "\n").collect()
+fn outcomes_text(outcomes: &[Outcome]) -> String {
+    outcomes.iter().map(|outcome| outcome_text(outcome) + "\n").collect()
 }
 
 /// Sends a whole file as one piece, and puts it in place with the next command.

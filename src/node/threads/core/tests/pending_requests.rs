@@ -1,10 +1,11 @@
 //! PendingRequests without the core thread.
 
 use super::*;
+use crate::limits::{APPEND_BYTES_MAX, COMMAND_BYTES_MAX};
 use crate::lock::{Mutex, lock};
 use crate::node::shared::clock::now_ms;
 use crate::node::shared::inboxes;
-use crate::node::shared::link::Wire;
+use crate::node::shared::link::{Link, Wire};
 use crate::node::shared::state::Parts;
 use crate::raft::{Raft, bootstrap_state};
 use crate::settings::Settings;
@@ -12,6 +13,7 @@ use crate::store::{Options, RealFiles, Store};
 use crate::types::Identity;
 use crate::wire::authentication::FrameTags;
 use crate::wire::codec::encode_onto;
+use crate::wire::{Ask, Forwarded, Frame};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use std::net::{TcpListener, TcpStream};
 
@@ -100,7 +102,7 @@ fn a_first_attempt_that_is_refused_is_refused_for_certain() {
 }
 
 #[test]
-fn what_never_left_is_refused_when_its_time_is_up() {
+fn requests_never_sent_are_refused_at_their_deadline() {
     let (mut requests, _dir) = requests();
     let answer = command(&mut requests, Duration::ZERO, Ack::Applied);
     requests.expire(Instant::now() + SOON);
@@ -215,7 +217,7 @@ fn a_former_leader_does_not_deny_what_it_has_logged() {
     requests.on_log_end(Index(4));
     requests.expire(Instant::now());
     requests.hold_forwarded(&link, ask(2));
-    requests.bounce_forwarded();
+    requests.return_forwarded();
     let mut expected = Vec::new();
     let mut tags = FrameTags::default();
     for (number, answer) in [(1, Forwarded::Unknown { why: UnknownReason::LeaderLost }), (2, Forwarded::NotLeader)] {
@@ -305,12 +307,12 @@ fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
     };
     used(&requests, 10);
     for index in 1..4 {
-        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
+        hold(&mut requests, copy.clone(), ReplyTo::Discard);
         let token = propose(&mut requests, &mut tokens).expect("nothing is before it");
         requests.on_answer(token, appended(index, 1));
         requests.take_waiting(Index(index), Term(1));
-        hold(&mut requests, copy.clone(), ReplyTo::Nobody);
-        hold(&mut requests, kv::Op::Del(vec![key("of the same source")]), ReplyTo::Nobody);
+        hold(&mut requests, copy.clone(), ReplyTo::Discard);
+        hold(&mut requests, kv::Op::Del(vec![key("of the same source")]), ReplyTo::Discard);
         assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, true));
         hold(&mut requests, kv::Op::Del(vec![key("of another")]), ReplyTo::Local(bounded(1).0));
         let token = propose(&mut requests, &mut tokens).expect("the one that adds nothing");
@@ -323,7 +325,7 @@ fn near_a_quota_a_copy_waits_until_what_is_before_it_is_applied() {
         requests.later.clear();
     }
     used(&requests, 17);
-    hold(&mut requests, copy, ReplyTo::Nobody);
+    hold(&mut requests, copy, ReplyTo::Discard);
     assert_eq!((propose(&mut requests, &mut tokens), requests.has_postponed()), (None, false), "it is refused");
     assert!(requests.is_idle());
 }

@@ -16,18 +16,18 @@ use crate::types::{Identity, Index, NodeId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Silent learners. More: a newcomer is refused, and asks again.
+/// Silent learners. More: a new node is refused, and asks again.
 pub const SILENT_LEARNERS_MAX: usize = 8;
 /// A learner that is silent for so long is removed.
 const SILENT_MAX: Duration = Duration::from_secs(60);
-/// A join takes no longer than this until the membership names the newcomer.
+/// A join takes no longer than this until the membership names the new node.
 const JOIN_MAX: Duration = Duration::from_secs(10);
 
 /// Nodes that this process has admitted as the leader and that are not heard yet.
 #[derive(Debug, Default)]
-pub struct Newcomers(BTreeMap<Identity, Instant>);
+pub struct SilentLearners(BTreeMap<Identity, Instant>);
 
-impl Newcomers {
+impl SilentLearners {
     /// Whether one more may be admitted; if so, it is counted from now on.
     pub fn try_add(&mut self, who: Identity, view: &View, is_registered: impl Fn(&Identity) -> bool) -> bool {
         let silent = self.silent(view, is_registered);
@@ -84,32 +84,32 @@ mod tests {
     }
 
     #[test]
-    fn few_newcomers_are_waited_for_at_once() {
-        let mut newcomers = Newcomers::default();
+    fn silent_learners_are_limited() {
+        let mut silent_learners = SilentLearners::default();
         let none = |_: &Identity| false;
-        let added = (2..12).filter(|id| newcomers.try_add(who(*id), &view(&[]), none)).count();
+        let added = (2..12).filter(|id| silent_learners.try_add(who(*id), &view(&[]), none)).count();
         assert_eq!(added, SILENT_LEARNERS_MAX, "before the membership names them");
         let silent: Vec<_> = (2..10).map(|id| (id, 0, 1)).collect();
-        assert!(!newcomers.try_add(who(20), &view(&silent), none));
-        assert!(newcomers.try_add(who(2), &view(&silent), none), "one of them asks again");
+        assert!(!silent_learners.try_add(who(20), &view(&silent), none));
+        assert!(silent_learners.try_add(who(2), &view(&silent), none), "one of them asks again");
         // One has followed: it makes room.
         let mut heard = silent.clone();
         heard[3].1 = 5;
-        assert!(newcomers.try_add(who(20), &view(&heard), none));
+        assert!(silent_learners.try_add(who(20), &view(&heard), none));
         // Another leader knows them by what the log lacks.
-        let mut newcomers = Newcomers::default();
-        assert!(!newcomers.try_add(who(20), &view(&silent), none));
-        assert!(newcomers.try_add(who(20), &view(&silent), |_| true), "members of old that are down");
+        let mut silent_learners = SilentLearners::default();
+        assert!(!silent_learners.try_add(who(20), &view(&silent), none));
+        assert!(silent_learners.try_add(who(20), &view(&silent), |_| true), "members of old that are down");
     }
 
     #[test]
-    fn a_learner_that_is_never_heard_of_is_dropped_after_a_minute() {
-        let mut newcomers = Newcomers::default();
+    fn a_learner_that_stays_silent_is_removed_after_a_minute() {
+        let mut silent_learners = SilentLearners::default();
         let none = |_: &Identity| false;
-        assert_eq!(newcomers.overdue(&view(&[(2, 0, 59), (3, 9, 100), (4, 0, 0)]), none), None);
-        assert_eq!(newcomers.overdue(&view(&[(2, 0, 59), (3, 0, 61)]), none), Some(NodeId(3)));
-        assert_eq!(newcomers.overdue(&view(&[(3, 0, 61)]), |_| true), None, "a member of old that is down");
-        assert!(newcomers.try_add(who(3), &view(&[]), none));
-        assert_eq!(newcomers.overdue(&view(&[(3, 0, 61)]), |_| true), Some(NodeId(3)), "a gateway taken in here");
+        assert_eq!(silent_learners.overdue(&view(&[(2, 0, 59), (3, 9, 100), (4, 0, 0)]), none), None);
+        assert_eq!(silent_learners.overdue(&view(&[(2, 0, 59), (3, 0, 61)]), none), Some(NodeId(3)));
+        assert_eq!(silent_learners.overdue(&view(&[(3, 0, 61)]), |_| true), None, "a member of old that is down");
+        assert!(silent_learners.try_add(who(3), &view(&[]), none));
+        assert_eq!(silent_learners.overdue(&view(&[(3, 0, 61)]), |_| true), Some(NodeId(3)), "a gateway taken in here");
     }
 }

@@ -5,7 +5,7 @@
 
 use super::discovery_client::Asker;
 use crate::node::shared::Shared;
-use crate::wire::Difference;
+use crate::wire::Mismatch;
 use crate::wire::codec::WireError;
 use log::{info, warn};
 use std::collections::BTreeMap;
@@ -16,11 +16,11 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks the nodes in `peers` that are not members.
 #[derive(Debug, Default)]
-pub struct OddPeers {
+pub struct MismatchedPeers {
     asked: Option<Instant>,
 }
 
-impl OddPeers {
+impl MismatchedPeers {
     /// Asks if it is time; to be called often.
     pub fn maybe_check(&mut self, shared: &Shared, asker: &Asker) {
         let settings = &shared.settings;
@@ -30,24 +30,24 @@ impl OddPeers {
         let own = settings.addresses(shared.me.id).peer;
         let members: Vec<String> = shared.known_addresses().into_iter().map(|(_, addresses)| addresses.peer).collect();
         let others = settings.peers.iter().filter(|peer| **peer != own && !members.contains(peer));
-        let odd: BTreeMap<String, String> =
-            others.filter_map(|peer| Some((peer.clone(), difference(shared, asker, peer)?.in_words()))).collect();
-        let before = shared.set_odd_peers(odd.clone());
-        for (peer, what) in odd.iter().filter(|(peer, what)| before.get(*peer) != Some(what)) {
+        let mismatched: BTreeMap<String, String> =
+            others.filter_map(|peer| Some((peer.clone(), difference(shared, asker, peer)?.to_string()))).collect();
+        let before = shared.set_mismatched_peers(mismatched.clone());
+        for (peer, what) in mismatched.iter().filter(|(peer, what)| before.get(*peer) != Some(what)) {
             warn!("{peer}, which is in peers, cannot join: {what}");
         }
-        for peer in before.keys().filter(|peer| !odd.contains_key(*peer)) {
+        for peer in before.keys().filter(|peer| !mismatched.contains_key(*peer)) {
             info!("{peer}, which is in peers, no longer differs");
         }
         self.asked = Some(Instant::now());
     }
 }
 
-fn difference(shared: &Shared, asker: &Asker, peer: &str) -> Option<Difference> {
+fn difference(shared: &Shared, asker: &Asker, peer: &str) -> Option<Mismatch> {
     match asker.who_is_at(peer) {
         Err(WireError::Differs { what, .. }) => Some(what),
         Ok((there, known)) if there.cluster != Some(shared.cluster) && known.name != shared.settings.cluster_name => {
-            Some(Difference::name(&known.name))
+            Some(Mismatch::name(&known.name))
         }
         _ => None,
     }

@@ -14,7 +14,7 @@ use super::commands::{Answer, Command};
 use super::connection::foreign_keys;
 use super::connection::hook_state::InternalStatements;
 use super::errors::{BUDGET_EXCEEDED, Fatal, OTHER_FILE, StatementError};
-use super::storage::own_table::{self, Plan};
+use super::storage::own_table::{self, LoadPlan};
 use super::storage::prepare::{self, Built, Prepared, Preparing};
 use super::storage::{load, load_text};
 use super::writer::{Entry, ReplacedDatabase, Writer};
@@ -74,7 +74,7 @@ impl Writer {
         if !std::mem::take(&mut self.is_plan_unsure) {
             return Ok(());
         }
-        let plan = self.look(own_table::plan)?;
+        let plan = self.with_connection(own_table::plan)?;
         if self.preparing.as_ref().map(|preparing| preparing.plan) != plan {
             self.preparing = plan.map(|plan| Preparing::begin(&files, plan));
         }
@@ -90,17 +90,17 @@ impl Writer {
         if !self.conn.is_autocommit() {
             self.commit(entry)?;
         }
-        let (staged, plan) = self.look(|conn| Ok((own_table::staged(conn)?, own_table::plan(conn)?)))?;
+        let (staged, plan) = self.with_connection(|conn| Ok((own_table::staged(conn)?, own_table::plan(conn)?)))?;
         if staged.is_none_or(|staged| (staged.load, staged.bytes) != (load, bytes)) {
             self.begin()?;
             return Ok(Answer::Refused(OTHER_FILE.to_string()));
         }
         let plan = plan.filter(|plan| (plan.load, plan.bytes, plan.crc) == (load, bytes, crc));
-        match self.built(plan.unwrap_or(Plan { load, bytes, crc, seed, at_ms: at.at_ms })) {
+        match self.built(plan.unwrap_or(LoadPlan { load, bytes, crc, seed, at_ms: at.at_ms })) {
             Built::Ready(prepared) => self.change_over(*prepared).map(|()| Answer::Done),
             Built::Refused(why) => {
                 self.begin()?;
-                self.look(own_table::forget_load)?;
+                self.with_connection(own_table::forget_load)?;
                 Ok(Answer::Refused(why))
             }
             Built::Broken(fatal) => Err(fatal),
@@ -108,7 +108,7 @@ impl Writer {
     }
 
     /// The result of preparing a file; waits for it.
-    fn built(&mut self, plan: Plan) -> Built {
+    fn built(&mut self, plan: LoadPlan) -> Built {
         self.is_plan_unsure = true;
         let Some(files) = self.hooks.files.get() else {
             let _own = InternalStatements::begin(&self.hooks);
@@ -145,7 +145,7 @@ impl Writer {
         let Some(ReplacedDatabase { conn, successor }) = self.replaced.take() else { return Ok(()) };
         let (Some(path), Some(files)) = (successor, self.hooks.files.get().cloned()) else { return Ok(()) };
         self.forget_long_rows();
-        self.look(|own| {
+        self.with_connection(|own| {
             own.execute_batch("PRAGMA synchronous = NORMAL")?;
             // Checkpointing the WAL of the old file would be useless.
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)

@@ -106,7 +106,7 @@ fn share_of(client: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::shared::reserved_slots::*;
+    use crate::node::reserved_slots::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_still_counts() {
+    fn connections_of_one_address_are_limited_until_they_end() {
         let World { listener, slots } = world();
         let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         let of = |n: usize| -> Vec<ReservedSlot> {

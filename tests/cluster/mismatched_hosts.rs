@@ -5,7 +5,7 @@ use crate::EXE;
 use crate::hosts::is_apart;
 use phalanx::lab::hosts::Hosts;
 use phalanx::lab::{Cluster, Host, Result};
-use phalanx::wire::{Difference, Frame, codec};
+use phalanx::wire::{Frame, Mismatch, codec};
 use serde_json::json;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -82,7 +82,7 @@ fn a_host_with_another_cluster_name_is_named_and_the_others_go_ahead() -> Result
 
 #[test]
 fn hosts_in_namespaces_go_ahead_without_one_with_another_secret() -> Result<()> {
-    if !is_apart("odd_hosts::hosts_in_namespaces_go_ahead_without_one_with_another_secret") {
+    if !is_apart("mismatched_hosts::hosts_in_namespaces_go_ahead_without_one_with_another_secret") {
         return Ok(());
     }
     let Hosts { cluster, .. } = &mut Hosts::prepare(EXE, 5, &json!({}))?;
@@ -108,7 +108,7 @@ fn a_host_with_another_version_is_named_and_the_others_go_ahead() -> Result<()> 
         for mut stream in listener.incoming().flatten() {
             let _ = codec::write_frame(&mut stream, &Frame::Challenge { nonce: [7; 16] });
             if let Ok(Frame::Hello(_)) = codec::read_frame(&mut stream, 1 << 16) {
-                let answer = Frame::Differs { what: Difference::Protocol(99), cluster: None };
+                let answer = Frame::Differs { what: Mismatch::Protocol(99), cluster: None };
                 let _ = codec::write_frame(&mut stream, &answer);
             }
         }
@@ -116,7 +116,7 @@ fn a_host_with_another_version_is_named_and_the_others_go_ahead() -> Result<()> 
     for id in 1..=4 {
         cluster.spawn(id, &[])?;
     }
-    let what = Difference::Protocol(99).in_words();
+    let what = Mismatch::Protocol(99).to_string();
     assert!(what.contains("99 there: run the same version on all nodes"), "{what}");
     one_cluster(&cluster, &[1, 2, 3, 4], &format!("{} in peers cannot join: {what}", cluster.peer(5)))
 }

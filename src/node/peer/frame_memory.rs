@@ -5,7 +5,7 @@
 //!
 //! Invariant: F1 one large frame per identity is received at a time, and all of them together have at most
 //! [`FRAMES_BYTES_MAX`] bytes.
-//! Not here: how many connections there are (`node/peer/limits.rs`), the budget of clients (`memory.rs`).
+//! Not here: how many connections there are (`node/peer/limits.rs`), the memory of clients (`node/shared/memory.rs`).
 
 use crate::limits::FRAME_BYTES_MAX;
 use crate::lock::{Mutex, lock, wait_while};
@@ -22,13 +22,13 @@ pub const SMALL_FRAME_BYTES: usize = 64 << 10;
 
 /// Large frames that known identities are sending.
 #[derive(Debug, Default)]
-pub struct PeerFrames {
-    received: Mutex<Received>,
+pub struct FrameMemory {
+    received: Mutex<FramesInMemory>,
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Received {
+struct FramesInMemory {
     bytes: usize,
     by: BTreeSet<Identity>,
 }
@@ -36,16 +36,16 @@ struct Received {
 /// The reservation for a frame, until it is decoded.
 #[derive(Debug)]
 pub struct FrameBytes<'a> {
-    frames: &'a PeerFrames,
+    frames: &'a FrameMemory,
     who: Identity,
     bytes: usize,
 }
 
-impl PeerFrames {
+impl FrameMemory {
     /// Waits until there is room for a large frame; `None`: not by the deadline.
     pub fn hold(&self, who: Identity, bytes: usize, deadline: Instant) -> Option<FrameBytes<'_>> {
         assert!(bytes <= FRAMES_BYTES_MAX, "a frame of {bytes} bytes");
-        let is_full = |it: &mut Received| it.bytes + bytes > FRAMES_BYTES_MAX || it.by.contains(&who);
+        let is_full = |it: &mut FramesInMemory| it.bytes + bytes > FRAMES_BYTES_MAX || it.by.contains(&who);
         let mut received = wait_while(&self.freed, lock(&self.received), deadline, is_full);
         if is_full(&mut received) {
             return None;
@@ -72,7 +72,7 @@ impl Drop for FrameBytes<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::node::shared::peer_frames::*;
+    use crate::node::peer::frame_memory::*;
     use crate::types::NodeId;
     use std::time::Duration;
     use uuid::Uuid;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn large_frames_wait_for_each_other_and_one_identity_has_one() {
-        let frames = PeerFrames::default();
+        let frames = FrameMemory::default();
         let soon = || Instant::now() + Duration::from_millis(20);
         let one = frames.hold(who(1), FRAME_BYTES_MAX, soon()).unwrap();
         assert!(frames.hold(who(1), 100, soon()).is_none(), "the same one");

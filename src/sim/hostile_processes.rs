@@ -1,8 +1,8 @@
-//! Strangers at the peer port, and how honest nodes are introduced to each other.
+//! Hostile processes at the peer port, and how honest nodes are introduced to each other.
 //!
 //! A hostile process sends every kind of message, every number at its extremes, and old messages of others, under an
 //! identity of its own or under that of a member with a term that no node can have reached. None of it may change
-//! anything: the rule is called `StrangerHeard`.
+//! anything: the rule is called `UnknownSenderHeard`.
 //!
 //! Honest nodes are introduced to each other as `node/` does it: by the cluster's secret where the seed has one, by the
 //! address of a member that they know, by the answer to a join, else by the gossip of a node that they know.
@@ -82,7 +82,7 @@ impl World {
         let (life, me, before) = (host.life, host.identity, process.raft.view());
         let old = self.old_raft_message();
         let input = hostile(&mut self.rng, me, &before, old);
-        self.note(|_| format!("n{} <- a stranger: {input:?}", node + 1));
+        self.note(|_| format!("n{} <- a hostile process: {input:?}", node + 1));
         self.coverage.hostile_messages += 1;
         self.step(node, input)?;
         if !self.is_alive(node, life) {
@@ -92,7 +92,7 @@ impl World {
         let after = process.raft.view();
         if key(&before) != key(&after) {
             let (before, after) = (key(&before), key(&after));
-            return violation!("StrangerHeard", "n{} was {before:?} and became {after:?}", node + 1);
+            return violation!("UnknownSenderHeard", "n{} was {before:?} and became {after:?}", node + 1);
         }
         Ok(())
     }
@@ -114,8 +114,8 @@ fn key(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
 
 /// A message that no honest node sends.
 fn hostile(rng: &mut Rng, me: Identity, view: &View, old: Option<Message>) -> Input {
-    let stranger = Identity { id: NodeId(rng.u64(0..=8)), uuid: Uuid::from_u128(rng.u128(..)) };
-    let from = *pick(rng, &[stranger, Identity { uuid: Uuid::nil(), ..stranger }, Identity { id: me.id, ..stranger }]);
+    let unknown = Identity { id: NodeId(rng.u64(0..=8)), uuid: Uuid::from_u128(rng.u128(..)) };
+    let from = *pick(rng, &[unknown, Identity { uuid: Uuid::nil(), ..unknown }, Identity { id: me.id, ..unknown }]);
     let now = view.term.0;
     let terms = [0, 1, now.saturating_sub(1), now, now + 1, now + 100, now + TERM_JUMP_MAX, TERM_MAX.0, u64::MAX - 1];
     let term = Term(*pick(rng, &[&terms[..], &[u64::MAX]].concat()));
