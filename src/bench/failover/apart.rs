@@ -54,7 +54,7 @@ pub(crate) fn measure(
         let output = process.output();
         // Of a line that is being written the rest is still to come.
         let lines: Vec<&str> = output.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
-        lines.iter().skip(shown).for_each(|line| progress.say(line.trim_end()));
+        lines.iter().skip(shown).for_each(|line| progress.print_line(line.trim_end()));
         shown = lines.len();
         match ended {
             Some(status) => break status,

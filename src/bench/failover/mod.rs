@@ -103,7 +103,7 @@ fn over_hosts(
             _ => report.figures.extend(several_hosts::slow_links(exe, rounds, options, progress)?),
         }
     } else if let Err(why) = namespaces::check() {
-        progress.say(&format!("{} skipped: {why}", part.name()));
+        progress.print_line(&format!("{} skipped: {why}", part.name()));
         report.skipped.push(Skipped { part, why });
     } else {
         report.figures.extend(apart::measure(exe, part, rounds, options, progress)?);

@@ -132,7 +132,7 @@ pub(crate) fn rounds(
     for round in 1..=count {
         let Round { sample, what } = run(round)?;
         samples.push(sample);
-        progress.say(&format!("{name} {round}/{count}: {what}, {:.1} ms", sample.value));
+        progress.print_line(&format!("{name} {round}/{count}: {what}, {:.1} ms", sample.value));
         progress.advance(1);
     }
     Ok(samples)
