@@ -4,7 +4,7 @@
 //! anew; read the difference before you commit it. `world.rs` is the cluster, this file the language:
 //!
 //! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `found` one founder;
-//!   `join N` an empty node
+//!   `join N` an empty node; `witness [N ...]`: all start again, and these are voters without services
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
 //! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N`
 //!   · `trace on`
@@ -107,6 +107,7 @@ impl World {
                     self.add(id, 0, Durable { hard_state, snapshot: None, entries: vec![first.clone()] });
                 }
             }
+            "witness" => self.have_witnesses((0..words.len()).map(|at| node(words, at)).collect::<Result<_, _>>()?),
             "found" => self.add(1, 0, bootstrap_state(identity(1, 0))),
             "join" => self.add(node(words, 0)?.0, 0, Durable::default()),
             "preset" => self.preset(node(words, 0)?, keys)?,

@@ -11,6 +11,7 @@
 //! large commands wait, small ones of other clients may be taken first (`overtaking`).
 //! Not here: replies of applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
+use crate::cluster::witness;
 use crate::limits::{APPEND_BYTES_MAX, BATCHES_IN_FLIGHT, COMMAND_BYTES_MAX};
 use crate::node::quota::{Added, Admission, Check, Unapplied};
 use crate::node::shared::Shared;
@@ -245,6 +246,15 @@ impl PendingRequests {
                 held.request.reply.answer(Outcome::Refused(why));
                 return self.next_input(next_token);
             }
+            Operation::Transfer(Some(id)) if self.shared.witnesses().contains(id) => {
+                let why = Reason::Witness(*id);
+                held.request.reply.answer(Outcome::Refused(why));
+                return self.next_input(next_token);
+            }
+            Operation::Change(change) if !self.is_allowed(change) => {
+                held.request.reply.answer(Outcome::Refused(Reason::TooFewFullVoters));
+                return self.next_input(next_token);
+            }
             Operation::Change(change) => Input::Change { token, change: change.clone() },
             Operation::Transfer(Some(to)) if *to == self.shared.me.id => {
                 let to = *to;
@@ -256,6 +266,11 @@ impl PendingRequests {
         };
         self.asked.insert(token, vec![held]);
         Some(input)
+    }
+
+    /// Whether witnesses allow the change.
+    fn is_allowed(&self, change: &raft::Change) -> bool {
+        witness::is_allowed(&self.shared.view().raft, &self.shared.witness_cuts(), change)
     }
 
     /// Commands for one entry, encoded once, straight from where they are held; those beyond a quota are refused.
