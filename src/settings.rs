@@ -116,6 +116,8 @@ settings! {
     snapshot_every_mb: u64 = 64, Rule::Number(1, 65_536);
     /// A snapshot is also due after so many entries of the log; `None`: only bytes count.
     snapshot_every_entries: Option<u64> = None, Rule::NumberOrNull(10, 1_000_000_000);
+    /// A witness keeps the log until enough full nodes hold it, but no more than this, in MiB.
+    witness_log_mb: u64 = 512, Rule::Number(1, 65_536);
     /// Below this much free disk a node refuses new writes, in MiB.
     disk_reserve_mb: u64 = 256, Rule::Number(0, 1_048_576);
     /// Further names under which HTTP is reached, and origins of pages that a proxy serves in front of it.

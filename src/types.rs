@@ -111,6 +111,19 @@ pub struct Stamp {
     pub at_ms: u64,
 }
 
+/// What a node is for. It is chosen when its data folder is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// Keeps the data, serves clients, and may vote, lead and run jobs.
+    #[default]
+    Full,
+    /// Keeps the data and serves clients, but neither votes nor runs jobs.
+    Gateway,
+    /// Votes and keeps the end of the log, but no data: it serves no clients and runs no jobs.
+    Witness,
+}
+
 /// Standing of a node in the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -525,7 +525,8 @@
         tile.who.title = `open the page of this node, ${address}/`;
       }
       tile.here.hidden = !source || source.node !== row.id;
-      const role = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "joining";
+      const standing = row.membership === "voter" ? row.role : row.membership === "learner" ? "learner" : "joining";
+      const role = row.is_witness && row.membership === "voter" ? "witness" : standing;
       set(tile.role, row.status === "OFFLINE" && role === "leader" ? "was leader" : role);
       set(tile.status, row.is_corrupt && row.status !== "OFFLINE" ? "CORRUPT" : row.status);
       const isOnline = row.status !== "OFFLINE";

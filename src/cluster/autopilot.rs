@@ -10,17 +10,19 @@
 //! while a dead voter that A3 protects is being replaced. A5 a hosted voter is demoted at once; while there is
 //! one, A3 holds for one voter: the node that hosts it may be the last of the cluster.
 //!
-//! Gateways serve clients and are never promoted. Neither are nodes that stop (`departures.rs`).
+//! Gateways serve clients and are never promoted. Neither are nodes that stop (`departures.rs`). What witnesses allow
+//! is in `witness.rs`: a change against its rules is not proposed.
 //!
 //! An even number of voters is accepted. Four voters tolerate no more simultaneous failures than three, but when one
 //! fails, it is demoted and three live voters remain, which tolerate another failure.
 //! Not here: adding new nodes (they ask to join, `discovery/`), removing a wiped node's old identity (the join in
 //! `node/`).
 
+use super::witness;
 use crate::raft::{Change, PeerView, Role, View, quorum};
 use crate::settings::Settings;
-use crate::types::{NodeId, Ticks};
-use std::collections::BTreeSet;
+use crate::types::{Index, NodeId, Ticks};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A learner has caught up when it is at most this many entries behind the commit index: under load the two are never
 /// equal.
@@ -38,6 +40,8 @@ pub struct Rules {
     pub unfit: BTreeSet<NodeId>,
     /// Voters whose processes are dead and that the leader hosts (`takeover/`).
     pub hosted: BTreeSet<NodeId>,
+    /// Members that vote and keep no data, each with the index up to which its log is cut.
+    pub witnesses: BTreeMap<NodeId, Index>,
 }
 
 impl From<&Settings> for Rules {
@@ -48,6 +52,7 @@ impl From<&Settings> for Rules {
             dead_after: settings.dead_after_ticks(),
             unfit: BTreeSet::new(),
             hosted: BTreeSet::new(),
+            witnesses: BTreeMap::new(),
         }
     }
 }
@@ -65,6 +70,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
         return None;
     }
     let membership = &view.membership;
+    let is_allowed = |change: &Change| witness::is_allowed(view, &rules.witnesses, change);
     let peer = |id: NodeId| view.peers.iter().find(|peer| peer.who.id == id);
     let is_live = |id: NodeId| Some(id) == view.leader || peer(id).is_some_and(|peer| peer.is_active);
     let is_dead = |id: NodeId| peer(id).is_some_and(|p| !p.is_active && p.silent_ticks >= rules.dead_after);
@@ -77,6 +83,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
         .filter(|peer| !rules.unfit.contains(&peer.who.id) && !rules.hosted.contains(&peer.who.id))
         .filter(|peer| membership.learners.get(&peer.who.id) == Some(&peer.who.uuid) && has_caught_up(peer, view))
         .map(|peer| peer.who.id)
+        .filter(|id| is_allowed(&Change::Promote(*id)))
         .max();
     if live < quorum(voters) {
         return None;
@@ -84,6 +91,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     // A hosted voter has no process: the sooner it is a learner, the sooner its process can start again. Those that are
     // behind go first.
     let hosted = membership.voters.keys().copied().filter(|id| rules.hosted.contains(id));
+    let hosted = hosted.filter(|id| is_allowed(&Change::Demote(*id)));
     if let Some(hosted) = hosted.min_by_key(|id| (is_live(*id), *id))
         && live - usize::from(is_live(hosted)) >= quorum(voters - 1)
     {
@@ -95,6 +103,7 @@ pub fn decide(view: &View, rules: &Rules) -> Option<Change> {
     if let Some(dead) = dead
         && voters > voters_min
         && live >= quorum(voters - 1)
+        && is_allowed(&Change::Demote(dead))
     {
         return Some(Change::Demote(dead));
     }

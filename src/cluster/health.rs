@@ -36,6 +36,11 @@ pub struct Situation {
     pub learners: Vec<(NodeId, bool)>,
     /// The learners that are gateways and never vote.
     pub gateways: BTreeSet<NodeId>,
+    /// The members that are witnesses: they vote, and lead only until a full node has their log.
+    pub witnesses: BTreeSet<NodeId>,
+    /// The witnesses that have cut their logs although too few full nodes hold the entries, each with the index up to
+    /// which it did.
+    pub cut_logs: BTreeMap<NodeId, Index>,
     /// Setting `voters_max`: with fewer voters, a learner that is online will become a voter.
     pub voters_max: u32,
     /// Messages about exhausted quotas.
@@ -128,9 +133,12 @@ pub fn assess(situation: &Situation) -> HealthReport {
     let corrupt = situation.corrupt.iter();
     reasons.extend(corrupt.map(|id| format!("node {}'s state differs from the majority's; it is being rebuilt", id.0)));
     let is_leader_low = situation.leader.is_some_and(|id| situation.disk_low.contains(&id));
-    let is_serving = has_quorum && situation.leader.is_some() && situation.split.is_none() && !is_leader_low;
+    let passing_on = situation.leader.filter(|id| situation.witnesses.contains(id));
+    let can_write = situation.split.is_none() && !is_leader_low && passing_on.is_none();
+    let is_serving = has_quorum && situation.leader.is_some() && can_write;
     let roomy = roomy_voters(situation);
     reasons.extend(disk_reasons(situation, &roomy));
+    reasons.extend(witness_reasons(situation, passing_on));
     let mut offline: Vec<NodeId> = Vec::new();
     for (id, is_online) in situation.voters.iter().chain(&situation.learners) {
         if !is_online {
@@ -199,9 +207,30 @@ fn without_vote(nodes: &[NodeId]) -> Option<String> {
 
 /// Returns the voters that are reachable and have enough disk space to lead and accept writes.
 fn roomy_voters(situation: &Situation) -> Vec<NodeId> {
-    let can_lead = |id: &NodeId| !situation.stuck.contains_key(id) && !situation.disk_low.contains(id);
+    let is_roomy = |id: &NodeId| !situation.stuck.contains_key(id) && !situation.disk_low.contains(id);
+    let can_lead = |id: &NodeId| is_roomy(id) && !situation.witnesses.contains(id);
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online).map(|(id, _)| *id);
     online.filter(can_lead).collect()
+}
+
+/// Returns messages about witnesses.
+fn witness_reasons(situation: &Situation, leader: Option<NodeId>) -> Vec<String> {
+    let mut reasons: Vec<String> = Vec::new();
+    reasons.extend(leader.map(|id| {
+        format!(
+            "writes wait: node {}, a witness, leads until a full node has its log; if none gets it, start the full node \
+             that had the newest, or, if its folder is lost, see phalanx recover",
+            id.0
+        )
+    }));
+    reasons.extend(situation.cut_logs.iter().map(|(id, cut)| {
+        format!(
+            "node {}, a witness, has cut its log at {cut}, and too few full voters hold the entries up to there: start \
+             those that are offline",
+            id.0
+        )
+    }));
+    reasons
 }
 
 /// Returns messages about nodes with a nearly full disk and the consequences.
@@ -325,6 +354,24 @@ mod tests {
         assert_eq!(assess(&corrupt).line(), line);
         let split = Situation { split: Some("read-only: ...".into()), ..situation(3, &[1, 2, 3], &[]) };
         assert_eq!(assess(&split).line(), "unavailable: read-only: ...");
+    }
+
+    #[test]
+    fn a_witness_counts_as_a_vote_and_not_as_a_leader() {
+        let with = |leader, voters: &[i64]| {
+            let witnesses = BTreeSet::from([NodeId(9)]);
+            let report = assess(&Situation { witnesses, voters_max: 3, ..situation(leader, voters, &[]) });
+            (report.line(), report.failure_tolerance)
+        };
+        assert_eq!(with(2, &[1, 2, 9]), ("healthy: can lose 1 more".into(), 1));
+        let (line, left) = with(2, &[-1, 2, 9]);
+        assert_eq!((line.as_str(), left), ("degraded: node 1 is offline; 2 of 3 voters are online", 0));
+        let (line, left) = with(9, &[-1, 2, 9]);
+        assert!(line.starts_with("unavailable: writes wait: node 9, a witness, leads until a full node"), "{line}");
+        assert_eq!(left, 0);
+        let (witnesses, cut_logs) = (BTreeSet::from([NodeId(9)]), BTreeMap::from([(NodeId(9), Index(40))]));
+        let cut = assess(&Situation { witnesses, cut_logs, voters_max: 3, ..situation(2, &[1, 2, 9], &[]) });
+        assert!(cut.line().starts_with("degraded: node 9, a witness, has cut its log at 40"), "{}", cut.line());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! for it; `config_file.rs` writes `config.json`, `config_keeper.rs` decides when; `gossip.rs` exchanges heartbeats and finds failed nodes;
 //! `reachability/` says which nodes can be reached now, and how; `dispatch.rs` picks the worker for a client, by its load
 //! (`load.rs`); `autopilot.rs` decides which nodes should vote, `departures.rs` which voters that stop give their vote
-//! back, `worker_liveness.rs` which workers are lost, `lag.rs` which nodes do not catch up; `integrity.rs` finds nodes
+//! back, `worker_liveness.rs` which workers are lost, `lag.rs` which nodes do not catch up, `witness.rs` how many voters may keep no data; `integrity.rs` finds nodes
 //! with a wrong state; `takeover/` goes on in place of voters whose processes are dead;
 //! `health.rs` determines how safe the cluster is; `log_clock.rs` keeps log time, and compares the clocks of the nodes.
 //!
@@ -26,4 +26,5 @@ pub(crate) mod load;
 pub(crate) mod log_clock;
 pub(crate) mod reachability;
 pub(crate) mod takeover;
+pub(crate) mod witness;
 pub(crate) mod worker_liveness;

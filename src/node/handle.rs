@@ -159,15 +159,14 @@ impl Handle {
 
     /// Why an operation is refused before it is submitted: it is too large, or this node's state is wrong.
     fn refusal(&self, operation: &Operation) -> Option<Reason> {
-        let integrity = &self.shared.integrity;
         match operation {
             Operation::Command { command: bytes, .. } | Operation::Query { query: bytes, .. }
                 if bytes.len() > COMMAND_BYTES_MAX =>
             {
                 Some(Reason::TooLarge { bytes: bytes.len() as u64 })
             }
-            Operation::Command { .. } => integrity.no_writes(),
-            Operation::Query { .. } => integrity.no_reads(),
+            Operation::Command { .. } => self.shared.no_data().or_else(|| self.shared.integrity.no_writes()),
+            Operation::Query { .. } => self.shared.no_reads(),
             // No member hears it, so it would wait for nothing.
             Operation::Change(_) | Operation::Transfer(_) => {
                 self.shared.outsider().map(|why| Reason::NoLeader(NoLeader::Outsider(why, self.shared.me)))
@@ -263,12 +262,12 @@ impl Watching for Handle {
     }
 
     fn job(&self, id: JobId) -> Option<Job> {
-        let is_readable = self.shared.integrity.no_reads().is_none();
+        let is_readable = self.shared.no_reads().is_none();
         self.shared.jobs().all.get(&id).filter(|_| is_readable).cloned()
     }
 
     fn await_job(&self, job: JobId, at_least: Index, deadline: Instant) -> Answered {
-        match self.shared.integrity.no_reads() {
+        match self.shared.no_reads() {
             Some(why) => Outcome::Refused(why),
             None => self.shared.inboxes.await_job(job, at_least, deadline),
         }
@@ -284,7 +283,7 @@ impl Watching for Handle {
 
     fn state_epoch(&self) -> Option<u64> {
         let integrity = &self.shared.integrity;
-        (!integrity.is_corrupt()).then(|| integrity.epoch())
+        (self.shared.no_reads().is_none()).then(|| integrity.epoch())
     }
 }
 

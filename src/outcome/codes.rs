@@ -55,7 +55,7 @@ impl Coded for Reason {
                 RefusalCause::Moment | RefusalCause::Room => UNAVAILABLE,
                 RefusalCause::Change => failed(409),
             },
-            Reason::Gateway(_) => failed(409),
+            Reason::Gateway(_) | Reason::Witness(_) | Reason::TooFewFullVoters => failed(409),
             Reason::TooLarge { .. } => failed(413),
             Reason::Quota { .. } | Reason::TriggersBeyondQuota { .. } => NO_ROOM,
             Reason::Memory => BUSY,
@@ -68,6 +68,7 @@ impl Coded for Reason {
             | Reason::Split(_)
             | Reason::DatabaseBusy
             | Reason::NoDatabase
+            | Reason::NoData { .. }
             | Reason::TooManyReads
             | Reason::StaleRead { .. }
             | Reason::Unreadable(_)

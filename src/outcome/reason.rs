@@ -27,6 +27,18 @@ pub enum Reason {
     /// Only members that may vote are promoted, or lead.
     #[error("node {} is a gateway, which cannot vote", .0.0)]
     Gateway(NodeId),
+    /// It leads only to pass entries on.
+    #[error("node {} is a witness, which cannot lead", .0.0)]
+    Witness(NodeId),
+    /// A change of the voters after which too few of them would keep the data.
+    #[error(
+        "too few voters would keep the data: every quorum needs a full node, witnesses must be fewer than half when one \
+         gets its vote, and full voters must hold what witnesses have cut from their logs"
+    )]
+    TooFewFullVoters,
+    /// A client asked a witness.
+    #[error("{}", no_data_text(*witness, *ask))]
+    NoData { witness: NodeId, ask: Option<NodeId> },
     /// Another node than the one that was to lead does.
     #[error("node {} took the leadership", .0.0)]
     OtherLeads(NodeId),
@@ -220,6 +232,11 @@ fn corrupt_text(difference: &Difference) -> String {
         difference.parts_text(),
         difference.index
     )
+}
+
+fn no_data_text(witness: NodeId, ask: Option<NodeId>) -> String {
+    let ask = ask.map_or("another node".to_string(), |id| format!("node {}", id.0));
+    format!("node {} is a witness, which keeps no data and serves no clients: ask {ask}", witness.0)
 }
 
 fn age_text(age_ms: Option<u64>) -> String {

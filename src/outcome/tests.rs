@@ -76,6 +76,9 @@ fn reasons() -> Vec<Reason> {
         Reason::Raft(Refusal::Stops(_)) => Reason::Raft(Refusal::Stops(NodeId(4))), CONFLICT;
         Reason::Raft(Refusal::NoOtherVoter) => Reason::Raft(Refusal::NoOtherVoter), CONFLICT;
         Reason::Gateway(_) => Reason::Gateway(NodeId(4)), CONFLICT;
+        Reason::Witness(_) => Reason::Witness(NodeId(4)), CONFLICT;
+        Reason::TooFewFullVoters => Reason::TooFewFullVoters, CONFLICT;
+        Reason::NoData { .. } => Reason::NoData { witness: NodeId(3), ask: Some(NodeId(1)) }, UNAVAILABLE;
         Reason::OtherLeads(_) => Reason::OtherLeads(NodeId(4)), UNAVAILABLE;
         Reason::NotTakenOver(_) => Reason::NotTakenOver(NodeId(4)), UNAVAILABLE;
         Reason::Stopping => Reason::Stopping, UNAVAILABLE;
@@ -181,6 +184,11 @@ fn reasons_have_their_texts() {
     for (text, wanted) in [
         (Reason::NoLeader(no_quorum()).to_string(), "no quorum: 2 of 5 voters reachable, 3 needed"),
         (Reason::Gateway(NodeId(4)).to_string(), "node 4 is a gateway, which cannot vote"),
+        (Reason::Witness(NodeId(4)).to_string(), "node 4 is a witness, which cannot lead"),
+        (
+            Reason::NoData { witness: NodeId(3), ask: Some(NodeId(1)) }.to_string(),
+            "node 3 is a witness, which keeps no data and serves no clients: ask node 1",
+        ),
         (
             Reason::Raft(loses_quorum()).to_string(),
             "the change would lose the quorum: of the 4 voters that it leaves, 2 answer and 3 are needed",

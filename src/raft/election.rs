@@ -8,7 +8,7 @@
 //! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
 //! within `silence_ticks` and its link is up (unless that leader asked for the campaign). E3 only voters
 //! campaign (and those whose leaving is not known to be committed, and learners without which no node can win), and
-//! only with a disk that makes progress. E4 only voters of the newest membership count, each once.
+//! only with a disk that makes progress; voters without services only after a candidate with an older log has asked. E4 only voters of the newest membership count, each once.
 //! Not here: what a leader does once elected (`raft/replication/leader.rs`), leadership transfer (`transfer.rs`), how
 //! long a timeout is (`timeouts.rs`).
 
@@ -296,8 +296,8 @@ impl Raft {
     /// with a disk that works.
     pub(crate) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || is_planted!(self.config, terms_wrap);
-        // A hosted voter leads only where the node that hosts it lacks entries, and only until that node has them.
-        if self.config.is_hosted && !self.refused_older_log() {
+        // A voter without services leads only where a candidate lacks entries, and only until it has them.
+        if self.config.leads_only_to_pass_on && !self.refused_older_log() {
             return false;
         }
         (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
@@ -331,7 +331,8 @@ impl Raft {
         self.stale_candidate_at.is_some_and(|at| self.now - at < self.answer_ticks())
     }
 
-    /// Live voters of a higher id that are neither this node nor the leader (which is gone when this matters).
+    /// Live voters of a higher id that are neither this node, nor a witness, which hardly ever campaigns, nor the leader
+    /// (which is gone when this matters).
     fn rank(&self) -> u64 {
         if !self.config.highest_id_first {
             return 0;
@@ -339,7 +340,9 @@ impl Raft {
         let me = self.config.me.id;
         let leader = self.leader.map(|leader| leader.id);
         let higher = self.membership().voters.range(me..).map(|(id, _)| *id);
-        higher.filter(|id| *id != me && Some(*id) != leader && !self.lost.contains(id)).count() as u64
+        let may_go_first =
+            |id: &NodeId| *id != me && Some(*id) != leader && !self.lost.contains(id) && !self.witnesses.contains(id);
+        higher.filter(may_go_first).count() as u64
     }
 
     /// Whose vote this node gave in this term.

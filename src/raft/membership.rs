@@ -35,7 +35,7 @@ impl Raft {
     /// The membership after `change`, or why it is refused.
     fn changed(&self, change: Change) -> Result<Membership, Refusal> {
         let State::Leader(lead) = &self.state else { return Err(Refusal::NotLeader) };
-        if lead.transfer.is_some() {
+        if lead.transfer.is_some() || self.config.leads_only_to_pass_on {
             return Err(Refusal::LeadershipTransfer);
         }
         if !self.has_committed_own_term() && !is_planted!(self.config, change_before_own_commit) {

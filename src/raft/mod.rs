@@ -147,9 +147,10 @@ pub struct Config {
     pub preempt: bool,
     /// A leader (or candidate) whose oldest write has waited longer than this for its disk steps down.
     pub disk_stall_ticks: Ticks,
-    /// This voter's process is dead, and another node runs the voter in its place: it votes and keeps the log, and
-    /// campaigns only while a candidate with an older log asks for its vote.
-    pub is_hosted: bool,
+    /// This voter has no services (a witness, or the voter of a dead process that another node hosts): it votes and
+    /// keeps the log, campaigns only while a candidate with an older log asks for its vote, and as the leader takes no
+    /// commands: it passes its entries and then the leadership on.
+    pub leads_only_to_pass_on: bool,
     /// Bytes of entries in one append.
     pub append_bytes_max: usize,
     /// Bytes of entries sent to one follower and not yet answered.
@@ -202,6 +203,8 @@ pub enum Input {
     DiskLow(bool),
     /// These nodes stop, as they have said: no leadership transfer goes to them.
     Leaving(BTreeSet<NodeId>),
+    /// These members are witnesses: no leadership transfer goes to them, and no candidate waits for them to go first.
+    Witnesses(BTreeSet<NodeId>),
 }
 
 /// Between nodes.
@@ -485,6 +488,10 @@ pub struct View {
     /// Last index in the log, synced or not.
     pub last_index: Index,
     pub commit_index: Index,
+    /// The own log is on disk up to here.
+    pub durable_index: Index,
+    /// What the entries in memory count towards byte limits.
+    pub log_bytes: u64,
     /// Index of the newest snapshot that the log starts after (0: none).
     pub snapshot_index: Index,
     /// Newest membership in the log.

@@ -37,6 +37,7 @@ impl Raft {
             Input::SnapshotSent { to, ok } => self.on_snapshot_sent(cx, to, ok),
             Input::DiskLow(is_low) => self.on_disk_low(cx, is_low),
             Input::Leaving(nodes) => self.on_leaving(cx, nodes),
+            Input::Witnesses(nodes) => self.witnesses = nodes,
         }
         let (index, newest) = self.log.membership();
         if *newest != membership {

@@ -3,8 +3,9 @@
 //! One behaviour per file in `scripts/`, named after it. `UPDATE_GOLDENFILES=1 cargo test --lib raft::` records them
 //! anew; read the difference before you commit it. `world.rs` is the cluster, this file the language:
 //!
-//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `bootstrap` one voter that starts a cluster;
-//!   `join N` an empty node
+//! - `cluster N [preempt=true] [ids=false] [append=BYTES]`: N voters with one membership entry; `bootstrap` one voter
+//!   that starts a cluster; `join N` an empty node; `witness [N ...]`: all start again, and these are voters without
+//!   services
 //! - `preset N term=T log=1.1.3`: what node N's disk holds, by terms of its entries (the first is the membership)
 //! - `tick [N]` · `until leader` (at most 200 ticks) · `quiet N`: ticks whose events do not matter · `status` · `log N`
 //!   · `trace on`
@@ -108,6 +109,7 @@ impl World {
                 }
             }
             "bootstrap" => self.add(1, 0, bootstrap_state(identity(1, 0))),
+            "witness" => self.have_witnesses((0..words.len()).map(|at| node(words, at)).collect::<Result<_, _>>()?),
             "join" => self.add(node(words, 0)?.0, 0, Durable::default()),
             "preset" => self.preset(node(words, 0)?, keys)?,
             "tick" => {

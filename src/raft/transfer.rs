@@ -188,12 +188,12 @@ impl Raft {
         }
     }
 
-    /// Live voters that could lead and do not stop, and whether each has caught up.
+    /// Live voters that could lead, do not stop and are no witnesses, and whether each has caught up.
     fn candidates(&self, lead: &Leadership) -> Vec<(Identity, bool)> {
         let voters = self.membership().voters.iter().map(|(id, uuid)| Identity { id: *id, uuid: *uuid });
         let live =
             voters.filter(|who| *who != self.config.me && self.is_active(lead, who) && !self.lost.contains(&who.id));
-        let staying = live.filter(|who| !self.leaving.contains(&who.id));
+        let staying = live.filter(|who| !self.leaving.contains(&who.id) && !self.witnesses.contains(&who.id));
         staying
             .map(|who| {
                 let progress = &lead.peers[&who.id];

@@ -8,7 +8,7 @@
 
 use super::{Replicated, Reply, Service};
 use crate::limits::{FAILOVERS_MAX, HISTORY_MAX, HISTORY_TEXT_BYTES_MAX};
-use crate::types::{Addresses, Identity, NodeId, Stamp, Term};
+use crate::types::{Addresses, Identity, NodeId, NodeKind, Stamp, Term};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, BufWriter, Read, Write};
@@ -19,6 +19,8 @@ use uuid::Uuid;
 const NODE_BYTES: usize = 256;
 /// Stands before the history in a snapshot. Earlier versions wrote something else there, or nothing.
 const HISTORY_MAGIC: &[u8] = b"phalanx history 1\n";
+/// Stands before the witnesses, which follow the history if there are any. Earlier versions ignore it.
+const WITNESSES_MAGIC: &[u8] = b"phalanx witnesses 1\n";
 
 /// A change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,13 @@ pub enum Command {
         lines: Vec<HistoryLine>,
         /// Changes of leader, in order.
         leaders: Vec<LeaderChange>,
+    },
+    /// Registers a witness; replaces the row of its id.
+    RegisterWitness {
+        /// Id and uuid of the node.
+        who: Identity,
+        /// Addresses at which the node is reachable.
+        addresses: Addresses,
     },
 }
 
@@ -106,6 +115,10 @@ pub struct Nodes {
     pub nodes: BTreeMap<NodeId, (Uuid, Addresses)>,
     /// The registered nodes that are gateways: they neither vote nor run jobs.
     pub gateways: BTreeSet<NodeId>,
+    /// The registered nodes that are witnesses: they vote and keep no data. Written apart, because snapshots of earlier
+    /// versions do not have it.
+    #[serde(skip)]
+    pub witnesses: BTreeSet<NodeId>,
 }
 
 /// State of the directory service.
@@ -116,15 +129,34 @@ pub struct Directory {
 }
 
 impl Nodes {
-    /// Whether this node is registered with exactly these addresses and this role.
-    pub fn has(&self, who: Identity, addresses: &Addresses, is_gateway: bool) -> bool {
+    /// Whether this node is registered with exactly these addresses and as this kind.
+    pub fn has(&self, who: Identity, addresses: &Addresses, kind: NodeKind) -> bool {
         let row = self.nodes.get(&who.id);
-        row.is_some_and(|(uuid, at)| *uuid == who.uuid && at == addresses)
-            && self.gateways.contains(&who.id) == is_gateway
+        row.is_some_and(|(uuid, at)| *uuid == who.uuid && at == addresses) && self.kind_of(who) == kind
+    }
+
+    /// What a node is for; a full node, if it is not registered: another identity may have had its id.
+    pub fn kind_of(&self, who: Identity) -> NodeKind {
+        match self.nodes.get(&who.id) {
+            Some((uuid, _)) if *uuid != who.uuid => NodeKind::Full,
+            _ if self.gateways.contains(&who.id) => NodeKind::Gateway,
+            _ if self.witnesses.contains(&who.id) => NodeKind::Witness,
+            _ => NodeKind::Full,
+        }
     }
 }
 
 impl Command {
+    /// Returns the command that registers a node of this kind.
+    pub fn register(who: Identity, addresses: Addresses, kind: NodeKind) -> Command {
+        match kind {
+            NodeKind::Witness => Command::RegisterWitness { who, addresses },
+            NodeKind::Full | NodeKind::Gateway => {
+                Command::Register { who, addresses, is_gateway: kind == NodeKind::Gateway }
+            }
+        }
+    }
+
     /// Encodes the command without the service's routing byte.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("encoding into memory cannot fail")
@@ -163,13 +195,17 @@ impl Directory {
         Reply::Ok(Vec::new())
     }
 
-    fn register(&mut self, who: Identity, addresses: Addresses, is_gateway: bool) -> Reply {
-        if !self.nodes.has(who, &addresses, is_gateway) {
+    fn register(&mut self, who: Identity, addresses: Addresses, kind: NodeKind) -> Reply {
+        if !self.nodes.has(who, &addresses, kind) {
             self.nodes.nodes.insert(who.id, (who.uuid, addresses));
-            match is_gateway {
-                true => self.nodes.gateways.insert(who.id),
-                false => self.nodes.gateways.remove(&who.id),
-            };
+            for (of, set) in
+                [(NodeKind::Gateway, &mut self.nodes.gateways), (NodeKind::Witness, &mut self.nodes.witnesses)]
+            {
+                match of == kind {
+                    true => set.insert(who.id),
+                    false => set.remove(&who.id),
+                };
+            }
             self.nodes.version += 1;
         }
         Reply::Ok(Vec::new())
@@ -178,6 +214,7 @@ impl Directory {
     fn forget(&mut self, id: NodeId) -> Reply {
         if self.nodes.nodes.remove(&id).is_some() {
             self.nodes.gateways.remove(&id);
+            self.nodes.witnesses.remove(&id);
             self.nodes.version += 1;
         }
         Reply::Ok(Vec::new())
@@ -194,7 +231,13 @@ impl Replicated for Directory {
 impl Service for Directory {
     fn apply(&mut self, _at: Stamp, command: &[u8]) -> Reply {
         match postcard::from_bytes::<Command>(command) {
-            Ok(Command::Register { who, addresses, is_gateway }) => self.register(who, addresses, is_gateway),
+            Ok(Command::Register { who, addresses, is_gateway: false }) => {
+                self.register(who, addresses, NodeKind::Full)
+            }
+            Ok(Command::Register { who, addresses, is_gateway: true }) => {
+                self.register(who, addresses, NodeKind::Gateway)
+            }
+            Ok(Command::RegisterWitness { who, addresses }) => self.register(who, addresses, NodeKind::Witness),
             Ok(Command::Forget { id }) => self.forget(id),
             Ok(Command::Note { .. }) => Reply::Ok(Vec::new()),
             Ok(Command::Record { lines, leaders }) => self.record(lines, leaders),
@@ -221,9 +264,14 @@ impl Service for Directory {
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
         let out = BufWriter::with_capacity(64 << 10, out);
         let mut out = postcard::to_io(&self.nodes, out).map_err(io::Error::other)?;
-        if *self.history != History::default() {
+        let has_witnesses = !self.nodes.witnesses.is_empty();
+        if has_witnesses || *self.history != History::default() {
             out.write_all(HISTORY_MAGIC)?;
             out = postcard::to_io(&*self.history, out).map_err(io::Error::other)?;
+        }
+        if has_witnesses {
+            out.write_all(WITNESSES_MAGIC)?;
+            out = postcard::to_io(&self.nodes.witnesses, out).map_err(io::Error::other)?;
         }
         out.flush()
     }
@@ -232,11 +280,14 @@ impl Service for Directory {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
         // Earlier versions wrote short texts after the node table; they are ignored.
-        let (nodes, rest) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
-        let history = match rest.strip_prefix(HISTORY_MAGIC) {
-            Some(history) => postcard::from_bytes(history).map_err(io::Error::other)?,
-            None => History::default(),
+        let (mut nodes, rest): (Nodes, _) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
+        let (history, rest) = match rest.strip_prefix(HISTORY_MAGIC) {
+            Some(rest) => postcard::take_from_bytes(rest).map_err(io::Error::other)?,
+            None => (History::default(), rest),
         };
+        if let Some(witnesses) = rest.strip_prefix(WITNESSES_MAGIC) {
+            nodes.witnesses = postcard::from_bytes(witnesses).map_err(io::Error::other)?;
+        }
         (self.nodes, self.history) = (nodes, Arc::new(history));
         Ok(())
     }
@@ -326,5 +377,34 @@ mod tests {
         assert_eq!((directory.nodes().gateways.len(), directory.nodes().version), (0, 3));
         directory.apply(Stamp::default(), &Command::Forget { id: NodeId(1) }.encode());
         assert_eq!(directory.nodes().version, 4);
+    }
+
+    #[test]
+    fn a_witness_is_one_until_its_id_is_registered_otherwise_and_snapshots_say_so() {
+        let mut directory = Directory::default();
+        let who = |uuid| Identity { id: NodeId(3), uuid: Uuid::from_u128(uuid) };
+        let register = |uuid, kind| Command::register(who(uuid), Addresses::default(), kind).encode();
+        let saved = |directory: &Directory| {
+            let mut bytes = Vec::new();
+            directory.snapshot(&mut bytes).unwrap();
+            bytes
+        };
+        directory.apply(Stamp::default(), &register(1, NodeKind::Full));
+        assert!(!saved(&directory).windows(5).any(|it| it == b"witne"), "as in earlier versions");
+        directory.apply(Stamp::default(), &register(1, NodeKind::Witness));
+        directory.apply(Stamp::default(), &register(1, NodeKind::Witness));
+        assert_eq!(directory.nodes().version, 2, "registering it twice is one change");
+        assert_eq!(directory.nodes().kind_of(who(1)), NodeKind::Witness);
+        assert_eq!(directory.nodes().kind_of(who(2)), NodeKind::Full, "the identity of another folder");
+        let bytes = saved(&directory);
+        let mut restored = Directory::default();
+        restored.restore(&mut bytes.as_slice()).unwrap();
+        assert_eq!(restored, directory);
+        assert!(restored.restore(&mut &bytes[..bytes.len() - 1]).is_err());
+        directory.apply(Stamp::default(), &register(1, NodeKind::Gateway));
+        assert_eq!(directory.nodes().kind_of(who(1)), NodeKind::Gateway);
+        directory.apply(Stamp::default(), &register(1, NodeKind::Witness));
+        directory.apply(Stamp::default(), &Command::Forget { id: NodeId(3) }.encode());
+        assert_eq!(directory.nodes().witnesses.len(), 0);
     }
 }

@@ -3,6 +3,8 @@
 //! A log entry carries a [`Batch`]: the leader's log time and the commands that were waiting. Log time never decreases:
 //! an entry with an earlier time counts as having the latest time so far.
 //! A batch that cannot be decoded fails in the same way on every node and never stops a node.
+//! A witness has a registry that keeps the directory and the session table alone: it skips the commands of the other
+//! services unread, and its snapshots have another first line, so that no full node takes one for its state.
 //! Not here: what a command does (each service), building batches (`node/threads/core/`).
 
 use super::directory::Directory;
@@ -26,6 +28,8 @@ macro_rules! services {
             pub(crate) sessions: Sessions,
             /// A checkpoint was applied since [`Registry::take_checkpoint`] was last called.
             has_checkpoint: bool,
+            /// It keeps no data: commands of all services but the directory are skipped.
+            is_witness: bool,
             $($(#[$doc])* pub(crate) $field: $type,)*
         }
 
@@ -73,6 +77,7 @@ macro_rules! services {
                     applied,
                     sessions: Sessions::default(),
                     has_checkpoint: false,
+                    is_witness: self.is_witness,
                     $($field: self.$field.successor(),)*
                 }
             }
@@ -109,6 +114,9 @@ const SNAPSHOT_MAGIC: &[u8; 8] = b"phxsnap7";
 /// renamed when the database is opened.
 const SNAPSHOT_MAGIC_BEFORE: &[u8; 8] = b"phxsnap6";
 
+/// First bytes of a witness's snapshot, which has the session table without replies, and the directory.
+const WITNESS_SNAPSHOT_MAGIC: &[u8; 8] = b"phxwitn1";
+
 /// Payload of one log entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct Batch<'a> {
@@ -136,6 +144,17 @@ impl Registry {
     /// Returns index and log time of the newest applied entry.
     pub fn applied(&self) -> Stamp {
         self.applied
+    }
+
+    /// Returns the empty state of a witness.
+    pub fn of_witness() -> Registry {
+        Registry { is_witness: true, ..Registry::default() }
+    }
+
+    /// Returns the part of this state that a witness keeps, to be sent to one.
+    pub fn for_witness(&self) -> Registry {
+        let (sessions, directory) = (self.sessions.without_replies(), self.directory.clone());
+        Registry { applied: self.applied, sessions, directory, ..Registry::of_witness() }
     }
 
     /// Starts without a snapshot: a service whose files cannot continue from the first entry starts with an empty
@@ -180,9 +199,9 @@ impl Registry {
         };
         self.advance(index, batch.at_ms);
         let at = self.applied;
-        self.services_mut().for_each(|(_, service)| service.expire(at));
+        self.kept_mut().for_each(|service| service.expire(at));
         let replies = batch.commands.iter().map(|(tag, command)| self.apply_once(at, tag, command)).collect();
-        self.services_mut().for_each(|(_, service)| service.finish(at));
+        self.kept_mut().for_each(|service| service.finish(at));
         // Last, so that a repeated command is still recognized if this entry's time makes its origin expire.
         self.sessions.expire(at);
         replies
@@ -214,18 +233,18 @@ impl Registry {
     /// # Errors
     /// Returns the error of `out` or of a service's files.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(SNAPSHOT_MAGIC)?;
+        out.write_all(if self.is_witness { WITNESS_SNAPSHOT_MAGIC } else { SNAPSHOT_MAGIC })?;
         for number in [self.applied.index.0, self.applied.at_ms] {
             out.write_all(&number.to_le_bytes())?;
         }
         snapshot_format::write(out, SESSIONS, |out| self.sessions.snapshot(out))?;
-        for (number, service) in self.services() {
+        for (number, service) in self.services().filter(|(number, _)| self.keeps(*number)) {
             snapshot_format::write(out, number, |out| service.snapshot(out))?;
         }
         snapshot_format::end(out)
     }
 
-    /// Replaces the state of all services by a snapshot.
+    /// Replaces the state of all services by a snapshot. A witness takes what it keeps from the snapshot of a full node.
     ///
     /// # Errors
     /// Returns the error of `from` or of a service's files, or an error of kind `InvalidData`; the state is then
@@ -234,7 +253,10 @@ impl Registry {
         let mut head = [0; 24];
         from.read_exact(&mut head)?;
         let (magic, numbers) = head.split_at(8);
-        if magic != SNAPSHOT_MAGIC && magic != SNAPSHOT_MAGIC_BEFORE {
+        if magic == WITNESS_SNAPSHOT_MAGIC && !self.is_witness {
+            return Err(bad("a snapshot of a witness, which has no data"));
+        }
+        if ![SNAPSHOT_MAGIC, SNAPSHOT_MAGIC_BEFORE, WITNESS_SNAPSHOT_MAGIC].iter().any(|known| magic == *known) {
             return Err(bad("not a snapshot of this version"));
         }
         let (index, at_ms) = numbers.split_at(8);
@@ -242,11 +264,15 @@ impl Registry {
         let applied = Stamp { index: Index(number(index)), at_ms: number(at_ms) };
         let mut restored = self.successor(applied);
         snapshot_format::read(from, |number, part| match restored.service_mut(number) {
+            Some(_) if self.is_witness && number != Directory::ID => io::copy(part, &mut io::sink()).map(drop),
             Some(service) => service.restore(part),
             None if number == SESSIONS => restored.sessions.restore(part),
             None => Err(bad("snapshot of a service that this version does not have")),
         })?;
-        restored.services_mut().for_each(|(_, service)| service.resume(applied));
+        if self.is_witness {
+            restored.sessions = restored.sessions.without_replies();
+        }
+        restored.kept_mut().for_each(|service| service.resume(applied));
         restored.take_over(self)?;
         *self = restored;
         Ok(())
@@ -268,6 +294,18 @@ impl Registry {
         }
     }
 
+    /// Whether the state has the service of this number.
+    fn keeps(&self, number: u8) -> bool {
+        !self.is_witness || number == Directory::ID
+    }
+
+    fn kept_mut(&mut self) -> impl Iterator<Item = &mut dyn Service> {
+        let is_witness = self.is_witness;
+        self.services_mut()
+            .filter(move |(number, _)| !is_witness || *number == Directory::ID)
+            .map(|(_, service)| service)
+    }
+
     fn advance(&mut self, index: Index, at_ms: u64) {
         assert!(index == self.applied.index.next(), "applied {} after {}", index, self.applied.index);
         self.applied = Stamp { index, at_ms: at_ms.max(self.applied.at_ms) };
@@ -278,7 +316,10 @@ impl Registry {
             TagLookup::Before(index, reply) => (index, reply),
             TagLookup::Forgotten => (at.index, Reply::Failed("this request has expired".to_string())),
             TagLookup::New => {
-                let reply = self.apply_one(at, command);
+                let mut reply = self.apply_one(at, command);
+                if self.is_witness {
+                    reply = Reply::Ok(Vec::new());
+                }
                 self.sessions.record(at, tag, &reply);
                 (at.index, reply)
             }
@@ -288,6 +329,10 @@ impl Registry {
     fn apply_one(&mut self, at: Stamp, command: &[u8]) -> Reply {
         if command == [CHECKPOINT] {
             self.has_checkpoint = true;
+            return Reply::Ok(Vec::new());
+        }
+        if command.first().is_some_and(|number| !self.keeps(*number)) {
+            // Nobody waits for the reply: a witness takes no commands of clients.
             return Reply::Ok(Vec::new());
         }
         let service = command.split_first().and_then(|(number, command)| Some((self.service_mut(*number)?, command)));
@@ -329,6 +374,48 @@ mod tests {
             assert!(Registry::default().restore(&mut &bytes[..end]).is_err(), "cut at {end}");
         }
         assert!(Registry::default().restore(&mut &bytes[..bytes.len() - 1]).is_err());
+    }
+
+    fn saved(registry: &Registry) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        registry.snapshot(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_witness_keeps_the_directory_and_which_commands_ran() {
+        use crate::types::{Addresses, Identity, NodeId, NodeKind};
+        let who = Identity { id: NodeId(3), uuid: uuid::Uuid::from_u128(3) };
+        let register = super::super::directory::Command::register(who, Addresses::default(), NodeKind::Witness);
+        let tag = Tag { origin: uuid::Uuid::from_u128(9), number: 1, done_below: 1 };
+        let entry = batch(50, &[count(1, "secret-key"), (tag, Directory::encode_command(&register)), count(2, "b")]);
+        let (mut full, mut witness) = (Registry::default(), Registry::of_witness());
+        full.apply(Index(1), &entry);
+        witness.apply(Index(1), &entry);
+        assert_eq!(witness.directory(), full.directory());
+        assert_eq!(saved(&witness), saved(&full.for_witness()), "what it applied is what a leader would send to it");
+        assert!(!saved(&witness).windows(10).any(|it| it == b"secret-key"));
+        let digest = Registry::default().kv().digest(&mut || {}).unwrap();
+        assert_eq!(witness.kv().digest(&mut || {}).unwrap(), digest, "no key");
+        let (again, later) = (batch(60, &[count(1, "a")]), batch(70, &[count(3, "a")]));
+        assert_eq!(witness.apply(Index(2), &again)[0].0, Index(1), "it is known that this command ran");
+        assert_eq!(witness.apply(Index(3), &later)[0].0, Index(3));
+        let mut second = Registry::of_witness();
+        second.restore(&mut saved(&witness).as_slice()).unwrap();
+        assert_eq!(saved(&second), saved(&witness));
+    }
+
+    #[test]
+    fn no_full_node_takes_the_snapshot_of_a_witness_for_its_state() {
+        let mut full = Registry::default();
+        full.apply(Index(1), &batch(50, &[count(1, "a")]));
+        let before = saved(&full);
+        let refused = full.restore(&mut saved(&full.for_witness()).as_slice()).unwrap_err();
+        assert_eq!(refused.to_string(), "a snapshot of a witness, which has no data");
+        assert_eq!(saved(&full), before);
+        let mut witness = Registry::of_witness();
+        witness.restore(&mut before.as_slice()).unwrap();
+        assert_eq!(saved(&witness), saved(&full.for_witness()), "and it drops the data that it does not keep");
     }
 
     #[test]

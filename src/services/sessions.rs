@@ -159,6 +159,16 @@ impl Sessions {
         session.replies.insert(place, StoredReply { number: tag.number, index: at.index, reply: reply.clone() });
     }
 
+    /// Returns the table with empty replies, for a witness: it answers nobody, but must know which commands ran.
+    pub(super) fn without_replies(&self) -> Sessions {
+        let blank = |(origin, session): (&Uuid, &Arc<Session>)| {
+            let mut session = Session::clone(session);
+            session.replies.iter_mut().for_each(|kept| kept.reply = Reply::Ok(Vec::new()));
+            (*origin, Arc::new(session))
+        };
+        Sessions { by_origin: self.by_origin.iter().map(blank).collect(), ..self.clone() }
+    }
+
     /// Simulates a fault by recording a reply without a command (see [`super::Service::alter`]).
     pub(super) fn alter(&mut self, at: Stamp) {
         let tag = Tag { origin: Uuid::from_u128(1), number: at.index.0, done_below: 0 };

@@ -86,6 +86,10 @@ coverage! {
     hosted_led,
     /// Folders that were given back.
     hosted_released,
+    /// Ticks of witnesses that led, because a candidate lacked entries.
+    witness_led,
+    /// Times that a witness kept its log because too few full voters held it.
+    witness_waits,
     /// Messages of hostile processes.
     hostile_messages,
     /// Messages that a node must refuse: those of unknown senders and of members that it does not know yet.

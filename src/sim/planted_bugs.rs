@@ -161,6 +161,16 @@ fn takeovers(plan: &mut Plan, rng: &mut Rng) {
     only(plan, &[(FaultKind::Pause, 1.0), (FaultKind::Partition, 1.0), (FaultKind::DiskSlow, 0.5)]);
 }
 
+/// A witness and two full voters of which one loses its disk while the other lags.
+fn witness(plan: &mut Plan, rng: &mut Rng) {
+    (super::tuning::WITNESS.change)(plan, rng);
+    (plan.voters, plan.spares) = (3, 0);
+    plan.witnesses = vec![rng.usize(0..3)];
+    plan.drift = vec![1.0; 3];
+    (plan.snapshot_every, plan.clients, plan.think_us, plan.reads) = (Some(3), 3, 1_000, 0.2);
+    only(plan, &[(FaultKind::Wipe, 0.5), (FaultKind::Pause, 0.3), (FaultKind::Partition, 1.0)]);
+}
+
 /// Every planted bug.
 const ALL: &[Planted] = &[
     planted("forget_vote_on_step_down", 2_000, as_drawn, |f| f.raft.forget_vote_on_step_down = true),
@@ -230,6 +240,8 @@ const ALL: &[Planted] = &[
     planted("folder_locks_are_shared", 500, takeovers, |f| f.host.folder_locks_are_shared = true),
     planted("released_voters_go_on", 500, takeovers, |f| f.host.released_voters_go_on = true),
     planted("hosted_vote_for_older_logs", 500, takeovers, |f| f.host.hosted_vote_for_older_logs = true),
+    planted("witness_cuts_at_once", 500, witness, |f| f.host.witness_cuts_at_once = true),
+    planted("witness_leads_like_any", 200, witness, |f| f.host.witness_leads_like_any = true),
     planted("sql_left_out_of_snapshot", 500, database_and_crashes, |f| f.host.service.sql.left_out_of_snapshot = true),
 ];
 

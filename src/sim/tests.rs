@@ -36,7 +36,7 @@ fn assert_seeds_pass(from: u64) {
             "jobs_given_up" => 0,
             // They have a sweep of their own.
             "differences_healed" | "takeovers" | "takeovers_tried" => 0,
-            part if part.starts_with("hosted_") => 0,
+            part if part.starts_with("hosted_") || part.starts_with("witness_") => 0,
             part if part.starts_with("healed_") => 0,
             _ => 50,
         };
@@ -178,6 +178,19 @@ fn survivors_that_host_the_voters_of_the_dead_break_no_rule() {
     println!("{coverage:?}");
     assert!(coverage.takeovers >= 150 && coverage.takeovers_tried > coverage.takeovers, "{coverage:?}");
     assert!(coverage.hosted_led >= 1_000 && coverage.hosted_released >= 100, "{coverage:?}");
+}
+
+#[test]
+fn witnesses_lose_no_entry_and_serve_nobody() {
+    let options = Options { tuning: Some(tuning::WITNESS), ..Options::default() };
+    let result = sweep(0, 300, &options, |failure| match failure {
+        Some(failure) => panic!("{failure}"),
+        None => true,
+    });
+    let coverage = result.coverage;
+    println!("{coverage:?}");
+    assert!(coverage.witness_led >= 300 && coverage.witness_waits >= 1_000, "{coverage:?}");
+    assert!(coverage.wipes >= 100 && coverage.snapshots_saved >= 1_000, "{coverage:?}");
 }
 
 const DIFFERENCES: Tuning = Tuning { name: "differences", change: planted::differences };

@@ -2,7 +2,7 @@
 //!
 //! Not here: changes for single tests (`tests.rs`, `planted_bugs.rs`).
 
-use super::environment::plan::{Plan, TakeoverPlan, pick};
+use super::environment::plan::{FaultKind, Plan, TICK_US, TakeoverPlan, pick};
 use fastrand::Rng;
 
 /// A change to the plan that a seed drew, to aim the run at something.
@@ -39,5 +39,26 @@ pub const TAKEOVER: Tuning = Tuning {
     },
 };
 
+/// One witness among three voters or two among five, disks that are lost for good, and full voters that lag.
+pub const WITNESS: Tuning = Tuning {
+    name: "witness",
+    change: |plan, rng| {
+        let (voters, witnesses) = *pick(rng, &[(3, 1), (3, 1), (5, 2), (5, 1)]);
+        plan.voters = voters;
+        plan.drift.resize(plan.nodes(), 1.0);
+        let mut nodes: Vec<usize> = (0..voters).collect();
+        rng.shuffle(&mut nodes);
+        plan.witnesses = nodes.into_iter().take(witnesses).collect();
+        (plan.jobs, plan.alter_us) = (None, None);
+        plan.snapshot_every = *pick(rng, &[Some(3), Some(8), Some(30)]);
+        let election_us = plan.election_timeout_ticks.0 * TICK_US;
+        for (kind, mean) in [(FaultKind::Wipe, 8), (FaultKind::Crash, 3), (FaultKind::Pause, 3)] {
+            if !plan.has(kind) {
+                plan.faults.push((kind, mean * election_us));
+            }
+        }
+    },
+};
+
 /// Those of the command line.
-pub const ALL: [Tuning; 3] = [WITHOUT_JOBS, WITHOUT_HOSTILE, TAKEOVER];
+pub const ALL: [Tuning; 4] = [WITHOUT_JOBS, WITHOUT_HOSTILE, TAKEOVER, WITNESS];

@@ -18,6 +18,7 @@ use super::model::hosting::AllHosted;
 use super::model::liveness::LivenessPhase;
 use super::model::operations::{Client, ClientResult};
 use super::model::snapshot_transfers::Transfers;
+use super::model::told::Told;
 use super::violation::{CheckResult, Hash, Violation, violation};
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
 use crate::services::jobs::JobId;
@@ -255,6 +256,8 @@ pub struct World {
     pub words: u64,
     /// Events of paused nodes.
     pub asleep: BTreeMap<usize, Vec<SimEvent>>,
+    /// What nodes have told about their logs last, if there are witnesses.
+    pub told: BTreeMap<Identity, Told>,
     /// Voters of dead processes, and who hosts them.
     pub hosted: AllHosted,
     /// Random numbers for takeovers only.
@@ -305,6 +308,7 @@ impl World {
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),
+            told: BTreeMap::new(),
             hosted: AllHosted::default(),
             takeover_rng: Rng::with_seed(seed.rotate_left(8)),
             hash: Hash::new(seed),
@@ -318,7 +322,8 @@ impl World {
             let identity = world.fresh_identity(node);
             let tick_us = (TICK_US as f64 / world.plan.drift[node]) as u64;
             let seed = world.rng.u64(..);
-            world.hosts.push(Host::new(identity, seed, tick_us));
+            let is_witness = world.plan.witnesses.contains(&node);
+            world.hosts.push(Host { is_witness, ..Host::new(identity, seed, tick_us) });
         }
         world.set_clocks(seed);
         world.bootstrap()?;
@@ -471,6 +476,7 @@ impl World {
                     self.send_promise(node);
                     self.send_log_time(node);
                     self.step(node, Input::Tick)?;
+                    self.on_witness_tick(node)?;
                     self.maybe_check_workers(node)?;
                 }
                 Ok(())

@@ -102,6 +102,16 @@ pub enum StoreError {
         /// Where the right folders may be, and what to do.
         advice: String,
     },
+    /// A witness's folder was opened as that of a node that keeps data, or the reverse.
+    #[error("{}: {}", .dir.display(), other_kind(*.node, *.is_witness))]
+    OtherKind {
+        /// The node's folder.
+        dir: PathBuf,
+        /// Node that owns the data.
+        node: NodeId,
+        /// Whether the folder is a witness's.
+        is_witness: bool,
+    },
     /// The folder contains a log, but no identity or no cluster.
     #[error("{} holds the log of a node in a cluster, but {why}; put that file back from a copy of the folder. If there is none: while a majority of the other voters runs, move the folder away, and node {} joins as a new node; otherwise write the file by hand (docs/operations.md, \"A lost identity.json\")", .dir.display(), advice(.node))]
     IdentityLost {
@@ -130,6 +140,20 @@ impl StoreError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace { doing },
             _ => StoreError::Io { doing, source },
         }
+    }
+}
+
+fn other_kind(node: NodeId, is_witness: bool) -> String {
+    let n = node.0;
+    match is_witness {
+        true => format!(
+            "node {n} is a witness: start it with --witness, or with --rejoin to discard its log and have it join as a node \
+             that keeps the data"
+        ),
+        false => format!(
+            "node {n} keeps data there: start it without --witness, or with --witness --rejoin to discard the data and have \
+             it join as a witness"
+        ),
     }
 }
 

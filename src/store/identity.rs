@@ -48,6 +48,9 @@ pub struct StoredIdentity {
     /// Whether the removal of an earlier uuid's state was begun; [`load`] finishes it.
     #[serde(default)]
     pub is_discarding: bool,
+    /// Whether the folder is a witness's: its log is cut without a snapshot of the data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_witness: bool,
     /// Last known addresses of the other members.
     #[serde(default)]
     pub peers: BTreeMap<NodeId, Addresses>,
@@ -56,7 +59,15 @@ pub struct StoredIdentity {
 impl StoredIdentity {
     /// Returns the identity of a new node without a cluster.
     pub fn new(id: NodeId, uuid: Uuid) -> StoredIdentity {
-        StoredIdentity { cluster: None, id, uuid, has_log: false, is_discarding: false, peers: BTreeMap::new() }
+        StoredIdentity {
+            cluster: None,
+            id,
+            uuid,
+            has_log: false,
+            is_discarding: false,
+            is_witness: false,
+            peers: BTreeMap::new(),
+        }
     }
 
     /// Returns number and uuid.

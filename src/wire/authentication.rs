@@ -241,7 +241,7 @@ impl fmt::Debug for FrameTags {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::types::{Addresses, NodeId};
+    use crate::types::{Addresses, NodeId, NodeKind};
     use crate::wire::{PROTOCOL, Purpose};
 
     /// Of a connection with a secret.
@@ -303,8 +303,8 @@ pub(super) mod tests {
             at(Addresses { kv: "a:1".into(), ..none() }),
             Hello { opening: vec![2; 16], ..hello.clone() },
             Hello { purpose: Purpose::Ask, ..hello.clone() },
-            Hello { purpose: Purpose::Join { is_gateway: false }, ..hello.clone() },
-            Hello { purpose: Purpose::Join { is_gateway: true }, ..hello.clone() },
+            Hello { purpose: Purpose::Join { kind: NodeKind::Full }, ..hello.clone() },
+            Hello { purpose: Purpose::Join { kind: NodeKind::Gateway }, ..hello.clone() },
         ];
         let mut all: Vec<[u8; 32]> = proofs(base(), &key).to_vec();
         all.extend(hellos.iter().flat_map(|hello| proofs(Transcript { hello, ..base() }, &key)));

@@ -47,6 +47,10 @@ pub struct GossipRow {
     pub commit_index: Index,
     /// Applied to its services.
     pub applied_index: Index,
+    /// All that is committed up to here is on its disk.
+    pub held_index: Index,
+    /// On a witness: its log is cut up to here; elsewhere 0.
+    pub cut_index: Index,
     /// What its clients get.
     pub pace: ClientRates,
     pub state: Arc<StateReport>,

@@ -20,7 +20,7 @@ use crate::outcome::{Reason, UnknownReason};
 use crate::raft;
 use crate::services::Reply;
 use crate::services::sessions::Tag;
-use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::types::{Addresses, Identity, Index, NodeId, NodeKind, Term};
 use datagram::{Ack, ConnectionId, Piece};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 /// Version of everything in this folder, and of the meaning of commands: the states of nodes that refuse different
 /// statements would differ. Nodes of other versions are rejected with a sentence.
-pub const PROTOCOL: u32 = 17;
+pub const PROTOCOL: u32 = 18;
 
 /// Maximum number of characters of another node's `cluster_name` that are shown: as many as the setting may have.
 const NAME_CHARS_MAX: usize = 64;
@@ -93,8 +93,8 @@ pub enum Purpose {
     /// Please make me a learner. Answered by [`Frame::Joined`] (leader), [`Frame::DiscoveryAnswer`] (others) or
     /// `Reject`.
     Join {
-        /// It is to serve clients, and never to vote or to run jobs.
-        is_gateway: bool,
+        /// What the node is for.
+        kind: NodeKind,
     },
     /// A snapshot follows: [`Frame::SnapshotHead`], chunks, and [`Frame::SnapshotDone`] back.
     Snapshot,

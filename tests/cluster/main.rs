@@ -27,6 +27,7 @@ mod rqlite_clients;
 mod sql;
 mod start;
 mod takeover;
+mod witness;
 
 /// The binary under test.
 const EXE: &str = env!("CARGO_BIN_EXE_phalanx");

@@ -7,7 +7,7 @@ use phalanx::services::Replicated;
 use phalanx::services::kv::Store;
 use phalanx::services::kv::{Batch, Op};
 use phalanx::services::sessions::Tag;
-use phalanx::types::{Addresses, Identity, Index, NodeId, Standing, Term};
+use phalanx::types::{Addresses, Identity, Index, NodeId, NodeKind, Standing, Term};
 use phalanx::wire::authentication::Key;
 use phalanx::wire::codec::{self, WireError};
 use phalanx::wire::datagram::Piece;
@@ -208,6 +208,8 @@ fn frames(from: Identity, to: Identity, term: u64, number: u64) -> Vec<Frame> {
 /// What gossip says of a node, its numbers at an extreme.
 fn row(who: Identity, term: u64, number: u64) -> GossipRow {
     GossipRow {
+        held_index: Index(0),
+        cut_index: Index(0),
         id: who.id,
         uuid: who.uuid,
         counter: number,
@@ -602,7 +604,7 @@ fn claims_of_a_members_name_close_none_of_its_connections() -> Result<()> {
 fn ask_to_join(cluster: &Cluster, leader: u64, name: Option<Uuid>, id: u64) -> Frame {
     let stream = TcpStream::connect(cluster.peer(leader)).unwrap();
     let from = Identity { id: NodeId(id), uuid: Uuid::new_v4() };
-    let hello = Hello { cluster: name, from, ..hello(Purpose::Join { is_gateway: false }) };
+    let hello = Hello { cluster: name, from, ..hello(Purpose::Join { kind: NodeKind::Full }) };
     handshake::dial(&stream, hello, None, None).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     codec::read_frame(&mut &stream, 1 << 20).unwrap()

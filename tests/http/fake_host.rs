@@ -527,6 +527,7 @@ pub fn canned_frame(me: u64, leader: u64, step: u64) -> MonitorFrame {
                 peer: format!("127.0.0.1:{}", 5700 + id),
                 heartbeat_age_ms: Some(if id == me { 0 } else { 40 + (id * 37 + step * 13) % 160 }),
                 is_gateway: false,
+                is_witness: false,
                 pid: Some(4000 + id as u32),
                 is_corrupt: false,
                 is_disk_low: false,

@@ -65,6 +65,9 @@ struct Members {
 struct Member {
     id: u64,
     http: String,
+    /// A witness has no state to compare.
+    #[serde(default)]
+    is_witness: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,7 +82,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Fault> {
     let client = ClusterClient::new(&args.client)?;
     let members = client.get::<Members>("/v1/members")?.value.members;
     let clients: Vec<(u64, ClusterClient)> =
-        members.iter().map(|member| (member.id, client.only(&member.http))).collect();
+        members.iter().filter(|it| !it.is_witness).map(|it| (it.id, client.only(&it.http))).collect();
     let (checkpoint, states) = at_checkpoint(&client, &clients)?;
     let parts = compare(&states, checkpoint)?;
     report(args.client.json, checkpoint, states.keys().copied().collect(), &parts, same_tables(&clients)?.as_ref());

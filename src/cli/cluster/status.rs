@@ -131,9 +131,10 @@ pub fn state(node: &NodeRow) -> &'static str {
     }
 }
 
-/// `voter`, `learner`, or `-` for a node that is not a member.
+/// `voter`, `witness`, `learner`, or `-` for a node that is not a member.
 pub fn member(node: &NodeRow) -> &'static str {
     match node.membership {
+        Standing::Voter if node.is_witness => "witness",
         Standing::Voter => "voter",
         Standing::Learner => "learner",
         Standing::None => "-",

@@ -6,7 +6,7 @@ use crate::http;
 use crate::node::{self, Endpoints, NodeOptions};
 use crate::resp;
 use crate::settings::Settings;
-use crate::types::NodeId;
+use crate::types::{NodeId, NodeKind};
 use std::path::PathBuf;
 
 /// Arguments of `phalanx node`.
@@ -27,6 +27,9 @@ pub struct NodeArgs {
     /// Serve clients only: replicate the log, but never vote or run jobs
     #[arg(long)]
     pub gateway: bool,
+    /// Vote and keep the end of the log, but no data: serve no clients, run no jobs, lead only to pass entries on
+    #[arg(long, conflicts_with = "gateway")]
+    pub witness: bool,
     /// Stop at the end of standard input, for example when the parent process exits
     #[arg(long)]
     pub until_eof: bool,
@@ -71,7 +74,11 @@ pub fn run(args: NodeArgs) -> u8 {
     let options = NodeOptions {
         id: args.id.map(NodeId),
         rejoin: args.rejoin,
-        is_gateway: args.gateway,
+        kind: match (args.gateway, args.witness) {
+            (true, _) => NodeKind::Gateway,
+            (_, true) => NodeKind::Witness,
+            (false, false) => NodeKind::Full,
+        },
         ends_with_input: args.until_eof,
         is_lab: args.lab,
     };

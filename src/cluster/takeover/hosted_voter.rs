@@ -46,7 +46,7 @@ impl HostedVoter {
     /// A voter with what its folder holds, as after a restart.
     pub fn new(config: Config, store: Store, durable: Durable) -> HostedVoter {
         let who = config.me;
-        let raft = Raft::new(Config { is_hosted: true, preempt: false, ..config }, durable);
+        let raft = Raft::new(Config { leads_only_to_pass_on: true, preempt: false, ..config }, durable);
         HostedVoter { who, raft, store, next_token: 0, unsent: Vec::new() }
     }
 

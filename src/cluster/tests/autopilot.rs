@@ -8,8 +8,14 @@ use crate::types::{Identity, Index};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-const RULES: Rules =
-    Rules { voters_min: 3, voters_max: 5, dead_after: Ticks(2000), unfit: BTreeSet::new(), hosted: BTreeSet::new() };
+const RULES: Rules = Rules {
+    voters_min: 3,
+    voters_max: 5,
+    dead_after: Ticks(2000),
+    unfit: BTreeSet::new(),
+    hosted: BTreeSet::new(),
+    witnesses: BTreeMap::new(),
+};
 
 fn uuid(id: u64) -> Uuid {
     Uuid::from_u128(u128::from(id))
@@ -90,6 +96,38 @@ fn a_gateway_stays_a_learner() {
     let rules = Rules { unfit: BTreeSet::from([NodeId(5)]), ..RULES };
     assert_eq!(decide(&view(&[1, 2, 3], &[5], &|_| 1), &rules), None);
     assert_eq!(decide(&view(&[1, 2, 3], &[4, 5], &|_| 1), &rules), Some(Change::Promote(NodeId(4))));
+}
+
+#[test]
+fn a_witness_gets_a_vote_beside_two_full_voters_and_is_never_the_majority() {
+    use Change::{Demote, Promote};
+    let n = NodeId;
+    let rules =
+        |witnesses: &[u64]| Rules { witnesses: witnesses.iter().map(|id| (n(*id), Index(20))).collect(), ..RULES };
+    let decided = |voters: &[u64], learners: &[u64], silent: &'static [(u64, u64)], witnesses: &[u64]| {
+        let silence = move |id: u64| silent.iter().find(|(who, _)| *who == id).map_or(1, |(_, ticks)| *ticks);
+        decide(&view(voters, learners, &silence), &rules(witnesses))
+    };
+    assert_eq!(decided(&[1], &[9], &[], &[9]), None);
+    assert_eq!(decided(&[1], &[2, 9], &[], &[9]), Some(Promote(n(2))), "the full node first, whatever the ids");
+    assert_eq!(decided(&[1, 2], &[9], &[], &[9]), Some(Promote(n(9))));
+    assert_eq!(decided(&[1, 2, 9], &[8], &[], &[8, 9]), None, "half of four");
+    assert_eq!(decided(&[1, 2, 3, 9], &[8], &[], &[8, 9]), Some(Promote(n(8))));
+    // A dead full voter is not demoted if two of the remaining three would be witnesses.
+    assert_eq!(decided(&[1, 2, 8, 9], &[], &[(2, 9999)], &[8, 9]), None);
+    assert_eq!(decided(&[1, 2, 3, 8, 9], &[], &[(2, 9999)], &[8, 9]), Some(Demote(n(2))));
+    let behind = |end| {
+        let mut view = view(&[1, 2], &[9], &|_| 1);
+        view.peers[0].match_index = Index(end);
+        decide(&view, &rules(&[9]))
+    };
+    assert_eq!((behind(19), behind(20)), (None, Some(Promote(n(9)))), "node 2 must have what the witness has not");
+    // Hosted voters: the witness first, so that the rest always has a full voter in every quorum.
+    let hosting = |voters: &[u64]| {
+        let rules = Rules { hosted: BTreeSet::from([n(2), n(3), n(8), n(9)]), ..rules(&[8, 9]) };
+        decide(&view(voters, &[], &|_| 1), &rules)
+    };
+    assert_eq!(hosting(&[1, 2, 8, 9]), Some(Demote(n(8))));
 }
 
 #[test]

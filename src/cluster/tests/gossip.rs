@@ -14,6 +14,8 @@ fn identity(id: u64) -> Identity {
 
 fn row(who: Identity, counter: u64) -> GossipRow {
     GossipRow {
+        held_index: Index(0),
+        cut_index: Index(0),
         promise: Default::default(),
         prepared_load: 0,
         id: who.id,

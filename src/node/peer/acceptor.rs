@@ -111,7 +111,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Arc<ConnectionEntry>)
         Purpose::Ask | Purpose::Claim { .. } => {
             answer(stream, &mut tags, Frame::DiscoveryAnswer(discovery_answer(shared, from.id)))
         }
-        Purpose::Join { is_gateway } => answer(stream, &mut tags, join::admit(shared, stream, &hello, is_gateway)),
+        Purpose::Join { kind } => answer(stream, &mut tags, join::admit(shared, stream, &hello, kind)),
         Purpose::Snapshot if !belongs(shared, from) => {
             shared.refuse_frame(Refused::UnknownSender(from));
             let why = "this node has no address of yours".to_string();

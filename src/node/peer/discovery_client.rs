@@ -11,7 +11,7 @@ use crate::node::listener::Listener;
 use crate::node::shared::Shared;
 use crate::raft::Promise;
 use crate::settings::Settings;
-use crate::types::{Addresses, Identity};
+use crate::types::{Addresses, Identity, NodeKind};
 use crate::wire::authentication::{ConnectionTags, Key};
 use crate::wire::codec::{WireError, read_tagged, write_tagged};
 use crate::wire::handshake::{self, DeadlineReader, HelloReply};
@@ -39,8 +39,7 @@ pub struct Asker {
     pub cluster: Option<Uuid>,
     /// Where it can be reached.
     pub addresses: Addresses,
-    /// It serves clients, and neither votes nor runs jobs.
-    pub is_gateway: bool,
+    pub kind: NodeKind,
     /// Setting `cluster_name`.
     pub name: String,
     /// Made of the setting `cluster_secret`.
@@ -54,16 +53,16 @@ pub struct Asker {
 impl Asker {
     /// A running node, which looks for other members of its cluster.
     pub fn of(shared: &Shared) -> Asker {
-        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.is_gateway)
+        Asker::new(&shared.settings, shared.peer_key.clone(), shared.me, Some(shared.cluster), shared.kind)
     }
 
     /// A node that looks for its cluster, with the key of its settings' secret.
-    pub fn new(settings: &Settings, key: Option<Key>, me: Identity, cluster: Option<Uuid>, is_gateway: bool) -> Asker {
+    pub fn new(settings: &Settings, key: Option<Key>, me: Identity, cluster: Option<Uuid>, kind: NodeKind) -> Asker {
         Asker {
             me,
             cluster,
             addresses: settings.addresses(me.id),
-            is_gateway,
+            kind,
             name: settings.cluster_name.clone(),
             key,
             connect_timeout: Duration::from_millis(settings.discovery_timeout_ms),
@@ -85,7 +84,7 @@ impl Asker {
     /// # Errors
     /// As [`Asker::ask`]; a refusal (the id is in use) comes as [`WireError::Rejected`].
     pub fn join(&self, address: &str) -> Result<JoinAnswer, WireError> {
-        let (stream, _, mut tags) = self.dial(address, Purpose::Join { is_gateway: self.is_gateway })?;
+        let (stream, _, mut tags) = self.dial(address, Purpose::Join { kind: self.kind })?;
         let mut from = DeadlineReader::new(&stream, Instant::now() + self.join_timeout);
         match read_tagged(&mut from, ANSWER_BYTES_MAX, &mut tags.incoming)? {
             Frame::Joined { cluster, members, identities } => Ok(JoinAnswer::Joined { cluster, members, identities }),
@@ -202,8 +201,8 @@ fn answer(stream: &TcpStream, asker: &Asker, claims: &Claims) -> Result<(), Wire
         matches!(hello.purpose, Purpose::Ask | Purpose::Claim { .. } | Purpose::Join { .. }).then(Promise::default)
     })?;
     let mut to = stream;
-    // A gateway never bootstraps a cluster, so no node needs to wait for it.
-    let id = (!asker.is_gateway).then_some(asker.me.id);
+    // Only full nodes bootstrap a cluster, so no node needs to wait for others.
+    let id = (asker.kind == NodeKind::Full).then_some(asker.me.id);
     if let Purpose::Claim { claim } = hello.purpose {
         // The answer names the claim if it is granted. A node with data waits for its own cluster.
         let _ = asker.cluster.is_none()

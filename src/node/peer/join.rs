@@ -16,7 +16,7 @@ use crate::raft::{Change, Promise};
 use crate::services::Replicated;
 use crate::services::directory::Command;
 use crate::services::directory::Directory;
-use crate::types::{Identity, NodeId};
+use crate::types::{Identity, NodeId, NodeKind};
 use crate::wire::{DiscoveryAnswer, Frame, Hello};
 use log::info;
 use std::io;
@@ -54,7 +54,7 @@ fn unreachable_address(ours: &str, theirs: &str) -> Option<String> {
 }
 
 /// Answers a node that asks to join.
-pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: bool) -> Frame {
+pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, kind: NodeKind) -> Frame {
     let who = hello.from;
     let ours = shared.settings.addresses(shared.me.id).peer;
     if is_from_another_host(stream)
@@ -70,9 +70,10 @@ pub fn admit(shared: &Shared, stream: &TcpStream, hello: &Hello, is_gateway: boo
     }
     let deadline = shared.request_deadline();
     let admitted = check_admission(shared, hello).and_then(|()| {
-        // A gateway is registered as one before it is a member, so no leader ever makes it a voter.
-        if is_gateway {
-            register_gateway(shared, hello, deadline)?;
+        // A gateway or witness is registered as one before it is a member: no leader ever makes a gateway a voter, or
+        // sends data to a witness.
+        if kind != NodeKind::Full {
+            register(shared, hello, kind, deadline)?;
         }
         make_member(shared, who, deadline)
     });
@@ -137,8 +138,8 @@ fn make_member(shared: &Shared, who: Identity, deadline: Instant) -> Result<(), 
     change(shared, Change::AddLearner(who), deadline)
 }
 
-fn register_gateway(shared: &Shared, hello: &Hello, deadline: Instant) -> Result<(), String> {
-    let command = Command::Register { who: hello.from, addresses: hello.addresses.clone(), is_gateway: true };
+fn register(shared: &Shared, hello: &Hello, kind: NodeKind, deadline: Instant) -> Result<(), String> {
+    let command = Command::register(hello.from, hello.addresses.clone(), kind);
     shared.inboxes.run(Directory::encode_command(&command), deadline).into_result().map(drop)
 }
 

@@ -40,7 +40,7 @@ use crate::settings::{LeaderPreference, Settings, to_ticks};
 use crate::store::anchor::Anchor;
 use crate::store::identity::{FolderLock, StoredIdentity};
 use crate::store::{RealFiles, Store, StoreError, integrity_record};
-use crate::types::{Identity, Ticks};
+use crate::types::{Identity, NodeKind, Ticks};
 use crate::wire::authentication::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
@@ -114,8 +114,7 @@ pub struct NodeParts {
     pub durable: Durable,
     pub ports: Ports,
     pub stopper: Stopper,
-    /// Serve clients only: never vote, never run jobs.
-    pub is_gateway: bool,
+    pub kind: NodeKind,
     pub console: ConsoleOptions,
     /// Members that the leader named, if this node has just joined.
     pub members: Vec<Identity>,
@@ -134,7 +133,8 @@ pub struct Running {
 /// The services as the newest snapshot has them, and who reads the database.
 struct Services {
     registry: Registry,
-    readers: ReaderPool,
+    /// `None`: it has no database.
+    readers: Option<ReaderPool>,
     /// Repairs of the database.
     news: Vec<String>,
 }
@@ -155,17 +155,34 @@ impl Services {
         }
         let mut registry = Registry::default();
         registry.sql = sql::Database::in_folder(Arc::clone(&files));
-        match store.newest_snapshot()? {
-            Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
-                Ok(damaged) => LaunchError::from(damaged),
-                Err(other) => LaunchError::Snapshot(other),
-            })?,
-            None => registry.reset_services().map_err(LaunchError::Database)?,
-        }
+        restore(&mut registry, store)?;
         let seconds = begun.elapsed().as_secs_f64();
         let news = registry.take_news().into_iter().map(|news| format!("node {} {news} in {seconds:.1} s", who.id.0));
         let news = news.collect();
-        Ok(Services { registry, readers: ReaderPool::new(files, timings, prepared), news })
+        Ok(Services { registry, readers: Some(ReaderPool::new(files, timings, prepared)), news })
+    }
+
+    /// A witness has no data. The file of a database is there if the folder was that of a full node before it joined
+    /// again.
+    fn of_witness(dir: &Path, store: &Store) -> Result<Services, LaunchError> {
+        match std::fs::remove_dir_all(dir.join("sql")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(LaunchError::Database(e)),
+            _ => {}
+        }
+        let mut registry = Registry::of_witness();
+        restore(&mut registry, store)?;
+        Ok(Services { registry, readers: None, news: Vec::new() })
+    }
+}
+
+/// Brings the services to the newest snapshot.
+fn restore(registry: &mut Registry, store: &Store) -> Result<(), LaunchError> {
+    match store.newest_snapshot()? {
+        Some(mut reader) => registry.restore(&mut reader).map_err(|e| match e.downcast::<StoreError>() {
+            Ok(damaged) => LaunchError::from(damaged),
+            Err(other) => LaunchError::Snapshot(other),
+        }),
+        None => registry.reset_services().map_err(LaunchError::Database),
     }
 }
 
@@ -174,25 +191,17 @@ impl Services {
 /// # Errors
 /// See [`LaunchError`]; nothing runs then, unless it is the system that refuses a thread.
 pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchError> {
-    let NodeParts {
-        settings,
-        peer_key,
-        me,
-        dir,
-        folder,
-        store,
-        durable,
-        mut ports,
-        stopper,
-        is_gateway,
-        console,
-        members,
-    } = parts;
+    let NodeParts { settings, peer_key, me, dir, folder, store, durable, mut ports, stopper, kind, console, members } =
+        parts;
     let who = me.identity();
     let anchor = folder.anchor()?;
-    let Services { registry, readers, news } = Services::open(&settings, &me, &dir, &store)?;
-    let raft = Raft::new(raft_config(&settings, who), durable);
-    if is_gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
+    let Services { registry, readers, news } = match kind {
+        NodeKind::Witness => Services::of_witness(&dir, &store)?,
+        NodeKind::Full | NodeKind::Gateway => Services::open(&settings, &me, &dir, &store)?,
+    };
+    let leads_only_to_pass_on = kind == NodeKind::Witness;
+    let raft = Raft::new(Config { leads_only_to_pass_on, ..raft_config(&settings, who) }, durable);
+    if kind == NodeKind::Gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
         return Err(LaunchError::Voter(who.id.0));
     }
     let (inboxes, receivers) = inboxes::channels();
@@ -204,9 +213,9 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
         peer_key,
         dir,
         inboxes,
-        is_gateway,
+        kind,
         snapshots: store.snapshots(),
-        sql: Some(readers),
+        sql: readers,
         datagrams: Datagrams::new(std::mem::take(&mut ports.datagrams)),
         stopper,
         known: raft.known(),
@@ -226,7 +235,8 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     // which other nodes are online, it redirects them to itself.
     let http = shared.settings.addresses(who.id).http;
     let own = Candidate { id: who.id, http, is_fresh: true, is_ready: false };
-    lock(&shared.dispatch).set_online(KnownLeader::Electing, &[own]);
+    let serving = if kind == NodeKind::Witness { Vec::new() } else { vec![own] };
+    lock(&shared.dispatch).set_online(KnownLeader::Electing, &serving);
     ports.listen_for_clients().map_err(LaunchError::Thread)?;
     let clone = |listener: &Listener| listener.try_clone().map_err(LaunchError::Thread);
     let listening = [clone(&ports.peer)?, clone(&ports.http)?, clone(&ports.resp)?, clone(&ports.front)?];
@@ -316,7 +326,7 @@ pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
         append_bytes_max: limits::APPEND_BYTES_MAX,
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
-        is_hosted: false,
+        leads_only_to_pass_on: false,
         #[cfg(test)]
         bugs: RaftBugs::default(),
     }

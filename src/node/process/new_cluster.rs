@@ -22,7 +22,7 @@ use crate::store::identity::{self, FolderLock, StoredIdentity};
 use crate::store::inspect::{self, InspectedRecord};
 use crate::store::wal::record::Record;
 use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, integrity_record};
-use crate::types::{Identity, Index, Liveness, NodeId, Term};
+use crate::types::{Identity, Index, Liveness, NodeId, NodeKind, Term};
 use crate::wire::authentication::Key;
 use crate::wire::codec::WireError;
 use log::debug;
@@ -50,6 +50,9 @@ pub enum RecoverError {
     /// Its user has discarded it.
     #[error("{}: its state was being discarded (--rejoin) when its process ended; choose another node", .0.display())]
     Discarding(PathBuf),
+    /// It keeps no data.
+    #[error("node {} is a witness and keeps no data: recover from the folder of a node that does", .0.0)]
+    Witness(NodeId),
     /// This node is the only voter in its log, so it can lead without the others.
     #[error("node {} is the only voter of its cluster, so a majority is available: start it", .0.0)]
     OnlyVoter(NodeId),
@@ -138,6 +141,9 @@ impl Survivor {
         if me.is_discarding {
             return Err(RecoverError::Discarding(dir));
         }
+        if me.is_witness {
+            return Err(RecoverError::Witness(id));
+        }
         let cluster = me.cluster.ok_or_else(nothing)?;
         let (store, durable) = identity::open_store(Arc::clone(&files), &dir, &mut me, store::Options::default())?;
         let (Some(end), Some(membership)) = (raft::end_of(&durable), raft::membership_of(&durable).cloned()) else {
@@ -172,7 +178,9 @@ impl Survivor {
                 return Err(RecoverError::Running(format!("node {}, which has {},", other.0, folder.display())));
             }
             let Some(end) = end_of_folder(&folder, other == id, self.end) else { continue };
-            newest = newest.max(Some((end, other)));
+            if !found.is_witness {
+                newest = newest.max(Some((end, other)));
+            }
             if voters.get(&other) == Some(&found.uuid) {
                 present.insert(other);
             }
@@ -205,7 +213,7 @@ impl Survivor {
         let settings = &self.settings;
         // Asks without a cluster id, so that the node that answers reports its own.
         let key = settings.cluster_secret.as_deref().map(Key::of);
-        let asker = Asker::new(settings, key, self.me.identity(), None, false);
+        let asker = Asker::new(settings, key, self.me.identity(), None, NodeKind::Full);
         let named = config_file::read(&settings.config_file_path).ok().flatten();
         let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
         let mut addresses: BTreeSet<String> = local.map(|id| settings.local_addresses(id).peer).collect();

@@ -9,32 +9,44 @@ use crate::raft::{self, Durable, HardState};
 use crate::store::error::StoreError;
 use crate::store::identity::{self, StoredIdentity};
 use crate::store::{self, Files, Store};
-use crate::types::{Identity, NodeId};
+use crate::types::{Identity, NodeId, NodeKind};
 use log::info;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// Reads this node's identity; a new folder gets one. `must_discard`: its state is discarded first, as the user asked.
+///
+/// # Errors
+/// Beside those of the disk, [`StoreError::OtherKind`] if the folder is a witness's and the node is none, or the reverse:
+/// a witness's log was cut without the data, and a full node's snapshots would stay where none belong.
 pub(crate) fn load_identity(
     files: &dyn Files,
     dir: &Path,
     id: NodeId,
+    kind: NodeKind,
     must_discard: bool,
 ) -> Result<StoredIdentity, StoreError> {
-    if must_discard {
-        let me = identity::discard(files, dir, id, Uuid::new_v4())?;
-        info!("this node's state was discarded, as asked by --rejoin");
-        return Ok(me);
-    }
-    match identity::load(files, dir)? {
-        Some(me) => Ok(me),
-        None => {
-            let me = StoredIdentity::new(id, Uuid::new_v4());
-            identity::save(files, dir, &me)?;
-            Ok(me)
+    let is_witness = kind == NodeKind::Witness;
+    let found = match must_discard {
+        true => {
+            let me = identity::discard(files, dir, id, Uuid::new_v4())?;
+            info!("this node's state was discarded, as asked by --rejoin");
+            Some(me)
         }
+        false => identity::load(files, dir)?,
+    };
+    let is_known = found.is_some();
+    let mut me = found.unwrap_or_else(|| StoredIdentity::new(id, Uuid::new_v4()));
+    let is_used = me.cluster.is_some() && me.has_log;
+    if me.is_witness != is_witness && is_used {
+        return Err(StoreError::OtherKind { dir: dir.to_path_buf(), node: id, is_witness: me.is_witness });
     }
+    if me.is_witness != is_witness || !is_known {
+        me.is_witness = is_witness;
+        identity::save(files, dir, &me)?;
+    }
+    Ok(me)
 }
 
 /// Opens the store. The rest of an unfinished bootstrap is removed, because no other node has seen it, and the node
@@ -53,7 +65,9 @@ pub(crate) fn open(
         return Err(StoreError::lost_identity(dir, "identity.json names no cluster"));
     }
     info!("discarding the data of an unfinished bootstrap");
-    *me = identity::discard(&**files, dir, me.id, Uuid::new_v4())?;
+    let is_witness = me.is_witness;
+    *me = StoredIdentity { is_witness, ..identity::discard(&**files, dir, me.id, Uuid::new_v4())? };
+    identity::save(&**files, dir, me)?;
     identity::open_store(Arc::clone(files), dir, me, store::Options::default())
 }
 
@@ -79,7 +93,7 @@ mod tests {
     /// A folder with this log, and an identity that has not come to know its cluster.
     fn leave(data: &Path, uuid: Uuid, left: Durable) -> PathBuf {
         let dir = identity::folder(data, ME);
-        let mut me = load_identity(&RealFiles, &dir, ME, false).unwrap();
+        let mut me = load_identity(&RealFiles, &dir, ME, NodeKind::Full, false).unwrap();
         let (mut store, _) = open(&(Arc::new(RealFiles) as Arc<dyn Files>), &dir, &mut me).unwrap();
         let persist = Persist { hard_state: Some(left.hard_state), entries: left.entries, ..Persist::default() };
         store.write(&persist).unwrap();
@@ -89,7 +103,7 @@ mod tests {
     }
 
     fn start(dir: &Path) -> Result<Durable, StoreError> {
-        let mut me = load_identity(&RealFiles, dir, ME, false)?;
+        let mut me = load_identity(&RealFiles, dir, ME, NodeKind::Full, false)?;
         open(&(Arc::new(RealFiles) as Arc<dyn Files>), dir, &mut me).map(|(_, durable)| durable)
     }
 
@@ -127,6 +141,32 @@ mod tests {
             identity::save(&RealFiles, &dir, &right).unwrap();
             assert_eq!(start(&dir).unwrap(), left);
         }
+    }
+
+    #[test]
+    fn the_folder_of_a_witness_opens_as_that_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let dir = identity::folder(data.path(), ME);
+        let as_kind = |kind, rejoin| load_identity(&RealFiles, &dir, ME, kind, rejoin);
+        let (full, witness) = (NodeKind::Full, NodeKind::Witness);
+        // It has not been in a cluster yet.
+        assert!(!as_kind(full, false).unwrap().is_witness);
+        let me = as_kind(witness, false).unwrap();
+        let used = StoredIdentity { cluster: Some(Uuid::from_u128(9)), has_log: true, ..me };
+        identity::save(&RealFiles, &dir, &used).unwrap();
+        assert!(as_kind(witness, false).unwrap().is_witness);
+        let refused = as_kind(full, false).unwrap_err().to_string();
+        assert!(refused.contains("node 1 is a witness: start it with --witness, or with --rejoin"), "{refused}");
+        assert!(as_kind(NodeKind::Gateway, false).is_err());
+        assert!(!as_kind(full, true).unwrap().is_witness);
+        let me = as_kind(full, false).unwrap();
+        let used = StoredIdentity { cluster: Some(Uuid::from_u128(9)), has_log: true, ..me };
+        identity::save(&RealFiles, &dir, &used).unwrap();
+        let refused = as_kind(witness, false).unwrap_err().to_string();
+        assert!(refused.contains("node 1 keeps data there: start it without --witness"), "{refused}");
+        let text = std::fs::read_to_string(dir.join("identity.json")).unwrap();
+        assert!(!text.contains("witness"), "as earlier versions wrote it: {text}");
+        assert!(as_kind(witness, true).unwrap().is_witness);
     }
 
     #[test]

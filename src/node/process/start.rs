@@ -19,7 +19,7 @@ use crate::raft::{self, Durable, Persist};
 use crate::settings::Settings;
 use crate::store::identity::{self, FolderLock, StoredIdentity};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
-use crate::types::{Identity, NodeId};
+use crate::types::{Identity, NodeId, NodeKind};
 use crate::wire::authentication::Key;
 use crossbeam_channel::Receiver;
 use log::{info, warn};
@@ -46,8 +46,8 @@ pub struct NodeOptions {
     pub id: Option<NodeId>,
     /// Discard this node's state first.
     pub rejoin: bool,
-    /// Serve clients only: never vote, never run jobs.
-    pub is_gateway: bool,
+    /// What the node is for.
+    pub kind: NodeKind,
     /// Stop when standard input ends.
     pub ends_with_input: bool,
     /// Accept console commands of tests, which damage this node.
@@ -93,11 +93,12 @@ impl StartError {
     fn exit_code(&self) -> u8 {
         use LaunchError::{Database, Snapshot, Voter};
         match self {
-            StartError::Store(_) | StartError::Launch(LaunchError::Store(_) | Snapshot(_) | Database(_)) => 3,
-            StartError::Discovery(_)
+            StartError::Store(StoreError::OtherKind { .. })
+            | StartError::Discovery(_)
             | StartError::Launch(Voter(_))
             | StartError::Descriptors(_)
             | StartError::AddressSpace(_) => 2,
+            StartError::Store(_) | StartError::Launch(LaunchError::Store(_) | Snapshot(_) | Database(_)) => 3,
             _ => 1,
         }
     }
@@ -157,7 +158,7 @@ fn start(
     let (id, folder) = choose_id(&settings, options)?;
     logging::set_node(id);
     let dir = settings.node_dir(id);
-    let mut me = open::load_identity(&*files, &dir, id, options.rejoin)?;
+    let mut me = open::load_identity(&*files, &dir, id, options.kind, options.rejoin)?;
     let ports = Ports::bind(&settings, id)?;
     let narrowed = store::narrow(&dir);
     logging::also_to(&dir.join("node.log"));
@@ -174,17 +175,10 @@ fn start(
     if let Some(torn) = store.torn_tail() {
         info!("truncated an incomplete write at the end of the log, which was never acknowledged: {torn}");
     }
-    let is_gateway = options.is_gateway;
+    let kind = options.kind;
     let key = settings.cluster_secret.as_deref().map(Key::of);
-    let search = Search {
-        settings: &settings,
-        key: key.as_ref(),
-        files: &*files,
-        dir: &dir,
-        ports: &ports,
-        stop_asked,
-        is_gateway,
-    };
+    let search =
+        Search { settings: &settings, key: key.as_ref(), files: &*files, dir: &dir, ports: &ports, stop_asked, kind };
     let mut found = search.run(&mut me, &mut store, &durable)?;
     if found == ClusterRole::Outdated {
         drop(store);
@@ -204,20 +198,8 @@ fn start(
     let members = if let ClusterRole::Member { identities } = found { identities } else { Vec::new() };
     let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
     let stopper = stopper.clone();
-    let parts = NodeParts {
-        settings,
-        peer_key: key,
-        me,
-        dir,
-        folder,
-        store,
-        durable,
-        ports,
-        stopper,
-        is_gateway,
-        console,
-        members,
-    };
+    let parts =
+        NodeParts { settings, peer_key: key, me, dir, folder, store, durable, ports, stopper, kind, console, members };
     Ok(launch(parts, endpoints)?)
 }
 
@@ -241,24 +223,27 @@ struct Search<'a> {
     dir: &'a Path,
     ports: &'a Ports,
     stop_asked: &'a Receiver<&'static str>,
-    is_gateway: bool,
+    kind: NodeKind,
 }
 
 impl Search<'_> {
     /// Returns when this node has a cluster.
     fn run(&self, me: &mut StoredIdentity, store: &mut Store, durable: &Durable) -> Result<ClusterRole, StartError> {
-        let Search { settings, key, files, dir, ports, stop_asked, is_gateway } = *self;
+        let Search { settings, key, files, dir, ports, stop_asked, kind } = *self;
         let (identity, cluster) = (me.identity(), me.cluster);
-        let asker = Asker::new(settings, key.cloned(), identity, cluster, is_gateway);
+        let asker = Asker::new(settings, key.cloned(), identity, cluster, kind);
         let has_log = *durable != Durable::default();
         let known = me.peers.values().map(|addresses| addresses.peer.clone()).collect();
         let free_mb = store::free_bytes(dir)? >> 20;
         let no_disk = (free_mb < settings.disk_reserve_mb).then(|| {
             format!("{free_mb} MiB free, disk_reserve_mb is {}: free some space or lower it", settings.disk_reserve_mb)
         });
-        let no_bootstrap = match is_gateway {
-            true => Some("it is a gateway; start the nodes of the cluster, for example with ./run.sh".to_string()),
-            false => no_disk,
+        let no_bootstrap = match kind {
+            NodeKind::Gateway => {
+                Some("it is a gateway; start the nodes of the cluster, for example with ./run.sh".to_string())
+            }
+            NodeKind::Witness => Some("it is a witness, which keeps no data; start a full node first".to_string()),
+            NodeKind::Full => no_disk,
         };
         let kept = raft::Promise::from(durable);
         let voters = raft::membership_of(durable).map(|membership| membership.voters.clone()).unwrap_or_default();

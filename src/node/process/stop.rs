@@ -7,11 +7,11 @@
 //! Not here: how a stop is requested (`node/shared/stopper.rs`), what each thread does at its end, what the others make
 //! of a goodbye (`cluster/departures.rs`).
 
-use crate::cluster::departures;
+use crate::cluster::{departures, witness};
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::node::shared::request::{Operation, transferred_to};
-use crate::raft::Role;
+use crate::raft::{Change, Role};
 use crate::types::NodeId;
 use crate::wire::Frame;
 use log::{info, warn};
@@ -63,7 +63,8 @@ pub fn transfer_leadership(shared: &Shared, until: Instant) {
 
 fn does_a_voter_stay(shared: &Shared) -> bool {
     let view = shared.view();
-    let is_staying = |id: &NodeId| *id != shared.me.id && !view.leaving.contains(id);
+    let witnesses = shared.witnesses();
+    let is_staying = |id: &NodeId| *id != shared.me.id && !view.leaving.contains(id) && !witnesses.contains(id);
     view.raft.membership.voters.keys().any(is_staying)
 }
 
@@ -71,10 +72,11 @@ fn does_a_voter_stay(shared: &Shared) -> bool {
 /// could lead.
 fn await_other_voter(shared: &Shared, until: Instant) {
     let deadline = until.min(Instant::now() + PROMOTION_MAX);
-    let gateways = shared.directory().gateways.clone();
+    let mut unfit = shared.directory().gateways.clone();
+    unfit.extend(shared.witnesses());
     while Instant::now() < deadline {
         let view = shared.view();
-        let can_vote = |id: NodeId| !gateways.contains(&id) && !view.leaving.contains(&id) && is_linked(shared, id);
+        let can_vote = |id: NodeId| !unfit.contains(&id) && !view.leaving.contains(&id) && is_linked(shared, id);
         let has_learner = view.raft.membership.learners.keys().any(|id| can_vote(*id));
         if view.raft.membership.voters.len() > 1 || !has_learner {
             return;
@@ -90,7 +92,9 @@ pub fn give_vote_back(shared: &Shared, until: Instant) {
     let is_needed = || {
         let view = shared.view();
         let is_staying = |id: NodeId| !view.leaving.contains(&id) && is_linked(shared, id);
-        departures::is_needed_until_demoted(&view.raft.membership, &shared.me, is_staying)
+        let is_allowed =
+            witness::keeps_full_quorums(&view.raft.membership, &shared.witnesses(), &Change::Demote(shared.me.id));
+        is_allowed && departures::is_needed_until_demoted(&view.raft.membership, &shared.me, is_staying)
     };
     while Instant::now() < deadline {
         if !is_needed() {

@@ -9,7 +9,7 @@ use crate::cluster::load::NodeActivity;
 use crate::lock::lock;
 use crate::node::shared::Shared;
 use crate::node::sql::reader_pool::ReaderPool;
-use crate::types::{NodeId, Standing};
+use crate::types::{Index, NodeId, NodeKind, Standing};
 use std::time::{Duration, Instant};
 
 pub fn own_row(shared: &Shared) -> GossipRow {
@@ -29,6 +29,8 @@ pub fn own_row(shared: &Shared) -> GossipRow {
         promise: raft.promised.unwrap_or_default(),
         commit_index: raft.commit_index.max(applied),
         applied_index: applied,
+        held_index: raft.commit_index.min(raft.durable_index),
+        cut_index: if shared.kind == NodeKind::Witness { raft.snapshot_index } else { Index(0) },
         pace: shared.activity.pace(),
         state: shared.integrity.report(),
         prepared_load: shared.sql.as_ref().map_or(0, ReaderPool::prepared_load),

@@ -14,7 +14,7 @@ const READY_LAG_MAX: u64 = 1000;
 pub fn missing(shared: &Shared) -> Vec<String> {
     let view = shared.view();
     let raft = &view.raft;
-    let mut missing: Vec<String> = shared.integrity.no_reads().iter().map(ToString::to_string).collect();
+    let mut missing: Vec<String> = shared.no_reads().iter().map(ToString::to_string).collect();
     if raft.leader.is_none() {
         missing.push("no leader is known".to_string());
     }

@@ -140,6 +140,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
         (lags.committed_at(u64::MAX), heard.iter().filter_map(of).collect::<BTreeMap<_, _>>())
     };
     let gateways = &shared.directory().gateways;
+    let witnesses = shared.witnesses();
     let corrupt = shared.corrupt_nodes();
     let mut clocks: BTreeMap<NodeId, i64> = lock(&shared.skews).all().collect();
     clocks.insert(shared.me.id, 0);
@@ -173,6 +174,7 @@ fn rows(shared: &Shared) -> Vec<NodeRow> {
             peer: addresses.peer,
             heartbeat_age_ms,
             is_gateway: gateways.contains(&id),
+            is_witness: witnesses.contains(&id),
             is_corrupt: corrupt.contains_key(&id),
             is_disk_low: is_online && row.is_disk_low,
             clock_ahead_ms: clocks.get(&id).copied(),

@@ -7,15 +7,19 @@ use super::state::Shared;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::health::{self, HealthReport, Situation};
 use crate::cluster::integrity::Difference;
+use crate::cluster::witness;
 use crate::lock::lock;
 use crate::node::quota;
-use crate::outcome::{NoLeader, Outsider};
+use crate::outcome::{NoLeader, Outsider, Reason};
 use crate::raft::{Membership, Promise, Role, View, quorum};
-use crate::types::{Addresses, Identity, NodeId};
+use crate::types::{Addresses, Identity, Index, NodeId, NodeKind};
 use crate::wire::heartbeat::GossipRow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// Stands for an index that was not heard.
+const UNKNOWN: Index = Index(u64::MAX);
 
 impl Shared {
     /// Whether one more node may join; if so, it is counted.
@@ -52,6 +56,68 @@ impl Shared {
         self.asked_outsider().or(by_own_log)
     }
 
+    /// The members that are witnesses, as far as this node has applied the log.
+    pub fn witnesses(&self) -> BTreeSet<NodeId> {
+        witness::members(&self.view().raft.membership, &self.directory())
+    }
+
+    /// Whether this very node is a witness.
+    pub fn is_witness(&self, who: Identity) -> bool {
+        self.directory().kind_of(who) == NodeKind::Witness
+    }
+
+    /// If this node is a witness: why it serves no client.
+    pub fn no_data(&self) -> Option<Reason> {
+        if self.kind != NodeKind::Witness {
+            return None;
+        }
+        let (view, nodes) = (self.view(), self.directory());
+        let is_full = |id: &NodeId| *id != self.me.id && !nodes.witnesses.contains(id) && self.is_online(*id);
+        let leader = view.raft.leader.filter(is_full);
+        let ask = leader.or_else(|| view.raft.membership.members().map(|who| who.id).find(is_full));
+        Some(Reason::NoData { witness: self.me.id, ask })
+    }
+
+    /// Why this node serves no reads, if it does not.
+    pub fn no_reads(&self) -> Option<Reason> {
+        self.no_data().or_else(|| self.integrity.no_reads())
+    }
+
+    /// The members that are witnesses, each with the index up to which its log is cut, as it has said last.
+    pub fn witness_cuts(&self) -> BTreeMap<NodeId, Index> {
+        let (view, nodes, now_ms) = (self.view(), self.directory(), self.now_ms());
+        let membership = &view.raft.membership;
+        let gossip = lock(&self.gossip);
+        let cut = |id: NodeId| match id == self.me.id {
+            true => view.raft.snapshot_index,
+            false => {
+                let row = gossip.row(now_ms, id).filter(|(row, _)| membership.uuid_of(id) == Some(row.uuid));
+                row.map_or(UNKNOWN, |(row, _)| row.cut_index)
+            }
+        };
+        witness::members(membership, &nodes).into_iter().map(|id| (id, cut(id))).collect()
+    }
+
+    /// Up to where enough full voters hold the log on disk: a witness may cut its own there. A voter that has not been
+    /// heard counts as holding `unheard`.
+    pub fn releasable(&self, unheard: Index) -> Index {
+        let (view, nodes) = (self.view(), self.directory());
+        let membership = &view.raft.membership;
+        let now_ms = self.now_ms();
+        let own = view.raft.commit_index.min(view.raft.durable_index);
+        let gossip = lock(&self.gossip);
+        let held = |who: Identity| match who == self.me {
+            true => own,
+            false => gossip
+                .row(now_ms, who.id)
+                .filter(|(row, _)| row.uuid == who.uuid)
+                .map_or(unheard, |(row, _)| row.held_index),
+        };
+        let voters = membership.voters.iter().map(|(&id, &uuid)| Identity { id, uuid });
+        let full = voters.filter(|who| nodes.kind_of(*who) != NodeKind::Witness);
+        witness::releasable(membership.voters.len(), full.map(held).collect())
+    }
+
     /// What this node remembers of another's promises.
     pub fn remembers(&self, who: &Identity) -> Promise {
         let mut promise = lock(&self.gossip).remembered(who);
@@ -85,6 +151,10 @@ impl Shared {
         let is_leader = raft.role == Role::Leader;
         let corrupt = self.corrupt_nodes().into_keys().collect();
         let now_ms = self.now_ms();
+        let (witnesses, cuts, releasable) = (self.witnesses(), self.witness_cuts(), self.releasable(UNKNOWN));
+        let is_cut =
+            |id: &NodeId, cut: Index| cut > releasable && cut < UNKNOWN && raft.membership.voters.contains_key(id);
+        let cut_logs = cuts.into_iter().filter(|(id, cut)| is_cut(id, *cut)).collect();
         let stuck = lock(&self.lags).stuck(now_ms, self.settings.fail_after_ms);
         let ways = self.ways();
         let gossip = lock(&self.gossip);
@@ -115,6 +185,8 @@ impl Shared {
             voters: raft.membership.voters.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             learners: raft.membership.learners.iter().map(|(id, uuid)| (*id, is_reachable(*id, *uuid))).collect(),
             gateways: self.directory().gateways.clone(),
+            witnesses,
+            cut_logs,
             stuck,
             voters_max: self.settings.voters_max,
             quotas: quota::reached(&self.settings, &self.sizes()),

@@ -44,7 +44,7 @@ use crate::services::directory::{History, HistoryLine, Nodes};
 use crate::settings::Settings;
 use crate::store::integrity_record::IntegrityRecord;
 use crate::store::{Snapshots, StoreError};
-use crate::types::{Addresses, Identity, Index, NodeId, Term};
+use crate::types::{Addresses, Identity, Index, NodeId, NodeKind, Term};
 use crate::wire::authentication::Key;
 use crate::wire::heartbeat::JobReport;
 use log::error;
@@ -163,8 +163,7 @@ pub struct Shared {
     pub chat: Arc<ChatFeed>,
     /// This process as a worker: each process of a node has another identity.
     pub worker: Identity,
-    /// This node serves clients only, and neither votes nor runs jobs.
-    pub is_gateway: bool,
+    pub kind: NodeKind,
     /// Connections that read the database.
     pub sql: Option<ReaderPool>,
     /// When another node was last heard as the leader, in milliseconds of uptime plus one; 0: never.
@@ -224,8 +223,7 @@ pub struct Parts {
     pub dir: PathBuf,
     /// The inboxes of its threads.
     pub inboxes: Inboxes,
-    /// This node runs no jobs and never votes.
-    pub is_gateway: bool,
+    pub kind: NodeKind,
     pub snapshots: Snapshots,
     /// The database, if it has one.
     pub sql: Option<ReaderPool>,
@@ -277,7 +275,7 @@ impl Shared {
             chat: Arc::new(ChatFeed::new(parts.inboxes.chat.clone())),
             inboxes: parts.inboxes,
             worker: Identity { id: parts.me.id, uuid: Uuid::new_v4() },
-            is_gateway: parts.is_gateway,
+            kind: parts.kind,
             sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
             integrity: Integrity::new(parts.integrity_record),

@@ -90,11 +90,17 @@ impl Checkpoints {
         let view = self.shared.view();
         let membership: &Membership = &view.raft.membership;
         let me = self.shared.me;
-        let mut reports: Vec<(NodeId, bool, Arc<StateReport>)> = vec![(me.id, true, self.shared.integrity.report())];
+        // A witness has no state to compare.
+        let witnesses = self.shared.witnesses();
+        let mut reports: Vec<(NodeId, bool, Arc<StateReport>)> = Vec::new();
+        if !witnesses.contains(&me.id) {
+            reports.push((me.id, true, self.shared.integrity.report()));
+        }
         {
             let gossip = lock(&self.shared.gossip);
             for (row, ..) in gossip.all(self.shared.now_ms()) {
-                if membership.uuid_of(row.id) == Some(row.uuid) && row.id != me.id {
+                let is_compared = row.id != me.id && !witnesses.contains(&row.id);
+                if membership.uuid_of(row.id) == Some(row.uuid) && is_compared {
                     let is_online = is_member_online(&gossip, membership, me.id, row.id);
                     reports.push((row.id, is_online, Arc::clone(&row.state)));
                 }
@@ -109,7 +115,8 @@ impl Checkpoints {
                 report,
             })
             .collect();
-        compare_reports(membership.voters.len(), &node_reports)
+        let full_voters = membership.voters.keys().filter(|id| !witnesses.contains(id)).count();
+        compare_reports(full_voters, &node_reports)
     }
 
     fn check_split(&self, findings: &Findings) {

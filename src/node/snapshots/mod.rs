@@ -5,4 +5,5 @@ pub(crate) mod digest;
 pub(crate) mod rebuild;
 pub(crate) mod schedule;
 pub(crate) mod transfer;
+pub(crate) mod witness;
 pub(crate) mod writer;

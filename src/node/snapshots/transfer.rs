@@ -4,6 +4,7 @@
 //! asks `core` to put them in place, and only then answers "done". Before it sends anything the sender checks that a
 //! majority of the voters has the state that it sends: otherwise a difference that no node has found yet could spread
 //! to the majority.
+//! A witness gets a small one of the present state instead (`witness.rs`).
 //! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
@@ -20,13 +21,14 @@ use crate::wire::authentication::{ConnectionTags, FrameTags};
 use crate::wire::codec::{WireError, read_tagged, write_tagged};
 use crate::wire::{Frame, Purpose};
 use log::info;
+use std::collections::BTreeSet;
 use std::io::{self, BufReader};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest silence in the middle of a transfer.
-const STALL_MAX: Duration = Duration::from_secs(10);
+pub(super) const STALL_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the digests of other nodes. A node that needs longer has a database of many gigabytes.
 const AGREED_WITHIN: Duration = Duration::from_secs(60);
 /// Time between two checks for these digests.
@@ -35,8 +37,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Body of a `snap-m` thread: sends the newest snapshot to a follower and reports to `core` how it went.
 pub fn stream(shared: &Arc<Shared>, snapshots: &Snapshots, to: Identity, address: &str, term: Term) {
     let begun = Instant::now();
-    let result = try_stream(shared, snapshots, to, address, term);
-    match &result {
+    report(shared, to, begun, &try_stream(shared, snapshots, to, address, term));
+}
+
+/// Reports to `core` how it went.
+pub(super) fn report(shared: &Shared, to: Identity, begun: Instant, result: &Result<u64, WireError>) {
+    match result {
         Ok(bytes) => {
             shared.counters.snapshots_sent.record(begun.elapsed());
             info!("snapshot sent peer={} bytes={bytes}", to.id);
@@ -133,7 +139,12 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
                 "the states of the voters differ, and it is not known yet which is right".to_string(),
             ));
         }
-        if is_agreed || is_late || !could_agree(&shared.view().raft, shared.me, index, |id| shared.is_online(id)) {
+        // A witness has no state to compare.
+        let could = || {
+            let witnesses = shared.witnesses();
+            could_agree(&shared.view().raft, shared.me, index, &witnesses, |id| shared.is_online(id))
+        };
+        if is_agreed || is_late || !could() {
             return Ok(());
         }
         if !has_asked && integrity.checkpoint() < index {
@@ -146,13 +157,20 @@ fn wait_until_agreed(shared: &Shared, index: Index) -> Result<(), WireError> {
 
 /// Whether a majority of the voters has reached `index`, as far as the leader knows. A voter that has not answered for
 /// a moment counts while it is online: a whole machine may have been paused.
-fn could_agree(view: &View, me: Identity, index: Index, is_online: impl Fn(NodeId) -> bool) -> bool {
+fn could_agree(
+    view: &View,
+    me: Identity,
+    index: Index,
+    witnesses: &BTreeSet<NodeId>,
+    is_online: impl Fn(NodeId) -> bool,
+) -> bool {
     let has_come = |who: &Identity| {
         let peer = view.peers.iter().find(|peer| peer.who == *who && peer.match_index >= index);
         *who == me || peer.is_some_and(|peer| peer.is_active || is_online(who.id))
     };
     let voters = view.membership.voters.iter().map(|(&id, &uuid)| Identity { id, uuid });
-    voters.filter(has_come).count() >= quorum(view.membership.voters.len())
+    let full: Vec<Identity> = voters.filter(|who| !witnesses.contains(&who.id)).collect();
+    full.iter().filter(|who| has_come(who)).count() >= quorum(full.len())
 }
 
 /// The receiving side of one connection.
@@ -230,7 +248,7 @@ mod tests {
     fn others_are_waited_for_as_long_as_so_many_could_tell() {
         let who = |id: u64| Identity { id: NodeId(id), uuid: Uuid::from_u128(id.into()) };
         let voters: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), who(id).uuid)).collect();
-        let could = |ends: [(u64, bool); 2], online: &[u64]| {
+        let could_with = |witnesses: &[u64], ends: [(u64, bool); 2], online: &[u64]| {
             let peer = |(id, (end, is_active)): (u64, (u64, bool))| PeerView {
                 is_active,
                 ..PeerView::level(who(id), Index(end))
@@ -238,9 +256,14 @@ mod tests {
             let membership = Membership { voters: voters.clone(), learners: BTreeMap::new() };
             let view =
                 View::of_leader(NodeId(1), Index(9), membership, [2, 3].into_iter().zip(ends).map(peer).collect());
-            could_agree(&view, who(1), Index(7), |id| online.contains(&id.0))
+            could_agree(&view, who(1), Index(7), &witnesses.iter().copied().map(NodeId).collect(), |id| {
+                online.contains(&id.0)
+            })
         };
+        let could = |ends, online| could_with(&[], ends, online);
         assert!(could([(9, true), (2, true)], &[2, 3]), "node 2 has come so far");
+        assert!(!could_with(&[2], [(9, true), (2, true)], &[2, 3]), "node 2 has no state to compare");
+        assert!(could_with(&[2], [(9, true), (9, true)], &[2, 3]), "both that have one");
         assert!(could([(9, false), (2, true)], &[2, 3]), "it has only not answered for a moment");
         assert!(!could([(9, false), (2, true)], &[3]), "it is gone");
         assert!(!could([(6, true), (2, true)], &[2, 3]), "nobody else has come so far");

@@ -6,13 +6,14 @@
 //! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file
 //! (`store/snapshot.rs`), snapshots between nodes (`transfer.rs`).
 
+use super::witness;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, DiskJob};
 use crate::raft::SnapshotMeta;
 use crate::services::registry::Registry;
 use crate::store::SnapshotSaver;
 use crate::store::error::StoreError;
-use crate::types::Index;
+use crate::types::{Index, NodeKind};
 use crossbeam_channel::bounded;
 use log::{info, warn};
 use std::io::{self, Write};
@@ -23,6 +24,9 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 /// Saves a snapshot and removes the log that it covers. A disk error ends the process, a full disk does not.
 pub fn save(shared: &Shared, registry: Registry, meta: &SnapshotMeta) {
+    if shared.kind == NodeKind::Witness && !witness::await_release(shared, meta.index) {
+        return;
+    }
     let (begun, mut bytes) = (Instant::now(), ByteCounter(0));
     if let Err(e) = registry.snapshot(&mut bytes) {
         return warn!("cannot take a snapshot, so the log keeps growing: cannot read the state: {e}");

@@ -273,7 +273,7 @@ impl Handle {
         freshness: Option<Duration>,
         deadline: Instant,
     ) -> Result<Index, Reason> {
-        self.shared().integrity.no_reads().map_or(Ok(()), Err)?;
+        self.shared().no_reads().map_or(Ok(()), Err)?;
         self.sql_barrier(level, freshness, deadline)
     }
 
@@ -297,7 +297,7 @@ impl Handle {
 }
 
 fn pool(shared: &Shared) -> Result<&ReaderPool, Reason> {
-    shared.sql.as_ref().ok_or(Reason::NoDatabase)
+    shared.sql.as_ref().ok_or_else(|| shared.no_reads().unwrap_or(Reason::NoDatabase))
 }
 
 fn understood(outcome: Outcome<(Index, Reply)>) -> Outcome<(Index, Answer)> {

@@ -5,6 +5,7 @@
 //! that is not ready then waits when it applies the step, and is behind for that time.
 //! Not here: what a node does with these commands (`services/sql/load_commands.rs`).
 
+use crate::cluster::witness;
 use crate::lock::lock;
 use crate::node::handle::Handle;
 use crate::node::shared::Shared;
@@ -101,6 +102,7 @@ fn who_is_prepared(shared: &Shared, load: u64) -> (bool, bool) {
     let view = shared.view();
     let membership = &view.raft.membership;
     let now_ms = shared.now_ms();
+    let nodes = shared.directory();
     let gossip = lock(&shared.gossip);
     let own = shared.sql.as_ref().map_or(0, ReaderPool::prepared_load);
     let is_ready = |id: &NodeId| match *id == shared.me.id {
@@ -108,6 +110,9 @@ fn who_is_prepared(shared: &Shared, load: u64) -> (bool, bool) {
         false => gossip.row(now_ms, *id).is_some_and(|(row, _)| row.prepared_load == load),
     };
     let is_online = |id: &NodeId| is_member_online(&gossip, membership, shared.me.id, *id);
+    // A witness prepares nothing, and waits for nothing.
+    let witnesses = witness::members(membership, &nodes);
+    let is_ready = |id: &NodeId| is_ready(id) || (witnesses.contains(id) && is_online(id));
     let ready = membership.voters.keys().filter(|id| is_ready(id)).count();
     let is_leader_ready = view.raft.leader.as_ref().is_some_and(is_ready);
     let is_all = membership.voters.keys().chain(membership.learners.keys()).filter(|id| is_online(id)).all(is_ready);

@@ -10,7 +10,7 @@ use crate::node::shared::messages::{CoreInput, TakeoverInput};
 use crate::node::ticks::TickClock;
 use crate::node::views::events::Author;
 use crate::raft::{Config, Input, Message, Role, View};
-use crate::types::Identity;
+use crate::types::{Identity, NodeKind};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{info, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ impl Takeover {
 
     fn is_unfit(&self) -> bool {
         self.shared.is_stopping()
-            || self.shared.is_gateway
+            || self.shared.kind != NodeKind::Full
             || self.shared.is_disk_low()
             || self.shared.integrity.is_corrupt()
     }

@@ -25,7 +25,7 @@ use crate::raft::{Entry, Payload, SnapshotMeta};
 use crate::services::Reply;
 use crate::services::registry::Registry;
 use crate::store::SnapshotReader;
-use crate::types::{Index, NodeId};
+use crate::types::{Index, NodeId, NodeKind};
 use crate::wire::{Forwarded, Frame};
 use crossbeam_channel::{Receiver, Sender};
 use log::{error, info, warn};
@@ -157,8 +157,8 @@ impl Apply {
     fn checkpoint(&mut self) {
         let integrity = &self.shared.integrity;
         integrity.set_checkpoint(self.registry.applied().index);
-        if !integrity.begin_digest() {
-            // The previous digest takes long: this checkpoint is left out.
+        if self.shared.kind == NodeKind::Witness || !integrity.begin_digest() {
+            // There is no state to compare, or the previous digest takes long: this checkpoint is left out.
             return;
         }
         let (shared, registry, slow_sql) =
@@ -223,7 +223,7 @@ impl Apply {
             self.waiting.entry(at_least).or_default().extend(queries);
             return;
         }
-        if let Some(why) = self.shared.integrity.no_reads() {
+        if let Some(why) = self.shared.no_reads() {
             // They were sent before this state was found to be wrong.
             return queries.into_iter().for_each(|(_, mut reply)| reply.answer(Outcome::Refused(why.clone())));
         }

@@ -11,7 +11,7 @@ use crate::node::shared::messages::CoreInput;
 use crate::raft::Role;
 use crate::services::digests::part_number;
 use crate::text;
-use crate::types::Standing;
+use crate::types::{NodeKind, Standing};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -65,6 +65,9 @@ fn lead(shared: &Shared) {
             "node {me} cannot lead: it is not a voter; phalanx member list shows the voters",
             me = me.0
         ));
+    }
+    if shared.kind == NodeKind::Witness {
+        return print_line(&format!("node {} cannot lead: it is a witness", me.0));
     }
     print_line(&format!("node {} requests the leadership", me.0));
     shared.inboxes.to_core(CoreInput::Lead);

@@ -211,8 +211,9 @@ impl GossipThread {
         let leader = view.raft.leader.or_else(|| lock(&self.shared.gossip).leader().filter(|_| is_removed));
         // A node that serves no reads does not count as a worker.
         let corrupt = self.shared.corrupt_nodes();
-        // Clients are not redirected to gateways.
-        let gateways = &self.shared.directory().gateways;
+        // Clients are not redirected to gateways, nor to witnesses.
+        let nodes = self.shared.directory();
+        let is_full = |id: NodeId| !nodes.gateways.contains(&id) && !nodes.witnesses.contains(&id);
         let is_own = |id: NodeId| id == self.shared.me.id;
         let is_ready = readiness::missing(&self.shared).is_empty();
         // Before the lock, which asking whether a node is online takes too.
@@ -221,7 +222,7 @@ impl GossipThread {
             .known_addresses()
             .into_iter()
             .filter(|(id, _)| self.shared.is_online(*id) && !(is_removed && is_own(*id)))
-            .filter(|(id, _)| !gateways.contains(id) && !corrupt.contains_key(id))
+            .filter(|(id, _)| is_full(*id) && !corrupt.contains_key(id))
             .collect();
         let gossip = lock(&self.shared.gossip);
         let candidate = |(id, addresses): (NodeId, Addresses)| Candidate {
@@ -339,7 +340,7 @@ impl GossipThread {
         let me = self.shared.me;
         let addresses: Addresses = self.shared.settings.addresses(me.id);
         let view = self.shared.view();
-        let is_known = self.shared.directory().has(me, &addresses, self.shared.is_gateway);
+        let is_known = self.shared.directory().has(me, &addresses, self.shared.kind);
         let is_member = view.raft.membership.uuid_of(me.id) == Some(me.uuid);
         let is_too_soon = self.last_register.is_some_and(|at| at.elapsed() < REGISTER_EVERY);
         if is_known || !is_member || view.raft.leader.is_none() || is_too_soon {
@@ -353,8 +354,7 @@ impl GossipThread {
         let (shared, registering) = (Arc::clone(&self.shared), Arc::clone(&self.registering));
         let logged_error = Arc::clone(&self.logged_error);
         let started = crate::node::spawn::spawn("register", move || {
-            let command =
-                Directory::encode_command(&Command::Register { who: me, addresses, is_gateway: shared.is_gateway });
+            let command = Directory::encode_command(&Command::register(me, addresses, shared.kind));
             let deadline = shared.request_deadline();
             let error = shared.inboxes.run(command, deadline).into_result().err();
             let before = std::mem::replace(&mut *lock(&logged_error), error.clone());

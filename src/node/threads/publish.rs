@@ -149,7 +149,7 @@ fn answer_if_ended(job: JobId, mut waiter: JobWaiter, registry: &Registry, share
 /// The answer that a wait is over. It does not contain the job, which may have megabytes of output and was published
 /// before.
 fn over(registry: &Registry, shared: &Shared) -> Answered {
-    if let Some(why) = shared.integrity.no_reads() {
+    if let Some(why) = shared.no_reads() {
         return Outcome::Refused(why);
     }
     Outcome::Done((registry.applied().index, Reply::Ok(Vec::new())))

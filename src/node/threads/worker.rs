@@ -1,5 +1,5 @@
 //! The `worker` thread: runs the jobs that the log assigns to this node, each on its own thread, and reports how they
-//! ended. On a gateway, or where jobs are off, it only ensures that no earlier process of this node keeps any.
+//! ended. On a gateway or witness, or where jobs are off, it only ensures that no earlier process of this node keeps any.
 //!
 //! `apply` publishes the jobs after each change. An attempt that is assigned to this process and does not run is
 //! started; one that runs and is no longer assigned to it is stopped at once. So a node that was declared lost and
@@ -23,7 +23,7 @@ use crate::services::jobs::JobTable;
 use crate::services::jobs::commands::LIMITS_MOST;
 use crate::services::jobs::{Command, End, JobId, JobOutcome, Query};
 use crate::settings::SandboxKind;
-use crate::types::{Identity, ProcessLimit};
+use crate::types::{Identity, NodeKind, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
 use crate::work::run::Attempt;
@@ -106,10 +106,13 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
     if let Err(e) = &held {
         warn!("cannot create the folder for jobs path={} err={e}", worker.scratch.display());
     }
-    match (shared.is_gateway, shared.settings.has_jobs()) {
-        (true, _) => info!("this node is a gateway: it serves clients, but does not vote or run jobs"),
-        (_, false) => info!("jobs are disabled (setting jobs_enabled)"),
-        (false, true) => worker.probe(),
+    match (shared.kind, shared.settings.has_jobs()) {
+        (NodeKind::Gateway, _) => info!("this node is a gateway: it serves clients, but does not vote or run jobs"),
+        (NodeKind::Witness, _) => {
+            info!("this node is a witness: it votes and keeps the end of the log, but no data, and serves no clients");
+        }
+        (NodeKind::Full, false) => info!("jobs are disabled (setting jobs_enabled)"),
+        (NodeKind::Full, true) => worker.probe(),
     }
     loop {
         match inbox.recv_deadline(worker.next_check()) {

@@ -213,6 +213,9 @@ pub struct NodeRow {
     /// It serves clients, and neither votes nor runs jobs.
     #[serde(default)]
     pub is_gateway: bool,
+    /// It votes and keeps the end of the log, but no data: it serves no clients.
+    #[serde(default)]
+    pub is_witness: bool,
     /// Its process id, if it is on the same host as the node that answers.
     #[serde(default)]
     pub pid: Option<u32>,

@@ -52,7 +52,7 @@ impl Raft {
     /// A command of the host.
     pub(crate) fn on_propose(&mut self, cx: &mut Cx<'_>, token: Token, command: Arc<[u8]>) {
         let State::Leader(lead) = &self.state else { return refuse(cx, token, Refusal::NotLeader) };
-        if lead.transfer.is_some() {
+        if lead.transfer.is_some() || self.config.leads_only_to_pass_on {
             return refuse(cx, token, Refusal::LeadershipTransfer);
         }
         if self.is_disk_low {

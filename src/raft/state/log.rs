@@ -5,6 +5,7 @@
 //!
 //! Invariants: L1 `entries[i].index == base + 1 + i`. L2 terms never decrease along the log. L3 `memberships` ascends
 //! by index; its first element is the membership at `base` and is never cut. L4 `base <= snapshot_index <= last_index`.
+//! L5 `bytes` are those of the entries.
 //! Not here: what may be cut or kept (`raft/replication/follower.rs`, `raft/replication/snapshot.rs`), disk
 //! (`raft/persist.rs`).
 
@@ -26,6 +27,8 @@ pub(crate) struct Log {
     memberships: Vec<(Index, Arc<Membership>)>,
     /// Index of the newest snapshot (0: none).
     snapshot_index: Index,
+    /// What the entries count towards byte limits.
+    bytes: usize,
 }
 
 impl Log {
@@ -41,6 +44,7 @@ impl Log {
             entries: Vec::new(),
             memberships: vec![(base, Arc::new(membership))],
             snapshot_index: base,
+            bytes: 0,
         };
         for entry in entries {
             log.append(entry);
@@ -61,6 +65,11 @@ impl Log {
     /// Index of the last entry.
     pub(crate) fn last_index(&self) -> Index {
         Index(self.base.0 + self.entries.len() as u64)
+    }
+
+    /// What the entries count towards byte limits.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Term of the last entry.
@@ -119,13 +128,16 @@ impl Log {
         if let Payload::Membership(membership) = &entry.payload {
             self.memberships.push((entry.index, membership.clone()));
         }
+        self.bytes += entry_bytes(&entry);
         self.entries.push(entry);
     }
 
     /// Cuts the entry at `from` and all after it; memberships in them are undone.
     pub(crate) fn truncate(&mut self, from: Index) {
         assert!(from > self.base, "cut at {from} reaches below the compacted prefix at {}", self.base);
-        self.entries.truncate((from.0 - self.base.0 - 1) as usize);
+        let kept = (from.0 - self.base.0 - 1) as usize;
+        self.bytes -= self.entries.iter().skip(kept).map(entry_bytes).sum::<usize>();
+        self.entries.truncate(kept);
         while self.memberships.len() > 1 && self.memberships.last().is_some_and(|(index, _)| *index >= from) {
             self.memberships.pop();
         }
@@ -153,7 +165,9 @@ impl Log {
         self.snapshot_index = index;
         let base_term = self.term_at(base).expect("base is between the old base and the last index");
         self.memberships = self.memberships_from(base);
-        self.entries.drain(..(base.0 - self.base.0) as usize);
+        let gone = self.entries.drain(..(base.0 - self.base.0) as usize);
+        self.bytes -= gone.as_slice().iter().map(entry_bytes).sum::<usize>();
+        drop(gone);
         (self.base, self.base_term) = (base, base_term);
     }
 
@@ -215,6 +229,8 @@ impl Log {
             let before = if i == 0 { self.base_term } else { self.entries[i - 1].term };
             assert!(entry.term >= before, "L2: term {} after {before} at index {index}", entry.term);
         }
+        let bytes: usize = self.entries.iter().map(entry_bytes).sum();
+        assert!(bytes == self.bytes, "L5: {bytes} bytes of entries, counted {}", self.bytes);
         assert!(!self.memberships.is_empty(), "L3: no membership at base {}", self.base);
         assert!(
             self.memberships[0].0 <= self.base,

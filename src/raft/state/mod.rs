@@ -73,6 +73,8 @@ pub struct Raft {
     pub(crate) lost: BTreeSet<NodeId>,
     /// Nodes that stop.
     pub(crate) leaving: BTreeSet<NodeId>,
+    /// Members that are witnesses, as far as this node knows: a node that does not know it is only slower to lead.
+    pub(crate) witnesses: BTreeSet<NodeId>,
     /// Pre-votes refused because the leader seemed alive, with their tick: asked again when its link breaks.
     pub(crate) deferred: Vec<(u64, Message)>,
     /// Reads that wait for the leader's answer.
@@ -146,6 +148,7 @@ impl Raft {
             attempts: 0,
             lost: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            witnesses: BTreeSet::new(),
             deferred: Vec::new(),
             forwarded: Forwarded::default(),
             is_disk_low: false,

@@ -22,7 +22,7 @@ pub(crate) fn config(id: u64) -> Config {
         append_bytes_max: 1 << 20,
         inflight_bytes_max: 8 << 20,
         uncommitted_bytes_max: 64 << 20,
-        is_hosted: false,
+        leads_only_to_pass_on: false,
         bugs: RaftBugs::default(),
     }
 }

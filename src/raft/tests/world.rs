@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) hold_snapshots: bool,
     pub(crate) out: String,
     pub(crate) is_traced: bool,
+    /// Voters without services.
+    witnesses: BTreeSet<NodeId>,
     /// Voters that another node hosts, and which.
     hosted: BTreeMap<NodeId, NodeId>,
     next_token: u64,
@@ -66,7 +68,7 @@ fn config() -> Config {
         append_bytes_max: 200,
         inflight_bytes_max: 1000,
         uncommitted_bytes_max: 2000,
-        is_hosted: false,
+        leads_only_to_pass_on: false,
         bugs: RaftBugs::default(),
     }
 }
@@ -138,6 +140,7 @@ impl World {
             hold_snapshots: false,
             out: String::new(),
             is_traced: false,
+            witnesses: BTreeSet::new(),
             hosted: BTreeMap::new(),
             next_token: 0,
             images: BTreeMap::new(),
@@ -159,15 +162,29 @@ impl World {
     /// Starts a node from its disk.
     pub(crate) fn start(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let config = Config { me: node.me, ..self.config.clone() };
+        let leads_only_to_pass_on = self.witnesses.contains(&id);
+        let config = Config { me: node.me, leads_only_to_pass_on, ..self.config.clone() };
         node.raft = Some(Raft::new(config, node.durable.clone()));
         (node.is_frozen, node.is_hung) = (false, false);
+        if !self.witnesses.is_empty() {
+            self.step(id, Input::Witnesses(self.witnesses.clone()));
+        }
+    }
+
+    /// Starts all nodes again, and these as witnesses.
+    pub(crate) fn have_witnesses(&mut self, witnesses: BTreeSet<NodeId>) {
+        self.witnesses = witnesses;
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            self.kill(id);
+            self.start(id);
+        }
     }
 
     /// Starts a dead node's voter in the process of `at`: no other node reaches it.
     pub(crate) fn host(&mut self, id: NodeId, at: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let config = Config { me: node.me, is_hosted: true, ..self.config.clone() };
+        let config = Config { me: node.me, leads_only_to_pass_on: true, ..self.config.clone() };
         node.raft = Some(Raft::new(config, node.durable.clone()));
         self.hosted.insert(id, at);
         for other in self.nodes.keys().copied().filter(|other| *other != at && *other != id) {

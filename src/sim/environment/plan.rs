@@ -189,6 +189,8 @@ pub struct Plan {
     pub hostile: f64,
     /// The cluster has a secret: every honest node proves to every other that it belongs.
     pub has_secret: bool,
+    /// Which of the first voters are witnesses.
+    pub witnesses: Vec<usize>,
     /// Nodes are killed until one is left, and survivors host the voters of the dead, if this seed has that.
     pub takeover: Option<TakeoverPlan>,
     /// How nodes stay broken at the end: the leader, then the others in order. `None`: drawn then.
@@ -327,6 +329,7 @@ impl Plan {
             restores: 0.0,
             hostile: 0.0,
             has_secret: true,
+            witnesses: Vec::new(),
             takeover: None,
             broken: None,
         }

@@ -15,6 +15,7 @@ use crate::lock::{Mutex, MutexGuard, lock};
 use crate::planted_bugs::{RaftBugs, StoreBugs};
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
 use crate::services::jobs::JobId;
+use crate::services::registry::Registry;
 use crate::sim::environment::disk::Disk;
 use crate::sim::environment::files::SimFiles;
 use crate::sim::environment::plan::Plan;
@@ -63,6 +64,10 @@ pub struct HostBugs {
     pub released_voters_go_on: bool,
     /// A hosted voter votes for its host, whatever the host's log lacks.
     pub hosted_vote_for_older_logs: bool,
+    /// A witness cuts its log at its commit index, whatever the full voters hold.
+    pub witness_cuts_at_once: bool,
+    /// A witness campaigns and leads as a full node does.
+    pub witness_leads_like_any: bool,
     /// Mistakes of the service.
     pub service: ServiceBugs,
 }
@@ -199,6 +204,8 @@ pub struct Host {
     pub is_low: bool,
     /// The part of its state that was altered without a log entry, until it has healed.
     pub altered: Option<u8>,
+    /// Votes, and keeps no data.
+    pub is_witness: bool,
     /// Stays broken in the liveness phase.
     pub is_left_out: bool,
     /// What the last process left of its database's file.
@@ -234,6 +241,7 @@ impl Host {
             is_damaged: false,
             is_low: false,
             altered: None,
+            is_witness: false,
             is_left_out: false,
             sql_file: None,
             sql_older: None,
@@ -273,7 +281,6 @@ impl Host {
 
     /// Raft's choices for this node.
     pub fn config(&self, plan: &Plan, bugs: &Bugs) -> raft::Config {
-        let _ = bugs;
         raft::Config {
             me: self.identity,
             heartbeat_ticks: plan.heartbeat_ticks,
@@ -287,7 +294,7 @@ impl Host {
             append_bytes_max: plan.append_bytes_max,
             inflight_bytes_max: plan.inflight_bytes_max,
             uncommitted_bytes_max: plan.uncommitted_bytes_max,
-            is_hosted: false,
+            leads_only_to_pass_on: self.is_witness && !bugs.host.witness_leads_like_any,
             #[cfg(test)]
             bugs: bugs.raft,
         }
@@ -308,9 +315,12 @@ impl Process {
     /// A process as it starts: the snapshot restored, the log not yet applied.
     pub fn start(host: &Host, plan: &Plan, bugs: &Bugs, store: Store, durable: Durable, rng: Rng) -> Process {
         let mut service = Registers::new(bugs.host.service);
+        if host.is_witness {
+            service.registry = Registry::of_witness();
+        }
         let mut applied = 0;
         let mut applied_membership = Arc::default();
-        if let Some(file) = &host.sql_file {
+        if let Some(file) = host.sql_file.as_ref().filter(|_| !host.is_witness) {
             service.open_sql(file);
         }
         if durable.snapshot.is_none() {

@@ -6,4 +6,5 @@ pub(crate) mod liveness;
 pub(crate) mod operations;
 pub(crate) mod services;
 pub(crate) mod snapshot_transfers;
+pub(crate) mod told;
 pub(crate) mod worker;

@@ -147,7 +147,7 @@ impl World {
         let Some(operation) = self.clients[client].operation.clone().filter(|it| it.open.contains(&attempt)) else {
             return Ok(());
         };
-        if self.hosts[node].process.is_none() {
+        if self.hosts[node].process.is_none() || self.hosts[node].is_witness {
             self.after(200, SimEvent::Reply { client, attempt, result: refuse });
             return Ok(());
         }

@@ -290,7 +290,9 @@ impl World {
         let digest = process.service.digest();
         self.coverage.snapshots_installed += 1;
         self.note(|_| format!("n{} installs the snapshot at {applied}", node + 1));
-        self.client_checker.on_restart(applied, digest)?;
+        if !self.hosts[node].is_witness {
+            self.client_checker.on_restart(applied, digest)?;
+        }
         self.keep_time(node);
         self.maybe_wake_worker(node);
         // What waited below it may or may not have happened.
@@ -310,7 +312,7 @@ impl World {
         }
         loop {
             let clock_ms = self.clock_ms(node);
-            let altered = self.hosts[node].altered;
+            let (altered, is_witness) = (self.hosts[node].altered, self.hosts[node].is_witness);
             let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
             if process.applied >= process.commit {
                 break;
@@ -334,6 +336,16 @@ impl World {
                     let outcome = process.service.apply(entry.index, &command);
                     applied = Some((command, outcome));
                 }
+            }
+            if is_witness {
+                // It holds no state to compare, and answers nobody.
+                let waiting = process.waiting.remove(&index).unwrap_or_default();
+                for (term, ask) in waiting {
+                    let is_same = term == entry.term;
+                    let result = if is_same { ClientResult::Done(Vec::new()) } else { ClientResult::Refused };
+                    self.tell(node, ask, result)?;
+                }
+                continue;
             }
             // A node that is known to be altered proves nothing here: `sim/differences.rs` sees to it that it is found.
             let wants_digest = altered.is_none() && self.client_checker.wants_digest(index);
@@ -420,7 +432,9 @@ impl World {
         process.is_saving = true;
         process.since_snapshot = 0;
         let digest = process.service.digest();
-        self.client_checker.on_restart(index.0, digest)?;
+        if !self.hosts[node].is_witness {
+            self.client_checker.on_restart(index.0, digest)?;
+        }
         let delay = self.disk_delay(node);
         self.after(delay, SimEvent::Save { node, life, meta: Box::new(meta), bytes });
         Ok(())
@@ -428,6 +442,9 @@ impl World {
 
     /// The snapshot is written: raft may forget what it covers, the store may drop it.
     pub fn on_save(&mut self, node: usize, meta: SnapshotMeta, mut bytes: Vec<u8>) -> CheckResult {
+        if !self.may_save(node, &meta, &bytes) {
+            return Ok(());
+        }
         let life = self.hosts[node].life;
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         process.is_saving = false;
@@ -480,6 +497,7 @@ impl World {
 
     /// Gives an answer to the part of the simulation that sent the request.
     pub fn deliver_result(&mut self, node: usize, ask: Ask, result: ClientResult) -> CheckResult {
+        self.check_witness_answer(node, &ask, &result)?;
         match ask {
             Ask::Command(attempt) | Ask::Read { attempt, .. } => {
                 if matches!(result, ClientResult::Refused) {

@@ -224,6 +224,9 @@ impl World {
     }
 
     fn change(&mut self, leader: usize, change: Change) -> CheckResult {
+        if !self.is_allowed_by_witnesses(leader, &change) {
+            return Ok(());
+        }
         let Some(process) = self.hosts[leader].process.as_mut() else { return Ok(()) };
         let token = process.token(Ask::Driver);
         self.note(|_| format!("n{} is asked for {change:?}", leader + 1));
@@ -234,8 +237,8 @@ impl World {
     /// Those of the real autopilot, with the times of this plan.
     pub(super) fn autopilot_rules(&self) -> autopilot::Rules {
         let dead_after = Ticks(self.plan.election_timeout_ticks.0 * 3);
-        let (unfit, hosted) = Default::default();
-        autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, unfit, hosted }
+        let (unfit, hosted, witnesses) = Default::default();
+        autopilot::Rules { voters_min: 3, voters_max: 5, dead_after, unfit, hosted, witnesses }
     }
 
     /// The driver does what an autopilot does: replaces identities that are permanently lost.
@@ -258,7 +261,8 @@ impl World {
         }
         if self.plan.has_autopilot {
             let leaving = self.hosts[leader].departures.leaving(now_ms);
-            let rules = autopilot::Rules { unfit: leaving, ..self.autopilot_rules() };
+            let witnesses = self.witness_cuts(&view.membership);
+            let rules = autopilot::Rules { unfit: leaving, witnesses, ..self.autopilot_rules() };
             match autopilot::decide(&view, &rules) {
                 // The autopilot cannot know of damage that no node has detected yet; the simulator does not require it
                 // to.

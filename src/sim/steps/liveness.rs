@@ -195,13 +195,13 @@ impl World {
         Ok(())
     }
 
-    /// A node that leads in the highest term of all healed nodes and has a quorum. If its disk hangs, it may lead as
+    /// A full node that leads in the highest term of all healed nodes and has a quorum. If its disk hangs, it may lead as
     /// long as it has nothing to write: no node can detect the hang, and no client waits for it.
     fn settled_leader(&self) -> Option<usize> {
         let leader = self.newest_leader()?;
         let view = self.hosts[leader].process.as_ref()?.raft.view();
         let is_stuck = self.hosts[leader].hung_until > 0 && self.hosts[leader].waits_for_disk();
-        let is_settled = view.has_quorum && view.term >= self.top_term() && !is_stuck;
+        let is_settled = view.has_quorum && view.term >= self.top_term() && !is_stuck && !self.hosts[leader].is_witness;
         is_settled.then_some(leader)
     }
 

@@ -9,4 +9,5 @@ pub(crate) mod liveness;
 pub(crate) mod restarts;
 pub(crate) mod snapshot_transfers;
 pub(crate) mod takeover;
+pub(crate) mod witnesses;
 pub(crate) mod workers;

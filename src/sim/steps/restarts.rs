@@ -86,7 +86,9 @@ impl World {
         host.life += 1;
         let process = Process::start(host, &self.plan, &self.bugs, store, durable, rng);
         process.service.check();
-        self.client_checker.on_restart(process.applied, process.service.digest())?;
+        if !host.is_witness {
+            self.client_checker.on_restart(process.applied, process.service.digest())?;
+        }
         let host = &mut self.hosts[node];
         host.process = Some(process);
         host.departures = Default::default();
@@ -98,6 +100,7 @@ impl World {
             let after = takeover.after_us;
             self.after(after, SimEvent::Takeover { node, life });
         }
+        self.name_witnesses(node)?;
         self.start_worker(node);
         for other in 0..self.hosts.len() {
             if other != node && self.hosts[other].process.is_some() {

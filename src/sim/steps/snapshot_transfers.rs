@@ -18,6 +18,12 @@ impl World {
     /// Raft asks to stream the newest snapshot to a follower.
     pub fn stream_snapshot(&mut self, from: usize, to: Identity) -> CheckResult {
         let (from_life, from_identity) = (self.hosts[from].life, self.hosts[from].identity);
+        if self.hosts[from].is_witness {
+            // It has no data to send.
+            self.after(1_000, SimEvent::Sent { node: from, life: from_life, to: to.id, ok: false });
+            return Ok(());
+        }
+        let for_witness = self.state_for_witness(from, to);
         let Some(process) = self.hosts[from].process.as_mut() else { return Ok(()) };
         let term = process.raft.view().term;
         let to_node = to.id.0 as usize - 1;
@@ -26,6 +32,7 @@ impl World {
             .newest_snapshot()
             .and_then(|reader| reader.map(|reader| Ok((reader.meta().clone(), reader.read_all()?))).transpose());
         let (meta, bytes) = match read {
+            _ if let Some(state) = for_witness => state,
             Ok(Some(read)) => read,
             Ok(None) => {
                 return violation!("NoGhostLog", "n{} must stream a snapshot and has none", from + 1);

@@ -96,7 +96,7 @@ impl World {
             view: &view,
             leader_age: process.leader_seen.map(|at| Duration::from_micros(self.now - at)),
             after: Some(Duration::from_micros(takeover.after_us)),
-            is_unfit: self.hosts[node].is_low,
+            is_unfit: self.hosts[node].is_low || self.hosts[node].is_witness,
         };
         if !self.hosted_by(node).is_empty() || !rule::is_due(&situation) {
             return Ok(());

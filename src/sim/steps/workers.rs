@@ -40,7 +40,7 @@ impl World {
 
     /// A process that has just started gets its worker.
     pub fn start_worker(&mut self, node: usize) {
-        let Some(plan) = &self.plan.jobs else { return };
+        let Some(plan) = self.plan.jobs.as_ref().filter(|_| !self.hosts[node].is_witness) else { return };
         let (uuid, origin) = (Uuid::from_u128(self.rng.u128(..)), Uuid::from_u128(self.rng.u128(..)));
         let ready_at = self.now + self.rng.u64(0..=plan.ready_us);
         let (slots, languages) = &plan.workers[node];

@@ -8,7 +8,7 @@ use crate::node::process::renew;
 use crate::node::quota::Unapplied;
 use crate::node::shared::messages::{ApplyJob, DiskJob};
 use crate::node::shared::request::ReplyTo;
-use crate::node::snapshots::transfer;
+use crate::node::snapshots::{transfer, witness};
 use crate::node::spawn;
 use crate::raft::{Answer, Effects, Entry, Event, Input, Message, Payload, SnapshotMeta, StepDownCause, Token};
 use crate::services::registry::checkpoint_command;
@@ -168,7 +168,7 @@ impl Core {
         }
         let meta = self.raft.snapshot_meta(commit)?;
         self.snapshot_schedule.reset();
-        if self.shared.integrity.checkpoint_age() >= CHECKPOINT_GAP {
+        if self.shared.integrity.checkpoint_age() >= CHECKPOINT_GAP && !self.leads_only_to_pass_on() {
             // The state that is about to be saved is compared between the nodes, too.
             self.requests.hold_own(checkpoint_command());
         }
@@ -190,15 +190,19 @@ impl Core {
             // The end of the present transfer will be reported, and answers this request too.
             return;
         }
-        let can_receive = !self.is_corrupt && !self.shared.hosted.contains(&to);
+        // A witness has no data to send. A leader that has not applied the membership may not know yet who is one.
+        let can_send =
+            !self.is_corrupt && !self.leads_only_to_pass_on() && self.shared.applied() >= self.membership_index;
+        let can_receive = can_send && !self.shared.hosted.contains(&to);
         let link = self.links.get(&to.id).filter(|_| can_receive);
         let Some(link) = link else {
             return self.step(Input::SnapshotSent { to: to.id, ok: false });
         };
         let (shared, snapshots, address) = (Arc::clone(&self.shared), self.shared.snapshots(), link.address.clone());
         let term = self.raft.term();
-        let started = spawn::spawn(&format!("snap-{}", to.id.0), move || {
-            transfer::stream(&shared, &snapshots, to, &address, term);
+        let started = spawn::spawn(&format!("snap-{}", to.id.0), move || match shared.is_witness(to) {
+            true => witness::stream(&shared, to, &address, term),
+            false => transfer::stream(&shared, &snapshots, to, &address, term),
         });
         match started {
             Ok(_) => {

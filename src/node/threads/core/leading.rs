@@ -1,10 +1,11 @@
-//! What only a leader does beside replication: membership changes by the autopilot and for nodes that stop, jobs of lost workers, and reminders
-//! to peers that have lost what they acknowledged.
+//! What only a leader does beside replication: membership changes by the autopilot and for nodes that stop, jobs of lost
+//! workers, and reminders to peers that have lost what they acknowledged. A witness that leads does none of it.
 //!
 //! Not here: the rules (`cluster/autopilot.rs`, `cluster/worker_liveness.rs`).
 
 use super::state::Core;
 use crate::cluster::autopilot;
+use crate::cluster::witness;
 use crate::cluster::worker_liveness::Patience;
 use crate::node::views::events::Author;
 use crate::raft::{Change, Input, Role, Token};
@@ -12,7 +13,7 @@ use crate::services::Replicated;
 use crate::services::jobs;
 use crate::services::jobs::JobTable;
 use crate::settings::to_ticks;
-use crate::types::{Identity, NodeId};
+use crate::types::{Identity, NodeId, NodeKind};
 use crate::wire::Frame;
 use log::info;
 
@@ -21,10 +22,10 @@ const DECLARE_AGAIN_MS: u64 = 1000;
 
 impl Core {
     pub(super) fn consult_autopilot(&mut self) {
-        if self.raft.role() != Role::Leader || self.autopilot_token.is_some() {
+        if self.raft.role() != Role::Leader || self.autopilot_token.is_some() || self.leads_only_to_pass_on() {
             return;
         }
-        // A gateway is registered before it becomes a learner: a node that has applied so much knows all gateways.
+        // A gateway or witness is registered before it becomes a learner: a node that has applied so much knows all.
         if self.shared.applied() < self.membership_index {
             return;
         }
@@ -35,9 +36,11 @@ impl Core {
         // A learner that has just gone answered a moment ago: raft would refuse it.
         unfit.extend(self.links.values().filter(|link| !link.is_up()).map(|link| link.who.id));
         let hosted = self.shared.hosted.all().iter().map(|who| who.id).collect();
-        let rules = autopilot::Rules { unfit, hosted, ..autopilot::Rules::from(&self.shared.settings) };
+        let witnesses = self.shared.witness_cuts();
+        let rules = autopilot::Rules { unfit, hosted, witnesses, ..autopilot::Rules::from(&self.shared.settings) };
+        let is_allowed = |change: &Change| witness::is_allowed(&view, &rules.witnesses, change);
         let overdue = || self.shared.overdue_silent_learner(&view).map(Change::Remove);
-        let departed = self.departures.decide(&view, now_ms);
+        let departed = self.departures.decide(&view, now_ms).filter(is_allowed);
         let decision = departed.or_else(|| autopilot::decide(&view, &rules)).or_else(overdue);
         if decision.is_none() {
             self.autopilot_logged = None;
@@ -53,6 +56,28 @@ impl Core {
             }
             self.step(Input::Change { token, change });
             self.autopilot_token = None;
+        }
+    }
+
+    /// Whether this node is a witness.
+    pub(super) fn leads_only_to_pass_on(&self) -> bool {
+        self.shared.kind == NodeKind::Witness
+    }
+
+    /// A witness that leads gives the leadership to the full voter that can have its log.
+    pub(super) fn pass_leadership_on(&mut self) {
+        if self.raft.role() == Role::Leader && self.leads_only_to_pass_on() {
+            self.next_token += 1;
+            self.step(Input::Transfer { token: Token(self.next_token), to: None });
+        }
+    }
+
+    /// Tells raft which members are witnesses.
+    pub(super) fn update_witnesses(&mut self) {
+        let witnesses = witness::members(&self.raft.view().membership, &self.shared.directory());
+        if witnesses != self.witnesses {
+            self.witnesses = witnesses.clone();
+            self.step(Input::Witnesses(witnesses));
         }
     }
 
@@ -97,6 +122,9 @@ impl Core {
 
     /// On the leader: declares workers lost that are gone, so that their jobs are restarted on others.
     pub(super) fn declare_lost_workers(&mut self) {
+        if self.leads_only_to_pass_on() {
+            return;
+        }
         let fail_after = to_ticks(self.shared.settings.fail_after_ms);
         let patience = Patience { silent_max: fail_after, still_max: fail_after, again: to_ticks(DECLARE_AGAIN_MS) };
         let now = to_ticks(self.shared.uptime_ms());

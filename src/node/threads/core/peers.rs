@@ -89,6 +89,7 @@ impl Core {
                 self.peer_addresses.insert(*id, addresses.clone());
             }
         }
+        self.update_witnesses();
         self.update_links();
         self.is_view_stale = true;
     }

@@ -12,6 +12,7 @@
 //! Not here: which commands make an entry (`batches.rs`), what goes to and from other nodes (`forwarding.rs`), replies of
 //! applied commands (`node/threads/apply.rs` sends them), when a request is proposed (`turns.rs`).
 
+use crate::cluster::witness;
 use crate::limits::BATCHES_IN_FLIGHT;
 use crate::node::quota::{Added, Unapplied};
 use crate::node::shared::Shared;
@@ -213,6 +214,15 @@ impl PendingRequests {
                 held.request.reply.answer(Outcome::Refused(why));
                 return self.next_input(next_token);
             }
+            Operation::Transfer(Some(id)) if self.shared.witnesses().contains(id) => {
+                let why = Reason::Witness(*id);
+                held.request.reply.answer(Outcome::Refused(why));
+                return self.next_input(next_token);
+            }
+            Operation::Change(change) if !self.is_allowed(change) => {
+                held.request.reply.answer(Outcome::Refused(Reason::TooFewFullVoters));
+                return self.next_input(next_token);
+            }
             Operation::Change(change) => Input::Change { token, change: change.clone() },
             Operation::Transfer(Some(to)) if *to == self.shared.me.id => {
                 let to = *to;
@@ -224,6 +234,11 @@ impl PendingRequests {
         };
         self.asked.insert(token, vec![held]);
         Some(input)
+    }
+
+    /// Whether witnesses allow the change.
+    fn is_allowed(&self, change: &raft::Change) -> bool {
+        witness::is_allowed(&self.shared.view().raft, &self.shared.witness_cuts(), change)
     }
 
     /// Raft's answer; returns the queries that may be served once an index is applied.

@@ -63,6 +63,8 @@ pub struct Core {
     /// Bytes of entries handed to `apply` since the last snapshot was begun.
     pub(super) snapshot_schedule: SnapshotSchedule,
     pub(super) round_trips: RoundTrips,
+    /// Members that are witnesses, as raft was told.
+    pub(super) witnesses: BTreeSet<NodeId>,
     /// Nodes that stop, this one among them.
     pub(super) departures: Departures,
 }
@@ -103,6 +105,7 @@ impl Core {
             is_corrupt: false,
             snapshot_schedule,
             round_trips: RoundTrips::default(),
+            witnesses: BTreeSet::new(),
             departures: Departures::default(),
             shared,
         };

@@ -50,11 +50,13 @@ impl Core {
             for _ in 0..clock.due_after_inputs(now) {
                 self.step(Input::Tick);
             }
+            self.pass_leadership_on();
             self.propose_or_forward(now);
             if now.duration_since(self.last_housekeeping) >= HOUSEKEEPING {
                 self.last_housekeeping = now;
                 self.update_links();
                 self.update_leaving();
+                self.update_witnesses();
                 self.consult_autopilot();
                 self.declare_lost_workers();
                 self.remind_peers_of_lost_promises();

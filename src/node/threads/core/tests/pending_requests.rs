@@ -10,7 +10,7 @@ use crate::node::shared::state::Parts;
 use crate::raft::{Raft, bootstrap_state};
 use crate::settings::Settings;
 use crate::store::{Options, RealFiles, Store};
-use crate::types::Identity;
+use crate::types::{Identity, NodeKind};
 use crate::wire::authentication::FrameTags;
 use crate::wire::codec::encode_onto;
 use crate::wire::{Ask, Forwarded, Frame};
@@ -37,7 +37,7 @@ fn requests_with(settings: Settings) -> (PendingRequests, tempfile::TempDir) {
         dir: dir.path().to_path_buf(),
         inboxes: inboxes::channels().0,
         integrity_record: None,
-        is_gateway: false,
+        kind: NodeKind::Full,
         snapshots: store.snapshots(),
         sql: None,
         datagrams: Default::default(),
