@@ -343,7 +343,7 @@ impl World {
                 for (term, ask) in waiting {
                     let is_same = term == entry.term;
                     let result = if is_same { ClientResult::Done(Vec::new()) } else { ClientResult::Refused };
-                    self.tell(node, ask, result)?;
+                    self.deliver_result(node, ask, result)?;
                 }
                 continue;
             }
