@@ -104,8 +104,12 @@ pub fn password(args: &ClientArgs) -> Result<Option<String>, Fault> {
 
 fn settings_of(args: &ClientArgs) -> Result<Settings, Fault> {
     match settings(args.settings.as_deref()) {
-        // With --endpoints, the settings file of the current folder is not needed and its faults do not matter.
-        Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => Ok(Settings::default()),
+        // With --endpoints, the settings file of the current folder is not needed and its faults do not matter. The
+        // password of the environment does.
+        Err(_) if !args.endpoints.is_empty() && args.settings.is_none() => {
+            let client_password = std::env::var("PHALANX_CLIENT_PASSWORD").ok().filter(|text| !text.is_empty());
+            Ok(Settings { client_password, ..Settings::default() })
+        }
         settings => settings,
     }
 }

@@ -15,12 +15,14 @@
 use super::state::campaign::{Campaign, Phase, RESEND_TICKS_MIN};
 use super::state::membership::quorum;
 use super::state::{Cx, Raft, State};
-use super::{Body, Event, LossCause, Message, TERM_MAX};
+use super::{Body, Event, LossCause, Membership, Message, TERM_MAX};
 use crate::planted_bugs::is_planted;
 use crate::types::{Identity, Index, NodeId, Term, Ticks};
 
 /// Campaigns that a node with a nearly full disk leaves out: some three election timeouts.
 const LOW_DISK_PATIENCE: u64 = 4;
+/// Campaigns that a voter that leads only to pass on leaves to the others: some four election timeouts.
+const PASS_ON_PATIENCE: u64 = 4;
 /// How long a pre-vote that was refused for the leader's sake is remembered.
 const DEFERRED_TICKS_MAX: u64 = 8;
 
@@ -296,13 +298,21 @@ impl Raft {
     /// with a disk that works.
     pub(crate) fn can_campaign(&self) -> bool {
         let has_next_term = self.hard.term < TERM_MAX || is_planted!(self.config, terms_wrap);
-        // A voter without services leads only where a candidate lacks entries, and only until it has them.
-        if self.config.leads_only_to_pass_on && !self.refused_older_log() {
+        if self.config.leads_only_to_pass_on && !self.is_needed_to_pass_on() {
             return false;
         }
         (self.is_voter() || self.is_leaving_voter() || self.is_needed_learner())
             && !self.is_disk_stalled()
             && has_next_term
+    }
+
+    /// Whether a voter without services must lead, until another voter has its entries: it has refused a candidate that
+    /// lacks some, or no node has won for long and the candidates may not know that it votes, because they lack the
+    /// entry that made it a voter (`phalanx sim replay 234 --plan witness`).
+    fn is_needed_to_pass_on(&self) -> bool {
+        let me = &self.config.me;
+        let was_no_voter = |membership: &Membership| !membership.voters.is_empty() && !membership.is_voter(me);
+        self.refused_older_log() || (self.attempts > PASS_ON_PATIENCE && self.log.memberships().any(was_no_voter))
     }
 
     /// Whether this node leaves the lead to others for now: its disk is nearly full. If no other node becomes leader in

@@ -98,6 +98,7 @@ services! {
     kv: kv::Store,
     /// Users' programs, which the workers run.
     jobs: jobs::JobTable,
+    /// The SQL database.
     sql: sql::Database,
     /// Accounts, rooms and messages.
     chat: chat::Chat,

@@ -98,14 +98,15 @@ fn what_one_full_node_and_the_witness_committed_survives_the_loss_of_its_disk() 
     let mut cluster = two_and_a_witness(&settings)?;
     let onlooker = Onlooker::start(&cluster);
     let (leader, other) = roles(&cluster)?;
-    cluster.freeze(other)?;
+    // Killed, not frozen: the socket of a frozen process would still receive what the leader sends.
+    cluster.kill(other)?;
     let mut keys = cluster.keys();
     for number in 0..80 {
         keys.put(&format!("kept-{number}"), &format!("value {number}"), Instant::now() + PATIENCE)?;
     }
     cluster.kill(leader)?;
     cluster.wipe(leader)?;
-    cluster.thaw(other)?;
+    start(&mut cluster, other)?;
     let next =
         cluster.wait_until("the other full node leads", PATIENCE, || cluster.leader().filter(|id| *id == other))?;
     assert!(cluster.log(WITNESS).contains("became leader"), "the witness led in between:\n{}", cluster.log(WITNESS));

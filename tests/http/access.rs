@@ -105,7 +105,7 @@ fn without_a_password_there_is_no_log_in() {
     assert_eq!(served.get("/v1/status").status, 200);
     assert_eq!(served.ask("GET", "/v1/status", &basic("whatever"), "").status, 200);
     let answer = log_in(&served, "whatever", "/");
-    assert!(answer.status == 404 && answer.body.contains("no client_password is set"), "{answer:?}");
+    assert!(answer.status == 404 && answer.body.contains("client_password is not set"), "{answer:?}");
 }
 
 #[test]

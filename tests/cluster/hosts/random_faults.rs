@@ -1,7 +1,7 @@
 //! Random faults of network and processes while six clients work: nothing acknowledged is lost, and every history is
 //! linearizable.
 //!
-//! A run is given by its seed, up to the timing of a real machine. `PHALANX_FAULTS_SECONDS` and `PHALANX_FAULTS_SEED`
+//! A run is given by its seed, up to the timing of a real machine. `FAULTS_SECONDS` and `FAULTS_SEED`
 //! choose another one than the test's. Not here: what the clients record and its check (`recorded_clients.rs`).
 
 use super::is_apart;
@@ -134,7 +134,7 @@ fn nothing_acknowledged_is_lost_whatever_hosts_and_network_do() -> Result<()> {
     if !is_apart("hosts::random_faults::nothing_acknowledged_is_lost_whatever_hosts_and_network_do") {
         return Ok(());
     }
-    let (seconds, seed) = (number("PHALANX_FAULTS_SECONDS", SECONDS), number("PHALANX_FAULTS_SEED", SEED));
+    let (seconds, seed) = (number("FAULTS_SECONDS", SECONDS), number("FAULTS_SEED", SEED));
     let mut rng = Rng::with_seed(seed);
     let settings = json!({"jobs_enabled": false, "snapshot_every_entries": 2000, "connections_max": 200});
     let mut hosts = Hosts::ready(EXE, 5, &settings)?;
@@ -166,9 +166,9 @@ fn nothing_acknowledged_is_lost_whatever_hosts_and_network_do() -> Result<()> {
     hosts.cluster.settle()?;
     let records = recorders.finish()?;
     let terms = onlooker.assert_one_leader_per_term().len();
-    assert_equal_states(&hosts)?;
     println!("seed {seed}, {seconds} s: {count:?}, leaders seen in {terms} terms");
     println!("{records}");
+    assert_equal_states(&hosts)?;
     assert_eq!(records.unexplained_keys(), Vec::<String>::new(), "keys whose history nothing explains");
     assert!(records.acknowledged > 100, "too little was acknowledged to prove anything");
     Ok(())

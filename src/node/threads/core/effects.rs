@@ -190,9 +190,10 @@ impl Core {
             // The end of the present transfer will be reported, and answers this request too.
             return;
         }
-        // A witness has no data to send. A leader that has not applied the membership may not know yet who is one.
-        let can_send =
-            !self.is_corrupt && !self.leads_only_to_pass_on() && self.shared.applied() >= self.membership_index;
+        // A witness has no data to send. A leader that does not know yet that `to` is one sends it the data of a full
+        // node, of which it keeps its part: to wait until this leader has applied the entry that says so would be to
+        // wait forever where no entry is committed without `to`.
+        let can_send = !self.is_corrupt && !self.leads_only_to_pass_on();
         let can_receive = can_send && !self.shared.hosted.contains(&to);
         let link = self.links.get(&to.id).filter(|_| can_receive);
         let Some(link) = link else {
