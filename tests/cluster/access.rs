@@ -70,6 +70,12 @@ fn every_command_presents_the_password_of_its_settings() -> Result<()> {
         assert!(!none.status.success(), "{args:?}: {}", text(&none));
         assert!(text(&none).contains("client_password"), "{args:?}: {}", text(&none));
     }
+    // The settings of the folder are of something else, and --endpoints makes them unnecessary; the password is not.
+    let invalid = cluster.dir().join("user/settings.json");
+    std::fs::write(&invalid, "{").unwrap();
+    let output = phalanx(&cluster, Some(PASSWORD), &["status"]);
+    assert!(output.status.success(), "{}", text(&output));
+    std::fs::remove_file(invalid).unwrap();
     // From a settings file, as nodes have it.
     let file = cluster.settings_path().to_string_lossy().into_owned();
     let output = phalanx(&cluster, None, &["status", "--settings", &file]);
