@@ -1,8 +1,10 @@
-//! Known mistakes, each behind a switch that exists in tests alone: the simulator and the tests of each module must find every one.
+//! Known mistakes, each behind a switch that exists in tests alone: the simulator and the tests of each module must
+//! find every one.
 //!
-//! The code asks `is_planted!(holder, name)`, which is the constant `false` outside tests, so a release carries none of this; the
-//! switches are in the holder's field `bugs`. No switch is part of a snapshot.
-//! Not here: bugs of virtual hosts and clients (`sim/model/`), how the simulator is aimed at each bug (`sim/planted_bugs.rs`).
+//! The code asks `is_planted!(holder, name)`, which is the constant `false` outside tests, so a release carries none of
+//! this; the switches are in the holder's field `bugs`. No switch is part of a snapshot.
+//! Not here: bugs of virtual hosts and clients (`sim/model/`), how the simulator is aimed at each bug
+//! (`sim/planted_bugs.rs`).
 
 /// Bugs of the consensus core. All are off by default.
 #[cfg(test)]
@@ -74,7 +76,8 @@ pub struct StoreBugs {
     pub retry_failed_sync: bool,
 }
 
-/// Bugs of the jobs. Those of workers, and of the leader that looks for workers, are in `sim/model/host.rs`. All are off by default.
+/// Bugs of the jobs. Those of workers, and of the leader that looks for workers, are in `sim/model/host.rs`. All are
+/// off by default.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobsBugs {

@@ -1,10 +1,10 @@
 //! Chooses the node for the next client of the front port.
 //!
 //! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
-//! (`load.rs`) plus its pending clients: those that this node has redirected to it and those that other nodes have reported. A
-//! pending client is removed when the worker's count of opened sessions grows, or after two seconds (it has not
-//! connected). An opening may be reported before the redirect that caused it, so openings also wait for theirs, for a
-//! shorter time.
+//! (`load.rs`) plus its pending clients: those that this node has redirected to it and those that other nodes have
+//! reported. A pending client is removed when the worker's count of opened sessions grows, or after two seconds (it has
+//! not connected). An opening may be reported before the redirect that caused it, so openings also wait for theirs, for
+//! a shorter time.
 //!
 //! Several nodes choose at the same moment, and each gets the others' latest choices only some milliseconds later. If
 //! all took the lowest estimate they would all fill the same worker, then all the next, and would oscillate. So during

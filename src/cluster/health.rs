@@ -2,10 +2,9 @@
 //!
 //! `unavailable`: no leader, or one that refuses writes as its disk is nearly full, or no majority of the voters is
 //! reachable. `degraded`: serves, but a known member is offline, corrupt, does not catch up or has no connection to the
-//! leader, its disk is nearly full,
-//! a voter is missing, a node in `peers` cannot join, or the loss of one voter would stop it. `healthy`: every known member is online and the cluster
-//! can lose at least one of them and as many as its number of voters allows. So a cluster of one node, or of two
-//! voters, is never healthy: it cannot lose any.
+//! leader, its disk is nearly full, a voter is missing, a node in `peers` cannot join, or the loss of one voter would
+//! stop it. `healthy`: every known member is online and the cluster can lose at least one of them and as many as its
+//! number of voters allows. So a cluster of one node, or of two voters, is never healthy: it cannot lose any.
 //! Not here: who is online (`gossip.rs`, and raft's view on the leader), the JSON form (`node/views/status.rs`).
 
 use crate::raft::quorum;
@@ -106,8 +105,8 @@ impl Health {
 pub fn assess(situation: &Situation) -> HealthReport {
     let voters = situation.voters.len();
     let online = situation.voters.iter().filter(|(_, is_online)| *is_online);
-    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Neither can one
-    // that does not reach the leader.
+    // A node that does not catch up answers, but lacks the newest entries: it cannot replace one that is lost. Neither
+    // can one that does not reach the leader.
     let is_behind = |id: &NodeId| situation.stuck.contains_key(id) || situation.cut_off.get(id) == Some(&None);
     let stuck = online.clone().filter(|(id, _)| is_behind(id)).count();
     let reachable = online.count() - stuck;

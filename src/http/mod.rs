@@ -3,12 +3,12 @@
 //! The tour, from the bottom: `protocol/` converts bytes to a [`protocol::head::Head`], and a
 //! [`protocol::response::Response`] or [`protocol::error::ApiError`] to bytes, keeps deadlines (`protocol/conn.rs`) and
 //! refuses requests of other web sites (`protocol/guard.rs`). `outcome.rs` converts the node's reasons to errors.
-//! `access.rs` checks the password of clients. `server.rs` is what all connections of one listener share, with `request_times.rs` for the metrics; `request.rs` is
-//! the input and the result of a handler. Handlers: `api/` (JSON: cluster, key-value store, locks, jobs), `db/` (SQL
-//! over the API of rqlite), `chat/`, `pages/` (the monitor page, the chat's page, their streams, the log-in page). On top:
-//! `routes.rs` is the table of routes, in which `router.rs` finds the handler of a request; `front.rs` is the
-//! redirector; `acceptor.rs` accepts connections and reads requests for both. Connections to the redirector need no
-//! thread while nothing arrives (`event_loop.rs`).
+//! `access.rs` checks the password of clients. `server.rs` is what all connections of one listener share, with
+//! `request_times.rs` for the metrics; `request.rs` is the input and the result of a handler. Handlers: `api/` (JSON:
+//! cluster, key-value store, locks, jobs), `db/` (SQL over the API of rqlite), `chat/`, `pages/` (the monitor page, the
+//! chat's page, their streams, the log-in page). On top: `routes.rs` is the table of routes, in which `router.rs` finds
+//! the handler of a request; `front.rs` is the redirector; `acceptor.rs` accepts connections and reads requests for
+//! both. Connections to the redirector need no thread while nothing arrives (`event_loop.rs`).
 //! Not here: threads (`node/`), what the figures mean (`node/views/status.rs`), the page's own files (`static/`).
 
 pub mod front;

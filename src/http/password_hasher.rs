@@ -1,9 +1,9 @@
 //! Passwords and tokens: hashes what clients send in clear, so that only hashes leave this file.
 //!
 //! A password is normalized, then hashed with argon2id (19 MiB, two passes, as OWASP recommends), under a salt drawn
-//! here; only the hash is passed on. A token is drawn here, 244 random bits; only its SHA-256 is passed on, which is enough for a value
-//! that cannot be guessed. The number of concurrent hashes is bounded, because each costs memory and a processor for a
-//! moment: further requests wait.
+//! here; only the hash is passed on. A token is drawn here, 244 random bits; only its SHA-256 is passed on, which is
+//! enough for a value that cannot be guessed. The number of concurrent hashes is bounded, because each costs memory and
+//! a processor for a moment: further requests wait.
 //!
 //! Invariants: P1 the memory of hashes is [`CHAT_HASHES_MAX`] pieces, allocated when they are first needed and then
 //! kept: an allocator would keep one for each thread that ever hashed. P2 between two hashes a piece holds zeros.

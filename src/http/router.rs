@@ -1,7 +1,7 @@
 //! From a request head to its handler: the checks before a handler is called, and how its result becomes a response.
 //!
-//! The checks in order: known method, our `Host` (except for probes), a caller whose page may ask, the password, a known path,
-//! an allowed method, known parameters, a body within bounds. A preflight request has no password.
+//! The checks in order: known method, our `Host` (except for probes), a caller whose page may ask, the password, a
+//! known path, an allowed method, known parameters, a body within bounds. A preflight request has no password.
 //! Not here: which routes there are (`routes.rs`), handlers (`api/`, `chat/`, `db/`, `pages/`), bytes (`protocol/`).
 
 use super::acceptor::{self, NODE_CONNECTION};

@@ -5,10 +5,11 @@
 //! order the candidacies: each live voter of higher id that is not the lost leader adds `rank_delay_ticks`, and a
 //! random part keeps timers out of step. The order never becomes a veto: a candidate with a fresh log gets the vote.
 //!
-//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was heard
-//! within `silence_ticks` and its link is up (unless that leader asked for the campaign). E3 only voters
-//! campaign (and those whose leaving is not known to be committed, and learners without which no node can win), and
-//! only with a disk that makes progress; voters without services only after a candidate with an older log has asked. E4 only voters of the newest membership count, each once.
+//! Invariants: E1 one vote per term, durable before it leaves. E2 a pre-vote or vote is refused while a leader was
+//! heard within `silence_ticks` and its link is up (unless that leader asked for the campaign). E3 only voters campaign
+//! (and those whose leaving is not known to be committed, and learners without which no node can win), and only with a
+//! disk that makes progress; voters without services only after a candidate with an older log has asked. E4 only voters
+//! of the newest membership count, each once.
 //! Not here: what a leader does once elected (`raft/replication/leader.rs`), leadership transfer (`transfer.rs`), how
 //! long a timeout is (`timeouts.rs`).
 

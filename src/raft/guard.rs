@@ -1,8 +1,8 @@
 //! Which messages a node accepts at all: only those of members, and only terms and indexes that an honest sequence of
 //! events can reach.
 //!
-//! One heartbeat of an unknown sender with the term 2^64-1 would end a cluster permanently: every node would adopt the term,
-//! and there is none after it. So a message counts only if its sender is known here, and only if what it says is
+//! One heartbeat of an unknown sender with the term 2^64-1 would end a cluster permanently: every node would adopt the
+//! term, and there is none after it. So a message counts only if its sender is known here, and only if what it says is
 //! possible.
 //!
 //! Who is known: (1) an identity that a membership names which this node's log or snapshot still holds; (2) one that

@@ -10,8 +10,8 @@
 //! a timeout costs an election, too long a one costs time without a leader.
 //!
 //! Invariants: T1 each timeout is at least `election_timeout_min_ticks`; those that do not depend on round trips are at
-//! most `election_timeout_max_ticks`. T2 a follower's timeout is shorter than the configured one only after its process has been
-//! part of a working cluster for [`MEASURED_TICKS_MIN`] and [`MEASURED_HEARTBEATS_MIN`].
+//! most `election_timeout_max_ticks`. T2 a follower's timeout is shorter than the configured one only after its process
+//! has been part of a working cluster for [`MEASURED_TICKS_MIN`] and [`MEASURED_HEARTBEATS_MIN`].
 //! Not here: who campaigns (`election.rs`), how the host measures round trips (`node/peer/dialer.rs`).
 
 use super::state::Raft;

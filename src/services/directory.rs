@@ -4,7 +4,8 @@
 //!
 //! Invariant: `version` grows with each change of the node table and is equal on every node at the same index.
 //! The history is here so that it is the same on every node, also after a restart.
-//! Not here: who writes which event (`node/threads/gossip.rs`), the membership (`raft/`), which nodes are alive (`cluster/gossip.rs`).
+//! Not here: who writes which event (`node/threads/gossip.rs`), the membership (`raft/`), which nodes are alive
+//! (`cluster/gossip.rs`).
 
 use super::{Replicated, Reply, Service};
 use crate::limits::{FAILOVERS_MAX, HISTORY_MAX, HISTORY_TEXT_BYTES_MAX};

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 /// Highest value of a port base: it leaves room for every node id.
 pub(crate) const PORT_BASE_MAX: u64 = 65_535 - NodeId::MAX;
 
-/// Random bits that a `cluster_secret` must have room for: a process that connects to a peer port can compare guesses with the
-/// proof that it is sent (`wire/authentication.rs`), as fast as its machines allow.
+/// Random bits that a `cluster_secret` must have room for: a process that connects to a peer port can compare guesses
+/// with the proof that it is sent (`wire/authentication.rs`), as fast as its machines allow.
 const SECRET_BITS: f64 = 128.0;
 
 /// Longest list of hosts.

@@ -4,7 +4,8 @@
 //! sends the first frame (`Challenge`), the dialer answers with [`Hello`], the acceptor with [`Frame::Welcome`] or
 //! [`Frame::Reject`]. If there is a `cluster_secret`, both prove it before the welcome, and each later frame is
 //! followed by a tag. After that a `Peer` connection carries frames one way, from dialer to acceptor, so each pair of
-//! nodes has two; on links that lose packets small frames go as datagrams beside it (`datagram.rs`). `Ask`, `Join`, `Snapshot` and `State` connections have their own short exchange.
+//! nodes has two; on links that lose packets small frames go as datagrams beside it (`datagram.rs`). `Ask`, `Join`,
+//! `Snapshot` and `State` connections have their own short exchange.
 //! Not here: threads and reconnecting (`node/peer/acceptor.rs`), what a message means (`raft/`, `cluster/`).
 
 pub mod authentication;

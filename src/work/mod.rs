@@ -1,10 +1,10 @@
 //! Runs users' programs: detects the languages of this machine, and runs one attempt of one job in a sandbox.
 //!
 //! The tour: `runtimes.rs` detects the available languages and builds their commands; `sandbox.rs` isolates a command,
-//! `syscall_filter.rs` refuses system calls that namespaces do not isolate, `advice.rs` explains why a sandbox cannot be
-//! set up; `run.rs` runs an attempt, `monitor.rs` follows its running command; `process_tree.rs` measures a process with all its descendants,
-//! `namespace.rs` counts the processes of a sandbox; `scratch.rs` creates and measures an attempt's folder,
-//! `untrusted_dir.rs` counts and removes the files that programs leave there.
+//! `syscall_filter.rs` refuses system calls that namespaces do not isolate, `advice.rs` explains why a sandbox cannot
+//! be set up; `run.rs` runs an attempt, `monitor.rs` follows its running command; `process_tree.rs` measures a process
+//! with all its descendants, `namespace.rs` counts the processes of a sandbox; `scratch.rs` creates and measures an
+//! attempt's folder, `untrusted_dir.rs` counts and removes the files that programs leave there.
 //! Not here: assigning jobs (`services/jobs/`), the threads that run attempts (`node/`).
 
 mod advice;

@@ -6,7 +6,8 @@
 //! Invariants: R1 no process or file of the attempt outlives it. R2 output is cut exactly at its limit. R3 an exceeded
 //! limit is reported, whatever the program did afterwards. R4 a result means that the program has begun: a sandbox that
 //! does not start is retried, and finally reported as an error.
-//! Not here: the running command (`monitor.rs`), the sandbox (`sandbox.rs`), the folder (`scratch.rs`), whether the result counts (`services/jobs/`).
+//! Not here: the running command (`monitor.rs`), the sandbox (`sandbox.rs`), the folder (`scratch.rs`), whether the
+//! result counts (`services/jobs/`).
 
 use super::WorkError;
 use super::monitor::{Monitor, OutputStream, Ran, START_MAX, spawn};

@@ -15,9 +15,10 @@
 //! code or output was returned.
 //!
 //! All processes end when the outermost process is killed or the thread that started it ends. A thread may end before
-//! the parent-death signal is set up, and a frozen node kills no process: so there is `timeout` around the whole command, and
-//! `scratch::clear` at the next start. Without that, a process may stay forever: if bubblewrap's outer process is killed
-//! before it has written the user mappings, the inner one waits for them without end (`child_wait_fd` in bubblewrap.c).
+//! the parent-death signal is set up, and a frozen node kills no process: so there is `timeout` around the whole
+//! command, and `scratch::clear` at the next start. Without that, a process may stay forever: if bubblewrap's outer
+//! process is killed before it has written the user mappings, the inner one waits for them without end (`child_wait_fd`
+//! in bubblewrap.c).
 //! Not here: watching the command (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;

@@ -462,7 +462,8 @@ fn an_error_leaves_nothing_either_unless_it_is_a_failure_to_be_looked_at() {
     assert_eq!(left_in(temporary.path()), [""; 0], "{}", err(&output));
 }
 
-/// A cluster that has just started has no workers yet: a job waits for them. Where they are and cannot run anything it does not.
+/// A cluster that has just started has no workers yet: a job waits for them. Where they are and cannot run anything it
+/// does not.
 #[test]
 fn a_job_is_handed_in_again_until_the_nodes_know_what_they_can_run() {
     let folder = tempfile::tempdir().unwrap();

@@ -35,8 +35,8 @@ fn two_hundred_clients_are_spread_evenly_over_four_workers() -> Result<()> {
     let leader = cluster.settle()?;
     let front = cluster.front();
     for round in 0..4 {
-        // Every door must know all workers, and have heard that what was closed is no load any more: news travels by gossip, to
-        // two random nodes at a time.
+        // Every door must know all workers, and have heard that what was closed is no load any more: news travels by
+        // gossip, to two random nodes at a time.
         cluster.wait_explained("every door knows five idle nodes", Duration::from_secs(20), || {
             let all = cluster.statuses();
             // The processor time of a start is load as well, for some seconds after the first second, and differs by node.
@@ -131,8 +131,8 @@ fn a_second_cluster_on_the_same_front_port_is_refused_by_name() -> Result<()> {
     assert_eq!(ended.code(), Some(1), "{log}");
     assert!(log.contains("a port can be shared only by processes of one user"), "{log}");
 
-    // Two clusters that started at the same moment: the nodes that run find out. A stand-in for the other one's nodes answers
-    // almost every question, as the system spreads them over all that listen.
+    // Two clusters that started at the same moment: the nodes that run find out. A stand-in for the other one's nodes
+    // answers almost every question, as the system spreads them over all that listen.
     let other = stand_in_front(port, "the other");
     cluster_says_shared(&first, &other)
 }

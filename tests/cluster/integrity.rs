@@ -1,4 +1,5 @@
-//! Differences between the nodes' states, planted in real processes: found at the next checkpoint, kept from clients, and healed.
+//! Differences between the nodes' states, planted in real processes: found at the next checkpoint, kept from clients,
+//! and healed.
 //!
 //! `alter PART` on the console of a node that was started with `--lab` changes a part of its state behind the log's back. A
 //! checkpoint is asked for, so that nothing waits for the next minute.
@@ -337,8 +338,8 @@ fn an_unchecked_leader_gives_its_state_to_no_node() -> Result<()> {
     Ok(())
 }
 
-/// Whoever saves a snapshot asks for a checkpoint. Alone: to send one to a follower would bring one as well. That of each minute
-/// is not due yet.
+/// Whoever saves a snapshot asks for a checkpoint. Alone: to send one to a follower would bring one as well. That of
+/// each minute is not due yet.
 #[test]
 fn a_snapshot_brings_a_checkpoint() -> Result<()> {
     let cluster = Cluster::ready(EXE, 1, &json!({"snapshot_every_entries": 50}))?;

@@ -34,8 +34,8 @@ fn call(cluster: &Cluster, to: u64, from: Identity) -> TcpStream {
     stream
 }
 
-/// Clients that say nothing take all connections, and those that are kept for health checks: the next health check finds a place
-/// all the same, though it comes from the same address.
+/// Clients that say nothing take all connections, and those that are kept for health checks: the next health check
+/// finds a place all the same, though it comes from the same address.
 #[test]
 fn silent_clients_keep_no_health_check_out() -> Result<()> {
     let settings = json!({"connections_max": 16, "client_password": "open sesame"});

@@ -253,8 +253,8 @@ fn refused_members(cluster: &Cluster, id: u64) -> usize {
 /// Terms and numbers that an attacker would try.
 const EDGES: [u64; 6] = [0, 1, 1 << 32, 1 << 63, u64::MAX - 1, u64::MAX];
 
-/// Without a secret anybody on this machine may connect. Frames of an unknown sender change nothing, and what comes in a member's
-/// name cannot take the cluster to the end of all terms.
+/// Without a secret anybody on this machine may connect. Frames of an unknown sender change nothing, and what comes in
+/// a member's name cannot take the cluster to the end of all terms.
 #[test]
 fn frames_of_unknown_senders_and_impossible_terms_change_nothing() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({}))?;
@@ -413,7 +413,8 @@ fn beyond_loopback_a_node_wants_a_secret() -> Result<()> {
     Ok(())
 }
 
-/// A process that has the port of a member and not the secret: whoever calls is told that it leads, and remembers more than can be.
+/// A process that has the port of a member and not the secret: whoever calls is told that it leads, and remembers more
+/// than can be.
 fn pretend(
     listener: TcpListener,
     who: Identity,
@@ -462,7 +463,8 @@ fn pretend(
     (calls, end)
 }
 
-/// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up for it.
+/// While a member is down, a process without the secret listens at its port and claims to lead. Nobody gives its log up
+/// for it.
 #[test]
 fn a_process_at_the_port_of_a_dead_member_is_not_trusted() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
@@ -610,8 +612,8 @@ fn ask_to_join(cluster: &Cluster, leader: u64, name: Option<Uuid>, id: u64) -> F
     codec::read_frame(&mut &stream, 1 << 20).unwrap()
 }
 
-/// An unknown process does not get the number of a member that is about to be back, and no more than a few places; a node whose disk was
-/// wiped gets its number back at once.
+/// An unknown process does not get the number of a member that is about to be back, and no more than a few places; a
+/// node whose disk was wiped gets its number back at once.
 #[test]
 fn a_number_stays_with_a_member_that_starts_again() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 600_000}))?;

@@ -1,4 +1,5 @@
-//! The database's doors before a host without a node: what they make of requests, and of a host that refuses or does not know.
+//! The database's doors before a host without a node: what they make of requests, and of a host that refuses or does
+//! not know.
 
 use crate::fake_host::{Served, patient, serve};
 use phalanx::outcome::{self, NoLeader, Reason, UnknownReason};

@@ -19,7 +19,6 @@ pub(crate) struct Timeouts {
     pub(crate) configured: f64,
 }
 
-/// One measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// In the unit of the figure.
@@ -41,7 +40,6 @@ pub struct Bar {
     pub from: f64,
     /// Upper bound, not included.
     pub to: f64,
-    /// Samples.
     pub count: usize,
 }
 
@@ -49,7 +47,7 @@ pub struct Bar {
 /// were shorter than the configured one (`raft/timeouts.rs`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Warm {
-    /// The configured timeout.
+    /// Setting `election_timeout_ms`, which holds until the network is measured.
     pub configured_ms: f64,
     /// Shortest and longest timeout of a quorum in all rounds.
     pub timeouts_ms: (f64, f64),
@@ -61,22 +59,18 @@ pub struct Warm {
     pub others_median: Option<f64>,
 }
 
-/// One figure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figure {
     /// What was measured.
     pub part: Part,
-    /// Description.
     pub what: String,
     /// `ms`, `% of a core`, `MiB`.
     pub unit: String,
     /// Every measurement, in order.
     pub samples: Vec<f64>,
-    /// Median.
     pub median: f64,
     /// Of ten samples nine are at most this.
     pub p90: f64,
-    /// Maximum.
     pub worst: f64,
     /// How the samples are distributed, in bars of one width; empty for a few samples.
     pub histogram: Vec<Bar>,

@@ -554,8 +554,8 @@ fn an_unknown_node_that_declines_prevents_no_bootstrap() {
     let settings = Settings { cluster_secret: Some("s".into()), ..net.settings() };
     assert!(matches!(net.search_with(1, 5000, None, false, &settings).unwrap(), Decision::Bootstrapped { .. }));
 
-    // Without a secret no node can prove its identity: a declining node counts at an address where a bootstrapping node may be,
-    // which `peers` decides.
+    // Without a secret no node can prove its identity: a declining node counts at an address where a bootstrapping node
+    // may be, which `peers` decides.
     for (declining, peers) in [(3, vec![address(1), address(2)]), (3, vec![]), (1, vec![address(1), address(2)])] {
         let net = Net::new();
         net.put(1, At::Looking(NodeId(1)));

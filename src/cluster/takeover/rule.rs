@@ -1,7 +1,8 @@
 //! When a node hosts the voters of dead processes, and until when.
 //!
-//! None of this decides whether a promise holds: a hosted voter keeps those of its folder, no matter who hosts it and for how
-//! long. It decides whether the attempt can help, and that folders are not held for longer than they are needed.
+//! None of this decides whether a promise holds: a hosted voter keeps those of its folder, no matter who hosts it and
+//! for how long. It decides whether the attempt can help, and that folders are not held for longer than they are
+//! needed.
 //!
 //! Rules: T1 only a voter that has had a leader since its process started, and has none now. T2 only with a majority of
 //! the voters, itself and those whose folders it holds: no other node can have one then. T3 a folder is released as soon as

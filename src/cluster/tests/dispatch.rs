@@ -100,8 +100,8 @@ fn a_restarted_worker_begins_anew() {
 }
 
 /// Five nodes, of which node `leader` leads, the other four are workers. `clients` arrive at random nodes at random
-/// times within `span_ms`; hand-outs are known elsewhere 15 ms later (they are reported together, every 10 ms), gossip rows 10 ms later; a client reaches its worker
-/// within 1 to 5 ms. Returns the loads at the end.
+/// times within `span_ms`; hand-outs are known elsewhere 15 ms later (they are reported together, every 10 ms), gossip
+/// rows 10 ms later; a client reaches its worker within 1 to 5 ms. Returns the loads at the end.
 fn simulate(seed: u64, clients: usize, span_ms: u64, gossip_ms: u64) -> Vec<u64> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let ids = [1, 2, 3, 4, 5];

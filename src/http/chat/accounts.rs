@@ -2,9 +2,9 @@
 //!
 //! A log-in goes through the log twice. First comes an attempt, which is refused while the name must wait. After the
 //! password was compared comes the log-in itself, which succeeds only if the account still has the hash that was
-//! compared; or the failure, which is counted before the client gets the answer. A request that waits for a free hashing slot
-//! has not begun an attempt: a node that is too busy counts nothing. A name without an account takes the same path, as
-//! long, to the same answer; so does a repeated sign-up.
+//! compared; or the failure, which is counted before the client gets the answer. A request that waits for a free
+//! hashing slot has not begun an attempt: a node that is too busy counts nothing. A name without an account takes the
+//! same path, as long, to the same answer; so does a repeated sign-up.
 //! Not here: hashing (`http/password_hasher.rs`), the wait (`services/chat/accounts.rs`).
 
 use super::requests::{body, refusal, run};

@@ -1,9 +1,9 @@
 //! `/db/execute`, `/db/query`, `/db/request`, `/db/digest`: SQL statements over HTTP.
 //!
-//! Parameters mean what they mean to rqlite, or nothing: a flag is set regardless of its value (`pretty=yes`), and unknown ones
-//! are ignored. Without effect are those that choose another way to the same result (`redirect`, `retries`: every node
-//! answers; `queue`, `wait`: the write is done before the response), those that switch off what does not exist here
-//! (`noparse`, `norwrandom`, `norwtime`), and those of reads in a request that writes.
+//! Parameters mean what they mean to rqlite, or nothing: a flag is set regardless of its value (`pretty=yes`), and
+//! unknown ones are ignored. Without effect are those that choose another way to the same result (`redirect`,
+//! `retries`: every node answers; `queue`, `wait`: the write is done before the response), those that switch off what
+//! does not exist here (`noparse`, `norwrandom`, `norwtime`), and those of reads in a request that writes.
 //! Not here: the syntax of bodies (`rqlite_json.rs`), whole databases (`files.rs`), what SQL does (`services/sql/`).
 
 use super::rqlite_json::{self, Results, Style};

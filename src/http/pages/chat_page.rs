@@ -2,7 +2,8 @@
 //!
 //! Style and script are part of the page, so that it needs nothing more from a node that may die the next moment: it
 //! continues with another node, whose address it has been given here. Its policy runs only scripts with this response's
-//! nonce, and allows connections to nodes of the cluster only. Not here: what the page does (`static/chat.js`, `static/chat_client.js`).
+//! nonce, and allows connections to nodes of the cluster only. Not here: what the page does (`static/chat.js`,
+//! `static/chat_client.js`).
 
 use super::static_files::{CHAT_PAGE, CHAT_SCRIPTS, CHAT_STYLE, fill, nodes_json, policy, with_page_headers};
 use crate::http::access;

@@ -1,8 +1,8 @@
 //! One client connection: bytes in and out, each phase under a deadline.
 //!
-//! A per-read timeout alone lets a client keep its connection forever with a byte a second (slowloris) or drain a response a byte a
-//! second (slow read). So a head has one deadline in total; a body, a response and each chunk of a stream must make
-//! progress (`deadlines.rs`); and every blocking call gets only what is left of the time.
+//! A per-read timeout alone lets a client keep its connection forever with a byte a second (slowloris) or drain a
+//! response a byte a second (slow read). So a head has one deadline in total; a body, a response and each chunk of a
+//! stream must make progress (`deadlines.rs`); and every blocking call gets only what is left of the time.
 //!
 //! Invariants: C1 a request is answered before the next one is parsed (order). C2 what a client sent ahead is bounded
 //! by the read buffer, the rest waits in its socket. C3 a body that was not read whole is never parsed as a request. C4

@@ -149,7 +149,8 @@ impl Hosts {
         self.wait_for_switch("done", self.told)
     }
 
-    /// From one moment on nothing passes between these hosts and those, in both directions; nothing closes a connection and no port refuses.
+    /// From one moment on nothing passes between these hosts and those, in both directions; nothing closes a connection
+    /// and no port refuses.
     ///
     /// # Errors
     /// The switch does not obey.

@@ -1,9 +1,9 @@
 //! Limits for the number of connections on the peer port.
 //!
-//! A connection is unknown until its handshake has named a known identity. There are few places for unknown ones. When all are
-//! taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of the
-//! newest. A known identity has places of its own that no other identity can take; when they are taken, the oldest of
-//! its connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of
+//! A connection is unknown until its handshake has named a known identity. There are few places for unknown ones. When
+//! all are taken, the oldest connection is closed: the handshake of a member takes milliseconds and only needs one of
+//! the newest. A known identity has places of its own that no other identity can take; when they are taken, the oldest
+//! of its connections that is silent is closed, because that one is half open. Without a `cluster_secret` a process of
 //! this machine can claim a member's identity: it can take that member's places while they are free, and no more bytes
 //! than that member may have, but it cannot cause a connection to be closed over which something is received.
 //!

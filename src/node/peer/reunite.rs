@@ -4,8 +4,8 @@
 //! that address.
 //!
 //! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
-//! whether a node in `peers` cannot join (`mismatched_peers.rs`), and, after a long time without a leader, whether this node is
-//! still a member (`former_member.rs`).
+//! whether a node in `peers` cannot join (`mismatched_peers.rs`), and, after a long time without a leader, whether this
+//! node is still a member (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery/`).
 
 use super::discovery_client::{Asker, named_addresses};

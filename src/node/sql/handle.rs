@@ -98,8 +98,8 @@ pub trait Sql {
     ) -> Outcome<(Index, Answer)>;
     /// Runs a command of the database through the log. `tag`: from the `Idempotency-Key`, if the client sent one.
     fn sql_write(&self, command: &Command, tag: Option<Tag>, deadline: Instant) -> Outcome<(Index, Answer)>;
-    /// Reads. A statement that could change anything fails, regardless of the level. `times` gets how long each took. `held`
-    /// reserves memory for the rows and for their encoded form.
+    /// Reads. A statement that could change anything fails, regardless of the level. `times` gets how long each took.
+    /// `held` reserves memory for the rows and for their encoded form.
     fn sql_read(
         &self,
         read: SqlRead,

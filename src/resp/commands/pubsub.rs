@@ -116,8 +116,8 @@ impl Conn {
         out
     }
 
-    /// PUBLISH outside of a transaction: after all that the connection has sent before was done, so that a subscriber that gets
-    /// the message sees the writes before it.
+    /// PUBLISH outside of a transaction: after all that the connection has sent before was done, so that a subscriber
+    /// that gets the message sees the writes before it.
     pub(crate) fn publish(&mut self, request: &Request) {
         self.submit();
         self.client.wait_answered();

@@ -1,8 +1,9 @@
 //! The services that virtual nodes run: the real ones, through the real registry, with real session tags.
 //!
 //! Clients set registers, swap them if they hold what the client saw last, and count; each is a run of the key-value
-//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock, a number. Commands of
-//! the jobs come from clients, workers and leaders. The whole state is hashed after every entry, so it is kept small.
+//! store in a batch like a node's. Some batches have an additional operation: a key that expires, a lock, a number.
+//! Commands of the jobs come from clients, workers and leaders. The whole state is hashed after every entry, so it is
+//! kept small.
 //!
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out
 //! (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
@@ -154,7 +155,8 @@ pub fn count() -> Op {
     Op::IncrBy { key: register(COUNTER), by: 1 }
 }
 
-/// An additional operation of a write: a key that expires or gets another name, a lock, a decimal number. The digest and the model of the store cover both.
+/// An additional operation of a write: a key that expires or gets another name, a lock, a decimal number. The digest
+/// and the model of the store cover both.
 pub fn rider(rng: &mut fastrand::Rng) -> Option<Op> {
     let name = ByteBuf::from(vec![b"xyz"[rng.usize(0..3)]]);
     let ms = rng.u64(1..300);

@@ -99,8 +99,8 @@ fn a_majority_put_back_to_older_folders_waits_and_says_why() -> Result<()> {
     Ok(())
 }
 
-/// A number that was given to another folder, or to nobody, while its node was stopped: the former folder says so when it is
-/// started.
+/// A number that was given to another folder, or to nobody, while its node was stopped: the former folder says so when
+/// it is started.
 #[test]
 fn a_folder_whose_number_was_given_to_another_reports_it() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"dead_after_ms": 2000}))?;
@@ -137,8 +137,8 @@ fn a_folder_whose_number_was_given_to_another_reports_it() -> Result<()> {
     is_told_everywhere(&cluster, victim, "this node was removed from the cluster: stop it, or")
 }
 
-/// The former folder of a node that was replaced is started for a moment: the others link to the node again afterwards, also
-/// when their logs name the former identity no more.
+/// The former folder of a node that was replaced is started for a moment: the others link to the node again afterwards,
+/// also when their logs name the former identity no more.
 #[test]
 fn a_node_is_a_member_again_after_its_former_folder_was_started_by_mistake() -> Result<()> {
     let mut cluster = Cluster::ready(EXE, 3, &json!({"snapshot_every_mb": 1, "dead_after_ms": 2000}))?;

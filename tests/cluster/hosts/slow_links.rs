@@ -111,8 +111,9 @@ fn a_leader_stays_where_links_lose_10_percent() -> Result<()> {
     Ok(())
 }
 
-/// An answer that is lost with its connection, and not asked for again, makes a request wait for its deadline: one of some
-/// 1,500 writes. Over TCP alone the median of a write is near two seconds, the longest take ten and more, and leaders are lost.
+/// An answer that is lost with its connection, and not asked for again, makes a request wait for its deadline: one of
+/// some 1,500 writes. Over TCP alone the median of a write is near two seconds, the longest take ten and more, and
+/// leaders are lost.
 #[test]
 fn hosts_whose_links_lose_30_percent_create_a_cluster_and_keep_its_leader() -> Result<()> {
     if !is_apart("hosts::slow_links::hosts_whose_links_lose_30_percent_create_a_cluster_and_keep_its_leader") {

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A program that takes a while and says what nobody else says, in the languages of this machine by turns; and what it says.
+/// A program that takes a while and says what nobody else says, in the languages of this machine by turns; and what it
+/// says.
 fn program(number: usize, known: &[String]) -> (Value, String) {
     const SOURCES: [(&str, &str); 7] = [
         ("shell", "p=1; i=1; while [ $i -le N ]; do p=$((p * i % 1000003)); i=$((i+1)); done; sleep 0.5; printf $p"),
@@ -182,7 +183,8 @@ fn jobs_of_a_killed_worker_continue_even_if_it_returns_at_once() {
     let job = jobs.submit(&shell("echo begun; sleep 2; echo done"), soon()).unwrap();
     running(&cluster, 1, job);
     cluster.kill(1).unwrap();
-    // The node is back, and leads; but it runs no jobs any more, and nobody can be asked to believe that its old process does.
+    // The node is back, and leads; but it runs no jobs any more, and nobody can be asked to believe that its old
+    // process does.
     cluster.spawn(1, &["--set", "jobs_enabled=false"]).unwrap();
     cluster.settle().unwrap();
     cluster

@@ -210,7 +210,8 @@ fn innocent_jobs_are_untouched(exe: &Path) {
     drop(idle);
 }
 
-/// A program for nodes whose bubblewrap fails as long as a file is there, as where there is no room for namespaces any more.
+/// A program for nodes whose bubblewrap fails as long as a file is there, as where there is no room for namespaces any
+/// more.
 struct Breakable {
     _folder: tempfile::TempDir,
     exe: PathBuf,

@@ -1,4 +1,5 @@
-//! What hostile, broken and slow clients may do at the Redis port: each gets an error, is limited and leaves nothing behind.
+//! What hostile, broken and slow clients may do at the Redis port: each gets an error, is limited and leaves nothing
+//! behind.
 
 use crate::EXE;
 use crate::redis::{Peer, Reply, encoded};

@@ -1,5 +1,5 @@
-//! Answers of real nodes, each judged by the document that those nodes serve: every operation once at least, as it succeeds,
-//! and the refusals that a client meets.
+//! Answers of real nodes, each judged by the document that those nodes serve: every operation once at least, as it
+//! succeeds, and the refusals that a client meets.
 
 use crate::EXE;
 use crate::openapi::{Answer, Document, ask, missing};

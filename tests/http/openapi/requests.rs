@@ -1,7 +1,7 @@
 //! `/openapi.json`: a consistent document, and invalid input of each kind that it describes, each refused by name.
 //!
-//! That the document and the router name the same paths is compared where the table is (`src/http/routes.rs`); real answers are
-//! judged in `nodes.rs`.
+//! That the document and the router name the same paths is compared where the table is (`src/http/routes.rs`); real
+//! answers are judged in `nodes.rs`.
 
 use crate::fake_host::{Served, patient, serve, serve_front};
 use crate::openapi::{Answer, Document, Operation, ask, walk};
@@ -233,7 +233,8 @@ fn bad_bodies_are_refused() {
     }
 }
 
-/// Whose pages may ask for what is said here once more: a new path is for nobody's but the node's own until it is named here too.
+/// Whose pages may ask for what is said here once more: a new path is for nobody's but the node's own until it is named
+/// here too.
 #[test]
 fn pages_of_other_sites_are_refused_everywhere_but_here() {
     const ANYONE: [&str; 6] = ["/v1/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/static/{name}"];

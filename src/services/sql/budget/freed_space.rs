@@ -6,8 +6,8 @@
 //! The number of pages of a table differs between nodes, so this cannot be part of a command's effects: the endpoint
 //! that receives a request checks it with the node's own file before it puts the request into the log. For a DELETE or
 //! UPDATE it adds up the lengths of the rows found. For everything else that removes rows (REPLACE, ON CONFLICT,
-//! triggers, actions of foreign keys), SQLite's program shows from which tables: one row for each such instruction outside of a loop, otherwise
-//! all long rows of the table.
+//! triggers, actions of foreign keys), SQLite's program shows from which tables: one row for each such instruction
+//! outside of a loop, otherwise all long rows of the table.
 //!
 //! Not here: other costs of a statement (`step_cost.rs`), the length of rows (`long_rows.rs`), the caller
 //! (`node/sql/handle.rs`).
