@@ -60,20 +60,34 @@ fn try_stream(
     term: Term,
 ) -> Result<u64, WireError> {
     let mut reader = newest_agreed(snapshots, |index| wait_until_agreed(shared, index))?;
+    let (meta, bytes) = (reader.meta().clone(), reader.bytes());
+    send(shared, to, address, Frame::SnapshotHead { term, meta, bytes }, || {
+        reader.next_chunk().map_err(io::Error::other)
+    })?;
+    Ok(bytes)
+}
+
+/// Sends a snapshot over a connection of its own: its head, then its chunks in order until there is none; returns when
+/// it is in place at the receiver.
+pub(super) fn send(
+    shared: &Shared,
+    to: Identity,
+    address: &str,
+    head: Frame,
+    mut next_chunk: impl FnMut() -> io::Result<Option<Vec<u8>>>,
+) -> Result<(), WireError> {
     let Dialed { stream: mut socket, mut tags, .. } =
         dialer::dial_as(shared, to, address, Purpose::Snapshot, STALL_MAX)?;
     socket.set_write_timeout(Some(STALL_MAX))?;
     socket.set_read_timeout(Some(STALL_MAX))?;
-    let bytes = reader.bytes();
-    let head = Frame::SnapshotHead { term, meta: reader.meta().clone(), bytes };
     write_tagged(&mut socket, &head, &mut tags.outgoing)?;
     let mut offset = 0;
-    while let Some(chunk) = reader.next_chunk().map_err(io::Error::other)? {
+    while let Some(chunk) = next_chunk()? {
         let len = chunk.len() as u64;
         write_tagged(&mut socket, &Frame::SnapshotChunk { offset, bytes: chunk }, &mut tags.outgoing)?;
         offset += len;
     }
-    await_done(&mut socket, &mut tags.incoming).map(|()| bytes)
+    await_done(&mut socket, &mut tags.incoming)
 }
 
 /// Waits until the receiver reports that what was sent is in place there.

@@ -4,13 +4,12 @@
 //! (`writer.rs`).
 
 use super::transfer;
-use crate::node::peer::dialer::{self, Dialed};
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::node::views::events::Author;
 use crate::types::{Identity, Index, Term};
-use crate::wire::codec::{WireError, write_tagged};
-use crate::wire::{Frame, Purpose};
+use crate::wire::Frame;
+use crate::wire::codec::WireError;
 use crossbeam_channel::bounded;
 use log::warn;
 use std::time::{Duration, Instant};
@@ -60,17 +59,10 @@ fn try_stream(shared: &Shared, to: Identity, address: &str, term: Term) -> Resul
     let mut state = Vec::new();
     registry.for_witness().snapshot(&mut state)?;
     drop(registry);
-    let Dialed { stream: mut socket, mut tags, .. } =
-        dialer::dial_as(shared, to, address, Purpose::Snapshot, transfer::STALL_MAX)?;
-    socket.set_write_timeout(Some(transfer::STALL_MAX))?;
-    socket.set_read_timeout(Some(transfer::STALL_MAX))?;
     let bytes = state.len() as u64;
-    write_tagged(&mut socket, &Frame::SnapshotHead { term, meta, bytes }, &mut tags.outgoing)?;
-    let mut offset = 0;
-    for chunk in state.chunks(CHUNK_BYTES) {
-        let frame = Frame::SnapshotChunk { offset, bytes: chunk.to_vec() };
-        write_tagged(&mut socket, &frame, &mut tags.outgoing)?;
-        offset += chunk.len() as u64;
-    }
-    transfer::await_done(&mut socket, &mut tags.incoming).map(|()| bytes)
+    let mut chunks = state.chunks(CHUNK_BYTES);
+    transfer::send(shared, to, address, Frame::SnapshotHead { term, meta, bytes }, || {
+        Ok(chunks.next().map(<[u8]>::to_vec))
+    })?;
+    Ok(bytes)
 }
