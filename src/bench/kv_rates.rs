@@ -184,6 +184,8 @@ pub struct Rate {
     pub first_error: Option<String>,
     /// Share of one core that the clients used, in percent.
     pub clients_cpu_percent: f64,
+    /// Terms that began meanwhile; `None` where servers of others are measured.
+    pub elections: Option<u64>,
 }
 
 impl Rate {
@@ -200,6 +202,7 @@ impl Rate {
             errors: tally.errors,
             first_error: tally.first_error.clone(),
             clients_cpu_percent: (tally.own_cpu * 100.0).round(),
+            elections: None,
         }
     }
 }
@@ -252,7 +255,17 @@ pub fn run(exe: &Path, verb: CommandKind, options: &Options, progress: &Progress
                 (Server::Zookeeper, CommandKind::Get) => Box::new(ZooKeeper::new(Task::Read, Vec::new())),
             }
         };
-        rates.push(Rate::new(name, &load::run(&load, &speak)?));
+        let before = own.as_ref().map(term).transpose()?;
+        let mut rate = Rate::new(name, &load::run(&load, &speak)?);
+        let after = own.as_ref().map(term).transpose()?;
+        rate.elections = after.zip(before).map(|(after, before)| after - before);
+        rates.push(rate);
     }
     Ok(rates)
+}
+
+/// The newest term that any node knows.
+fn term(cluster: &Cluster) -> Result<u64> {
+    let terms = cluster.statuses().into_values().map(|status| status.cluster.term.0);
+    terms.max().ok_or_else(|| LabError::Answer("no node tells its term".to_string()))
 }

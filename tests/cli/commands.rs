@@ -364,6 +364,7 @@ fn progress_is_shown_on_a_terminal_only() {
     let mut terminal = Terminal::start(&format!("{EXE} bench kv --nodes 1 --seconds 1 --mode strong"), &[]).unwrap();
     terminal.expect("starting 1 nodes").unwrap();
     terminal.expect(" of 1 s").unwrap();
+    terminal.expect("(strong: 0 elections meanwhile)").unwrap();
     terminal.expect_end(0).unwrap();
     let output = phalanx(&["sim", "sweep", "--seeds", "1"]);
     assert_eq!((code(&output), err(&output)), (Some(0), String::new()));

@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 pub(crate) const NODES: u64 = 5;
 /// Time between two proposals.
 const PACE: Duration = Duration::from_millis(5);
+/// How long the client waits for one node until it asks the next. Short, since a client that comes to the lost node waits
+/// there in vain, and the figure is about the cluster: it is at most this much too long.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// A round in which nothing is acknowledged for this long has failed.
 const GIVE_UP: Duration = Duration::from_secs(20);
 
@@ -32,7 +35,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(cluster: &Cluster, round: String) -> Stream {
-        Stream { keys: cluster.keys(), next: Instant::now(), count: 0, round }
+        Stream { keys: cluster.keys().with_patience(PATIENCE), next: Instant::now(), count: 0, round }
     }
 
     /// Writes the next key when its time has come; the time from proposal to acknowledgement.

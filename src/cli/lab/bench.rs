@@ -263,6 +263,9 @@ fn show_rates(is_json: bool, value: &serde_json::Value, title: &str, rates: &[Ra
     let columns = ["MODE", "PER S", "AVG MS", "P50 MS", "P99 MS", "MAX MS", "ERRORS", "CLIENTS' CPU %"];
     let mut text = format!("{title}\n{}", term::table(&columns, &rates.iter().map(row).collect::<Vec<_>>()));
     for rate in rates {
+        if let Some(elections) = rate.elections {
+            text += &format!("({}: {elections} elections meanwhile)\n", rate.mode);
+        }
         if let Some(why) = &rate.first_error {
             text += &format!("({}: the first error was {why:?})\n", rate.mode);
         }
