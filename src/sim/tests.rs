@@ -12,8 +12,15 @@ use crate::types::Ticks;
 /// Seeds of each of the two sweeps, which run side by side.
 const SEEDS: u64 = 1_000;
 
+/// The processors are for those who measure time first: tests of clusters run beside sweeps. Where a process has one
+/// test, as with nextest, this is for that test alone.
+pub(super) fn give_way() {
+    rustix::process::nice(19).expect("a lower priority needs no rights");
+}
+
 /// Runs seeds and asserts that none fails, and that enough happened for that to mean something.
 fn assert_seeds_pass(from: u64) {
+    give_way();
     let result = sweep(from, SEEDS, &Options::default(), |failure| {
         if let Some(failure) = failure {
             println!("{failure}\n");
@@ -169,6 +176,7 @@ fn a_worker_whose_disk_hangs_is_gone_before_the_end() {
 
 #[test]
 fn survivors_that_host_the_voters_of_the_dead_break_no_rule() {
+    give_way();
     let options = Options { tuning: Some(tuning::TAKEOVER), ..Options::default() };
     let result = sweep(0, 300, &options, |failure| match failure {
         Some(failure) => panic!("{failure}"),
@@ -182,6 +190,7 @@ fn survivors_that_host_the_voters_of_the_dead_break_no_rule() {
 
 #[test]
 fn witnesses_lose_no_entry_and_serve_nobody() {
+    give_way();
     let options = Options { tuning: Some(tuning::WITNESS), ..Options::default() };
     let result = sweep(0, 300, &options, |failure| match failure {
         Some(failure) => panic!("{failure}"),
@@ -197,6 +206,7 @@ const DIFFERENCES: Tuning = Tuning { name: "differences", change: planted::diffe
 
 #[test]
 fn a_state_that_was_altered_is_found_and_healed() {
+    give_way();
     let options = Options { tuning: Some(DIFFERENCES), ..Options::default() };
     let result = sweep(0, 40, &options, |failure| match failure {
         Some(failure) => panic!("{failure}"),
@@ -212,6 +222,7 @@ fn a_state_that_was_altered_is_found_and_healed() {
 
 #[test]
 fn one_seed_is_one_run() {
+    give_way();
     for seed in 0..20 {
         let hash = |is_traced| {
             let options = Options { is_traced, ..Options::default() };
