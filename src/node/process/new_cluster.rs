@@ -18,7 +18,8 @@ use crate::node::peer::discovery_client::Asker;
 use crate::raft::{self, Durable, Membership};
 use crate::settings::Settings;
 use crate::store::error::StoreError;
-use crate::store::identity::{self, FolderLock, StoredIdentity};
+use crate::store::folder_lock::{self, FolderLock};
+use crate::store::identity::{self, StoredIdentity};
 use crate::store::inspect::{self, InspectedRecord};
 use crate::store::wal::record::Record;
 use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, integrity_record};
@@ -132,7 +133,7 @@ impl Survivor {
         if owner != rustix::process::geteuid().as_raw() {
             return Err(RecoverError::OtherUser { dir, owner });
         }
-        let lock = identity::lock_with_retries(&dir)?;
+        let lock = folder_lock::lock_with_retries(&dir)?;
         // `load` would finish a discard.
         let Some(mut me) = identity::peek(&*files, &dir)? else {
             identity::missing_beside_a_log(&*files, &dir)?;
@@ -174,7 +175,7 @@ impl Survivor {
                 false => inspect_folder(files, &folder)?,
             };
             let Some(found) = found.filter(|it| it.cluster == Some(self.cluster)) else { continue };
-            if other != id && identity::is_in_use(&folder) {
+            if other != id && folder_lock::is_in_use(&folder) {
                 return Err(RecoverError::Running(format!("node {}, which has {},", other.0, folder.display())));
             }
             let Some(end) = end_of_folder(&folder, other == id, self.end) else { continue };

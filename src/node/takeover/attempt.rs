@@ -11,7 +11,7 @@ use crate::cluster::takeover::{ClaimedFolder, HostedVoter, rule};
 use crate::node::process::renew;
 use crate::node::shared::Shared;
 use crate::raft::{Config, Membership, Promise};
-use crate::store::identity::FolderLock;
+use crate::store::folder_lock::FolderLock;
 use crate::types::{Identity, NodeId};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
