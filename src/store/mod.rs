@@ -3,7 +3,7 @@
 //! - [`Store`] (`store.rs`) is the interface for the disk thread: recovery, write, sync, compaction.
 //! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them and distinguishes a torn tail
 //!   from damage.
-//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` has the owner of the folder, `folder_lock.rs` its
+//! - `snapshot/` writes, receives and reads snapshots; `identity.rs` has the owner of the folder, `folder_lock.rs` its
 //!   lock; `anchor.rs` checks whether the folder is still the one that was opened; `integrity_record.rs` records that a
 //!   state is wrong.
 //! - `files.rs` is the only access to the disk, so that the simulator and the tests can replace it by a faulty one;
