@@ -8,7 +8,7 @@
 //! Not here: the prices (`prices.rs`), counting steps (`services/sql/connection/hook_state.rs`), the length of values
 //! (`length_tiers.rs`).
 
-use super::fulltext_terms::{Registers, SearchTerms};
+use super::fulltext::terms::{Registers, SearchTerms};
 use super::prices::{
     COLLATION, Keys, KnownInstruction, LARGEST_OF_MANY, MATCH_SEARCH, MATCH_SEARCH_BYTE, MATCH_STEP, MATCH_STEP_BYTE,
     PLAIN, Price, comparison, folds, function, is_largest_of_many, known_instructions, of_words, price,
