@@ -11,11 +11,12 @@ use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::jobs::JobTable;
 use crate::sim::environment::disk::CrashKind;
+use crate::sim::events::{Packet, SimEvent};
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
 use crate::sim::model::operations::{ClientResult, client_of};
 use crate::sim::model::services::Command;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{Packet, SimEvent, World};
+use crate::sim::world::World;
 use crate::store::error::StoreError;
 use crate::types::Index;
 
