@@ -14,7 +14,7 @@ use super::environment::disk::CrashKind;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US, pick};
 use super::events::{Packet, SimEvent};
-use super::model::host::{Bugs, Host};
+use super::model::host::{Bugs, Host, Process};
 use super::model::hosting::AllHosted;
 use super::model::liveness::LivenessPhase;
 use super::model::log_reports::LogReport;
@@ -29,6 +29,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
+/// Time between two heartbeats of a node, in ticks.
+const HEARTBEAT_EVERY_TICKS: u64 = 8;
 /// Events kept for the trace of a failure.
 const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
@@ -45,7 +47,7 @@ pub struct World {
     pub now: u64,
     /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in
     /// milliseconds.
-    pub time_begun: Option<(u64, u64)>,
+    pub log_time_offsets: Option<(u64, u64)>,
     /// What happens, by time and sequence.
     queue: BTreeMap<(u64, u64), SimEvent>,
     next_sequence: u64,
@@ -107,7 +109,7 @@ impl World {
             net: Network::new(nodes, plan.net.clone()),
             bugs,
             now: 0,
-            time_begun: None,
+            log_time_offsets: None,
             queue: BTreeMap::new(),
             next_sequence: 0,
             hosts: Vec::new(),
@@ -387,6 +389,18 @@ impl World {
 
     fn if_alive(&mut self, node: usize, life: u64, then: impl FnOnce(&mut World) -> CheckResult) -> CheckResult {
         if self.is_alive(node, life) { then(self) } else { Ok(()) }
+    }
+
+    /// Whether a node sends heartbeats in this tick. What they carry arrives at once.
+    pub fn is_heartbeat_due(&self, node: usize) -> bool {
+        (self.now / self.hosts[node].tick_us).is_multiple_of(HEARTBEAT_EVERY_TICKS)
+    }
+
+    /// The processes of the other nodes that a message of this node can reach now.
+    pub fn processes_reached_from(&mut self, node: usize) -> impl Iterator<Item = &mut Process> {
+        let World { net, hosts, .. } = self;
+        let others = hosts.iter_mut().enumerate().filter(move |(other, _)| *other != node && !net.is_cut(node, *other));
+        others.filter_map(|(_, host)| host.process.as_mut())
     }
 
     /// Sends a packet through the network.

@@ -294,7 +294,7 @@ impl World {
         if !self.hosts[node].is_witness {
             self.client_checker.on_restart(applied, digest)?;
         }
-        self.keep_time(node);
+        self.observe_applied_time(node);
         self.maybe_wake_worker(node);
         // What waited below it may or may not have happened.
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -374,7 +374,7 @@ impl World {
                 self.report_digest(node)?;
             }
         }
-        self.keep_time(node);
+        self.observe_applied_time(node);
         self.maybe_wake_worker(node);
         self.serve_reads(node)?;
         self.maybe_snapshot(node, false)
