@@ -5,7 +5,8 @@
 
 use super::answer_limit::AnswerLimit;
 use super::budget::prices::{self, Price};
-use super::budget::step_cost::{Program, STEPS_PER_INSTRUCTION};
+use super::budget::program::Program;
+use super::budget::step_cost::STEPS_PER_INSTRUCTION;
 use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
 use super::budget::{fulltext, length_tiers, schema_changes};
 use super::commands::{self, Bytes, Outcome, Params, RunKind, SQL_BYTES_MAX, Statement};

@@ -7,6 +7,7 @@ pub(crate) mod growth;
 pub(crate) mod length_tiers;
 pub(crate) mod long_rows;
 pub(crate) mod prices;
+pub(crate) mod program;
 pub(crate) mod schema_changes;
 pub(crate) mod step_cost;
 pub(crate) mod text_cost;

@@ -7,7 +7,7 @@
 //! Not here: writes, where both are refused (`services/sql/connection/authorizer.rs`).
 
 use super::terms::SearchTerms;
-use crate::services::sql::budget::step_cost::Program;
+use crate::services::sql::budget::program::Program;
 use crate::services::sql::commands::Statement;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
