@@ -134,7 +134,7 @@ impl Bare {
             Sandbox::try_out(SandboxKind::Full, folder.path()).map_err(|e| LabError::Answer(e.to_string()))?;
         let path = folder.path().join("scratch");
         let user = sandbox.user(OWN_SLOT);
-        let scratch = Scratch::make(&path, user, 64).map_err(LabError::io("make a folder"))?;
+        let scratch = Scratch::create(&path, user, 64).map_err(LabError::io("make a folder"))?;
         let script = scratch.job().join("main.sh");
         std::fs::write(&script, "true").map_err(LabError::io("write a script"))?;
         if user.is_some() {

@@ -57,9 +57,9 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Rat
     let load = options.common.load(addresses, 1, options.rows);
     let (clients, span) = (options.common.clients, options.common.span);
     progress.begin_timed(&format!("inserts: {clients} clients for {} s", span.as_secs_f64()), span);
-    let inserts = load::run(&load, &|| Box::new(Database::inserting(&value).with_password(password)))?;
+    let inserts = load::run(&load, &|| Box::new(SqlDialect::inserting(&value).with_password(password)))?;
     progress.begin_timed(&format!("queries: {clients} clients for {} s", span.as_secs_f64()), span);
-    let queries = load::run(&load, &|| Box::new(Database::querying(&options.level).with_password(password)))?;
+    let queries = load::run(&load, &|| Box::new(SqlDialect::querying(&options.level).with_password(password)))?;
     Ok(vec![Rate::new("inserts", &inserts), Rate::new(format!("queries, {}", options.level), &queries)])
 }
 
@@ -93,59 +93,59 @@ fn prepare(address: &str, password: Option<&str>, rows: u64, value: &str, progre
 
 /// One connection that sends requests of one statement.
 #[derive(Debug)]
-struct Database {
+struct SqlDialect {
     target: String,
-    before: String,
-    after: String,
+    body_prefix: String,
+    body_suffix: String,
     is_keyed: bool,
     /// A header line, or nothing.
     authorization: String,
     /// A part of the body of each successful answer.
-    wanted: &'static str,
+    success_marker: &'static str,
 }
 
-impl Database {
-    fn inserting(value: &str) -> Database {
-        Database {
+impl SqlDialect {
+    fn inserting(value: &str) -> SqlDialect {
+        SqlDialect {
             target: "/db/execute".into(),
-            before: format!(r#"[["INSERT INTO bench_grown(value) VALUES(?)","{value}"]]"#),
-            after: String::new(),
+            body_prefix: format!(r#"[["INSERT INTO bench_grown(value) VALUES(?)","{value}"]]"#),
+            body_suffix: String::new(),
             is_keyed: false,
             authorization: String::new(),
-            wanted: "\"rows_affected\":1",
+            success_marker: "\"rows_affected\":1",
         }
     }
 
-    fn querying(level: &str) -> Database {
-        Database {
+    fn querying(level: &str) -> SqlDialect {
+        SqlDialect {
             target: format!("/db/query?level={level}"),
-            before: r#"[["SELECT value FROM bench_read WHERE id = ?","#.into(),
-            after: "]]".into(),
+            body_prefix: r#"[["SELECT value FROM bench_read WHERE id = ?","#.into(),
+            body_suffix: "]]".into(),
             is_keyed: true,
             authorization: String::new(),
-            wanted: "\"values\":[[",
+            success_marker: "\"values\":[[",
         }
     }
 
-    fn with_password(self, password: Option<&str>) -> Database {
+    fn with_password(self, password: Option<&str>) -> SqlDialect {
         let authorization = password.map(|it| format!("Authorization: {}\r\n", basic_credentials(it)));
-        Database { authorization: authorization.unwrap_or_default(), ..self }
+        SqlDialect { authorization: authorization.unwrap_or_default(), ..self }
     }
 }
 
-impl Dialect for Database {
+impl Dialect for SqlDialect {
     fn hello(&mut self) -> (Vec<u8>, usize) {
         (Vec::new(), 0)
     }
 
     fn write_command(&mut self, key: u64, out: &mut Vec<u8>) {
         let key = if self.is_keyed { key.to_string() } else { String::new() };
-        let Database { target, before, after, authorization, .. } = self;
-        let length = before.len() + key.len() + after.len();
+        let SqlDialect { target, body_prefix, body_suffix, authorization, .. } = self;
+        let length = body_prefix.len() + key.len() + body_suffix.len();
         write!(
             out,
             "POST {target} HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n{before}{key}{after}"
+             Content-Length: {length}\r\n\r\n{body_prefix}{key}{body_suffix}"
         )
         .expect("a Vec takes every write");
     }
@@ -160,7 +160,7 @@ impl Dialect for Database {
         if status.starts_with('4') {
             return Err(format!("{status}: {body}"));
         }
-        let heard = match status.starts_with("200") && body.contains(self.wanted) {
+        let heard = match status.starts_with("200") && body.contains(self.success_marker) {
             true => ServerReply::Fine,
             false => ServerReply::Refused(format!("{} {body}", status.get(..3).unwrap_or(status))),
         };
@@ -180,11 +180,11 @@ mod tests {
         let none = answer("200 OK", "content-length", "{\"error\":\"no table\"}\n");
         let gone = answer("503 Service Unavailable", "Content-Length", "{}");
         let whole = [fine, none, gone].concat();
-        let mut database = Database::inserting("v");
+        let mut dialect = SqlDialect::inserting("v");
         let (mut heard, mut at) = (Vec::new(), 0);
         for end in 0..=whole.len() {
             while at < end
-                && let Some((used, what)) = database.read_reply(&whole.as_bytes()[at..end], &mut Vec::new()).unwrap()
+                && let Some((used, what)) = dialect.read_reply(&whole.as_bytes()[at..end], &mut Vec::new()).unwrap()
             {
                 at += used;
                 heard.push(what);
@@ -193,14 +193,14 @@ mod tests {
         let refused = |text: &str| ServerReply::Refused(text.into());
         assert_eq!(heard, [ServerReply::Fine, refused("200 {\"error\":\"no table\"}\n"), refused("503 {}")]);
         let wrong = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno";
-        assert_eq!(database.read_reply(wrong, &mut Vec::new()), Err("400 Bad Request: no".into()));
-        assert!(database.read_reply(b"+OK\r\n\r\n\r\n", &mut Vec::new()).is_err());
+        assert_eq!(dialect.read_reply(wrong, &mut Vec::new()), Err("400 Bad Request: no".into()));
+        assert!(dialect.read_reply(b"+OK\r\n\r\n\r\n", &mut Vec::new()).is_err());
     }
 
     #[test]
     fn requests_are_whole_and_keyed() {
         let mut out = Vec::new();
-        Database::querying("none").write_command(17, &mut out);
+        SqlDialect::querying("none").write_command(17, &mut out);
         let text = String::from_utf8(out).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /db/query?level=none HTTP/1.1\r\n"), "{head}");

@@ -14,7 +14,7 @@ use super::{LabError, Result, poll};
 use crate::node::views::status::{Health, Liveness, Standing, Status};
 use crate::raft::Role;
 use crate::types::NodeId;
-use crate::work::scratch;
+use crate::work::leftovers;
 use rustix::process::Signal;
 use serde_json::{Map, Value};
 use std::cell::Cell;
@@ -358,7 +358,7 @@ impl Cluster {
             return Err(LabError::Answer(format!("node {id} runs: stop it before its folder is removed")));
         }
         let folder = self.node_dir(id);
-        scratch::unmount_below(&folder);
+        leftovers::unmount_below(&folder);
         std::fs::remove_dir_all(&folder).map_err(LabError::io(format!("remove {}", folder.display())))
     }
 
@@ -554,7 +554,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill_all();
         // Removes what the nodes had below `/run`; a folder that another program uses is locked.
-        scratch::remove_abandoned();
+        leftovers::remove_abandoned();
         let has_failed = std::thread::panicking() || self.has_failed.get();
         if has_failed {
             self.print_tails();

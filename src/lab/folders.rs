@@ -8,7 +8,7 @@
 use super::{LabError, Result, poll, process};
 use crate::lock::{Mutex, lock};
 use crate::node::process::signals::{self, Signal};
-use crate::work::scratch;
+use crate::work::leftovers;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,7 +52,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         lock(&FOLDERS).remove(&self.path);
-        scratch::unmount_below(&self.path);
+        leftovers::unmount_below(&self.path);
         if !self.is_kept {
             // What cannot be removed stays in the temporary folder.
             let _ = std::fs::remove_dir_all(&self.path);
@@ -70,12 +70,12 @@ pub fn clean_up_on_signals() {
         for folder in folders.iter() {
             // A process that was killed may still be creating a file.
             let _ = poll::wait_until("the folder is gone", GONE_WITHIN, || {
-                scratch::unmount_below(folder);
+                leftovers::unmount_below(folder);
                 let _ = std::fs::remove_dir_all(folder);
                 (!folder.exists()).then_some(())
             });
         }
-        scratch::remove_abandoned();
+        leftovers::remove_abandoned();
         std::process::exit(match signal {
             Signal::HangUp => 129,
             Signal::Interrupt => 130,

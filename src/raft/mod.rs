@@ -226,7 +226,7 @@ pub enum Body {
     PreVote { last_index: Index, last_term: Term },
     /// `term` of the message: the asked term if granted, else the term to adopt.
     PreVoteReply { is_granted: bool },
-    /// Vote for me. `is_transfer`: the leader asked me to, so its lease does not count.
+    /// Vote for me. `is_transfer`: the leader asked me to, so voters that still hear it do not refuse (E2).
     Vote { last_index: Index, last_term: Term, is_transfer: bool },
     /// Answer to `Vote`.
     VoteReply { is_granted: bool },

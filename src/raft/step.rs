@@ -183,7 +183,8 @@ impl Raft {
     }
 }
 
-/// Whether the message answers one of ours: such a message must come from the identity that was asked.
+/// Whether the message answers one of ours: such a message must come from the identity that was asked. `ReadIndexReply`
+/// is matched by its token instead (`read.rs`).
 fn is_answer(body: &Body) -> bool {
     matches!(
         body,

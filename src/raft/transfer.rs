@@ -1,8 +1,8 @@
 //! Leadership transfer: a leader hands leadership to a follower that has its whole log.
 //!
 //! The leader refuses new commands, waits until the target's match index is its own last index, and sends it
-//! `TimeoutNow` to campaign at once. The target's vote requests carry `is_transfer`, so the lease of the outgoing
-//! leader does not block them.
+//! `TimeoutNow` to campaign at once. The target's vote requests carry `is_transfer`, so that voters which still hear
+//! the outgoing leader do not refuse them (E2).
 //!
 //! Invariants: H1 the leadership transfer lives in the leader's role: stepping down ends it. H2 it ends after an
 //! election timeout at the latest. H3 `TimeoutNow` is obeyed only in its own term and with exactly the log that it

@@ -8,7 +8,7 @@ use super::clients::Clients;
 use super::outbox::{Client, RequestPath, Size};
 use super::protocol::lines;
 use super::protocol::parse::Owned;
-use super::protocol::reply::{self, Proto};
+use super::protocol::reply::{self, RespVersion};
 use super::reply_plan::{ReplyPlan, ReplyShape, error_text};
 use super::shared::ServerState;
 use crate::limits::{RESP_BATCH_BYTES_MAX, RESP_BATCH_OPS_MAX};
@@ -53,7 +53,7 @@ pub struct Conn {
     pub(crate) clients: Arc<Clients>,
     /// This one's replies and profile.
     pub(crate) client: Arc<Client>,
-    pub(crate) proto: Proto,
+    pub(crate) proto: RespVersion,
     /// The present request is a plain line, and its reply is one.
     pub(crate) is_line: bool,
     /// The client has sent HELLO: it reads RESP, whatever the connection began with.
@@ -96,7 +96,7 @@ impl Conn {
             shared,
             clients,
             client,
-            proto: Proto::Two,
+            proto: RespVersion::Resp2,
             is_line: false,
             has_greeted: false,
             is_known,

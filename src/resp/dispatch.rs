@@ -14,7 +14,7 @@ use super::conn::{Conn, ConnectionAction, Multi};
 use super::input::{Filled, Input};
 use super::outbox::Client;
 use super::protocol::parse::{Owned, Parser, ProtocolError, Request};
-use super::protocol::reply::{self, Proto};
+use super::protocol::reply::{self, RespVersion};
 use super::reply_plan;
 use super::shared::ServerState;
 use super::transactions::too_many_keys;
@@ -234,7 +234,7 @@ impl Conn {
                 self.multi = None;
                 self.forget_watched();
                 self.forget_subscriptions();
-                self.proto = Proto::Two;
+                self.proto = RespVersion::Resp2;
                 self.is_eventual = false;
                 self.is_known = !self.shared.handle.access().is_required();
                 let mut profile = self.client.profile();

@@ -14,7 +14,7 @@
 
 use super::profile::Profile;
 use super::protocol::lines;
-use super::protocol::reply::{self, Proto};
+use super::protocol::reply::{self, RespVersion};
 use super::reply_plan::ReplyPlan;
 use super::shared::ServerState;
 use crate::limits::{RESP_BATCHES_BYTES_MAX, RESP_BATCHES_MAX, RESP_UNSENT_BYTES_MAX};
@@ -84,7 +84,7 @@ struct Outbox {
     is_draining: bool,
     is_closed: bool,
     /// How messages of channels are written: the version, and whether without lengths.
-    form: (Proto, bool),
+    form: (RespVersion, bool),
     /// The connection's thread waits for a change.
     is_awaited: bool,
 }
@@ -103,7 +103,7 @@ impl Outbox {
             sent: 0,
             is_draining: false,
             is_closed: false,
-            form: (Proto::Two, false),
+            form: (RespVersion::Resp2, false),
             is_awaited: false,
         }
     }
@@ -168,7 +168,7 @@ impl Client {
     }
 
     /// How the next messages of channels are written.
-    pub fn set_form(&self, proto: Proto, is_line: bool) {
+    pub fn set_form(&self, proto: RespVersion, is_line: bool) {
         self.lock().form = (proto, is_line);
     }
 
@@ -178,7 +178,7 @@ impl Client {
     }
 
     /// Adds what answers no request between the replies: the buffer contains whole ones only.
-    fn push(&self, write: impl FnOnce(&mut Vec<u8>, Proto)) {
+    fn push(&self, write: impl FnOnce(&mut Vec<u8>, RespVersion)) {
         let outbox = &mut *self.lock();
         if outbox.is_closed {
             return;

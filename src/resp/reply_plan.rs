@@ -5,7 +5,7 @@
 //! Not here: sending (`outbox.rs`), which command has which shape (`resp/commands/store/`).
 
 use super::protocol::lines;
-use super::protocol::reply::{self, Proto};
+use super::protocol::reply::{self, RespVersion};
 use crate::node::Answered;
 use crate::node::scan_cursors::ScanCursors;
 use crate::outcome::codes::FAILED;
@@ -34,7 +34,7 @@ pub enum ReplyShape {
 #[derive(Debug, Default)]
 pub struct ReplyPlan {
     /// Protocol version when the commands arrived.
-    pub proto: Proto,
+    pub proto: RespVersion,
     /// They arrived as plain lines.
     pub is_line: bool,
     /// Replies in all.
@@ -131,7 +131,7 @@ enum Values<'a> {
     Given(std::vec::IntoIter<ValueRef<'a>>),
 }
 
-fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &ReplyShape, value: &ValueRef, cursors: &ScanCursors) {
+fn write_shaped(out: &mut Vec<u8>, proto: RespVersion, shape: &ReplyShape, value: &ValueRef, cursors: &ScanCursors) {
     match (shape, value) {
         (ReplyShape::OneIfDone, ValueRef::Ok) => reply::int(out, 1),
         (ReplyShape::OneIfDone, ValueRef::Nil) => reply::int(out, 0),
@@ -143,7 +143,7 @@ fn write_shaped(out: &mut Vec<u8>, proto: Proto, shape: &ReplyShape, value: &Val
     }
 }
 
-fn write_page(out: &mut Vec<u8>, proto: Proto, page: &[ValueRef], is_hidden: bool, cursors: &ScanCursors) {
+fn write_page(out: &mut Vec<u8>, proto: RespVersion, page: &[ValueRef], is_hidden: bool, cursors: &ScanCursors) {
     let number = match page.first() {
         Some(ValueRef::Bytes(last)) => cursors.remember(last),
         _ => 0,
@@ -156,7 +156,7 @@ fn write_page(out: &mut Vec<u8>, proto: Proto, page: &[ValueRef], is_hidden: boo
     }
 }
 
-fn write_value(out: &mut Vec<u8>, proto: Proto, value: &ValueRef) {
+fn write_value(out: &mut Vec<u8>, proto: RespVersion, value: &ValueRef) {
     match value {
         ValueRef::Nil => reply::nil(out, proto),
         ValueRef::Ok => reply::ok(out),
@@ -227,10 +227,10 @@ mod tests {
     #[test]
     fn exec_is_one_array_or_nothing() {
         let exec = |proto| ReplyPlan { is_exec: true, proto, ..plan(&[ReplyShape::Plain, ReplyShape::Plain]) };
-        assert_eq!(written(exec(Proto::Two), &done(vec![Value::Ok, Value::Nil])), "*2\r\n+OK\r\n$-1\r\n");
+        assert_eq!(written(exec(RespVersion::Resp2), &done(vec![Value::Ok, Value::Nil])), "*2\r\n+OK\r\n$-1\r\n");
         let aborted = || Outcome::Done((Index(1), Reply::Ok(BatchReply::Aborted.encode())));
-        assert_eq!(written(exec(Proto::Two), &aborted()), "*-1\r\n");
-        assert_eq!(written(exec(Proto::Three), &aborted()), "_\r\n");
+        assert_eq!(written(exec(RespVersion::Resp2), &aborted()), "*-1\r\n");
+        assert_eq!(written(exec(RespVersion::Resp3), &aborted()), "_\r\n");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! without log time reads its wall clock and begins a new log time: it has just started and has no message of another
 //! node. A node that receives two such times may have any time between them.
 //!
-//! Not here: what ends when (`sim/checks/kv_model.rs`).
+//! Not here: when a key expires (`sim/checks/kv_model.rs`).
 
 use super::violation::{CheckResult, violation};
 use super::world::World;
@@ -14,10 +14,8 @@ use crate::cluster::log_clock::SLEW;
 use crate::types::NodeId;
 use fastrand::Rng;
 
-/// How wrong a clock is that is wrong.
+/// Error of a wrong clock.
 const WRONG_MS: u64 = 3_600_000;
-/// Time between two heartbeats that carry log time, in ticks.
-const TELL_EVERY_TICKS: u64 = 8;
 
 impl World {
     /// In one run of four the clock of one node is an hour ahead or behind. From a separate source, so that other seeds
@@ -37,7 +35,7 @@ impl World {
     }
 
     /// A node has applied entries: its log time is not before their stamps.
-    pub fn keep_time(&mut self, node: usize) {
+    pub fn observe_applied_time(&mut self, node: usize) {
         if let Some(process) = self.hosts[node].process.as_mut() {
             process.log_clock.applied(process.service.log_ms(), self.now);
         }
@@ -45,17 +43,15 @@ impl World {
 
     /// Heartbeats carry a node's log time.
     pub fn send_log_time(&mut self, node: usize) {
-        let host = &self.hosts[node];
-        if !(self.now / host.tick_us).is_multiple_of(TELL_EVERY_TICKS) {
+        if !self.is_heartbeat_due(node) {
             return;
         }
-        let Some(log_ms) = host.process.as_ref().and_then(|process| process.log_clock.now(self.now)) else { return };
-        let who = NodeId(node as u64 + 1);
-        for other in (0..self.hosts.len()).filter(|other| *other != node) {
-            if let (false, Some(process)) = (self.net.is_cut(node, other), self.hosts[other].process.as_mut()) {
-                let is_leader = process.raft.view().leader == Some(who);
-                process.log_clock.on_log_time(log_ms, is_leader, self.now);
-            }
+        let (now_us, who) = (self.now, NodeId(node as u64 + 1));
+        let process = self.hosts[node].process.as_ref();
+        let Some(log_ms) = process.and_then(|process| process.log_clock.now(now_us)) else { return };
+        for process in self.processes_reached_from(node) {
+            let is_leader = process.raft.view().leader == Some(who);
+            process.log_clock.on_log_time(log_ms, is_leader, now_us);
         }
     }
 
@@ -63,20 +59,20 @@ impl World {
     pub fn stamp_ms(&mut self, node: usize) -> CheckResult<u64> {
         let (now_us, wall_ms) = (self.now, self.clock_ms(node));
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(wall_ms) };
-        let is_kept = process.log_clock.now(now_us).is_some();
-        let kept_ms = process.log_clock.stamp(now_us, wall_ms);
-        let at_ms = if self.bugs.host.log_time_is_wall_time { wall_ms } else { kept_ms };
+        let has_log_time = process.log_clock.now(now_us).is_some();
+        let log_ms = process.log_clock.stamp(now_us, wall_ms);
+        let at_ms = if self.bugs.host.log_time_is_wall_time { wall_ms } else { log_ms };
         let ahead_ms = at_ms.saturating_sub(now_us / 1_000);
-        if !is_kept {
-            let (least, most) = self.time_begun.unwrap_or((ahead_ms, ahead_ms));
-            self.time_begun = Some((least.min(ahead_ms), most.max(ahead_ms)));
+        if !has_log_time {
+            let (least, most) = self.log_time_offsets.unwrap_or((ahead_ms, ahead_ms));
+            self.log_time_offsets = Some((least.min(ahead_ms), most.max(ahead_ms)));
             self.coverage.times_begun += 1;
             return Ok(at_ms);
         }
         self.coverage.stamps_kept += 1;
         // Every leader rounds once, and truncates to whole milliseconds.
         let slew_ms = now_us / 1_000 / SLEW + self.coverage.elections + 2;
-        let (least, most) = self.time_begun.expect("log time is adopted from a node that began it");
+        let (least, most) = self.log_time_offsets.expect("log time is adopted from a node that began it");
         if ahead_ms + slew_ms < least || ahead_ms > most + slew_ms {
             return violation!(
                 "TimeFlows",

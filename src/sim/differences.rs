@@ -11,11 +11,12 @@
 //! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers
 //! (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
 
+use super::events::SimEvent;
 use super::model::host::Ask;
 use super::model::services::{Body, Command};
 use super::steps::workers::FIRST_WORD;
 use super::violation::{CheckResult, violation};
-use super::world::{SimEvent, World};
+use super::world::World;
 use crate::cluster::integrity::{Findings, NodeReport, compare_reports};
 use crate::raft::{Payload, Role};
 use crate::services::Replicated;

@@ -9,8 +9,9 @@
 //! Not here: which senders a node accepts (`raft/guard.rs`).
 
 use super::environment::plan::pick;
+use super::events::{Packet, SimEvent};
 use super::violation::{CheckResult, violation};
-use super::world::{Packet, SimEvent, World};
+use super::world::World;
 use crate::raft::{
     Body, Conflict, Effects, Entry, INDEX_MAX, Input, Message, Payload, SnapshotMeta, TERM_JUMP_MAX, TERM_MAX, Token,
     View,

@@ -1,8 +1,8 @@
 //! Virtual processes: the real raft and the real recovery code over a seeded network, disk and clock.
 //!
 //! One seed is one run. It draws a plan (`environment/plan.rs`, swarm testing), builds a world of nodes with disks and
-//! links (`world.rs`), injects faults (`steps/faults.rs`) while clients, workers and chat clients work, and ends with a
-//! phase without faults in which progress must return (`steps/liveness.rs`).
+//! links (`world.rs`, `events.rs`), injects faults (`steps/faults.rs`) while clients, workers and chat clients work,
+//! and ends with a phase without faults in which progress must return (`steps/liveness.rs`).
 //! - `environment/`: the plan, the network and the disks.
 //! - `model/`: the state of nodes, clients, workers and transfers. `model/services.rs` runs the real services.
 //! - `steps/`: what happens, one event after another; `clocks.rs`, `stale_disks.rs` (older copies of disks),
@@ -21,6 +21,7 @@ mod clocks;
 pub(crate) mod coverage;
 mod differences;
 pub(crate) mod environment;
+mod events;
 mod hostile_processes;
 pub(crate) mod model;
 #[cfg(test)]

@@ -17,9 +17,6 @@ use super::world::World;
 use crate::raft::{Durable, Promise};
 use crate::types::Identity;
 
-/// Time between two heartbeats that carry a promise, in ticks.
-const SEND_EVERY_TICKS: u64 = 8;
-
 impl World {
     /// A process has died: perhaps its disk is copied, perhaps an older copy is put in its place.
     pub fn maybe_restore_stale_disk(&mut self, node: usize) {
@@ -46,16 +43,14 @@ impl World {
 
     /// Heartbeats report to the other nodes what a node has promised.
     pub fn send_promise(&mut self, node: usize) {
-        let host = &self.hosts[node];
-        if !(self.now / host.tick_us).is_multiple_of(SEND_EVERY_TICKS) {
+        if !self.is_heartbeat_due(node) {
             return;
         }
+        let host = &self.hosts[node];
         let who = host.identity;
         let Some(promise) = host.process.as_ref().and_then(|process| process.raft.promised()) else { return };
-        for other in (0..self.hosts.len()).filter(|other| *other != node) {
-            if let (false, Some(process)) = (self.net.is_cut(node, other), self.hosts[other].process.as_mut()) {
-                process.memory.entry(who).or_default().merge(&promise);
-            }
+        for process in self.processes_reached_from(node) {
+            process.memory.entry(who).or_default().merge(&promise);
         }
     }
 

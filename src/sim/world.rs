@@ -4,8 +4,8 @@
 //! Events happen in the order of (time, sequence); random numbers come from one seed; nothing iterates in hash order or
 //! reads a real clock. So a seed determines a run.
 //!
-//! Not here: one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`), clients
-//! (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
+//! Not here: the events (`events.rs`), one node's duties (`sim/steps/effects.rs`), faults (`sim/steps/faults.rs`),
+//! clients (`sim/steps/clients.rs`), the end (`sim/steps/liveness.rs`).
 
 use super::checks::client_checker::ClientChecker;
 use super::checks::raft_checker::RaftChecker;
@@ -13,15 +13,15 @@ use super::coverage::Coverage;
 use super::environment::disk::CrashKind;
 use super::environment::net::Network;
 use super::environment::plan::{JobsPlan, Plan, TICK_US, pick};
-use super::model::host::{Bugs, Host};
+use super::events::{Packet, SimEvent};
+use super::model::host::{Bugs, Host, Process};
 use super::model::hosting::AllHosted;
 use super::model::liveness::LivenessPhase;
-use super::model::operations::{Client, ClientResult};
+use super::model::log_reports::LogReport;
+use super::model::operations::Client;
 use super::model::snapshot_transfers::Transfers;
-use super::model::told::Told;
 use super::violation::{CheckResult, Hash, Violation, violation};
-use crate::raft::{Durable, Entry, HardState, Input, Membership, Message, Payload, Persist};
-use crate::services::jobs::JobId;
+use crate::raft::{Durable, Entry, HardState, Input, Membership, Payload, Persist};
 use crate::store::error::StoreError;
 use crate::types::{Identity, Index, NodeId, Term, Ticks};
 use fastrand::Rng;
@@ -29,192 +29,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What travels between nodes.
-#[derive(Clone, Debug)]
-pub enum Packet {
-    Raft(Message),
-    /// A command for the leader, from the host of another node.
-    Forward {
-        life: u64,
-        token: u64,
-        command: Arc<[u8]>,
-    },
-    /// Its answer.
-    Forwarded {
-        life: u64,
-        token: u64,
-        result: ClientResult,
-    },
-}
-
-#[derive(Debug)]
-pub enum SimEvent {
-    Tick {
-        node: usize,
-        life: u64,
-    },
-    /// A packet arrives.
-    Packet {
-        from: usize,
-        to: usize,
-        packet: Box<Packet>,
-    },
-    /// A disk has done what it was doing.
-    DiskDone {
-        node: usize,
-        life: u64,
-    },
-    /// Committed entries reach the service.
-    Apply {
-        node: usize,
-        life: u64,
-    },
-    /// A node's worker checks its assigned jobs.
-    Work {
-        node: usize,
-        life: u64,
-    },
-    /// A program ends.
-    Ended {
-        node: usize,
-        life: u64,
-        job: JobId,
-        attempt: u32,
-    },
-    /// A snapshot of the own service is written.
-    Save {
-        node: usize,
-        life: u64,
-        meta: Box<crate::raft::SnapshotMeta>,
-        bytes: Vec<u8>,
-    },
-    /// A piece of a snapshot arrives.
-    Chunk {
-        transfer: u64,
-    },
-    /// The sender learns how streaming ended.
-    Sent {
-        node: usize,
-        life: u64,
-        to: NodeId,
-        ok: bool,
-    },
-    /// A received snapshot is durable.
-    Received {
-        node: usize,
-        life: u64,
-        transfer: u64,
-    },
-    /// A process starts.
-    Start {
-        node: usize,
-    },
-    /// A paused process continues.
-    Thaw {
-        node: usize,
-    },
-    /// The next crash of a crash loop.
-    Doom {
-        node: usize,
-        life: u64,
-    },
-    /// A node is notified about a link.
-    Link {
-        node: usize,
-        life: u64,
-        about: usize,
-        is_up: bool,
-    },
-    /// Strike with a fault, and again later.
-    Fault {
-        at: usize,
-    },
-    /// Nodes stop in order.
-    Departures,
-    /// A node says that it stops.
-    Goodbye {
-        node: usize,
-        life: u64,
-    },
-    /// It ends.
-    Depart {
-        node: usize,
-        life: u64,
-    },
-    /// Mend the network.
-    Mend,
-    /// A disk is well again.
-    DiskWell {
-        node: usize,
-    },
-    /// A client does something next.
-    Wake {
-        client: usize,
-    },
-    /// A client's request arrives at a node.
-    Request {
-        client: usize,
-        attempt: u64,
-        node: usize,
-    },
-    Reply {
-        client: usize,
-        attempt: u64,
-        result: ClientResult,
-    },
-    /// A client has waited long enough for an attempt.
-    Deadline {
-        client: usize,
-        attempt: u64,
-    },
-    /// The membership driver acts.
-    Driver,
-    /// All nodes but one die.
-    LastStanding,
-    /// A process dies.
-    Kill {
-        node: usize,
-        down_us: u64,
-    },
-    /// A node considers hosting the voters of dead processes.
-    Takeover {
-        node: usize,
-        life: u64,
-    },
-    /// A tick of the voters that a node hosts.
-    HostedTick {
-        node: usize,
-        life: u64,
-    },
-    /// A message reaches a voter that the node hosts.
-    ToHosted {
-        node: usize,
-        life: u64,
-        message: Box<Message>,
-    },
-    /// A message of a voter that the node hosts.
-    FromHosted {
-        node: usize,
-        life: u64,
-        message: Box<Message>,
-    },
-    /// A node receives gossip.
-    Gossip {
-        node: usize,
-        life: u64,
-    },
-    /// A hostile process sends a message.
-    Hostile,
-    /// A state is altered without a log entry.
-    Alter,
-    /// The leader puts a checkpoint into the log.
-    Checkpoint,
-    /// Faults stop.
-    LivenessPhase,
-    /// Look whether progress has returned.
-    Look,
-}
-
+/// Time between two heartbeats of a node, in ticks.
+const HEARTBEAT_EVERY_TICKS: u64 = 8;
 /// Events kept for the trace of a failure.
 const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
@@ -231,7 +47,7 @@ pub struct World {
     pub now: u64,
     /// How far ahead of virtual time log time was when it was begun from a wall clock: the least and the most, in
     /// milliseconds.
-    pub time_begun: Option<(u64, u64)>,
+    pub log_time_offsets: Option<(u64, u64)>,
     /// What happens, by time and sequence.
     queue: BTreeMap<(u64, u64), SimEvent>,
     next_sequence: u64,
@@ -256,8 +72,8 @@ pub struct World {
     pub words: u64,
     /// Events of paused nodes.
     pub asleep: BTreeMap<usize, Vec<SimEvent>>,
-    /// What nodes have told about their logs last, if there are witnesses.
-    pub told: BTreeMap<Identity, Told>,
+    /// The last report of each node about its log, if there are witnesses.
+    pub log_reports: BTreeMap<Identity, LogReport>,
     /// Voters of dead processes, and who hosts them.
     pub hosted: AllHosted,
     /// Random numbers for takeovers only.
@@ -293,7 +109,7 @@ impl World {
             net: Network::new(nodes, plan.net.clone()),
             bugs,
             now: 0,
-            time_begun: None,
+            log_time_offsets: None,
             queue: BTreeMap::new(),
             next_sequence: 0,
             hosts: Vec::new(),
@@ -308,7 +124,7 @@ impl World {
             is_over: false,
             words: 0,
             asleep: BTreeMap::new(),
-            told: BTreeMap::new(),
+            log_reports: BTreeMap::new(),
             hosted: AllHosted::default(),
             takeover_rng: Rng::with_seed(seed.rotate_left(8)),
             hash: Hash::new(seed),
@@ -573,6 +389,18 @@ impl World {
 
     fn if_alive(&mut self, node: usize, life: u64, then: impl FnOnce(&mut World) -> CheckResult) -> CheckResult {
         if self.is_alive(node, life) { then(self) } else { Ok(()) }
+    }
+
+    /// Whether a node sends heartbeats in this tick. What they carry arrives at once.
+    pub fn is_heartbeat_due(&self, node: usize) -> bool {
+        (self.now / self.hosts[node].tick_us).is_multiple_of(HEARTBEAT_EVERY_TICKS)
+    }
+
+    /// The processes of the other nodes that a message of this node can reach now.
+    pub fn processes_reached_from(&mut self, node: usize) -> impl Iterator<Item = &mut Process> {
+        let World { net, hosts, .. } = self;
+        let others = hosts.iter_mut().enumerate().filter(move |(other, _)| *other != node && !net.is_cut(node, *other));
+        others.filter_map(|(_, host)| host.process.as_mut())
     }
 
     /// Sends a packet through the network.

@@ -66,7 +66,8 @@ fn is_same(now: &Metadata, then: &Metadata) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::identity::{folder, lock};
+    use crate::store::folder_lock::lock;
+    use crate::store::identity::folder;
     use crate::types::NodeId;
 
     #[test]

@@ -3,9 +3,9 @@
 //! - [`Store`] (`store.rs`) is the interface for the disk thread: recovery, write, sync, compaction.
 //! - `wal/` is the log: `wal/writer.rs` appends to segments, `wal/recover.rs` reads them and distinguishes a torn tail
 //!   from damage.
-//! - `snapshot.rs` writes, receives and reads snapshots; `identity.rs` has the owner of the folder and its lock;
-//!   `anchor.rs` checks whether the folder is still the one that was opened; `integrity_record.rs` records that a state
-//!   is wrong.
+//! - `snapshot/` writes, receives and reads snapshots; `identity.rs` has the owner of the folder, `folder_lock.rs` its
+//!   lock; `anchor.rs` checks whether the folder is still the one that was opened; `integrity_record.rs` records that a
+//!   state is wrong.
 //! - `files.rs` is the only access to the disk, so that the simulator and the tests can replace it by a faulty one;
 //!   `poison.rs` remembers a failure; `error.rs` has the errors; `inspect.rs` reads a folder without changing it
 //!   (`phalanx log`).
@@ -18,6 +18,7 @@
 pub(crate) mod anchor;
 pub(crate) mod error;
 pub(crate) mod files;
+pub(crate) mod folder_lock;
 pub(crate) mod identity;
 pub(crate) mod inspect;
 pub(crate) mod integrity_record;

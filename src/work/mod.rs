@@ -4,10 +4,12 @@
 //! `syscall_filter.rs` refuses system calls that namespaces do not isolate, `advice.rs` explains why a sandbox cannot
 //! be set up; `run.rs` runs an attempt, `monitor.rs` follows its running command; `process_tree.rs` measures a process
 //! with all its descendants, `namespace.rs` counts the processes of a sandbox; `scratch.rs` creates and measures an
-//! attempt's folder, `untrusted_dir.rs` counts and removes the files that programs leave there.
+//! attempt's folder, `untrusted_dir.rs` counts and removes the files that programs leave there, `leftovers.rs` has the
+//! folder of all attempts and cleans up after a killed node.
 //! Not here: assigning jobs (`services/jobs/`), the threads that run attempts (`node/`).
 
 mod advice;
+pub(crate) mod leftovers;
 pub(crate) mod monitor;
 mod namespace;
 mod process_tree;

@@ -78,7 +78,7 @@ impl Attempt<'_> {
     pub fn run(mut self) -> Result<End, WorkError> {
         let class = self.class();
         let files_mb = self.limits.files_mb.max(COMPILER.files_mb);
-        let scratch = Scratch::make(&self.scratch, self.sandbox.user(self.slot), files_mb);
+        let scratch = Scratch::create(&self.scratch, self.sandbox.user(self.slot), files_mb);
         let scratch = &scratch.map_err(WorkError::io("create the job's folder"))?;
         let files = match self.write_files(scratch, &class) {
             Err(e) if self.is_cancelled.load(Ordering::Relaxed) => {

@@ -16,9 +16,9 @@
 //!
 //! All processes end when the outermost process is killed or the thread that started it ends. A thread may end before
 //! the parent-death signal is set up, and a frozen node kills no process: so there is `timeout` around the whole
-//! command, and `scratch::clear` at the next start. Without that, a process may stay forever: if bubblewrap's outer
-//! process is killed before it has written the user mappings, the inner one waits for them without end (`child_wait_fd`
-//! in bubblewrap.c).
+//! command, and `leftovers::reset_jobs_dir` at the next start. Without that, a process may stay forever: if
+//! bubblewrap's outer process is killed before it has written the user mappings, the inner one waits for them without
+//! end (`child_wait_fd` in bubblewrap.c).
 //! Not here: watching the command (`run.rs`), the folder (`scratch.rs`).
 
 use super::WorkError;
@@ -142,7 +142,7 @@ impl Sandbox {
             return Err(WorkError::NoSandbox { why });
         }
         let path = jobs.join(format!("phalanx-sandbox-{slot}-{}", fastrand::u64(..)));
-        let scratch = Scratch::make(&path, self.user(slot), 1).map_err(|e| WorkError::NoSandbox {
+        let scratch = Scratch::create(&path, self.user(slot), 1).map_err(|e| WorkError::NoSandbox {
             why: match self.user(slot) {
                 Some(user) => format!(
                     "cannot create a folder for user {user} below {}: {e}; root needs the capability CAP_CHOWN there",

@@ -5,17 +5,19 @@
 //! installs them).
 
 mod bombs;
+mod leftovers;
 mod limits;
 mod output;
 mod places;
 mod probes;
 mod start;
 
+use super::leftovers::is_mounted_from;
 use super::monitor::OutputStream;
 use super::run::Attempt;
 use super::runtimes::{self, AvailableRuntime, find, java_class, java_file};
 use super::sandbox::{Sandbox, SandboxLimits};
-use super::scratch::{Scratch, is_mounted_from};
+use super::scratch::Scratch;
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::{SandboxKind, known_runtimes as known};
 use std::os::unix::fs::PermissionsExt;
@@ -286,10 +288,10 @@ fn resources_outside_namespaces_are_refused() {
 fn a_sandboxed_process_is_known_by_its_mounts() {
     let dir = passable();
     let user = sandbox().user(7);
-    let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1);
-    assert!(scratch.is_err(), "the folder above is made by clear()");
+    let scratch = Scratch::create(&dir.path().join("jobs/1-1"), user, 1);
+    assert!(scratch.is_err(), "the folder above is made by reset_jobs_dir()");
     std::fs::create_dir(dir.path().join("jobs")).unwrap();
-    let scratch = Scratch::make(&dir.path().join("jobs/1-1"), user, 1).unwrap();
+    let scratch = Scratch::create(&dir.path().join("jobs/1-1"), user, 1).unwrap();
     let bounds = SandboxLimits { wall_s: 10, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["cat", "/proc/self/mountinfo"].map(String::from);
     let output = sandbox().command(&words, scratch.path(), &[], 7, &bounds).output().unwrap();
@@ -460,59 +462,6 @@ fn folders_are_counted() {
     assert_eq!(super::untrusted_dir::count(dir.path(), 4), None);
 }
 
-#[test]
-fn a_start_clears_what_a_killed_process_left() {
-    use super::scratch::{self, Scratch};
-    let dir = passable();
-    let jobs = dir.path().join("jo bs");
-    assert!(scratch::clear(&jobs).unwrap().is_empty());
-    let left = Scratch::make(&jobs.join("1-1"), None, 1).unwrap();
-    std::fs::write(left.job().join("file"), "x").unwrap();
-    let path = left.path().to_path_buf();
-    std::mem::forget(left);
-    // Simulates a node that was killed before the parent-death signal of its programs was set.
-    let bounds = super::sandbox::SandboxLimits { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 500 };
-    let words = ["sleep", "60"].map(String::from);
-    let sandbox = sandbox();
-    if let Some(user) = sandbox.user(4000) {
-        std::os::unix::fs::chown(&path, Some(user), Some(user)).unwrap();
-        std::os::unix::fs::chown(path.join("job"), Some(user), Some(user)).unwrap();
-    }
-    let mut child = sandbox.command(&words, &path, &[], 4000, &bounds).spawn().unwrap();
-    let old = scratch::clear(&jobs).unwrap();
-    assert!(!child.wait().unwrap().success(), "its programs are ended");
-    assert_eq!(old, [dir.path().join("jo bs.old-0")]);
-    assert!(std::fs::read_dir(&jobs).unwrap().next().is_none());
-    scratch::remove_old(&old[0]);
-    assert!(!old[0].exists(), "nothing is mounted there any more");
-    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!table.contains(&dir.path().display().to_string()), "{table}");
-}
-
-/// Two nodes start: one removes the folder that the other left when it was killed, while the other creates it again.
-#[test]
-fn a_start_waits_for_another_node_that_removes_its_folder() {
-    use super::scratch;
-    use crate::node::spawn;
-    let dir = passable();
-    let jobs = dir.path().join("jobs");
-    scratch::clear(&jobs).unwrap();
-    let found = std::fs::File::open(&jobs).unwrap();
-    fs2::FileExt::try_lock_exclusive(&found).unwrap();
-    let (tell, cleared) = std::sync::mpsc::sync_channel(1);
-    let starts = jobs.clone();
-    let start = spawn::spawn("start", move || {
-        let old = scratch::clear(&starts).unwrap();
-        tell.send((old, scratch::hold(&starts).unwrap())).unwrap();
-    });
-    assert!(cleared.recv_timeout(Duration::from_millis(200)).is_err(), "it is still being removed");
-    scratch::remove_old(&jobs);
-    drop(found);
-    let (_, _held) = cleared.recv().unwrap();
-    start.unwrap().join().unwrap();
-    assert!(jobs.exists(), "what was made anew is still there");
-}
-
 /// Also used by tests of whole clusters.
 const BOMB: &str = include_str!("../../tests/cluster/jobs/fork_bomb.sh");
 
@@ -598,7 +547,7 @@ fn users_without_rights_leave_no_files_either() {
         "limits::a_file_filler_is_stopped_without_a_sandbox",
         "limits::detached_children_end_with_their_program",
         "deep_folders_are_harmless",
-        "a_start_clears_what_a_killed_process_left",
+        "leftovers::a_start_clears_what_a_killed_process_left",
         "files_keep_their_names_and_contents",
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",

@@ -85,7 +85,7 @@ pub fn dump(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
 /// Checks everything and prints what a start would do; returns the exit code.
 pub fn verify(dir: &Path, json: bool, out: &mut dyn Write) -> Result<u8, Fault> {
     let summary = read_log(dir, |_| {})?;
-    let is_running = store::identity::is_in_use(dir);
+    let is_running = store::folder_lock::is_in_use(dir);
     match json {
         true => writeln!(out, "{}", summary_json(&summary, is_running)),
         false => write!(out, "{}", summary_text(&summary, is_running)),

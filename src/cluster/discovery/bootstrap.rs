@@ -3,12 +3,12 @@
 //! Over several hosts a majority of `peers` must agree. Two majorities of one list have a node in common, and a node
 //! agrees with one of them at most, as to agree is to have the same secret, version and cluster name.
 
+use super::earlier_clusters::{self, Traces};
 use super::error::DiscoveryError;
 use super::search::{Search, Survey};
 use super::world::Decision;
 use crate::address;
-use crate::cluster::config_file::{ConfigFileError, Lock, Projection};
-use crate::cluster::folders::{self, Traces};
+use crate::cluster::config::file::{ConfigFileError, Lock, Projection};
 use crate::planted_bugs::is_planted;
 use crate::raft::quorum;
 use crate::types::{Liveness, Term};
@@ -184,7 +184,8 @@ impl Search<'_> {
             }
             Err(e) => return Err(e.into()),
         };
-        let Traces { clusters: others, unclear } = folders::traces_below(&settings.data_dir, self.seeker.me.id);
+        let Traces { clusters: others, unclear } =
+            earlier_clusters::traces_below(&settings.data_dir, self.seeker.me.id);
         if let Some(why) = unclear {
             let line = "no new cluster is created while this may be the data of an existing one";
             self.log_change(log::Level::Warn, "data", format!("{why}; {line}"));

@@ -1,7 +1,7 @@
 //! Why a node cannot start.
 
 use super::world::FrontOwner;
-use crate::cluster::config_file::ConfigFileError;
+use crate::cluster::config::file::ConfigFileError;
 use crate::settings::Settings;
 use std::path::PathBuf;
 use uuid::Uuid;

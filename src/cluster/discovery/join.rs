@@ -3,7 +3,7 @@
 use super::error::{DiscoveryError, front_taken};
 use super::search::{Search, Survey};
 use super::world::{Decision, FrontOwner, JoinAnswer};
-use crate::cluster::config_file::Projection;
+use crate::cluster::config::file::Projection;
 use log::{info, warn};
 use uuid::Uuid;
 

@@ -18,11 +18,13 @@
 //!
 //! The tour: `world.rs` has what discovery is given and may do, `error.rs` why it fails; `search.rs` asks the other
 //! nodes, `resume.rs` compares a node's log with what they remember, `join.rs` and `bootstrap.rs` find out whether a new
-//! node may do either, `claims.rs` keeps the right to bootstrap over several hosts; this file goes through the rounds.
+//! node may do either, `claims.rs` keeps the right to bootstrap over several hosts, `earlier_clusters.rs` finds
+//! existing data; this file goes through the rounds.
 //! Not here: the sockets ([`World`] is the node's), what the leader does with a join (`node/`).
 
 mod bootstrap;
 mod claims;
+pub(crate) mod earlier_clusters;
 mod error;
 mod join;
 mod resume;
@@ -35,7 +37,7 @@ pub use claims::{Claims, Grant};
 pub use error::DiscoveryError;
 pub use world::{AskError, Decision, FrontOwner, JoinAnswer, Seeker, World};
 
-use super::config_file::{Projection, read};
+use super::config::file::{Projection, read};
 use search::{LONG_ROUND, Search};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -2,7 +2,7 @@
 
 use super::search::{LONG_ROUND, Search};
 use super::world::Decision;
-use crate::cluster::config_file::read;
+use crate::cluster::config::file::read;
 use crate::raft::Promise;
 use crate::types::{Identity, NodeId};
 use crate::wire::DiscoveryAnswer;

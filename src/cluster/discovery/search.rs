@@ -1,9 +1,9 @@
 //! One node's search: it asks the addresses that it knows, and logs what it finds.
 
 use super::claims::{Found, Grant};
+use super::earlier_clusters::{self, LOCAL_IDS};
 use super::world::{AskError, Seeker, World};
-use crate::cluster::config_file::Projection;
-use crate::cluster::folders::{self, LOCAL_IDS};
+use crate::cluster::config::file::Projection;
 use crate::types::{Addresses, NodeId, Term};
 use crate::wire::{DiscoveryAnswer, Mismatch};
 use log::debug;
@@ -60,7 +60,7 @@ pub(super) struct Survey {
 impl Search<'_> {
     pub(super) fn addresses(&self, named: Option<&Projection>) -> Vec<String> {
         let settings = self.seeker.settings;
-        let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
+        let local = (1..=LOCAL_IDS).map(NodeId).chain(earlier_clusters::ids_below(&settings.data_dir));
         let own = settings.addresses(self.seeker.me.id).peer;
         let all = self.known_addresses(named).into_iter().chain(local.map(|id| settings.local_addresses(id).peer));
         let mut seen = BTreeSet::from([own, settings.local_addresses(self.seeker.me.id).peer]);

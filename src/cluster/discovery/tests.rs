@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
-use crate::cluster::config_file::{self, ConfigFileError, Lock};
+use crate::cluster::config::file::{self, ConfigFileError, Lock};
 use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
@@ -105,7 +105,7 @@ impl Net {
         let addresses = settings.addresses(NodeId(4));
         let row = (NodeId(4), &addresses, Liveness::Leader, 0);
         let projection = Projection::new(cluster, Term(3), 9, Some(NodeId(4)), [row]);
-        config_file::write(&settings.config_file_path, &projection, &|_| true).unwrap();
+        file::write(&settings.config_file_path, &projection, &|_| true).unwrap();
         let file = std::fs::File::options().write(true).open(&settings.config_file_path).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).unwrap();
     }

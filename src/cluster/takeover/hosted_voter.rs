@@ -5,7 +5,7 @@
 //!
 //! Invariants: V1 no promise leaves before the sync of what it promises. V2 after an error nothing is done any more: the
 //! caller drops the voter.
-//! Not here: the lock (`folders.rs`), when it ends (`rule.rs`).
+//! Not here: the lock (`folder_claims.rs`), when it ends (`rule.rs`).
 
 use crate::raft::{Config, Durable, Effects, Event, Input, Message, Raft, Role, Token};
 use crate::store::{Store, StoreError};

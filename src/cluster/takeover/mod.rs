@@ -9,12 +9,12 @@
 //! A hosted voter is made a learner as soon as the membership allows it, and its folder is released.
 //!
 //! `rule.rs` decides when a node tries and when it ends, `hosted_voter.rs` runs one voter on one folder,
-//! `folders.rs` finds and locks folders.
+//! `folder_claims.rs` finds and locks folders.
 //! Not here: the thread, the messages' ways (`node/takeover/`).
 
-pub(crate) mod folders;
+pub(crate) mod folder_claims;
 pub(crate) mod hosted_voter;
 pub(crate) mod rule;
 
-pub use folders::ClaimedFolder;
+pub use folder_claims::ClaimedFolder;
 pub use hosted_voter::{HostedError, HostedVoter, Observed};

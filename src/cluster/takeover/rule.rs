@@ -7,7 +7,7 @@
 //! Rules: T1 only a voter that has had a leader since its process started, and has none now. T2 only with a majority of
 //! the voters, itself and those whose folders it holds: no other node can have one then. T3 a folder is released as soon as
 //! its voter is none any more, or another node leads, or no leader was found in time.
-//! Not here: locks (`folders.rs`), what the leader does with hosted voters (`cluster/autopilot.rs`).
+//! Not here: locks (`folder_claims.rs`), what the leader does with hosted voters (`cluster/autopilot.rs`).
 
 use crate::raft::{Role, View, quorum};
 use crate::types::{Identity, NodeId};

@@ -4,7 +4,7 @@
 //! Not here: which addresses are asked, how often, and what follows from the answers (`cluster/discovery/`).
 
 use crate::address;
-use crate::cluster::config_file;
+use crate::cluster::config::file::read;
 use crate::cluster::discovery::{Claims, Grant, JoinAnswer};
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::node::listener::Listener;
@@ -220,6 +220,6 @@ fn answer(stream: &TcpStream, asker: &Asker, claims: &Claims) -> Result<(), Wire
 
 /// Peer addresses that the settings and `config.json` name.
 pub fn named_addresses(settings: &Settings) -> BTreeSet<String> {
-    let named = config_file::read(&settings.config_file_path).ok().flatten();
+    let named = read(&settings.config_file_path).ok().flatten();
     settings.peers.iter().cloned().chain(named.iter().flat_map(|named| named.peer_addresses())).collect()
 }

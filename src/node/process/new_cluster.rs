@@ -12,13 +12,14 @@
 //! a known address.
 //! Not here: the output of the command (`cli/local/recover.rs`), joining the new cluster (`cluster/discovery/`).
 
-use crate::cluster::config_file::{self, ConfigFileError, Lock, Projection};
-use crate::cluster::folders::{self, LOCAL_IDS};
+use crate::cluster::config::file::{ConfigFileError, Lock, Projection, read};
+use crate::cluster::discovery::earlier_clusters::{self, LOCAL_IDS};
 use crate::node::peer::discovery_client::Asker;
 use crate::raft::{self, Durable, Membership};
 use crate::settings::Settings;
 use crate::store::error::StoreError;
-use crate::store::identity::{self, FolderLock, StoredIdentity};
+use crate::store::folder_lock::{self, FolderLock};
+use crate::store::identity::{self, StoredIdentity};
 use crate::store::inspect::{self, InspectedRecord};
 use crate::store::wal::record::Record;
 use crate::store::{self, Files, RealFiles, SNAPSHOTS_DIR, Store, WAL_DIR, integrity_record};
@@ -132,7 +133,7 @@ impl Survivor {
         if owner != rustix::process::geteuid().as_raw() {
             return Err(RecoverError::OtherUser { dir, owner });
         }
-        let lock = identity::lock_with_retries(&dir)?;
+        let lock = folder_lock::lock_with_retries(&dir)?;
         // `load` would finish a discard.
         let Some(mut me) = identity::peek(&*files, &dir)? else {
             identity::missing_beside_a_log(&*files, &dir)?;
@@ -167,14 +168,14 @@ impl Survivor {
             return Err(RecoverError::OnlyVoter(id));
         }
         let (mut present, mut newest) = (BTreeSet::new(), None);
-        for other in folders::ids_below(&self.settings.data_dir) {
+        for other in earlier_clusters::ids_below(&self.settings.data_dir) {
             let folder = self.settings.node_dir(other);
             let found = match other == id {
                 true => Some(self.me.clone()),
                 false => inspect_folder(files, &folder)?,
             };
             let Some(found) = found.filter(|it| it.cluster == Some(self.cluster)) else { continue };
-            if other != id && identity::is_in_use(&folder) {
+            if other != id && folder_lock::is_in_use(&folder) {
                 return Err(RecoverError::Running(format!("node {}, which has {},", other.0, folder.display())));
             }
             let Some(end) = end_of_folder(&folder, other == id, self.end) else { continue };
@@ -199,7 +200,7 @@ impl Survivor {
 
     fn check_config_file(&self) -> Result<(), RecoverError> {
         let file = self.settings.config_file_path.clone();
-        match config_file::read(&file) {
+        match read(&file) {
             Ok(Some(named)) if named.cluster_info.id != self.cluster => {
                 Err(RecoverError::OtherFile { file, theirs: named.cluster_info.id, ours: self.cluster })
             }
@@ -214,8 +215,8 @@ impl Survivor {
         // Asks without a cluster id, so that the node that answers reports its own.
         let key = settings.cluster_secret.as_deref().map(Key::of);
         let asker = Asker::new(settings, key, self.me.identity(), None, NodeKind::Full);
-        let named = config_file::read(&settings.config_file_path).ok().flatten();
-        let local = (1..=LOCAL_IDS).map(NodeId).chain(folders::ids_below(&settings.data_dir));
+        let named = read(&settings.config_file_path).ok().flatten();
+        let local = (1..=LOCAL_IDS).map(NodeId).chain(earlier_clusters::ids_below(&settings.data_dir));
         let mut addresses: BTreeSet<String> = local.map(|id| settings.local_addresses(id).peer).collect();
         addresses.extend(self.me.peers.values().map(|addresses| addresses.peer.clone()));
         addresses.extend(named.iter().flat_map(Projection::peer_addresses));

@@ -17,7 +17,8 @@ use crate::node::shared::stopper::Stopper;
 use crate::node::threads::console::ConsoleOptions;
 use crate::raft::{self, Durable, Persist};
 use crate::settings::Settings;
-use crate::store::identity::{self, FolderLock, StoredIdentity};
+use crate::store::folder_lock::{self, FolderLock};
+use crate::store::identity::{self, StoredIdentity};
 use crate::store::{self, Files, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId, NodeKind};
 use crate::wire::authentication::Key;
@@ -284,8 +285,8 @@ impl Search<'_> {
 
 fn choose_id(settings: &Settings, options: &NodeOptions) -> Result<(NodeId, FolderLock), StartError> {
     match options.id {
-        Some(id) => Ok((id, identity::lock_with_retries(&settings.node_dir(id))?)),
-        None => Ok(identity::lock_lowest(&settings.data_dir, |id| Ports::is_free(settings, id))?),
+        Some(id) => Ok((id, folder_lock::lock_with_retries(&settings.node_dir(id))?)),
+        None => Ok(folder_lock::lock_lowest(&settings.data_dir, |id| Ports::is_free(settings, id))?),
     }
 }
 

@@ -10,7 +10,7 @@ use super::link::{HeardTimes, Link};
 use super::memory::MemoryBudget;
 use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
 use super::stopper::Stopper;
-use crate::cluster::config_file::Projection;
+use crate::cluster::config::file::Projection;
 use crate::cluster::dispatch::Dispatch;
 use crate::cluster::gossip::Gossip;
 use crate::cluster::lag::Lags;

@@ -1,6 +1,6 @@
 //! When a node's next snapshot is due: after so many bytes of log or so many entries, whichever comes first.
 //!
-//! Not here: what a snapshot carries (`node/threads/core/`), how it is written (`writer.rs`, `store/snapshot.rs`).
+//! Not here: what a snapshot carries (`node/threads/core/`), how it is written (`writer.rs`, `store/snapshot/`).
 
 use crate::settings::Settings;
 use crate::types::NodeId;

@@ -5,7 +5,7 @@
 //! majority of the voters has the state that it sends: otherwise a difference that no node has found yet could spread
 //! to the majority.
 //! A witness gets a small one of the present state instead (`witness.rs`).
-//! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot.rs`).
+//! Not here: when a follower needs one (`raft/`), the file format (`store/snapshot/`).
 
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer::{self, Dialed};

@@ -4,7 +4,7 @@
 //! memory, writes each piece to the disk separately, pauses for as long as the piece took, and removes large files in
 //! steps. The log's syncs run in between.
 //! Not here: when a snapshot is due (`node/threads/core/`), the copy (`node/threads/apply.rs`), the file
-//! (`store/snapshot.rs`), snapshots between nodes (`transfer.rs`).
+//! (`store/snapshot/`), snapshots between nodes (`transfer.rs`).
 
 use super::witness;
 use crate::node::shared::Shared;

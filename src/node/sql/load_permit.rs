@@ -1,7 +1,7 @@
 //! Permits for requests that would load the database for long: they were refused for now, and are tried again one at a
 //! time.
 //!
-//! Not here: which requests are refused (`services/sql/budget/allowance.rs`).
+//! Not here: which requests are refused (`services/sql/budget/token_bucket.rs`).
 
 use crate::lock::{Mutex, lock, wait_while};
 use std::sync::Condvar;

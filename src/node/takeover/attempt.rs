@@ -6,12 +6,12 @@
 //! Not here: what is done with the folders (`thread.rs`).
 
 use crate::address;
-use crate::cluster::takeover::folders::{self, FolderClaims};
+use crate::cluster::takeover::folder_claims::{self, FolderClaims};
 use crate::cluster::takeover::{ClaimedFolder, HostedVoter, rule};
 use crate::node::process::renew;
 use crate::node::shared::Shared;
 use crate::raft::{Config, Membership, Promise};
-use crate::store::identity::FolderLock;
+use crate::store::folder_lock::FolderLock;
 use crate::types::{Identity, NodeId};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -34,7 +34,7 @@ pub(super) fn attempt(
     failed: &BTreeSet<Identity>,
 ) -> Result<Vec<Hosting>, String> {
     let (data_dir, voters) = (&shared.settings.data_dir, &membership.voters);
-    let mut claims = folders::claim(data_dir, shared.cluster, voters, shared.me.id, folders::why_unsafe);
+    let mut claims = folder_claims::claim(data_dir, shared.cluster, voters, shared.me.id, folder_claims::why_unsafe);
     for claimed in std::mem::take(&mut claims.claimed) {
         let id = claimed.who.id;
         if failed.contains(&claimed.who) {

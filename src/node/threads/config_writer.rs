@@ -3,10 +3,10 @@
 //!
 //! A separate thread, because the file's lock may be held by a process that is frozen, and nothing else may wait for
 //! it.
-//! Not here: the file's format and lock (`cluster/config_file.rs`), when it is written (`cluster/config_keeper.rs`).
+//! Not here: the file's format and lock (`cluster/config/file.rs`), when it is written (`cluster/config/keeper.rs`).
 
-use crate::cluster::config_file::{ConfigFileError, FILE_BYTES_MAX, Projection, WriteOutcome, read};
-use crate::cluster::config_keeper::{Contact, Keeper, VersionAuthor};
+use crate::cluster::config::file::{ConfigFileError, FILE_BYTES_MAX, Projection, WriteOutcome, read};
+use crate::cluster::config::keeper::{Contact, Keeper, VersionAuthor};
 use crate::lock::lock;
 use crate::node::reports::status::status;
 use crate::node::shared::Shared;

@@ -39,7 +39,7 @@ impl Publisher {
     pub fn publish(&mut self, registry: &Registry, shared: &Shared) {
         let (kv, applied) = (registry.kv(), registry.applied());
         shared.activity.set_store(kv.count() as u64, kv.largest_value() as u64);
-        shared.set_left_at(kv.is_left(applied).then_some(applied.index));
+        shared.set_left_at(kv.has_expired_left(applied).then_some(applied.index));
         self.publish_sizes(registry, shared);
         let nodes = registry.directory().nodes();
         if is_new(&mut self.directory, nodes.version) {

@@ -26,10 +26,10 @@ use crate::settings::SandboxKind;
 use crate::types::{Identity, NodeKind, ProcessLimit};
 use crate::wire::heartbeat::JobReport;
 use crate::work::WorkError;
+use crate::work::leftovers;
 use crate::work::run::Attempt;
 use crate::work::runtimes::{self, AvailableRuntime};
 use crate::work::sandbox::Sandbox;
-use crate::work::scratch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use log::{info, warn};
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +88,7 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
     let mut worker = Worker {
         shared: Arc::clone(shared),
         inbox: shared.inboxes.worker.clone(),
-        scratch: scratch::place(&shared.dir.join("jobs"), &shared.me.uuid.simple().to_string()),
+        scratch: leftovers::jobs_dir(&shared.dir.join("jobs"), &shared.me.uuid.simple().to_string()),
         sandbox: None,
         found: BTreeMap::new(),
         trouble: None,
@@ -101,8 +101,8 @@ pub fn run(shared: &Arc<Shared>, inbox: &Receiver<WorkerInput>) {
         pending_ends: BTreeMap::new(),
     };
     worker.clear_scratch();
-    scratch::remove_abandoned();
-    let held = scratch::hold(&worker.scratch);
+    leftovers::remove_abandoned();
+    let held = leftovers::hold(&worker.scratch);
     if let Err(e) = &held {
         warn!("cannot create the folder for jobs path={} err={e}", worker.scratch.display());
     }
@@ -135,7 +135,7 @@ impl Worker {
     /// Cleans up after an earlier process that was killed: ends its programs now, and removes its folders in the
     /// background.
     fn clear_scratch(&self) {
-        let old = match scratch::clear(&self.scratch) {
+        let old = match leftovers::reset_jobs_dir(&self.scratch) {
             Ok(old) => old,
             Err(e) => return warn!("cannot create the folder for jobs path={} err={e}", self.scratch.display()),
         };
@@ -143,7 +143,7 @@ impl Worker {
             return;
         }
         let started =
-            spawn::spawn_with_retries("old-jobs", move || old.iter().for_each(|path| scratch::remove_old(path)));
+            spawn::spawn_with_retries("old-jobs", move || old.iter().for_each(|path| leftovers::remove_old(path)));
         if let Err(e) = started {
             warn!("cannot start a thread to remove folders of old jobs; they stay until the next start err={e}");
         }
@@ -453,7 +453,7 @@ impl Worker {
         }
         // A scratch folder outside the node's own folder is removed here alone. The next start creates it again.
         let _ = std::fs::remove_dir(&self.scratch);
-        scratch::remove_abandoned();
+        leftovers::remove_abandoned();
     }
 }
 

@@ -4,7 +4,7 @@ use super::spec::{Spec, takes};
 use super::store::context::SYNTAX;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, integer, is_word};
-use crate::resp::protocol::reply::{self, Proto};
+use crate::resp::protocol::reply::{self, RespVersion};
 use crate::services::kv::glob;
 
 /// Steps of comparing a pattern with the names of all commands; beyond, it matches none.
@@ -42,7 +42,7 @@ pub(crate) fn command(table: &'static [Spec], conn: &mut Conn, request: &Request
 }
 
 /// Name, arity, flags, first key, last key, step, categories; tips, key specifications and subcommands are empty.
-fn write_spec(out: &mut Vec<u8>, proto: Proto, spec: &Spec) {
+fn write_spec(out: &mut Vec<u8>, proto: RespVersion, spec: &Spec) {
     let (first, last, step) = spec.keys;
     reply::array(out, 10);
     reply::bulk(out, spec.name.as_bytes());
@@ -60,7 +60,7 @@ fn write_spec(out: &mut Vec<u8>, proto: Proto, spec: &Spec) {
     }
 }
 
-fn write_docs<'a>(out: &mut Vec<u8>, proto: Proto, specs: impl ExactSizeIterator<Item = &'a Spec>) {
+fn write_docs<'a>(out: &mut Vec<u8>, proto: RespVersion, specs: impl ExactSizeIterator<Item = &'a Spec>) {
     reply::map(out, proto, specs.len());
     for spec in specs {
         reply::bulk(out, spec.name.as_bytes());

@@ -11,7 +11,7 @@ use super::store::scripts;
 use crate::node::{Connections, PasswordCheck};
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, integer, is_word};
-use crate::resp::protocol::reply::{self, Proto, wrong_number};
+use crate::resp::protocol::reply::{self, RespVersion, wrong_arity};
 use crate::services::kv::{OpError, glob};
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ pub(crate) fn ping(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
         }
         1 => reply::simple(out, "PONG"),
         2 => reply::bulk(out, request.word(1)),
-        _ => reply::error(out, &wrong_number("ping")),
+        _ => reply::error(out, &wrong_arity("ping")),
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn consistency(conn: &mut Conn, request: &Request, out: &mut Vec<u8>)
         2 if is_word(request.word(1), "strong") => false,
         2 if is_word(request.word(1), "eventual") => true,
         2 => return reply::error(out, "ERR consistency must be strong or eventual"),
-        _ => return reply::error(out, &wrong_number("consistency")),
+        _ => return reply::error(out, &wrong_arity("consistency")),
     };
     // Earlier commands keep their consistency.
     conn.submit();
@@ -126,8 +126,8 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     let mut proto = conn.proto;
     if request.len() > 1 {
         proto = match integer(request.word(1)) {
-            Some(2) => Proto::Two,
-            Some(3) => Proto::Three,
+            Some(2) => RespVersion::Resp2,
+            Some(3) => RespVersion::Resp3,
             Some(_) => return reply::error(out, "NOPROTO unsupported protocol version"),
             None => return reply::error(out, "ERR Protocol version is not an integer or out of range"),
         };
@@ -176,14 +176,14 @@ pub(crate) fn hello(conn: &mut Conn, request: &Request, out: &mut Vec<u8>) {
     write_hello(out, proto, conn.client.id);
 }
 
-fn number_of(proto: Proto) -> i64 {
+fn number_of(proto: RespVersion) -> i64 {
     match proto {
-        Proto::Two => 2,
-        Proto::Three => 3,
+        RespVersion::Resp2 => 2,
+        RespVersion::Resp3 => 3,
     }
 }
 
-fn write_hello(out: &mut Vec<u8>, proto: Proto, id: u64) {
+fn write_hello(out: &mut Vec<u8>, proto: RespVersion, id: u64) {
     reply::map(out, proto, 7);
     for (key, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
         reply::bulk(out, key.as_bytes());

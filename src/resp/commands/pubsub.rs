@@ -8,7 +8,7 @@ use crate::node::SubscriptionKind;
 use crate::outcome::Reason;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is_word};
-use crate::resp::protocol::reply::{self, Proto};
+use crate::resp::protocol::reply::{self, RespVersion};
 use crate::resp::reply_plan::error_text;
 use crate::services::kv::commands::KEY_BYTES_MAX;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl Conn {
 
     /// Whether only commands about subscriptions are allowed: in RESP2 a client could not tell messages from replies.
     pub(crate) fn is_subscribed_only(&self) -> bool {
-        self.proto == Proto::Two && !self.subscribed.is_empty()
+        self.proto == RespVersion::Resp2 && !self.subscribed.is_empty()
     }
 
     fn confirmation(&self, kind: SubscriptionKind, what: &str, name: Option<&[u8]>) -> Vec<u8> {

@@ -6,7 +6,7 @@ use super::store::context::{Context, Translated};
 use crate::node::SubscriptionKind;
 use crate::resp::conn::Conn;
 use crate::resp::protocol::parse::{Request, is_word};
-use crate::resp::protocol::reply::{self, wrong_number};
+use crate::resp::protocol::reply::{self, wrong_arity};
 
 /// Bytes of a client's word that an error shows.
 pub(crate) const WORD_BYTES_SHOWN: usize = 128;
@@ -69,7 +69,7 @@ impl Spec {
     /// The error text of Redis.
     pub fn check(&self, request: &Request) -> Result<(), String> {
         if !takes(self.arity, request.len()) {
-            return Err(wrong_number(self.name));
+            return Err(wrong_arity(self.name));
         }
         // Without a subcommand, where that is allowed.
         if self.subs.is_empty() || request.len() == 1 {
@@ -79,7 +79,7 @@ impl Spec {
         let arity_of = |sub: &Sub| is_word(word, sub.0).then_some((sub.0, sub.1));
         match self.subs.iter().find_map(arity_of).or(is_word(word, "help").then_some(("help", 2))) {
             Some((_, arity)) if takes(arity, request.len()) => Ok(()),
-            Some((name, _)) => Err(wrong_number(&format!("{}|{name}", self.name))),
+            Some((name, _)) => Err(wrong_arity(&format!("{}|{name}", self.name))),
             None => {
                 let word = String::from_utf8_lossy(&word[..word.len().min(WORD_BYTES_SHOWN)]);
                 Err(format!("ERR unknown subcommand '{word}'. Try {} HELP.", self.name.to_ascii_uppercase()))

@@ -239,7 +239,7 @@ pub static TABLE: &[Spec] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::protocol::reply::wrong_number;
+    use crate::resp::protocol::reply::wrong_arity;
 
     #[test]
     fn names_are_sorted_lower_case_and_short() {
@@ -265,9 +265,9 @@ mod tests {
             assert_eq!(check(fine), Ok(()), "{fine}");
         }
         for (bad, name) in [("get", "get"), ("get a b", "get"), ("del", "del"), ("client", "client")] {
-            assert_eq!(check(bad), Err(wrong_number(name)), "{bad}");
+            assert_eq!(check(bad), Err(wrong_arity(name)), "{bad}");
         }
-        assert_eq!(check("client setname"), Err(wrong_number("client|setname")));
+        assert_eq!(check("client setname"), Err(wrong_arity("client|setname")));
         assert_eq!(check("Config Set a b"), Err("ERR unknown subcommand 'Set'. Try CONFIG HELP.".to_string()));
     }
 }

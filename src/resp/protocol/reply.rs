@@ -1,16 +1,16 @@
 //! Writes replies in the Redis protocol, version 2 or 3.
 //!
-//! Everything is appended to a buffer; nothing is allocated for a reply of its own.
+//! Replies are appended to the caller's buffer; none allocates its own.
 //! Not here: which reply a command gets (`resp/reply_plan.rs` for the store's answers, `resp/commands/connection.rs`
 //! and `resp/commands/server.rs` for the rest).
 
 /// Version of the protocol that a client chose with HELLO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Proto {
+pub enum RespVersion {
     #[default]
-    Two,
+    Resp2,
     /// With types for nil, maps, sets and texts.
-    Three,
+    Resp3,
 }
 
 pub fn ok(out: &mut Vec<u8>) {
@@ -24,7 +24,7 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// An error: its code, a blank, a sentence. Line breaks become blanks.
+/// An error: code, space, message. Line breaks become spaces.
 pub fn error(out: &mut Vec<u8>, text: &str) {
     out.push(b'-');
     let text = text.trim_end_matches(['\r', '\n']);
@@ -43,10 +43,10 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// A text that a client should show as it is.
-pub fn verbatim(out: &mut Vec<u8>, proto: Proto, text: &str) {
+pub fn verbatim(out: &mut Vec<u8>, proto: RespVersion, text: &str) {
     match proto {
-        Proto::Two => bulk(out, text.as_bytes()),
-        Proto::Three => {
+        RespVersion::Resp2 => bulk(out, text.as_bytes()),
+        RespVersion::Resp3 => {
             line(out, b'=', text.len() as i64 + 4);
             out.extend_from_slice(b"txt:");
             out.extend_from_slice(text.as_bytes());
@@ -56,18 +56,18 @@ pub fn verbatim(out: &mut Vec<u8>, proto: Proto, text: &str) {
 }
 
 /// Nil in place of a value.
-pub fn nil(out: &mut Vec<u8>, proto: Proto) {
+pub fn nil(out: &mut Vec<u8>, proto: RespVersion) {
     out.extend_from_slice(match proto {
-        Proto::Two => b"$-1\r\n",
-        Proto::Three => b"_\r\n",
+        RespVersion::Resp2 => b"$-1\r\n",
+        RespVersion::Resp3 => b"_\r\n",
     });
 }
 
 /// Nil in place of an array.
-pub fn nil_array(out: &mut Vec<u8>, proto: Proto) {
+pub fn nil_array(out: &mut Vec<u8>, proto: RespVersion) {
     out.extend_from_slice(match proto {
-        Proto::Two => b"*-1\r\n",
-        Proto::Three => b"_\r\n",
+        RespVersion::Resp2 => b"*-1\r\n",
+        RespVersion::Resp3 => b"_\r\n",
     });
 }
 
@@ -77,12 +77,12 @@ pub fn array(out: &mut Vec<u8>, count: usize) {
 }
 
 /// The head of a message that answers no request; so many parts follow.
-pub fn push(out: &mut Vec<u8>, proto: Proto, count: usize) {
-    line(out, if proto == Proto::Two { b'*' } else { b'>' }, count as i64);
+pub fn push(out: &mut Vec<u8>, proto: RespVersion, count: usize) {
+    line(out, if proto == RespVersion::Resp2 { b'*' } else { b'>' }, count as i64);
 }
 
 /// A message as it is sent to a subscriber.
-pub fn message(out: &mut Vec<u8>, proto: Proto, channel: &[u8], message: &[u8], pattern: Option<&[u8]>) {
+pub fn message(out: &mut Vec<u8>, proto: RespVersion, channel: &[u8], message: &[u8], pattern: Option<&[u8]>) {
     match pattern {
         None => {
             push(out, proto, 3);
@@ -99,16 +99,16 @@ pub fn message(out: &mut Vec<u8>, proto: Proto, channel: &[u8], message: &[u8], 
 }
 
 /// The head of a map; so many pairs of replies follow.
-pub fn map(out: &mut Vec<u8>, proto: Proto, pairs: usize) {
+pub fn map(out: &mut Vec<u8>, proto: RespVersion, pairs: usize) {
     match proto {
-        Proto::Two => line(out, b'*', pairs as i64 * 2),
-        Proto::Three => line(out, b'%', pairs as i64),
+        RespVersion::Resp2 => line(out, b'*', pairs as i64 * 2),
+        RespVersion::Resp3 => line(out, b'%', pairs as i64),
     }
 }
 
 /// The head of a set; so many replies follow.
-pub fn set(out: &mut Vec<u8>, proto: Proto, count: usize) {
-    line(out, if proto == Proto::Two { b'*' } else { b'~' }, count as i64);
+pub fn set(out: &mut Vec<u8>, proto: RespVersion, count: usize) {
+    line(out, if proto == RespVersion::Resp2 { b'*' } else { b'~' }, count as i64);
 }
 
 fn line(out: &mut Vec<u8>, kind: u8, value: i64) {
@@ -137,7 +137,7 @@ fn digits(out: &mut Vec<u8>, value: i64) {
 }
 
 /// The error of Redis for too few or too many words.
-pub(crate) fn wrong_number(command: &str) -> String {
+pub(crate) fn wrong_arity(command: &str) -> String {
     format!("ERR wrong number of arguments for '{command}' command")
 }
 
@@ -160,19 +160,19 @@ mod tests {
 
     #[test]
     fn both_versions_have_a_word_for_nothing() {
-        assert_eq!(written(|out| nil(out, Proto::Two)), "$-1\r\n");
-        assert_eq!(written(|out| nil_array(out, Proto::Two)), "*-1\r\n");
-        assert_eq!(written(|out| nil(out, Proto::Three)), "_\r\n");
-        assert_eq!(written(|out| nil_array(out, Proto::Three)), "_\r\n");
+        assert_eq!(written(|out| nil(out, RespVersion::Resp2)), "$-1\r\n");
+        assert_eq!(written(|out| nil_array(out, RespVersion::Resp2)), "*-1\r\n");
+        assert_eq!(written(|out| nil(out, RespVersion::Resp3)), "_\r\n");
+        assert_eq!(written(|out| nil_array(out, RespVersion::Resp3)), "_\r\n");
     }
 
     #[test]
     fn maps_and_texts_differ_by_version() {
-        assert_eq!(written(|out| map(out, Proto::Two, 2)), "*4\r\n");
-        assert_eq!(written(|out| map(out, Proto::Three, 2)), "%2\r\n");
-        assert_eq!(written(|out| verbatim(out, Proto::Two, "hey")), "$3\r\nhey\r\n");
-        assert_eq!(written(|out| verbatim(out, Proto::Three, "hey")), "=7\r\ntxt:hey\r\n");
-        assert_eq!(written(|out| set(out, Proto::Three, 1)), "~1\r\n");
+        assert_eq!(written(|out| map(out, RespVersion::Resp2, 2)), "*4\r\n");
+        assert_eq!(written(|out| map(out, RespVersion::Resp3, 2)), "%2\r\n");
+        assert_eq!(written(|out| verbatim(out, RespVersion::Resp2, "hey")), "$3\r\nhey\r\n");
+        assert_eq!(written(|out| verbatim(out, RespVersion::Resp3, "hey")), "=7\r\ntxt:hey\r\n");
+        assert_eq!(written(|out| set(out, RespVersion::Resp3, 1)), "~1\r\n");
     }
 
     #[test]

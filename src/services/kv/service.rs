@@ -20,6 +20,9 @@ use crate::services::{Replicated, Reply, Service, cost_within};
 use crate::types::Stamp;
 use std::io::{self, Read, Write};
 
+/// The reply to bytes that do not decode.
+const NOT_A_BATCH: &str = "not a batch of operations";
+
 impl Replicated for Store {
     const ID: u8 = 2;
     const NAME: &'static str = "key-value";
@@ -31,7 +34,7 @@ impl Service for Store {
     fn apply(&mut self, at: Stamp, command: &[u8]) -> Reply {
         match postcard::from_bytes::<Batch>(command) {
             Ok(batch) => Reply::Ok(self.run(at, batch).encode()),
-            Err(_) => Reply::Failed("not a batch of operations".to_string()),
+            Err(_) => Reply::Failed(NOT_A_BATCH.to_string()),
         }
     }
 
@@ -54,8 +57,8 @@ impl Service for Store {
 
     fn query(&self, at: Stamp, query: &[u8]) -> Reply {
         match postcard::from_bytes::<Batch>(query) {
-            Ok(batch) => self.answer(at, &batch),
-            Err(_) => Reply::Failed("not a batch of operations".to_string()),
+            Ok(batch) => self.query_batch(at, &batch),
+            Err(_) => Reply::Failed(NOT_A_BATCH.to_string()),
         }
     }
 
@@ -80,10 +83,12 @@ impl Service for Store {
 
 impl Store {
     /// Whether expired keys or locks are not removed yet; the next entry continues with them.
-    pub fn is_left(&self, at: Stamp) -> bool {
+    pub fn has_expired_left(&self, at: Stamp) -> bool {
         self.next_expiry_ms().is_some_and(|due_ms| due_ms <= at.at_ms)
     }
 
+    /// Executes a batch of the log: all its operations in order, one reply for each; none if a watched key has changed.
+    /// The batches of one entry share their limits.
     pub fn run(&mut self, at: Stamp, batch: Batch) -> BatchReply {
         if self.has_changed(&batch.watched) {
             return BatchReply::Aborted;
@@ -104,7 +109,7 @@ impl Store {
     }
 
     /// Answers a batch that only reads; `None` if it must go through the log.
-    pub fn ask(&self, at: Stamp, batch: &Batch) -> Option<BatchReply> {
+    pub fn read_batch(&self, at: Stamp, batch: &Batch) -> Option<BatchReply> {
         if batch.needs_log() {
             return None;
         }
@@ -118,8 +123,8 @@ impl Store {
     }
 
     /// Returns the encoded reply to a query.
-    pub fn answer(&self, at: Stamp, batch: &Batch) -> Reply {
-        match self.ask(at, batch) {
+    pub fn query_batch(&self, at: Stamp, batch: &Batch) -> Reply {
+        match self.read_batch(at, batch) {
             Some(ran) => Reply::Ok(ran.encode()),
             None => Reply::Failed("this batch must go through the log".to_string()),
         }
@@ -177,8 +182,8 @@ impl Store {
             Op::LockRenew { name, token, ttl_ms } => self.renew(at, &name, token, ttl_ms),
             Op::LockRelease { name, token } => Ok(self.release(at, &name, token)),
             Op::ReleaseIf { key, token } => {
-                let is_meant = self.has_value(&key, &token);
-                Ok(int(u8::from(is_meant && self.remove(&key).is_some())))
+                let is_holder = self.has_value(&key, &token);
+                Ok(int(u8::from(is_holder && self.remove(&key).is_some())))
             }
             Op::ExtendIf { key, token, ms, replace } => {
                 let remaining = self.table.get(&key).and_then(|slot| slot.ttl_ms(at.at_ms));

@@ -84,7 +84,7 @@ fn a_batch_cannot_answer_more_than_the_log_can_carry() {
     store.run(stamp(1, 0), one(Op::MSet(vec![(b"k".to_vec().into(), value.into())])));
     let many = Op::MGet(vec![b"k".to_vec().into(); 1_000]);
     let too_large = Value::Error(OpError::ReplyTooLarge);
-    assert_eq!(store.ask(stamp(1, 0), &one(many.clone())), Some(BatchReply::Values(vec![too_large.clone()])));
+    assert_eq!(store.read_batch(stamp(1, 0), &one(many.clone())), Some(BatchReply::Values(vec![too_large.clone()])));
     let get = Op::Get(b"k".to_vec().into());
     let del = Op::GetDel(b"k".to_vec().into());
     let run = Batch { watched: Vec::new(), ops: vec![get.clone(), get, del, Op::Exists(vec![b"k".to_vec().into()])] };
@@ -103,7 +103,9 @@ fn a_page_of_a_range_ends_before_it_is_large() {
     let (mut pages, mut after) = (Vec::new(), None);
     loop {
         let op = Op::Range { prefix: b"k".to_vec().into(), after: after.clone(), limit: 9 };
-        let Some(BatchReply::Values(values)) = store.ask(stamp(9, 0), &one(op)) else { panic!("a range needs no log") };
+        let Some(BatchReply::Values(values)) = store.read_batch(stamp(9, 0), &one(op)) else {
+            panic!("a range needs no log")
+        };
         let [Value::List(rows)] = &values[..] else { panic!("a range is a list") };
         let (rows, is_cut) = match rows.split_last() {
             Some((Value::Nil, rows)) => (rows, true),
@@ -190,7 +192,9 @@ fn expired_keys_are_hidden_and_removed_in_batches() {
     run(&mut store, 1, 1_000, ops);
     let full = store.bytes();
     let mark = Op::Marks(vec![bytes(b"k8")]);
-    let Some(BatchReply::Values(marks)) = store.ask(stamp(1, 1_000), &one(mark)) else { panic!("a mark needs no log") };
+    let Some(BatchReply::Values(marks)) = store.read_batch(stamp(1, 1_000), &one(mark)) else {
+        panic!("a mark needs no log")
+    };
     let [Value::List(marks)] = &marks[..] else { panic!("a list of marks") };
     let Value::Int(mark) = marks[0] else { panic!("a mark is a number") };
 
@@ -216,16 +220,16 @@ fn expired_keys_are_hidden_and_removed_in_batches() {
             Op::Revisions(vec![k8()]),
             Op::StrLen(k8()),
         ];
-        let Some(BatchReply::Values(values)) = store.ask(at, &Batch { watched: Vec::new(), ops }) else {
+        let Some(BatchReply::Values(values)) = store.read_batch(at, &Batch { watched: Vec::new(), ops }) else {
             panic!("only reads")
         };
         let keys = Value::List(vec![Value::Bytes(bytes(b"stays"))]);
         let zeros = Value::List(vec![Value::Int(0)]);
         let absent = [Value::Nil, Value::Int(0), Value::Int(1), keys.clone(), Value::Nil, zeros, Value::Int(0)];
         assert_eq!(values, absent);
-        let Some(BatchReply::Values(page)) = store.ask(at, &one(scan)) else { panic!("only reads") };
+        let Some(BatchReply::Values(page)) = store.read_batch(at, &one(scan)) else { panic!("only reads") };
         assert_eq!(page, [Value::List(vec![Value::Nil, keys])]);
-        let Some(BatchReply::Values(rows)) = store.ask(at, &one(range)) else { panic!("only reads") };
+        let Some(BatchReply::Values(rows)) = store.read_batch(at, &one(range)) else { panic!("only reads") };
         assert!(matches!(&rows[..], [Value::List(rows)] if rows.len() == 1), "{rows:?}");
         // A transaction that watched the key is aborted, also one that watched it before it was created.
         let watched = |mark: u64| Batch { watched: vec![(bytes(b"k8"), mark)], ops: vec![Op::Persist(bytes(b"k8"))] };
@@ -256,11 +260,11 @@ fn expired_keys_are_hidden_and_removed_in_batches() {
             index += 1;
         }
         assert!((5..=9).contains(&index), "{index} entries, two removals each");
-        let keys = store.ask(at, &one(Op::Keys(bytes(b"*"))));
+        let keys = store.read_batch(at, &one(Op::Keys(bytes(b"*"))));
         let names = ["k6", "k7", "stays"].map(|name| Value::Bytes(bytes(name.as_bytes())));
         assert_eq!(keys, Some(BatchReply::Values(vec![Value::List(names.to_vec())])));
         assert!(
-            matches!(store.ask(at, &one(Op::LockInfo(lock.clone()))), Some(BatchReply::Values(v)) if v[0] != Value::Nil)
+            matches!(store.read_batch(at, &one(Op::LockInfo(lock.clone()))), Some(BatchReply::Values(v)) if v[0] != Value::Nil)
         );
     }
     assert_eq!(saved(&copy), saved(&store));
@@ -294,7 +298,7 @@ fn looking_through_keys_takes_no_more_steps_than_an_entry_or_a_read_has() {
     assert_eq!(run(&mut store, 3, 0, vec![x(), Op::Keys(bytes(b"b*"))]), [Value::Ok, Value::List(Vec::new())]);
 
     // A read without the log has a larger budget; beyond it KEYS fails, and a page of SCAN ends.
-    let ask = |op: Op| match store.ask(stamp(3, 0), &one(op)) {
+    let ask = |op: Op| match store.read_batch(stamp(3, 0), &one(op)) {
         Some(BatchReply::Values(mut values)) => values.pop().unwrap(),
         other => panic!("no answer: {other:?}"),
     };

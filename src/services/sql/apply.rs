@@ -20,8 +20,8 @@ use super::commands::{
 };
 use super::connection::foreign_keys;
 use super::connection::limits::set_length;
+use super::effect_checks::settle;
 use super::errors::{BUDGET_EXCEEDED, Fatal, StatementError};
-use super::integrity::settle;
 use super::statement::Executor;
 use super::storage::own_table;
 use super::writer::{Entry, Writer};

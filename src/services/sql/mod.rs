@@ -3,11 +3,11 @@
 //! From the top: `database.rs` is the service, in memory or in a node's file. `apply.rs` runs the commands of an entry,
 //! `load_commands.rs` those that load a database; both use the connection and the transactions of `writer.rs`. `reader.rs`
 //! reads outside of the log, and `read_only.rs` decides which statements may. `dump_rewrite/` turns virtual tables in
-//! dumps of sqlite3 into statements, before the log. `statement.rs` runs one statement,
-//! `integrity.rs` checks its effects. `budget/` limits what a statement may do, `connection/` configures a connection,
-//! `storage/` handles the database as a whole: its file, images, dumps, digests. At the bottom, `errors.rs` classifies
-//! failures, `answer_limit.rs` limits the size of an answer, `tokens.rs` splits SQL into tokens, and `commands.rs`
-//! holds the commands, queries and answers. All file access goes through SQLite and `services/sql/connection/files.rs`.
+//! dumps of sqlite3 into statements, before the log. `statement.rs` runs one statement, `effect_checks.rs` checks its
+//! effects. `budget/` computes what a statement may cost, `connection/` configures a connection, `storage/` handles the
+//! database as a whole: its file, images, dumps, digests. At the bottom, `errors.rs` classifies failures,
+//! `answer_limit.rs` limits the size of an answer, `tokens.rs` splits SQL into tokens, and `commands.rs` holds the
+//! commands, queries and answers. All file access goes through SQLite and `services/sql/connection/files.rs`.
 //!
 //! Not here: rqlite's syntax (`http/`), the threads that read (`node/sql/handle.rs`).
 
@@ -18,8 +18,8 @@ pub mod commands;
 pub(crate) mod connection;
 mod database;
 mod dump_rewrite;
+mod effect_checks;
 mod errors;
-mod integrity;
 mod load_commands;
 mod read_only;
 mod reader;

@@ -5,11 +5,10 @@
 
 use super::answer_limit::AnswerLimit;
 use super::budget::prices::{self, Price};
-use super::budget::step_cost::{Program, STEPS_PER_INSTRUCTION};
+use super::budget::program::Program;
+use super::budget::step_cost::STEPS_PER_INSTRUCTION;
 use super::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts, too_many_selects};
-use super::budget::{
-    fulltext_matches, fulltext_settings, fulltext_tokens, fulltext_writes, length_tiers, schema_changes,
-};
+use super::budget::{fulltext, length_tiers, schema_changes};
 use super::commands::{self, Bytes, Outcome, Params, RunKind, SQL_BYTES_MAX, Statement};
 use super::connection::authorizer;
 use super::connection::hook_state::{HookState, InternalStatements};
@@ -90,7 +89,7 @@ impl Executor<'_, '_> {
         }
         let on_error = |error: Error| classify(hooks, &error);
         hooks.set_price(prices::PLANNED);
-        let sql = fulltext_writes::with_named_tokenizer(&statement.sql);
+        let sql = fulltext::writes::with_named_tokenizer(&statement.sql);
         let mut batch = Batch::new(conn, &sql);
         let Some(mut prepared) = batch.next().map_err(on_error)? else {
             return Ok(Outcome::Changed { last_insert_id: 0, rows_affected: 0 });
@@ -120,9 +119,9 @@ impl Executor<'_, '_> {
             // The authorizer refuses functions that mark words here, and `fits` a ranking function.
             return self.write(&mut prepared, &statement.params);
         }
-        let bytes = fulltext_matches::narrow(conn, hooks, statement)?;
+        let bytes = fulltext::matches::narrow(conn, hooks, statement)?;
         let done = self.execute(&mut prepared, &statement.params);
-        done.map_err(|error| fulltext_matches::explain(error, bytes))
+        done.map_err(|error| fulltext::matches::explain(error, bytes))
     }
 
     /// Runs one statement that only reads and keeps it prepared on the connection.
@@ -136,11 +135,11 @@ impl Executor<'_, '_> {
         let mut prepared = prepared
             .and_then(|prepared| narrow(conn, &prepared).map(|()| prepared))
             .map_err(|error| classify(hooks, &error))?;
-        let bytes = fulltext_matches::narrow(conn, hooks, statement);
+        let bytes = fulltext::matches::narrow(conn, hooks, statement);
         let is_bounded = !matches!(bytes, Ok(None));
         let done = bytes.and_then(|bytes| {
             let done = self.execute(&mut prepared, &statement.params);
-            done.map_err(|error| fulltext_matches::explain(error, bytes))
+            done.map_err(|error| fulltext::matches::explain(error, bytes))
         });
         if is_bounded {
             // The hooks learn that a statement marks matches only when it is prepared, so it must be prepared again next
@@ -161,11 +160,11 @@ impl Executor<'_, '_> {
             return self.execute(prepared, params);
         };
         let flushes = hooks.fulltext().flushes();
-        let done = fulltext_tokens::charged(Arc::clone(&hooks.steps_left), flushes, written, || {
+        let done = fulltext::tokens::charged(Arc::clone(&hooks.steps_left), flushes, written, || {
             self.execute(prepared, params)
         })?;
         if hooks.is_creating_virtual.load(Relaxed) {
-            fulltext_settings::check_tokenizer(conn, hooks)?;
+            fulltext::settings::check_tokenizer(conn, hooks)?;
         }
         Ok(done)
     }
@@ -182,10 +181,10 @@ impl Executor<'_, '_> {
         }
         let on_error = |error: Error| classify(hooks, &error);
         bind(hooks, prepared, params)?;
-        let settings = fulltext_settings::settings(conn, hooks).map_err(on_error)?;
+        let settings = fulltext::settings::settings(conn, hooks).map_err(on_error)?;
         let before = conn.total_changes();
         let outcome = self.step_through(prepared)?;
-        fulltext_settings::keep(conn, hooks, &settings)?;
+        fulltext::settings::keep(conn, hooks, &settings)?;
         if !prepared.readonly() {
             hooks.changes.store(rows_changed(conn, before), Relaxed);
         }
@@ -301,7 +300,7 @@ pub fn fits(
         }
     };
     if cost.names_rank {
-        return Err(StatementError::Failed(fulltext_matches::RANK_IS_FIXED.to_string()));
+        return Err(StatementError::Failed(fulltext::matches::RANK_IS_FIXED.to_string()));
     }
     if cost.computes_words {
         let why = "a statement that writes can MATCH only literals or whole parameters: run the full-text query \

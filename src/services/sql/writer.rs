@@ -3,8 +3,8 @@
 //! Invariants: M2 replies are stored by the same transaction as the effects of their commands.
 //! Not here: the commands (`apply.rs`, `load_commands.rs`), the file (`database.rs`).
 
-use super::budget::allowance::Allowance;
-use super::budget::fulltext_writes;
+use super::budget::fulltext;
+use super::budget::token_bucket::Allowance;
 use super::commands::Command;
 use super::connection::foreign_keys;
 use super::connection::hook_state::{HookState, InternalStatements, Schema};
@@ -230,7 +230,7 @@ impl Writer {
             })?;
             let find = "SELECT name FROM sqlite_schema WHERE type = 'view'";
             let views = self.with_connection(|conn| conn.prepare(find)?.query_map([], |row| row.get(0))?.collect())?;
-            Some(Schema { indexes, views, fulltext: self.with_connection(fulltext_writes::definitions)? })
+            Some(Schema { indexes, views, fulltext: self.with_connection(fulltext::writes::definitions)? })
         };
         self.indexes_at = Some(version);
         self.hooks.begin_schema(schema);

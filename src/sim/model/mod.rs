@@ -3,8 +3,8 @@
 pub(crate) mod host;
 pub(crate) mod hosting;
 pub(crate) mod liveness;
+pub(crate) mod log_reports;
 pub(crate) mod operations;
 pub(crate) mod services;
 pub(crate) mod snapshot_transfers;
-pub(crate) mod told;
 pub(crate) mod worker;

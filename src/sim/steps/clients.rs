@@ -14,11 +14,12 @@ use crate::raft::{Input, Role};
 use crate::services::jobs::commands::LIMITS_USUAL;
 use crate::services::jobs::{self, Answer, Request};
 use crate::sim::environment::plan::LANGUAGES;
+use crate::sim::events::{Packet, SimEvent};
 use crate::sim::model::host::Ask;
 use crate::sim::model::operations::{BLOCK, ClientResult, Operation, OperationKind};
 use crate::sim::model::services::{self, Body, COUNTER, Command};
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{Packet, SimEvent, World};
+use crate::sim::world::World;
 use std::sync::Arc;
 use uuid::Uuid;
 

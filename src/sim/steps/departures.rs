@@ -6,9 +6,10 @@
 
 use crate::raft::Input;
 use crate::sim::environment::disk::CrashKind;
+use crate::sim::events::SimEvent;
 use crate::sim::model::host::Ask;
 use crate::sim::violation::CheckResult;
-use crate::sim::world::{SimEvent, World};
+use crate::sim::world::World;
 use crate::types::NodeId;
 
 impl World {

@@ -11,11 +11,12 @@ use crate::services::Replicated;
 use crate::services::Reply;
 use crate::services::jobs::JobTable;
 use crate::sim::environment::disk::CrashKind;
+use crate::sim::events::{Packet, SimEvent};
 use crate::sim::model::host::{Ask, DiskJob, Process, Running};
 use crate::sim::model::operations::{ClientResult, client_of};
 use crate::sim::model::services::Command;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{Packet, SimEvent, World};
+use crate::sim::world::World;
 use crate::store::error::StoreError;
 use crate::types::Index;
 
@@ -293,7 +294,7 @@ impl World {
         if !self.hosts[node].is_witness {
             self.client_checker.on_restart(applied, digest)?;
         }
-        self.keep_time(node);
+        self.observe_applied_time(node);
         self.maybe_wake_worker(node);
         // What waited below it may or may not have happened.
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
@@ -373,7 +374,7 @@ impl World {
                 self.report_digest(node)?;
             }
         }
-        self.keep_time(node);
+        self.observe_applied_time(node);
         self.maybe_wake_worker(node);
         self.serve_reads(node)?;
         self.maybe_snapshot(node, false)

@@ -12,9 +12,10 @@ use crate::raft::{Change, Input, Membership};
 use crate::sim::environment::disk::CrashKind;
 use crate::sim::environment::net::SHAPES;
 use crate::sim::environment::plan::{FaultKind, TICK_US, pick};
+use crate::sim::events::SimEvent;
 use crate::sim::model::host::Ask;
 use crate::sim::violation::CheckResult;
-use crate::sim::world::{SimEvent, World};
+use crate::sim::world::World;
 use crate::types::{Identity, NodeId, Ticks};
 
 impl World {

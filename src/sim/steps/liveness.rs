@@ -12,8 +12,9 @@
 use crate::raft::Raft;
 use crate::sim::environment::disk::CrashKind;
 use crate::sim::environment::plan::{DiskFailure, TICK_US};
+use crate::sim::events::SimEvent;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{SimEvent, World};
+use crate::sim::world::World;
 use crate::types::{Identity, Term};
 use std::collections::BTreeSet;
 

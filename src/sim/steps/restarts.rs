@@ -9,10 +9,11 @@
 use crate::raft::Membership;
 use crate::sim::environment::disk::CrashKind;
 use crate::sim::environment::plan::FaultKind;
+use crate::sim::events::SimEvent;
 use crate::sim::model::host::Process;
 use crate::sim::model::operations::ClientResult;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{SimEvent, World};
+use crate::sim::world::World;
 use crate::store::error::StoreError;
 use crate::types::{Identity, Index};
 use std::collections::BTreeSet;

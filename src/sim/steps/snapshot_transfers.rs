@@ -6,9 +6,10 @@
 //! Not here: what raft makes of it.
 
 use crate::raft::Input;
+use crate::sim::events::SimEvent;
 use crate::sim::model::snapshot_transfers::Transfer;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{SimEvent, World};
+use crate::sim::world::World;
 use crate::types::Identity;
 
 /// Bytes of one chunk: small, so that a transfer takes several.

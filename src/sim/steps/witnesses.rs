@@ -11,11 +11,12 @@
 use crate::cluster::witness;
 use crate::raft::{Change, Input, Membership, SnapshotMeta};
 use crate::sim::environment::plan::TICK_US;
+use crate::sim::events::SimEvent;
 use crate::sim::model::host::Ask;
+use crate::sim::model::log_reports::LogReport;
 use crate::sim::model::operations::ClientResult;
-use crate::sim::model::told::Told;
 use crate::sim::violation::{CheckResult, violation};
-use crate::sim::world::{SimEvent, World};
+use crate::sim::world::World;
 use crate::types::{Identity, Index, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +29,7 @@ impl World {
     pub fn witness_cuts(&self, membership: &Membership) -> BTreeMap<NodeId, Index> {
         let all = self.witnesses();
         let members = membership.members().filter(|who| all.contains(&who.id));
-        members.map(|who| (who.id, self.told.get(&who).map_or(Index(u64::MAX), |told| told.cut))).collect()
+        members.map(|who| (who.id, self.log_reports.get(&who).map_or(Index(u64::MAX), |report| report.cut))).collect()
     }
 
     /// Whether witnesses allow a change that `leader` is asked for.
@@ -49,7 +50,7 @@ impl World {
         }
     }
 
-    /// With each tick a node tells how far its log is, and a witness that leads passes the leadership on.
+    /// With each tick a node reports how far its log is, and a witness that leads passes the leadership on.
     pub fn on_witness_tick(&mut self, node: usize) -> CheckResult {
         if self.plan.witnesses.is_empty() {
             return Ok(());
@@ -58,7 +59,7 @@ impl World {
         let Some(process) = self.hosts[node].process.as_mut() else { return Ok(()) };
         let view = process.raft.view();
         let held = view.commit_index.min(view.durable_index);
-        self.told.insert(who, Told { held, cut: view.snapshot_index });
+        self.log_reports.insert(who, LogReport { held, cut: view.snapshot_index });
         if !self.hosts[node].is_witness || self.bugs.host.witness_leads_like_any {
             return Ok(());
         }
@@ -80,7 +81,7 @@ impl World {
         let (membership, witnesses) = (process.raft.view().membership, self.witnesses());
         let voters = membership.voters.iter().map(|(&id, &uuid)| Identity { id, uuid });
         let full = voters.filter(|who| !witnesses.contains(&who.id));
-        let held = full.map(|who| self.told.get(&who).copied().unwrap_or_default().held).collect();
+        let held = full.map(|who| self.log_reports.get(&who).copied().unwrap_or_default().held).collect();
         if witness::releasable(membership.voters.len(), held) >= meta.index {
             return true;
         }

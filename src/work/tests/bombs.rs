@@ -69,7 +69,7 @@ fn programs_give_way_to_their_watcher() {
 #[test]
 fn the_processes_of_a_sandbox_are_counted_in_one_look() {
     let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 13);
-    let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
+    let scratch = Scratch::create(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
     let bounds = SandboxLimits { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes: 64 };
     let words = ["sh", "-c", "for i in 1 2 3 4 5; do sleep 60 & done; : > ready; wait"].map(String::from);
     let mut command = sandbox.command(&words, scratch.path(), &[], slot, &bounds);

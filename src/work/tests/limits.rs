@@ -5,9 +5,10 @@ use super::{LIMITS, PATIENT, attempt, fill_with_empty_files, finished, request, 
 use crate::lab::poll::wait_until;
 use crate::services::jobs::{End, JobOutcome, Limits, Request};
 use crate::settings::SandboxKind;
+use crate::work::leftovers;
 use crate::work::monitor::OutputStream;
 use crate::work::sandbox::{Sandbox, SandboxLimits};
-use crate::work::scratch::{self, Scratch};
+use crate::work::scratch::Scratch;
 use std::time::{Duration, Instant};
 
 fn sandbox() -> Sandbox {
@@ -118,8 +119,8 @@ fn children_were_there_before_they_were_ended() {
 fn a_start_ends_detached_children_of_a_killed_process() {
     let dir = super::passable();
     let jobs = dir.path().join("jobs");
-    scratch::clear(&jobs).unwrap();
-    let left = Scratch::make(&jobs.join("1-1"), None, 1).unwrap();
+    leftovers::reset_jobs_dir(&jobs).unwrap();
+    let left = Scratch::create(&jobs.join("1-1"), None, 1).unwrap();
     let path = left.path().to_path_buf();
     std::mem::forget(left);
     let (mark, other) = (mark(), mark());
@@ -130,7 +131,7 @@ fn a_start_ends_detached_children_of_a_killed_process() {
     // A process of the same name that is not part of any job, with another home.
     let mut bystander = std::process::Command::new("sleep").arg(&other).env("HOME", dir.path()).spawn().unwrap();
     wait_until("they are there", Duration::from_secs(5), || (marked(&mark).len() >= 3).then_some(())).unwrap();
-    scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
+    leftovers::reset_jobs_dir(&jobs).unwrap().iter().for_each(|old| leftovers::remove_old(old));
     nothing_is_left(&mark);
     assert_eq!(bystander.try_wait().unwrap(), None, "it belongs to no job");
     bystander.kill().unwrap();

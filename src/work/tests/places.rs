@@ -8,9 +8,9 @@ use super::{LIMITS, found, request, run_tests_as, text};
 use crate::node::spawn;
 use crate::services::jobs::{End, JobOutcome};
 use crate::settings::SandboxKind;
+use crate::work::leftovers;
 use crate::work::run::Attempt;
 use crate::work::sandbox::Sandbox;
-use crate::work::scratch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,10 +57,10 @@ impl Drop for Closed {
 #[test]
 fn folders_lie_where_the_users_of_slots_may_pass() {
     let closed = Closed::new();
-    let placed = scratch::place(&closed.own(), &closed.name);
+    let placed = leftovers::jobs_dir(&closed.own(), &closed.name);
     if may_mount() {
         // Locked, because other nodes of this machine remove folders that no node has locked.
-        let _held = scratch::hold(&placed).unwrap();
+        let _held = leftovers::hold(&placed).unwrap();
         assert_eq!(placed, closed.run);
         assert!(std::fs::read_dir(&placed).unwrap().next().is_none(), "the probe is gone");
     } else {
@@ -70,8 +70,8 @@ fn folders_lie_where_the_users_of_slots_may_pass() {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!table.contains(&closed.name), "{table}");
     std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(0o711)).unwrap();
-    assert_eq!(scratch::place(&closed.own(), &closed.name), closed.own(), "it is open now");
-    let relative = scratch::place(Path::new("data/jobs"), &closed.name);
+    assert_eq!(leftovers::jobs_dir(&closed.own(), &closed.name), closed.own(), "it is open now");
+    let relative = leftovers::jobs_dir(Path::new("data/jobs"), &closed.name);
     assert!(relative.is_absolute(), "a sandbox has other folders {}", relative.display());
 }
 
@@ -97,9 +97,9 @@ fn jobs_run_where_their_folders_were_placed() {
     let closed = Closed::new();
     for mode in [0o700, 0o711] {
         std::fs::set_permissions(closed.dir.path(), PermissionsExt::from_mode(mode)).unwrap();
-        let placed = scratch::place(&closed.own(), &closed.name);
-        scratch::clear(&placed).unwrap().iter().for_each(|old| scratch::remove_old(old));
-        let _held = scratch::hold(&placed).unwrap();
+        let placed = leftovers::jobs_dir(&closed.own(), &closed.name);
+        leftovers::reset_jobs_dir(&placed).unwrap().iter().for_each(|old| leftovers::remove_old(old));
+        let _held = leftovers::hold(&placed).unwrap();
         let tried = Sandbox::try_out(SandboxKind::Full, &placed);
         if rustix::process::geteuid().is_root() && !may_mount() && mode == 0o700 {
             // The users of slots have no access, and root cannot set up a sandbox: that is reported once, not by each
@@ -123,7 +123,7 @@ fn folders_of_nodes_that_are_gone_are_removed() {
     let run = dir.path().join("run");
     let (gone, there) = (run.join("gone"), run.join("there"));
     for jobs in [&gone, &there] {
-        assert!(scratch::clear(jobs).unwrap().is_empty());
+        assert!(leftovers::reset_jobs_dir(jobs).unwrap().is_empty());
     }
     std::fs::create_dir_all(gone.join("1-1/job")).unwrap();
     let is_root = rustix::process::geteuid().is_root();
@@ -132,15 +132,15 @@ fn folders_of_nodes_that_are_gone_are_removed() {
         std::fs::create_dir(&others).unwrap();
         std::os::unix::fs::chown(&others, Some(65_533), Some(65_533)).unwrap();
     }
-    let held = scratch::hold(&there).unwrap();
-    scratch::remove_abandoned_below(&run);
+    let held = leftovers::hold(&there).unwrap();
+    leftovers::remove_abandoned_below(&run);
     assert!(!gone.exists() && there.exists(), "the other's node is there, although no job of it runs");
     assert_eq!(others.exists(), is_root, "whose user cares for it");
     let _ = std::fs::remove_dir(&others);
     drop(held);
-    scratch::remove_abandoned_below(&run);
+    leftovers::remove_abandoned_below(&run);
     assert!(!run.exists(), "nothing stays");
-    scratch::remove_abandoned_below(&run);
+    leftovers::remove_abandoned_below(&run);
 }
 
 /// Nodes that start at the same time remove folders that nobody has locked, and their parent if it is empty: one that
@@ -154,7 +154,7 @@ fn a_folder_stays_while_other_nodes_remove_abandoned_ones() {
         let (run, is_over) = (run.clone(), Arc::clone(&is_over));
         let remove = move || {
             while !is_over.load(Ordering::Relaxed) {
-                scratch::remove_abandoned_below(&run);
+                leftovers::remove_abandoned_below(&run);
             }
         };
         spawn::spawn("other", remove).unwrap()
@@ -164,7 +164,7 @@ fn a_folder_stays_while_other_nodes_remove_abandoned_ones() {
     let until = Instant::now() + Duration::from_secs(3);
     let mut wrong = Vec::new();
     while Instant::now() < until {
-        match scratch::hold(&jobs) {
+        match leftovers::hold(&jobs) {
             Err(e) => wrong.push(e.to_string()),
             Ok(_held) => {
                 let soon = Instant::now() + Duration::from_millis(1);
@@ -188,7 +188,7 @@ fn root_who_may_not_mount_has_plain_folders() {
         "places::folders_lie_where_the_users_of_slots_may_pass",
         "places::jobs_run_where_their_folders_were_placed",
         "too_many_files_are_reported",
-        "a_start_clears_what_a_killed_process_left",
+        "leftovers::a_start_clears_what_a_killed_process_left",
     ];
     run_tests_as(&["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(String::from), &TESTS);
 }

@@ -9,7 +9,7 @@ use crate::work::WorkError;
 use crate::work::run::{Attempt, start_with_retries};
 use crate::work::runtimes::AvailableRuntime;
 use crate::work::sandbox::how_it_ended;
-use crate::work::{process_tree, scratch};
+use crate::work::{leftovers, process_tree};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ fn the_kernel_bounds_the_processes_of_a_job_alone() {
     }
     // Run directly, without the watching thread, which would end it as well.
     let (sandbox, dir, slot) = (sandbox(), passable(), std::process::id().wrapping_mul(16) + 11);
-    let scratch = Scratch::make(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
+    let scratch = Scratch::create(&dir.path().join("1-1"), sandbox.user(slot), 1).unwrap();
     let said_by = |processes: u64, forks: u64| {
         let bounds = SandboxLimits { wall_s: 60, cpu_s: 50, data: 1 << 30, file: 1 << 20, processes };
         let script = format!("for i in $(seq {forks}); do sleep 30 >/dev/null 2>&1 & done; echo all");
@@ -174,15 +174,15 @@ fn a_start_of_the_node_ends_sandboxes_that_are_being_set_up() {
         text(&line).starts_with("bwrap\0") && text(&line).contains(&below)
     };
     for round in 0..15 {
-        scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
-        let scratch = Scratch::make(&jobs.join("1-1"), sandbox.user(slot), 1).unwrap();
+        leftovers::reset_jobs_dir(&jobs).unwrap().iter().for_each(|old| leftovers::remove_old(old));
+        let scratch = Scratch::create(&jobs.join("1-1"), sandbox.user(slot), 1).unwrap();
         let bounds = SandboxLimits { wall_s: 60, cpu_s: 5, data: 1 << 30, file: 1 << 20, processes: 64 };
         let mut command = sandbox.command(&["sleep", "60"].map(String::from), scratch.path(), &[], slot, &bounds);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // `timeout`, or the outer or the inner process of bubblewrap has begun.
         let deadline = Instant::now() + Duration::from_secs(10);
         while process_tree::descendants(child.id(), round % 3).is_empty() && Instant::now() < deadline {}
-        scratch::clear(&jobs).unwrap().iter().for_each(|old| scratch::remove_old(old));
+        leftovers::reset_jobs_dir(&jobs).unwrap().iter().for_each(|old| leftovers::remove_old(old));
         assert!(!child.wait().unwrap().success(), "it was killed");
         let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|row| row.file_name().into_string().ok());
         let left: Vec<String> = pids.filter(is_left).collect();

@@ -100,7 +100,7 @@ pub(crate) fn msetnx(request: &Request, _: &Context) -> Translated {
 
 fn pairs(request: &Request, command: &str) -> Result<Vec<(Bytes, Bytes)>, String> {
     if request.len().is_multiple_of(2) {
-        return Err(reply::wrong_number(command));
+        return Err(reply::wrong_arity(command));
     }
     let pair = |at: usize| (bytes(request.word(at)), bytes(request.word(at + 1)));
     Ok((1..request.len()).step_by(2).map(pair).collect())

@@ -20,9 +20,9 @@ pub enum Growth {
     Replaces(u64),
 }
 
-/// Bytes by which a command with the least budget (`allowance.rs`) can make the database larger: 1.5 million steps, which
-/// write some 1.1 bytes each where they write most, when rows of 4,000 bytes are copied from table to table. Commands
-/// with a larger budget share one bucket of steps, with which they can add some 320 MB before it is empty.
+/// Bytes by which a command with the least budget (`token_bucket.rs`) can make the database larger: 1.5 million steps,
+/// which write some 1.1 bytes each where they write most, when rows of 4,000 bytes are copied from table to table.
+/// Commands with a larger budget share one bucket of steps, with which they can add some 320 MB before it is empty.
 pub const COMMAND_GROWTH: u64 = 2 << 20;
 
 /// First words of statements that do not make the database larger.

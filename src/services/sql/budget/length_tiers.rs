@@ -11,9 +11,9 @@
 //! Not here: counting steps (`services/sql/connection/hook_state.rs`), the message of a failure
 //! (`services/sql/statement.rs`).
 
-use super::fulltext_writes::Definition;
+use super::fulltext::writes::Definition;
 use super::long_rows::LONG_BYTES;
-use super::{fulltext_tokens, fulltext_writes, prices};
+use super::{fulltext, prices};
 use crate::services::sql::commands::{ROW_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;
@@ -267,7 +267,7 @@ pub fn on_row(hooks: &HookState, action: Action, table: &str, row: i64) {
 pub fn fulltext_written(
     conn: &Connection,
     hooks: &HookState,
-) -> std::result::Result<Option<fulltext_tokens::WrittenText>, StatementError> {
+) -> std::result::Result<Option<fulltext::tokens::WrittenText>, StatementError> {
     if !hooks.touches_virtual.load(Relaxed) {
         return Ok(None);
     }
@@ -296,7 +296,7 @@ pub fn definitions(
         return Err(StatementError::BudgetExceeded);
     }
     let _own = InternalStatements::begin(hooks);
-    fulltext_writes::definitions(conn).map_err(|error| classify(hooks, &error))
+    fulltext::writes::definitions(conn).map_err(|error| classify(hooks, &error))
 }
 
 /// Changes the tier; `None`: for internal statements.

@@ -5,7 +5,7 @@
 //! present tier.
 //! Not here: what a whole program costs (`step_cost.rs`), the length of values (`length_tiers.rs`).
 
-use super::fulltext_terms::SearchTerms;
+use super::fulltext::terms::SearchTerms;
 use std::collections::BTreeMap;
 use std::ops::{Add, Div, Mul};
 use std::sync::OnceLock;

@@ -8,7 +8,7 @@
 //! Invariant: D1 the charge follows from the statement and the schema alone: it is the same on every node.
 //! Not here: what the program of such a statement costs (`step_cost.rs`).
 
-use super::{fulltext_writes, length_tiers};
+use super::{fulltext, length_tiers};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
 use crate::services::sql::tokens::words;
@@ -97,7 +97,7 @@ pub fn charge(conn: &Connection, hooks: &HookState, sql: &str, tier: usize) -> R
         )));
     }
     if hooks.is_creating_virtual.load(Relaxed)
-        && let Some(why) = fulltext_writes::refusal(sql)
+        && let Some(why) = fulltext::writes::refusal(sql)
     {
         return Err(StatementError::Failed(why));
     }

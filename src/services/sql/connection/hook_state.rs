@@ -8,7 +8,7 @@
 
 use super::files::Files;
 use crate::lock::{Mutex, MutexGuard, lock};
-use crate::services::sql::budget::fulltext_writes::{Definition, FulltextWrites};
+use crate::services::sql::budget::fulltext::writes::{Definition, FulltextWrites};
 use crate::services::sql::budget::prices::{self, Price};
 use crate::services::sql::budget::step_cost::Cost;
 use std::collections::BTreeMap;

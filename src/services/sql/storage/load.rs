@@ -9,12 +9,12 @@
 use super::own_table::{self, LoadPlan};
 use super::schema::{self, Table, TableForm, quoted};
 use crate::services::sql::answer_limit::AnswerLimit;
-use crate::services::sql::budget::fulltext_settings;
+use crate::services::sql::budget::fulltext;
 use crate::services::sql::budget::length_tiers::{self, RowTier};
 use crate::services::sql::commands::{Answer, Command, LOAD_BYTES_MAX, RunKind, STAGE_BYTES_MAX, Statement};
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
+use crate::services::sql::effect_checks::integrity_violation;
 use crate::services::sql::errors::{self, OTHER_FILE, StatementError, classify};
-use crate::services::sql::integrity::integrity_violation;
 use crate::services::sql::statement::Executor;
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -149,7 +149,7 @@ pub fn copy_all(conn: &Connection, hooks: &Arc<HookState>, other: &Connection) -
     })
     .map_err(ours)??;
     for table in tables.iter().filter(|table| table.form == TableForm::Virtual) {
-        if let Some(why) = fulltext_settings::unavailable(conn, &table.name).map_err(ours)? {
+        if let Some(why) = fulltext::settings::unavailable(conn, &table.name).map_err(ours)? {
             return Err(Stop::Refused(why));
         }
     }

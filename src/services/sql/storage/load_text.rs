@@ -10,15 +10,15 @@
 
 use super::dump_lines::{self, Piece};
 use crate::services::sql::answer_limit::AnswerLimit;
-use crate::services::sql::budget::fulltext_writes;
+use crate::services::sql::budget::fulltext;
 use crate::services::sql::budget::length_tiers;
 use crate::services::sql::budget::prices;
 use crate::services::sql::budget::text_cost::{STATEMENT_STEPS, text_steps, too_many_conflicts};
 use crate::services::sql::commands::{Params, RunKind, Statement};
 use crate::services::sql::connection::foreign_keys;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
+use crate::services::sql::effect_checks::settle;
 use crate::services::sql::errors::{StatementError, classify};
-use crate::services::sql::integrity::settle;
 use crate::services::sql::statement::{self, Executor};
 use crate::services::sql::tokens::names_rollback;
 use rusqlite::fallible_iterator::FallibleIterator as _;
@@ -181,7 +181,7 @@ impl Script<'_> {
             let text = bare.sql;
             statement::fits(conn, hooks, &text, 0, tier)?;
             let mut executor = Executor { conn, hooks, kind: RunKind::Execute, limit: &mut AnswerLimit::new(0, 0) };
-            match fulltext_writes::with_named_tokenizer(&text) {
+            match fulltext::writes::with_named_tokenizer(&text) {
                 Cow::Borrowed(_) => executor.write(one, &Params::None),
                 Cow::Owned(named) => {
                     let mut named = conn.prepare(&named).map_err(on_error)?;

@@ -10,7 +10,7 @@
 //! Not here: who reads and writes it (`services/sql/writer.rs`).
 
 use crate::services::Reply;
-use crate::services::sql::budget::allowance::Allowance;
+use crate::services::sql::budget::token_bucket::Allowance;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OptionalExtension, Result, params};

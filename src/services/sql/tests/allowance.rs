@@ -1,6 +1,6 @@
 //! Expensive requests in quick succession: a request that must wait has changed nothing, on every node.
 //!
-//! Not here: the bucket itself (`allowance.rs`), waiting at the endpoint (`node/sql/load_permit.rs`).
+//! Not here: the bucket itself (`budget/token_bucket.rs`), waiting at the endpoint (`node/sql/load_permit.rs`).
 
 use super::script_runner::{Node, answer, outcome_text, request};
 use crate::services::sql::commands::Params;

@@ -68,7 +68,7 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
-    use crate::services::sql::budget::allowance::*;
+    use crate::services::sql::budget::token_bucket::*;
 
     #[test]
     fn one_request_may_do_much_and_the_next_waits_for_log_time() {

@@ -1,12 +1,12 @@
-//! What a node tells the others about its log, for the witnesses among them.
+//! What a node reports to the others about its log, for the witnesses among them.
 //!
 //! Not here: what follows from it (`sim/steps/witnesses.rs`).
 
 use crate::types::Index;
 
-/// What a node has told last.
+/// The last report of a node.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Told {
+pub struct LogReport {
     /// Its disk has the committed log up to here.
     pub held: Index,
     /// Its log is cut up to here.

@@ -9,7 +9,8 @@
 //! Not here: what is done in it (`hosted_voter.rs`), whether it helps (`rule.rs`).
 
 use crate::raft::Durable;
-use crate::store::identity::{self, FolderLock, StoredIdentity};
+use crate::store::folder_lock::{self, FolderLock};
+use crate::store::identity::{self, StoredIdentity};
 use crate::store::{Files, Options, RealFiles, Store, StoreError};
 use crate::types::{Identity, NodeId};
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ pub fn claim(
             claims.unusable.push((who.id, why));
             continue;
         }
-        match identity::lock(&dir).and_then(|lock| Ok((lock, owner(&dir)?))) {
+        match folder_lock::lock(&dir).and_then(|lock| Ok((lock, owner(&dir)?))) {
             // Read again: its process may have changed it before it ended.
             Ok((lock, Some(me))) if is_of(&me, who, cluster) => {
                 claims.claimed.push(ClaimedFolder { who, dir, me, lock })
@@ -156,7 +157,7 @@ mod tests {
         for id in [1, 2, 3] {
             leave(data.path(), id);
         }
-        let running = identity::lock(&identity::folder(data.path(), NodeId(3))).unwrap();
+        let running = folder_lock::lock(&identity::folder(data.path(), NodeId(3))).unwrap();
         // 4: another identity. 5: another cluster. 6: being discarded. 7: nothing.
         leave(data.path(), 4);
         let change = |id: u64, change: fn(&mut StoredIdentity)| {
@@ -176,7 +177,7 @@ mod tests {
         // Another survivor, and the process itself.
         let second = claim(data.path(), CLUSTER, &voters, NodeId(3), why_unsafe);
         assert_eq!((ids(&second), &second.in_use), (vec![1], &vec![NodeId(2)]));
-        assert!(matches!(identity::lock(&identity::folder(data.path(), NodeId(2))), Err(StoreError::Locked { .. })));
+        assert!(matches!(folder_lock::lock(&identity::folder(data.path(), NodeId(2))), Err(StoreError::Locked { .. })));
         drop((first, running, second));
         assert_eq!(ids(&claim(data.path(), CLUSTER, &voters, NodeId(1), why_unsafe)), vec![2, 3]);
     }

@@ -1,7 +1,7 @@
 //! Finds earlier clusters in the folders of other nodes below the same data folder.
 //!
 //! A new node checks them before it bootstraps: no cluster is created beside data of one that may still exist
-//! (`discovery/`, D1). A log with an identity that is missing, cannot be read or does not match the folder may belong
+//! (`mod.rs`, D1). A log with an identity that is missing, cannot be read or does not match the folder may belong
 //! to any cluster, and so also prevents a bootstrap. Nothing is changed here. Not here: this node's own folder
 //! (`node/process/open.rs`).
 

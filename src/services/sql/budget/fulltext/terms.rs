@@ -5,7 +5,7 @@
 //! charged by the byte, and their length must be known beforehand: they must be literals in the statement or
 //! parameters. The same applies to the marks that functions put around words.
 //!
-//! Not here: the cost of search terms (`step_cost.rs`).
+//! Not here: the cost of search terms (`services/sql/budget/step_cost.rs`).
 
 use std::collections::BTreeMap;
 

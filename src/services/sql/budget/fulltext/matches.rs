@@ -6,8 +6,8 @@
 //!
 //! Not here: writes, where both are refused (`services/sql/connection/authorizer.rs`).
 
-use super::fulltext_terms::SearchTerms;
-use super::step_cost::Program;
+use super::terms::SearchTerms;
+use crate::services::sql::budget::program::Program;
 use crate::services::sql::commands::Statement;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::connection::limits::set_length;

@@ -6,9 +6,9 @@
 //! A node that is not in contact with a leader cannot know whether the content is out of date. Nodes in contact share a
 //! lock on `config.json.contact.lock`; one that is not, and gets that lock for itself alone, marks the file with the
 //! time since which no node here knows better (`stale_since`). The first node in contact again writes it anew.
-//! Not here: format and lock of the file (`config_file.rs`), thread and frames (`node/threads/config_writer.rs`).
+//! Not here: format and lock of the file (`file.rs`), thread and frames (`node/threads/config_writer.rs`).
 
-use super::config_file::{self, ClusterInfo, ConfigFileError, Lock, Projection, WriteOutcome, beside, read, target};
+use super::file::{self, ClusterInfo, ConfigFileError, Lock, Projection, WriteOutcome, beside, read, target};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -81,7 +81,7 @@ impl Keeper {
     /// repairs a file that was changed or removed. Returns `None` while a failed write is not tried again.
     ///
     /// # Errors
-    /// Returns the errors of [`config_file::write`]; a call after at least a second tries again.
+    /// Returns the errors of [`file::write`]; a call after at least a second tries again.
     pub fn keep(
         &mut self,
         now_ms: u64,
@@ -106,7 +106,7 @@ impl Keeper {
         if self.failed_ms.is_some_and(|at| now_ms.saturating_sub(at) < WRITE_EVERY_MS) {
             return None;
         }
-        let result = config_file::write(path, newest, wait);
+        let result = file::write(path, newest, wait);
         self.failed_ms = result.is_err().then_some(now_ms);
         Some(result)
     }
@@ -187,5 +187,5 @@ fn contact_lock(path: &Path) -> Option<File> {
 }
 
 #[cfg(test)]
-#[path = "tests/config_keeper.rs"]
+#[path = "tests/keeper.rs"]
 mod tests;

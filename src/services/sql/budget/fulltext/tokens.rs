@@ -6,7 +6,7 @@
 //!
 //! Invariant: K1 the charge follows from the statement, the schema and the content alone: it is the same on every node.
 //! K2 no token is compared with more others than it pays for: FTS5 never has fewer than [`SLOTS`] slots.
-//! Not here: the pages that FTS5 writes (`fulltext_writes.rs`), how tokens are seen (crates/sqlite-ffi).
+//! Not here: the pages that FTS5 writes (`writes.rs`), how tokens are seen (crates/sqlite-ffi).
 
 use sqlite_ffi::fts5::Seen;
 use std::collections::{BTreeMap, BTreeSet};

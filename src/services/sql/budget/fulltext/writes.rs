@@ -1,13 +1,13 @@
 //! Definitions of full-text tables, and the cost of the pages that FTS5 writes.
 //!
 //! FTS5 writes what it has collected to a segment of its index when its hash table is full (1 MiB), or at the next
-//! savepoint. The charge for tokens covers that (`fulltext_tokens.rs`). Everything else that it does to its index
+//! savepoint. The charge for tokens covers that (`tokens.rs`). Everything else that it does to its index
 //! (merges, removals) is charged by the pages that it writes: the update hook is called for each row of its tables.
 //!
 //! Invariant: F1 the charge depends on the statement and the content alone: at the beginning of each transaction FTS5
 //! has nothing in memory, and its tables contain everything that its merges depend on.
 
-use super::fulltext_tokens::WrittenText;
+use super::tokens::WrittenText;
 use crate::services::sql::tokens::{tokens, words};
 use rusqlite::hooks::Action;
 use rusqlite::{Connection, Result};

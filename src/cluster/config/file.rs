@@ -8,7 +8,7 @@
 //!
 //! The lock is taken by trying and waiting, not by blocking in the system: a frozen holder must not block the leader.
 //! The caller provides the waiting (`wait` returns false when the node stops).
-//! Not here: how a new node uses the file (`discovery/`), who writes it and when (`config_keeper.rs`).
+//! Not here: how a new node uses the file (`cluster/discovery/`), who writes it and when (`keeper.rs`).
 
 use crate::address;
 use crate::store::{self, files::open_regular};
@@ -390,5 +390,5 @@ pub fn write(
 }
 
 #[cfg(test)]
-#[path = "tests/config_file.rs"]
+#[path = "tests/file.rs"]
 pub(super) mod tests;

@@ -2,9 +2,10 @@
 //!
 //! A full-text table is configured by inserting a row with a setting's name. Some of these settings make later
 //! statements do work that grows with the square of what is stored, in steps that are not counted.
-//! Not here: what a statement costs that uses such a table (`length_tiers.rs`, `step_cost.rs`).
+//! Not here: what a statement costs that uses such a table (`services/sql/budget/length_tiers.rs`,
+//! `services/sql/budget/step_cost.rs`).
 
-use super::length_tiers::definitions;
+use crate::services::sql::budget::length_tiers::definitions;
 use crate::services::sql::connection::hook_state::{HookState, InternalStatements};
 use crate::services::sql::errors::{StatementError, classify};
 use rusqlite::{Connection, OptionalExtension, Result};

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 use super::*;
-use crate::cluster::config_file::tests::{no_wait, projection};
+use crate::cluster::config::file::tests::{no_wait, projection};
 use crate::types::Term;
 use std::fs;
 
