@@ -7,7 +7,7 @@
 use super::client_access::ClientAccess;
 use super::connection_threads::ConnectionThreads;
 #[cfg(target_os = "linux")]
-use super::front::aid;
+use super::frozen_neighbours::accept;
 use super::interface::{Addressing, Admission, ConnectionSlot, Connections, Redirect, Reports, Requests, Watching};
 use super::listener::Listener;
 use super::pubsub::Channels;
@@ -138,8 +138,8 @@ impl Handle {
         {
             let (giving, serving) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
             let started = door.try_clone().and_then(|door| {
-                spawn::spawn("door-share", move || aid::share(&giving, &door))?;
-                spawn::spawn("door-aid", move || aid::serve_silent(&serving, take))
+                spawn::spawn("door-share", move || accept::share(&giving, &door))?;
+                spawn::spawn("door-aid", move || accept::serve_silent(&serving, take))
             });
             if let Err(e) = started {
                 log::warn!("no thread for the front doors of frozen nodes err={e}");

@@ -32,7 +32,7 @@ pub(crate) mod accept;
 pub(crate) mod client_access;
 pub(crate) mod connection_threads;
 pub(crate) mod datagrams;
-pub(crate) mod front;
+pub(crate) mod frozen_neighbours;
 pub(crate) mod handle;
 pub(crate) mod interface;
 pub(crate) mod listener;

@@ -20,7 +20,7 @@ use crate::cluster::reachability::relay::Ways;
 use crate::lock::{Mutex, Permit, lock};
 use crate::node::client_access::ClientAccess;
 use crate::node::datagrams::Datagrams;
-use crate::node::front::Neighbours;
+use crate::node::frozen_neighbours::Neighbours;
 use crate::node::peer::frame_memory::FrameMemory;
 use crate::node::peer::silent_learners::SilentLearners;
 use crate::node::process::logging::{self, EXIT_DISK};

@@ -9,7 +9,7 @@ use crate::cluster::gossip::{Edge, Gossip, GossipRow, GossipTable};
 use crate::cluster::log_clock::SkewNews;
 use crate::cluster::reachability::relay::{Paths, PeerLink, Reports};
 use crate::lock::{Mutex, lock};
-use crate::node::front::Neighbour;
+use crate::node::frozen_neighbours::Neighbour;
 use crate::node::reports::heartbeat::{LoadWatch, own_row};
 use crate::node::reports::readiness;
 use crate::node::shared::clock::{mono_us, now_ms as wall_ms};

@@ -10,7 +10,7 @@
 //! Not here: who is silent (`node/threads/gossip.rs`).
 
 use super::Neighbour;
-use super::share::{Meeting, give};
+use super::descriptors::{DescriptorSocket, give};
 use crate::node::listener::Listener;
 use crate::node::shared::Shared;
 use crate::types::NodeId;
@@ -32,7 +32,7 @@ const GIVEN_MAX: usize = 256;
 
 /// Body of the thread that gives this node's descriptors to other nodes.
 pub fn share(shared: &Shared, door: &Listener) {
-    let listener = match meeting_of(shared).listen(shared.me.id, std::process::id()) {
+    let listener = match descriptor_socket(shared).listen(shared.me.id, std::process::id()) {
         Ok(listener) => listener,
         Err(e) => return warn!("other nodes cannot help out at the front door while this one is frozen err={e}"),
     };
@@ -59,8 +59,8 @@ fn give_and_keep(given: &mut Vec<UnixStream>, stream: UnixStream, sockets: &[Tcp
     Ok(())
 }
 
-fn meeting_of(shared: &Shared) -> Meeting {
-    Meeting { cluster: shared.cluster, port: shared.settings.service_port, key: shared.peer_key.clone() }
+fn descriptor_socket(shared: &Shared) -> DescriptorSocket {
+    DescriptorSocket { cluster: shared.cluster, port: shared.settings.service_port, key: shared.peer_key.clone() }
 }
 
 /// Whether the other side has closed the connection.
@@ -90,24 +90,24 @@ pub fn serve_silent(shared: &Shared, take: impl Fn(TcpStream, SocketAddr)) {
         return;
     }
     shared.neighbours.waken_by(wake);
-    let mut aid = Aid { meeting: meeting_of(shared), doors: BTreeMap::new() };
+    let mut acceptor = NeighbourAcceptor { socket: descriptor_socket(shared), doors: BTreeMap::new() };
     while !shared.is_stopping() {
         let neighbours = shared.neighbours.all();
-        let has_missing = aid.follow(&neighbours);
-        aid.wait(&woken, &neighbours, has_missing);
+        let has_missing = acceptor.follow(&neighbours);
+        acceptor.wait(&woken, &neighbours, has_missing);
         // What woke the thread; there may be several bytes.
         while woken.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
-        aid.serve(&neighbours, &take);
-        aid.drop_dead(&take);
+        acceptor.serve(&neighbours, &take);
+        acceptor.drop_dead(&take);
     }
 }
 
-struct Aid {
-    meeting: Meeting,
+struct NeighbourAcceptor {
+    socket: DescriptorSocket,
     doors: BTreeMap<NodeId, Door>,
 }
 
-impl Aid {
+impl NeighbourAcceptor {
     /// Gets the descriptors of nodes that were started; returns whether some are still missing.
     fn follow(&mut self, neighbours: &[Neighbour]) -> bool {
         let mut has_missing = false;
@@ -120,7 +120,7 @@ impl Aid {
             if tries >= RETRY.1 {
                 continue;
             }
-            let door = match self.meeting.take(it.id, it.pid) {
+            let door = match self.socket.take(it.id, it.pid) {
                 Ok((stream, sockets)) => Door::Held { stream, sockets },
                 Err(e) => {
                     debug!("no descriptors of the front door of node {} err={e}", it.id);
@@ -143,7 +143,7 @@ impl Aid {
         for (id, door) in &self.doors {
             if let Door::Held { stream, sockets } = door {
                 waiting.push(PollFd::new(stream, PollFlags::IN));
-                if Aid::is_silent(neighbours, *id) {
+                if NeighbourAcceptor::is_silent(neighbours, *id) {
                     waiting.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
                 }
             }
@@ -157,7 +157,7 @@ impl Aid {
     fn serve(&self, neighbours: &[Neighbour], take: &impl Fn(TcpStream, SocketAddr)) {
         for (id, door) in &self.doors {
             if let Door::Held { sockets, .. } = door
-                && Aid::is_silent(neighbours, *id)
+                && NeighbourAcceptor::is_silent(neighbours, *id)
             {
                 let count: usize = sockets.iter().map(|socket| accept_waiting(socket, take)).sum();
                 if count > 0 {
@@ -214,35 +214,35 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    fn meeting() -> Meeting {
-        Meeting { cluster: Uuid::new_v4(), port: 1, key: None }
+    fn socket() -> DescriptorSocket {
+        DescriptorSocket { cluster: Uuid::new_v4(), port: 1, key: None }
     }
 
     #[test]
     fn the_door_of_a_dead_process_is_closed_whoever_has_taken_its_name() {
-        let (meeting, id) = (meeting(), NodeId(3));
+        let (socket, id) = (socket(), NodeId(3));
         let door = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = door.local_addr().unwrap();
-        let listener = meeting.listen(id, 7).unwrap();
+        let listener = socket.listen(id, 7).unwrap();
         let mut given = Vec::new();
-        let mut aid = Aid { meeting: meeting.clone(), doors: BTreeMap::new() };
+        let mut acceptor = NeighbourAcceptor { socket: socket.clone(), doors: BTreeMap::new() };
         std::thread::scope(|scope| {
             let giving = scope.spawn(|| {
                 give_and_keep(&mut given, listener.accept().unwrap().0, std::slice::from_ref(&door)).unwrap();
             });
-            assert!(!aid.follow(&[Neighbour { id, pid: 7, is_silent: false }]));
+            assert!(!acceptor.follow(&[Neighbour { id, pid: 7, is_silent: false }]));
             giving.join().unwrap();
         });
         let taken = std::cell::Cell::new(0);
         let take = |_: TcpStream, _: SocketAddr| taken.set(taken.get() + 1);
         let _first = TcpStream::connect(address).unwrap();
-        aid.drop_dead(&take);
-        assert!(matches!(aid.doors[&id], Door::Held { .. }) && taken.get() == 0, "it lives");
+        acceptor.drop_dead(&take);
+        assert!(matches!(acceptor.doors[&id], Door::Held { .. }) && taken.get() == 0, "it lives");
         // It ends, and another process is faster than the nodes.
         drop((given, listener));
-        let _squatter = meeting.listen(id, 7).unwrap();
-        aid.drop_dead(&take);
-        assert!(matches!(aid.doors[&id], Door::Missing { .. }) && taken.get() == 1, "{}", taken.get());
+        let _squatter = socket.listen(id, 7).unwrap();
+        acceptor.drop_dead(&take);
+        assert!(matches!(acceptor.doors[&id], Door::Missing { .. }) && taken.get() == 1, "{}", taken.get());
         assert!(TcpStream::connect(address).is_err(), "the kernel gives it no more clients");
     }
 

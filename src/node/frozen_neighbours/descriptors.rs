@@ -6,7 +6,7 @@
 //!
 //! Invariant: M1 no other process can make a node wait: connecting does not wait for a place in a queue, and nothing is
 //! read before the user is known.
-//! Not here: what is done with them, and how the end of a process is noticed (`aid.rs`).
+//! Not here: what is done with them, and how the end of a process is noticed (`accept.rs`).
 
 use crate::types::NodeId;
 use crate::wire::authentication::Key;
@@ -30,14 +30,14 @@ const ANSWER_MAX: Duration = Duration::from_millis(200);
 
 /// Where a node gives its descriptors.
 #[derive(Clone, Debug)]
-pub struct Meeting {
+pub struct DescriptorSocket {
     pub cluster: Uuid,
     pub port: u16,
     /// Made of the `cluster_secret`.
     pub key: Option<Key>,
 }
 
-impl Meeting {
+impl DescriptorSocket {
     /// The name of the node's process `pid`, as that process knows its number.
     fn name(&self, id: NodeId, pid: u32) -> String {
         let (cluster, port) = (self.cluster, self.port);
@@ -112,17 +112,17 @@ mod tests {
 
     #[test]
     fn clients_of_a_socket_are_accepted_by_whoever_has_it_and_a_dead_process_refuses() {
-        let meeting = Meeting { cluster: Uuid::new_v4(), port: 1, key: None };
+        let socket = DescriptorSocket { cluster: Uuid::new_v4(), port: 1, key: None };
         let door = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = door.local_addr().unwrap();
-        let listener = meeting.listen(NodeId(3), 7).unwrap();
+        let listener = socket.listen(NodeId(3), 7).unwrap();
         std::thread::scope(|scope| {
             let giver = scope.spawn(|| {
                 let (stream, _) = listener.accept().unwrap();
                 give(&stream, std::slice::from_ref(&door)).unwrap();
                 stream
             });
-            let (mut stream, sockets) = meeting.take(NodeId(3), 7).unwrap();
+            let (mut stream, sockets) = socket.take(NodeId(3), 7).unwrap();
             let mut client = TcpStream::connect(address).unwrap();
             client.write_all(b"x").unwrap();
             let mut byte = [0];
@@ -132,13 +132,13 @@ mod tests {
             assert_eq!(stream.read(&mut byte).unwrap(), 0, "the connection ends with the process");
         });
         drop(listener);
-        assert_eq!(meeting.take(NodeId(3), 7).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(socket.take(NodeId(3), 7).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[test]
     fn nobody_makes_a_node_wait_by_taking_a_name() {
-        let meeting = Meeting { cluster: Uuid::new_v4(), port: 1, key: None };
-        let name = SocketAddrUnix::new_abstract_name(meeting.name(NodeId(3), 7).as_bytes()).unwrap();
+        let socket = DescriptorSocket { cluster: Uuid::new_v4(), port: 1, key: None };
+        let name = SocketAddrUnix::new_abstract_name(socket.name(NodeId(3), 7).as_bytes()).unwrap();
         let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         rustix::net::bind(&listener, &name).unwrap();
         rustix::net::listen(&listener, 0).unwrap();
@@ -150,14 +150,14 @@ mod tests {
             waiting.push(socket());
         }
         let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || tell.send(meeting.take(NodeId(3), 7).map(|_| ()).map_err(|e| e.kind())));
+        std::thread::spawn(move || tell.send(socket.take(NodeId(3), 7).map(|_| ()).map_err(|e| e.kind())));
         assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(Err(io::ErrorKind::WouldBlock)));
     }
 
     #[test]
     fn with_a_secret_the_name_is_known_to_nodes_only_and_new_for_each_process() {
         let (cluster, port) = (Uuid::new_v4(), 8080);
-        let with = |secret: &str| Meeting { cluster, port, key: Some(Key::of(secret)) };
+        let with = |secret: &str| DescriptorSocket { cluster, port, key: Some(Key::of(secret)) };
         let name = with("a").name(NodeId(3), 7);
         assert_eq!(name, with("a").name(NodeId(3), 7));
         assert!(name.len() < 100 && name.ends_with("/8080/3") && !name.contains(&cluster.to_string()), "{name}");

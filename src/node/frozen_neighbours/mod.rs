@@ -2,14 +2,14 @@
 //!
 //! The kernel distributes the clients of the shared port over all listening sockets, whether or not the process of one
 //! still accepts. Only a process that has a socket can take its clients. So nodes of one host and user give each other
-//! descriptors of their sockets (`share.rs`), and while one of them is silent the others accept its clients
-//! (`aid.rs`).
+//! descriptors of their sockets (`descriptors.rs`), and while one of them is silent the others accept its clients
+//! (`accept.rs`).
 //! Not here: answering them (`http/front.rs`).
 
 #[cfg(target_os = "linux")]
-pub(crate) mod aid;
+pub(crate) mod accept;
 #[cfg(target_os = "linux")]
-mod share;
+mod descriptors;
 
 use crate::lock::{Mutex, lock};
 use crate::types::NodeId;
