@@ -144,10 +144,10 @@ mod tests {
         rustix::net::listen(&listener, 0).unwrap();
         // It never accepts, and its queue is full.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        let mut waiting = vec![socket()];
+        let plain_socket = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let mut waiting = vec![plain_socket()];
         while connect(waiting.last().unwrap(), &name).is_ok() {
-            waiting.push(socket());
+            waiting.push(plain_socket());
         }
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || tell.send(socket.take(NodeId(3), 7).map(|_| ()).map_err(|e| e.kind())));
