@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
     pub nodes: u64,
     /// Measure a running server instead
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, visible_alias = "endpoints", value_name = "HOST:PORT")]
     pub endpoint: Option<String>,
 }
 

@@ -25,7 +25,7 @@ const FILL_PIPELINE: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Acknowledged by a quorum; reads see every write acknowledged before
+    /// Linearizable: acknowledged by a quorum; reads see every write acknowledged before
     Strong,
     /// Acknowledged by the leader alone; reads see what their node has applied
     Eventual,
@@ -70,8 +70,8 @@ pub struct LoadArgs {
     /// Nodes that the clients connect to
     #[arg(long, value_enum, default_value_t = Target::Leader)]
     pub target: Target,
-    /// Measure running servers instead, at these ports
-    #[arg(long = "endpoint", value_delimiter = ',', value_name = "HOST:PORT")]
+    /// Measure running servers instead, at these addresses, whose data it changes
+    #[arg(long = "endpoint", visible_alias = "endpoints", value_delimiter = ',', value_name = "HOST:PORT")]
     pub endpoints: Vec<String>,
     /// What these servers require: the setting `client_password`, never an argument.
     #[arg(skip)]
@@ -130,7 +130,8 @@ impl LoadArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Data is stored in a temporary folder: set TMPDIR to a folder on the disk to be measured.\n\
     --endpoint accepts any server with the Redis protocol: a running Phalanx, or Redis with\n\
-    --mode strong --wait 1.\n\n\
+    --mode strong --wait 1. It overwrites the keys key:000000000000, key:000000000001 and so on there, --keys of them.\n\n\
+    strong, the default of Phalanx, is what level=linearizable is over HTTP.\n\n\
     Example: phalanx bench kv --clients 64 --pipeline 16 --seconds 10")]
 pub struct Options {
     #[command(flatten)]

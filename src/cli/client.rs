@@ -363,7 +363,8 @@ pub struct ClientArgs {
     /// HTTP addresses of nodes, tried in this order [default: those in config.json, else the local ports]
     #[arg(short, long, global = true, value_delimiter = ',', value_name = "HOST:PORT")]
     pub endpoints: Vec<String>,
-    /// Settings file with the path of config.json and the ports
+    /// Settings file with the path of config.json and the ports [default: settings.json in the current directory, if
+    /// there is one]
     #[arg(long, global = true, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Print JSON

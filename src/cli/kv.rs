@@ -43,10 +43,9 @@ pub struct KvArgs {
 /// How fresh a read is, or when a write is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Level {
-    /// A read sees every acknowledged write; a write is acknowledged by a quorum
+    // No doc comments: clap would print them for reads and writes alike.
     #[default]
     Linearizable,
-    /// A read sees what the asked node has applied; a write is acknowledged by the leader alone
     Eventual,
 }
 
@@ -59,7 +58,7 @@ enum KvCommand {
         /// Do not escape control characters on a terminal
         #[arg(long)]
         raw: bool,
-        /// Consistency of the read
+        /// linearizable: sees every acknowledged write; eventual: what the asked node has applied
         #[arg(long, value_enum, default_value_t)]
         level: Level,
     },
@@ -73,7 +72,7 @@ enum KvCommand {
         /// Write only if the key has this index (0: only if it does not exist)
         #[arg(long, value_name = "INDEX")]
         if_index: Option<u64>,
-        /// When the write is acknowledged
+        /// Acknowledged by: linearizable, a quorum; eventual, the leader alone, which may lose the write
         #[arg(long, value_enum, default_value_t)]
         level: Level,
         #[command(flatten)]
@@ -118,7 +117,7 @@ enum KvCommand {
         /// Print keys without index and value
         #[arg(long)]
         keys_only: bool,
-        /// Consistency of the read
+        /// linearizable: sees every acknowledged write; eventual: what the asked node has applied
         #[arg(long, value_enum, default_value_t)]
         level: Level,
     },

@@ -28,10 +28,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "phalanx", version, about, disable_help_subcommand = true)]
+#[command(name = "phalanx", version, disable_help_subcommand = true)]
+#[command(about = "A replicated key-value store, SQL database, job queue and chat in one program, over Raft")]
+#[command(before_help = "Start with ./run.sh (a terminal for each node), or phalanx dev (all nodes in one terminal).")]
 #[command(after_help = "Exit codes: 0 success, 1 failed and not applied, 2 usage or settings, 3 disk, 4 no quorum or \
     unreachable, 5 outcome unknown, 7 unhealthy (status --check), 8 a checker found a violation, 9 checker \
-    undecided.\n\nStart with: ./run.sh, or phalanx dev")]
+    undecided, 101 a bug in Phalanx (the message names the violated invariant), 130 ended at once by a second \
+    Ctrl+C.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -374,7 +374,30 @@ fn progress_is_shown_on_a_terminal_only() {
 fn help_names_exit_codes_and_a_first_step() {
     let output = phalanx(&["--help"]);
     assert_eq!(code(&output), Some(0));
-    assert!(out(&output).contains("7 unhealthy") && out(&output).contains("./run.sh"), "{}", out(&output));
+    assert!(out(&output).contains("7 unhealthy") && out(&output).contains(", 130 "), "{}", out(&output));
+    let (first_step, commands) = (out(&output).find("./run.sh").unwrap(), out(&output).find("Commands:").unwrap());
+    assert!(first_step < commands, "{}", out(&output));
+}
+
+#[test]
+fn help_shows_what_a_command_needs_to_be_used() {
+    let cases: [(&[&str], &str); 9] = [
+        (&["node"], "Ctrl+C or SIGTERM stops it gracefully"),
+        (&["node"], "[default: settings.json in the current directory, if there is one]"),
+        (&["status"], "the last index in its log"),
+        (&["dev"], "f freeze or continue"),
+        (&["sim"], "phalanx sim replay 1234 --plan witness"),
+        (&["member"], "phalanx member list"),
+        (&["check", "digest"], "Example: phalanx check digest"),
+        (&["bench", "kv"], "[alias: --endpoints]"),
+        (&["bench", "kv"], "overwrites the keys key:000000000000"),
+    ];
+    for (command, text) in cases {
+        let output = phalanx(&[command, &["--help"]].concat());
+        // Lines are broken by the width of the terminal.
+        let printed = out(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(code(&output) == Some(0) && printed.contains(text), "{command:?}: {text:?} is not in {printed}");
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub struct CheckArgs {
 enum CheckCommand {
     /// Compare digests of the state of all nodes at the same index
     #[command(
-        after_help = "Exit codes: 0 all equal, 4 a member does not answer, 8 a difference was found, 9 no digest in \
+        after_help = "Example:\n  phalanx check digest\n\nExit codes: 0 all equal, 4 a member does not answer, 8 a difference was found, 9 no digest in \
             time."
     )]
     Digest,

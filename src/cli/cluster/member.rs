@@ -15,6 +15,10 @@ use uuid::Uuid;
 
 /// Arguments of `phalanx member`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  phalanx member list\n  phalanx member remove 6     # after its process is stopped\n  \
+    phalanx member demote 2\n\nExit codes: 0 done, 1 refused, 4 no quorum or unreachable, 5 outcome unknown."
+)]
 pub struct MemberArgs {
     #[command(subcommand)]
     command: MemberCommand,

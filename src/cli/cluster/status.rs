@@ -18,6 +18,17 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// Arguments of `phalanx status`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "The first line is the health: healthy; degraded (it serves, but can lose fewer nodes than it \
+    should); unavailable (no writes). The table is what the node that answered knows:\n  \
+    STATE    LEADER, ONLINE, OFFLINE, or CORRUPT (its state is wrong, it serves no reads)\n  \
+    MEMBER   voter, learner (no vote), witness (no data), - (not a member)\n  \
+    TERM     the period between two elections that the node is in\n  \
+    LAST     the last index in its log; COMMIT: up to there a majority has it; APPLIED: its services have it\n  \
+    LAG      entries that it has still to apply\n  \
+    LOAD     its clients and work, by which the front door chooses\n  \
+    HEARD    the age of what is known of it\n\n\
+    Examples:\n  phalanx status --watch\n  phalanx status --check -e 127.0.0.1:6702\n\n\
+    Exit codes: 0 answered (with --check: healthy), 4 no node answers, 7 not healthy (--check).")]
 pub struct StatusArgs {
     #[command(flatten)]
     client: ClientArgs,

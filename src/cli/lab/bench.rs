@@ -18,6 +18,12 @@ use std::path::Path;
 
 /// Arguments of `phalanx bench`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  phalanx bench failover --only kill\n  phalanx bench kv --clients 16 --seconds 10\n  \
+    phalanx bench read --endpoint 127.0.0.1:7701,127.0.0.1:7702\n\n\
+    Without --endpoint each starts nodes of its own on free ports and removes their data. Most take as long as their \
+    rounds or seconds say, and some seconds to start nodes; failover and job take minutes. Use a release build."
+)]
 pub struct BenchArgs {
     #[command(subcommand)]
     command: BenchCommand,

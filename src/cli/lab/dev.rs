@@ -49,11 +49,15 @@ static IS_TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
 
 /// Arguments of `phalanx dev`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = format!(
+    "{KEYS}\n\nThe nodes have the ports and the data folder of the settings, as with ./run.sh: stop that one first. Ctrl+C \
+     or q stops them; the data stays.\n\nExamples:\n  phalanx dev -n 3\n  (sleep 5; echo k; sleep 60; echo q) | phalanx dev"
+))]
 pub struct DevArgs {
     /// Number of nodes
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
-    /// Settings file
+    /// Settings file [default: settings.json in the current directory, if there is one]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
 }

@@ -16,6 +16,10 @@ const FAILURES_MAX: usize = 5;
 
 /// Arguments of `phalanx sim`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  phalanx sim run --seed 7\n  phalanx sim sweep --seeds 500 --from 1000\n  \
+    phalanx sim replay 1234 --plan witness\n\n\
+    Exit codes: 0 no violation, 8 a safety property of Raft or the promise of an answer was violated; the last lines \
+    then print the command that runs that seed again.")]
 pub struct SimArgs {
     #[command(subcommand)]
     command: SimCommand,

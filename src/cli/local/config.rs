@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
-    /// Settings file
+    /// Settings file [default: settings.json in the current directory, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Print one JSON object

@@ -11,17 +11,24 @@ use std::path::PathBuf;
 
 /// Arguments of `phalanx node`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  phalanx node --id 1\n  phalanx node --id 2 --set election_timeout_ms=1000\n  \
+    phalanx node --id 3 --data /var/lib/phalanx --settings /etc/phalanx.json\n\n\
+    It writes to its data folder, ./data/node-N by default, with the log lines also in node.log there, and the nodes \
+    of a host share ./config.json. Ctrl+C or SIGTERM stops it gracefully within five seconds, a second Ctrl+C at \
+    once; kill -9 loses no acknowledged write. In its terminal: lead, status, peers, help, quit.\n\n\
+    Exit codes: 0 stopped, 1 a port is not available, 2 usage, settings or a problem that a person must resolve, \
+    3 disk, 101 a bug, 130 ended at once.")]
 pub struct NodeArgs {
     /// Id of this node [default: the lowest that is free]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=NodeId::MAX))]
     pub id: Option<u64>,
-    /// Settings file
+    /// Settings file [default: settings.json in the current directory, if there is one]
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Data folder (setting `data_dir`); node N uses its subfolder node-N
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Discard this node's state and join again under a new uuid; the leader sends the state
+    /// Discard this node's data and join again as a new member with the same id (a new uuid); the leader sends the data
     #[arg(long)]
     pub rejoin: bool,
     /// Serve clients only: replicate the log, but never vote or run jobs

@@ -24,7 +24,7 @@ pub struct RecoverArgs {
     /// Id of the node whose folder survived
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=NodeId::MAX))]
     pub id: u64,
-    /// Settings file
+    /// Settings file [default: settings.json in the current directory, if there is one]
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Data folder (setting `data_dir`)
