@@ -118,9 +118,9 @@ if ! cargo nextest --version >/dev/null 2>&1; then
   cargo install --locked cargo-nextest || say "test.sh: could not install it; the tests run one after another, which takes longer"
 fi
 if cargo nextest --version >/dev/null 2>&1; then
-  # Many tests wait more than they compute, and two of them compute with what the others leave.
+  # Many tests wait more than they compute, and one computes with what the others leave.
   processors=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
-  cargo nextest run --no-fail-fast --test-threads $((processors + (processors + 1) / 2 + 2))
+  cargo nextest run --no-fail-fast --test-threads $((processors + (processors + 1) / 2 + 1))
 else
   # One at a time: what .config/nextest.toml keeps apart, clusters and measurements, would disturb each other.
   cargo test --no-fail-fast -- --test-threads=1
