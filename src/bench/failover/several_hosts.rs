@@ -27,7 +27,7 @@ pub(crate) fn vanished(exe: &Path, count: usize, progress: &Progress) -> Result<
     let mut hosts = Hosts::ready(exe, NODES, &defaults())?;
     let samples = rounds("vanished", count, progress, |round| {
         let before = Before::settle(&mut hosts.cluster)?;
-        let mut stream = Stream::new(&hosts.cluster, format!("vanished {round}"));
+        let mut stream = Stream::new(&hosts.cluster, format!("vanished {round}")).at_another_than(before.leader);
         stream.warm_up()?;
         let begun = Instant::now();
         hosts.vanish(before.leader)?;
