@@ -4,7 +4,7 @@
 
 use super::figure::{Figure, Goal};
 use super::part::Part;
-use super::stream::{Before, NODES, Round, Stream, defaults, ms, rounds};
+use super::stream::{Before, NODES, Round, Stream, another_than, defaults, ms, rounds};
 use crate::bench::monitors;
 use crate::lab::cluster::SETTLE_WITHIN;
 use crate::lab::{Cluster, LabError, Result, poll, web};
@@ -57,7 +57,7 @@ pub(crate) fn stop(cluster: &mut Cluster, count: usize, progress: &Progress) -> 
 pub(crate) fn transfer(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
     let samples = rounds("leadership transfer", count, progress, |round| {
         let leader = cluster.settle()?;
-        let to = (1..=NODES).filter(|id| *id != leader).nth(fastrand::usize(0..4)).expect("four others");
+        let to = another_than(leader);
         let mut stream = Stream::new(cluster, format!("transfer {round}"));
         stream.warm_up()?;
         // The request leaves on a connection of its own and its answer is read later: the writer never pauses.

@@ -7,7 +7,7 @@
 
 use super::figure::{Figure, Goal, Sample};
 use super::part::{LinkKind, Options, Part};
-use super::stream::{Before, NODES, Round, Stream, defaults, ms, rounds};
+use super::stream::{Before, NODES, Round, Stream, another_than, defaults, ms, place_of, rounds};
 use crate::lab::hosts::{Hosts, Link};
 use crate::lab::{LabError, Result};
 use crate::node::views::status::Standing;
@@ -130,9 +130,7 @@ fn lose_leader(hosts: &mut Hosts, kind: LinkKind, is_killed: bool) -> Result<Rou
     let before = Before::settle(&mut hosts.cluster)?;
     let old = before.leader;
     let mut keys = hosts.cluster.keys().with_patience(PATIENCE);
-    let others: Vec<u64> = hosts.ids().into_iter().filter(|id| *id != old).collect();
-    let place = others[fastrand::usize(..others.len())] as usize - 1;
-    keys.go_to(place);
+    keys.go_to(place_of(another_than(old)));
     let begun = Instant::now();
     if is_killed {
         hosts.cluster.kill_now(old)?;

@@ -35,12 +35,11 @@ impl Stream {
         Stream { keys: cluster.keys(), next: Instant::now(), count: 0, round }
     }
 
-    /// Writes through a random node that is not this one, and waits there: a client of the lost host waits as long as it
-    /// likes, which says nothing of the cluster.
+    /// Writes through a random node other than this one, and waits there: how long a client waits for a lost host is its
+    /// own choice and says nothing of the cluster.
     pub(crate) fn at_another_than(mut self, id: u64) -> Stream {
-        let others: Vec<u64> = (1..=NODES).filter(|other| *other != id).collect();
         self.keys = self.keys.with_patience(GIVE_UP);
-        self.keys.go_to(others[fastrand::usize(..others.len())] as usize - 1);
+        self.keys.go_to(place_of(another_than(id)));
         self
     }
 
@@ -72,6 +71,17 @@ impl Stream {
         poll::pause(Duration::from_micros(fastrand::u64(0..5000)));
         Ok(())
     }
+}
+
+/// A random node other than this one.
+pub(crate) fn another_than(id: u64) -> u64 {
+    let others: Vec<u64> = (1..=NODES).filter(|other| *other != id).collect();
+    others[fastrand::usize(..others.len())]
+}
+
+/// The place of a node in the list of a client of all nodes.
+pub(crate) fn place_of(id: u64) -> usize {
+    id as usize - 1
 }
 
 /// A cluster just before its leader is lost.

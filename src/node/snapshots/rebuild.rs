@@ -6,7 +6,7 @@
 //! Not here: which node needs a state and which may send it (`checkpoints.rs`), snapshots for a follower that is too
 //! far behind (`transfer.rs`).
 
-use super::transfer;
+use super::transfer::{self, STALL_MAX};
 use super::writer::{ByteCounter, SavePace};
 use crate::limits::SNAPSHOT_FRAME_BYTES_MAX;
 use crate::node::peer::dialer::{self, Dialed};
@@ -24,13 +24,11 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Longest silence in the middle of a transfer.
-const STALL_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for the head: a large database is copied first.
 const HEAD_MAX: Duration = Duration::from_secs(120);
 /// How long this node's own log may take to reach the index of the state.
 const CATCH_UP_MAX: Duration = Duration::from_secs(30);
-/// Time between two checks for that.
+/// Time between two checks whether the log has reached it.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes of one chunk on the wire.
 const CHUNK_BYTES: usize = 1 << 20;
