@@ -6,7 +6,9 @@
 
 use super::{LabError, Result, wait_until};
 use crate::lock::{Mutex, MutexGuard, lock};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::work::process_tree;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -22,13 +24,32 @@ const REAP_WITHIN: Duration = Duration::from_secs(10);
 /// Children that are not reaped yet: while this is locked, their pids cannot belong to other processes.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// Kills all children of this program; as long as the result is held, no thread starts another.
+/// Kills all children of this program and what they leave, and waits until all of them have ended; as long as the
+/// result is held, no thread starts another. Processes that do not end for [`REAP_WITHIN`] remain.
 pub fn kill_all() -> MutexGuard<'static, BTreeSet<u32>> {
-    let running = lock(&RUNNING);
-    for pid in running.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
-        // Fails if it has just ended.
-        let _ = kill_process(pid, Signal::KILL);
-    }
+    let mut running = lock(&RUNNING);
+    let own = rustix::process::getpid();
+    // A killed process is gone some time after the signal, and what it started (a program of a job, the nodes within a
+    // namespace) some time later. What has lost its parent becomes a child of this program from now on.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_child_subreaper(Some(own));
+    let _ = wait_until("all children have ended", REAP_WITHIN, || {
+        let children = process_tree::descendants(own.as_raw_pid() as u32, 1);
+        for pid in running.iter().chain(&children).filter_map(|pid| Pid::from_raw(*pid as i32)) {
+            // Fails if it has just ended.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        loop {
+            match waitpid(None, WaitOptions::NOHANG) {
+                Ok(Some((pid, _))) => {
+                    running.remove(&(pid.as_raw_pid() as u32));
+                }
+                Err(Errno::INTR) => {}
+                Ok(None) => return None,
+                Err(_) => return Some(()),
+            }
+        }
+    });
     running
 }
 

@@ -12,7 +12,7 @@ mod advice;
 pub(crate) mod leftovers;
 pub(crate) mod monitor;
 mod namespace;
-mod process_tree;
+pub(crate) mod process_tree;
 pub(crate) mod run;
 pub(crate) mod runtimes;
 pub(crate) mod sandbox;
