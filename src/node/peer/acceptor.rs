@@ -49,6 +49,8 @@ const UNKNOWN_NODE_MAX: Duration = Duration::from_secs(10);
 /// A node that is unknown for longer than this after it connected is logged. The first frames of a new node may arrive
 /// before the membership change that names it.
 const NEW_NODE_MAX: Duration = Duration::from_secs(2);
+/// A peer that connects anew after such a silence was cut off: the connection to it may stand still, too.
+const CUT_OFF_MIN: Duration = Duration::from_millis(500);
 /// Bytes that are read at once from a known node, and from an unknown one, of which frames are dropped as they arrive.
 const READ_BYTES: (usize, usize) = (64 << 10, 1 << 10);
 /// Pause after the system has refused a thread.
@@ -177,11 +179,17 @@ fn read_all(
 /// Something has arrived over this connection, or as a datagram of it.
 pub(super) fn note_arrival(shared: &Shared, incoming: &Incoming, heard: &AtomicU64) {
     incoming.place.touch();
-    heard.store(shared.now_ms(), Ordering::Relaxed);
+    let now_ms = shared.now_ms();
+    let heard_ms = heard.swap(now_ms, Ordering::Relaxed);
     // An answer that was on its way over the last connection is lost. Not at the handshake: what is answered before the
     // other side knows that it is connected would be lost, too.
     if incoming.is_first() {
         shared.inboxes.to_core(CoreInput::Rerouted(incoming.from.id));
+        let silence = Duration::from_millis(now_ms.saturating_sub(heard_ms));
+        let last_heard = Instant::now().checked_sub(silence).filter(|_| silence >= CUT_OFF_MIN);
+        if let (Some(link), Some(last_heard)) = (shared.links().get(&incoming.from.id), last_heard) {
+            link.renew(last_heard);
+        }
     }
 }
 

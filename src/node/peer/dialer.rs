@@ -62,7 +62,10 @@ struct Dialer {
 }
 
 enum LinkEnd {
-    /// Dial again at once.
+    /// Dial again at once. The connection is closed when the next one is made, or cannot be: a peer that is alive hears
+    /// this node over one of them at each moment, so it does not check in turn whether this node is gone.
+    Doubtful,
+    /// Nothing can be written to the connection: it is closed, then dialed again.
     Broken,
     /// The link is no longer needed.
     Unneeded,
@@ -74,6 +77,7 @@ impl Dialer {
         let mut down_since: Option<Instant> = None;
         let mut last_why = String::new();
         let mut quick_dials = DYING_DIALS;
+        let mut replaced: Option<Arc<TcpStream>> = None;
         loop {
             // The next dial answers every check that was requested so far.
             while queue.try_recv().is_ok() {}
@@ -86,19 +90,23 @@ impl Dialer {
                     backoff = BACKOFF.0;
                     self.route.set_refused(false);
                     let stream = Arc::new(stream);
-                    *lock(&self.wire) = Wire { stream: Some(Arc::clone(&stream)), ..connected };
+                    self.replace(Wire { stream: Some(Arc::clone(&stream)), ..connected }, replaced.take());
                     self.shared.inboxes.to_core(CoreInput::LinkUp { peer: self.who.id, round_trip });
-                    let ended = self.drain_until_broken(&stream, queue);
-                    *lock(&self.wire) = Wire::default();
-                    let _ = stream.shutdown(Shutdown::Both);
-                    match ended {
-                        LinkEnd::Broken => quick_dials = DYING_DIALS,
-                        LinkEnd::Unneeded => return,
+                    match self.drain_until_broken(&stream, queue) {
+                        LinkEnd::Doubtful => replaced = Some(stream),
+                        LinkEnd::Broken => self.replace(Wire::default(), Some(stream)),
+                        LinkEnd::Unneeded => {
+                            *lock(&self.wire) = Wire::default();
+                            let _ = stream.shutdown(Shutdown::Both);
+                            return;
+                        }
                     }
+                    quick_dials = DYING_DIALS;
                     continue;
                 }
                 Err(e) => e,
             };
+            self.replace(Wire::default(), replaced.take());
             let is_refused = matches!(&why, WireError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused);
             let is_dying = matches!(&why, WireError::Io(e) if is_hang_up(e.kind()));
             if is_dying && quick_dials > 0 {
@@ -157,11 +165,23 @@ impl Dialer {
         Ok((stream, Wire { tags: tags.outgoing, datagrams, ..Wire::default() }, round_trip))
     }
 
+    /// Frames are written to `wire` from now on. An earlier connection is closed, and the kernel does not send again what
+    /// did not arrive over it: that would arrive after what is sent from now on.
+    fn replace(&self, wire: Wire, earlier: Option<Arc<TcpStream>>) {
+        *lock(&self.wire) = wire;
+        if let Some(earlier) = earlier {
+            // Where the system refuses that, it arrives.
+            let _ = socket2::SockRef::from(&*earlier).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     fn drain_until_broken(&self, stream: &TcpStream, queue: &Receiver<LinkInput>) -> LinkEnd {
+        let made = Instant::now();
         loop {
             match queue.recv() {
                 Ok(LinkInput::Drain) => {}
-                Ok(LinkInput::Check) => return LinkEnd::Broken,
+                Ok(LinkInput::Renew { made_before }) if made >= made_before => {}
+                Ok(LinkInput::Check | LinkInput::Renew { .. }) => return LinkEnd::Doubtful,
                 Err(_) => return LinkEnd::Unneeded,
             }
             loop {
@@ -195,7 +215,7 @@ fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
     loop {
         match queue.recv_deadline(until) {
             Ok(LinkInput::Drain) => {}
-            Ok(LinkInput::Check) | Err(RecvTimeoutError::Timeout) => return true,
+            Ok(LinkInput::Check | LinkInput::Renew { .. }) | Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         }
     }

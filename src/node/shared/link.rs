@@ -72,6 +72,9 @@ pub enum LinkInput {
     Drain,
     /// The peer has closed its connection to us, or a write has failed: check whether it is still there.
     Check,
+    /// The peer was not heard for long, and is again. A connection that was made before this moment may stand still
+    /// for seconds: TCP tries ever more seldom.
+    Renew { made_before: Instant },
 }
 
 /// The connection, and what is to be written to it.
@@ -268,6 +271,13 @@ impl Link {
     /// Has the thread check whether the peer is still there.
     pub fn check(&self) {
         self.line.check();
+    }
+
+    /// Has the thread replace a connection that was made before this moment. What was sent over it and did not arrive is
+    /// dropped.
+    pub fn renew(&self, made_before: Instant) {
+        // A full inbox means that the thread has just looked, or is about to.
+        let _ = self.line.inbox.try_send(LinkInput::Renew { made_before });
     }
 }
 

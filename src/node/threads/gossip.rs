@@ -195,8 +195,14 @@ impl GossipThread {
 
     fn report(&self, edges: &[Edge]) {
         for edge in edges {
-            if matches!(edge, Edge::Failed { .. }) {
-                lock(&self.shared.skews).forget(edge.id());
+            match edge {
+                Edge::Failed { id, .. } => lock(&self.shared.skews).forget(*id),
+                Edge::Back { id, down_ms } => {
+                    let failed_at = Instant::now().checked_sub(Duration::from_millis(*down_ms));
+                    if let (Some(link), Some(failed_at)) = (self.shared.links().get(id), failed_at) {
+                        link.renew(failed_at);
+                    }
+                }
             }
             info!("{edge}");
             self.shared.history_event(Author::Leader, "failure", Some(edge.id()), edge.to_string());

@@ -2,10 +2,12 @@
 
 use super::is_apart;
 use crate::EXE;
-use phalanx::lab::Result;
 use phalanx::lab::hosts::{Hosts, Link, OWN_PORT};
 use phalanx::lab::process::Process;
+use phalanx::lab::{Result, poll};
+use phalanx::node::views::status::Liveness;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
@@ -93,5 +95,63 @@ fn five_hosts_found_one_cluster_and_go_on_without_a_leader_that_vanished() -> Re
     })?;
     hosts.heal()?;
     hosts.cluster.settle()?;
+    Ok(())
+}
+
+/// Own ports of the connections that a node has made to peer ports at an address of `to`.
+fn dialed(hosts: &mut Hosts, id: u64, to: &[u64]) -> Result<BTreeSet<String>> {
+    let peers: Vec<String> = to
+        .iter()
+        .map(|to| match hosts.cluster.peer(*to).parse::<SocketAddr>() {
+            // As the kernel prints it: the address as one number of this machine, the port as a number.
+            Ok(SocketAddr::V4(at)) => format!("{:08X}:{:04X}", u32::from_ne_bytes(at.ip().octets()), at.port()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let pid = hosts.cluster.process(id)?.pid();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Established.
+    let rows = rows.filter(|row| row[3] == "01" && peers.iter().any(|peer| peer == row[2]));
+    Ok(rows.map(|row| row[1].to_string()).collect())
+}
+
+/// TCP repeats what was lost ever more seldom: over a connection from before, nothing would arrive for seconds.
+#[test]
+fn a_host_that_was_cut_off_and_the_others_make_new_connections() -> Result<()> {
+    if !is_apart("hosts::links::a_host_that_was_cut_off_and_the_others_make_new_connections") {
+        return Ok(());
+    }
+    let mut hosts = Hosts::ready(EXE, 5, &json!({}))?;
+    let leader = hosts.cluster.settle()?;
+    let cut = leader % 5 + 1;
+    let others: Vec<u64> = hosts.ids().into_iter().filter(|id| *id != cut).collect();
+    let all = |hosts: &mut Hosts| -> Result<BTreeSet<(u64, String)>> {
+        let mut all = BTreeSet::new();
+        for id in &others {
+            all.extend(dialed(hosts, *id, &[cut])?.into_iter().map(|port| (*id, port)));
+        }
+        all.extend(dialed(hosts, cut, &others)?.into_iter().map(|port| (cut, port)));
+        Ok(all)
+    };
+    let before = all(&mut hosts)?;
+    assert_eq!(before.len(), 8, "{before:?}");
+    hosts.vanish(cut)?;
+    hosts.cluster.wait_explained("the others know", Duration::from_secs(10), || {
+        for id in &others {
+            let nodes = hosts.cluster.status(*id).map_err(|e| e.to_string())?.nodes;
+            if nodes.iter().any(|row| row.id.0 == cut && row.status != Liveness::Offline) {
+                return Err(format!("node {id} does not"));
+            }
+        }
+        Ok(())
+    })?;
+    hosts.heal()?;
+    hosts.cluster.settle()?;
+    poll::wait_explained("all are new", Duration::from_secs(10), || {
+        let now = all(&mut hosts).map_err(|e| e.to_string())?;
+        let old: Vec<_> = now.intersection(&before).collect();
+        if now.len() == 8 && old.is_empty() { Ok(()) } else { Err(format!("{now:?}, of before: {old:?}")) }
+    })?;
     Ok(())
 }
