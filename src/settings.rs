@@ -70,7 +70,7 @@ settings! {
     peers: Vec<String> = Vec::new(), Rule::Peers;
     /// Peer protocol of node n: this + n.
     leader_port_base: u16 = 5700, Rule::Number(1, PORT_BASE_MAX);
-    /// The front port, shared by all nodes of a host.
+    /// The front door's port, shared by all nodes of a host.
     service_port: u16 = 8080, Rule::Number(1, 65_535);
     /// HTTP of node n: this + n.
     service_port_base: u16 = 6700, Rule::Number(1, PORT_BASE_MAX);
@@ -220,12 +220,12 @@ impl Settings {
         }
     }
 
-    /// `host:port` of the front port, for people.
+    /// `host:port` of the front door, for people.
     pub fn front_door(&self) -> String {
         address::join(self.advertised_host(), self.service_port)
     }
 
-    /// `host:port` of the front port from this host.
+    /// `host:port` of the front door from this host.
     pub fn local_front_door(&self) -> String {
         address::join(self.local_host(), self.service_port)
     }

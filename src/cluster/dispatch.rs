@@ -1,4 +1,4 @@
-//! Chooses the node for the next client of the front port.
+//! Chooses the node for the next client of the front door.
 //!
 //! Each node decides for its own listener, without asking others. A worker's estimate is the load that it last reported
 //! (`load.rs`) plus its pending clients: those that this node has redirected to it and those that other nodes have
@@ -20,7 +20,7 @@
 //! that answer a question (`reachability/probes.rs`) if this node has just sent clients to them. The leader gets clients
 //! only when no other node can serve; learners get clients. If no node can serve, the nodes that may elect a leader in a
 //! moment get clients, and without such this node alone, which can say what is wrong.
-//! Not here: the listener (`http/front.rs`), informing and asking the other nodes (`node/`).
+//! Not here: the listener (`http/front_door.rs`), informing and asking the other nodes (`node/`).
 
 use super::reachability::probes::Probes;
 use crate::types::NodeId;

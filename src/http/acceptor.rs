@@ -2,7 +2,7 @@
 //!
 //! Limits are checked before a thread exists, and a client that exceeds them gets one response instead of
 //! being left to time out.
-//! Not here: how a request is answered (`router.rs`, `front.rs`), accepting (`node/accept.rs`), starting threads
+//! Not here: how a request is answered (`router.rs`, `front_door.rs`), accepting (`node/accept.rs`), starting threads
 //! (`node/spawn.rs`).
 
 use super::protocol::conn::{Conn, NextRequest};
@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Time that the acceptor spends on refusing one client for lack of room.
 const REFUSAL_DEADLINE: Duration = Duration::from_millis(50);
 
-/// Name of the threads of connections to the node itself: the reserved slots are for these, not for the redirector's.
+/// Name of the threads of connections to the node itself: the reserved slots are for these, not for the front door's.
 pub(crate) const NODE_CONNECTION: &str = "http-conn";
 
 /// What a listener is for.

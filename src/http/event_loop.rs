@@ -8,7 +8,7 @@
 //! Invariants: W1 this thread waits in `epoll` only: sockets are read and written without waiting. W2 a connection of
 //! which nothing arrives ends when its thread would have given up ([`Conn::idle_until`]), at most [`SWEEP_EVERY`]
 //! later. W3 no client keeps the thread busy: after [`REQUESTS_AT_ONCE`] requests in a row it gets its own.
-//! Not here: parsing and deadlines (`protocol/conn.rs`), what the answer is (`front.rs`).
+//! Not here: parsing and deadlines (`protocol/conn.rs`), what the answer is (`front_door.rs`).
 
 use super::acceptor::{self, After, ListenerRole, Open};
 use super::protocol::conn::{Arrived, Conn, NextRequest};

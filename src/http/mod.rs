@@ -7,11 +7,11 @@
 //! `request_times.rs` for the metrics; `request.rs` is the input and the result of a handler. Handlers: `api/` (JSON:
 //! cluster, key-value store, locks, jobs), `db/` (SQL over the API of rqlite), `chat/`, `pages/` (the monitor page, the
 //! chat's page, their streams, the log-in page). On top: `routes.rs` is the table of routes, in which `router.rs` finds
-//! the handler of a request; `front.rs` is the redirector; `acceptor.rs` accepts connections and reads requests for
-//! both. Connections to the redirector need no thread while nothing arrives (`event_loop.rs`).
+//! the handler of a request; `front_door.rs` is the front door; `acceptor.rs` accepts connections and reads requests for
+//! both. Connections to the front door need no thread while nothing arrives (`event_loop.rs`).
 //! Not here: threads (`node/`), what the figures mean (`node/views/status.rs`), the page's own files (`static/`).
 
-pub mod front;
+pub mod front_door;
 pub(crate) mod protocol;
 
 mod acceptor;

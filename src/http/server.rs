@@ -1,6 +1,6 @@
 //! What all connections of one listener share: the node, deadlines and counts.
 //!
-//! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front.rs`).
+//! Not here: accepting (`acceptor.rs`), what a connection does (`router.rs`, `front_door.rs`).
 
 use super::password_hasher::Passwords;
 use super::protocol::conn::Conn;

@@ -138,8 +138,8 @@ impl Handle {
         {
             let (giving, serving) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
             let started = door.try_clone().and_then(|door| {
-                spawn::spawn("door-share", move || accept::share(&giving, &door))?;
-                spawn::spawn("door-aid", move || accept::serve_silent(&serving, take))
+                spawn::spawn("front-share", move || accept::share(&giving, &door))?;
+                spawn::spawn("front-silent", move || accept::serve_silent(&serving, take))
             });
             if let Err(e) = started {
                 log::warn!("no thread for the front doors of frozen nodes err={e}");

@@ -12,7 +12,7 @@ use phalanx::node::{ClientAccess, Connections};
 use phalanx::services::jobs::{self, Job, Limits, State};
 use phalanx::settings::Settings;
 use phalanx::types::{Identity, NodeId};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -228,10 +228,10 @@ fn a_node_presents_a_short_session_to_another_one() {
     let asked = std::thread::scope(|scope| {
         let asked = scope.spawn(|| {
             let (mut stream, _) = worker.accept().unwrap();
-            let mut head = [0; 4096];
-            let read = stream.read(&mut head).unwrap();
+            let lines = BufReader::new(&stream).lines().map(|line| line.unwrap());
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
             stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
-            String::from_utf8_lossy(&head[..read]).to_string()
+            head.join("\r\n")
         });
         assert_eq!(served.ask("GET", "/v1/jobs/1/output", &basic(PASSWORD), "").status, 200);
         asked.join().unwrap()

@@ -52,7 +52,7 @@ fn survive(test: &str, is_front: bool) {
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(highest + 10), ..limits }).unwrap();
     let serving = server.clone();
     std::thread::spawn(move || match is_front {
-        true => http::front::serve_host(&listener.into(), &serving),
+        true => http::front_door::serve_host(&listener.into(), &serving),
         false => http::serve_host(&listener.into(), &serving),
     });
 

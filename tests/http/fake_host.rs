@@ -367,7 +367,7 @@ pub fn serve_on(host: Arc<FakeHost>, deadlines: Deadlines, address: &str, is_fro
     let server = Server::new(host.clone(), deadlines);
     let served = Served { host, server: server.clone(), address };
     std::thread::spawn(move || {
-        if is_front { http::front::serve_host(&listener, &server) } else { http::serve_host(&listener, &server) }
+        if is_front { http::front_door::serve_host(&listener, &server) } else { http::serve_host(&listener, &server) }
     });
     served
 }

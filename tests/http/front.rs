@@ -1,4 +1,4 @@
-//! The redirector serves many connections in one thread: nobody has to wait for another client, and the deadlines are
+//! The front door serves many connections in one thread: nobody has to wait for another client, and the deadlines are
 //! those of a node's own connections.
 
 use crate::fake_host::*;
@@ -155,7 +155,7 @@ fn the_end_of_the_node_ends_idle_connections() {
     let server = Server::new(host.clone(), patient());
     let listener = Listener::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let (address, own) = (listener.address().unwrap(), listener.try_clone().unwrap());
-    let serving = std::thread::spawn(move || http::front::serve_host(&own, &server));
+    let serving = std::thread::spawn(move || http::front_door::serve_host(&own, &server));
     let mut idle = TcpStream::connect(address).unwrap();
     idle.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     redirected(&mut idle);

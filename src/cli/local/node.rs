@@ -89,5 +89,5 @@ pub fn run(args: NodeArgs) -> u8 {
         ends_with_input: args.until_eof,
         is_lab: args.lab,
     };
-    node::run(settings, &options, Endpoints { http: http::serve, front: http::front::serve, resp: resp::serve })
+    node::run(settings, &options, Endpoints { http: http::serve, front: http::front_door::serve, resp: resp::serve })
 }

@@ -25,13 +25,13 @@ pub enum DiscoveryError {
         /// Cluster of the node's data.
         ours: Uuid,
     },
-    /// Another cluster uses this host's front port (D4).
+    /// Another cluster uses this host's front door (D4).
     #[error(
         "the front door {address} belongs to another cluster on this host, {name:?} ({theirs}), and {why}: set service_port to \
          another port in settings.json"
     )]
     FrontTaken {
-        /// Address of the front port, `host:port`.
+        /// Address of the front door, `host:port`.
         address: String,
         /// Name of the cluster that uses it.
         name: String,
@@ -49,7 +49,7 @@ pub enum DiscoveryError {
 }
 
 impl DiscoveryError {
-    /// Returns the error for a node of cluster `ours` whose front port is used by another cluster.
+    /// Returns the error for a node of cluster `ours` whose front door is used by another cluster.
     pub fn front_taken(settings: &Settings, owner: FrontOwner, ours: Uuid) -> DiscoveryError {
         front_taken(settings, owner, format!("this node is in cluster {ours}"))
     }

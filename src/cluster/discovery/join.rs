@@ -10,12 +10,12 @@ use uuid::Uuid;
 /// Number of consecutive refused joins after which they are logged; a few are normal while other nodes join (one change
 /// of the membership at a time).
 const REFUSED_JOINS_LOGGED_FROM: u32 = 10;
-/// The cluster at the front port counts as another one if it has not answered at any known address in this many
+/// The cluster at the front door counts as another one if it has not answered at any known address in this many
 /// consecutive rounds: this node's own cluster may answer slowly just after it was created.
 const FRONT_ROUNDS: u32 = 5;
 
 impl Search<'_> {
-    /// Whether a new node may continue although a cluster uses the front port: only if it is about to join that
+    /// Whether a new node may continue although a cluster uses the front door: only if it is about to join that
     /// cluster. A cluster that answers at no known address is another one.
     pub(super) fn check_front_door(
         &mut self,

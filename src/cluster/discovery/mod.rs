@@ -13,7 +13,7 @@
 //! names another cluster that may still exist. D2 `config.json` is written before the node's own data, and the lock is
 //! held until both are: a crash in between leaves a file without data, which the next new node renames with a warning.
 //! D3 nothing is merged: data of one cluster beside a `config.json` of another is an error for a person. D4 no node
-//! joins or bootstraps a cluster beside another one that uses this host's front port. D5 with `peers`, a node bootstraps
+//! joins or bootstraps a cluster beside another one that uses this host's front door. D5 with `peers`, a node bootstraps
 //! only with the grants of all nodes that agree with it, and only if they are a majority of the listed ones.
 //!
 //! The tour: `world.rs` has what discovery is given and may do, `error.rs` why it fails; `search.rs` asks the other
@@ -85,7 +85,7 @@ impl Search<'_> {
         for round in 1u32.. {
             let stamp = stamp_of(&settings.config_file_path);
             let named = read(&settings.config_file_path).ok().flatten();
-            // Checked before the other nodes are asked: a cluster that uses the front port now then also answers them.
+            // Checked before the other nodes are asked: a cluster that uses the front door now then also answers them.
             let front = if self.seeker.cluster.is_none() { self.world.front_owner(None) } else { None };
             self.patience = self.patience_of(round);
             let survey = self.survey(named.as_ref());

@@ -27,7 +27,7 @@ pub(super) struct Search<'a> {
     /// Last line logged for each topic: a search logs changes, not each round.
     pub logged: BTreeMap<&'static str, String>,
     pub joins_refused: u32,
-    /// Number of consecutive rounds in which the front port was used by a cluster that answered at no known address.
+    /// Number of consecutive rounds in which the front door was used by a cluster that answered at no known address.
     pub front_rounds: u32,
     /// How long this round waits for answers.
     pub patience: Duration,

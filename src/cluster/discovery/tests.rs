@@ -43,7 +43,7 @@ struct Net {
     terms: Mutex<HashMap<NodeId, u64>>,
     /// The leader steps down as soon as a node waits.
     steps_down: AtomicBool,
-    /// The cluster that has the front port.
+    /// The cluster that has the front door.
     front: Mutex<Option<Uuid>>,
     /// Who votes, in the eyes of a node with a log.
     voters: Mutex<BTreeMap<NodeId, Uuid>>,
@@ -502,7 +502,7 @@ fn a_log_is_not_set_aside_on_one_word() {
     assert_eq!(search(&settings), Decision::Stopping, "the leader itself remembers nothing of the kind");
 }
 
-/// The cluster at the front port answers at no other known address, or is not the one that the new node belongs to.
+/// The cluster at the front door answers at no other known address, or is not the one that the new node belongs to.
 #[test]
 fn no_node_joins_or_bootstraps_beside_another_clusters_front_door() {
     for why in ["new node", "config.json of another cluster", "a node of another cluster", "data of another cluster"] {

@@ -102,13 +102,13 @@ pub trait World {
     /// # Errors
     /// Returns a message; the node cannot start then.
     fn bootstrap(&self, cluster: Uuid) -> Result<(), String>;
-    /// Returns the cluster that uses this host's front port, if a node listens there and its cluster is not `but`.
+    /// Returns the cluster that uses this host's front door, if a node listens there and its cluster is not `but`.
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner>;
     /// Waits for this time; returns `false` if the node stops.
     fn wait(&self, time: Duration) -> bool;
 }
 
-/// The cluster that listens at this host's front port (`service_port`).
+/// The cluster that listens at this host's front door (`service_port`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct FrontOwner {
     pub cluster: Uuid,

@@ -48,8 +48,10 @@ impl Lines {
         let mut stream = address::connect(address, within)?;
         stream.set_write_timeout(Some(within))?;
         stream.set_read_timeout(Some(read_timeout.min(within)))?;
-        let authorization = authorization.map(|it| format!("Authorization: {it}\r\n"));
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{}\r\n", authorization.unwrap_or_default())?;
+        let authorization = authorization.map(|it| format!("Authorization: {it}\r\n")).unwrap_or_default();
+        // In one piece: the kernel would hold back a second one until the first is acknowledged.
+        let head = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{authorization}\r\n");
+        stream.write_all(head.as_bytes())?;
         let mut lines = Lines { from: BufReader::new(stream), begun: Vec::new() };
         let mut status = None;
         loop {

@@ -4,7 +4,7 @@
 //! still accepts. Only a process that has a socket can take its clients. So nodes of one host and user give each other
 //! descriptors of their sockets (`descriptors.rs`), and while one of them is silent the others accept its clients
 //! (`accept.rs`).
-//! Not here: answering them (`http/front.rs`).
+//! Not here: answering them (`http/front_door.rs`).
 
 #[cfg(target_os = "linux")]
 pub(crate) mod accept;

@@ -4,7 +4,7 @@
 
 use super::discovery_client::Asker;
 use crate::cluster::discovery::{AskError, Claims, FrontOwner, JoinAnswer, World};
-use crate::node::process::front_port;
+use crate::node::process::front_door;
 use crate::node::spawn;
 use crate::wire::DiscoveryAnswer;
 use crate::wire::codec::WireError;
@@ -114,7 +114,7 @@ impl World for RealWorld<'_> {
     }
 
     fn front_owner(&self, but: Option<Uuid>) -> Option<FrontOwner> {
-        front_port::other_owner(&self.front, but)
+        front_door::other_owner(&self.front, but)
     }
 
     fn wait(&self, time: Duration) -> bool {

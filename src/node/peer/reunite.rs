@@ -3,7 +3,7 @@
 //! `config.json` and the member's number for the identity of the node there; a member of this cluster is connected at
 //! that address.
 //!
-//! The same thread checks now and then whether another cluster shares the front door (`node/process/front_port.rs`),
+//! The same thread checks now and then whether another cluster shares the front door (`node/process/front_door.rs`),
 //! whether a node in `peers` cannot join (`mismatched_peers.rs`), and, after a long time without a leader, whether this
 //! node is still a member (`former_member.rs`).
 //! Not here: the links (`dialer.rs`); nodes without a cluster (`cluster/discovery/`).
@@ -11,7 +11,7 @@
 use super::discovery_client::{Asker, named_addresses};
 use super::former_member;
 use super::mismatched_peers::MismatchedPeers;
-use crate::node::process::front_port;
+use crate::node::process::front_door;
 use crate::node::shared::Shared;
 use crate::node::shared::messages::CoreInput;
 use crate::types::{Addresses, NodeId};
@@ -31,7 +31,7 @@ pub fn run(shared: &Arc<Shared>) {
     let asker = Asker::of(shared);
     let mut missing_since: Option<Instant> = None;
     let mut asked: Option<Instant> = None;
-    let (mut front, mut outsider) = (front_port::FrontPortCheck::default(), former_member::MembershipCheck::default());
+    let (mut front, mut outsider) = (front_door::FrontDoorCheck::default(), former_member::MembershipCheck::default());
     let mut mismatched_peers = MismatchedPeers::default();
     while !shared.is_stopped() {
         std::thread::sleep(EVERY);

@@ -309,7 +309,7 @@ impl Threads<'_> {
         }
         self.start("http", move |_| (endpoints.http)(ports.http, http))?;
         self.start("resp", move |_| (endpoints.resp)(ports.resp, resp))?;
-        self.start("door", move |_| (endpoints.front)(ports.front, front))
+        self.start("front", move |_| (endpoints.front)(ports.front, front))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Start and end of the process.
 
-pub(crate) mod front_port;
+pub(crate) mod front_door;
 pub(crate) mod launch;
 pub(crate) mod log_limit;
 pub(crate) mod log_queue;

@@ -4,7 +4,7 @@
 //! listens on both. A host name is bound at each of its addresses that this machine has.
 //!
 //! Not here: who accepts (`node/accept.rs`, `node/peer/acceptor.rs`), other clusters on the front door
-//! (`front_port.rs`).
+//! (`front_door.rs`).
 
 use crate::address;
 use crate::node::listener::Listener;

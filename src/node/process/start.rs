@@ -9,7 +9,7 @@
 use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
 use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
-use super::{front_port, logging, open, renew};
+use super::{front_door, logging, open, renew};
 use crate::cluster::discovery::{Claims, Decision, DiscoveryError, Seeker, discover};
 use crate::node::peer::discovery_client::{Asker, DiscoveryResponder};
 use crate::node::peer::discovery_io::RealWorld;
@@ -193,7 +193,7 @@ fn start(
     }
     // Checked again, because the search may have taken long.
     let ours = me.cluster.unwrap_or_else(Uuid::nil);
-    if let Some(owner) = front_port::other_owner(&settings.local_front_door(), Some(ours)) {
+    if let Some(owner) = front_door::other_owner(&settings.local_front_door(), Some(ours)) {
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
     let members = if let ClusterRole::Member { identities } = found { identities } else { Vec::new() };

@@ -29,7 +29,7 @@ use crate::node::quota::Sizes;
 use crate::node::scan_cursors::ScanCursors;
 use crate::node::sql::reader_pool::ReaderPool;
 use crate::node::views::activity::Activity;
-use crate::node::views::catch_up::Recovery;
+use crate::node::views::catch_up::CatchUp;
 use crate::node::views::chat_feed::ChatFeed;
 use crate::node::views::events::{Author, Events, FailoverLog, HistoryQueue};
 use crate::node::views::frames::Frames;
@@ -171,7 +171,7 @@ pub struct Shared {
     /// Known differences between the nodes' states.
     pub integrity: Integrity,
     /// How long this node takes to apply what it has missed.
-    pub recovery: Recovery,
+    pub catch_up: CatchUp,
     /// Less than `disk_reserve_mb` is free.
     is_disk_low: AtomicBool,
     /// What the leader reports about this node, if it is not a member (`node/peer/former_member.rs`).
@@ -279,7 +279,7 @@ impl Shared {
             sql: parts.sql,
             leader_heard_ms: AtomicU64::new(0),
             integrity: Integrity::new(parts.integrity_record),
-            recovery: Recovery::new(parts.view.last_index > Index(0)),
+            catch_up: CatchUp::new(parts.view.last_index > Index(0)),
             is_disk_low: AtomicBool::new(false),
             outsider: Mutex::default(),
             config_file: Mutex::default(),

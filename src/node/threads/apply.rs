@@ -243,7 +243,7 @@ impl Apply {
         assert!(applied == meta.index, "snapshot of index {} holds the state of {applied}", meta.index);
         self.shared.event("snapshot", None, format!("caught up to index {applied} by a snapshot from the leader"));
         self.shared.counters.snapshots_installed.record(begun.elapsed());
-        self.shared.recovery.installed(applied);
+        self.shared.catch_up.installed(applied);
         self.shared.integrity.begin_epoch();
         self.publish();
     }
@@ -251,7 +251,7 @@ impl Apply {
     /// Publishes how far the services are and what they show; answers queries that waited.
     fn publish(&mut self) {
         let applied = self.registry.applied().index;
-        if let Some(text) = self.shared.recovery.applied(applied, self.shared.me.id) {
+        if let Some(text) = self.shared.catch_up.applied(applied, self.shared.me.id) {
             info!("{text}");
             self.shared.history_event(Author::Noticer, "recovery", Some(self.shared.me.id), text);
         }

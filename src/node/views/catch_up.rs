@@ -1,7 +1,7 @@
 //! How long this node takes to apply what the others committed while it was away: stopped, cut off or frozen.
 //!
-//! A recovery begins with the first message of a leader after silence, which carries the commit index, and ends when
-//! this node has applied up to that index. The death of a leader is not a recovery: this node has missed nothing then.
+//! Catching up begins with the first message of a leader after silence, which carries the commit index, and ends when
+//! this node has applied up to that index. The death of a leader needs none: this node has missed nothing then.
 //! Not here: snapshots, which the thread that installs them reports (`node/threads/apply.rs`).
 
 use crate::lock::{Mutex, lock};
@@ -14,9 +14,9 @@ const AWAY_AFTER: Duration = Duration::from_secs(1);
 
 /// Measures how long this node takes to catch up.
 #[derive(Debug)]
-pub struct Recovery {
+pub struct CatchUp {
     state: Mutex<State>,
-    /// Whether a recovery is in progress: read after every entry.
+    /// Whether this node is catching up: read after every entry.
     is_under_way: AtomicBool,
 }
 
@@ -33,11 +33,11 @@ enum State {
     },
 }
 
-impl Recovery {
+impl CatchUp {
     /// The node starts. `has_past`: it has the log of an earlier process.
-    pub fn new(has_past: bool) -> Recovery {
+    pub fn new(has_past: bool) -> CatchUp {
         let state = if has_past { State::Started } else { State::Done };
-        Recovery { state: Mutex::new(state), is_under_way: AtomicBool::new(false) }
+        CatchUp { state: Mutex::new(state), is_under_way: AtomicBool::new(false) }
     }
 
     /// A leader reports its commit index. `silence`: time since a leader was heard before, if ever.
@@ -66,7 +66,7 @@ impl Recovery {
         }
     }
 
-    /// The applied index has advanced; returns a sentence for the log when the recovery is complete.
+    /// The applied index has advanced; returns a sentence for the log when it has caught up.
     pub fn applied(&self, applied: Index, me: NodeId) -> Option<String> {
         if !self.is_under_way.load(Ordering::Relaxed) {
             return None;
@@ -105,23 +105,23 @@ mod tests {
 
     #[test]
     fn a_restart_and_a_silence_are_reported_once() {
-        let recovery = Recovery::new(true);
-        recovery.on_commit(Index(1300), Index(96), None);
-        recovery.on_commit(Index(1400), Index(96), Some(Duration::ZERO));
-        assert_eq!(recovery.applied(Index(1299), ME), None);
-        let message = recovery.applied(Index(1310), ME).unwrap();
+        let catch_up = CatchUp::new(true);
+        catch_up.on_commit(Index(1300), Index(96), None);
+        catch_up.on_commit(Index(1400), Index(96), Some(Duration::ZERO));
+        assert_eq!(catch_up.applied(Index(1299), ME), None);
+        let message = catch_up.applied(Index(1310), ME).unwrap();
         assert!(message.starts_with("node 2 replayed 1,204 entries in 0.") && message.ends_with(" s"), "{message}");
-        assert_eq!(recovery.applied(Index(1400), ME), None);
-        recovery.on_commit(Index(1500), Index(1400), Some(Duration::from_millis(300)));
-        assert_eq!(recovery.applied(Index(1500), ME), None, "a leader that falls silent for a moment");
-        recovery.on_commit(Index(1501), Index(1400), Some(Duration::from_secs(3)));
-        recovery.installed(Index(1500));
-        assert!(recovery.applied(Index(1501), ME).unwrap().starts_with("node 2 replayed 1 entry in "));
+        assert_eq!(catch_up.applied(Index(1400), ME), None);
+        catch_up.on_commit(Index(1500), Index(1400), Some(Duration::from_millis(300)));
+        assert_eq!(catch_up.applied(Index(1500), ME), None, "a leader that falls silent for a moment");
+        catch_up.on_commit(Index(1501), Index(1400), Some(Duration::from_secs(3)));
+        catch_up.installed(Index(1500));
+        assert!(catch_up.applied(Index(1501), ME).unwrap().starts_with("node 2 replayed 1 entry in "));
     }
 
     #[test]
-    fn a_first_start_and_a_failover_are_no_recoveries() {
-        let first = Recovery::new(false);
+    fn a_first_start_and_a_failover_need_no_catching_up() {
+        let first = CatchUp::new(false);
         first.on_commit(Index(7), Index(0), Some(Duration::ZERO));
         assert_eq!(first.applied(Index(7), ME), None);
         first.on_commit(Index(7), Index(7), Some(Duration::from_secs(3)));

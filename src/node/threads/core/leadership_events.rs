@@ -65,7 +65,7 @@ pub fn record(shared: &Shared, event: &Event, hints: &mut LossHints) {
             let failover = shared.failovers.found(shared.me.id, *term, shared.now_ms());
             let waited_ms = failover.as_ref().map_or(0, |f| f.leaderless_ms);
             info!("became leader term={term} waited_ms={waited_ms}");
-            shared.recovery.on_commit(shared.view().raft.last_index, shared.applied(), Some(Duration::ZERO));
+            shared.catch_up.on_commit(shared.view().raft.last_index, shared.applied(), Some(Duration::ZERO));
             failover.iter().for_each(|change| shared.for_history.push_change(change.clone()));
             led(shared, shared.me.id, *term, failover);
         }

@@ -123,7 +123,7 @@ impl Core {
                 }
                 self.step(Input::Message(message));
                 if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
-                    self.shared.recovery.on_commit(committed, self.shared.applied(), silence);
+                    self.shared.catch_up.on_commit(committed, self.shared.applied(), silence);
                 }
             }
             CoreInput::LinkUp { peer: id, round_trip } => {

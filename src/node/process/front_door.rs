@@ -3,7 +3,7 @@
 //! its cluster, and again before it listens, it asks the process that answers there for its cluster, and refuses to
 //! start if that is another one. A running node checks now and then, because two clusters may start at the same moment.
 //!
-//! Not here: answering (`http/front.rs`), binding (`start.rs`).
+//! Not here: answering (`http/front_door.rs`), binding (`start.rs`).
 
 use crate::address;
 use crate::cluster::discovery::FrontOwner;
@@ -46,7 +46,9 @@ fn probe(address: &str) -> io::Result<FrontOwner> {
     let mut stream = address::connect(address, PROBE_MAX)?;
     let deadline = Instant::now() + PROBE_MAX;
     stream.set_write_timeout(Some(PROBE_MAX))?;
-    write!(stream, "GET {PROBE_PATH} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: the kernel would hold back a second one until the first is acknowledged.
+    let head = format!("GET {PROBE_PATH} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut answer = String::new();
     DeadlineReader::new(&stream, deadline).take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
@@ -59,12 +61,12 @@ fn probe(address: &str) -> io::Result<FrontOwner> {
 
 /// Checks now and then whether another cluster shares the port, and reports each cluster once.
 #[derive(Debug, Default)]
-pub struct FrontPortCheck {
+pub struct FrontDoorCheck {
     checked: Option<Instant>,
     reported: Option<Uuid>,
 }
 
-impl FrontPortCheck {
+impl FrontDoorCheck {
     /// Checks if it is time; to be called often.
     pub fn maybe_check(&mut self, shared: &Arc<Shared>) {
         if self.checked.is_some_and(|at| at.elapsed() < CHECK_EVERY) {

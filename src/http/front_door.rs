@@ -1,12 +1,12 @@
-//! The redirector: redirects any request to the least-loaded online worker, with the same path and query.
+//! The front door: redirects any request to the least-loaded online worker, with the same path and query.
 //!
 //! Every node listens here, so redirects continue while a leader is elected or a node dies. `cluster/dispatch.rs`
 //! decides which node is least loaded, and counts the clients that were just redirected to it. If no node can serve, the
-//! pages and reports that need no leader are this node's, and anything else is refused for now. The redirector itself
+//! pages and reports that need no leader are this node's, and anything else is refused for now. The front door itself
 //! answers one question, which cluster it belongs to: nodes of two clusters may have been given the same port, and ask
 //! before they share any password. For everything else it requires the password as a node does, and a person logs in here
 //! as there.
-//! Not here: asking that question (`node/process/front_port.rs`).
+//! Not here: asking that question (`node/process/front_door.rs`).
 
 use super::acceptor::{self, ListenerRole};
 use super::access;
@@ -23,21 +23,21 @@ use super::request::{ApiResult, Upload};
 use super::routes;
 use super::server::Server;
 use crate::address;
-use crate::node::process::front_port::PROBE_PATH;
+use crate::node::process::front_door::PROBE_PATH;
 use crate::node::{Addressing, Handle, Listener, Redirect};
 use serde_json::json;
 use std::sync::Arc;
 
-/// What the redirector answers; the form of the log-in page is read as it arrives.
-const SERVICE: ListenerRole = ListenerRole { thread: "door-conn", must_wait: is_log_in, answer: answer_request };
+/// What the front door answers; the form of the log-in page is read as it arrives.
+const SERVICE: ListenerRole = ListenerRole { thread: "front-conn", must_wait: is_log_in, answer: answer_request };
 
-/// Body of the `door` thread: redirects until the node stops.
+/// Body of the `front` thread: redirects until the node stops.
 pub fn serve(listener: Listener, handle: Handle) {
     let deadlines = Deadlines::of(handle.settings());
     let server = Server::new(Arc::new(handle.clone()), deadlines);
     let aiding = Arc::clone(&server);
     handle.share_front(&listener, move |stream, peer| {
-        acceptor::accepted(&aiding, stream, peer, "door-conn", serve_connection);
+        acceptor::accepted(&aiding, stream, peer, "front-conn", serve_connection);
     });
     serve_host(&listener, &server);
 }
@@ -52,7 +52,7 @@ pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
     acceptor::accept_all(listener, server, SERVICE.thread, serve_connection);
 }
 
-/// One client's connection to the redirector in a thread of its own.
+/// One client's connection to the front door in a thread of its own.
 fn serve_connection(server: &Arc<Server>, conn: Conn) {
     acceptor::serve_requests(server, conn, false, |client, head| answer_request(server, client, &head));
 }
