@@ -17,16 +17,16 @@ use crate::node::reports::process::cpu_time;
 use crate::node::spawn;
 use crate::node::views::latency::Histogram;
 use crate::progress::Progress;
+use crate::text::basic_credentials;
 use serde_json::json;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Longest wait for one redirect.
 const PATIENCE: Duration = Duration::from_secs(20);
-const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const CLOSED: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +44,9 @@ pub struct Options {
     /// Measure a running server instead
     #[arg(long, visible_alias = "endpoints", value_name = "HOST:PORT")]
     pub endpoint: Option<String>,
+    /// What this server requires: the setting `client_password`, never an argument.
+    #[arg(skip)]
+    pub password: Option<String>,
 }
 
 /// Measures both kinds; `progress` shows how far it is.
@@ -67,14 +70,23 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Vec<Rat
     let warm_up = (span / 5).min(Duration::from_secs(2));
     let load = Load { addresses: vec![address.clone()], clients, pipeline: 1, keys: 1, warm_up, span };
     progress.begin_timed(&format!("kept connections: {clients} clients for {} s", span.as_secs_f64()), span);
-    let kept = load::run(&load, &|| Box::new(Redirect))?;
+    let head = head(options.password.as_deref());
+    let kept = load::run(&load, &|| Box::new(Redirect { request: format!("{head}\r\n").into_bytes() }))?;
     progress.begin_timed(&format!("a connection per request: {clients} clients for {} s", span.as_secs_f64()), span);
-    let closed = run_closed(&load)?;
+    let closed = run_closed(&load, &head)?;
     Ok(vec![Rate::new("kept connections", &kept), Rate::new("a connection per request", &closed)])
 }
 
+/// The head of a request, without the empty line at its end.
+fn head(password: Option<&str>) -> String {
+    let authorization = password.map(|it| format!("Authorization: {}\r\n", basic_credentials(it)));
+    format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}", authorization.unwrap_or_default())
+}
+
 /// One connection that asks for redirects.
-struct Redirect;
+struct Redirect {
+    request: Vec<u8>,
+}
 
 impl Dialect for Redirect {
     fn hello(&mut self) -> (Vec<u8>, usize) {
@@ -82,7 +94,7 @@ impl Dialect for Redirect {
     }
 
     fn write_command(&mut self, _: u64, out: &mut Vec<u8>) {
-        out.extend_from_slice(KEPT);
+        out.extend_from_slice(&self.request);
     }
 
     fn read_reply(
@@ -99,7 +111,8 @@ fn judge(status: &str) -> ServerReply {
 }
 
 /// Clients that connect for each request, each in a thread of its own.
-fn run_closed(load: &Load) -> Result<Tally> {
+fn run_closed(load: &Load, head: &str) -> Result<Tally> {
+    let request: Arc<[u8]> = format!("{head}Connection: close\r\n\r\n").into_bytes().into();
     let failed = |e| LabError::io(format!("connect to {}", load.addresses[0]))(e);
     let address = load.addresses[0].to_socket_addrs().map_err(failed)?.next();
     let address = address.ok_or_else(|| LabError::Answer(format!("{} is no address", load.addresses[0])))?;
@@ -107,8 +120,9 @@ fn run_closed(load: &Load) -> Result<Tally> {
     let end = begin + load.span;
     let (send, tallies) = crossbeam_channel::bounded(load.clients);
     for _ in 0..load.clients {
-        let send = send.clone();
-        spawn::spawn("bench-client", move || drop(send.send(ask_until(address, begin, end)))).map_err(failed)?;
+        let (send, request) = (send.clone(), Arc::clone(&request));
+        spawn::spawn("bench-client", move || drop(send.send(ask_until(address, &request, begin, end))))
+            .map_err(failed)?;
     }
     drop(send);
     let cpu_before = cpu_time();
@@ -123,14 +137,14 @@ fn run_closed(load: &Load) -> Result<Tally> {
     Ok(total)
 }
 
-fn ask_until(address: SocketAddr, begin: Instant, end: Instant) -> io::Result<Tally> {
+fn ask_until(address: SocketAddr, request: &[u8], begin: Instant, end: Instant) -> io::Result<Tally> {
     let mut tally = Tally { times: Histogram::default(), ..Tally::default() };
     loop {
         let sent_at = Instant::now();
         if sent_at >= end {
             return Ok(tally);
         }
-        let reply = ask(address)?;
+        let reply = ask(address, request)?;
         match reply {
             _ if sent_at < begin => {}
             ServerReply::Refused(why) => {
@@ -143,10 +157,10 @@ fn ask_until(address: SocketAddr, begin: Instant, end: Instant) -> io::Result<Ta
 }
 
 /// One request on a connection of its own, read to its end.
-fn ask(address: SocketAddr) -> io::Result<ServerReply> {
+fn ask(address: SocketAddr, request: &[u8]) -> io::Result<ServerReply> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(CLOSED)?;
+    stream.write_all(request)?;
     let mut answer = Vec::with_capacity(1024);
     stream.read_to_end(&mut answer)?;
     match http_reply::read(&answer).map_err(io::Error::other)? {
@@ -188,7 +202,9 @@ mod tests {
         let address = serve(&["307 Temporary Redirect", "503 Service Unavailable"]);
         let ms = Duration::from_millis;
         let load = Load { addresses: vec![address], clients: 3, pipeline: 1, keys: 1, warm_up: ms(20), span: ms(200) };
-        for tally in [load::run(&load, &|| Box::new(Redirect)).unwrap(), run_closed(&load).unwrap()] {
+        let head = head(None);
+        let kept = load::run(&load, &|| Box::new(Redirect { request: format!("{head}\r\n").into_bytes() })).unwrap();
+        for tally in [kept, run_closed(&load, &head).unwrap()] {
             assert!(tally.times.count() > 5 && tally.errors > 5, "{tally:?}");
             assert_eq!(tally.first_error.as_deref(), Some("503 Service Unavailable"));
         }
@@ -201,7 +217,11 @@ mod tests {
         std::thread::spawn(move || listener.incoming().for_each(drop));
         let ms = Duration::from_millis;
         assert!(
-            run_closed(&Load { addresses, clients: 1, pipeline: 1, keys: 1, warm_up: ms(1), span: ms(50) }).is_err()
+            run_closed(
+                &Load { addresses, clients: 1, pipeline: 1, keys: 1, warm_up: ms(1), span: ms(50) },
+                &head(None)
+            )
+            .is_err()
         );
     }
 }

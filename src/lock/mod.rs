@@ -112,17 +112,23 @@ pub fn wait_while<'a, T>(
 /// What one thread at a time may do, and no other waits for: it is refused meanwhile. So it may be held as long as it
 /// takes, whatever else is locked.
 #[derive(Debug)]
-pub struct Permit(AtomicBool);
+pub struct Permit {
+    is_taken: AtomicBool,
+    /// A thread was refused since it was taken.
+    is_wanted: AtomicBool,
+}
 
 impl Permit {
     /// A permit that is free.
     pub const fn new() -> Permit {
-        Permit(AtomicBool::new(false))
+        Permit { is_taken: AtomicBool::new(false), is_wanted: AtomicBool::new(false) }
     }
 
     /// Takes the permit until the returned value is dropped; `None` if another thread has it.
     pub fn try_take(&self) -> Option<PermitGuard<'_>> {
-        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok().then(|| PermitGuard(self))
+        let is_free = self.is_taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        self.is_wanted.store(!is_free, Ordering::Release);
+        is_free.then(|| PermitGuard(self))
     }
 }
 
@@ -130,8 +136,15 @@ impl Permit {
 #[derive(Debug)]
 pub struct PermitGuard<'a>(&'a Permit);
 
+impl PermitGuard<'_> {
+    /// Whether another thread was refused meanwhile.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_wanted.load(Ordering::Acquire)
+    }
+}
+
 impl Drop for PermitGuard<'_> {
     fn drop(&mut self) {
-        self.0.0.store(false, Ordering::Release);
+        self.0.is_taken.store(false, Ordering::Release);
     }
 }

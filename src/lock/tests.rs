@@ -94,3 +94,13 @@ fn a_derived_default_makes_one_class_for_each_type() {
     let why = panic_of(|| drop(Arc::<Mutex<u8>>::default())).expect("its class would be that of all such");
     assert!(why.contains("is created by a container"), "{why}");
 }
+
+#[test]
+fn whoever_has_a_permit_knows_that_another_was_refused() {
+    let permit = Permit::new();
+    let first = permit.try_take().unwrap();
+    assert!(!first.is_wanted());
+    assert!(permit.try_take().is_none() && first.is_wanted());
+    drop(first);
+    assert!(!permit.try_take().unwrap().is_wanted());
+}

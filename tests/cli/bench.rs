@@ -1,6 +1,7 @@
 //! `phalanx bench failover`, quickly: each part measures what its name says, and what a machine does not allow is skipped.
 
 use crate::EXE;
+use phalanx::lab::Cluster;
 use phalanx::lab::hosts::namespaces;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -72,4 +73,31 @@ fn a_link_that_cannot_be_is_refused_with_an_example() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{errors}");
     assert!(errors.contains("25ms") && errors.contains("90%"), "{errors}");
+}
+
+/// The password is in the settings or the environment, as for every command that asks running nodes.
+#[test]
+fn running_nodes_that_require_a_password_get_it() -> phalanx::lab::Result<()> {
+    const PASSWORD: &str = "a password for a bench";
+    let cluster = Cluster::ready(EXE, 1, &json!({"client_password": PASSWORD}))?;
+    let bench = |what: &str, address: &str, password: Option<&str>| {
+        let mut command = Command::new(EXE);
+        command.args(["bench", what, "--endpoint", address, "--clients", "2", "--seconds", "0.2", "--json"]);
+        command.current_dir(cluster.dir()).env_remove("PHALANX_CLIENT_PASSWORD");
+        password.map(|password| command.env("PHALANX_CLIENT_PASSWORD", password));
+        command.output().unwrap()
+    };
+    for (what, address) in [("front", cluster.front()), ("sql", cluster.http(1)), ("kv", cluster.kv(1))] {
+        let output = bench(what, &address, Some(PASSWORD));
+        assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        for rate in found["rates"].as_array().unwrap() {
+            assert!(rate["errors"] == 0 && number(rate, "per_second") > 1.0, "{what}: {rate}");
+        }
+    }
+    let output = bench("front", &cluster.front(), Some("another password"));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let first_error = &found["rates"][0]["first_error"];
+    assert!(first_error.as_str().is_some_and(|it| it.starts_with("401") || it.starts_with("429")), "{found}");
+    Ok(())
 }

@@ -198,7 +198,11 @@ fn sql(exe: &Path, options: &sql_rates::Options, progress: &Progress, is_json: b
 }
 
 fn front(exe: &Path, options: &front_rates::Options, progress: &Progress, is_json: bool) -> Result<(), Fault> {
-    let rates = front_rates::run(exe, options, progress).map_err(|e| match options.endpoint {
+    let mut options = options.clone();
+    if options.endpoint.is_some() {
+        options.password = client::settings(None)?.client_password;
+    }
+    let rates = front_rates::run(exe, &options, progress).map_err(|e| match options.endpoint {
         None => lab_fault(e),
         Some(_) => Fault::new(code::FAILED, e, "give the address of a server that answers GET / with 307"),
     })?;

@@ -147,7 +147,7 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, tags: &mut FrameTags) -> Re
         _ => return Err(WireError::Unexpected("frame before a state's head")),
     };
     socket.set_read_timeout(Some(STALL_MAX))?;
-    let _one_at_a_time = shared
+    let permit = shared
         .incoming_snapshot
         .try_take()
         .ok_or_else(|| WireError::Rejected("a snapshot is being received".to_string()))?;
@@ -170,7 +170,9 @@ fn receive(shared: &Arc<Shared>, socket: &TcpStream, tags: &mut FrameTags) -> Re
                     Err(_) => Err(WireError::Unexpected("end of the node")),
                 };
             }
-            Ok(Err(why)) if begun.elapsed() > CATCH_UP_MAX || shared.is_stopping() => {
+            // The entries that this node lacks may be in no log any more. Then only a snapshot of the leader brings it
+            // forward, and that is refused as long as this one is being received.
+            Ok(Err(why)) if permit.is_wanted() || begun.elapsed() > CATCH_UP_MAX || shared.is_stopping() => {
                 return Err(WireError::Rejected(why));
             }
             Ok(Err(_)) => std::thread::sleep(RETRY_INTERVAL),
