@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts, stops and shows a Phalanx cluster on this machine: the Linux part. run.sh adds macOS and calls this.
 #
-#   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
+#   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--lab] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
 #
 # What it starts is written down in <data_dir>/run: for each node a pid together with the moment at which that process
 # began, so that `stop` never ends another process that got the same pid later. Settings come from `phalanx config show`,
@@ -10,6 +10,7 @@
 set -u
 
 nodes=5
+lab=
 terminal=auto
 action=start
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -33,13 +34,15 @@ die() {
 }
 
 usage() {
-  say "usage: ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]"
+  say "usage: ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--lab] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]"
   say ""
   say "  start   build if needed and start N nodes (5), each in its own terminal"
   say "  stop    stop the nodes that start has started"
   say "  status  show the running nodes and the health of the cluster"
   say "  fresh   start with empty data"
   say "  clean   stop, and remove the data and all else but the build"
+  say ""
+  say "  --lab   phalanx chaos may kill, freeze and partition the nodes, and more"
 }
 
 read_arguments() {
@@ -48,6 +51,7 @@ read_arguments() {
       start | stop | status | fresh | clean) action=$1 ;;
       --nodes) nodes=${2-} && shift ;;
       --nodes=*) nodes=${1#*=} ;;
+      --lab) lab=--lab ;;
       --terminal) terminal=${2-} && shift ;;
       --terminal=*) terminal=${1#*=} ;;
       -h | --help | help)
@@ -312,20 +316,20 @@ write_launcher() {
       printf 'export %s=%q\n' "$name" "${!name}"
     done
     printf 'cd %q || exit 1\n' "$here"
-    printf 'run_dir=%q id=%q program=%q kind=%q\n' "$run_dir" "$id" "$program" "$kind"
+    printf 'run_dir=%q id=%q program=%q kind=%q lab=%q\n' "$run_dir" "$id" "$program" "$kind" "$lab"
     declare -f began
     cat <<'LAUNCHER'
 note_pid() { (umask 077 && printf '%s %s\n' "$$" "$(began "$$")" >"$run_dir/node-$id.$1"); }
 if [ "$kind" = none ]; then
   note_pid pid
-  exec "$program" node --id "$id"
+  exec "$program" node --id "$id" ${lab:+"$lab"}
 fi
 note_pid terminal
 [ "$kind" = tmux ] || printf '\033]0;Phalanx node %s\007' "$id"
 while [ ! -e "$run_dir/stopping" ]; do
   trap : INT # Ctrl+C is for the node; this shell stays
-  bash -c "run_dir=\$1 id=\$2; $(declare -f began note_pid); note_pid pid; exec \"\$3\" node --id \"\$2\"" \
-    bash "$run_dir" "$id" "$program"
+  bash -c "run_dir=\$1 id=\$2; $(declare -f began note_pid); note_pid pid; exec \"\$3\" node --id \"\$2\" \${4:+\"\$4\"}" \
+    bash "$run_dir" "$id" "$program" "$lab"
   code=$?
   [ -e "$run_dir/stopping" ] && break
   printf '\nNode %s has ended (exit code %s). Enter starts it again; Ctrl+C closes this terminal.\n' "$id" "$code"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts, stops and shows a Phalanx cluster on this machine:
 #
-#   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
+#   ./run.sh [start|stop|status|fresh|clean] [--nodes N] [--lab] [--terminal auto|mac|gnome|konsole|xterm|tmux|none]
 #
 # Here is what only macOS has: windows of Terminal.app. Everything else is in run-unix.sh.
 

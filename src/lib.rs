@@ -15,6 +15,7 @@
 //! - [`outcome`]: the result of a request and its reason, with the codes of each protocol.
 //! - [`work`]: users' programs in a sandbox.
 //! - [`services`]: pure replicated state machines. [`raft`]: pure consensus. The two do not know each other.
+//! - `faults`: faults that a person injects into the nodes of a lab.
 //! - [`types`], [`limits`], [`settings`]: what every module shares. [`text`]: escaping for terminals and URLs.
 //!   `address`: `host:port` as text.
 //!   `lock`: mutexes whose order is checked in debug builds. [`time`]: durations and times as text. [`progress`]: progress of long operations.
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod client;
 mod cluster;
 mod demo;
+mod faults;
 pub mod http;
 pub mod lab;
 pub mod limits;

@@ -7,7 +7,7 @@
 //! - `kv.rs`, `job.rs`, `lock/`, `sql/` and `chat/` use its services.
 //! - `local/` works on this machine only: a node, its settings and secrets, its log, recovery of a lost majority, shell
 //!   completions, manual pages.
-//! - `lab/` starts clusters of its own: bench, demo, dev, sim.
+//! - `lab/` starts clusters of its own: bench, demo, dev, sim; `chaos` breaks nodes that run.
 //!
 //! Conventions are those of clig.dev: stdout for data, stderr for messages, `--json`, no colour off a terminal.
 //! Not here: what a node does (`node/`), real processes and faults (`lab/`).
@@ -75,6 +75,8 @@ enum Command {
     Log(local::log::LogArgs),
     /// Measure performance on this machine
     Bench(lab::bench::BenchArgs),
+    /// Inject faults into nodes that run in a lab: kill, freeze, partition, delay, full disk
+    Chaos(lab::chaos::ChaosArgs),
     /// Run simulated clusters; a seed determines each run
     Sim(lab::sim::SimArgs),
     /// Run a cluster in this terminal, with keys to kill and freeze nodes
@@ -112,6 +114,7 @@ pub fn run() -> u8 {
         Command::Config(args) => local::config::run(&args),
         Command::Secret(args) => local::secret::run(&args),
         Command::Bench(args) => lab::bench::run(&args),
+        Command::Chaos(args) => lab::chaos::run(&args),
         Command::Dev(args) => lab::dev::run(&args),
         Command::Demo(args) => lab::demo::run(&args),
         Command::Completions(args) => local::completions::run(&args, Cli::command()),

@@ -3,7 +3,8 @@
 //! [`poll`] waits for conditions; `ports.rs` finds ports that no other process uses; `process.rs` is one child process
 //! and its signals; [`Cluster`] is a set of them with their folder; `folders.rs` makes and removes such folders;
 //! `hosts/` gives each of its nodes a host of its own; `terminal.rs` runs a program on a terminal of its own; `web.rs`
-//! sends HTTP requests, and writes keys while nodes die; `jobs.rs` submits jobs and waits for them. The tests in
+//! sends HTTP requests, and writes keys while nodes die; `jobs.rs` submits jobs and waits for them; `supervisor/` is the
+//! parent process of a node that has faults on demand. The tests in
 //! `tests/cluster/`, `bench/` and `demo/` use this module.
 //!
 //! Invariants: L1 a signal is only sent to a child that this process started and has not yet reaped, so its pid cannot
@@ -19,6 +20,7 @@ pub mod jobs;
 pub mod poll;
 pub mod ports;
 pub mod process;
+pub(crate) mod supervisor;
 pub mod terminal;
 pub mod web;
 

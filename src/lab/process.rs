@@ -154,7 +154,7 @@ impl Process {
 
     /// State letter of the process as the kernel sees it (`T` is stopped); `None` where there is no /proc.
     pub fn state(&self) -> Option<char> {
-        stat_fields(self.pid())?.first()?.chars().next()
+        state_of(self.pid())
     }
 
     /// CPU time used so far, all threads; `None` where there is no /proc.
@@ -177,6 +177,11 @@ impl Drop for Process {
         // There is no caller to return an error to; a child that has already ended is fine.
         let _ = self.kill();
     }
+}
+
+/// State letter of a process; `None` if there is none, or no /proc.
+pub(super) fn state_of(pid: u32) -> Option<char> {
+    stat_fields(pid)?.first()?.chars().next()
 }
 
 /// Fields of /proc/PID/stat from the state on: what precedes (pid and name) may hold blanks.

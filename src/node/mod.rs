@@ -35,6 +35,7 @@ pub(crate) mod datagrams;
 pub(crate) mod frozen_neighbours;
 pub(crate) mod handle;
 pub(crate) mod interface;
+pub(crate) mod lab;
 pub(crate) mod listener;
 pub(crate) mod peer;
 pub(crate) mod process;

@@ -21,7 +21,7 @@ const PARTS: [&str; 6] = ["key-value", "sql", "directory", "jobs", "chat", "sess
 fn lab(n: u64) -> Result<Cluster> {
     let mut cluster = Cluster::prepare(EXE, &json!({"cluster_secret": "for the phalanx and nobody else"}))?;
     for id in 1..=n {
-        cluster.spawn(id, &["--lab"])?;
+        cluster.spawn(id, &["--alterable"])?;
     }
     cluster.settle()?;
     Ok(cluster)
@@ -144,7 +144,7 @@ fn a_difference_in_each_part_is_found_and_healed() -> Result<()> {
     // What was healed is durable: every node is killed, and comes back with the same.
     cluster.kill_all();
     for id in 1..=3 {
-        cluster.spawn(id, &["--lab"])?;
+        cluster.spawn(id, &["--alterable"])?;
     }
     cluster.settle()?;
     let (code, text) = check(&cluster);
@@ -188,7 +188,7 @@ fn a_node_that_is_marked_serves_no_reads_after_a_restart_until_it_has_healed() -
     let file = cluster.data_dir().join("node-1/integrity.json");
     std::fs::write(&file, mark.to_string()).unwrap();
     // Alone it can fetch nothing.
-    cluster.spawn(1, &["--lab"])?;
+    cluster.spawn(1, &["--alterable"])?;
     cluster.wait_until("node 1 answers", PATIENCE, || cluster.get(1, "/livez").ok())?;
     let reads = [
         "/v1/kv/k?level=eventual",
@@ -221,7 +221,7 @@ fn a_node_that_is_marked_serves_no_reads_after_a_restart_until_it_has_healed() -
     assert!(status.nodes.iter().any(|row| row.id.0 == 1 && row.is_corrupt));
     assert!(status.cluster.reasons.iter().any(|why| why.starts_with("node 1's state differs")), "{status:?}");
     for id in 2..=3 {
-        cluster.spawn(id, &["--lab"])?;
+        cluster.spawn(id, &["--alterable"])?;
     }
     cluster.wait_explained("node 1 has healed", PATIENCE, || {
         let _ = checkpoint(&cluster, 2);
@@ -267,7 +267,7 @@ fn without_a_majority_nothing_is_written_until_one_is_chosen() -> Result<()> {
     // A restart of all changes nothing.
     cluster.kill_all();
     for id in 1..=2 {
-        cluster.spawn(id, &["--lab"])?;
+        cluster.spawn(id, &["--alterable"])?;
     }
     cluster.wait_until("there is a leader", PATIENCE, || cluster.leader())?;
     assert_eq!(put(&cluster, 1, "k", "w"), 503, "a restart makes nobody right");
@@ -280,7 +280,7 @@ fn without_a_majority_nothing_is_written_until_one_is_chosen() -> Result<()> {
     let removed = cluster.post(leader, &format!("/v1/members/{other}"), &json!({"action": "remove"}))?;
     assert_eq!(removed.status, 200, "{}", removed.text());
     cluster.kill(other)?;
-    cluster.spawn(other, &["--lab", "--rejoin"])?;
+    cluster.spawn(other, &["--alterable", "--rejoin"])?;
     cluster.wait_explained("writes are taken again", PATIENCE, || {
         let _ = checkpoint(&cluster, leader);
         let status = put(&cluster, leader, "k", "w");
@@ -295,7 +295,7 @@ fn without_a_majority_nothing_is_written_until_one_is_chosen() -> Result<()> {
 fn an_unchecked_leader_gives_its_state_to_no_node() -> Result<()> {
     let mut cluster = Cluster::prepare(EXE, &json!({"snapshot_every_entries": 50}))?;
     for id in 1..=3 {
-        cluster.spawn(id, &["--lab"])?;
+        cluster.spawn(id, &["--alterable"])?;
     }
     let leader = cluster.settle()?;
     let (other, behind) = (leader % 3 + 1, (leader + 1) % 3 + 1);
@@ -318,7 +318,7 @@ fn an_unchecked_leader_gives_its_state_to_no_node() -> Result<()> {
         (snapshot(&cluster) > before).then_some(())
     })?;
     let asked = metric(&cluster, leader, "phalanx_state_digests_total");
-    cluster.spawn(behind, &["--lab"])?;
+    cluster.spawn(behind, &["--alterable"])?;
     cluster.wait_until("the state is given away, or asked about first", PATIENCE, || {
         let log = cluster.log(leader);
         let is_over = ["snapshot sent peer=", "read-only: the nodes differ"].iter().any(|line| log.contains(line));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // tests; clippy.toml covers only functions that carry #[test]
 
 mod access;
+mod chaos;
 mod chat;
 mod clients;
 mod config;

@@ -16,8 +16,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "cluster", "wire", "outcome",
-            "store", "services", "raft", "types", "limits", "settings", "text", "time", "progress", "address",
+            "demo", "bench", "lab", "client", "sim", "check", "http", "resp", "node", "faults", "cluster", "wire",
+            "outcome", "store", "services", "raft", "types", "limits", "settings", "text", "time", "progress",
+            "address",
         ],
     ),
     // Demonstrations and measurements drive clusters of the lab.
@@ -25,7 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // One of them runs the bare command of a job's sandbox, to compare.
     ("bench", &["lab", "client", "node", "work", "types", "settings", "text", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
-    ("lab", &["lock", "client", "check", "node", "work", "raft", "types", "settings", "text"]),
+    ("lab", &["lock", "client", "check", "node", "faults", "work", "store", "raft", "types", "settings", "text"]),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["lock", "check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.
@@ -41,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "node",
         &[
             "lock",
+            "faults",
             "cluster",
             "wire",
             "outcome",
@@ -85,6 +87,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The pure modules do not know each other: the log carries opaque bytes.
     ("services", &["lock", "planted_bugs", "types", "limits"]),
     ("raft", &["planted_bugs", "types", "limits"]),
+    // What a person injects into nodes of a lab.
+    ("faults", &["lock", "types"]),
     ("settings", &["types", "limits", "text", "address"]),
     ("types", &["limits"]),
     ("limits", &[]),

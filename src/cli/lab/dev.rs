@@ -10,6 +10,7 @@
 use crate::cli::client::{self, ClusterClient};
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
+use crate::faults::control::{self, Action, ProcessState};
 use crate::lab::process::Process;
 use crate::lab::{LabError, poll};
 use crate::node::process::signals;
@@ -57,6 +58,9 @@ pub struct DevArgs {
     /// Number of nodes
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
+    /// Allow more faults on demand, from another terminal: phalanx chaos
+    #[arg(long)]
+    lab: bool,
     /// Settings file [default: settings.json in the current directory, if there is one]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -80,6 +84,8 @@ struct Stage {
     settings: Settings,
     nodes: BTreeMap<u64, ShownNode>,
     chosen: Option<u64>,
+    /// Each node has a supervisor, to which keys go.
+    is_lab: bool,
 }
 
 /// Runs until `q`, Ctrl+C, or a signal.
@@ -102,7 +108,8 @@ pub fn run(args: &DevArgs) -> Result<(), Fault> {
     store::create_private_dir(&logs).map_err(|e| failed(format!("cannot create {}: {e}", logs.display())))?;
     // If this fails, `q` still works.
     let _ = signals::listen(|_| IS_TOLD_TO_STOP.store(true, Ordering::Relaxed));
-    let mut stage = Stage { exe, settings_file: args.settings.clone(), settings, nodes: BTreeMap::new(), chosen: None };
+    let (settings_file, is_lab) = (args.settings.clone(), args.lab);
+    let mut stage = Stage { exe, settings_file, settings, nodes: BTreeMap::new(), chosen: None, is_lab };
     for id in 1..=args.nodes {
         stage.start(id).map_err(failed)?;
     }
@@ -160,6 +167,7 @@ impl Stage {
         if let Some(file) = &self.settings_file {
             args.extend(["--settings".into(), file.to_string_lossy().into_owned()]);
         }
+        args.extend(self.is_lab.then(|| "--lab".to_string()));
         let mut command = Command::new(&self.exe);
         command.args(args).process_group(0);
         command.envs(std::env::vars().filter(|(name, _)| name.starts_with("PHALANX_")));
@@ -236,6 +244,9 @@ impl Stage {
         let Some(id) = self.chosen.take().or(thawed).or_else(|| self.leader()) else {
             return term::line("no leader now: press a node's number first");
         };
+        if self.is_lab && key != b'l' {
+            return self.inject(id, key);
+        }
         let done = match key {
             b'r' => self.restart(id),
             _ => self.nodes.get_mut(&id).map_or(Ok(()), |node| match key {
@@ -259,6 +270,23 @@ impl Stage {
             _ => "continued (SIGCONT)",
         };
         self.print_line(id, &done.map_or_else(|e| format!("failed: {e}"), |()| format!("({what})")));
+    }
+
+    /// The same through the node's supervisor.
+    fn inject(&mut self, id: u64, key: u8) {
+        let is_frozen = self.nodes.get(&id).is_some_and(|node| node.frozen.is_some());
+        let action = match key {
+            b'k' => Action::Kill { for_ms: None },
+            b'i' => Action::Stop { for_ms: None },
+            b'r' => Action::Start,
+            _ if is_frozen => Action::Thaw,
+            _ => Action::Freeze { for_ms: None },
+        };
+        let answer = control::ask(&self.settings.data_dir, NodeId(id), &action);
+        if let (Ok(state), Some(node)) = (&answer, self.nodes.get_mut(&id)) {
+            node.frozen = (state.process == ProcessState::Frozen).then(Instant::now);
+        }
+        self.print_line(id, &answer.map_or_else(|e| format!("failed: {e}"), |state| format!("({})", state.done)));
     }
 
     /// The node that was frozen last and still is.

@@ -1,6 +1,7 @@
 //! Commands that start clusters of their own: to try them out, inject faults and measure.
 
 pub(crate) mod bench;
+pub(crate) mod chaos;
 pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod sim;

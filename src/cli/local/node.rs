@@ -3,6 +3,7 @@
 use super::allocator;
 use crate::cli::fault::code;
 use crate::http;
+use crate::lab::supervisor::{self, Supervised};
 use crate::node::{self, Endpoints, NodeOptions};
 use crate::resp;
 use crate::settings::Settings;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 /// Arguments of `phalanx node`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  phalanx node --id 1\n  phalanx node --id 2 --set election_timeout_ms=1000\n  \
-    phalanx node --id 3 --data /var/lib/phalanx --settings /etc/phalanx.json\n\n\
+    phalanx node --id 3 --data /var/lib/phalanx --settings /etc/phalanx.json\n  phalanx node --id 4 --lab\n\n\
     It writes to its data folder, ./data/node-N by default, with the log lines also in node.log there, and the nodes \
     of a host share ./config.json. Ctrl+C or SIGTERM stops it gracefully within five seconds, a second Ctrl+C at \
     once; kill -9 loses no acknowledged write. In its terminal: lead, status, peers, help, quit.\n\n\
@@ -40,9 +41,15 @@ pub struct NodeArgs {
     /// Stop at the end of standard input, for example when the parent process exits
     #[arg(long)]
     pub until_eof: bool,
+    /// Allow faults on demand (phalanx chaos): a supervisor, the parent process of the node, injects them
+    #[arg(long, requires = "id")]
+    pub lab: bool,
+    /// For the supervisor: take the faults that it keeps
+    #[arg(long, hide = true)]
+    pub supervised: bool,
     /// For tests: adds the console command `alter PART`, which changes this node's state without the log
     #[arg(long, hide = true)]
-    pub lab: bool,
+    pub alterable: bool,
     /// Set one setting; overrides the environment and the settings file; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -50,7 +57,9 @@ pub struct NodeArgs {
 
 /// Runs the node; returns the exit code.
 pub fn run(args: NodeArgs) -> u8 {
-    allocator::bound();
+    if !args.lab {
+        allocator::bound();
+    }
     let mut flags = Vec::new();
     for pair in &args.set {
         match pair.split_once('=') {
@@ -78,6 +87,9 @@ pub fn run(args: NodeArgs) -> u8 {
             return code::USAGE;
         }
     };
+    if let (true, Some(id)) = (args.lab, args.id) {
+        return supervise(NodeId(id), &settings);
+    }
     let options = NodeOptions {
         id: args.id.map(NodeId),
         rejoin: args.rejoin,
@@ -87,7 +99,27 @@ pub fn run(args: NodeArgs) -> u8 {
             (false, false) => NodeKind::Full,
         },
         ends_with_input: args.until_eof,
-        is_lab: args.lab,
+        is_alterable: args.alterable,
+        is_supervised: args.supervised,
     };
     node::run(settings, &options, Endpoints { http: http::serve, front: http::front_door::serve, resp: resp::serve })
+}
+
+/// Runs this command line again without `--lab` as a child that has faults on demand.
+fn supervise(id: NodeId, settings: &Settings) -> u8 {
+    let fault = match std::env::current_exe() {
+        Ok(program) => {
+            let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--lab");
+            let command =
+                [program.into_os_string()].into_iter().chain(arguments).chain(["--supervised".into()]).collect();
+            let (data_dir, node_dir) = (settings.data_dir.clone(), settings.node_dir(id));
+            match supervisor::run(Supervised { id, command, data_dir, node_dir }) {
+                Ok(code) => return code,
+                Err(e) => e.to_string(),
+            }
+        }
+        Err(e) => format!("cannot find the path of this program: {e}"),
+    };
+    eprintln!("error: {fault}");
+    code::FAILED
 }

@@ -8,13 +8,15 @@
 //! (`node/threads/core/`), the reading half (`acceptor.rs`).
 
 use crate::address;
+use crate::faults::switch;
 use crate::limits::SEND_INBOX_MAX;
 use crate::lock::{Mutex, lock};
 use crate::node::datagrams::patience;
+use crate::node::lab::link;
 use crate::node::shared::Shared;
 use crate::node::shared::link::{Link, LinkInput, PeerRoute, Wire};
 use crate::node::shared::messages::{CoreInput, GossipInput};
-use crate::types::Identity;
+use crate::types::{Identity, NodeId};
 use crate::wire::authentication::ConnectionTags;
 use crate::wire::codec::WireError;
 use crate::wire::datagram_codec::DatagramKey;
@@ -241,7 +243,7 @@ pub fn dial_as(
     purpose: Purpose,
     timeout: Duration,
 ) -> Result<Dialed, WireError> {
-    let (stream, round_trip) = connect(address, timeout)?;
+    let (stream, round_trip) = connect(to.id, address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
         Ok((welcomed, tags)) => Ok(Dialed { stream, welcomed, tags, round_trip }),
@@ -258,10 +260,14 @@ pub fn dial_as(
 }
 
 /// Connects, at the fourth attempt at the latest; returns how long the successful one took.
-fn connect(address: &str, timeout: Duration) -> io::Result<(TcpStream, Duration)> {
+fn connect(to: NodeId, address: &str, timeout: Duration) -> io::Result<(TcpStream, Duration)> {
     let attempt = |within| {
         let begun = Instant::now();
-        address::connect(address, within).map(|stream| (stream, begun.elapsed()))
+        let connected = match switch::get() {
+            Some(switch) => link::connect(switch, to, within, |left| address::connect(address, left)),
+            None => address::connect(address, within),
+        };
+        connected.map(|stream| (stream, begun.elapsed()))
     };
     for within in QUICK_CONNECTS.into_iter().filter(|within| *within < timeout) {
         match attempt(within) {

@@ -6,7 +6,9 @@
 use crate::address;
 use crate::cluster::config::file::read;
 use crate::cluster::discovery::{Claims, Grant, JoinAnswer};
+use crate::faults::switch;
 use crate::limits::HANDSHAKE_DEADLINE;
+use crate::node::lab::link;
 use crate::node::listener::Listener;
 use crate::node::shared::Shared;
 use crate::raft::Promise;
@@ -120,7 +122,11 @@ impl Asker {
     }
 
     fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
-        let stream = address::connect(address, self.connect_timeout)?;
+        let connect = |within| address::connect(address, within);
+        let stream = match switch::get().and_then(|switch| Some((switch, switch.node_at(address)?))) {
+            Some((switch, peer)) if peer != self.me.id => link::connect(switch, peer, self.connect_timeout, connect)?,
+            _ => connect(self.connect_timeout)?,
+        };
         stream.set_nodelay(true)?;
         let hello = Hello {
             protocol: PROTOCOL,

@@ -11,6 +11,7 @@ use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
 use super::{front_door, logging, open, renew};
 use crate::cluster::discovery::{Claims, Decision, DiscoveryError, Seeker, discover};
+use crate::node::lab::follow::follow;
 use crate::node::peer::discovery_client::{Asker, DiscoveryResponder};
 use crate::node::peer::discovery_io::RealWorld;
 use crate::node::shared::stopper::Stopper;
@@ -52,7 +53,9 @@ pub struct NodeOptions {
     /// Stop when standard input ends.
     pub ends_with_input: bool,
     /// Accept console commands of tests, which damage this node.
-    pub is_lab: bool,
+    pub is_alterable: bool,
+    /// A supervisor keeps faults for this process.
+    pub is_supervised: bool,
 }
 
 /// Why a node did not start.
@@ -76,6 +79,9 @@ pub enum StartError {
     /// The system refuses threads.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// It is to have faults, and nobody tells which.
+    #[error("the supervisor of this node does not answer: {0}; start the node with phalanx node --lab")]
+    Supervisor(io::Error),
     /// The system gives too few file descriptors.
     #[error(
         "the limit of open files is {0}, a node needs at least {FILES_MIN}: raise it, for example with ulimit -n 4096"
@@ -158,6 +164,9 @@ fn start(
     let files: Arc<dyn Files> = Arc::new(RealFiles);
     let (id, folder) = choose_id(&settings, options)?;
     logging::set_node(id);
+    if options.is_supervised {
+        follow(&settings, id).map_err(StartError::Supervisor)?;
+    }
     let dir = settings.node_dir(id);
     let mut me = open::load_identity(&*files, &dir, id, options.kind, options.rejoin)?;
     let ports = Ports::bind(&settings, id)?;
@@ -197,7 +206,7 @@ fn start(
         return Err(DiscoveryError::front_taken(&settings, owner, ours).into());
     }
     let members = if let ClusterRole::Member { identities } = found { identities } else { Vec::new() };
-    let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_lab: options.is_lab };
+    let console = ConsoleOptions { ends_with_input: options.ends_with_input, is_alterable: options.is_alterable };
     let stopper = stopper.clone();
     let parts =
         NodeParts { settings, peer_key: key, me, dir, folder, store, durable, ports, stopper, kind, console, members };

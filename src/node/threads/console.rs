@@ -23,7 +23,7 @@ pub struct ConsoleOptions {
     /// Stop the node when the input ends.
     pub ends_with_input: bool,
     /// Accept the commands of tests, which damage this node.
-    pub is_lab: bool,
+    pub is_alterable: bool,
 }
 
 /// Body of the thread.
@@ -40,7 +40,9 @@ pub fn run(shared: &Arc<Shared>, input: impl BufRead, options: ConsoleOptions) {
                 shared.stopper.stop("quit");
                 return;
             }
-            lab if options.is_lab && lab.starts_with("alter ") => alter(shared, &lab["alter ".len()..]),
+            alter if options.is_alterable && alter.starts_with("alter ") => {
+                self::alter(shared, &alter["alter ".len()..])
+            }
             other => print_line(&format!("unknown command {other:?}; {HELP}")),
         }
     }

@@ -7,6 +7,7 @@
 //! removed or replaced ends (exit 3), because no restart would find what it acknowledges.
 //! Not here: formats and recovery (`store/`).
 
+use crate::faults::switch;
 use crate::node::process::logging::{self, EXIT_DISK};
 use crate::node::shared::Shared;
 use crate::node::shared::messages::{CoreInput, DiskJob};
@@ -17,6 +18,7 @@ use crate::store::{self, SpareJob, Store, StoreError};
 use crate::wire::Frame;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::{Level, error, info, warn};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,7 +105,7 @@ impl Group {
     fn finish(&mut self, shared: &Arc<Shared>, store: &mut Store) {
         let Some(seq) = self.seq.take() else { return };
         let before = Instant::now();
-        shared.disk_or_exit(store.sync());
+        shared.disk_or_exit(sync(shared, store));
         shared.counters.syncs.record(before.elapsed(), 1);
         let links = shared.links();
         for promise in self.promises.drain(..) {
@@ -116,6 +118,17 @@ impl Group {
         links.values().for_each(|link| _ = link.flush());
         shared.inboxes.to_core(CoreInput::Synced(seq));
     }
+}
+
+/// Syncs the log, as slowly as the disk of a lab is, or not at all.
+fn sync(shared: &Shared, store: &mut Store) -> Result<(), StoreError> {
+    if let Some(faults) = switch::get() {
+        std::thread::sleep(faults.disk_delay());
+        if faults.is_disk_failing() {
+            return Err(StoreError::io("sync the log in", &shared.dir, io::Error::other("the lab lets syncs fail")));
+        }
+    }
+    store.sync()
 }
 
 /// Watches the data folder and its free space.
@@ -137,6 +150,7 @@ impl Space {
         let reserve_mb = self.shared.settings.disk_reserve_mb;
         let folder = self.anchor.check().and_then(|()| store.check_folder());
         let free = match folder.and_then(|()| store::free_bytes(&self.shared.dir)) {
+            Ok(_) if switch::get().is_some_and(switch::Switch::is_disk_full) => 0,
             Ok(free) => free,
             Err(e @ StoreError::FolderGone { .. }) => {
                 error!("this node stops: {e}");

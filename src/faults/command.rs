@@ -1,0 +1,114 @@
+//! What a person asks for, in terms of requests to the supervisors of the nodes.
+//!
+//! Not here: how it is said (`cli/lab/chaos.rs`), who the leader is.
+
+use super::control::{self, Action, ControlError, LabNode};
+use super::{Fault, FaultKind, LinkQuality};
+use crate::types::NodeId;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Sides of a partition at most: a node each.
+const GROUPS_MAX: usize = 9;
+
+/// Something that the lab does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// The same to the process of each of these nodes.
+    Process { nodes: Vec<NodeId>, action: Action },
+    /// These faults of one node.
+    Node { node: NodeId, fault: Fault, for_ms: Option<u64> },
+    /// The directions of links that become so bad. Pairs of nodes, from and to.
+    Links { links: BTreeSet<(NodeId, NodeId)>, quality: LinkQuality, for_ms: Option<u64> },
+    /// End the faults of these nodes, of one kind or all.
+    Heal { nodes: Vec<NodeId>, kind: Option<FaultKind> },
+}
+
+/// The links between groups of nodes, in both directions, or only from the first group to the others.
+///
+/// # Errors
+/// A node is in two groups, or there is no second group.
+pub fn between(groups: &[Vec<NodeId>], is_one_way: bool) -> Result<BTreeSet<(NodeId, NodeId)>, String> {
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = groups.iter().flatten().find(|node| !seen.insert(**node)) {
+        return Err(format!("node {} is named twice", twice.0));
+    }
+    if !(2..=GROUPS_MAX).contains(&groups.len()) || groups.iter().any(Vec::is_empty) {
+        return Err("a partition has at least two sides, with a node each".to_string());
+    }
+    let mut links = BTreeSet::new();
+    for (at, group) in groups.iter().enumerate() {
+        for from in group {
+            for (_, other) in groups.iter().enumerate().filter(|(other, _)| *other != at) {
+                links.extend(other.iter().map(|to| (*from, *to)));
+            }
+        }
+        if is_one_way {
+            break;
+        }
+    }
+    Ok(links)
+}
+
+/// The requests that carry a command out: each node and what its supervisor is asked.
+pub fn requests(command: &Command) -> Vec<(NodeId, Action)> {
+    match command {
+        Command::Process { nodes, action } => nodes.iter().map(|node| (*node, action.clone())).collect(),
+        Command::Node { node, fault, for_ms } => {
+            vec![(*node, Action::Add { faults: vec![fault.clone()], for_ms: *for_ms })]
+        }
+        Command::Links { links, quality, for_ms } => {
+            // Both ends have a fault: the one that connects holds its bytes back, and each may be the one.
+            let nodes: BTreeSet<NodeId> = links.iter().flat_map(|(from, to)| [*from, *to]).collect();
+            let of = |node: NodeId| {
+                let own = links.iter().filter(move |(from, to)| *from == node || *to == node);
+                own.map(|(from, to)| Fault::Link { from: *from, to: *to, quality: *quality }).collect()
+            };
+            nodes.iter().map(|node| (*node, Action::Add { faults: of(*node), for_ms: *for_ms })).collect()
+        }
+        Command::Heal { nodes, kind } => nodes.iter().map(|node| (*node, Action::Heal { kind: *kind })).collect(),
+    }
+}
+
+/// Carries a command out; returns what each supervisor says, in the order of the nodes.
+pub fn carry_out(data_dir: &Path, command: &Command) -> Vec<(NodeId, Result<LabNode, ControlError>)> {
+    let ask = |(node, action)| (node, control::ask(data_dir, node, &action));
+    requests(command).into_iter().map(ask).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(ids: &[u64]) -> Vec<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn a_partition_cuts_every_link_between_its_sides() {
+        let links = between(&[nodes(&[1, 2]), nodes(&[3])], false).unwrap();
+        let expected = [(1, 3), (2, 3), (3, 1), (3, 2)].map(|(from, to)| (NodeId(from), NodeId(to)));
+        assert_eq!(links, BTreeSet::from(expected));
+        let one_way = between(&[nodes(&[1, 2]), nodes(&[3])], true).unwrap();
+        assert_eq!(one_way, BTreeSet::from([(NodeId(1), NodeId(3)), (NodeId(2), NodeId(3))]));
+        assert_eq!(between(&[nodes(&[1]), nodes(&[2]), nodes(&[3])], false).unwrap().len(), 6);
+    }
+
+    #[test]
+    fn sides_share_no_node() {
+        assert!(between(&[nodes(&[1, 2]), nodes(&[2])], false).unwrap_err().contains("node 2"));
+        for too_few in [vec![], vec![nodes(&[1])], vec![nodes(&[1]), vec![]]] {
+            assert!(between(&too_few, false).is_err());
+        }
+    }
+
+    #[test]
+    fn both_ends_of_a_link_have_its_fault() {
+        let links = BTreeSet::from([(NodeId(1), NodeId(2))]);
+        let quality = LinkQuality { is_cut: true, ..LinkQuality::default() };
+        let requests = requests(&Command::Links { links, quality, for_ms: Some(7) });
+        let fault = Fault::Link { from: NodeId(1), to: NodeId(2), quality };
+        let action = Action::Add { faults: vec![fault], for_ms: Some(7) };
+        assert_eq!(requests, [(NodeId(1), action.clone()), (NodeId(2), action)]);
+    }
+}

@@ -1,0 +1,3 @@
+//! Faults on demand.
+
+mod faults;
