@@ -1,6 +1,6 @@
 //! What a person asks for, in terms of requests to the supervisors of the nodes.
 //!
-//! Not here: how it is said (`cli/lab/chaos.rs`), who the leader is.
+//! Not here: how it is said (`cli/lab/chaos/faults.rs`), who the leader is.
 
 use super::control::{self, Action, ControlError, LabNode};
 use super::{Fault, FaultKind, LinkQuality};
@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Sides of a partition at most: a node each.
 const GROUPS_MAX: usize = 9;
+/// Links that are named one by one.
+const LINKS_SHOWN_MAX: usize = 6;
 
 /// Something that the lab does.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +24,30 @@ pub enum Command {
     Links { links: BTreeSet<(NodeId, NodeId)>, quality: LinkQuality, for_ms: Option<u64> },
     /// End the faults of these nodes, of one kind or all.
     Heal { nodes: Vec<NodeId>, kind: Option<FaultKind> },
+}
+
+impl Command {
+    /// In one line what concerns several nodes at once; `None`: each node has its own line.
+    pub fn summary(&self) -> Option<String> {
+        match self {
+            Command::Links { links, quality, .. } => Some(format!("{}: {quality}, in force", names(links))),
+            Command::Heal { kind: None, .. } => Some("all faults healed".to_string()),
+            Command::Heal { kind: Some(kind), .. } => Some(format!("faults of {kind} healed")),
+            Command::Process { .. } | Command::Node { .. } => None,
+        }
+    }
+}
+
+/// Links as a person names them: those of both directions once.
+fn names(links: &BTreeSet<(NodeId, NodeId)>) -> String {
+    let both = |(from, to): &(NodeId, NodeId)| links.contains(&(*to, *from));
+    let shown = links.iter().filter(|(from, to)| from < to || !both(&(*from, *to)));
+    let names: Vec<String> =
+        shown.map(|link| format!("{} {} {}", link.0.0, if both(link) { "-" } else { "to" }, link.1.0)).collect();
+    match names.len() {
+        0..=LINKS_SHOWN_MAX => format!("links {}", names.join(", ")),
+        many => format!("{many} links"),
+    }
 }
 
 /// The links between groups of nodes, in both directions, or only from the first group to the others.
@@ -92,6 +118,18 @@ mod tests {
         let one_way = between(&[nodes(&[1, 2]), nodes(&[3])], true).unwrap();
         assert_eq!(one_way, BTreeSet::from([(NodeId(1), NodeId(3)), (NodeId(2), NodeId(3))]));
         assert_eq!(between(&[nodes(&[1]), nodes(&[2]), nodes(&[3])], false).unwrap().len(), 6);
+    }
+
+    #[test]
+    fn links_are_named_once() {
+        let cut = LinkQuality { is_cut: true, ..LinkQuality::default() };
+        let summary = |groups: &[Vec<NodeId>], is_one_way| {
+            let links = between(groups, is_one_way).unwrap();
+            Command::Links { links, quality: cut, for_ms: None }.summary().unwrap()
+        };
+        assert_eq!(summary(&[nodes(&[1]), nodes(&[2, 3])], false), "links 1 - 2, 1 - 3: cut, in force");
+        assert_eq!(summary(&[nodes(&[2]), nodes(&[1])], true), "links 2 to 1: cut, in force");
+        assert_eq!(summary(&[nodes(&[1, 2, 3]), nodes(&[4, 5, 6])], false), "9 links: cut, in force");
     }
 
     #[test]

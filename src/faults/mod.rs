@@ -115,25 +115,39 @@ impl Fault {
     }
 }
 
+impl fmt::Display for LinkQuality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LinkQuality { is_cut, delay_ms, jitter_ms, loss } = *self;
+        let mut parts = Vec::new();
+        if is_cut {
+            parts.push("cut".to_string());
+        }
+        if delay_ms > 0 || jitter_ms > 0 {
+            let jitter = if jitter_ms > 0 { format!(" to {}", delay_ms + jitter_ms) } else { String::new() };
+            parts.push(format!("{delay_ms}{jitter} ms delay"));
+        }
+        if loss > 0.0 {
+            parts.push(format!("{:.0} % loss", loss * 100.0));
+        }
+        f.write_str(if parts.is_empty() { "as it is" } else { "" })?;
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FaultKind::Link => "links",
+            FaultKind::Disk => "disks",
+            FaultKind::Clock => "clocks",
+        })
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Link { from, to, quality } => {
-                write!(f, "link {} to {}: ", from.0, to.0)?;
-                let LinkQuality { is_cut, delay_ms, jitter_ms, loss } = *quality;
-                let mut parts = Vec::new();
-                if is_cut {
-                    parts.push("cut".to_string());
-                }
-                if delay_ms > 0 || jitter_ms > 0 {
-                    let jitter = if jitter_ms > 0 { format!(" to {}", delay_ms + jitter_ms) } else { String::new() };
-                    parts.push(format!("{delay_ms}{jitter} ms delay"));
-                }
-                if loss > 0.0 {
-                    parts.push(format!("{:.0} % loss", loss * 100.0));
-                }
-                f.write_str(&parts.join(", "))
-            }
+            Fault::Link { from, to, quality } => write!(f, "link {} to {}: {quality}", from.0, to.0),
             Fault::SlowDisk { delay_ms } => write!(f, "disk: each sync takes {delay_ms} ms longer"),
             Fault::FailingDisk => f.write_str("disk: syncs fail"),
             Fault::FullDisk => f.write_str("disk: full"),

@@ -13,6 +13,7 @@
 //! each other's figures and deadlines.
 //! Not here: virtual processes (`sim/`), checks of histories (`check/`).
 
+pub(crate) mod chaos;
 pub(crate) mod cluster;
 pub(crate) mod folders;
 pub mod hosts;

@@ -26,7 +26,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     // One of them runs the bare command of a job's sandbox, to compare.
     ("bench", &["lab", "client", "node", "work", "types", "settings", "text", "progress"]),
     // Lab and sim stand side by side: real processes and virtual ones; both hand histories to check.
-    ("lab", &["lock", "client", "check", "node", "faults", "work", "store", "raft", "types", "settings", "text"]),
+    (
+        "lab",
+        &[
+            "lock", "client", "check", "node", "faults", "work", "store", "raft", "types", "settings", "text", "time",
+            "address",
+        ],
+    ),
     // The simulator runs the real core, the real recovery code and the real registry; no threads, no sockets.
     ("sim", &["lock", "check", "cluster", "store", "services", "raft", "planted_bugs", "types", "limits", "settings"]),
     // A client knows what an answer says, and nothing of the node that gave it.

@@ -7,7 +7,7 @@
 //!
 //! Invariants: F1 bytes of one direction stay in order. F2 while a direction is cut, nothing crosses it, not even the
 //! end of the connection. F3 a direction holds a bounded number of bytes; then its sender waits, as with TCP.
-//! Not here: which faults there are (`faults/`), datagrams, which a lab does not use: all its nodes are on loopback.
+//! Not here: which faults there are (`faults/`), datagrams (`datagrams.rs`).
 
 use crate::faults::switch::Switch;
 use crate::faults::{LinkQuality, RETRANSMIT_MS};
@@ -15,7 +15,7 @@ use crate::node::spawn;
 use crate::types::NodeId;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Stack of a thread of a link.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Makes a connection to a peer over a link with faults. `connect` makes it without them.
+/// Makes a connection to a peer over a link with faults, and returns the peer's address. `connect` makes it without them.
 ///
 /// # Errors
 /// As `connect`, or the link is too bad for an answer within this time.
@@ -37,12 +37,13 @@ pub fn connect(
     peer: NodeId,
     within: Duration,
     connect: impl FnOnce(Duration) -> io::Result<TcpStream>,
-) -> io::Result<TcpStream> {
+) -> io::Result<(TcpStream, SocketAddr)> {
     let left = wait_for_round_trip(switch, peer, Instant::now() + within)?;
     let far = connect(left)?;
+    let address = far.peer_addr()?;
     let near = through(switch, peer, far)?;
     near.set_nodelay(true)?;
-    Ok(near)
+    Ok((near, address))
 }
 
 /// Waits as long as the first packet of a connection and its answer take; returns what is left of the time.
@@ -203,7 +204,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let dial = |left| TcpStream::connect_timeout(&address, left);
-        let near = connect(lab(), PEER, Duration::from_secs(5), dial).unwrap();
+        let near = connect(lab(), PEER, Duration::from_secs(5), dial).unwrap().0;
         let far = listener.accept().unwrap().0;
         for stream in [&near, &far] {
             stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

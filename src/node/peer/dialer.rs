@@ -25,7 +25,7 @@ use crate::wire::{Hello, PROTOCOL, Purpose};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, info, warn};
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -151,7 +151,7 @@ impl Dialer {
     /// A connection, and what its wire begins with.
     fn connect(&self) -> Result<(TcpStream, Wire, Duration), WireError> {
         let dialed = dial_as(&self.shared, self.who, &self.address, Purpose::Peer, CONNECT_TIMEOUT)?;
-        let Dialed { stream, welcomed, tags, round_trip } = dialed;
+        let Dialed { stream, address, welcomed, tags, round_trip } = dialed;
         // Before the link is used: a vote from an outdated disk must not reach a node that remembers later promises.
         let (compared, is_compared) = bounded(1);
         let promise = welcomed.remembered;
@@ -162,8 +162,7 @@ impl Dialer {
         stream.set_read_timeout(None)?;
         patience::set(&stream, false)?;
         let key = welcomed.datagrams.map(|name| DatagramKey::new(name, tags.datagrams));
-        let to = stream.peer_addr()?;
-        let datagrams = key.and_then(|key| self.shared.datagrams.path(key, to, round_trip));
+        let datagrams = key.and_then(|key| self.shared.datagrams.path(key, self.who.id, address, round_trip));
         Ok((stream, Wire { tags: tags.outgoing, datagrams, ..Wire::default() }, round_trip))
     }
 
@@ -226,6 +225,8 @@ fn wait(queue: &Receiver<LinkInput>, pause: Duration) -> bool {
 /// A connection to a peer that has proved who it is.
 pub struct Dialed {
     pub stream: TcpStream,
+    /// The peer's own address.
+    pub address: SocketAddr,
     pub welcomed: HelloReply,
     pub tags: ConnectionTags,
     /// How long it took to make the connection: the time of one question and its answer.
@@ -243,10 +244,10 @@ pub fn dial_as(
     purpose: Purpose,
     timeout: Duration,
 ) -> Result<Dialed, WireError> {
-    let (stream, round_trip) = connect(to.id, address, timeout)?;
+    let (stream, at, round_trip) = connect(to.id, address, timeout)?;
     stream.set_nodelay(true)?;
     match handshake::dial(&stream, hello(shared, purpose), Some(to), shared.peer_key.as_ref()) {
-        Ok((welcomed, tags)) => Ok(Dialed { stream, welcomed, tags, round_trip }),
+        Ok((welcomed, tags)) => Ok(Dialed { stream, address: at, welcomed, tags, round_trip }),
         Err(WireError::Other { who, cluster }) => {
             // The same member with a replaced disk, or the member itself after another identity of its number: it
             // answers at a known address of this cluster.
@@ -260,14 +261,18 @@ pub fn dial_as(
 }
 
 /// Connects, at the fourth attempt at the latest; returns how long the successful one took.
-fn connect(to: NodeId, address: &str, timeout: Duration) -> io::Result<(TcpStream, Duration)> {
-    let attempt = |within| {
+fn connect(to: NodeId, address: &str, timeout: Duration) -> io::Result<(TcpStream, SocketAddr, Duration)> {
+    let attempt = |within| -> io::Result<_> {
         let begun = Instant::now();
-        let connected = match switch::get() {
-            Some(switch) => link::connect(switch, to, within, |left| address::connect(address, left)),
-            None => address::connect(address, within),
+        let (stream, at) = match switch::get() {
+            Some(switch) => link::connect(switch, to, within, |left| address::connect(address, left))?,
+            None => {
+                let stream = address::connect(address, within)?;
+                let at = stream.peer_addr()?;
+                (stream, at)
+            }
         };
-        connected.map(|stream| (stream, begun.elapsed()))
+        Ok((stream, at, begun.elapsed()))
     };
     for within in QUICK_CONNECTS.into_iter().filter(|within| *within < timeout) {
         match attempt(within) {

@@ -124,7 +124,7 @@ impl Asker {
     fn dial(&self, address: &str, purpose: Purpose) -> Result<(TcpStream, HelloReply, ConnectionTags), WireError> {
         let connect = |within| address::connect(address, within);
         let stream = match switch::get().and_then(|switch| Some((switch, switch.node_at(address)?))) {
-            Some((switch, peer)) if peer != self.me.id => link::connect(switch, peer, self.connect_timeout, connect)?,
+            Some((switch, peer)) if peer != self.me.id => link::connect(switch, peer, self.connect_timeout, connect)?.0,
             _ => connect(self.connect_timeout)?,
         };
         stream.set_nodelay(true)?;

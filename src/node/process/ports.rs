@@ -7,6 +7,7 @@
 //! (`front_door.rs`).
 
 use crate::address;
+use crate::faults::switch;
 use crate::node::listener::Listener;
 use crate::node::peer::discovery_client::wake;
 use crate::settings::Settings;
@@ -150,7 +151,7 @@ fn bind_one(at: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
 fn bind_datagrams(host: &str, port: u16) -> Vec<UdpSocket> {
     let addresses = addresses_of(host, port).unwrap_or_default();
     let mut sockets = Vec::new();
-    for (at, _) in addresses.into_iter().filter(|(at, _)| !at.ip().is_loopback()) {
+    for (at, _) in addresses.into_iter().filter(|(at, _)| !at.ip().is_loopback() || switch::get().is_some()) {
         let bound = Socket::new(Domain::for_address(at), Type::DGRAM, Some(Protocol::UDP)).and_then(|socket| {
             if at.is_ipv6() {
                 socket.set_only_v6(!at.ip().is_unspecified())?;

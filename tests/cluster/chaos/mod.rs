@@ -1,3 +1,4 @@
-//! Faults on demand.
+//! Faults on demand, and the verdict on a cluster that has many.
 
 mod faults;
+mod run;

@@ -1,12 +1,9 @@
-//! `phalanx chaos`: faults of nodes that run in a lab, on this host.
+//! Faults in the words of the command line, and which nodes they concern.
 //!
-//! A command ends as soon as the fault is in force; with `--for` it heals by itself. Exit codes: 0 done, 1 a supervisor
-//! refuses or does not confirm it, 2 wrong usage, 4 no lab.
 //! Not here: what the faults do (`faults/`), who does it (`lab/supervisor/`).
 
-use crate::cli::client::{self, ClusterClient};
+use crate::cli::client::ClusterClient;
 use crate::cli::fault::{Fault, code};
-use crate::cli::term;
 use crate::faults::command::{self, Command};
 use crate::faults::control::{self, Action, ControlError, LabNode, ProcessState};
 use crate::faults::{self, FaultKind, LinkQuality};
@@ -14,31 +11,12 @@ use crate::node::views::status::Status;
 use crate::settings::Settings;
 use crate::time::parse_duration;
 use crate::types::NodeId;
-use serde_json::json;
-use std::path::PathBuf;
+use clap::{FromArgMatches, Subcommand};
 use std::time::Duration;
-
-/// Arguments of `phalanx chaos`.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "A NODE is a number, leader, or all.\n\nExamples:\n  ./run.sh --lab\n  \
-    phalanx chaos kill leader --for 10s\n  phalanx chaos partition 1,2 3,4,5 --for 30s\n  \
-    phalanx chaos delay leader --ms 80 --jitter 20\n  phalanx chaos loss 1 2 --percent 20\n  \
-    phalanx chaos disk 3 slow --ms 200\n  phalanx chaos clock 2 +1h\n  phalanx chaos status\n  phalanx chaos heal\n\n\
-    Exit codes: 0 in force, 1 refused or not confirmed, 2 wrong usage, 4 no such node in a lab on this host.")]
-pub struct ChaosArgs {
-    #[command(subcommand)]
-    command: ChaosCommand,
-    /// Settings file of the nodes [default: settings.json in the current directory, if there is one]
-    #[arg(long, value_name = "FILE", global = true)]
-    settings: Option<PathBuf>,
-    /// Print the state of the nodes afterwards as JSON
-    #[arg(long, global = true)]
-    json: bool,
-}
 
 /// When a fault ends by itself.
 #[derive(Clone, Debug, clap::Args)]
-struct Lasts {
+pub struct Lasts {
     /// Heal after this time, for example 500ms, 30s or 2m [default: not before heal]
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     lasts: Option<Duration>,
@@ -46,7 +24,7 @@ struct Lasts {
 
 /// Which links: of one node to all others, or from one to another and back.
 #[derive(Clone, Debug, clap::Args)]
-struct Ends {
+pub struct Ends {
     /// A node; without OTHER all its links
     #[arg(value_name = "NODE")]
     one: String,
@@ -60,8 +38,9 @@ struct Ends {
     lasts: Lasts,
 }
 
+/// One fault, or the end of some.
 #[derive(Clone, Debug, clap::Subcommand)]
-enum ChaosCommand {
+pub enum FaultCommand {
     /// Kill a node (SIGKILL)
     Kill {
         node: String,
@@ -143,12 +122,10 @@ enum ChaosCommand {
         #[arg(long, value_enum)]
         only: Option<Kind>,
     },
-    /// Show the nodes of the lab and their faults
-    Status,
 }
 
 #[derive(Clone, Debug, clap::Subcommand)]
-enum DiskCommand {
+pub enum DiskCommand {
     /// Each sync of the log takes longer
     Slow {
         /// Milliseconds
@@ -174,7 +151,7 @@ enum DiskCommand {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Kind {
+pub enum Kind {
     Links,
     Disk,
     Clock,
@@ -200,54 +177,65 @@ fn offset(text: &str) -> Result<i64, String> {
     ms.map(|ms| sign * ms).ok_or_else(|| "give a time, for example +1h or -30s, at most 100 years".to_string())
 }
 
-/// Injects the fault, and shows what has become of it.
-pub fn run(args: &ChaosArgs) -> Result<(), Fault> {
-    let lab = Lab::find(client::settings(args.settings.as_deref())?)?;
-    if let ChaosCommand::Status = args.command {
-        return lab.show(args.json);
-    }
-    let commands = lab.commands(&args.command)?;
-    let mut last_fault: Option<Fault> = None;
-    for (_, answer) in commands.iter().flat_map(|it| command::carry_out(&lab.settings.data_dir, it)) {
-        match answer {
-            Ok(state) if args.json => drop(state),
-            Ok(state) => term::line(&done(&state)),
-            Err(e) => {
-                let fault = to_fault(e);
-                if let Some(earlier) = last_fault.replace(fault) {
-                    earlier.report();
-                }
-            }
-        }
-    }
-    match last_fault {
-        Some(fault) => Err(fault),
-        None if args.json => lab.show(true),
-        None => Ok(()),
+/// A fault in the words of the command line.
+///
+/// # Errors
+/// They mean none; the text says why.
+pub fn parse(words: &str) -> Result<FaultCommand, String> {
+    let command = FaultCommand::augment_subcommands(clap::Command::new("chaos").no_binary_name(true));
+    let matches = command.subcommand_required(true).try_get_matches_from(words.split_whitespace());
+    let parsed = matches.and_then(|matches| FaultCommand::from_arg_matches(&matches));
+    // The first paragraph says what is wrong; the others are advice for a terminal.
+    let first = |e: clap::Error| {
+        e.to_string().lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    parsed.map_err(|e| first(e).trim_start_matches("error: ").to_string())
+}
+
+/// Injects a fault, in the words of the command line, into the nodes of these settings; returns what was done.
+///
+/// # Errors
+/// It was not done, or not by all nodes.
+pub fn inject(settings: Settings, words: &str) -> Result<String, String> {
+    let asked = parse(words)?;
+    let lab = Lab::find(settings).map_err(|e| e.message)?;
+    let (lines, faults) = carry_out(&lab, &asked).map_err(|e| e.message)?;
+    match faults.first() {
+        None => Ok(lines.join("\n")),
+        Some(fault) => Err(fault.to_string()),
     }
 }
 
-fn to_fault(e: ControlError) -> Fault {
-    match e {
-        ControlError::NoSupervisor { .. } => {
-            Fault::new(code::UNREACHABLE, e, "phalanx chaos status lists the nodes of the lab")
+/// What was done, a line for each node or one for all, and what was not.
+pub fn carry_out(lab: &Lab, asked: &FaultCommand) -> Result<(Vec<String>, Vec<ControlError>), Fault> {
+    let (mut lines, mut faults) = (Vec::new(), Vec::new());
+    for asked in lab.commands(asked)? {
+        let answers = command::carry_out(&lab.settings.data_dir, &asked);
+        let (done, failed): (Vec<_>, Vec<_>) = answers.into_iter().map(|(_, answer)| answer).partition(Result::is_ok);
+        faults.extend(failed.into_iter().filter_map(Result::err));
+        let done: Vec<LabNode> = done.into_iter().filter_map(Result::ok).collect();
+        let nodes = || done.iter().map(|node| node.node.0.to_string()).collect::<Vec<_>>().join(", ");
+        match asked.summary() {
+            Some(summary) if !done.is_empty() => lines.push(format!("{summary} at nodes {}", nodes())),
+            Some(_) => {}
+            None => lines.extend(done.iter().map(|node| format!("node {}: {}", node.node.0, node.done))),
         }
-        _ => Fault::new(code::FAILED, e, "phalanx chaos status shows the state of each node"),
     }
-}
-
-fn done(state: &LabNode) -> String {
-    format!("node {}: {}", state.node.0, state.done)
+    Ok((lines, faults))
 }
 
 /// The nodes of this host that have a supervisor.
-struct Lab {
-    settings: Settings,
-    nodes: Vec<LabNode>,
+pub struct Lab {
+    pub settings: Settings,
+    pub nodes: Vec<LabNode>,
 }
 
 impl Lab {
-    fn find(settings: Settings) -> Result<Lab, Fault> {
+    /// Those whose supervisor answers.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn find(settings: Settings) -> Result<Lab, Fault> {
         let nodes = control::nodes(&settings.data_dir);
         let show = Command::Process { nodes, action: Action::Show };
         let nodes = command::carry_out(&settings.data_dir, &show).into_iter().filter_map(|(_, answer)| answer.ok());
@@ -302,25 +290,29 @@ impl Lab {
         })
     }
 
-    fn commands(&self, asked: &ChaosCommand) -> Result<Vec<Command>, Fault> {
+    /// What is asked of the supervisors.
+    ///
+    /// # Errors
+    /// It names a node that is not in the lab, or the leader while there is none.
+    pub fn commands(&self, asked: &FaultCommand) -> Result<Vec<Command>, Fault> {
         let process = |node: &str, action| Ok(vec![Command::Process { nodes: self.named(node)?, action }]);
         match asked {
-            ChaosCommand::Kill { node, lasts } => process(node, Action::Kill { for_ms: ms(lasts) }),
-            ChaosCommand::Stop { node, lasts } => process(node, Action::Stop { for_ms: ms(lasts) }),
-            ChaosCommand::Pause { node, lasts } => process(node, Action::Freeze { for_ms: ms(lasts) }),
-            ChaosCommand::Resume { node } => process(node, Action::Thaw),
-            ChaosCommand::Restart { node } => process(node, Action::Start),
-            ChaosCommand::Partition { groups, one_way, lasts } => self.partition(groups, *one_way, lasts),
-            ChaosCommand::Cut { ends } => self.links(ends, LinkQuality { is_cut: true, ..LinkQuality::default() }),
-            ChaosCommand::Delay { ends, ms, jitter } => {
+            FaultCommand::Kill { node, lasts } => process(node, Action::Kill { for_ms: ms(lasts) }),
+            FaultCommand::Stop { node, lasts } => process(node, Action::Stop { for_ms: ms(lasts) }),
+            FaultCommand::Pause { node, lasts } => process(node, Action::Freeze { for_ms: ms(lasts) }),
+            FaultCommand::Resume { node } => process(node, Action::Thaw),
+            FaultCommand::Restart { node } => process(node, Action::Start),
+            FaultCommand::Partition { groups, one_way, lasts } => self.partition(groups, *one_way, lasts),
+            FaultCommand::Cut { ends } => self.links(ends, LinkQuality { is_cut: true, ..LinkQuality::default() }),
+            FaultCommand::Delay { ends, ms, jitter } => {
                 self.links(ends, LinkQuality { delay_ms: *ms, jitter_ms: *jitter, ..LinkQuality::default() })
             }
-            ChaosCommand::Loss { ends, percent } => {
+            FaultCommand::Loss { ends, percent } => {
                 self.links(ends, LinkQuality { loss: *percent, ..LinkQuality::default() })
             }
-            ChaosCommand::Disk { node, fault } => self.disk(node, fault),
-            ChaosCommand::Clock { node, by, lasts } => self.each(node, &faults::Fault::Clock { offset_ms: *by }, lasts),
-            ChaosCommand::Heal { node, only } => {
+            FaultCommand::Disk { node, fault } => self.disk(node, fault),
+            FaultCommand::Clock { node, by, lasts } => self.each(node, &faults::Fault::Clock { offset_ms: *by }, lasts),
+            FaultCommand::Heal { node, only } => {
                 let kind = only.map(|kind| match kind {
                     Kind::Links => FaultKind::Link,
                     Kind::Disk => FaultKind::Disk,
@@ -329,7 +321,6 @@ impl Lab {
                 let nodes = self.named(node.as_deref().unwrap_or("all"))?;
                 Ok(vec![Command::Heal { nodes, kind }])
             }
-            ChaosCommand::Status => Ok(Vec::new()),
         }
     }
 
@@ -378,34 +369,10 @@ impl Lab {
         }
         Ok(vec![Command::Links { links, quality, for_ms: ms(&ends.lasts) }])
     }
-
-    fn show(&self, is_json: bool) -> Result<(), Fault> {
-        let fresh = Lab::find(self.settings.clone())?;
-        if is_json {
-            term::line(&json!({ "nodes": fresh.nodes }).to_string());
-            return Ok(());
-        }
-        fresh.nodes.iter().for_each(|node| term::line(&row(node)));
-        Ok(())
-    }
 }
 
 fn ms(lasts: &Lasts) -> Option<u64> {
     lasts.lasts.map(|lasts| u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX).max(1))
-}
-
-/// A node in one line.
-fn row(node: &LabNode) -> String {
-    let left = |left_ms: Option<u64>| left_ms.map_or(String::new(), |ms| format!(", {:.1} s left", ms as f64 / 1000.0));
-    let process = match (node.process, node.pid) {
-        (ProcessState::Running, Some(pid)) => format!("running (pid {pid})"),
-        (ProcessState::Frozen, Some(pid)) => format!("frozen (pid {pid}{})", left(node.left_ms)),
-        _ if node.left_ms.is_some() => format!("ended{}", left(node.left_ms)),
-        _ => "ended".to_string(),
-    };
-    let faults: Vec<String> = node.faults.iter().map(|it| format!("{}{}", it.fault, left(it.left_ms))).collect();
-    let faults = if faults.is_empty() { "no fault".to_string() } else { faults.join("; ") };
-    format!("node {}: {process}; {faults}", node.node.0)
 }
 
 #[cfg(test)]
