@@ -158,7 +158,8 @@ impl Endpoint {
         let level = if self.target.is_eventual { "?level=eventual" } else { "" };
         let (method, path, body) = match ask {
             Ask::Read => ("GET", format!("{path}{level}"), None),
-            Ask::Write(value) => ("PUT", path, Some(json!(value))),
+            Ask::Write(value) => ("PUT", format!("{path}{level}"), Some(json!(value))),
+            // An addition is answered with its sum, so it waits for its commit in any case.
             Ask::Add(by) => ("POST", path, Some(json!({ "incr": by }))),
         };
         let (status, answer, text) = self.request(method, &path, body.as_ref())?;
@@ -166,7 +167,7 @@ impl Endpoint {
             // The body of a PUT is the value as it stands, here a JSON string.
             (Ask::Read, 200) => Outcome::Done(Action::Read(Some(unquoted(&text)))),
             (Ask::Read, 404) => Outcome::Done(Action::Read(None)),
-            (Ask::Write(value), 200) => Outcome::Done(Action::Write(value.clone())),
+            (Ask::Write(value), 200 | 202) => Outcome::Done(Action::Write(value.clone())),
             (Ask::Add(by), 200) => Outcome::Done(Action::Add { by: *by, sum: answer["value"].as_i64() }),
             _ if answer["outcome"] == "refused" => Outcome::Refused,
             _ => ask.unknown(),

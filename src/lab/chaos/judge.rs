@@ -137,6 +137,9 @@ impl Court {
             let action = Action::Read(last.clone());
             operations.push(Operation { client: 0, key: key.clone(), call_us, return_us, action });
             let judgement = check_history(&operations, STEPS_MAX);
+            if let Some(why) = lost_write(&operations, last.as_deref()) {
+                self.judged.lost.push(format!("key {key}: {why}"));
+            }
             let why = judgement.why.unwrap_or_default();
             match judgement.verdict {
                 Verdict::Ok => {}
@@ -162,6 +165,32 @@ impl Court {
             self.judged.lost.push(format!("key {key} held {:?} and holds {now:?} at the end", settled.last));
         }
     }
+}
+
+/// An acknowledged write that is certainly not in the last value of its key: of a register one that began after the write
+/// of that value had returned, of a counter any part of the sum.
+fn lost_write(operations: &[Operation], last: Option<&str>) -> Option<String> {
+    let acknowledged = || operations.iter().filter(|operation| operation.return_us.is_some());
+    let added: i64 = acknowledged()
+        .filter_map(|operation| match operation.action {
+            Action::Add { by, .. } => Some(by),
+            _ => None,
+        })
+        .sum();
+    let sum = last.map_or(Some(0), |last| last.parse::<i64>().ok());
+    if let Some(sum) = sum.filter(|sum| *sum < added) {
+        return Some(format!("{added} was added and acknowledged, and the sum is {sum}"));
+    }
+    let of_last = operations.iter().find(|operation| written(operation).is_some() && written(operation) == last);
+    let held_since = match (last, of_last) {
+        (None, _) => 0,
+        // An unknown write may have happened at any time.
+        (Some(_), of_last) => of_last?.return_us?,
+    };
+    let later = acknowledged()
+        .filter(|operation| written(operation).is_some())
+        .find(|operation| operation.call_us > held_since)?;
+    Some(format!("the write of {:?} was acknowledged, and the key holds {last:?}, which is older", written(later)?))
 }
 
 /// Reads keys for the judge, at whichever node answers, always linearizably.
@@ -190,5 +219,37 @@ impl Reader {
             poll::pause(Duration::from_millis(20));
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(action: Action, call_us: u64, return_us: Option<u64>) -> Operation {
+        Operation { client: 1, key: "k".into(), call_us, return_us, action }
+    }
+
+    #[test]
+    fn an_acknowledged_write_is_lost_if_the_key_holds_an_older_value() {
+        let write = |value: &str, call_us, return_us| operation(Action::Write(value.into()), call_us, return_us);
+        let history = [write("a", 10, Some(20)), write("b", 30, Some(40)), write("c", 35, None)];
+        assert!(lost_write(&history, Some("a")).unwrap().contains("\"b\" was acknowledged"));
+        assert!(lost_write(&history, None).is_some(), "both are lost");
+        assert_eq!(lost_write(&history, Some("b")), None);
+        assert_eq!(lost_write(&history, Some("c")), None, "it may have come last");
+        let at_once = [write("a", 10, Some(40)), write("b", 20, Some(30))];
+        assert!(
+            ["a", "b"].into_iter().all(|last| lost_write(&at_once, Some(last)).is_none()),
+            "either may be the last"
+        );
+    }
+
+    #[test]
+    fn a_counter_holds_at_least_what_was_acknowledged() {
+        let add = |by, return_us| operation(Action::Add { by, sum: None }, 10, return_us);
+        let history = [add(3, Some(20)), add(4, Some(20)), add(5, None)];
+        assert!(lost_write(&history, Some("4")).is_some() && lost_write(&history, None).is_some());
+        assert!(lost_write(&history, Some("7")).is_none() && lost_write(&history, Some("12")).is_none());
     }
 }

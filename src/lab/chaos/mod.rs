@@ -42,8 +42,8 @@ pub struct Ended {
     pub cluster: Cluster,
 }
 
-/// Injects a fault, given as the command line says it; returns what was done.
-pub type Inject<'a> = &'a mut dyn FnMut(&str) -> std::result::Result<String, String>;
+/// Injects a fault, given as the command line says it; returns what was done, or why it was not.
+pub type Injector = Box<dyn FnMut(&str) -> std::result::Result<String, String>>;
 
 /// Runs it. `say` gets each line as it happens, and `count` the operations that were acknowledged so far.
 ///
@@ -52,7 +52,7 @@ pub type Inject<'a> = &'a mut dyn FnMut(&str) -> std::result::Result<String, Str
 pub fn run(
     exe: &Path,
     options: &Options,
-    inject: impl FnOnce(&Cluster) -> Box<dyn FnMut(&str) -> std::result::Result<String, String>>,
+    injector: impl FnOnce(&Cluster) -> Injector,
     say: &mut dyn FnMut(&str),
 ) -> Result<Ended> {
     let mut cluster = Cluster::prepare(exe, &json!({"snapshot_every_entries": 5000, "cluster_name": "chaos"}))?;
@@ -62,7 +62,7 @@ pub fn run(
     }
     let leader = cluster.settle()?;
     say(&format!("{} nodes run, node {leader} leads; their folder is {}", options.nodes, cluster.dir().display()));
-    let mut inject = inject(&cluster);
+    let mut inject = injector(&cluster);
     let begun = Instant::now();
     let target = Target::of(&cluster, options.nodes, options.is_eventual);
     endpoints::prepare(&target)?;
@@ -70,7 +70,7 @@ pub fn run(
     let judge = Judge::start(target.clone(), begun)?;
     let clients = Clients::start(&target, options.clients, options.pace, begun, &judge.inbox())?;
     let mut run = Run { cluster: &cluster, clients: &clients, begun, injected: Vec::new(), say };
-    run.until(options, &mut *inject)?;
+    run.until(options, &mut inject)?;
     let injected = run.injected;
     say("no fault any more; the clients end, and each key is read once more");
     clients.finish();
@@ -93,7 +93,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn until(&mut self, options: &Options, inject: Inject) -> Result<()> {
+    fn until(&mut self, options: &Options, inject: &mut Injector) -> Result<()> {
         let end = self.begun + options.lasts;
         let ids: Vec<u64> = (1..=options.nodes).collect();
         let mut plan = options.plan.clone();
@@ -109,7 +109,7 @@ impl Run<'_> {
         self.calm(inject)
     }
 
-    fn inject(&mut self, command: &str, inject: Inject) {
+    fn inject(&mut self, command: &str, inject: &mut Injector) {
         let at = self.begun.elapsed();
         let result = inject(command);
         let line = match &result {
@@ -122,7 +122,7 @@ impl Run<'_> {
     }
 
     /// Ends all faults, and waits until the cluster is healthy and acknowledges writes.
-    fn calm(&mut self, inject: Inject) -> Result<()> {
+    fn calm(&mut self, inject: &mut Injector) -> Result<()> {
         self.inject("heal", inject);
         let before = self.clients.acknowledged();
         self.cluster.wait_until("operations are acknowledged without faults", HEALTHY_WITHIN, || {

@@ -8,7 +8,7 @@ use crate::cli::fault::{Fault, code};
 use crate::cli::lab::{lab_fault, own_program};
 use crate::cli::term;
 use crate::lab::chaos::plan::{KINDS, Options, Plan};
-use crate::lab::chaos::{self, Ended, html};
+use crate::lab::chaos::{self, Ended, Injector, html};
 use crate::lab::cluster::Cluster;
 use crate::lab::folders::clean_up_on_signals;
 use crate::progress::Progress;
@@ -46,7 +46,8 @@ pub struct RunArgs {
     /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=9))]
     nodes: u64,
-    /// What reads promise: with eventual a node answers from its own state, and the verdict shows stale reads
+    /// What is asked of the cluster: with eventual, reads may be stale and acknowledged writes be lost, which the verdict
+    /// shows
     #[arg(long, default_value = "strong", value_parser = ["strong", "eventual"])]
     level: String,
     /// Number of clients
@@ -131,7 +132,7 @@ fn plan(args: &RunArgs) -> Result<(Plan, String), Fault> {
 }
 
 /// Injects faults into the run's own cluster.
-fn injector(cluster: &Cluster) -> Box<dyn FnMut(&str) -> Result<String, String>> {
+fn injector(cluster: &Cluster) -> Injector {
     let file = cluster.settings_path();
     Box::new(move |command| {
         // The environment of the user is for another cluster.
