@@ -796,7 +796,7 @@ clean() {
   fi
   check_folders ""
   delete_data
-  rm -rf "$run_dir" "${data_dir:?}/dev"
+  rm -rf "$run_dir" "${data_dir:?}/dev" "$data_dir/lab"
   if [ ! -d "$data_dir" ] || rmdir "$data_dir" 2>/dev/null; then
     say "Removed all data. The build stays in $(quoted "$here/target"); cargo clean removes it."
   else
