@@ -7,7 +7,7 @@
 // A browser opens six connections to a node. So one tab has a stream, the oldest of those that know each other, and
 // passes its frames to the others; when it is closed or frozen, another one opens a stream.
 // Nothing is fetched from anywhere else, and no text from outside is ever parsed as HTML.
-// Not here: the jobs (jobs.js), the box to run a program in (run.js); both stand before this file, in one script element.
+// Not here: the jobs (jobs.js), the box to run a program in (run.js), the lab (lab.js); they stand before this file, in one script element.
 "use strict";
 
 (() => {
@@ -61,6 +61,7 @@
     page.followed = () => (source ? source.node : null);
     page.withAccess = withAccess;
     box = runBox(page);
+    if (me.is_lab) labPanel(page);
     drawJobs = jobsSection({ ...page, jobLink: box.jobLink });
     heardAt = performance.now();
     showLink();

@@ -22,8 +22,9 @@ pub enum Command {
     Node { node: NodeId, fault: Fault, for_ms: Option<u64> },
     /// The directions of links that become so bad. Pairs of nodes, from and to.
     Links { links: BTreeSet<(NodeId, NodeId)>, quality: LinkQuality, for_ms: Option<u64> },
-    /// End the faults of these nodes, of one kind or all.
-    Heal { nodes: Vec<NodeId>, kind: Option<FaultKind> },
+    /// End the faults of these nodes, of one kind or all. Those of a link are at both of its ends, so the other nodes of
+    /// the lab are asked, too.
+    Heal { nodes: Vec<NodeId>, all: Vec<NodeId>, kind: Option<FaultKind> },
 }
 
 impl Command {
@@ -31,8 +32,13 @@ impl Command {
     pub fn summary(&self) -> Option<String> {
         match self {
             Command::Links { links, quality, .. } => Some(format!("{}: {quality}, in force", names(links))),
-            Command::Heal { kind: None, .. } => Some("all faults healed".to_string()),
-            Command::Heal { kind: Some(kind), .. } => Some(format!("faults of {kind} healed")),
+            Command::Heal { nodes, all, kind } => {
+                let what = kind.map_or("all faults".to_string(), |kind| format!("faults of {kind}"));
+                let ids: Vec<String> = nodes.iter().map(|node| node.0.to_string()).collect();
+                let whose =
+                    if nodes.len() < all.len() { format!(" of node {}", ids.join(", ")) } else { String::new() };
+                Some(format!("{what}{whose} healed"))
+            }
             Command::Process { .. } | Command::Node { .. } => None,
         }
     }
@@ -92,7 +98,15 @@ pub fn requests(command: &Command) -> Vec<(NodeId, Action)> {
             };
             nodes.iter().map(|node| (*node, Action::Add { faults: of(*node), for_ms: *for_ms })).collect()
         }
-        Command::Heal { nodes, kind } => nodes.iter().map(|node| (*node, Action::Heal { kind: *kind })).collect(),
+        Command::Heal { nodes, all, kind } => {
+            let has_links = kind.is_none_or(|kind| kind == FaultKind::Link);
+            let others = all.iter().filter(|node| has_links && !nodes.contains(node));
+            let healed = nodes.iter().map(|node| (*node, Action::Heal { kind: *kind }));
+            let both = healed.chain(others.map(|node| (*node, Action::HealLinks { to: nodes.clone() })));
+            let mut requests: Vec<_> = both.collect();
+            requests.sort_by_key(|(node, _)| *node);
+            requests
+        }
     }
 }
 
@@ -138,6 +152,15 @@ mod tests {
         for too_few in [vec![], vec![nodes(&[1])], vec![nodes(&[1]), vec![]]] {
             assert!(between(&too_few, false).is_err());
         }
+    }
+
+    #[test]
+    fn both_ends_of_the_links_of_a_node_are_healed() {
+        let heal = |kind| Command::Heal { nodes: nodes(&[2]), all: nodes(&[1, 2, 3]), kind };
+        let links = |id| (NodeId(id), Action::HealLinks { to: nodes(&[2]) });
+        assert_eq!(requests(&heal(None)), [links(1), (NodeId(2), Action::Heal { kind: None }), links(3)]);
+        let disk = Some(FaultKind::Disk);
+        assert_eq!(requests(&heal(disk)), [(NodeId(2), Action::Heal { kind: disk })]);
     }
 
     #[test]

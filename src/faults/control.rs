@@ -66,6 +66,8 @@ pub enum Action {
     Add { faults: Vec<Fault>, for_ms: Option<u64> },
     /// End all faults, or those of one kind; `None` also thaws the node, and starts it if the lab has ended it.
     Heal { kind: Option<FaultKind> },
+    /// End the faults of the links to these nodes, which are healed.
+    HealLinks { to: Vec<NodeId> },
 }
 
 /// All faults of a node, as its supervisor tells it.

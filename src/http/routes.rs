@@ -5,7 +5,7 @@
 //! it, both ways.
 //! Not here: what is checked before a handler is called (`router.rs`), what a parameter means (each handler).
 
-use super::api::{health, job_output, jobs, kv, locks, members};
+use super::api::{health, job_output, jobs, kv, lab, locks, members};
 use super::chat::{self, accounts, conversations};
 use super::db::{files, rqlite_status, settings, statements};
 use super::pages::{chat_page, login, monitor_stream, static_files};
@@ -302,6 +302,8 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/digests", members::digests).local(),
     post("/v1/digests", members::checkpoint),
     post("/v1/leader/transfer", members::transfer).vital(),
+    get("/v1/lab", lab::show).local().vital().for_cluster_pages(),
+    post("/v1/lab", lab::inject).local().vital().for_cluster_pages(),
     get("/livez", health::live).local().open_to(ANYONE).vital().health(),
     get("/readyz", health::ready)
         .local()

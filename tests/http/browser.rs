@@ -385,6 +385,67 @@ fn a_person_sees_the_leader_die_and_another_step_forward() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// Each button does what it says, also to the node behind the page.
+#[test]
+fn a_person_breaks_nodes_of_a_lab_by_button() {
+    let mut cluster = Cluster::prepare(EXE, &json!({})).unwrap();
+    (1..=3).for_each(|id| cluster.spawn(id, &["--lab"]).unwrap());
+    let leader = cluster.settle().unwrap();
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    let (own, other) = (others[0], others[1]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", cluster.http(own)));
+    let row = |id: u64| format!("#lab-nodes li:nth-child({id})");
+    let button = |id: u64, action: &str| format!("{} button[data-action=\"{action}\"]", row(id));
+    let sees = |id: u64, what: &str| {
+        browser.see(&format!("node {id} is {what}"), &format!("{} .lab-state", row(id)), |text| text.contains(what));
+    };
+    sees(own, "no fault");
+
+    browser.run("document.querySelector('#lab-lasts').value = ''; return 0");
+    browser.click(&button(other, "freeze"));
+    sees(other, "frozen");
+    assert_eq!(browser.text("#lab-command"), format!("phalanx chaos pause {other}"));
+    browser.click(&button(other, "thaw"));
+    sees(other, "no fault");
+    browser.click(&button(leader, "partition"));
+    sees(leader, "cut off from");
+    browser.see("another node leads", "#leads", |text| {
+        !text.contains(&format!("node {leader} leads")) && text.contains("leads")
+    });
+    browser.click("#lab-heal");
+    sees(leader, "no fault");
+
+    browser.click(&format!("{} input", row(other)));
+    browser.click("#lab-cut");
+    sees(other, "cut off from");
+    browser.click("#lab-heal");
+    sees(other, "no fault");
+    cluster.settle().unwrap();
+
+    // The node behind the page: the page goes on with another one, and starts it again.
+    browser.click(&button(own, "kill"));
+    browser.see("the page has moved", "#link", |text| !text.contains(&format!("node {own}")) && text.contains("node"));
+    sees(own, "ended");
+    browser.click(&button(own, "start"));
+    sees(own, "no fault");
+    cluster.settle().unwrap();
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// Elsewhere there is no panel, and nothing that asks for one.
+#[test]
+fn without_a_lab_there_is_no_panel() {
+    let cluster = Cluster::ready(EXE, 1, &json!({})).unwrap();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", cluster.http(1)));
+    browser.see("the node is shown", "#leads", |text| text.contains("node 1 leads"));
+    assert_eq!(browser.run("return document.querySelector('#lab').hidden"), json!(true));
+    let answer = phalanx::lab::web::get(&cluster.http(1), "/v1/lab", Duration::from_secs(5)).unwrap();
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("--lab"), "{}", answer.text());
+}
+
 fn enter(browser: &Browser, address: &str, name: &str) {
     browser.open(&format!("http://{address}/chat"));
     browser.see("the door is open", "#login", |text| text == "Log in");

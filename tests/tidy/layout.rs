@@ -41,7 +41,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("check", &["types"]),
     (
         "http",
-        &["lock", "node", "outcome", "services", "raft", "types", "limits", "settings", "text", "time", "address"],
+        &[
+            "lock", "node", "faults", "outcome", "services", "raft", "types", "limits", "settings", "text", "time",
+            "address",
+        ],
     ),
     ("resp", &["lock", "node", "outcome", "services", "raft", "types", "limits", "settings", "address"]),
     (

@@ -4,9 +4,10 @@
 //! the page needs nothing more from a node that may die the next moment. Its policy runs only scripts with this
 //! response's nonce. Other clients get the page with links instead, plain `<script>update(...)</script>` chunks, a
 //! policy that would run none of them, and after each frame a comment with the table.
-//! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`), sending it (`monitor_stream.rs`).
+//! Not here: what the page does (`static/app.js`, `jobs.js`, `run.js`, `lab.js`), sending it (`monitor_stream.rs`).
 
 use super::static_files::{PAGE, SCRIPTS, STYLE, fill, nodes_json, policy};
+use crate::faults::switch;
 use crate::http::access;
 use crate::http::protocol::head::Head;
 use crate::http::server::Server;
@@ -43,7 +44,7 @@ impl Page {
         let access = access::new_session(server);
         let hello = json!({
             "node": server.host.identity().id, "session": session_id, "nodes": nodes, "front_port": front_port,
-            "access": access,
+            "access": access, "is_lab": switch::get().is_some(),
         });
         let hello = hello.to_string().replace('<', "\\u003c");
         if is_browser {
@@ -71,7 +72,7 @@ impl Page {
                         (
                             "{{script}}",
                             "<script src=\"/static/jobs.js\"></script><script src=\"/static/run.js\"></script>\
-                             <script src=\"/static/app.js\"></script>",
+                             <script src=\"/static/lab.js\"></script><script src=\"/static/app.js\"></script>",
                         ),
                         ("{{hello}}", &format!("<script>hello({hello})</script>\n")),
                     ],

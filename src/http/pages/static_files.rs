@@ -17,9 +17,10 @@ pub(crate) const PAGE: &str = include_str!("../../../static/index.html");
 /// The page's style.
 pub(crate) const STYLE: &str = include_str!("../../../static/style.css");
 /// The page's script: its files in the order in which they run.
-pub(crate) const SCRIPTS: [&str; 3] = [
+pub(crate) const SCRIPTS: [&str; 4] = [
     include_str!("../../../static/jobs.js"),
     include_str!("../../../static/run.js"),
+    include_str!("../../../static/lab.js"),
     include_str!("../../../static/app.js"),
 ];
 
@@ -36,11 +37,12 @@ pub(crate) const LOGIN_PAGE: &str = include_str!("../../../static/login.html");
 /// The description of all paths, see `http/routes.rs`.
 pub(crate) const OPENAPI: &str = include_str!("../../../static/openapi.json");
 
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("style.css", "text/css; charset=utf-8", STYLE),
     ("jobs.js", "text/javascript; charset=utf-8", SCRIPTS[0]),
     ("run.js", "text/javascript; charset=utf-8", SCRIPTS[1]),
-    ("app.js", "text/javascript; charset=utf-8", SCRIPTS[2]),
+    ("lab.js", "text/javascript; charset=utf-8", SCRIPTS[2]),
+    ("app.js", "text/javascript; charset=utf-8", SCRIPTS[3]),
     ("shield.svg", "image/svg+xml", include_str!("../../../static/shield.svg")),
     ("openapi.json", "application/json", OPENAPI),
 ];

@@ -213,6 +213,10 @@ impl Supervisor {
                 let text: Vec<String> = faults.iter().map(ToString::to_string).collect();
                 Ok((text.join("; "), self.obedience(number)))
             }
+            Action::HealLinks { to } => {
+                let number = self.state.heal_links(to);
+                Ok(("healed".into(), self.obedience(number)))
+            }
             Action::Heal { kind } => {
                 let number = self.state.heal(*kind);
                 if kind.is_none() {

@@ -87,6 +87,15 @@ impl State {
         self.number
     }
 
+    /// Ends the faults of the links to and from these nodes; returns the number of this change.
+    pub fn heal_links(&mut self, nodes: &[NodeId]) -> u64 {
+        let concerns =
+            |fault: &Fault| matches!(fault, Fault::Link { from, to, .. } if nodes.contains(from) || nodes.contains(to));
+        self.faults.retain(|timed| !concerns(&timed.fault));
+        self.tell();
+        self.number
+    }
+
     /// The node listens here for its faults.
     pub fn followed_by(&mut self, stream: TcpStream) {
         self.follower = Some(stream);
@@ -159,6 +168,16 @@ mod tests {
         assert_eq!(state.shown(now).len(), 1);
         state.heal(None);
         assert!(state.shown(now).is_empty());
+    }
+
+    #[test]
+    fn links_to_a_node_that_is_healed_are_healed() {
+        let (mut state, now) = (State::new(NodeId(1)), Instant::now());
+        let link = |from, to| Fault::Link { from: NodeId(from), to: NodeId(to), quality: LinkQuality::default() };
+        state.add(&[link(1, 2), link(2, 1), link(1, 3), Fault::FullDisk], None, now).unwrap();
+        state.heal_links(&[NodeId(2)]);
+        let left: Vec<Fault> = state.shown(now).into_iter().map(|it| it.fault).collect();
+        assert_eq!(left, [link(1, 3), Fault::FullDisk]);
     }
 
     #[test]

@@ -147,6 +147,8 @@ fn read_packets(from: &TcpStream, to: &Sender<Packet>, quality: impl Fn() -> Lin
     let (mut buffer, mut from, mut last) = (vec![0; PACKET_BYTES], from, Instant::now());
     loop {
         let bytes = match from.read(&mut buffer) {
+            // After a freeze.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Ok(0) | Err(_) => return,
             Ok(count) => buffer[..count].to_vec(),
         };

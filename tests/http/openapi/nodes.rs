@@ -220,6 +220,22 @@ fn chat(judge: &mut Judge) {
     judge.post(429, "/v1/chat/login", &who("nobody"));
 }
 
+fn lab(judge: &mut Judge) {
+    let token = judge.get(200, "/v1/lab").json()["token"].clone();
+    let other = judge.at % 3 + 1;
+    judge.post(403, "/v1/lab", &json!({"token": "guessed", "action": "kill", "nodes": [other]}));
+    judge.post(400, "/v1/lab", &json!({"token": token, "action": "kill", "nodes": []}));
+    judge.post(400, "/v1/lab", &json!({"token": token, "action": "kill", "nodes": [77]}));
+    judge.post(400, "/v1/lab", &json!({"token": token, "action": "partition", "nodes": [1, 2, 3]}));
+    for (action, done) in [("slow", "100 ms delay"), ("freeze", "frozen"), ("partition", "cut"), ("heal", "healed")] {
+        let answer = judge.post(200, "/v1/lab", &json!({"token": token, "action": action, "nodes": [other]})).json();
+        assert!(answer["results"].to_string().contains(done), "{answer}");
+        judge.get(200, "/v1/lab");
+    }
+    judge.post(200, "/v1/lab", &json!({"token": token, "action": "thaw", "nodes": [other], "for_ms": null}));
+    judge.cluster.settle().unwrap();
+}
+
 fn cluster_and_pages(judge: &mut Judge) {
     judge.get(200, "/v1/status");
     judge.begin("/v1/stream?since=0", 2000);
@@ -244,6 +260,7 @@ fn cluster_and_pages(judge: &mut Judge) {
     judge.post(409, "/v1/leader/transfer", &json!({"to": 77}));
     let leader = judge.get(200, "/v1/status").json()["cluster"]["leader"].as_u64().unwrap();
     judge.post(200, "/v1/leader/transfer", &json!({"to": leader % 3 + 1}));
+    lab(judge);
     judge.get(200, "/livez");
     judge.get(200, "/metrics");
     judge.begin("/", 2000);
@@ -268,7 +285,9 @@ fn every_operation_answers_as_it_is_described() {
         "jobs_enabled": true, "runtimes": [as_shell("shell"), as_shell("java")], "request_timeout_ms": 1500,
         "client_password": PASSWORD, "takeover_after_ms": 0,
     });
-    let mut cluster = Cluster::ready(EXE, 3, &settings).unwrap();
+    let mut cluster = Cluster::prepare(EXE, &settings).unwrap();
+    (1..=3).for_each(|id| cluster.spawn(id, &["--lab"]).unwrap());
+    cluster.settle().unwrap();
     wait_workers(&cluster, 3).unwrap();
     let leader = cluster.settle().unwrap();
     // A follower, so that writes go on to somebody else.

@@ -239,8 +239,13 @@ fn bad_bodies_are_refused() {
 fn pages_of_other_sites_are_refused_everywhere_but_here() {
     const ANYONE: [&str; 6] = ["/v1/status", "/livez", "/readyz", "/metrics", "/openapi.json", "/static/{name}"];
     const WINDOW: [&str; 4] = ["/", "/chat", "/v1/events", "/v1/gossip"];
-    const PROGRAMS: [(&str, &str); 3] =
-        [("POST", "/v1/jobs"), ("DELETE", "/v1/jobs/{id}"), ("GET", "/v1/jobs/{id}/output")];
+    const OF_THE_PAGE: [(&str, &str); 5] = [
+        ("POST", "/v1/jobs"),
+        ("DELETE", "/v1/jobs/{id}"),
+        ("GET", "/v1/jobs/{id}/output"),
+        ("GET", "/v1/lab"),
+        ("POST", "/v1/lab"),
+    ];
     const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11)\r\n";
     const FOREIGN: [&str; 8] = [
         "Origin: http://evil.example\r\n",
@@ -271,8 +276,8 @@ fn pages_of_other_sites_are_refused_everywhere_but_here() {
             line.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
         };
         let (anyone, window) = (ANYONE.contains(&path.as_str()), WINDOW.contains(&path.as_str()));
-        let is_program = PROGRAMS.contains(&(method.as_str(), path.as_str()));
-        let cluster = anyone || window || path == "/v1/stream" || path.starts_with("/v1/chat/") || is_program;
+        let is_of_the_page = OF_THE_PAGE.contains(&(method.as_str(), path.as_str()));
+        let cluster = anyone || window || path == "/v1/stream" || path.starts_with("/v1/chat/") || is_of_the_page;
         for foreign in FOREIGN {
             assert_eq!(status(&format!("{BROWSER}{foreign}")) != 403, anyone, "{method} {path} {foreign}");
         }

@@ -319,7 +319,7 @@ impl Lab {
                     Kind::Clock => FaultKind::Clock,
                 });
                 let nodes = self.named(node.as_deref().unwrap_or("all"))?;
-                Ok(vec![Command::Heal { nodes, kind }])
+                Ok(vec![Command::Heal { nodes, all: self.ids(), kind }])
             }
         }
     }
