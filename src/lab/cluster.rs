@@ -419,7 +419,15 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::settle`].
     pub fn settle_as(&self, voters: usize) -> Result<u64> {
-        self.wait_explained("the cluster is healthy and caught up", SETTLE_WITHIN, || self.settled(voters))
+        self.settle_within(voters, SETTLE_WITHIN)
+    }
+
+    /// The same within another time.
+    ///
+    /// # Errors
+    /// As [`Cluster::settle`].
+    pub fn settle_within(&self, voters: usize, within: Duration) -> Result<u64> {
+        self.wait_explained("the cluster is healthy and caught up", within, || self.settled(voters))
     }
 
     /// The leader of a healthy cluster that has caught up, or what is missing.

@@ -44,6 +44,8 @@ pub struct Report {
     pub gaps: Vec<(u64, u64)>,
     /// The difference between the nodes' states at the end.
     pub differences: Option<String>,
+    /// Times at which the cluster was not healthy again in time without faults, and what was missing.
+    pub slow_recoveries: Vec<String>,
     /// Nodes that did not stop as they should.
     pub bad_ends: Vec<String>,
 }
@@ -65,13 +67,15 @@ impl Report {
             gaps,
             differences: None,
             bad_ends: Vec::new(),
+            slow_recoveries: Vec::new(),
         }
     }
 
     /// Whether the cluster has kept every promise, and enough happened to say so.
     pub fn is_fine(&self) -> bool {
         let is_decided = self.judged.undecided.is_empty() && self.judged.tally.totals()[0] > 0;
-        is_decided && !self.has_violation() && self.bad_ends.is_empty()
+        let is_well = self.bad_ends.is_empty() && self.slow_recoveries.is_empty();
+        is_decided && is_well && !self.has_violation()
     }
 
     pub fn has_violation(&self) -> bool {
@@ -125,6 +129,7 @@ impl Report {
         all.extend(self.leads.doubled.iter().cloned());
         all.extend(self.differences.iter().map(|it| format!("the nodes' states differ: {it}")));
         all.extend(self.bad_ends.iter().cloned());
+        all.extend(self.slow_recoveries.iter().map(|it| format!("not healthy in time, at {it}")));
         all.extend(judged.undecided.iter().map(|it| format!("undecided: {it}")));
         all
     }

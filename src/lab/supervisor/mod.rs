@@ -289,8 +289,9 @@ impl Supervisor {
                     self.say(&format!("cannot be started again: {e}"));
                 }
             }
+            // It is still stopping: as soon as it has ended.
+            Due::Start => self.state.later(Due::Start, Some(LOOK_EVERY.as_millis() as u64), Instant::now()),
             Due::Thaw => self.child.signal(Signal::CONT),
-            Due::Start => {}
         }
     }
 
