@@ -8,6 +8,7 @@
 //! Not here: the switches (`src/planted_bugs.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
+use super::exploration::run::TRACE_LINES;
 use super::model::host::Bugs;
 use super::{Options, Tuning, run, seeds};
 use crate::types::Ticks;
@@ -251,7 +252,7 @@ impl Planted {
         (self.plant)(&mut bugs);
         // `replay_planted` tunes the plan as the bug's row says.
         let tuning = Tuning { name: self.name, change: self.tune };
-        Options { bugs, bugs_name: Some(self.name), is_traced: false, tuning: Some(tuning) }
+        Options { bugs, bugs_name: Some(self.name), tuning: Some(tuning), ..Options::default() }
     }
 
     /// Seed, tries and rule of the first run that finds it.
@@ -304,7 +305,7 @@ fn replay_planted() {
     let Some(args) = std::env::var("PHALANX_PLANTED_SEED").ok() else { return };
     let (name, seed) = args.split_once(',').expect("NAME,SEED");
     let planted = ALL.iter().find(|planted| planted.name == name).expect("a planted bug");
-    let options = Options { is_traced: true, ..planted.options() };
+    let options = Options { trace_lines: TRACE_LINES, ..planted.options() };
     match run(seed.parse().unwrap(), &options) {
         Ok(report) => println!("{report:?}"),
         Err(failure) => panic!("{failure}"),

@@ -31,8 +31,6 @@ use uuid::Uuid;
 
 /// Time between two heartbeats of a node, in ticks.
 const HEARTBEAT_EVERY_TICKS: u64 = 8;
-/// Events kept for the trace of a failure.
-const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
 const OLD_PACKETS_MAX: usize = 400;
 
@@ -81,29 +79,18 @@ pub struct World {
     /// Fingerprint of all that happened.
     pub hash: Hash,
     trace: Option<VecDeque<String>>,
+    /// Lines of the trace that are kept.
+    trace_lines: usize,
+    /// The run ends before the first event after this time, without the checks of its end.
+    pub until_us: Option<u64>,
+    /// Operations that clients have begun.
+    pub operations_begun: u64,
 }
 
 impl World {
     /// The world of a seed, before its first event.
-    pub fn new(seed: u64, bugs: Bugs, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
-        let mut rng = Rng::with_seed(seed);
-        let mut plan = Plan::draw(&mut rng);
-        // From a separate source: seeds without jobs are what they were before there were any.
-        let mut services_rng = Rng::with_seed(!seed);
-        plan.jobs = services_rng.bool().then(|| JobsPlan::draw(&mut services_rng, &plan));
-        plan.sql = [0.0, 0.0, 0.1, 0.4][services_rng.usize(0..4)];
-        // Likewise for chat.
-        plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
-        // Likewise for older copies of disks, and hostile processes.
-        plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
-        let mut hostile = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *pick(&mut hostile, &[0.0, 0.0, 0.5, 2.0]);
-        plan.has_secret = hostile.bool();
-        // Likewise for nodes that stop in order.
-        let mut departing = Rng::with_seed(seed.rotate_left(24));
-        let often = departing.u64(6..=20) * plan.election_us();
-        plan.departures_us = (departing.u8(0..5) == 0).then_some(often);
-        tune(&mut plan, &mut rng);
+    pub fn new(seed: u64, bugs: Bugs, trace_lines: usize, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
+        let (plan, rng) = draw_plan(seed, tune);
         let nodes = plan.nodes();
         let mut world = World {
             net: Network::new(nodes, plan.net.clone()),
@@ -128,7 +115,10 @@ impl World {
             hosted: AllHosted::default(),
             takeover_rng: Rng::with_seed(seed.rotate_left(8)),
             hash: Hash::new(seed),
-            trace: is_traced.then(VecDeque::new),
+            trace: (trace_lines > 0).then(VecDeque::new),
+            trace_lines,
+            until_us: None,
+            operations_begun: 0,
             plan,
             rng,
             stale_disk_rng: Rng::with_seed(seed.rotate_left(48)),
@@ -205,7 +195,7 @@ impl World {
         if self.trace.is_some() {
             let text = format!("{:>9} {}", self.now, line(self));
             if let Some(trace) = &mut self.trace {
-                if trace.len() >= TRACE_MAX && std::env::var_os("PHALANX_TRACE_ALL").is_none() {
+                if trace.len() >= self.trace_lines {
                     trace.pop_front();
                 }
                 trace.push_back(text);
@@ -241,6 +231,9 @@ impl World {
             let Some(((at, _), what)) = self.queue.pop_first() else {
                 return violation!("Progress", "nothing happens");
             };
+            if self.until_us.is_some_and(|until_us| at > until_us) {
+                return Ok(());
+            }
             self.now = at;
             self.coverage.events += 1;
             self.dispatch(what)?;
@@ -456,6 +449,29 @@ impl World {
             }
         }
     }
+}
+
+/// The plan of a seed, and the source of random numbers after it.
+pub fn draw_plan(seed: u64, tune: impl Fn(&mut Plan, &mut Rng)) -> (Plan, Rng) {
+    let mut rng = Rng::with_seed(seed);
+    let mut plan = Plan::draw(&mut rng);
+    // From a separate source: seeds without jobs are what they were before there were any.
+    let mut services_rng = Rng::with_seed(!seed);
+    plan.jobs = services_rng.bool().then(|| JobsPlan::draw(&mut services_rng, &plan));
+    plan.sql = [0.0, 0.0, 0.1, 0.4][services_rng.usize(0..4)];
+    // Likewise for chat.
+    plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
+    // Likewise for older copies of disks, and hostile processes.
+    plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
+    let mut hostile = Rng::with_seed(seed.rotate_left(48));
+    plan.hostile = *pick(&mut hostile, &[0.0, 0.0, 0.5, 2.0]);
+    plan.has_secret = hostile.bool();
+    // Likewise for nodes that stop in order.
+    let mut departing = Rng::with_seed(seed.rotate_left(24));
+    let often = departing.u64(6..=20) * plan.election_us();
+    plan.departures_us = (departing.u8(0..5) == 0).then_some(often);
+    tune(&mut plan, &mut rng);
+    (plan, rng)
 }
 
 fn failed_to_open<T>(error: StoreError) -> Result<T, Violation> {
