@@ -11,7 +11,8 @@
 //!   `checks/client_checker.rs` what clients were promised; both keep models of their own (`checks/log_model.rs`,
 //!   `checks/kv_model.rs`, `checks/jobs_checker.rs`, `checks/delivery_checker.rs`).
 //! - `exploration/`: one run of a seed with its options, restrictions of its plan, and how a failing run is shrunk.
-//! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs.rs` lists
+//! - `recording.rs` keeps what one run did, for a picture.
+//! - `coverage.rs` counts what happened; `seeds.rs` keeps the seeds that once found a bug; `planted_bugs/` lists
 //!   known mistakes that the simulator must find.
 //!
 //! A failure prints the command that runs it again and prints its last events: `phalanx sim replay`, or a test where
@@ -26,8 +27,9 @@ mod events;
 mod exploration;
 mod hostile_processes;
 pub(crate) mod model;
-#[cfg(test)]
-mod planted_bugs;
+#[cfg(any(test, feature = "planted-bugs"))]
+pub(crate) mod planted_bugs;
+pub(crate) mod recording;
 pub(crate) mod seeds;
 mod stale_disks;
 pub(crate) mod steps;
@@ -37,10 +39,15 @@ pub(crate) mod tuning;
 pub(crate) mod violation;
 mod world;
 
+pub use self::environment::plan::TICK_US;
 pub use self::exploration::restriction::{self, Restriction};
 #[cfg(test)]
 pub use self::exploration::run::sweep;
 pub use self::exploration::run::{Failure, Options, Report, Sweep, TRACE_LINES, run};
 pub use self::exploration::shrink::shrink;
+pub use self::recording::{Flight, MessageKind, NodeState, Recording};
 pub use self::tuning::Tuning;
+#[cfg(test)]
+pub use self::violation::Violation;
+pub use crate::raft::Role;
 pub use coverage::Coverage;

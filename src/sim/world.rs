@@ -20,6 +20,7 @@ use super::model::liveness::LivenessPhase;
 use super::model::log_reports::LogReport;
 use super::model::operations::Client;
 use super::model::snapshot_transfers::Transfers;
+use super::recording::{NodeState, Recording};
 use super::violation::{CheckResult, Hash, Violation, violation};
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Payload, Persist};
 use crate::store::error::StoreError;
@@ -83,6 +84,8 @@ pub struct World {
     trace_lines: usize,
     /// The run ends before the first event after this time, without the checks of its end.
     pub until_us: Option<u64>,
+    /// What happened, for a picture, if anybody asked for one.
+    pub recording: Option<Recording>,
     /// Operations that clients have begun.
     pub operations_begun: u64,
 }
@@ -118,6 +121,7 @@ impl World {
             trace: (trace_lines > 0).then(VecDeque::new),
             trace_lines,
             until_us: None,
+            recording: None,
             operations_begun: 0,
             plan,
             rng,
@@ -203,6 +207,24 @@ impl World {
         }
     }
 
+    /// Adds to the record of the run, if one is kept.
+    pub fn record(&mut self, add: impl FnOnce(&mut Recording, u64)) {
+        if let Some(recording) = &mut self.recording {
+            add(recording, self.now);
+        }
+    }
+
+    fn record_states(&mut self) {
+        let Some(recording) = &mut self.recording else { return };
+        for (node, host) in self.hosts.iter().enumerate() {
+            let state = host.process.as_ref().map_or(NodeState::Down, |process| {
+                let view = process.raft.view();
+                NodeState::Runs { term: view.term.0, role: view.role, is_paused: host.paused_until > self.now }
+            });
+            recording.on_state(self.now, node, state);
+        }
+    }
+
     /// The last lines of the trace.
     pub fn trace(&self) -> Vec<String> {
         self.trace.iter().flatten().cloned().collect()
@@ -236,7 +258,9 @@ impl World {
             }
             self.now = at;
             self.coverage.events += 1;
-            self.dispatch(what)?;
+            let result = self.dispatch(what);
+            self.record_states();
+            result?;
         }
         self.coverage += self.client_checker.jobs_checker.seen;
         self.client_checker.check_client_history()
@@ -335,6 +359,7 @@ impl World {
                 if !self.in_liveness_phase {
                     self.net.whole();
                     self.note(|_| "network whole".into());
+                    self.record(|recording, now| recording.on_mark(now, None, "network whole".into()));
                 }
                 Ok(())
             }
@@ -370,7 +395,10 @@ impl World {
             SimEvent::Hostile => self.on_hostile(),
             SimEvent::Alter => self.on_alter(),
             SimEvent::Checkpoint => self.on_checkpoint(),
-            SimEvent::LivenessPhase => self.on_liveness_phase(),
+            SimEvent::LivenessPhase => {
+                self.record(|recording, now| recording.on_mark(now, None, "faults stop".into()));
+                self.on_liveness_phase()
+            }
             SimEvent::Look => self.on_progress_check(),
         }
     }
@@ -402,6 +430,9 @@ impl World {
             return;
         }
         let arrivals = self.net.send(self.now, from, to, &mut self.rng);
+        if let (Some(recording), Packet::Raft(message)) = (&mut self.recording, &packet) {
+            recording.on_message(self.now, (from, to), message, arrivals[0]);
+        }
         // Connections between hosts do not duplicate or replay; raft must tolerate both.
         let copies = if matches!(packet, Packet::Raft(_)) { 2 } else { 1 };
         for at in arrivals.into_iter().take(copies).flatten() {

@@ -81,6 +81,33 @@ pub enum FaultKind {
     Snapshot,
 }
 
+impl FaultKind {
+    /// For a picture.
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultKind::Crash => "crash",
+            FaultKind::RestartAll => "restart of all",
+            FaultKind::CrashLoop => "crash loop",
+            FaultKind::Pause => "pause",
+            FaultKind::Partition => "partition",
+            FaultKind::OneWay => "one-way cut",
+            FaultKind::FalseLinkLost => "false link loss",
+            FaultKind::ClockJump => "clock jump",
+            FaultKind::DiskError => "disk error",
+            FaultKind::FlipBit => "flipped bit",
+            FaultKind::DiskHang => "disk hangs",
+            FaultKind::DiskSlow => "slow disk",
+            FaultKind::DiskFull => "full disk",
+            FaultKind::ReadError => "read error",
+            FaultKind::Wipe => "wiped disk",
+            FaultKind::Transfer => "transfer",
+            FaultKind::Campaign => "campaign",
+            FaultKind::Member => "member change",
+            FaultKind::Snapshot => "snapshot",
+        }
+    }
+}
+
 /// All kinds, with the mean time between two of them in election timeouts.
 pub const FAULTS: [(FaultKind, u64); 19] = [
     (FaultKind::Crash, 4),

@@ -6,6 +6,7 @@ use super::restriction::Restriction;
 use crate::sim::coverage::Coverage;
 use crate::sim::environment::plan::Plan;
 use crate::sim::model::host::Bugs;
+use crate::sim::recording::Recording;
 use crate::sim::tuning::{self, Tuning};
 use crate::sim::violation::Violation;
 use crate::sim::world;
@@ -22,6 +23,8 @@ pub struct Options {
     pub bugs_name: Option<&'static str>,
     /// Keep so many of the last events as lines; 0: none.
     pub trace_lines: usize,
+    /// Keep what happens, for a picture.
+    pub is_recorded: bool,
     /// Changes to the plan that the seed drew, to aim at something.
     pub tuning: Option<Tuning>,
     /// Parts of the plan that are left out, after the tuning.
@@ -45,6 +48,9 @@ impl Options {
         let is_known = |tuning: &Tuning| tuning::ALL.iter().any(|other| other.name == tuning.name);
         let restriction = self.restriction.arguments();
         let (before, test) = match (self.bugs_name, self.tuning) {
+            (Some(name), _) if cfg!(feature = "planted-bugs") => {
+                return format!("phalanx sim replay {seed} --planted {name}{restriction}");
+            }
             (Some(name), _) => (format!("PHALANX_PLANTED_SEED={name},{seed}"), "replay_planted"),
             (None, None) => return format!("phalanx sim replay {seed}{restriction}"),
             (None, Some(tuning)) if is_known(&tuning) => {
@@ -69,6 +75,8 @@ pub struct Report {
     pub hash: u64,
     /// The last events, if they were kept.
     pub trace: Vec<String>,
+    /// What happened, if it was recorded.
+    pub recording: Option<Recording>,
 }
 
 /// A run in which something broke.
@@ -80,6 +88,8 @@ pub struct Failure {
     pub violation: Violation,
     /// The last events, if they were kept.
     pub trace: Vec<String>,
+    /// What happened, if it was recorded.
+    pub recording: Option<Recording>,
     /// The command that runs it again.
     pub replay_command: String,
 }
@@ -132,6 +142,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     let mut slot: Option<world::World> = None;
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         let world = slot.insert(world::World::new(seed, options.bugs, options.trace_lines, tune)?);
+        world.recording = options.is_recorded.then(|| Recording::new(world.hosts.len()));
         world.until_us = options.restriction.until_us();
         world.run()
     }));
@@ -142,12 +153,15 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
         Err(_) => Some(Violation { rule: "Assertion", what: said }),
     };
     let (tick, trace) = slot.as_ref().map_or((0, Vec::new()), |world| (world.tick(), world.trace()));
+    let recording = slot.as_mut().and_then(|world| world.recording.take());
     match (violation, slot) {
         (Some(violation), _) => {
             let replay_command = options.replay_command(seed);
-            Err(Box::new(Failure { seed, tick, violation, trace, replay_command }))
+            Err(Box::new(Failure { seed, tick, violation, trace, recording, replay_command }))
         }
-        (None, Some(world)) => Ok(Report { ticks: tick, coverage: world.coverage, hash: world.hash.end(), trace }),
+        (None, Some(world)) => {
+            Ok(Report { ticks: tick, coverage: world.coverage, hash: world.hash.end(), trace, recording })
+        }
         (None, None) => unreachable!("a run without a violation has a world"),
     }
 }

@@ -5,12 +5,13 @@
 use super::sweep::THREADS_MAX;
 use crate::sim::{Options, Restriction, Tuning, restriction, tuning};
 use clap::builder::PossibleValuesParser;
+use std::path::PathBuf;
 
 /// Arguments of `phalanx sim`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  phalanx sim run --seed 7 --nodes 5 --trace\n  \
     phalanx sim sweep --seeds 500 --from 1000\n  phalanx sim replay 1234 --plan witness\n  \
-    phalanx sim replay 1234 --to 400\n  \
+    phalanx sim run --seed 7 --html run.html\n  phalanx sim replay 1234 --to 400\n  \
     phalanx sim replay 1234 --nodes 3 --clients 1 --until 1200 --without partitions,wipes\n\n\
     Exit codes: 0 no violation, 2 wrong usage, 8 a safety property of Raft or the promise of an answer was violated; \
     the last lines then print the command that runs that seed again, and the smallest run that was found to break the \
@@ -32,6 +33,8 @@ pub enum SimCommand {
         #[arg(long)]
         trace: bool,
         #[command(flatten)]
+        picture: PictureArgs,
+        #[command(flatten)]
         plan: PlanArgs,
         #[command(flatten)]
         shrinking: ShrinkArgs,
@@ -47,6 +50,9 @@ pub enum SimCommand {
         /// Seeds that run side by side [default: one on each core]
         #[arg(long, value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX))]
         threads: Option<u64>,
+        /// Print how many seeds it takes until each planted bug is found; for builds with `--features planted-bugs`
+        #[arg(long, conflicts_with_all = ["plan", "nodes", "clients", "operations", "fault_ticks", "until", "without"])]
+        planted: bool,
         #[command(flatten)]
         plan: PlanArgs,
         #[command(flatten)]
@@ -59,9 +65,27 @@ pub enum SimCommand {
         /// Print every event, not the last ones only
         #[arg(long)]
         trace: bool,
+        /// With this planted bug
+        #[cfg(feature = "planted-bugs")]
+        #[arg(long, value_name = "NAME")]
+        planted: Option<String>,
         #[command(flatten)]
         plan: PlanArgs,
     },
+}
+
+/// A page with a picture of the run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PictureArgs {
+    /// Write a page with a picture of the run: nodes as lanes, terms as colours, messages as arrows
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// First tick of the picture [default: some before the violation, or 0]
+    #[arg(long, value_name = "TICK", requires = "html")]
+    pub from_tick: Option<u64>,
+    /// Last tick of the picture
+    #[arg(long, value_name = "TICK", requires = "html")]
+    pub to_tick: Option<u64>,
 }
 
 /// How the first failures are shrunk.

@@ -3,14 +3,17 @@
 //!
 //! Exit codes: 0 no violation, 2 usage, 8 a violation. A failure prints the command that runs it again, and the smallest
 //! run that breaks the same rule; `replay` prints the last events before it. Not here: the simulator (`sim/`), the
-//! threads of a sweep (`sweep.rs`).
+//! threads of a sweep (`sweep.rs`), planted bugs (`planted.rs`).
 
 mod args;
+mod picture;
+mod planted;
 mod sweep;
 
 pub use self::args::SimArgs;
 
-use self::args::SimCommand;
+use self::args::{PictureArgs, SimCommand};
+use self::picture::Subject;
 use self::sweep::Seeds;
 use crate::cli::fault::{Fault, code};
 use crate::cli::term;
@@ -26,20 +29,41 @@ const SEEDS_LISTED_MAX: usize = 100;
 /// Runs it; returns the exit code.
 pub fn run(args: SimArgs) -> u8 {
     match args.command {
-        SimCommand::Run { seed, trace, plan, shrinking } => {
+        SimCommand::Run { seed, trace, picture, plan, shrinking } => {
             let seed = seed.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
             let trace_lines = if trace { usize::MAX } else { 0 };
-            one(seed, &Options { trace_lines, ..plan.options() }, Duration::from_secs(shrinking.shrink))
+            let options = Options { trace_lines, ..plan.options() };
+            if let Some(fault) = draw(seed, &picture, &options) {
+                return fault.report();
+            }
+            one(seed, &options, Duration::from_secs(shrinking.shrink))
         }
-        SimCommand::Replay { seed, trace, plan } => {
+        SimCommand::Replay {
+            seed,
+            trace,
+            #[cfg(feature = "planted-bugs")]
+            planted,
+            plan,
+        } => {
             note_plan(seed, plan.plan.as_deref());
             let trace_lines = if trace { usize::MAX } else { TRACE_LINES };
             let options = Options { trace_lines, ..plan.options() };
+            #[cfg(feature = "planted-bugs")]
+            let options = match planted {
+                Some(name) => match planted::options(&name) {
+                    Some(bug) => Options { trace_lines, restriction: options.restriction, ..bug },
+                    None => return Fault::new(code::USAGE, format!("no planted bug is called {name}"), "").report(),
+                },
+                None => options,
+            };
             if plan.has_end() { one_to_tick(seed, &options) } else { one(seed, &options, Duration::ZERO) }
         }
-        SimCommand::Sweep { seeds, from, threads, plan, shrinking } => {
+        SimCommand::Sweep { seeds, from, threads, planted, plan, shrinking } => {
             let seeds = Seeds { from, count: seeds.min(u64::MAX - from) };
             let threads = threads.unwrap_or_else(sweep::cores);
+            if planted {
+                return planted::sweep(seeds, threads);
+            }
             many(seeds, threads, plan.options(), Duration::from_secs(shrinking.shrink))
         }
     }
@@ -75,6 +99,24 @@ fn one(seed: u64, options: &Options, shrinking: Duration) -> u8 {
             code::VIOLATION
         }
     }
+}
+
+/// Writes the page about a run, if the user asked for one.
+fn draw(seed: u64, args: &PictureArgs, options: &Options) -> Option<Fault> {
+    let path = args.html.as_ref()?;
+    let result = sim::run(seed, &Options { is_recorded: true, trace_lines: 0, ..*options });
+    let (recording, failure) = match &result {
+        Ok(report) => (report.recording.as_ref(), None),
+        Err(failure) => (failure.recording.as_ref(), Some(&**failure)),
+    };
+    let Some(recording) = recording else {
+        return Some(Fault::failed(format!("seed {seed} broke a rule before its run began: there is nothing to draw")));
+    };
+    let window = picture::window((args.from_tick, args.to_tick), recording, failure);
+    let page = picture::page(&Subject { seed, command: options.replay_command(seed), failure }, recording, window);
+    let written = std::fs::write(path, page);
+    let failed = |e| Fault::failed(format!("cannot write {}: {e}", path.display()));
+    written.err().map(failed)
 }
 
 /// A run up to a tick: its last events, whether or not something broke.

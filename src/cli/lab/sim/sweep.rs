@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Stack of a thread that runs seeds, in bytes: as the main thread's.
-const STACK_BYTES: usize = 8 << 20;
+pub const STACK_BYTES: usize = 8 << 20;
 /// Threads, at most.
 pub const THREADS_MAX: u64 = 1_024;
 
