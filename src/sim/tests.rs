@@ -2,7 +2,7 @@
 //! alone.
 //!
 //! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs:
-//! `planted_bugs.rs`.
+//! `planted_bugs/`.
 
 use super::environment::plan::{self, DiskFailure, Plan};
 use super::exploration::run::TRACE_LINES;
