@@ -1,4 +1,5 @@
-//! Planted bugs: known mistakes behind switches of tests and of the feature `planted-bugs`, and how the simulator is aimed at each.
+//! Planted bugs: known mistakes behind switches of tests and of the feature `planted-bugs`, and how the simulator is
+//! aimed at each.
 //!
 //! A simulator that finds nothing may be unable to find anything. So every mistake of the list below is switched on in
 //! turn, and the simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for
@@ -8,9 +9,8 @@
 //! Not here: the switches (`src/planted_bugs.rs`, `sim/model/host.rs`, `sim/model/services.rs`).
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
-use super::exploration::run::TRACE_LINES;
 use super::model::host::Bugs;
-use super::{Options, Tuning, run, seeds};
+use super::{Failure, Options, Tuning, run};
 use crate::types::Ticks;
 use fastrand::Rng;
 

@@ -48,11 +48,15 @@ mod table {
         };
         drop(progress);
         let name_width = ALL.iter().map(|planted| planted.name.len()).max().unwrap_or(0);
-        term::line(&format!("{:name_width$}  {:>5}  {:>10}  rule", "planted bug", "seeds", "seed"));
+        term::line(&format!("{:name_width$}  {:>5}  {:>5}  {:>10}  rule", "planted bug", "seeds", "limit", "seed"));
         for (at, planted) in ALL.iter().enumerate() {
             let row = match found.get(&at) {
-                Some(Some((tries, failure))) => format!("{tries:>5}  {:>10}  {}", failure.seed, failure.violation.rule),
-                Some(None) => format!("{:>5}  {:>10}  not found in {} seeds", "-", "-", seeds.count),
+                Some(Some((tries, failure))) => {
+                    format!("{tries:>5}  {:>5}  {:>10}  {}", planted.seeds_max, failure.seed, failure.violation.rule)
+                }
+                Some(None) => {
+                    format!("{:>5}  {:>5}  {:>10}  not found in {} seeds", "-", planted.seeds_max, "-", seeds.count)
+                }
                 None => "interrupted".to_string(),
             };
             term::line(&format!("{:name_width$}  {row}", planted.name));
