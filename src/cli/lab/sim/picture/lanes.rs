@@ -7,6 +7,8 @@ use crate::sim::{Failure, Flight, MessageKind, NodeState, Recording, Role, TICK_
 
 /// Arrows, at most: more are a carpet, and slow to draw.
 const ARROWS_MAX: usize = 1_200;
+/// Arrows of messages that are neither votes nor snapshots, in a tick, at most.
+const ROUTINE_PER_TICK: usize = 2;
 /// Marks of faults, at most.
 const MARKS_MAX: usize = 400;
 /// Space for the names of nodes.
@@ -42,8 +44,8 @@ impl<'a> Lanes<'a> {
         let all: Vec<&Flight> = recording.messages.iter().filter(is_inside).collect();
         let (first, rest): (Vec<&Flight>, Vec<&Flight>) = all.iter().partition(|flight| is_rare(flight.kind));
         let mut arrows: Vec<&Flight> = first.into_iter().take(ARROWS_MAX).collect();
-        let step = rest.len().div_ceil((ARROWS_MAX - arrows.len()).max(1)).max(1);
-        let room = ARROWS_MAX - arrows.len();
+        let room = (ARROWS_MAX - arrows.len()).min(ROUTINE_PER_TICK * ((to - from) / TICK_US) as usize);
+        let step = rest.len().div_ceil(room.max(1)).max(1);
         arrows.extend(rest.into_iter().step_by(step).take(room));
         Lanes { recording, from, to, arrows, messages: all.len() }
     }
@@ -91,10 +93,10 @@ impl<'a> Lanes<'a> {
         }
         *out += "</defs>\n";
         self.axis(out);
+        self.arrows.iter().for_each(|flight| self.arrow(flight, out));
         for node in 0..self.recording.nodes() {
             self.lane(node, out);
         }
-        self.arrows.iter().for_each(|flight| self.arrow(flight, out));
         self.marks(out);
         if let Some(failure) = failure {
             let x = self.x(self.recording.end);
