@@ -2,8 +2,8 @@
 //! each run.
 //!
 //! Exit codes: 0 no violation, 2 usage, 8 a violation. A failure prints the command that runs it again, and the
-//! smallest run that breaks the same rule; `replay` prints the last events before it. Not here: the simulator (`sim/`), the
-//! threads of a sweep (`sweep.rs`), planted bugs (`planted.rs`).
+//! smallest run that breaks the same rule; `replay` prints the last events before it. Not here: the simulator (`sim/`),
+//! the threads of a sweep (`sweep.rs`), planted bugs (`planted.rs`), drawings (`picture/`).
 
 mod args;
 mod picture;
