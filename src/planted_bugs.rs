@@ -1,13 +1,13 @@
-//! Known mistakes, each behind a switch that exists in tests alone: the simulator and the tests of each module must
-//! find every one.
+//! Known mistakes, each behind a switch that exists in tests and in builds with the feature `planted-bugs` alone: the
+//! simulator and the tests of each module must find every one.
 //!
-//! The code asks `is_planted!(holder, name)`, which is the constant `false` outside tests, so a release carries none of
-//! this; the switches are in the holder's field `bugs`. No switch is part of a snapshot.
-//! Not here: bugs of virtual hosts and clients (`sim/model/`), how the simulator is aimed at each bug
-//! (`sim/planted_bugs.rs`).
+//! The code asks `is_planted!(holder, name)`, which is the constant `false` in every other build, so a release carries
+//! none of this; the switches are in the holder's field `bugs`, which does not exist there. No switch is part of a
+//! snapshot. Not here: bugs of virtual hosts and clients (`sim/model/`), how the simulator is aimed at each bug
+//! (`sim/planted_bugs/`).
 
 /// Bugs of the consensus core. All are off by default.
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RaftBugs {
     /// A candidate or leader that becomes a follower in the same term forgets its vote.
@@ -53,7 +53,7 @@ pub struct RaftBugs {
 }
 
 /// Bugs of discovery. All are off by default.
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiscoveryBugs {
     /// Hosts that have answered need not agree: a minority of `peers` bootstraps.
@@ -63,7 +63,7 @@ pub struct DiscoveryBugs {
 }
 
 /// Bugs of the disk format and of recovery. All are off by default.
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreBugs {
     /// The vote and the term go into two records: a crash between them leaves the vote of one term under another.
@@ -78,7 +78,7 @@ pub struct StoreBugs {
 
 /// Bugs of the jobs. Those of workers, and of the leader that looks for workers, are in `sim/model/host.rs`. All are
 /// off by default.
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobsBugs {
     /// An end of an earlier attempt counts, if its worker has the job again.
@@ -94,7 +94,7 @@ pub struct JobsBugs {
 }
 
 /// Bugs of the database. All are off by default.
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SqlBugs {
     /// `now` is this node's own clock.
@@ -114,7 +114,7 @@ pub struct SqlBugs {
 }
 
 /// Bugs of the chat. All are off by default.
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChatBugs {
     /// A message that is sent again under its client's id is delivered again.
@@ -128,9 +128,9 @@ pub struct ChatBugs {
 /// Whether a test switched this planted bug on: `is_planted!(self.config, commit_old_term)`.
 macro_rules! is_planted {
     ($holder:expr, $name:ident) => {{
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         let is_on = $holder.bugs.$name;
-        #[cfg(not(test))]
+        #[cfg(not(any(test, feature = "planted-bugs")))]
         let is_on = false;
         is_on
     }};

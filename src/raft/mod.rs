@@ -11,7 +11,7 @@
 //! Not here: what commands mean (`services/`), how messages travel (`wire/`), who should be a voter
 //! (`cluster/autopilot.rs`).
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::RaftBugs;
 use crate::types::{Identity, Index, NodeId, Term, Ticks};
 use serde::{Deserialize, Serialize};
@@ -158,7 +158,7 @@ pub struct Config {
     /// Bytes of entries not yet committed; beyond it proposals are refused.
     pub uncommitted_bytes_max: usize,
     /// Bugs switched on by a test.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: RaftBugs,
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Only a majority of sound voters can detect a change. So one node is altered in a run, and snapshots are off, because
 //! a follower could receive the state of a leader whose difference is not detected yet.
-//! Not here: when it is on (`planted_bugs.rs`, `tests.rs`), the real threads and transfers
+//! Not here: when it is on (`planted_bugs/`, `tests.rs`), the real threads and transfers
 //! (`node/snapshots/checkpoints.rs`, `node/snapshots/rebuild.rs`).
 
 use super::events::SimEvent;

@@ -59,7 +59,7 @@ pub fn tuning_of(seed: u64) -> Option<Tuning> {
 }
 
 /// Seeds that find a planted bug quickly, by the bug's name; tried before the sweep of
-/// `sim::tests::each_planted_bug_is_found`.
+/// `sim::planted_bugs::tests::each_planted_bug_is_found`.
 #[cfg(test)]
 pub const PLANTED: &[(&str, &[u64])] = &[
     ("ack_own_last_index", &[64]),

@@ -2,9 +2,11 @@
 //! alone.
 //!
 //! `replay` and `sweep_by_hand` do nothing unless asked by the environment (see their comments). Planted bugs:
-//! `planted_bugs.rs`.
+//! `planted_bugs/`.
 
-use super::environment::plan::{self, DiskFailure};
+use super::environment::plan::{self, DiskFailure, Plan};
+use super::exploration::run::TRACE_LINES;
+use super::model::host::{Bugs, HostBugs};
 use super::planted_bugs as planted;
 use super::*;
 use crate::types::Ticks;
@@ -224,13 +226,13 @@ fn a_state_that_was_altered_is_found_and_healed() {
 fn one_seed_is_one_run() {
     give_way();
     for seed in 0..20 {
-        let hash = |is_traced| {
-            let options = Options { is_traced, ..Options::default() };
+        let hash = |trace_lines| {
+            let options = Options { trace_lines, ..Options::default() };
             run(seed, &options).map(|report| (report.hash, report.ticks, report.coverage)).map_err(|f| f.to_string())
         };
-        let first = hash(false).expect("these seeds pass");
-        assert_eq!(first, hash(false).expect("it has just passed"), "seed {seed} ran differently the second time");
-        assert_eq!(first, hash(true).expect("it has just passed"), "seed {seed} runs differently when watched");
+        let first = hash(0).expect("these seeds pass");
+        assert_eq!(first, hash(0).expect("it has just passed"), "seed {seed} ran differently the second time");
+        assert_eq!(first, hash(40).expect("it has just passed"), "seed {seed} runs differently when watched");
         assert_ne!(first.0, run(seed + 1_000_000, &Options::default()).expect("passes").hash);
     }
 }
@@ -240,8 +242,8 @@ fn a_failure_prints_how_to_replay_it() {
     let options = Options {
         bugs: Bugs { host: HostBugs { synced_before_sync: true, ..HostBugs::default() }, ..Bugs::default() },
         bugs_name: Some("synced_before_sync"),
-        is_traced: true,
-        tuning: None,
+        trace_lines: TRACE_LINES,
+        ..Options::default()
     };
     let failure = run(0, &options).expect_err("the planted bug is found at once");
     let text = failure.to_string();
@@ -267,12 +269,17 @@ fn a_seed_is_replayed_with_the_plan_that_it_had() {
 #[test]
 fn replay() {
     let Some(seed) = std::env::var("PHALANX_SEED").ok().and_then(|seed| seed.parse().ok()) else { return };
-    let is_traced = std::env::var_os("PHALANX_TRACE").is_some();
+    let is_set = |name| std::env::var_os(name).is_some();
+    let trace_lines = match (is_set("PHALANX_TRACE_ALL"), is_set("PHALANX_TRACE")) {
+        (true, _) => usize::MAX,
+        (false, true) => TRACE_LINES,
+        (false, false) => 0,
+    };
     let tuning = std::env::var("PHALANX_PLAN").ok().map(|name| {
         let found = tuning::ALL.into_iter().chain(TUNINGS).find(|tuning| tuning.name == name);
         found.unwrap_or_else(|| panic!("no plan is called {name}"))
     });
-    let options = Options { is_traced, tuning, ..Options::default() };
+    let options = Options { trace_lines, tuning, ..Options::default() };
     match run(seed, &options) {
         Ok(report) => println!("{report:?}"),
         Err(failure) => panic!("{failure}"),

@@ -1,6 +1,6 @@
 //! Changes to the plan that a seed draws, by name, so that a run can be repeated with the plan that it had.
 //!
-//! Not here: changes for single tests (`tests.rs`, `planted_bugs.rs`).
+//! Not here: changes for single tests (`tests.rs`, `planted_bugs/`).
 
 use super::environment::plan::{FaultKind, Plan, TICK_US, TakeoverPlan, pick};
 use fastrand::Rng;

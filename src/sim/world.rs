@@ -20,6 +20,7 @@ use super::model::liveness::LivenessPhase;
 use super::model::log_reports::LogReport;
 use super::model::operations::Client;
 use super::model::snapshot_transfers::Transfers;
+use super::recording::{NodeState, Recording};
 use super::violation::{CheckResult, Hash, Violation, violation};
 use crate::raft::{Durable, Entry, HardState, Input, Membership, Payload, Persist};
 use crate::store::error::StoreError;
@@ -31,8 +32,6 @@ use uuid::Uuid;
 
 /// Time between two heartbeats of a node, in ticks.
 const HEARTBEAT_EVERY_TICKS: u64 = 8;
-/// Events kept for the trace of a failure.
-const TRACE_MAX: usize = 40;
 /// Old packets kept for replay.
 const OLD_PACKETS_MAX: usize = 400;
 
@@ -81,29 +80,20 @@ pub struct World {
     /// Fingerprint of all that happened.
     pub hash: Hash,
     trace: Option<VecDeque<String>>,
+    /// Lines of the trace that are kept.
+    trace_lines: usize,
+    /// The run ends before the first event after this time, without the checks of its end.
+    pub until_us: Option<u64>,
+    /// What happened, for a picture, if anybody asked for one.
+    pub recording: Option<Recording>,
+    /// Operations that clients have begun.
+    pub operations_begun: u64,
 }
 
 impl World {
     /// The world of a seed, before its first event.
-    pub fn new(seed: u64, bugs: Bugs, is_traced: bool, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
-        let mut rng = Rng::with_seed(seed);
-        let mut plan = Plan::draw(&mut rng);
-        // From a separate source: seeds without jobs are what they were before there were any.
-        let mut services_rng = Rng::with_seed(!seed);
-        plan.jobs = services_rng.bool().then(|| JobsPlan::draw(&mut services_rng, &plan));
-        plan.sql = [0.0, 0.0, 0.1, 0.4][services_rng.usize(0..4)];
-        // Likewise for chat.
-        plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
-        // Likewise for older copies of disks, and hostile processes.
-        plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
-        let mut hostile = Rng::with_seed(seed.rotate_left(48));
-        plan.hostile = *pick(&mut hostile, &[0.0, 0.0, 0.5, 2.0]);
-        plan.has_secret = hostile.bool();
-        // Likewise for nodes that stop in order.
-        let mut departing = Rng::with_seed(seed.rotate_left(24));
-        let often = departing.u64(6..=20) * plan.election_us();
-        plan.departures_us = (departing.u8(0..5) == 0).then_some(often);
-        tune(&mut plan, &mut rng);
+    pub fn new(seed: u64, bugs: Bugs, trace_lines: usize, tune: impl Fn(&mut Plan, &mut Rng)) -> CheckResult<World> {
+        let (plan, rng) = draw_plan(seed, tune);
         let nodes = plan.nodes();
         let mut world = World {
             net: Network::new(nodes, plan.net.clone()),
@@ -128,7 +118,11 @@ impl World {
             hosted: AllHosted::default(),
             takeover_rng: Rng::with_seed(seed.rotate_left(8)),
             hash: Hash::new(seed),
-            trace: is_traced.then(VecDeque::new),
+            trace: (trace_lines > 0).then(VecDeque::new),
+            trace_lines,
+            until_us: None,
+            recording: None,
+            operations_begun: 0,
             plan,
             rng,
             stale_disk_rng: Rng::with_seed(seed.rotate_left(48)),
@@ -205,11 +199,29 @@ impl World {
         if self.trace.is_some() {
             let text = format!("{:>9} {}", self.now, line(self));
             if let Some(trace) = &mut self.trace {
-                if trace.len() >= TRACE_MAX && std::env::var_os("PHALANX_TRACE_ALL").is_none() {
+                if trace.len() >= self.trace_lines {
                     trace.pop_front();
                 }
                 trace.push_back(text);
             }
+        }
+    }
+
+    /// Adds to the record of the run, if one is kept.
+    pub fn record(&mut self, add: impl FnOnce(&mut Recording, u64)) {
+        if let Some(recording) = &mut self.recording {
+            add(recording, self.now);
+        }
+    }
+
+    fn record_states(&mut self) {
+        let Some(recording) = &mut self.recording else { return };
+        for (node, host) in self.hosts.iter().enumerate() {
+            let state = host.process.as_ref().map_or(NodeState::Down, |process| {
+                let view = process.raft.view();
+                NodeState::Runs { term: view.term.0, role: view.role, is_paused: host.paused_until > self.now }
+            });
+            recording.on_state(self.now, node, state);
         }
     }
 
@@ -241,9 +253,14 @@ impl World {
             let Some(((at, _), what)) = self.queue.pop_first() else {
                 return violation!("Progress", "nothing happens");
             };
+            if self.until_us.is_some_and(|until_us| at > until_us) {
+                return Ok(());
+            }
             self.now = at;
             self.coverage.events += 1;
-            self.dispatch(what)?;
+            let result = self.dispatch(what);
+            self.record_states();
+            result?;
         }
         self.coverage += self.client_checker.jobs_checker.seen;
         self.client_checker.check_client_history()
@@ -342,6 +359,7 @@ impl World {
                 if !self.in_liveness_phase {
                     self.net.whole();
                     self.note(|_| "network whole".into());
+                    self.record(|recording, now| recording.on_mark(now, None, "network whole".into()));
                 }
                 Ok(())
             }
@@ -377,7 +395,10 @@ impl World {
             SimEvent::Hostile => self.on_hostile(),
             SimEvent::Alter => self.on_alter(),
             SimEvent::Checkpoint => self.on_checkpoint(),
-            SimEvent::LivenessPhase => self.on_liveness_phase(),
+            SimEvent::LivenessPhase => {
+                self.record(|recording, now| recording.on_mark(now, None, "faults stop".into()));
+                self.on_liveness_phase()
+            }
             SimEvent::Look => self.on_progress_check(),
         }
     }
@@ -409,6 +430,9 @@ impl World {
             return;
         }
         let arrivals = self.net.send(self.now, from, to, &mut self.rng);
+        if let (Some(recording), Packet::Raft(message)) = (&mut self.recording, &packet) {
+            recording.on_message(self.now, (from, to), message, arrivals[0]);
+        }
         // Connections between hosts do not duplicate or replay; raft must tolerate both.
         let copies = if matches!(packet, Packet::Raft(_)) { 2 } else { 1 };
         for at in arrivals.into_iter().take(copies).flatten() {
@@ -456,6 +480,29 @@ impl World {
             }
         }
     }
+}
+
+/// The plan of a seed, and the source of random numbers after it.
+pub fn draw_plan(seed: u64, tune: impl Fn(&mut Plan, &mut Rng)) -> (Plan, Rng) {
+    let mut rng = Rng::with_seed(seed);
+    let mut plan = Plan::draw(&mut rng);
+    // From a separate source: seeds without jobs are what they were before there were any.
+    let mut services_rng = Rng::with_seed(!seed);
+    plan.jobs = services_rng.bool().then(|| JobsPlan::draw(&mut services_rng, &plan));
+    plan.sql = [0.0, 0.0, 0.1, 0.4][services_rng.usize(0..4)];
+    // Likewise for chat.
+    plan.talk = *pick(&mut Rng::with_seed(seed.rotate_left(32)), &[0.0, 0.0, 0.4]);
+    // Likewise for older copies of disks, and hostile processes.
+    plan.restores = *pick(&mut Rng::with_seed(seed.rotate_left(16)), &[0.0, 0.0, 0.0, 0.3]);
+    let mut hostile = Rng::with_seed(seed.rotate_left(48));
+    plan.hostile = *pick(&mut hostile, &[0.0, 0.0, 0.5, 2.0]);
+    plan.has_secret = hostile.bool();
+    // Likewise for nodes that stop in order.
+    let mut departing = Rng::with_seed(seed.rotate_left(24));
+    let often = departing.u64(6..=20) * plan.election_us();
+    plan.departures_us = (departing.u8(0..5) == 0).then_some(often);
+    tune(&mut plan, &mut rng);
+    (plan, rng)
 }
 
 fn failed_to_open<T>(error: StoreError) -> Result<T, Violation> {

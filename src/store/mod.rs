@@ -39,7 +39,7 @@ use poison::Poison;
 pub use snapshot::{SnapshotReader, SnapshotReceiver, SnapshotSaver, Snapshots};
 pub use store::{CutJob, Store};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::StoreBugs;
 use crate::types::NodeId;
 use std::path::Path;
@@ -63,7 +63,7 @@ pub struct Options {
     /// Bytes in one chunk of a snapshot file.
     pub snapshot_chunk_bytes: usize,
     /// Planted bugs, for the simulator to find.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: StoreBugs,
 }
 
@@ -75,7 +75,7 @@ impl Default for Options {
             segment_bytes_max: crate::limits::SEGMENT_BYTES_MAX,
             must_exist: false,
             snapshot_chunk_bytes: crate::limits::SNAPSHOT_CHUNK_BYTES,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: StoreBugs::default(),
         }
     }

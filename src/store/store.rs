@@ -153,7 +153,7 @@ impl Store {
     }
 
     fn write_hard_state(&mut self, state: HardState) -> Result<(), StoreError> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         if self.options.bugs.vote_in_its_own_record {
             self.wal.append(&Record::Vote(state.vote))?;
         }

@@ -5,6 +5,7 @@ mod bench;
 mod commands;
 mod kv;
 mod scripts;
+mod sim;
 mod sql;
 
 /// The binary under test.

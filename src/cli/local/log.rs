@@ -124,7 +124,7 @@ fn record_line(seen: &InspectedRecord<'_>) -> String {
         Record::Install(meta) => format!("install     snapshot index={} term={}", meta.index, meta.term),
         Record::Entry(entry) => format!("entry       index={} term={} {}", entry.index, entry.term, payload(entry)),
         Record::Seal => "seal        everything above is on disk".to_string(),
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         Record::Vote(vote) => format!("vote {vote:?}"),
     };
     let batch = seen.at.synced_below();
@@ -158,7 +158,7 @@ fn record_json(seen: &InspectedRecord<'_>) -> Value {
         Record::Install(meta) => json!({"kind": "install", "snapshot": meta}),
         Record::Entry(entry) => entry_json(entry),
         Record::Seal => json!({"kind": "seal"}),
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         Record::Vote(vote) => json!({"kind": "vote", "vote": vote}),
     };
     line["file"] = name(seen.file).into();

@@ -1,7 +1,7 @@
 //! What discovery is given: the node that starts, and what it may do; and its result.
 
 use super::claims::Claims;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::DiscoveryBugs;
 use crate::raft::Promise;
 use crate::settings::Settings;
@@ -32,7 +32,7 @@ pub struct Seeker<'a> {
     pub no_bootstrap: Option<String>,
     pub settings: &'a Settings,
     /// Known mistakes that a test switches on.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: DiscoveryBugs,
 }
 

@@ -31,7 +31,7 @@ use crate::node::threads::{
 };
 use crate::node::views::events::Author;
 use crate::node::views::statement_timings::StatementTimings;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::RaftBugs;
 use crate::raft::{Config, Durable, Raft};
 use crate::services::registry::Registry;
@@ -328,7 +328,7 @@ pub(crate) fn raft_config(settings: &Settings, me: Identity) -> Config {
         inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
         uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
         leads_only_to_pass_on: false,
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         bugs: RaftBugs::default(),
     }
 }

@@ -266,7 +266,7 @@ impl Search<'_> {
             known,
             no_bootstrap,
             settings,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: Default::default(),
         };
         let claims = Arc::new(Claims::default());

@@ -383,7 +383,7 @@ impl Accounts {
     }
 
     /// A planted bug: all read marks are reset.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn forget_read_marks(&mut self) {
         let ids: Vec<AccountId> = self.by_id.keys().copied().collect();
         for id in ids {
@@ -395,7 +395,7 @@ impl Accounts {
     }
 
     /// Asserts the invariants.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn check(&self) {
         assert_eq!(self.names.len(), self.by_id.len(), "A1: rows of names");
         for (id, account) in &self.by_id {

@@ -149,7 +149,7 @@ impl Talk {
     }
 
     /// Asserts the invariants.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn check(&self) {
         let mut before = self.head.dropped_at;
         for (number, message) in &self.messages {

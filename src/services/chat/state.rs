@@ -16,7 +16,7 @@ use super::commands::{
     MESSAGE_BYTES, Name, ROOMS_MAX, Refusal, TEXT_BYTES_MAX, Target, TokenHash,
 };
 use super::conversation::{ConversationKind, Message, Talk};
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::ChatBugs;
 use crate::planted_bugs::is_planted;
 use crate::types::Stamp;
@@ -38,7 +38,7 @@ pub struct Chat {
     bytes: usize,
     /// Bytes of the kept messages of each sender.
     written: OrdMap<AccountId, usize>,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: ChatBugs,
 }
 
@@ -423,13 +423,13 @@ impl Chat {
     }
 
     /// A planted bug.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn forget_read_marks(&mut self) {
         self.accounts.forget_read_marks();
     }
 
     /// Asserts the invariants.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn check(&self) {
         self.accounts.check();
         let (mut bytes, mut pairs) = (0, 0);

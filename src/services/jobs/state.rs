@@ -19,7 +19,7 @@ use super::commands::{
     OUTPUT_BYTES_MAX, PART_BYTES_MAX, PAST_OUTPUT_BYTES_MAX, PastAttempt, REASON_BYTES_MAX, REQUEST_BYTES_MAX, Refusal,
     Request, SETBACKS_MAX, State, WORKERS_MAX, Worker,
 };
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::JobsBugs;
 use crate::planted_bugs::is_planted;
 use crate::types::{Identity, NodeId, Stamp};
@@ -42,7 +42,7 @@ pub struct JobTable {
     /// Number of jobs that are queued or assigned, and their bytes.
     open: (usize, usize),
     ended_bytes: usize,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: JobsBugs,
 }
 
@@ -414,7 +414,7 @@ impl JobTable {
     }
 
     /// Asserts the invariants; for tests and the simulator.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn check(&self) {
         let (mut queued, mut open, mut ended_bytes) = (0, (0, 0), 0);
         for (id, job) in &self.jobs {

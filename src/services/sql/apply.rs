@@ -52,7 +52,7 @@ impl Writer {
                 } else {
                     None
                 };
-                #[cfg(test)]
+                #[cfg(any(test, feature = "planted-bugs"))]
                 let stored = stored.filter(|_| !self.bugs.entries_run_again);
                 let replies = stored.unwrap_or_default();
                 Entry { index, replies, given: 0, since_begin: Vec::new() }
@@ -61,7 +61,7 @@ impl Writer {
         assert!(entry.index == index, "entry {index} begins before {} has ended", entry.index);
         if entry.given == entry.replies.len() {
             let is_gap = index < self.newest;
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             let is_gap = is_gap && !self.bugs.entries_run_again;
             if is_gap {
                 let why = format!("the database file is at entry {} but has no replies to entry {index}", self.newest);
@@ -244,7 +244,7 @@ impl Writer {
     pub fn read(&self, at: Stamp, statements: &[Statement]) -> Result<Vec<Outcome>, Fatal> {
         self.hooks.begin(at.at_ms, 0, STEPS_MAX);
         let mut limit = AnswerLimit::new(READ_ROWS_BYTES_MAX, READ_ROWS_MAX);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         self.hooks.columns_before_first_step.store(self.bugs.columns_before_first_step, Relaxed);
         let mut executor = Executor { conn: &self.conn, hooks: &self.hooks, kind: RunKind::Query, limit: &mut limit };
         let run = |statement| match executor.read(statement) {

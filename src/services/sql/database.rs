@@ -23,7 +23,7 @@ use super::storage::open::{FLAGS, KEPT, memory};
 use super::storage::{digest, own_table};
 use super::writer::Writer;
 use crate::lock::{Mutex, lock};
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::SqlBugs;
 use crate::services::{Replicated, Reply, Service};
 use crate::types::{Index, Stamp};
@@ -54,7 +54,7 @@ pub struct Database {
     /// The generation of the content and the fingerprint computed for it.
     fingerprint: Mutex<Option<(u64, u64)>>,
     news: Option<String>,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: SqlBugs,
 }
 
@@ -94,7 +94,7 @@ impl Clone for Database {
             saved: Arc::clone(&self.saved),
             fingerprint: Mutex::default(),
             news: None,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: self.bugs,
         }
     }
@@ -194,7 +194,7 @@ impl Database {
     }
 
     /// Whether the database exists: a command was applied, or a snapshot with it was installed.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Live(_))
     }
@@ -372,7 +372,7 @@ impl Replicated for Database {
         Database {
             files: self.files.clone(),
             saved: Arc::clone(&self.saved),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: self.bugs,
             ..Database::default()
         }
@@ -409,10 +409,10 @@ impl Service for Database {
         let Ok(command) = postcard::from_bytes::<Command>(command) else {
             return Reply::Failed("not a command of the database".to_string());
         };
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         let bugs = self.bugs;
         let writer = self.live();
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         {
             writer.bugs = bugs;
         }
@@ -446,7 +446,7 @@ impl Service for Database {
     }
 
     fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         if self.bugs.left_out_of_snapshot {
             return crate::services::snapshot_format::put_numbers(&mut &mut *out, [0, 0]);
         }

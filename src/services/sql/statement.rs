@@ -214,7 +214,7 @@ impl Executor<'_, '_> {
         let hooks = self.hooks;
         let on_error = |error: Error| classify(hooks, &error);
         let mut known: Option<(Vec<String>, Vec<String>)> = None;
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         if hooks.columns_before_first_step.load(Relaxed) {
             known = Some(header(prepared));
         }

@@ -11,14 +11,14 @@ use super::connection::hook_state::{HookState, InternalStatements, Schema};
 use super::errors::Fatal;
 use super::storage::own_table;
 use super::storage::prepare::Preparing;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::SqlBugs;
 use crate::services::Reply;
 use crate::types::Stamp;
 use rusqlite::Connection;
 use std::path::PathBuf;
 use std::sync::Arc;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use std::sync::atomic::Ordering::Relaxed;
 
 /// An entry that is being applied.
@@ -65,7 +65,7 @@ pub struct Writer {
     pub(super) generation: u64,
     /// Upper bound of the bytes of long rows written since the last commit.
     pub(super) long_bytes: u64,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub bugs: SqlBugs,
 }
 
@@ -94,7 +94,7 @@ impl Writer {
             allowance,
             generation: 0,
             long_bytes: 0,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: SqlBugs::default(),
         })
     }
@@ -205,13 +205,13 @@ impl Writer {
         })?;
         self.begin_schema()?;
         let now_ms = at.at_ms;
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         let now_ms = self.bugs.local_ms.unwrap_or(now_ms);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         let seed = seed ^ self.bugs.random_seed.unwrap_or(0);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         self.hooks.overlooked_now_ms.store(self.bugs.overlooked_now_ms.unwrap_or(0), Relaxed);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         self.hooks.settings_are_free.store(self.bugs.settings_are_free, Relaxed);
         self.hooks.begin(now_ms, seed, steps);
         Ok(())

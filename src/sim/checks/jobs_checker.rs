@@ -319,7 +319,7 @@ impl JobsChecker {
         tag: Option<Tag>,
         effect: &Effect<'_>,
         table: &JobTable,
-    ) -> Result<bool, crate::sim::Violation> {
+    ) -> Result<bool, crate::sim::violation::Violation> {
         if let Some((jobs::Command::End { job, .. }, Answer::Refused(_))) = effect {
             self.seen.ends_refused += u64::from(*job <= self.newest);
         }

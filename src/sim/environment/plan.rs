@@ -81,6 +81,33 @@ pub enum FaultKind {
     Snapshot,
 }
 
+impl FaultKind {
+    /// For a picture.
+    pub fn name(self) -> &'static str {
+        match self {
+            FaultKind::Crash => "crash",
+            FaultKind::RestartAll => "restart of all",
+            FaultKind::CrashLoop => "crash loop",
+            FaultKind::Pause => "pause",
+            FaultKind::Partition => "partition",
+            FaultKind::OneWay => "one-way cut",
+            FaultKind::FalseLinkLost => "false link loss",
+            FaultKind::ClockJump => "clock jump",
+            FaultKind::DiskError => "disk error",
+            FaultKind::FlipBit => "flipped bit",
+            FaultKind::DiskHang => "disk hangs",
+            FaultKind::DiskSlow => "slow disk",
+            FaultKind::DiskFull => "full disk",
+            FaultKind::ReadError => "read error",
+            FaultKind::Wipe => "wiped disk",
+            FaultKind::Transfer => "transfer",
+            FaultKind::Campaign => "campaign",
+            FaultKind::Member => "member change",
+            FaultKind::Snapshot => "snapshot",
+        }
+    }
+}
+
 /// All kinds, with the mean time between two of them in election timeouts.
 pub const FAULTS: [(FaultKind, u64); 19] = [
     (FaultKind::Crash, 4),
@@ -159,6 +186,8 @@ pub struct Plan {
     /// Chance that a step's effects are cut off in the middle by a crash, when crashes are on.
     pub boundary_crash: f64,
     pub clients: usize,
+    /// Operations that all clients begin together, at most; `None`: as many as there is time for.
+    pub operations_max: Option<u64>,
     /// Time between two operations of one client, at most.
     pub think_us: u64,
     /// After this a client stops waiting for an attempt.
@@ -210,7 +239,7 @@ pub struct TakeoverPlan {
 pub const LANGUAGES: [&str; 3] = ["java", "python", "sh"];
 
 /// Voters and spares of the largest cluster.
-const NODES_MAX: usize = 7;
+pub const NODES_MAX: usize = 7;
 
 /// What one seed chose for jobs and workers.
 #[derive(Clone, Debug)]
@@ -314,6 +343,7 @@ impl Plan {
             apply_us: *pick(rng, &[0, 0, 5_000, 50_000]),
             boundary_crash: if has_crashes { *pick(rng, &[0.0, 0.0005, 0.003]) } else { 0.0 },
             clients: rng.usize(1..=4),
+            operations_max: None,
             think_us: *pick(rng, &[1_000, 10_000, 30_000]),
             deadline_us: election_us * rng.u64(1..=6),
             reads: *pick(rng, &[0.2, 0.5]),

@@ -11,7 +11,7 @@ use crate::cluster::departures::Departures;
 use crate::cluster::integrity::StateReport;
 use crate::cluster::log_clock::LogClock;
 use crate::lock::{Mutex, MutexGuard, lock};
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::{RaftBugs, StoreBugs};
 use crate::raft::{self, Durable, Membership, Message, Persist, Promise, Raft, Role, SnapshotMeta};
 use crate::services::jobs::JobId;
@@ -76,10 +76,10 @@ pub struct HostBugs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bugs {
     /// In `raft/`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub raft: RaftBugs,
     /// In `store/`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub store: StoreBugs,
     /// In the simulator's own host.
     pub host: HostBugs,
@@ -272,7 +272,7 @@ impl Host {
             segment_bytes_min: plan.segment_bytes_min,
             segment_bytes_max: plan.segment_bytes_min * 4,
             snapshot_chunk_bytes: 64,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: bugs.store,
             ..store::Options::default()
         };
@@ -295,7 +295,7 @@ impl Host {
             inflight_bytes_max: plan.inflight_bytes_max,
             uncommitted_bytes_max: plan.uncommitted_bytes_max,
             leads_only_to_pass_on: self.is_witness && !bugs.host.witness_leads_like_any,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             bugs: bugs.raft,
         }
     }

@@ -8,7 +8,7 @@
 //! Not here: who proposes what (`sim/steps/clients.rs`, `sim/steps/workers.rs`), what must come out
 //! (`sim/checks/kv_model.rs`, `sim/checks/jobs_checker.rs`, `sim/checks/client_checker.rs`).
 
-#[cfg(test)]
+#[cfg(any(test, feature = "planted-bugs"))]
 use crate::planted_bugs::{ChatBugs, JobsBugs, SqlBugs};
 use crate::services::Replicated;
 use crate::services::chat::Chat;
@@ -93,10 +93,10 @@ pub struct ServiceBugs {
     /// A job that was submitted again is another job.
     pub submissions_run_again: bool,
     /// Mistakes of the job table.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub jobs: JobsBugs,
     /// Mistakes of the database.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub sql: SqlBugs,
     /// `now` in SQL is the clock of the node that applies.
     pub sql_by_local_clock: bool,
@@ -105,7 +105,7 @@ pub struct ServiceBugs {
     /// `random()` in SQL differs between nodes.
     pub sql_seed_of_the_node: bool,
     /// Mistakes of the chat.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub chat: ChatBugs,
 }
 
@@ -215,7 +215,7 @@ impl Registers {
 
     /// Enables the planted bugs of the services, which are not in snapshots.
     fn plant(&mut self) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         {
             self.registry.jobs.bugs = self.bugs.jobs;
             let local_ms = self.bugs.sql_by_local_clock.then_some(self.local_ms);
@@ -227,7 +227,7 @@ impl Registers {
     }
 
     /// Planted bugs: parts that a snapshot does not hold.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     fn leave_out_of(&self, copy: &mut Registry) {
         if self.bugs.sessions_left_out_of_snapshot {
             copy.sessions = crate::services::sessions::Sessions::default();
@@ -254,7 +254,7 @@ impl Registers {
 
     /// Asserts the invariants of the services. Only in test builds, because these checks read the whole state.
     pub fn check(&self) {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         {
             self.registry.jobs().check();
             if self.bugs.chat == ChatBugs::default() {
@@ -265,7 +265,7 @@ impl Registers {
     }
 
     /// A read must return the columns that its table has at that time.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     fn check_columns(&self) {
         if !self.registry.sql().is_open() {
             return;
@@ -313,7 +313,7 @@ impl Registers {
         }
         let batch = encode_batch(at_ms, [(tag, command.body.routed().as_slice())]);
         let mut replies = self.registry.apply(index, &batch);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         if self.bugs.expiry_by_local_clock {
             let local = crate::types::Stamp { at_ms: self.local_ms, ..self.registry.applied() };
             crate::services::Service::expire(&mut self.registry.kv, local);
@@ -333,9 +333,9 @@ impl Registers {
 
     /// Writes the whole state, from a copy, as a node does.
     pub fn snapshot(&self, out: &mut dyn Write) -> io::Result<()> {
-        #[cfg_attr(not(test), expect(unused_mut, reason = "only tests plant bugs"))]
+        #[cfg_attr(not(any(test, feature = "planted-bugs")), expect(unused_mut, reason = "only tests plant bugs"))]
         let mut copy = self.registry.clone();
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         self.leave_out_of(&mut copy);
         copy.snapshot(out)
     }

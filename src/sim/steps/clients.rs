@@ -33,6 +33,10 @@ impl World {
             if self.in_liveness_phase && self.liveness.clients_stopped {
                 return Ok(());
             }
+            if self.plan.operations_max.is_some_and(|most| self.operations_begun >= most) {
+                return Ok(());
+            }
+            self.operations_begun += 1;
             let call_us = self.now;
             let reads = self.plan.reads;
             let key = self.rng.u8(0..self.plan.keys);

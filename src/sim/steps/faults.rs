@@ -36,6 +36,8 @@ impl World {
         let election_us = self.plan.election_timeout_ticks.0 * TICK_US;
         let some_us = self.rng.u64(election_us / 4..election_us * 5);
         self.note(|_| format!("fault {kind:?} n{}", node + 1));
+        let about = (!matches!(kind, FaultKind::RestartAll | FaultKind::Partition)).then_some(node);
+        self.record(|recording, now| recording.on_mark(now, about, kind.name().into()));
         match kind {
             FaultKind::Crash => {
                 if self.rng.u8(0..3) == 0 {

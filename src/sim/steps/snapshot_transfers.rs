@@ -57,6 +57,7 @@ impl World {
         self.transfers.next += 1;
         self.transfers.newest.insert(to_node, transfer);
         let to_life = self.hosts[to_node].life;
+        self.record(|recording, now| recording.on_snapshot_begins(now, transfer, from, to_node));
         let row = Transfer {
             from,
             from_life,
@@ -140,6 +141,7 @@ impl World {
 
     /// The snapshot is complete and durable.
     pub fn on_snapshot_received(&mut self, node: usize, transfer: u64) -> CheckResult {
+        self.record(|recording, now| recording.on_snapshot_arrives(now, transfer));
         let Some(row) = self.transfers.all.remove(&transfer) else { return Ok(()) };
         let delay = self.rng.u64(500..10_000);
         let ok = self.in_liveness_phase || self.rng.u8(0..10) > 0;

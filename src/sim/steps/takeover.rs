@@ -170,9 +170,12 @@ impl World {
         }
         // Recovery has read every byte that matters.
         self.hosts[node].is_damaged = false;
-        #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs exist in tests alone"))]
+        #[cfg_attr(
+            not(any(test, feature = "planted-bugs")),
+            expect(unused_mut, reason = "planted bugs exist in tests alone")
+        )]
         let mut config = Config { me: who, ..self.hosts[node].config(&self.plan, &self.bugs) };
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         if self.bugs.host.hosted_vote_for_older_logs {
             config.bugs.skip_log_freshness = true;
         }

@@ -33,7 +33,7 @@ pub enum Record {
     /// not synced itself.
     Seal,
     /// A planted bug's half of a hard state: the vote alone.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     Vote(Option<crate::types::Identity>),
 }
 
@@ -58,7 +58,7 @@ enum Shape<'a> {
     Command(Index, Term, #[serde(borrow, serialize_with = "as_bytes")] &'a [u8]),
     Membership(Index, Term, Membership),
     Seal,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     Vote(Option<crate::types::Identity>),
 }
 
@@ -92,7 +92,7 @@ pub fn encode(record: &Record, at: Position, out: &mut Vec<u8>) {
         Record::Install(meta) => frame(&Shape::Install(meta.clone()), at, out),
         Record::Entry(entry) => encode_entry(entry, at, out),
         Record::Seal => frame(&Shape::Seal, at, out),
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         Record::Vote(vote) => frame(&Shape::Vote(*vote), at, out),
     }
 }
@@ -198,7 +198,7 @@ pub fn decode(payload: &[u8]) -> Result<Record, String> {
         Shape::Command(index, term, bytes) => entry(index, term, Payload::Command(Arc::from(bytes))),
         Shape::Membership(index, term, m) => entry(index, term, Payload::Membership(Arc::new(m))),
         Shape::Seal => Record::Seal,
-        #[cfg(test)]
+        #[cfg(any(test, feature = "planted-bugs"))]
         Shape::Vote(vote) => Record::Vote(vote),
     })
 }

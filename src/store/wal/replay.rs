@@ -28,7 +28,7 @@ pub struct Replay {
 
 impl Replay {
     /// Returns the state before the first record.
-    #[cfg_attr(not(test), expect(unused_variables, reason = "only tests plant bugs"))]
+    #[cfg_attr(not(any(test, feature = "planted-bugs")), expect(unused_variables, reason = "only tests plant bugs"))]
     pub fn new(options: &Options) -> Replay {
         Replay {
             hard_state: HardState::default(),
@@ -98,7 +98,7 @@ impl Replay {
             }
             Record::Entry(entry) => self.on_entry(entry),
             Record::Seal => Ok(()),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             Record::Vote(vote) => {
                 self.hard_state.vote = vote;
                 Ok(())

@@ -176,7 +176,7 @@ impl Dates {
     }
 
     /// Whether a planted bug is active.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     fn is_overlooking(&self) -> bool {
         self.hooks.overlooked_now_ms.load(Relaxed) != 0
     }
@@ -186,7 +186,7 @@ impl Dates {
     fn set_in_time(&self, args: &mut Vec<DateValue>, place: usize) -> Result<()> {
         match args.get(place) {
             None => args.push(self.now()?),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "planted-bugs"))]
             Some(point) if point.is_one_of(&["now"]) && point.bytes() != b"now" && self.is_overlooking() => {
                 args[place] =
                     DateValue::Real(self.hooks.overlooked_now_ms.load(Relaxed) as f64 / 86_400_000.0 + 2_440_587.5);

@@ -148,13 +148,13 @@ pub struct HookState {
     /// A statement wrote to `sqlite_sequence`, the table of `AUTOINCREMENT`.
     pub has_set_sequence: AtomicBool,
     /// Planted bug: the columns of an answer are read before the first step.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub columns_before_first_step: AtomicBool,
     /// Planted bug: the time of a `now` that is not spelled in lower case, unless 0.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub overlooked_now_ms: AtomicU64,
     /// Planted bug: settings of full-text tables may be changed.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "planted-bugs"))]
     pub settings_are_free: AtomicBool,
     /// The time of `now`, in milliseconds since 1970.
     pub now_ms: AtomicU64,

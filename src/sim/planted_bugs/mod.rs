@@ -1,4 +1,5 @@
-//! Planted bugs: known mistakes behind test-only switches, and how the simulator is aimed at each.
+//! Planted bugs: known mistakes behind switches of tests and of the feature `planted-bugs`, and how the simulator is
+//! aimed at each.
 //!
 //! A simulator that finds nothing may be unable to find anything. So every mistake of the list below is switched on in
 //! turn, and the simulator must find it within a bounded number of seeds. A few mistakes need rare circumstances; for
@@ -9,17 +10,20 @@
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
 use super::model::host::Bugs;
-use super::{Options, Tuning, run, seeds};
+use super::{Failure, Options, Tuning, run};
 use crate::types::Ticks;
 use fastrand::Rng;
 
+#[cfg(test)]
+mod tests;
+
 /// A planted bug.
-struct Planted {
-    name: &'static str,
+pub struct Planted {
+    pub name: &'static str,
     plant: fn(&mut Bugs),
     tune: fn(&mut Plan, &mut Rng),
-    /// Seeds tried after the kept ones.
-    seeds_max: u64,
+    /// Within so many seeds it must be found.
+    pub seeds_max: u64,
 }
 
 const fn planted(name: &'static str, seeds_max: u64, tune: fn(&mut Plan, &mut Rng), plant: fn(&mut Bugs)) -> Planted {
@@ -172,7 +176,7 @@ fn witness(plan: &mut Plan, rng: &mut Rng) {
 }
 
 /// Every planted bug.
-const ALL: &[Planted] = &[
+pub const ALL: &[Planted] = &[
     planted("forget_vote_on_step_down", 2_000, as_drawn, |f| f.raft.forget_vote_on_step_down = true),
     planted("answer_before_sync", 2_000, as_drawn, |f| f.raft.answer_before_sync = true),
     planted("commit_old_term", 2_000, as_drawn, |f| f.raft.commit_old_term = true),
@@ -246,80 +250,19 @@ const ALL: &[Planted] = &[
 ];
 
 impl Planted {
-    fn options(&self) -> Options {
+    /// How the simulator runs a seed with this bug.
+    pub fn options(&self) -> Options {
         let mut bugs = Bugs::default();
         (self.plant)(&mut bugs);
         // `replay_planted` tunes the plan as the bug's row says.
         let tuning = Tuning { name: self.name, change: self.tune };
-        Options { bugs, bugs_name: Some(self.name), is_traced: false, tuning: Some(tuning) }
+        Options { bugs, bugs_name: Some(self.name), tuning: Some(tuning), ..Options::default() }
     }
 
-    /// Seed, tries and rule of the first run that finds it.
-    fn find(&self, from: u64) -> Option<(u64, u64, String)> {
-        let kept = seeds::PLANTED.iter().find(|(name, _)| *name == self.name).map_or(&[][..], |(_, seeds)| seeds);
-        let seeds = kept.iter().copied().chain(from..from + self.seeds_max);
-        for (tries, seed) in seeds.enumerate() {
-            if let Err(failure) = run(seed, &self.options()) {
-                let what = failure.violation.what.lines().next().unwrap_or_default().to_string();
-                return Some((seed, tries as u64 + 1, format!("{}: {what}", failure.violation.rule)));
-            }
-        }
-        None
+    /// The first of the seeds from `from` on whose run breaks a rule, and how many seeds it took; `goes_on` may stop
+    /// the search.
+    pub fn first(&self, from: u64, count: u64, goes_on: impl Fn() -> bool) -> Option<(u64, Box<Failure>)> {
+        let seeds = (from..from.saturating_add(count)).take_while(|_| goes_on());
+        seeds.zip(1..).find_map(|(seed, tries)| Some((tries, run(seed, &self.options()).err()?)))
     }
-}
-
-/// How often each planted bug is found: `PHALANX_PLANTED=FROM,SEEDS[,NAME]`.
-#[test]
-fn planted_by_hand() {
-    let Some(args) = std::env::var("PHALANX_PLANTED").ok() else { return };
-    let args: Vec<&str> = args.split(',').collect();
-    let (from, count): (u64, u64) = (args[0].parse().unwrap(), args[1].parse().unwrap());
-    for planted in ALL.iter().filter(|planted| args.get(2).is_none_or(|name| planted.name.contains(name))) {
-        let began = std::time::Instant::now();
-        let mut found = Vec::new();
-        let mut rules = std::collections::BTreeMap::<&str, u64>::new();
-        let mut example = String::new();
-        for seed in from..from + count {
-            if let Err(failure) = run(seed, &planted.options()) {
-                found.push(seed);
-                *rules.entry(failure.violation.rule).or_default() += 1;
-                if example.is_empty() {
-                    example = failure.violation.what.lines().next().unwrap_or_default().chars().take(150).collect();
-                }
-            }
-        }
-        let first = &found[..found.len().min(5)];
-        println!(
-            "{} {}/{count} {first:?} {rules:?} {:.1}s {example}",
-            planted.name,
-            found.len(),
-            began.elapsed().as_secs_f32()
-        );
-    }
-}
-
-/// One run with a planted bug: `PHALANX_PLANTED_SEED=NAME,SEED`.
-#[test]
-fn replay_planted() {
-    let Some(args) = std::env::var("PHALANX_PLANTED_SEED").ok() else { return };
-    let (name, seed) = args.split_once(',').expect("NAME,SEED");
-    let planted = ALL.iter().find(|planted| planted.name == name).expect("a planted bug");
-    let options = Options { is_traced: true, ..planted.options() };
-    match run(seed.parse().unwrap(), &options) {
-        Ok(report) => println!("{report:?}"),
-        Err(failure) => panic!("{failure}"),
-    }
-}
-
-/// The simulator sees: every planted bug is found.
-#[test]
-fn each_planted_bug_is_found() {
-    let mut missed = Vec::new();
-    for planted in ALL {
-        match planted.find(0) {
-            Some((seed, tries, what)) => println!("{}: seed {seed} after {tries} tries: {what}", planted.name),
-            None => missed.push(planted.name),
-        }
-    }
-    assert!(missed.is_empty(), "the simulator is blind to {missed:?}");
 }
