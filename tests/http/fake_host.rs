@@ -162,7 +162,7 @@ impl Addressing for FakeHost {
         self.dispatching_most.fetch_max(self.dispatching.fetch_add(1, SeqCst) + 1, SeqCst);
         match self.dispatch_ms.load(SeqCst) {
             0 => {}
-            ms => std::thread::sleep(Duration::from_millis(ms)),
+            ms => phalanx::lab::poll::pause(Duration::from_millis(ms)),
         }
         self.dispatching.fetch_sub(1, SeqCst);
         let worker = self.worker.lock().unwrap().clone();
