@@ -10,6 +10,7 @@ use super::protocol::error::ApiError;
 use super::protocol::head::{Head, Method};
 use super::protocol::response::{Persistence, Response};
 use super::server::Server;
+use crate::lock::lock;
 use crate::node::accept::{self, Arrival};
 use crate::node::{ConnectionSlot, Listener};
 use std::io;
@@ -33,6 +34,15 @@ pub(crate) struct ListenerRole {
     pub must_wait: fn(&Server, &Head) -> bool,
     /// The response to a request, and whether its body was read; `None`: the connection is over.
     pub answer: fn(&Server, &mut Conn, &Head) -> Option<(Response, bool)>,
+}
+
+impl ListenerRole {
+    /// As `answer`, in a thread of its own: one such thread at a time, as long as nothing has to be waited for. A thousand
+    /// threads that can all run would leave little of the processor to the one that accepts.
+    pub(crate) fn answer_in_turn(self, server: &Server, conn: &mut Conn, head: &Head) -> Option<(Response, bool)> {
+        let _turn = (!(self.must_wait)(server, head)).then(|| lock(&server.turn));
+        (self.answer)(server, conn, head)
+    }
 }
 
 /// Accepts until the node stops; each connection gets a thread that runs `run`.

@@ -54,7 +54,7 @@ pub fn serve_host(listener: &Listener, server: &Arc<Server>) {
 
 /// One client's connection to the front door in a thread of its own.
 fn serve_connection(server: &Arc<Server>, conn: Conn) {
-    acceptor::serve_requests(server, conn, false, |client, head| answer_request(server, client, &head));
+    acceptor::serve_requests(server, conn, false, |client, head| SERVICE.answer_in_turn(server, client, &head));
 }
 
 /// The connection does not count as load: another one will serve the client.

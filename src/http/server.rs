@@ -38,6 +38,8 @@ pub struct Server {
     pub(crate) table: Mutex<(u64, Arc<str>)>,
     /// Passwords of the chat that are being hashed.
     pub(crate) passwords: Passwords,
+    /// Held by the thread of a connection to the front door while it answers a request.
+    pub(crate) turn: Mutex<()>,
     /// Held while a database is loaded: one at a time.
     pub(crate) loading: Permit,
 }
@@ -65,6 +67,7 @@ impl Server {
             counts: ServerCounts::default(),
             table: Mutex::new((0, "".into())),
             passwords: Passwords::default(),
+            turn: Mutex::new(()),
             loading: Permit::new(),
         })
     }

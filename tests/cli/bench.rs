@@ -16,7 +16,7 @@ fn number(figure: &Value, name: &str) -> f64 {
 
 #[test]
 fn bench_drives_leaders_away_on_one_host_and_on_several() {
-    let output = failover(&["--only", "stop,transfer,vanished,slow-links", "--links", "25ms", "--writes", "1"]);
+    let output = failover(&["--only", "stop,transfer,witness,vanished,slow-links", "--links", "25ms", "--writes", "1"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -32,6 +32,9 @@ fn bench_drives_leaders_away_on_one_host_and_on_several() {
     };
     is_silent(of("stop")[0]);
     assert_eq!((of("transfer").len(), &of("transfer")[0]["warm"]), (1, &Value::Null));
+    // Its process refuses at once, and the witness grants its vote to the one that is left.
+    let witness = of("witness")[0];
+    assert!(number(witness, "median") < 20_000.0 && witness["warm"]["rounds"].as_u64().is_some(), "{witness}");
     if let Err(missing) = namespaces::check() {
         let skipped = ["vanished", "slow-links"].map(|part| json!({"part": part, "why": missing}));
         assert_eq!(found["skipped"], json!(skipped));

@@ -22,7 +22,7 @@ use phalanx::wire::heartbeat::JobReport;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -41,6 +41,13 @@ pub struct FakeHost {
     pub worker: Mutex<Option<(NodeId, String)>>,
     /// No node can serve: `worker` is the node that was asked.
     pub cannot_serve: AtomicBool,
+    /// How often a node was asked for.
+    pub dispatched: AtomicUsize,
+    /// How long that takes.
+    pub dispatch_ms: AtomicU64,
+    /// How many ask for one at present, and at most.
+    dispatching: AtomicUsize,
+    pub dispatching_most: AtomicUsize,
     pub addresses: Mutex<Vec<(NodeId, String)>>,
     pub stopping: AtomicBool,
     pub connections: Arc<AtomicUsize>,
@@ -91,6 +98,10 @@ impl FakeHost {
             sessions: Arc::default(),
             worker: Mutex::new(Some((NodeId(2), "127.0.0.1:6702".to_owned()))),
             cannot_serve: AtomicBool::new(false),
+            dispatched: AtomicUsize::new(0),
+            dispatch_ms: AtomicU64::new(0),
+            dispatching: AtomicUsize::new(0),
+            dispatching_most: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             connections: Arc::default(),
             connections_max: AtomicUsize::new(12_000),
@@ -147,6 +158,13 @@ impl Addressing for FakeHost {
         self.addresses.lock().unwrap().clone()
     }
     fn dispatch(&self) -> Option<Redirect> {
+        self.dispatched.fetch_add(1, SeqCst);
+        self.dispatching_most.fetch_max(self.dispatching.fetch_add(1, SeqCst) + 1, SeqCst);
+        match self.dispatch_ms.load(SeqCst) {
+            0 => {}
+            ms => phalanx::lab::poll::pause(Duration::from_millis(ms)),
+        }
+        self.dispatching.fetch_sub(1, SeqCst);
         let worker = self.worker.lock().unwrap().clone();
         worker.map(|(node, http)| Redirect { node, http, can_serve: !self.cannot_serve.load(SeqCst) })
     }

@@ -7,6 +7,7 @@ use phalanx::node::Listener;
 use phalanx::settings::Settings;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,54 @@ fn requests_sent_ahead_are_answered_in_order() {
         let answer = read_answer(&mut stream);
         assert_eq!(answer.header("Location"), Some(format!("http://127.0.0.1:6702/{n}").as_str()));
     }
+}
+
+/// Clients that send hundreds of requests ahead take turns, in the one thread, and new clients come before them.
+#[test]
+fn clients_that_send_ahead_delay_no_other() {
+    const CLIENTS: usize = 40;
+    const REQUESTS: usize = 300;
+    let served = serve_front(patient());
+    let dispatched = || served.host.dispatched.load(SeqCst);
+    let (many, is_over) = (GET.repeat(REQUESTS), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let mut stream = served.connect();
+            let (many, is_over) = (&many, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(SeqCst) {
+                    stream.write_all(many.as_bytes()).unwrap();
+                    (0..REQUESTS).for_each(|_| assert_eq!(read_answer(&mut stream).status, 307));
+                }
+            });
+        }
+        wait_until("the flood has begun", || dispatched() > CLIENTS * REQUESTS);
+        let before_one = || {
+            let before = dispatched();
+            redirected(&mut served.connect());
+            dispatched() - before
+        };
+        // This thread may itself wait for the processor: the best of some counts.
+        let best = (0..20).map(|_| before_one()).min().unwrap();
+        is_over.store(true, SeqCst);
+        assert!(best < CLIENTS * REQUESTS / 4, "{best} requests of others were answered before that of a new client");
+    });
+    assert_eq!(served.host.threads_started.load(SeqCst), 0);
+}
+
+/// Connections that have a thread answer one at a time: all at once, they would leave no processor to others.
+#[test]
+fn clients_with_a_thread_answer_in_turn() {
+    let served = serve_front(patient());
+    let mut clients: Vec<TcpStream> = (0..8).map(|_| served.connect()).collect();
+    clients.iter_mut().for_each(|stream| stream.write_all(&GET.as_bytes()[..20]).unwrap());
+    wait_until("each has a thread", || served.host.threads_started.load(SeqCst) == 8);
+    served.host.dispatch_ms.store(5, SeqCst);
+    clients.iter_mut().for_each(|stream| stream.write_all(&GET.repeat(5).as_bytes()[20..]).unwrap());
+    for stream in &mut clients {
+        (0..5).for_each(|_| assert_eq!(read_answer(stream).status, 307));
+    }
+    assert_eq!(served.host.dispatching_most.load(SeqCst), 1);
 }
 
 #[test]

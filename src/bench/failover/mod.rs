@@ -1,7 +1,7 @@
 //! The figures of `phalanx bench failover`: how long clients wait when a leader dies, freezes, vanishes or transfers
 //! its leadership.
 //!
-//! Five nodes with the default settings; one client that knows all addresses writes a key every 5 ms, one at a time,
+//! Five nodes with the default settings (with a witness, two and the witness); one client that knows all addresses writes a key every 5 ms, one at a time,
 //! and continues with the next address when a node fails (`stream.rs`). The measurement starts right before the fault
 //! and ends at the acknowledgement of the first write that was proposed after the fault. Before each round all nodes
 //! are voters and have caught up, and the client moves to a random node, which is the leader one time in five. After
@@ -59,11 +59,12 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Report>
     let mut shared: Option<Cluster> = None;
     for part in Part::ALL.into_iter().filter(is_wanted) {
         let rounds = options.rounds.unwrap_or(part.rounds()).max(1);
-        if part == Part::ColdStart || part.needs_hosts() {
+        if matches!(part, Part::ColdStart | Part::Witness) || part.needs_hosts() {
             // These parts start their own processes.
             shared = None;
             match part {
                 Part::ColdStart => report.figures.push(one_host::cold_start(exe, rounds, progress)?),
+                Part::Witness => report.figures.push(one_host::witness(exe, rounds, progress)?),
                 _ => over_hosts(exe, part, rounds, options, progress, &mut report)?,
             }
             continue;
@@ -82,7 +83,7 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Report>
                 report.figures.push(one_host::idle(cluster, span, progress)?);
             }
             Part::Monitors => report.figures.extend(one_host::hold_monitors(cluster, options.monitors, progress)?),
-            Part::ColdStart | Part::Vanished | Part::SlowLinks => unreachable!("handled above"),
+            Part::ColdStart | Part::Witness | Part::Vanished | Part::SlowLinks => unreachable!("handled above"),
         }
     }
     Ok(report)

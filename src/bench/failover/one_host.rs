@@ -2,7 +2,7 @@
 //!
 //! Not here: several hosts (`several_hosts.rs`).
 
-use super::figure::{Figure, Goal};
+use super::figure::{Figure, Goal, Sample};
 use super::part::Part;
 use super::stream::{Before, NODES, Round, Stream, another_than, defaults, ms, rounds};
 use crate::bench::monitors;
@@ -13,11 +13,34 @@ use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// The witness of the cluster that has one.
+const WITNESS: u64 = 3;
+
 pub(crate) fn kill(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {
-    let samples = rounds("kill", count, progress, |round| {
+    let samples = kill_leaders("kill", cluster, count, progress)?;
+    let goal = Goal { words: "median <= 50, worst <= 250", median: 50.0, worst: 250.0 };
+    Ok(Figure::new(Part::Kill, "leader killed -> next acknowledged command", "ms", &samples, goal))
+}
+
+/// Two full nodes and a witness, which never leads: the other full node takes over with its vote.
+pub(crate) fn witness(exe: &Path, count: usize, progress: &Progress) -> Result<Figure> {
+    progress.begin("starting two full nodes and a witness");
+    let mut cluster = Cluster::prepare(exe, &defaults())?;
+    cluster.spawn(1, &[])?;
+    cluster.spawn(2, &[])?;
+    cluster.spawn(WITNESS, &["--witness"])?;
+    let samples = kill_leaders("witness", &mut cluster, count, progress)?;
+    let goal = Goal { words: "median <= 50, worst <= 250", median: 50.0, worst: 250.0 };
+    let what = "two full nodes and a witness: leader killed -> next acknowledged command";
+    Ok(Figure::new(Part::Witness, what, "ms", &samples, goal))
+}
+
+/// Kills the leader in each round and starts it again.
+fn kill_leaders(name: &str, cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Vec<Sample>> {
+    let samples = rounds(name, count, progress, |round| {
         let before = Before::settle(cluster)?;
         let leader = before.leader;
-        let mut stream = Stream::new(cluster, format!("kill {round}"));
+        let mut stream = Stream::new(cluster, format!("{name} {round}"));
         stream.warm_up()?;
         let begun = Instant::now();
         cluster.kill_now(leader)?;
@@ -32,8 +55,7 @@ pub(crate) fn kill(cluster: &mut Cluster, count: usize, progress: &Progress) -> 
         Ok(before.round(took, new))
     })?;
     cluster.settle()?;
-    let goal = Goal { words: "median <= 50, worst <= 250", median: 50.0, worst: 250.0 };
-    Ok(Figure::new(Part::Kill, "leader killed -> next acknowledged command", "ms", &samples, goal))
+    Ok(samples)
 }
 
 pub(crate) fn stop(cluster: &mut Cluster, count: usize, progress: &Progress) -> Result<Figure> {

@@ -21,6 +21,8 @@ pub enum Part {
     Kill,
     /// Leader frozen (SIGSTOP) to next acknowledged command
     Stop,
+    /// Two full nodes and a witness: leader killed (SIGKILL) to next acknowledged command
+    Witness,
     /// Leadership transfer: the longest wait of a command
     Transfer,
     /// Five processes started to first redirect to a live worker
@@ -37,20 +39,21 @@ pub enum Part {
 
 impl Part {
     /// In the order in which they run.
-    pub(crate) const ALL: [Part; 8] = [
+    pub(crate) const ALL: [Part; 9] = [
         Part::Kill,
         Part::Stop,
         Part::Transfer,
         Part::ColdStart,
         Part::Idle,
         Part::Monitors,
+        Part::Witness,
         Part::Vanished,
         Part::SlowLinks,
     ];
 
     pub(crate) fn rounds(self) -> usize {
         match self {
-            Part::Kill => 20,
+            Part::Kill | Part::Witness => 20,
             Part::Stop | Part::Transfer | Part::Vanished => 10,
             Part::ColdStart => 5,
             Part::SlowLinks => 3,
@@ -130,7 +133,7 @@ pub struct Options {
     /// Run only these parts
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<Part>,
-    /// Rounds per part [default: kill 20, stop, transfer and vanished 10, cold-start 5, slow-links 3]
+    /// Rounds per part [default: kill and witness 20, stop, transfer and vanished 10, cold-start 5, slow-links 3]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
     /// Number of open monitor pages

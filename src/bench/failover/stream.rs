@@ -96,10 +96,11 @@ impl Before {
     pub(crate) fn settle(cluster: &mut Cluster) -> Result<Before> {
         let leader = cluster.settle()?;
         let term = cluster.status(leader)?.cluster.term;
-        let others = cluster.running().into_iter().filter(|id| *id != leader);
+        let running = cluster.running();
+        let needed = running.len() / 2;
+        let others = running.into_iter().filter(|id| *id != leader);
         let mut timeouts = others.map(|id| election_timeout(cluster, id)).collect::<Result<Vec<_>>>()?;
         timeouts.sort_by(f64::total_cmp);
-        let needed = NODES as usize / 2;
         let quorum = timeouts.get(needed).copied();
         let quorum = quorum.ok_or_else(|| LabError::Answer(format!("only {} followers run", timeouts.len())))?;
         let configured = Settings::default().election_timeout_ms as f64;

@@ -35,7 +35,7 @@ pub struct BenchArgs {
 /// What to measure.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum BenchCommand {
-    /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages; several hosts:
+    /// Failover: leader killed, frozen, leadership transferred; cold start; idle CPU; many monitor pages; a witness; several hosts:
     /// leader's host vanished, slow and lossy links (10 minutes; only as root on Linux)
     Failover(failover::Options),
     /// Writes (SET) over the Redis protocol, strong and eventual
