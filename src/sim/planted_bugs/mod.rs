@@ -10,7 +10,9 @@
 
 use super::environment::plan::{FAULTS, FaultKind, JobsPlan, Plan};
 use super::model::host::Bugs;
-use super::{Failure, Options, Tuning, run};
+#[cfg(feature = "planted-bugs")]
+use super::{Failure, run};
+use super::{Options, Tuning};
 use crate::types::Ticks;
 use fastrand::Rng;
 
@@ -261,6 +263,7 @@ impl Planted {
 
     /// The first of the seeds from `from` on whose run breaks a rule, and how many seeds it took; `goes_on` may stop
     /// the search.
+    #[cfg(feature = "planted-bugs")]
     pub fn first(&self, from: u64, count: u64, goes_on: impl Fn() -> bool) -> Option<(u64, Box<Failure>)> {
         let seeds = (from..from.saturating_add(count)).take_while(|_| goes_on());
         seeds.zip(1..).find_map(|(seed, tries)| Some((tries, run(seed, &self.options()).err()?)))

@@ -30,8 +30,8 @@ mod table {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    /// What was found of the bug at this place of the list: seeds tried, and the violation.
-    type Found = (usize, Option<(u64, Box<Failure>)>);
+    /// What was found of a bug: the seeds tried, and the violation.
+    type Found = Option<(u64, Box<Failure>)>;
 
     /// The options of a run with the planted bug of this name.
     pub fn options(name: &str) -> Option<Options> {
@@ -68,14 +68,10 @@ mod table {
     }
 
     /// One bug a thread at a time.
-    fn find_all(
-        seeds: Seeds,
-        threads: u64,
-        progress: &Progress,
-    ) -> std::io::Result<BTreeMap<usize, Option<(u64, Box<Failure>)>>> {
+    fn find_all(seeds: Seeds, threads: u64, progress: &Progress) -> std::io::Result<BTreeMap<usize, Found>> {
         let interrupts = Interrupts::catch();
         let (next, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (sender, inbox) = bounded::<Found>(ALL.len());
+        let (sender, inbox) = bounded::<(usize, Found)>(ALL.len());
         for number in 0..threads.min(ALL.len() as u64) {
             let (sender, next, is_over) = (sender.clone(), Arc::clone(&next), Arc::clone(&is_over));
             spawn::spawn_with_stack(&format!("sim-{number}"), super::super::sweep::STACK_BYTES, move || {
