@@ -8,8 +8,8 @@ use crate::node::shared::inbox;
 use crate::node::shared::messages::{ApplyJob, CoreInput};
 use crate::node::shared::request::{Level, Operation, Request};
 use crate::node::ticks::TickClock;
-use crate::raft::{Body, Input, Role, Token};
-use crate::types::{Index, Ticks};
+use crate::raft::{Body, Input, Message, Role, Token};
+use crate::types::{Addresses, Identity, Index, NodeId, Ticks};
 use crate::warn_seldom;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use log::info;
@@ -112,28 +112,8 @@ impl Core {
 
     pub(super) fn on(&mut self, input: CoreInput) {
         match input {
-            CoreInput::Raft(message) => {
-                self.hints.on_message(&message, self.raft.leader());
-                self.round_trips.on_received(&message, &self.shared.counters.round_trips);
-                let from = message.from.id;
-                let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
-                let silence = committed.and_then(|_| self.shared.leader_age());
-                if self.raft.leader() == Some(from) {
-                    self.shared.set_leader_heard();
-                }
-                self.step(Input::Message(message));
-                if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
-                    self.shared.catch_up.on_commit(committed, self.shared.applied(), silence);
-                }
-            }
-            CoreInput::LinkUp { peer: id, round_trip } => {
-                // Less than a tick is nothing that a timer could wait for.
-                let round_trip = Ticks(round_trip.as_millis() as u64 / TICK_MS);
-                self.worker_liveness.mark_reachable(id);
-                self.on_return(id);
-                self.step(Input::LinkUp { peer: id, round_trip });
-                self.requests.on_link_up(id);
-            }
+            CoreInput::Raft(message) => self.on_message(message),
+            CoreInput::LinkUp { peer, round_trip } => self.on_link_up(peer, round_trip),
             CoreInput::Hosting(who) => {
                 self.shared.hosted.set(who, true);
                 self.step(Input::LinkUp { peer: who.id, round_trip: Ticks(0) });
@@ -142,31 +122,9 @@ impl Core {
                 self.step(Input::LinkLost(who.id));
                 self.shared.hosted.set(who, false);
             }
-            CoreInput::LinkLost(id) if self.shared.hosted.has(id) => {
-                // Its process is gone, its voter is here.
-                self.worker_liveness.mark_lost(id);
-                self.declare_lost_workers();
-            }
+            CoreInput::LinkLost(id) => self.on_link_lost(id),
             CoreInput::Rerouted(id) => self.requests.on_link_up(id),
-            CoreInput::LinkLost(id) => {
-                self.worker_liveness.mark_lost(id);
-                if let Some(addresses) = self.claimed.remove(&id) {
-                    self.peer_addresses.insert(id, addresses);
-                    self.update_links();
-                }
-                self.step(Input::LinkLost(id));
-                self.declare_lost_workers();
-            }
-            CoreInput::PeerClosed(who) => {
-                self.unknown_peers.remove(&who);
-                if self.met.get(&who.id) == Some(&who) {
-                    self.met.remove(&who.id);
-                }
-                // An unknown node that used the number says nothing about the node whose number it is.
-                if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
-                    link.check();
-                }
-            }
+            CoreInput::PeerClosed(who) => self.on_peer_closed(who),
             CoreInput::Met { who, addresses, is_proved } => {
                 self.on_return(who.id);
                 if is_proved {
@@ -188,13 +146,7 @@ impl Core {
                     let _ = compared.try_send(());
                 }
             }
-            CoreInput::Found { who, addresses } => {
-                if self.raft.view().membership.is_member(&who) && self.peer_addresses.get(&who.id) != Some(&addresses) {
-                    info!("node {} answers at {} now", who.id.0, addresses.peer);
-                    self.peer_addresses.insert(who.id, addresses);
-                    self.update_links();
-                }
-            }
+            CoreInput::Found { who, addresses } => self.on_found(who, addresses),
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
             CoreInput::Applied => self.is_notified = false,
             CoreInput::Synced(seq) => self.step(Input::Synced { seq }),
@@ -241,6 +193,62 @@ impl Core {
                 self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
             }
             CoreInput::Stop => {}
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        self.hints.on_message(&message, self.raft.leader());
+        self.round_trips.on_received(&message, &self.shared.counters.round_trips);
+        let from = message.from.id;
+        let committed = if let Body::Append { commit, .. } = message.body { Some(commit) } else { None };
+        let silence = committed.and_then(|_| self.shared.leader_age());
+        if self.raft.leader() == Some(from) {
+            self.shared.set_leader_heard();
+        }
+        self.step(Input::Message(message));
+        if let Some(committed) = committed.filter(|_| self.raft.leader() == Some(from)) {
+            self.shared.catch_up.on_commit(committed, self.shared.applied(), silence);
+        }
+    }
+
+    fn on_link_up(&mut self, peer: NodeId, round_trip: Duration) {
+        // Less than a tick is nothing that a timer could wait for.
+        let round_trip = Ticks(round_trip.as_millis() as u64 / TICK_MS);
+        self.worker_liveness.mark_reachable(peer);
+        self.on_return(peer);
+        self.step(Input::LinkUp { peer, round_trip });
+        self.requests.on_link_up(peer);
+    }
+
+    /// The process of a node is gone. If this process hosts its voter, raft does not miss it.
+    fn on_link_lost(&mut self, id: NodeId) {
+        self.worker_liveness.mark_lost(id);
+        if !self.shared.hosted.has(id) {
+            if let Some(addresses) = self.claimed.remove(&id) {
+                self.peer_addresses.insert(id, addresses);
+                self.update_links();
+            }
+            self.step(Input::LinkLost(id));
+        }
+        self.declare_lost_workers();
+    }
+
+    fn on_peer_closed(&mut self, who: Identity) {
+        self.unknown_peers.remove(&who);
+        if self.met.get(&who.id) == Some(&who) {
+            self.met.remove(&who.id);
+        }
+        // An unknown node that used the number says nothing about the node whose number it is.
+        if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
+            link.check();
+        }
+    }
+
+    fn on_found(&mut self, who: Identity, addresses: Addresses) {
+        if self.raft.view().membership.is_member(&who) && self.peer_addresses.get(&who.id) != Some(&addresses) {
+            info!("node {} answers at {} now", who.id.0, addresses.peer);
+            self.peer_addresses.insert(who.id, addresses);
+            self.update_links();
         }
     }
 
