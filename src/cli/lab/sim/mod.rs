@@ -7,6 +7,7 @@
 
 mod args;
 mod picture;
+#[cfg(feature = "planted-bugs")]
 mod planted;
 mod sweep;
 
@@ -62,11 +63,23 @@ pub fn run(args: SimArgs) -> u8 {
             let seeds = Seeds { from, count: seeds.min(u64::MAX - from) };
             let threads = threads.unwrap_or_else(sweep::cores);
             if planted {
-                return planted::sweep(seeds, threads);
+                return sweep_planted(seeds, threads);
             }
             many(seeds, threads, plan.options(), Duration::from_secs(shrinking.shrink))
         }
     }
+}
+
+#[cfg(feature = "planted-bugs")]
+fn sweep_planted(seeds: Seeds, threads: u64) -> u8 {
+    planted::sweep(seeds, threads)
+}
+
+/// Says how to make a build that has planted bugs.
+#[cfg(not(feature = "planted-bugs"))]
+fn sweep_planted(_: Seeds, _: u64) -> u8 {
+    let next = "build one that has: cargo run --release --features planted-bugs -- sim sweep --planted";
+    Fault::new(code::USAGE, "this build has no planted bugs", next).report()
 }
 
 /// Says it if the tests run this seed with another plan.

@@ -2,8 +2,8 @@
 //!
 //! Not here: the page around it (`mod.rs`).
 
-use super::{escape, write_to};
 use crate::sim::{Failure, Flight, MessageKind, NodeState, Recording, Role, TICK_US};
+use std::fmt::Write;
 
 /// Arrows, at most: more are a carpet, and slow to draw.
 const ARROWS_MAX: usize = 1_200;
@@ -304,4 +304,25 @@ fn is_rare(kind: MessageKind) -> bool {
 /// Neighbouring terms get colours that are far apart (the golden angle).
 fn hue(term: u64) -> u64 {
     (210 + term.wrapping_mul(137)) % 360
+}
+
+/// Text as part of a page.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+pub(super) fn write_to(out: &mut String, text: std::fmt::Arguments) {
+    out.write_fmt(text).expect("a String takes all");
 }

@@ -6,9 +6,8 @@
 
 mod lanes;
 
-use self::lanes::Lanes;
+use self::lanes::{Lanes, escape, write_to};
 use crate::sim::{Failure, Recording, TICK_US};
-use std::fmt::Write;
 
 /// Ticks that the page shows unless the user says so.
 const WINDOW_TICKS: u64 = 140;
@@ -90,27 +89,6 @@ fn legend(out: &mut String) {
         write_to(out, format_args!("<span><svg width=\"26\" height=\"16\">{shape}</svg>{name}</span>\n"));
     }
     *out += "<span>Each term has its own colour.</span>\n</div>\n";
-}
-
-/// Text as part of a page.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn write_to(out: &mut String, text: std::fmt::Arguments) {
-    out.write_fmt(text).expect("a String takes all");
 }
 
 #[cfg(test)]
