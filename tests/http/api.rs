@@ -205,7 +205,8 @@ fn a_script_gets_the_page_then_plain_updates_and_a_table() {
     let mut stream = open(&served, "/", "Accept: */*\r\n");
     let text = read_until(&mut stream, "-->\n\r\n");
     let page = text.find("<!doctype html>").expect("the page comes first");
-    let hello = text.find("hello({\"access\":null,\"front_port\":8080,\"node\":4,").expect("then who answers");
+    let hello =
+        text.find("hello({\"access\":null,\"front_port\":8080,\"is_lab\":false,\"node\":4,").expect("then who answers");
     let update = text.find("<script>update({").expect("then a frame");
     let table = text.find("  phalanx: healthy: can lose 2 more   node 5 leads in term 7").expect("then a table");
     assert!(page < hello && hello < update && update < table);
