@@ -123,7 +123,7 @@ impl Core {
     fn compare_promise(&mut self, by: Identity, promise: &Promise) -> bool {
         let kept = self.raft.kept();
         if !promise.is_possible_after(&kept) {
-            self.shared.refuse_frame(Refused::TermJump(by, promise.term));
+            self.shared.counters.refuse_frame(Refused::TermJump(by, promise.term));
             return false;
         }
         if self.is_outdated || !kept.falls_short_of(promise) {
