@@ -75,57 +75,22 @@ struct Reader {
 /// Nodes do not start, or an account or a reader is refused.
 pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Findings> {
     raise_file_limit();
-    let (accounts, readers_wanted) = (options.accounts as usize, options.readers as usize);
+    let readers_wanted = options.readers as usize;
     let mut cluster = Cluster::ready(exe, 3, &json!({}))?;
     let leader = cluster.wait_leader()?;
     let node = (1..=3).find(|id| *id != leader).unwrap_or(1);
-    let refused = |fault: crate::client::ClientError| LabError::Answer(fault.to_string());
-    let member = |name: &str| -> Result<Chat> {
-        let mut chat = Chat::new(vec![cluster.http(node)]);
-        chat.client.within = Some(PATIENCE);
-        chat.client.patience = PATIENCE;
-        chat.sign_up(name, "bench password").map_err(refused)?;
-        Ok(chat)
-    };
-    progress.begin_counted(&format!("{} accounts join a room", accounts + SENDERS), options.accounts);
-    let mut senders: Vec<Chat> = (0..SENDERS).map(|n| member(&format!("sender{n}"))).collect::<Result<_>>()?;
-    let room = senders[0].post("rooms", &json!({"name": "bench"})).map_err(refused)?["conversation"].clone();
-    let join = |chat: &mut Chat| chat.post(&format!("rooms/{room}/join"), &json!({})).map_err(refused);
-    for sender in &mut senders {
-        join(sender)?;
-    }
-    let mut tokens = Vec::new();
-    for n in 0..accounts {
-        let mut chat = member(&format!("reader{n}"))?;
-        join(&mut chat)?;
-        tokens.push(chat.client.token.unwrap_or_default());
-        progress.advance(1);
-    }
+    let room = Room::fill(&cluster.http(node), options.accounts, progress)?;
     progress.begin(&format!("{} readers follow node {node}", options.readers));
     let mut readers = Vec::new();
     for n in 0..readers_wanted {
-        readers.push(open(&cluster.http(node), &tokens[n % tokens.len()])?);
+        readers.push(open(&cluster.http(node), &room.tokens[n % room.tokens.len()])?);
     }
     let begun = Instant::now();
     let total = (options.rate * options.seconds) as usize;
     let text = format!("{total} messages at {}/s to each reader", options.rate);
     progress.begin_counted(&text, (total * readers_wanted) as u64);
     let (sent, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    for (place, mut sender) in senders.into_iter().enumerate() {
-        let (sent, ended, rate) = (sent.clone(), ended.clone(), options.rate as f64);
-        let room = Recipient::Conversation(room.as_u64().unwrap_or(0));
-        crate::node::spawn::spawn("chatter", move || {
-            for n in (place..total).step_by(SENDERS) {
-                poll::pause_until(begun + Duration::from_secs_f64(n as f64 / rate));
-                let text = format!("{} the quick brown fox jumps over the lazy dog", begun.elapsed().as_micros());
-                if sender.send(&room, &text).is_ok() {
-                    sent.fetch_add(1, SeqCst);
-                }
-            }
-            ended.fetch_add(1, SeqCst);
-        })
-        .map_err(LabError::io("start a thread"))?;
-    }
+    room.send(total, options.rate as f64, begun, (&sent, &ended))?;
     let mut took_us: Vec<u64> = Vec::with_capacity(total * readers_wanted);
     let mut all_sent_at = None;
     loop {
@@ -156,6 +121,70 @@ pub fn run(exe: &Path, options: &Options, progress: &Progress) -> Result<Finding
         p99_ms: at(0.99),
         max_ms: took_us.last().map_or(0.0, |us| *us as f64 / 1000.0),
     })
+}
+
+/// One room, which all accounts have joined.
+struct Room {
+    id: u64,
+    senders: Vec<Chat>,
+    /// Tokens of the accounts that read.
+    tokens: Vec<String>,
+}
+
+impl Room {
+    /// Creates the room and its accounts at one node.
+    fn fill(address: &str, accounts: u64, progress: &Progress) -> Result<Room> {
+        let refused = |fault: crate::client::ClientError| LabError::Answer(fault.to_string());
+        let member = |name: &str| -> Result<Chat> {
+            let mut chat = Chat::new(vec![address.to_string()]);
+            chat.client.within = Some(PATIENCE);
+            chat.client.patience = PATIENCE;
+            chat.sign_up(name, "bench password").map_err(refused)?;
+            Ok(chat)
+        };
+        progress.begin_counted(&format!("{} accounts join a room", accounts + SENDERS as u64), accounts);
+        let mut senders: Vec<Chat> = (0..SENDERS).map(|n| member(&format!("sender{n}"))).collect::<Result<_>>()?;
+        let room = senders[0].post("rooms", &json!({"name": "bench"})).map_err(refused)?["conversation"].clone();
+        let join = |chat: &mut Chat| chat.post(&format!("rooms/{room}/join"), &json!({})).map_err(refused);
+        for sender in &mut senders {
+            join(sender)?;
+        }
+        let mut tokens = Vec::new();
+        for n in 0..accounts {
+            let mut chat = member(&format!("reader{n}"))?;
+            join(&mut chat)?;
+            tokens.push(chat.client.token.unwrap_or_default());
+            progress.advance(1);
+        }
+        Ok(Room { id: room.as_u64().unwrap_or(0), senders, tokens })
+    }
+
+    /// Starts a thread per sender; they send `total` messages, `rate` per second, and count those that were sent and
+    /// the threads that have ended.
+    fn send(
+        self,
+        total: usize,
+        rate: f64,
+        begun: Instant,
+        (sent, ended): (&Arc<AtomicUsize>, &Arc<AtomicUsize>),
+    ) -> Result<()> {
+        for (place, mut sender) in self.senders.into_iter().enumerate() {
+            let (sent, ended) = (Arc::clone(sent), Arc::clone(ended));
+            let room = Recipient::Conversation(self.id);
+            crate::node::spawn::spawn("chatter", move || {
+                for n in (place..total).step_by(SENDERS) {
+                    poll::pause_until(begun + Duration::from_secs_f64(n as f64 / rate));
+                    let text = format!("{} the quick brown fox jumps over the lazy dog", begun.elapsed().as_micros());
+                    if sender.send(&room, &text).is_ok() {
+                        sent.fetch_add(1, SeqCst);
+                    }
+                }
+                ended.fetch_add(1, SeqCst);
+            })
+            .map_err(LabError::io("start a thread"))?;
+        }
+        Ok(())
+    }
 }
 
 fn open(address: &str, token: &str) -> Result<Reader> {

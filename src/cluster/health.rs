@@ -138,28 +138,7 @@ pub fn assess(situation: &Situation) -> HealthReport {
     let roomy = roomy_voters(situation);
     reasons.extend(disk_reasons(situation, &roomy));
     reasons.extend(witness_reasons(situation, passing_on));
-    let mut offline: Vec<NodeId> = Vec::new();
-    for (id, is_online) in situation.voters.iter().chain(&situation.learners) {
-        if !is_online {
-            offline.push(*id);
-        }
-    }
-    offline.sort();
-    reasons.extend(offline.iter().map(|id| format!("node {} is offline", id.0)));
-    let is_offline = |id: &NodeId| offline.contains(id);
-    for (id, (end, committed)) in situation.stuck.iter().filter(|(id, _)| !is_offline(id)) {
-        reasons
-            .push(format!("node {} does not catch up: its log ends at {end}, the commit index is {committed}", id.0));
-    }
-    reasons.extend(situation.cut_off.iter().filter(|(id, _)| !is_offline(id)).map(|(id, through)| match through {
-        Some(through) => format!("node {} reaches the leader through node {}", id.0, through.0),
-        None => format!("node {} cannot reach the leader", id.0),
-    }));
-    if voters < situation.voters_max as usize {
-        let waiting =
-            situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
-        reasons.extend(waiting.map(|(id, _)| format!("node {} is not a voter yet", id.0)));
-    }
+    reasons.extend(member_reasons(situation));
     reasons.extend(without_vote(&voteless(situation)));
     if let (1, Some((only, false))) = (voters, situation.voters.first()) {
         reasons.push(format!(
@@ -185,6 +164,28 @@ pub fn assess(situation: &Situation) -> HealthReport {
     let may_fail = spare.min(roomy.len().saturating_sub(1));
     let failure_tolerance = if is_serving { may_fail as u32 } else { 0 };
     HealthReport { health, reasons, failure_tolerance, has_quorum }
+}
+
+/// Returns messages about members that are offline, behind, out of the leader's reach or not voters yet.
+fn member_reasons(situation: &Situation) -> Vec<String> {
+    let members = situation.voters.iter().chain(&situation.learners);
+    let offline: BTreeSet<NodeId> = members.filter(|(_, is_online)| !is_online).map(|(id, _)| *id).collect();
+    let is_offline = |id: &NodeId| offline.contains(id);
+    let mut reasons: Vec<String> = offline.iter().map(|id| format!("node {} is offline", id.0)).collect();
+    for (id, (end, committed)) in situation.stuck.iter().filter(|(id, _)| !is_offline(id)) {
+        reasons
+            .push(format!("node {} does not catch up: its log ends at {end}, the commit index is {committed}", id.0));
+    }
+    reasons.extend(situation.cut_off.iter().filter(|(id, _)| !is_offline(id)).map(|(id, through)| match through {
+        Some(through) => format!("node {} reaches the leader through node {}", id.0, through.0),
+        None => format!("node {} cannot reach the leader", id.0),
+    }));
+    if situation.voters.len() < situation.voters_max as usize {
+        let waiting =
+            situation.learners.iter().filter(|(id, is_online)| *is_online && !situation.gateways.contains(id));
+        reasons.extend(waiting.map(|(id, _)| format!("node {} is not a voter yet", id.0)));
+    }
+    reasons
 }
 
 /// Returns the learners that are offline and will have a vote when they are back: they gave it back when they stopped, or

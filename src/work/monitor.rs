@@ -76,23 +76,23 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// A command that runs, and what it may use.
-pub(super) struct Watched<'a> {
-    pub limits: Limits,
-    /// Threads of the runtime itself, beside those of the program.
-    pub threads: u64,
-    pub scratch: &'a Scratch,
+/// One running command, and what it is measured against.
+pub(super) struct RunningCommand<'a> {
+    pub(super) limits: Limits,
+    /// Number of threads that its language's runtime needs beside the job's processes.
+    pub(super) threads: u64,
+    pub(super) scratch: &'a Scratch,
     /// Number of files and bytes in the folder when the command began.
-    pub before: (u64, u64),
-    pub tree: ProcessTree,
+    pub(super) before: (u64, u64),
+    pub(super) tree: ProcessTree,
     /// Number of processes of the tree that belong to the sandbox itself.
-    pub own: usize,
-    pub is_cancelled: &'a AtomicBool,
+    pub(super) own: usize,
+    pub(super) is_cancelled: &'a AtomicBool,
 }
 
 /// Monitors one running command.
 pub(super) struct Monitor<'a> {
-    watched: Watched<'a>,
+    command: RunningCommand<'a>,
     /// Pidfd of the sandbox's first process, once it was found. It is in another session, so killing the process group
     /// does not reach it.
     inner: Option<OwnedFd>,
@@ -117,10 +117,11 @@ pub(super) struct Monitor<'a> {
 }
 
 impl<'a> Monitor<'a> {
-    pub(super) fn new(watched: Watched<'a>) -> Monitor<'a> {
-        let (now, output_left) = (Instant::now(), watched.limits.output_bytes);
+    pub(super) fn new(command: RunningCommand<'a>) -> Monitor<'a> {
+        let now = Instant::now();
         Monitor {
-            watched,
+            output_left: command.limits.output_bytes,
+            command,
             inner: None,
             namespace: None,
             begun: now,
@@ -132,7 +133,6 @@ impl<'a> Monitor<'a> {
             memory_peak_kib: 0,
             memory_files_kib: 0,
             cpu_peak_ms: 0,
-            output_left,
             started_at: None,
             sandbox_said: Vec::new(),
         }
@@ -172,7 +172,7 @@ impl<'a> Monitor<'a> {
                 if status.is_some() {
                     // Processes that it left running are killed.
                     self.kill_remaining(&child);
-                    if let Some(its) = &self.watched.tree.home {
+                    if let Some(its) = &self.command.tree.home {
                         process_tree::kill_all(|pid| process_tree::has_home(pid, |home| home == its));
                     }
                 }
@@ -195,7 +195,7 @@ impl<'a> Monitor<'a> {
             memory_peak_kib: self.memory_peak_kib,
             cpu_peak_ms: self.cpu_peak_ms,
             has_too_many_files: self.has_too_many_files(None),
-            not_started: (!self.watched.scratch.has_started()).then(|| self.reason(status)),
+            not_started: (!self.command.scratch.has_started()).then(|| self.reason(status)),
             stopped_by: self.stopped_by,
         })
     }
@@ -237,7 +237,7 @@ impl<'a> Monitor<'a> {
     }
 
     fn has_started(&mut self) -> bool {
-        if self.started_at.is_none() && self.watched.scratch.has_started() {
+        if self.started_at.is_none() && self.command.scratch.has_started() {
             self.started_at = Some(Instant::now());
         }
         self.started_at.is_some()
@@ -259,10 +259,10 @@ impl<'a> Monitor<'a> {
     fn check_limits(&mut self) {
         let now = Instant::now();
         let is_late = match (self.has_started(), self.started_at) {
-            (true, Some(at)) => now.saturating_duration_since(at) >= Duration::from_millis(self.watched.limits.wall_ms),
+            (true, Some(at)) => now.saturating_duration_since(at) >= Duration::from_millis(self.command.limits.wall_ms),
             _ => now - self.begun >= START_MAX,
         };
-        if self.watched.is_cancelled.load(Ordering::Relaxed) {
+        if self.command.is_cancelled.load(Ordering::Relaxed) {
             self.stop(JobOutcome::Cancelled, now);
         } else if is_late && self.stopped_by.is_none() {
             self.ask_to_end();
@@ -285,7 +285,7 @@ impl<'a> Monitor<'a> {
 
     /// Sends `SIGTERM` to all processes of the program.
     fn ask_to_end(&self) {
-        for pid in process_tree::members(&self.watched.tree).into_iter().skip(self.watched.own) {
+        for pid in process_tree::members(&self.command.tree).into_iter().skip(self.command.own) {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
                 // An error means that it has ended meanwhile.
                 let _ = kill_process(pid, Signal::TERM);
@@ -314,7 +314,7 @@ impl<'a> Monitor<'a> {
     /// wrapper processes, but not from being killed, and the kernel kills the whole sandbox with it.
     fn find_inner(&mut self) {
         #[cfg(target_os = "linux")]
-        if self.inner.is_none() && self.watched.own > 0 {
+        if self.inner.is_none() && self.command.own > 0 {
             let inner = self.inner_pid();
             let open = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
             self.inner = inner.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).and_then(open);
@@ -323,33 +323,33 @@ impl<'a> Monitor<'a> {
 
     /// Returns the process id of the sandbox's first process, if it exists.
     fn inner_pid(&self) -> Option<u32> {
-        process_tree::descendants(self.watched.tree.pid, self.watched.tree.wrapper_levels).first().copied()
+        process_tree::descendants(self.command.tree.pid, self.command.tree.wrapper_levels).first().copied()
     }
 
     fn measure(&mut self) -> Option<JobOutcome> {
         self.find_inner();
-        if self.namespace.is_none() && self.watched.own > 0 && self.has_started() {
+        if self.namespace.is_none() && self.command.own > 0 && self.has_started() {
             self.namespace = self.inner_pid().and_then(Namespace::of);
         }
-        let processes_max = self.watched.limits.processes + self.watched.threads + self.watched.own as u64;
-        let usage = process_tree::usage(&self.watched.tree, self.namespace.as_ref(), processes_max);
+        let processes_max = self.command.limits.processes + self.command.threads + self.command.own as u64;
+        let usage = process_tree::usage(&self.command.tree, self.namespace.as_ref(), processes_max);
         let is_long_ago = self.counted.elapsed() >= FILES_EVERY;
         if is_long_ago {
-            self.memory_files_kib = process_tree::unlinked_files(&self.watched.tree, 0).memory_bytes / 1024;
+            self.memory_files_kib = process_tree::unlinked_files(&self.command.tree, 0).memory_bytes / 1024;
         }
         let memory_kib = usage.memory_kib + self.memory_files_kib;
         self.memory_peak_kib = self.memory_peak_kib.max(memory_kib);
         self.cpu_peak_ms = self.cpu_peak_ms.max(usage.cpu_ms);
-        if memory_kib > self.watched.limits.memory_mb << 10 {
+        if memory_kib > self.command.limits.memory_mb << 10 {
             return Some(JobOutcome::MemoryExceeded);
         }
         if usage.processes > processes_max {
             return Some(JobOutcome::ProcessesExceeded);
         }
-        if !self.watched.scratch.is_quick() && !is_long_ago {
+        if !self.command.scratch.is_quick() && !is_long_ago {
             return None;
         }
-        let is_over = self.has_too_many_files(Some(&self.watched.tree));
+        let is_over = self.has_too_many_files(Some(&self.command.tree));
         if is_long_ago {
             self.counted = Instant::now();
         }
@@ -358,9 +358,9 @@ impl<'a> Monitor<'a> {
 
     /// Whether the command's files exceed the limit. Files from before the command do not count; it may remove them.
     fn has_too_many_files(&self, processes: Option<&ProcessTree>) -> bool {
-        let Some((files, bytes)) = self.watched.scratch.used(processes) else { return true };
-        let (files_before, bytes_before) = self.watched.before;
-        files > files_before + FILES_MAX || bytes > bytes_before + (self.watched.limits.files_mb << 20)
+        let Some((files, bytes)) = self.command.scratch.used(processes) else { return true };
+        let (files_before, bytes_before) = self.command.before;
+        files > files_before + FILES_MAX || bytes > bytes_before + (self.command.limits.files_mb << 20)
     }
 }
 

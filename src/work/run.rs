@@ -10,7 +10,7 @@
 //! result counts (`services/jobs/`).
 
 use super::WorkError;
-use super::monitor::{Monitor, OutputStream, Ran, START_MAX, Watched, spawn};
+use super::monitor::{Monitor, OutputStream, Ran, RunningCommand, START_MAX, spawn};
 use super::process_tree::ProcessTree;
 use super::runtimes::{self, AvailableRuntime, LAUNCHER, Places};
 use super::sandbox::{Sandbox, SandboxLimits};
@@ -246,8 +246,8 @@ impl Attempt<'_> {
         };
         let (threads, own) = (self.found.runtime.threads, self.sandbox.own_processes());
         let is_cancelled = self.is_cancelled;
-        let monitor = Monitor::new(Watched { limits: *limits, threads, scratch, before, tree, own, is_cancelled });
-        let ran = monitor.follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
+        let running = RunningCommand { limits: *limits, threads, scratch, before, tree, own, is_cancelled };
+        let ran = Monitor::new(running).follow(child, stdin, hear).map_err(WorkError::io("follow the program"))?;
         match &ran.not_started {
             Some(why) if ran.stopped_by != Some(JobOutcome::Cancelled) => {
                 Err(WorkError::NotStarted { why: why.clone() })

@@ -80,68 +80,78 @@ impl Search<'_> {
         let addresses = self.addresses(named);
         let mut survey = Survey { asked: addresses.len(), ..Survey::default() };
         let known = self.known_addresses(named);
-        let has_secret = self.seeker.settings.cluster_secret.is_some();
-        let may_be_member = |address: &String| self.seeker.settings.peers.is_empty() || known.contains(address);
         let granted = self.world.claims().granted();
         for (address, answer) in addresses.iter().zip(self.world.ask_all(&addresses, self.patience)) {
             if let Some(grant) = granted.as_ref().filter(|grant| has_given_up(grant, address, &answer)) {
                 self.world.claims().end(grant);
             }
-            match answer {
-                Ok(DiscoveryAnswer { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
-                    survey.own.insert(address.clone());
-                }
-                // A member of this node's own cluster may have another name for it already.
-                Ok(there) if self.is_named_differently(&there) => {
-                    survey.differing.insert(address.clone(), (Mismatch::name(&there.name), there.cluster));
-                }
-                Ok(DiscoveryAnswer { cluster: None, id, claim, .. }) => {
-                    survey.searching.extend(id);
-                    survey.searching_at.insert(address.clone());
-                    survey.claims.extend(claim);
-                }
-                Ok(DiscoveryAnswer { cluster: Some(cluster), term, leader, members, .. }) => {
-                    let best = survey.clusters.entry(cluster).or_default();
-                    if let Some((id, addresses)) = leader
-                        && best.as_ref().is_none_or(|(newest, ..)| term > *newest)
-                    {
-                        *best = Some((term, id, addresses));
-                    }
-                    let peers = members.into_iter().map(|(_, addresses)| addresses.peer);
-                    self.heard_of.extend(peers.filter(|peer| !peer.is_empty()));
-                }
-                Err(AskError::Timeout) => {
-                    survey.silent.insert(address.clone());
-                }
-                Err(AskError::Rejected(why)) => {
-                    // If `peers` names all initial nodes, another process that listens on this host is none of them.
-                    survey.is_declined |= may_be_member(address);
-                    let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
-                                 before you follow any advice";
-                    let doubt = if has_secret { "" } else { doubt };
-                    survey.rejected =
-                        Some(format!("the node at {address} does not talk to this one: {}{doubt}", quoted(&why)));
-                }
-                // Treated like no answer, otherwise any process could prevent a bootstrap.
-                Err(AskError::Unproved(why)) => {
-                    let doubt = "it has not proved to know the cluster_secret, so it may be another program; if it is a node, \
-                                 give both the same secret and version";
-                    survey.rejected =
-                        Some(format!("what listens at {address} declines, unproved: {}; {doubt}", quoted(&why)));
-                    survey.silent.insert(address.clone());
-                }
-                Err(AskError::Differs { what, cluster }) => {
-                    match has_secret {
-                        true => _ = survey.silent.insert(address.clone()),
-                        // One that has data is assumed to be in a cluster.
-                        false => survey.is_declined |= cluster.is_some() && may_be_member(address),
-                    }
-                    survey.differing.insert(address.clone(), (what, cluster));
-                }
-                Err(AskError::Refused) => {}
-                Err(AskError::Failed(why)) => debug!("asked {address} err=\"{why}\""),
-            }
+            self.count(&mut survey, address, answer, known.contains(address));
         }
+        self.log_survey(&survey);
+        survey
+    }
+
+    /// Adds the answer from one address; `is_known`: the address is not a guess.
+    fn count(&mut self, survey: &mut Survey, address: &str, answer: Result<DiscoveryAnswer, AskError>, is_known: bool) {
+        let has_secret = self.seeker.settings.cluster_secret.is_some();
+        let may_be_member = self.seeker.settings.peers.is_empty() || is_known;
+        match answer {
+            Ok(DiscoveryAnswer { cluster: None, id, .. }) if id == Some(self.seeker.me.id) => {
+                survey.own.insert(address.to_string());
+            }
+            // A member of this node's own cluster may have another name for it already.
+            Ok(there) if self.is_named_differently(&there) => {
+                survey.differing.insert(address.to_string(), (Mismatch::name(&there.name), there.cluster));
+            }
+            Ok(DiscoveryAnswer { cluster: None, id, claim, .. }) => {
+                survey.searching.extend(id);
+                survey.searching_at.insert(address.to_string());
+                survey.claims.extend(claim);
+            }
+            Ok(DiscoveryAnswer { cluster: Some(cluster), term, leader, members, .. }) => {
+                let best = survey.clusters.entry(cluster).or_default();
+                if let Some((id, addresses)) = leader
+                    && best.as_ref().is_none_or(|(newest, ..)| term > *newest)
+                {
+                    *best = Some((term, id, addresses));
+                }
+                let peers = members.into_iter().map(|(_, addresses)| addresses.peer);
+                self.heard_of.extend(peers.filter(|peer| !peer.is_empty()));
+            }
+            Err(AskError::Timeout) => {
+                survey.silent.insert(address.to_string());
+            }
+            Err(AskError::Rejected(why)) => {
+                // If `peers` names all initial nodes, another process that listens on this host is none of them.
+                survey.is_declined |= may_be_member;
+                let doubt = "; without a cluster_secret nothing proves that it is a node: find out what listens there \
+                             before you follow any advice";
+                let doubt = if has_secret { "" } else { doubt };
+                survey.rejected =
+                    Some(format!("the node at {address} does not talk to this one: {}{doubt}", quoted(&why)));
+            }
+            // Treated like no answer, otherwise any process could prevent a bootstrap.
+            Err(AskError::Unproved(why)) => {
+                let doubt = "it has not proved to know the cluster_secret, so it may be another program; if it is a node, \
+                             give both the same secret and version";
+                survey.rejected =
+                    Some(format!("what listens at {address} declines, unproved: {}; {doubt}", quoted(&why)));
+                survey.silent.insert(address.to_string());
+            }
+            Err(AskError::Differs { what, cluster }) => {
+                match has_secret {
+                    true => _ = survey.silent.insert(address.to_string()),
+                    // One that has data is assumed to be in a cluster.
+                    false => survey.is_declined |= cluster.is_some() && may_be_member,
+                }
+                survey.differing.insert(address.to_string(), (what, cluster));
+            }
+            Err(AskError::Refused) => {}
+            Err(AskError::Failed(why)) => debug!("asked {address} err=\"{why}\""),
+        }
+    }
+
+    fn log_survey(&mut self, survey: &Survey) {
         if !survey.differing.is_empty() {
             let all = survey.differing.iter().map(|(address, (what, _))| format!("{address}: {what}"));
             let all = all.collect::<Vec<_>>().join("; ");
@@ -164,7 +174,6 @@ impl Search<'_> {
             };
             self.log_change(log::Level::Info, "search", line);
         }
-        survey
     }
 
     fn is_named_differently(&self, there: &DiscoveryAnswer) -> bool {

@@ -115,7 +115,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Arc<ConnectionEntry>)
         }
         Purpose::Join { kind } => answer(stream, &mut tags, join::admit(shared, stream, &hello, kind)),
         Purpose::Snapshot if !belongs(shared, from) => {
-            shared.refuse_frame(Refused::UnknownSender(from));
+            shared.counters.refuse_frame(Refused::UnknownSender(from));
             let why = "this node has no address of yours".to_string();
             answer(stream, &mut tags, Frame::SnapshotDone { ok: false, why })
         }
@@ -215,8 +215,8 @@ fn wait_until_known(
         let header = read_header(&mut reader, FRAME_BYTES_MAX)?;
         skip_body(&mut reader, header, tags)?;
         match begun.elapsed() < NEW_NODE_MAX {
-            true => shared.count_unknown_sender(),
-            false => shared.refuse_frame(Refused::UnknownSender(from)),
+            true => _ = shared.counters.frames_of_unknown_senders.fetch_add(1, Ordering::Relaxed),
+            false => shared.counters.refuse_frame(Refused::UnknownSender(from)),
         }
     }
 }
@@ -263,7 +263,7 @@ fn read_one(
     let header = read_header(reader, FRAME_BYTES_MAX)?;
     if !belongs(shared, from) {
         skip_body(reader, header, tags)?;
-        shared.refuse_frame(Refused::UnknownSender(from));
+        shared.counters.refuse_frame(Refused::UnknownSender(from));
         return Ok(());
     }
     let frame = if header.len <= SMALL_FRAME_BYTES {

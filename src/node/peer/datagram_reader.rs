@@ -51,7 +51,7 @@ fn take(shared: &Arc<Shared>, bytes: &[u8]) {
         return count(&counters.repeated);
     }
     if !belongs(shared, incoming.from) {
-        return shared.refuse_frame(Refused::UnknownSender(incoming.from));
+        return shared.counters.refuse_frame(Refused::UnknownSender(incoming.from));
     }
     count(&counters.received);
     note_arrival(shared, &incoming, &shared.heard.of(incoming.from.id));

@@ -39,7 +39,7 @@ pub fn on_relay(
         return Ok(None);
     }
     if !is_known {
-        shared.refuse_frame(Refused::UnknownSender(origin));
+        shared.counters.refuse_frame(Refused::UnknownSender(origin));
         return Ok(None);
     }
     let is_gone = shared.links().get(&origin.id).is_some_and(|link| link.is_refused());

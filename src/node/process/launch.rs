@@ -202,7 +202,7 @@ pub fn launch(parts: NodeParts, endpoints: Endpoints) -> Result<Running, LaunchE
     };
     let leads_only_to_pass_on = kind == NodeKind::Witness;
     let raft = Raft::new(Config { leads_only_to_pass_on, ..raft_config(&settings, who) }, durable);
-    if kind == NodeKind::Gateway && raft.view().membership.voters.get(&who.id) == Some(&who.uuid) {
+    if kind == NodeKind::Gateway && raft.membership().voters.get(&who.id) == Some(&who.uuid) {
         return Err(LaunchError::Voter(who.id.0));
     }
     let (inboxes, receivers) = inboxes::channels();

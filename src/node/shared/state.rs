@@ -1,14 +1,22 @@
 //! What the threads of a node publish for each other and for the endpoints: small values behind short locks.
 //!
+//! In `state/`: figures for `/metrics` (`counters.rs`), the node's clocks (`clocks.rs`), what `apply` publishes
+//! (`applied.rs`), the stages of a stop (`stopping.rs`).
 //! Not here: what follows from them for the cluster (`cluster_state.rs`), the owners (`node/threads/`).
 
-use super::clock::{mono_us, now_ms};
+mod applied;
+mod clocks;
+mod counters;
+mod stopping;
+
+pub use self::counters::Counters;
+use super::clock::now_ms;
 use super::hand_outs::HandOuts;
 use super::hosted::Hosted;
 use super::inboxes::Inboxes;
 use super::link::{HeardTimes, Link};
 use super::memory::MemoryBudget;
-use super::messages::{ApplyJob, GossipInput, WatchInput, WorkerInput};
+use super::messages::{GossipInput, WorkerInput};
 use super::stopper::Stopper;
 use crate::cluster::config::file::Projection;
 use crate::cluster::dispatch::Dispatch;
@@ -35,11 +43,10 @@ use crate::node::views::events::{Author, Events, FailoverLog, HistoryQueue};
 use crate::node::views::frames::Frames;
 use crate::node::views::integrity::Integrity;
 use crate::node::views::jobs::JobsView;
-use crate::node::views::latency::{CoarseRecorder, Recorder};
 use crate::node::views::live_output::Live;
 use crate::node::views::sessions::Sessions;
 use crate::outcome::Outsider;
-use crate::raft::{Refused, Role, View};
+use crate::raft::View;
 use crate::services::directory::{History, HistoryLine, Nodes};
 use crate::settings::Settings;
 use crate::store::integrity_record::IntegrityRecord;
@@ -52,11 +59,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
-
-/// Time between two log lines about frames that were not accepted.
-const REFUSED_FRAME_LINE_GAP: Duration = Duration::from_secs(10);
 
 /// What `core` publishes after each change.
 #[derive(Clone, Debug)]
@@ -66,43 +70,6 @@ pub struct CoreView {
     pub known: BTreeSet<Identity>,
     /// Nodes that stop.
     pub leaving: BTreeSet<NodeId>,
-}
-
-/// Figures for `/metrics` that belong to no thread.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Handshakes on the peer port that failed.
-    pub peer_handshakes_failed: AtomicU64,
-    /// Frames from identities that this node does not know.
-    pub frames_of_unknown_senders: AtomicU64,
-    /// Messages with a term that no honest sequence of elections leads to.
-    pub frames_with_absurd_term: AtomicU64,
-    /// Messages that contradict themselves.
-    pub frames_malformed: AtomicU64,
-    /// When a line about such a frame was last written, in ms since this process started; 0: never.
-    pub refused_frame_logged_ms: AtomicU64,
-    /// Syncs of the log.
-    pub syncs: Recorder,
-    /// From the append to this leader's log until the entry was committed.
-    pub commits: Recorder,
-    /// Applying one entry to the services.
-    pub applies: Recorder,
-    /// Writing this node's snapshot to its disk, sending one to a follower, and installing a received one.
-    pub snapshots_saved: CoarseRecorder,
-    pub snapshots_sent: CoarseRecorder,
-    pub snapshots_installed: CoarseRecorder,
-    /// By peer: from a heartbeat until its answer was handled, while this node leads.
-    pub round_trips: Mutex<BTreeMap<NodeId, Arc<CoarseRecorder>>>,
-    /// Redirects by the front door.
-    pub dispatched: AtomicU64,
-    /// Changes of leader that this node has seen.
-    pub failovers: AtomicU64,
-    /// Frames between two other nodes that this one has passed on.
-    pub relays_passed_on: AtomicU64,
-    /// Frames to this node that another one has passed on.
-    pub relays_received: AtomicU64,
-    /// Frames that could not be passed on, or came late.
-    pub relays_dropped: AtomicU64,
 }
 
 /// Everything that more than one thread of a node uses.
@@ -310,56 +277,6 @@ impl Shared {
         }
     }
 
-    /// Milliseconds since 1970, by this node's clock at its start and the time since then: never decreases.
-    pub fn now_ms(&self) -> u64 {
-        self.started_ms + self.uptime_ms()
-    }
-
-    /// Log time for the next entry: this node leads.
-    pub fn stamp_ms(&self) -> u64 {
-        let wall_ms = lock(&self.skews).middle(now_ms());
-        lock(&self.log_clock).stamp(mono_us(), wall_ms)
-    }
-
-    /// Log time, as far as this node knows; if it knows none, the time by the wall clocks.
-    pub fn log_now_ms(&self) -> u64 {
-        let now_ms_kept = lock(&self.log_clock).now(mono_us());
-        now_ms_kept.unwrap_or_else(|| lock(&self.skews).middle(now_ms()))
-    }
-
-    /// Milliseconds since the start.
-    pub fn uptime_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
-    }
-
-    /// Deadline of a request that this node makes itself now.
-    pub fn request_deadline(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.settings.request_timeout_ms)
-    }
-
-    /// A message from the leader has just arrived.
-    pub fn set_leader_heard(&self) {
-        self.leader_heard_ms.store(self.uptime_ms() + 1, Ordering::Relaxed);
-    }
-
-    /// Time since a leader was last heard: zero if this node leads, `None` if none was ever heard.
-    pub fn leader_age(&self) -> Option<Duration> {
-        if self.view().raft.role == Role::Leader {
-            return Some(Duration::ZERO);
-        }
-        let heard_ms = self.leader_heard_ms.load(Ordering::Relaxed);
-        (heard_ms > 0).then(|| Duration::from_millis((self.uptime_ms() + 1).saturating_sub(heard_ms)))
-    }
-
-    /// What the services hold, as applied.
-    pub fn sizes(&self) -> Sizes {
-        *lock(&self.sizes)
-    }
-
-    pub fn set_sizes(&self, sizes: Sizes) {
-        *lock(&self.sizes) = sizes;
-    }
-
     pub fn view(&self) -> Arc<CoreView> {
         Arc::clone(&lock(&self.view))
     }
@@ -397,37 +314,6 @@ impl Shared {
         *lock(&self.directory) = nodes;
         self.inboxes.to_gossip(GossipInput::Changed);
         self.inboxes.wake_monitor();
-    }
-
-    /// Counts an unknown node's frame that was dropped.
-    pub fn count_unknown_sender(&self) {
-        self.counters.frames_of_unknown_senders.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a frame that was not accepted, and logs it. At most one line per [`REFUSED_FRAME_LINE_GAP`] reports such
-    /// frames: their sender must not be able to fill the log.
-    pub fn refuse_frame(&self, why: Refused) {
-        let (counter, text) = match why {
-            Refused::UnknownSender(who) => (
-                &self.counters.frames_of_unknown_senders,
-                format!("node {who:?} is not a member of this cluster: its frames are dropped"),
-            ),
-            Refused::TermJump(who, term) => (
-                &self.counters.frames_with_absurd_term,
-                format!("node {who:?} sent term {term}, which is implausibly high: its message is dropped"),
-            ),
-            Refused::Malformed(who) => {
-                (&self.counters.frames_malformed, format!("a message of node {who:?} is inconsistent and is dropped"))
-            }
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let (now_ms, last_ms) =
-            (self.uptime_ms().max(1), self.counters.refused_frame_logged_ms.load(Ordering::Relaxed));
-        let is_due = last_ms == 0 || now_ms - last_ms.min(now_ms) >= REFUSED_FRAME_LINE_GAP.as_millis() as u64;
-        let swap = |logged: &AtomicU64| logged.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
-        if is_due && swap(&self.counters.refused_frame_logged_ms).is_ok() {
-            log::warn!("{text}; more are counted in phalanx_peer_frames_refused_total");
-        }
     }
 
     /// The outgoing links as they are now.
@@ -488,47 +374,6 @@ impl Shared {
 
     pub fn set_job_report(&self, report: JobReport) {
         *lock(&self.job_report) = Arc::new(report);
-    }
-
-    /// Index that the services have applied.
-    pub fn applied(&self) -> Index {
-        Index(self.applied.load(Ordering::Acquire))
-    }
-
-    /// Publishes the index, also to clients that wait for a key to change.
-    pub fn set_applied(&self, index: Index) {
-        self.applied.store(index.0, Ordering::SeqCst);
-        if self.watchers.load(Ordering::SeqCst) > 0 {
-            // A full inbox means that the thread will check anyway.
-            let _ = self.inboxes.watch.try_send(WatchInput::Applied);
-        }
-    }
-
-    /// Index that this process must have applied before it is ready: the leader's commit index when it was first known.
-    pub fn must_reach(&self, committed: Option<Index>) -> Option<Index> {
-        if let Some(committed) = committed {
-            // Fails if it is known already.
-            let _ = self.must_reach.compare_exchange(0, committed.0, Ordering::AcqRel, Ordering::Acquire);
-        }
-        Some(Index(self.must_reach.load(Ordering::Acquire))).filter(|index| index.0 > 0)
-    }
-
-    /// Log time at which a key or lock expires next, by what this node has applied.
-    pub fn next_expiry_ms(&self) -> Option<u64> {
-        Some(self.next_expiry_ms.load(Ordering::Acquire)).filter(|at_ms| *at_ms != u64::MAX)
-    }
-
-    /// Index of the newest state, if it contains expired keys that were not removed yet.
-    pub fn left_at(&self) -> Option<Index> {
-        Some(Index(self.left_at.load(Ordering::Acquire))).filter(|index| index.0 > 0)
-    }
-
-    pub fn set_left_at(&self, index: Option<Index>) {
-        self.left_at.store(index.map_or(0, |index| index.0), Ordering::Release);
-    }
-
-    pub fn set_next_expiry_ms(&self, at_ms: Option<u64>) {
-        self.next_expiry_ms.store(at_ms.unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Whether this node's disk is nearly full.
@@ -602,40 +447,6 @@ impl Shared {
                 logging::exit(EXIT_DISK);
             }
         }
-    }
-
-    /// Whether the node has begun to stop.
-    pub fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Acquire)
-    }
-
-    /// Begins to stop: endpoints refuse new clients, streams end.
-    pub fn begin_stop(&self) {
-        self.is_stopping.store(true, Ordering::Release);
-        self.frames.wake();
-        self.neighbours.wake();
-        self.events.wake();
-        self.chat.stop();
-        self.stop_watching();
-        let _ = self.inboxes.apply.send_timeout(ApplyJob::AnswerWaiting, Duration::from_millis(200));
-    }
-
-    /// Whether the node's own threads are to end now.
-    pub fn is_stopped(&self) -> bool {
-        self.is_stopped.load(Ordering::Acquire)
-    }
-
-    /// Ends the node's own threads.
-    pub fn finish_stop(&self) {
-        self.is_stopped.store(true, Ordering::Release);
-        self.chat.stop();
-        self.stop_watching();
-    }
-
-    /// Informs `watch` about the progress of the stop.
-    fn stop_watching(&self) {
-        // If the inbox stays full for so long, the thread checks by itself within a second.
-        let _ = self.inboxes.watch.send_timeout(WatchInput::Stop, Duration::from_millis(200));
     }
 
     /// Term of this node, for headers.

@@ -36,7 +36,7 @@ impl Core {
 
     pub(super) fn perform(&mut self, effects: Effects) {
         if let Some(why) = effects.refused {
-            self.shared.refuse_frame(why);
+            self.shared.counters.refuse_frame(why);
         }
         for message in effects.send_now {
             self.send(message);

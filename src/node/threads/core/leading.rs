@@ -74,7 +74,7 @@ impl Core {
 
     /// Tells raft which members are witnesses.
     pub(super) fn update_witnesses(&mut self) {
-        let witnesses = witness::members(&self.raft.view().membership, &self.shared.directory());
+        let witnesses = witness::members(self.raft.membership(), &self.shared.directory());
         if witnesses != self.witnesses {
             self.witnesses = witnesses.clone();
             self.step(Input::Witnesses(witnesses));

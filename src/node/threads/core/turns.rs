@@ -1,18 +1,16 @@
 //! The turns of the `core` thread: inputs, ticks, then requests as one batch.
 //!
-//! Not here: what follows from a step of raft (`effects.rs`).
+//! Not here: inputs about peers and their links (`peers.rs`), what follows from a step of raft (`effects.rs`).
 
 use super::state::Core;
-use crate::limits::TICK_MS;
 use crate::node::shared::inbox;
 use crate::node::shared::messages::{ApplyJob, CoreInput};
 use crate::node::shared::request::{Level, Operation, Request};
 use crate::node::ticks::TickClock;
 use crate::raft::{Body, Input, Message, Role, Token};
-use crate::types::{Addresses, Identity, Index, NodeId, Ticks};
+use crate::types::{Index, Ticks};
 use crate::warn_seldom;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use log::info;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -114,6 +112,9 @@ impl Core {
         match input {
             CoreInput::Raft(message) => self.on_message(message),
             CoreInput::LinkUp { peer, round_trip } => self.on_link_up(peer, round_trip),
+            CoreInput::LinkLost(id) => self.on_link_lost(id),
+            CoreInput::Rerouted(id) => self.requests.on_link_up(id),
+            CoreInput::PeerClosed(who) => self.on_peer_closed(who),
             CoreInput::Hosting(who) => {
                 self.shared.hosted.set(who, true);
                 self.step(Input::LinkUp { peer: who.id, round_trip: Ticks(0) });
@@ -122,9 +123,6 @@ impl Core {
                 self.step(Input::LinkLost(who.id));
                 self.shared.hosted.set(who, false);
             }
-            CoreInput::LinkLost(id) => self.on_link_lost(id),
-            CoreInput::Rerouted(id) => self.requests.on_link_up(id),
-            CoreInput::PeerClosed(who) => self.on_peer_closed(who),
             CoreInput::Met { who, addresses, is_proved } => {
                 self.on_return(who.id);
                 if is_proved {
@@ -138,14 +136,7 @@ impl Core {
                 self.on_vouched(who);
                 self.update_links();
             }
-            CoreInput::Remembered { by, promise, compared } => {
-                let is_possible = self.on_remembered(by, &promise);
-                // Without this message the link is not used: this node is outdated, or the peer remembers the
-                // impossible.
-                if let (false, true, Some(compared)) = (self.is_outdated, is_possible, compared) {
-                    let _ = compared.try_send(());
-                }
-            }
+            CoreInput::Remembered { by, promise, compared } => self.on_remembered(by, &promise, compared),
             CoreInput::Found { who, addresses } => self.on_found(who, addresses),
             CoreInput::Directory(nodes) => self.on_directory(&nodes),
             CoreInput::Applied => self.is_notified = false,
@@ -161,14 +152,7 @@ impl Core {
                 self.streaming.remove(&to);
                 self.step(Input::SnapshotSent { to, ok });
             }
-            CoreInput::Request(Request {
-                operation: Operation::Query { query, level: Level::Eventual },
-                reply,
-                ..
-            }) => {
-                self.apply.push(ApplyJob::Queries { at_least: Index(0), queries: vec![(query, reply)] });
-            }
-            CoreInput::Request(request) => self.requests.hold(request),
+            CoreInput::Request(request) => self.on_request(request),
             CoreInput::Forward { from, asks } => match self.links.get(&from.id) {
                 Some(link) => self.requests.hold_forwarded(link, asks),
                 None => warn_seldom!("forwarded request without a way back peer={}", from.id),
@@ -186,16 +170,17 @@ impl Core {
             }
             CoreInput::DiskLow(is_low) => {
                 self.is_disk_low = is_low;
-                self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
+                self.update_disk_low();
             }
             CoreInput::Corrupt(is_corrupt) => {
                 self.is_corrupt = is_corrupt;
-                self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
+                self.update_disk_low();
             }
             CoreInput::Stop => {}
         }
     }
 
+    /// A message of Raft from a peer.
     fn on_message(&mut self, message: Message) {
         self.hints.on_message(&message, self.raft.leader());
         self.round_trips.on_received(&message, &self.shared.counters.round_trips);
@@ -211,45 +196,19 @@ impl Core {
         }
     }
 
-    fn on_link_up(&mut self, peer: NodeId, round_trip: Duration) {
-        // Less than a tick is nothing that a timer could wait for.
-        let round_trip = Ticks(round_trip.as_millis() as u64 / TICK_MS);
-        self.worker_liveness.mark_reachable(peer);
-        self.on_return(peer);
-        self.step(Input::LinkUp { peer, round_trip });
-        self.requests.on_link_up(peer);
-    }
-
-    /// The process of a node is gone. If this process hosts its voter, raft does not miss it.
-    fn on_link_lost(&mut self, id: NodeId) {
-        self.worker_liveness.mark_lost(id);
-        if !self.shared.hosted.has(id) {
-            if let Some(addresses) = self.claimed.remove(&id) {
-                self.peer_addresses.insert(id, addresses);
-                self.update_links();
+    /// A client's request. An eventual read needs neither the leader nor its place in a batch.
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request { operation: Operation::Query { query, level: Level::Eventual }, reply, .. } => {
+                self.apply.push(ApplyJob::Queries { at_least: Index(0), queries: vec![(query, reply)] });
             }
-            self.step(Input::LinkLost(id));
-        }
-        self.declare_lost_workers();
-    }
-
-    fn on_peer_closed(&mut self, who: Identity) {
-        self.unknown_peers.remove(&who);
-        if self.met.get(&who.id) == Some(&who) {
-            self.met.remove(&who.id);
-        }
-        // An unknown node that used the number says nothing about the node whose number it is.
-        if let Some(link) = self.links.get(&who.id).filter(|link| link.who == who) {
-            link.check();
+            request => self.requests.hold(request),
         }
     }
 
-    fn on_found(&mut self, who: Identity, addresses: Addresses) {
-        if self.raft.view().membership.is_member(&who) && self.peer_addresses.get(&who.id) != Some(&addresses) {
-            info!("node {} answers at {} now", who.id.0, addresses.peer);
-            self.peer_addresses.insert(who.id, addresses);
-            self.update_links();
-        }
+    /// A node whose state is corrupt must not lead, as if its disk were full.
+    fn update_disk_low(&mut self) {
+        self.step(Input::DiskLow(self.is_disk_low || self.is_corrupt));
     }
 
     /// Proposes or forwards the requests that wait, after every input of this turn.

@@ -128,7 +128,6 @@ fn expect_work(hooks: &HookState, action: &AuthAction<'_>) {
 fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Option<String> {
     use AuthAction::*;
     let is_loading = hooks.is_loading.load(Relaxed);
-    let temporary = || Some("temporary tables, views and triggers are not available".to_string());
     match *action {
         Select | Recursive | DropVtable { .. } | Reindex { .. } => None,
         Read { table_name, .. } => {
@@ -175,21 +174,7 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
             function_refusal(hooks, purpose, &name)
         }
         Pragma { pragma_name, pragma_value } => {
-            let name = pragma_name.to_ascii_lowercase();
-            if is_loading && PRAGMAS_OF_DUMPS.contains(&name.as_str()) {
-                hooks.passes_over.store(true, Relaxed);
-                return None;
-            }
-            if name == "foreign_keys"
-                && let Some(value) = pragma_value
-            {
-                hooks.passes_over.store(true, Relaxed);
-                return foreign_keys::refusal(hooks, purpose, value);
-            }
-            // Full-text tables use it internally; a statement that does so itself is recognized by its text and
-            // refused.
-            let is_asked_within = name == "data_version" && pragma_value.is_none();
-            pragma_refusal(hooks, purpose, &name, pragma_value).filter(|_| !is_asked_within)
+            pragma_statement_refusal(hooks, purpose, &pragma_name.to_ascii_lowercase(), pragma_value)
         }
         Transaction { operation } if is_loading => {
             hooks.is_begun.store(operation == TransactionOperation::Begin, Relaxed);
@@ -211,9 +196,26 @@ fn refusal(hooks: &HookState, purpose: Purpose, action: &AuthAction<'_>) -> Opti
         | DropTempIndex { .. }
         | DropTempTable { .. }
         | DropTempTrigger { .. }
-        | DropTempView { .. } => temporary(),
+        | DropTempView { .. } => Some("temporary tables, views and triggers are not available".to_string()),
         _ => Some("not available".to_string()),
     }
+}
+
+/// As [`pragma_refusal`], for a PRAGMA that is a statement of its own or of a full-text table.
+fn pragma_statement_refusal(hooks: &HookState, purpose: Purpose, name: &str, value: Option<&str>) -> Option<String> {
+    if hooks.is_loading.load(Relaxed) && PRAGMAS_OF_DUMPS.contains(&name) {
+        hooks.passes_over.store(true, Relaxed);
+        return None;
+    }
+    if name == "foreign_keys"
+        && let Some(value) = value
+    {
+        hooks.passes_over.store(true, Relaxed);
+        return foreign_keys::refusal(hooks, purpose, value);
+    }
+    // Full-text tables use it internally; a statement that does so itself is recognized by its text and refused.
+    let is_asked_within = name == "data_version" && value.is_none();
+    pragma_refusal(hooks, purpose, name, value).filter(|_| !is_asked_within)
 }
 
 fn function_refusal(hooks: &HookState, purpose: Purpose, name: &str) -> Option<String> {
