@@ -4,7 +4,7 @@
 
 use super::super::{LabError, Result, poll};
 use super::endpoints::{Ask, Door, Endpoint, Outcome, Target};
-use super::records::{Recorded, epoch_at};
+use super::records::{ONCE, Recorded, epoch_at};
 use crate::check::Operation;
 use crate::node::spawn;
 use crossbeam_channel::Sender;
@@ -99,12 +99,16 @@ impl Client {
         let door = self.endpoint.door();
         let is_counter = door != Door::Sql && self.rng.u8(..4) == 0;
         let (kind, keys) = if is_counter { ("n", COUNTERS) } else { ("r", REGISTERS) };
-        let key = format!("{}-{kind}{epoch}-{}", door.name(), self.rng.u64(..keys));
+        let mut key = format!("{}-{kind}{epoch}-{}", door.name(), self.rng.u64(..keys));
         let ask = match (self.rng.bool(), is_counter) {
             (true, _) => Ask::Read,
             (false, true) => Ask::Add(i64::from(self.rng.u8(1..9))),
             (false, false) => Ask::Write(format!("{}-{}", self.id, self.count)),
         };
+        // Some keys are written once: no later write hides that one was lost.
+        if matches!(ask, Ask::Write(_)) && self.rng.u8(..4) == 0 {
+            key = format!("{}-{ONCE}{epoch}-{}-{}", door.name(), self.id, self.count);
+        }
         let call_us = self.begun.elapsed().as_micros() as u64;
         if !self.endpoint.is_open() || self.count.is_multiple_of(TURN_AFTER) {
             let place = self.rng.usize(..self.nodes);

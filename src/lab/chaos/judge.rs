@@ -2,12 +2,13 @@
 //!
 //! Keys belong to an epoch of some seconds. When the epoch is over and each of its operations has an answer or none any
 //! more, each key is read once more, its history is checked, and only what the key may hold from then on is kept. At the
-//! end of the run each key is read again: an acknowledged write that was lost after its epoch is found there.
+//! end of the run each key that was written more than once is read again: a write that was lost after its epoch is found
+//! there.
 //! Not here: the search for an order (`check/`).
 
 use super::super::{LabError, Result, poll};
 use super::endpoints::{Ask, Door, Endpoint, Outcome, Target};
-use super::records::{EPOCH, Recorded, Tally, written};
+use super::records::{EPOCH, ONCE, Recorded, Tally, written};
 use crate::check::{Action, Operation, Verdict, check_history};
 use crate::node::spawn;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -146,6 +147,10 @@ impl Court {
                 Verdict::Violation if self.judged.violations.len() < VIOLATIONS_MAX => self.judged.violations.push(why),
                 Verdict::Violation => self.judged.more_violations += 1,
                 Verdict::Undecided => self.judged.undecided.push(why),
+            }
+            // They are many, and no client touches them again.
+            if key.contains(ONCE) {
+                continue;
             }
             let unknown = || operations.iter().filter(|operation| operation.return_us.is_none());
             let may_follow = unknown().filter_map(written).map(str::to_string).collect();

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// Time for which keys are used.
 pub const EPOCH: Duration = Duration::from_secs(4);
+/// Begins the middle part of the keys that are written once.
+pub const ONCE: &str = "once";
+
 /// Which epoch a moment of the run belongs to.
 pub fn epoch_at(at: Duration) -> u64 {
     at.as_secs() / EPOCH.as_secs()
