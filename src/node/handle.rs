@@ -82,7 +82,7 @@ impl Handle {
 
     /// Counts a client's commands by their outcome, and how long they took: for endpoints that use [`Handle::submit`].
     pub fn answered<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
-        self.shared.activity.answered(outcome, commands, took);
+        self.shared.activity.record(outcome, commands, took);
     }
 
     /// An upper bound of the bytes of each value in this node's store.

@@ -32,15 +32,16 @@ struct Login {
     token: TokenHash,
     who: AccountId,
     position: u64,
-    /// The chat's turn at which the log-in was found valid.
-    turn: u64,
+    /// The chat's revision at which the log-in was found valid.
+    revision: u64,
 }
 
 /// `GET /v1/chat/stream`: checks the log-in and the position.
 pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
     let (after, token) = (request.params().number("after")?, token(request.head)?);
     // Linearizable: a log-in that was ended on any node opens no stream here.
-    let (_, View::Me { account, position, turn, .. }) = ask_at(request.server, Level::Linearizable, &Query::Me(token))?
+    let (_, View::Me { account, position, revision, .. }) =
+        ask_at(request.server, Level::Linearizable, &Query::Me(token))?
     else {
         return Err(unexpected());
     };
@@ -51,7 +52,7 @@ pub(crate) fn open(request: &Request) -> Result<Stream, ApiError> {
         ));
     }
     let position = after.unwrap_or(position);
-    let login = Login { token, who: account, position, turn };
+    let login = Login { token, who: account, position, revision };
     let head = Response::stream("application/x-ndjson").with("X-Accel-Buffering", "no");
     Ok(Stream { head, run: Box::new(move |server, conn, head| run(server, conn, head, login)) })
 }
@@ -65,8 +66,8 @@ fn run(server: &Server, conn: &mut Conn, head: Response, login: Login) -> Result
     let feed = server.host.follow_chat();
     // The services have the log-in; the published view may be a moment behind.
     let mut view = feed.view();
-    if view.chat.turn() < login.turn {
-        match feed.wait(login.turn - 1, server.deadline()) {
+    if view.chat.revision() < login.revision {
+        match feed.wait(login.revision - 1, server.deadline()) {
             Some(newer) => view = newer,
             None => return Err(ApiError::refused(503, "this node is behind: try again")),
         }
@@ -96,7 +97,7 @@ impl Reader<'_> {
             if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
                 return self.conn.end_stream();
             }
-            let turn = view.chat.turn();
+            let revision = view.chat.revision();
             if view.chat.who(&self.login.token) != Some(self.login.who) {
                 self.conn.send_piece(&[b"{\"type\":\"logged_out\"}\n"])?;
                 return self.conn.end_stream();
@@ -119,7 +120,7 @@ impl Reader<'_> {
                 if server.host.is_stopping() || server.host.state_epoch() != Some(self.epoch) {
                     return self.conn.end_stream();
                 }
-                if let Some(newer) = feed.wait(turn, said_at + HEARTBEAT_INTERVAL) {
+                if let Some(newer) = feed.wait(revision, said_at + HEARTBEAT_INTERVAL) {
                     view = newer;
                     break;
                 }

@@ -120,7 +120,7 @@ fn serve(shared: &Arc<Shared>, stream: &TcpStream, place: &Arc<ConnectionEntry>)
             answer(stream, &mut tags, Frame::SnapshotDone { ok: false, why })
         }
         Purpose::Snapshot => transfer::receive(shared, stream, &mut tags, from, place),
-        Purpose::State => rebuild::give(shared, stream, &mut tags, from, place),
+        Purpose::State => rebuild::send_state(shared, stream, &mut tags, from, place),
     };
     if let Err(e) = ended {
         debug!("peer connection ended peer={} err={e}", from.id);

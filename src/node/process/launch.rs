@@ -4,14 +4,14 @@
 
 use super::ports::{Ports, close};
 use super::sql_folder::SqlFolder;
-use super::{renew, stop};
+use super::{outdated, stop};
 use crate::cluster::dispatch::{Candidate, KnownLeader};
 use crate::limits;
 use crate::lock::lock;
 use crate::node::datagrams::Datagrams;
 use crate::node::handle::Handle;
 use crate::node::listener::Listener;
-use crate::node::peer::{acceptor, datagram_reader, reunite};
+use crate::node::peer::{acceptor, address_search, datagram_reader};
 use crate::node::reports::status;
 use crate::node::shared::Shared;
 use crate::node::shared::inboxes::{self, Receivers};
@@ -288,7 +288,7 @@ impl Threads<'_> {
         self.start("checkpoint", |s| sql_checkpoint::run(&s))?;
         self.start("checkpoints", move |s| checkpoints::run(&s, &inbox.checkpoints))?;
         self.start("config", |s| config_writer::run(&s))?;
-        self.start("reunite", |s| reunite::run(&s))?;
+        self.start("addr-search", |s| address_search::run(&s))?;
         let core = core();
         for who in members {
             self.shared.inboxes.to_core(CoreInput::Vouched(*who));
@@ -348,7 +348,7 @@ impl Running {
         let inboxes = &shared.inboxes;
         info!("stopping: {why}");
         shared.event("stop", Some(shared.me.id), format!("node {} stops ({why})", shared.me.id.0));
-        let is_outdated = why == renew::OUTDATED;
+        let is_outdated = why == outdated::OUTDATED;
         if !is_outdated {
             stop::send_goodbye(shared);
         }

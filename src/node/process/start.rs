@@ -9,7 +9,7 @@
 use super::launch::{Endpoints, LaunchError, NodeParts, Running, launch};
 use super::ports::{PortError, Ports};
 use super::signals::{self, Signal};
-use super::{front_door, logging, open, renew};
+use super::{front_door, logging, open, outdated};
 use crate::cluster::discovery::{Claims, Decision, DiscoveryError, Seeker, discover};
 use crate::node::lab::follow::follow;
 use crate::node::peer::discovery_client::{Asker, DiscoveryResponder};
@@ -121,9 +121,9 @@ pub fn run(mut settings: Settings, options: &NodeOptions, endpoints: Endpoints) 
         bound_connections(&mut settings).and_then(|()| start(settings, options, &stopper, &stop_asked, endpoints));
     let code = match started {
         Ok(running) => match running.until_stopped(&stop_asked) {
-            renew::OUTDATED => {
+            outdated::OUTDATED => {
                 logging::flush();
-                renew::start_again()
+                outdated::restart()
             }
             _ => 0,
         },

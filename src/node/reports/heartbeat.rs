@@ -31,7 +31,7 @@ pub fn own_row(shared: &Shared) -> GossipRow {
         applied_index: applied,
         held_index: raft.commit_index.min(raft.durable_index),
         cut_index: if shared.kind == NodeKind::Witness { raft.snapshot_index } else { Index(0) },
-        pace: shared.activity.pace(),
+        pace: shared.activity.rates(),
         state: shared.integrity.report(),
         prepared_load: shared.sql.as_ref().map_or(0, ReaderPool::prepared_load),
         jobs: shared.job_report(),
@@ -81,7 +81,7 @@ impl LoadWatch {
         let jobs = shared.jobs();
         let own = jobs.status.workers.iter().find(|worker| worker.id == shared.me.id);
         let doing = NodeActivity {
-            requests_per_s: shared.activity.pace().kv_ops_per_s,
+            requests_per_s: shared.activity.rates().kv_ops_per_s,
             jobs: own.map_or(0, |worker| worker.running.len() as u64),
             cpu_percent: (used * 100.0) as u64,
         };

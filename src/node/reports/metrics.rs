@@ -134,7 +134,7 @@ fn of_state(shared: &Shared) -> Vec<Metric> {
 }
 
 fn of_clients(shared: &Shared) -> Vec<Metric> {
-    let (rates, jobs) = (shared.activity.pace(), shared.jobs());
+    let (rates, jobs) = (shared.activity.rates(), shared.jobs());
     vec![
         gauge("phalanx_sessions", "Client connections now", shared.sessions.count() as u64),
         counter("phalanx_sessions_opened_total", "Client connections ever", shared.sessions.opened_total()),

@@ -37,12 +37,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// When this node's own state may be wrong, or the receiver stalls.
-pub fn give(
+pub fn send_state(
     shared: &Arc<Shared>,
     stream: &TcpStream,
     tags: &mut ConnectionTags,
     to: Identity,
-    place: &ConnectionEntry,
+    connection: &ConnectionEntry,
 ) -> Result<(), WireError> {
     let ConnectionTags { outgoing, incoming, .. } = tags;
     let mut out = stream;
@@ -67,7 +67,7 @@ pub fn give(
     let term = shared.term();
     write_tagged(&mut out, &Frame::SnapshotHead { term, meta, bytes: bytes.0 }, outgoing)?;
     let (buffer, pace) = (Vec::with_capacity(CHUNK_BYTES), SavePace::begin());
-    let mut chunks = Chunks { stream, place, tags: outgoing, offset: 0, buffer, pace };
+    let mut chunks = Chunks { stream, connection, tags: outgoing, offset: 0, buffer, pace };
     registry.snapshot(&mut chunks)?;
     chunks.send()?;
     drop(registry);
@@ -79,7 +79,7 @@ pub fn give(
 /// Sends what is written as frames.
 struct Chunks<'a> {
     stream: &'a TcpStream,
-    place: &'a ConnectionEntry,
+    connection: &'a ConnectionEntry,
     tags: &'a mut FrameTags,
     offset: u64,
     buffer: Vec<u8>,
@@ -97,7 +97,7 @@ impl Chunks<'_> {
         let chunk = Frame::SnapshotChunk { offset: self.offset, bytes };
         write_tagged(&mut to, &chunk, self.tags).map_err(io::Error::other)?;
         self.offset += len;
-        self.place.touch();
+        self.connection.touch();
         self.pace.rest();
         Ok(())
     }

@@ -8,7 +8,7 @@
 use crate::address;
 use crate::cluster::takeover::folder_claims::{self, FolderClaims};
 use crate::cluster::takeover::{ClaimedFolder, HostedVoter, rule};
-use crate::node::process::renew;
+use crate::node::process::outdated;
 use crate::node::shared::Shared;
 use crate::raft::{Config, Membership, Promise};
 use crate::store::folder_lock::FolderLock;
@@ -87,7 +87,7 @@ fn open(shared: &Shared, mut claimed: ClaimedFolder, config: &Config) -> Result<
     let (store, durable) = claimed.open().map_err(|e| e.to_string())?;
     let (kept, known) = (Promise::from(&durable), shared.remembers(&who));
     if kept.falls_short_of(&known) {
-        return Err(renew::describe_outdated(who.id, shared.me.id, &kept, &known));
+        return Err(outdated::describe(who.id, shared.me.id, &kept, &known));
     }
     let voter = HostedVoter::new(Config { me: who, ..config.clone() }, store, durable);
     Ok(Hosting { voter, _lock: claimed.lock })

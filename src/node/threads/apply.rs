@@ -121,7 +121,7 @@ impl Apply {
         let mut answers = PeerAnswers::default();
         let is_peer = |to: &&ReplyTo| matches!(to, ReplyTo::Peer(..));
         for (entry, waiting) in run {
-            self.shared.activity.led(waiting.iter().filter(is_peer).count() as u64);
+            self.shared.activity.record_forwarded(waiting.iter().filter(is_peer).count() as u64);
             let begun = Instant::now();
             let replies = self.entry(&entry);
             self.shared.counters.applies.record(begun.elapsed(), 1);

@@ -57,7 +57,7 @@ impl Publisher {
             shared.set_jobs(JobsView::of(jobs, shared.worker, &before));
         }
         let chat = registry.chat();
-        if is_new(&mut self.chat, chat.turn()) {
+        if is_new(&mut self.chat, chat.revision()) {
             shared.chat.set(chat.clone());
         }
     }

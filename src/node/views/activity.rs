@@ -20,7 +20,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub struct Activity {
     answers: Recorder,
     /// Requests that other nodes forwarded to this one.
-    led: AtomicU64,
+    forwarded: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
     keys: AtomicU64,
@@ -32,15 +32,15 @@ pub struct Activity {
 struct Window {
     begun: Instant,
     counts: Vec<u64>,
-    led: u64,
-    pace: ClientRates,
+    forwarded: u64,
+    rates: ClientRates,
 }
 
 impl Default for Activity {
     fn default() -> Activity {
         Activity {
             answers: Recorder::default(),
-            led: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             keys: AtomicU64::new(0),
@@ -48,8 +48,8 @@ impl Default for Activity {
             window: Mutex::new(Window {
                 begun: Instant::now(),
                 counts: vec![0; BUCKETS],
-                led: 0,
-                pace: ClientRates::default(),
+                forwarded: 0,
+                rates: ClientRates::default(),
             }),
         }
     }
@@ -57,7 +57,7 @@ impl Default for Activity {
 
 impl Activity {
     /// Counts commands by their outcome, and how long it took to answer those that were done.
-    pub fn answered<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
+    pub fn record<T>(&self, outcome: &Outcome<T>, commands: u64, took: Duration) {
         match outcome {
             Outcome::Done(_) => self.answers.record(took, commands),
             Outcome::Refused(_) => drop(self.refused.fetch_add(commands, Ordering::Relaxed)),
@@ -71,8 +71,8 @@ impl Activity {
     }
 
     /// Counts requests that other nodes forwarded to this one, and that are answered.
-    pub fn led(&self, requests: u64) {
-        self.led.fetch_add(requests, Ordering::Relaxed);
+    pub fn record_forwarded(&self, requests: u64) {
+        self.forwarded.fetch_add(requests, Ordering::Relaxed);
     }
 
     /// An upper bound of the bytes of each value in this node's store.
@@ -92,31 +92,31 @@ impl Activity {
     }
 
     /// The figures of the last whole window.
-    pub fn pace(&self) -> ClientRates {
-        self.pace_at(Instant::now())
+    pub fn rates(&self) -> ClientRates {
+        self.rates_at(Instant::now())
     }
 
-    fn pace_at(&self, now: Instant) -> ClientRates {
+    fn rates_at(&self, now: Instant) -> ClientRates {
         let mut window = lock(&self.window);
         let span = now.saturating_duration_since(window.begun);
         if span >= WINDOW {
             let counts = self.answers.counts();
             let fresh: Vec<u64> = counts.iter().zip(&window.counts).map(|(now, then)| now - then).collect();
             let commands: u64 = fresh.iter().sum();
-            let led = self.led.load(Ordering::Relaxed);
+            let forwarded = self.forwarded.load(Ordering::Relaxed);
             let per_second = |count: u64| (count as f64 / span.as_secs_f64()).round() as u64;
-            window.pace = ClientRates {
+            window.rates = ClientRates {
                 kv_ops_per_s: per_second(commands),
-                led_per_s: per_second(led - window.led),
+                led_per_s: per_second(forwarded - window.forwarded),
                 kv_p50_us: percentile_us(&fresh, 0.5),
                 kv_p99_us: percentile_us(&fresh, 0.99),
                 keys: 0,
             };
             window.begun = now;
             window.counts = counts;
-            window.led = led;
+            window.forwarded = forwarded;
         }
-        ClientRates { keys: self.keys.load(Ordering::Relaxed), ..window.pace }
+        ClientRates { keys: self.keys.load(Ordering::Relaxed), ..window.rates }
     }
 }
 
@@ -131,23 +131,26 @@ mod tests {
         let begun = lock(&activity.window).begun;
         activity.set_store(7, 0);
         for ms in 1..=100 {
-            activity.answered(&Outcome::Done(()), 2, Duration::from_millis(ms));
+            activity.record(&Outcome::Done(()), 2, Duration::from_millis(ms));
         }
-        activity.answered(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
-        activity.answered(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
+        activity.record(&Outcome::<()>::Refused(Reason::Stopping), 3, WINDOW);
+        activity.record(&Outcome::<()>::Unknown(UnknownReason::LeaderLost), 1, WINDOW);
         assert_eq!(activity.failed(), (3, 1));
         assert_eq!(
-            activity.pace_at(begun + WINDOW / 2),
+            activity.rates_at(begun + WINDOW / 2),
             ClientRates { keys: 7, ..ClientRates::default() },
             "no window is over yet"
         );
-        activity.led(40);
-        let pace = activity.pace_at(begun + 2 * WINDOW);
-        assert_eq!((pace.kv_ops_per_s, pace.led_per_s, pace.keys), (100, 20, 7));
-        assert!((50_000..51_000).contains(&pace.kv_p50_us) && (99_000..101_000).contains(&pace.kv_p99_us), "{pace:?}");
-        assert_eq!(activity.pace_at(begun + 5 * WINDOW / 2), pace, "until the next is over");
+        activity.record_forwarded(40);
+        let rates = activity.rates_at(begun + 2 * WINDOW);
+        assert_eq!((rates.kv_ops_per_s, rates.led_per_s, rates.keys), (100, 20, 7));
+        assert!(
+            (50_000..51_000).contains(&rates.kv_p50_us) && (99_000..101_000).contains(&rates.kv_p99_us),
+            "{rates:?}"
+        );
+        assert_eq!(activity.rates_at(begun + 5 * WINDOW / 2), rates, "until the next is over");
         assert_eq!(
-            activity.pace_at(begun + 3 * WINDOW),
+            activity.rates_at(begun + 3 * WINDOW),
             ClientRates { keys: 7, ..ClientRates::default() },
             "and a quiet one is zero"
         );

@@ -111,7 +111,7 @@ impl ChatFeed {
     pub fn publish(&self) {
         let chat = Arc::clone(&lock(&self.newest));
         let before = Arc::clone(&lock(&self.view));
-        if chat.turn() == before.chat.turn() {
+        if chat.revision() == before.chat.revision() {
             return;
         }
         let (from, to) = (before.chat.position(), chat.position());
@@ -137,13 +137,13 @@ impl ChatFeed {
 }
 
 impl ChatReader {
-    /// The chat once it has changed after this turn; `None` at the deadline or when the node stops.
-    pub fn wait(&self, turn: u64, deadline: Instant) -> Option<Arc<ChatView>> {
+    /// The chat once it has changed after this revision; `None` at the deadline or when the node stops.
+    pub fn wait(&self, revision: u64, deadline: Instant) -> Option<Arc<ChatView>> {
         let feed = &self.0;
         let is_stopping = || feed.is_stopping.load(Ordering::Acquire);
-        let must_wait = |view: &mut Arc<ChatView>| view.chat.turn() <= turn && !is_stopping();
+        let must_wait = |view: &mut Arc<ChatView>| view.chat.revision() <= revision && !is_stopping();
         let view = wait_while(&feed.changed, lock(&feed.view), deadline, must_wait);
-        (view.chat.turn() > turn && !is_stopping()).then(|| Arc::clone(&view))
+        (view.chat.revision() > revision && !is_stopping()).then(|| Arc::clone(&view))
     }
 
     /// The chat as it was published last.
@@ -186,7 +186,7 @@ mod tests {
         feed.publish();
         let view = reader.wait(0, Instant::now()).unwrap();
         assert_eq!((view.chat.position(), view.runs.len()), (2, 0));
-        assert!(reader.wait(view.chat.turn(), Instant::now()).is_none());
+        assert!(reader.wait(view.chat.revision(), Instant::now()).is_none());
         for text in ["two", "three"] {
             post(&mut chat, text);
             feed.set(chat.clone());

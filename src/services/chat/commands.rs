@@ -356,8 +356,8 @@ pub enum View {
         name: String,
         /// Present position of the chat.
         position: u64,
-        /// See [`super::Chat::turn`].
-        turn: u64,
+        /// See [`super::Chat::revision`].
+        revision: u64,
     },
     Inbox {
         /// Position at which this holds.

@@ -60,7 +60,7 @@ impl Chat {
             Query::Me(token) => {
                 let account = self.accounts.who(&token)?;
                 let name = self.name_of(account).unwrap_or_default();
-                Ok(View::Me { account, name, position: self.position, turn: self.turn })
+                Ok(View::Me { account, name, position: self.position, revision: self.revision })
             }
             Query::Inbox(token) => {
                 let who = self.accounts.who(&token)?;

@@ -25,7 +25,7 @@ impl Service for Chat {
     }
 
     fn expire(&mut self, at: Stamp) {
-        self.turn += u64::from(self.accounts.expire(at));
+        self.revision += u64::from(self.accounts.expire(at));
     }
 
     fn next_expiry_ms(&self) -> Option<u64> {

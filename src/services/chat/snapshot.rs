@@ -1,8 +1,8 @@
 //! The chat's part of a snapshot: counts, then one record for each account, unknown name with failed log-ins,
 //! conversation and message, so that writing and reading are streams.
 //!
-//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest turn, newest account, number of
-//! accounts, of unknown names, of conversations. Then the records in order, each with its length (postcard); a
+//! Numbers are little-endian `u64`. Head: newest conversation, newest position, newest revision, newest account, numbers
+//! of accounts, of unknown names, of conversations. Then the records in order, each with its length (postcard); a
 //! conversation's is followed by the number of its messages and one record for each. Everything that is derived from
 //! these is not saved. Not here: the framing and its version (`services/snapshot_format.rs`).
 
@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
     let (accounts, unknown_names, newest) = chat.accounts.parts();
-    put_numbers(&mut out, [chat.newest, chat.position, chat.turn, newest])?;
+    put_numbers(&mut out, [chat.newest, chat.position, chat.revision, newest])?;
     put_numbers(&mut out, [accounts.len(), unknown_names.len(), chat.talks.len()].map(|len| len as u64))?;
     let mut buffer = Vec::new();
     for row in accounts {
@@ -46,7 +46,7 @@ pub fn write(chat: &Chat, out: &mut dyn Write) -> io::Result<()> {
 /// Returns the error of `from`, or an error of kind `InvalidData`.
 pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
     let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
-    let [newest, position, turn, newest_account] = take_numbers(&mut from)?;
+    let [newest, position, revision, newest_account] = take_numbers(&mut from)?;
     let [accounts_len, unknown_names_len, talks_len] = take_numbers(&mut from)?;
     let mut buffer = Vec::new();
     let (mut accounts, mut unknown_names, mut talks) = (OrdMap::new(), OrdMap::new(), OrdMap::new());
@@ -78,5 +78,5 @@ pub fn read(from: &mut dyn Read) -> io::Result<Chat> {
     }
     let accounts =
         Accounts::of(accounts, unknown_names, newest_account).ok_or_else(|| bad("accounts that are no two"))?;
-    Chat::of(accounts, talks, [newest, position, turn]).ok_or_else(|| bad("a chat that contradicts itself"))
+    Chat::of(accounts, talks, [newest, position, revision]).ok_or_else(|| bad("a chat that contradicts itself"))
 }

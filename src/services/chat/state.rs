@@ -34,7 +34,7 @@ pub struct Chat {
     pub(crate) order: OrdMap<u64, ConversationId>,
     pub(crate) newest: ConversationId,
     pub(crate) position: u64,
-    pub(crate) turn: u64,
+    pub(crate) revision: u64,
     bytes: usize,
     /// Bytes of the kept messages of each sender.
     written: OrdMap<AccountId, usize>,
@@ -50,8 +50,8 @@ impl Chat {
 
     /// A number that grows with each change, also with changes that no reader receives: a reader that has seen it has
     /// seen all changes.
-    pub fn turn(&self) -> u64 {
-        self.turn
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Bytes of all messages that are kept.
@@ -91,8 +91,8 @@ impl Chat {
     /// The chat that a snapshot holds: everything else is derived from its accounts and conversations. `None`: the
     /// snapshot contradicts itself.
     pub(crate) fn of(accounts: Accounts, talks: OrdMap<ConversationId, Arc<Talk>>, numbers: [u64; 3]) -> Option<Chat> {
-        let [newest, position, turn] = numbers;
-        let mut chat = Chat { accounts, newest, position, turn, ..Chat::default() };
+        let [newest, position, revision] = numbers;
+        let mut chat = Chat { accounts, newest, position, revision, ..Chat::default() };
         for (id, talk) in &talks {
             let is_found = match talk.kind() {
                 ConversationKind::Room(name) => chat.rooms.insert(name.key.clone(), *id),
@@ -143,7 +143,7 @@ impl Chat {
             Command::Mark { token, conversation, number } => self.mark(token, conversation, number),
         };
         if done.is_ok() {
-            self.turn += 1;
+            self.revision += 1;
         }
         done.unwrap_or_else(Answer::Refused)
     }

@@ -4,7 +4,7 @@
 
 use super::leadership_events;
 use super::state::Core;
-use crate::node::process::renew;
+use crate::node::process::outdated;
 use crate::node::quota::Unapplied;
 use crate::node::shared::messages::{ApplyJob, DiskJob};
 use crate::node::shared::request::ReplyTo;
@@ -103,7 +103,7 @@ impl Core {
                 self.requests.on_stepped_down();
             }
             Event::TransferAborted { to } => self.requests.on_transfer_aborted(*to),
-            Event::LeaderForgot { leader, index } => renew::refuse_leader(&self.shared, *leader, *index),
+            Event::LeaderForgot { leader, index } => outdated::refuse_leader(&self.shared, *leader, *index),
             _ => {}
         }
         // The prefix of the log line must already show the new role.

@@ -5,7 +5,7 @@
 use super::state::Core;
 use crate::limits::TICK_MS;
 use crate::node::peer::dialer;
-use crate::node::process::renew;
+use crate::node::process::outdated;
 use crate::node::shared::link::Link;
 use crate::raft::{Input, Promise, Refused};
 use crate::services::directory::Nodes;
@@ -130,10 +130,10 @@ impl Core {
             return true;
         }
         self.is_outdated = true;
-        let text = renew::describe_outdated(self.shared.me.id, by.id, &kept, promise);
+        let text = outdated::describe(self.shared.me.id, by.id, &kept, promise);
         error!("{text}");
         self.shared.event("disk", Some(self.shared.me.id), text);
-        self.shared.stopper.stop(renew::OUTDATED);
+        self.shared.stopper.stop(outdated::OUTDATED);
         true
     }
 

@@ -20,20 +20,20 @@ use std::process::Command;
 /// Why a node stops to start itself again.
 pub const OUTDATED: &str = "the data folder is an older copy";
 
-/// What a folder lacks, as text.
-pub fn describe_outdated(me: NodeId, by: NodeId, kept: &Promise, known: &Promise) -> String {
+/// What the folder of `me` lacks, as text: `own` is what it contains, `remembered` what node `by` knows of its promises.
+pub fn describe(me: NodeId, by: NodeId, own: &Promise, remembered: &Promise) -> String {
     let (me, by) = (me.0, by.0);
-    let lost = match known.is_broken {
-        true => format!("entries up to {} that it had acknowledged", known.index),
+    let lost = match remembered.is_broken {
+        true => format!("entries up to {} that it had acknowledged", remembered.index),
         false => format!(
             "votes or entries that it had acknowledged (node {by} has seen term {} entry {})",
-            known.term, known.index
+            remembered.term, remembered.index
         ),
     };
     format!(
         "the data folder of node {me} is outdated: its log ends in term {} at entry {} and lacks {lost}; \
          was it replaced by an older copy?",
-        kept.term, kept.index
+        own.term, own.index
     )
 }
 
@@ -52,7 +52,7 @@ pub fn refuse_leader(shared: &Shared, leader: NodeId, index: Index) {
 }
 
 /// Replaces this process by a new one of the same program; returns the exit code if that fails.
-pub fn start_again() -> u8 {
+pub fn restart() -> u8 {
     info!("restarting, to join under a new identity");
     // The folder must be discarded only once.
     let args = std::env::args_os().skip(1).filter(|arg| arg != "--rejoin");
