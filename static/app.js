@@ -64,6 +64,7 @@
     if (me.is_lab) labPanel(page);
     drawJobs = jobsSection({ ...page, jobLink: box.jobLink });
     heardAt = performance.now();
+    setInterval(showAge, 100);
     showLink();
     watch(source);
   };
@@ -336,7 +337,6 @@
     document.documentElement.classList.toggle("is-aged", isAged);
     set($("verdict-age"), isAged ? `${(age / 1000).toFixed(1)} s ago` : "");
   }
-  setInterval(showAge, 100);
 
   // ---- drawing ----
 

@@ -63,6 +63,7 @@ impl Judge {
             reader: Reader::new(target),
             begun,
             epochs: BTreeMap::new(),
+            judged_below: 0,
             settled: BTreeMap::new(),
             judged: Judged::default(),
         };
@@ -87,6 +88,8 @@ struct Court {
     begun: Instant,
     /// Operations by epoch, door and key.
     epochs: BTreeMap<u64, BTreeMap<(Door, String), Vec<Operation>>>,
+    /// Earlier epochs were judged.
+    judged_below: u64,
     settled: BTreeMap<String, Settled>,
     judged: Judged,
 }
@@ -100,10 +103,13 @@ impl Court {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let over = self.begun.elapsed().saturating_sub(ANSWERED_WITHIN);
+            // What has ended by then may still wait here, if the last keys took long to read.
+            recorded.try_iter().for_each(|recorded| self.add(recorded));
             while let Some(first) = self.epochs.first_entry() {
                 if EPOCH * (*first.key() as u32 + 1) > over {
                     break;
                 }
+                self.judged_below = first.key() + 1;
                 let keys = first.remove();
                 self.judge(keys);
             }
@@ -119,6 +125,14 @@ impl Court {
 
     fn add(&mut self, recorded: Recorded) {
         self.judged.tally.add(&recorded);
+        // A history of which a part is missing cannot be judged.
+        if recorded.epoch < self.judged_below && self.judged.undecided.len() >= VIOLATIONS_MAX {
+            return;
+        }
+        if recorded.epoch < self.judged_below {
+            self.judged.undecided.push(format!("an operation of {} s took too long", recorded.at_us / 1_000_000));
+            return;
+        }
         if let Some(operation) = recorded.operation {
             let keys = self.epochs.entry(recorded.epoch).or_default();
             keys.entry((recorded.door, operation.key.clone())).or_default().push(operation);

@@ -49,19 +49,17 @@ fn a_cluster_that_is_broken_keeps_its_promises() {
     assert_eq!(left, ["run.html"]);
 }
 
-/// The judge is no yes-man: a node that is cut off answers such reads from its old state, and a leader that is cut off
-/// acknowledges such writes until it notices.
+/// The judge is no yes-man: a node that is cut off answers such reads from its old state.
 #[test]
-fn stale_reads_and_lost_writes_are_found_where_they_are_allowed() {
+fn stale_reads_are_found_where_they_are_allowed() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("plan"), "# the old leader is behind\n1s partition leader --for 4s\n").unwrap();
     let args = ["--plan", "plan", "--duration", "6s", "--nodes", "3", "--level", "eventual", "--json"];
     let output = chaos_run(&folder, &args);
     let report = report(&output);
     assert_eq!(output.status.code(), Some(8), "{report:#}");
-    assert!(report["not_linearizable"].as_u64().unwrap() > 0 && report["lost"].as_u64().unwrap() > 0, "{report:#}");
-    let findings = report["findings"].to_string();
-    assert!(findings.contains("no order explains Read") && findings.contains("was acknowledged, and"), "{findings}");
+    assert!(report["not_linearizable"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(report["findings"].to_string().contains("no order explains Read"), "{report:#}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("the nodes' logs and data are in"));
 }
 
