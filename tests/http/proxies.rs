@@ -46,6 +46,7 @@ defaults
   timeout connect 5s
   timeout client 50s
   timeout server 50s
+  timeout check 5s
   option httpchk
 frontend node
   bind 127.0.0.1:PORT1
